@@ -1,0 +1,1 @@
+"""Everything around a model: configuration, data, experiments, measurements."""

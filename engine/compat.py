@@ -1,0 +1,139 @@
+"""What differs between FuxiCTR versions and between their configurations, in one place.
+
+FuxiCTR builds its feature map with a ``FeatureProcessor`` that reads raw data (and, in 2.3.10,
+starts Ray). A prepared data set needs neither: the feature map follows from the dataset
+configuration alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+
+FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
+FEATURE_ENCODERS = (
+    "nn.Identity()",
+    "layers.MaskedAveragePooling()",
+    "layers.MaskedSumPooling()",
+)
+
+
+def build_feature_map(params: dict[str, Any]) -> FeatureMap:
+    """FuxiCTR's feature map of a dataset configuration.
+
+    A ``vocab_size`` that the configuration leaves out is read from ``feature_map.json`` in the
+    data set's folder, where ``data/prepare.py`` and the generators write it.
+
+    Raises:
+        UserError: a feature is described wrongly; the message names it and its key.
+    """
+    from fuxictr.features import FeatureMap
+
+    data_dir = Path(params["data_root"]) / params["dataset_id"]
+    feature_map = FeatureMap(params["dataset_id"], str(data_dir))
+    prepared = _prepared_features(data_dir / "feature_map.json")
+    for column in _columns(params["feature_cols"]):
+        if column.get("active", True):
+            name = column["name"]
+            feature_map.features[name] = _feature_spec(column, prepared.get(name, {}), params)
+    label_cols = params["label_col"]
+    label_cols = label_cols if isinstance(label_cols, list) else [label_cols]
+    feature_map.labels = [label["name"] for label in label_cols]
+    feature_map.group_id = params.get("group_id")
+    if feature_map.group_id and feature_map.group_id not in feature_map.features:
+        raise UserError(
+            f"group_id: {feature_map.group_id!r} is not one of the features of "
+            f"{params['dataset_id']}{did_you_mean(feature_map.group_id, feature_map.features)}"
+        )
+    feature_map.default_emb_dim = params.get("embedding_dim")
+    feature_map.num_fields = feature_map.get_num_fields()
+    feature_map.total_features = sum(
+        spec.get("vocab_size", 1) for spec in feature_map.features.values() if spec["type"] != "meta"
+    )
+    feature_map.set_column_index()
+    return feature_map
+
+
+def write_feature_map(path: Path, dataset_id: str, features: dict[str, dict], label: str) -> None:
+    """Write ``feature_map.json`` in FuxiCTR's form, so that its runner finds a prepared data set."""
+    content = {
+        "dataset_id": dataset_id,
+        "num_fields": sum(spec["type"] != "meta" for spec in features.values()),
+        "total_features": sum(spec.get("vocab_size", 0) for spec in features.values()),
+        "input_length": 0,
+        "labels": [label],
+        "features": [{name: spec} for name, spec in features.items()],
+    }
+    path.write_text(json.dumps(content, indent=4))
+
+
+def _prepared_features(path: Path) -> dict[str, dict]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        return {name: spec for entry in content["features"] for name, spec in entry.items()}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a FuxiCTR feature map ({error}); prepare the data again") from None
+
+
+def _columns(feature_cols: list[dict]) -> list[dict]:
+    """One entry per feature: FuxiCTR allows a list of names in one entry."""
+    columns = []
+    for column in feature_cols:
+        names = column["name"] if isinstance(column["name"], list) else [column["name"]]
+        columns += [{**column, "name": name} for name in names]
+    return columns
+
+
+def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[str, Any]:
+    """One feature as ``FeatureProcessor`` would describe it."""
+    where = f"{params['dataset_id']}, feature {column['name']!r}"
+    kind = column.get("type")
+    if kind not in FEATURE_TYPES:
+        raise UserError(f"{where}: type is {kind!r}; write one of {', '.join(FEATURE_TYPES)}")
+    if kind == "meta":
+        return {"type": "meta"}
+    spec = {"source": column.get("source", ""), "type": kind}
+    encoder = column.get("feature_encoder")
+    if kind == "sequence":
+        encoder = column.get("feature_encoder", "layers.MaskedAveragePooling()")
+    if encoder not in (None, "null", "None", "none"):
+        for part in encoder if isinstance(encoder, list) else [encoder]:
+            _check_encoder(where, part)
+        spec["feature_encoder"] = encoder
+    for key in ("embedding_dim", "emb_output_dim", "share_embedding"):
+        if key in column:
+            spec[key] = column[key]
+    if kind == "embedding":
+        # LongCTR's configurations leave pretrain_dim out; FuxiCTR 2.3.10 then fails.
+        spec["pretrain_dim"] = column.get("pretrain_dim", column.get("embedding_dim"))
+        if spec["pretrain_dim"] is None:
+            raise UserError(f"{where}: write its embedding_dim")
+    if kind in ("categorical", "sequence"):
+        spec["padding_idx"] = 0
+        for key in ("vocab_size", "max_len") if kind == "sequence" else ("vocab_size",):
+            spec[key] = column.get(key, prepared.get(key))
+            if spec[key] is None:
+                raise UserError(
+                    f"{where}: {key} is neither in dataset_config.yaml nor in the feature_map.json "
+                    "of the prepared data; write it, or prepare the data again"
+                )
+    return spec
+
+
+def _check_encoder(where: str, encoder: str) -> None:
+    """FuxiCTR evaluates this string: let nothing through that is not known."""
+    linear = encoder.removeprefix("nn.Linear(").removesuffix(")").replace("bias=False", "0").split(",")
+    is_linear = encoder.startswith("nn.Linear(") and all(part.strip().isdigit() for part in linear)
+    if encoder not in FEATURE_ENCODERS and not is_linear:
+        raise UserError(
+            f"{where}: feature_encoder is {encoder!r}; "
+            f"write one of {', '.join(FEATURE_ENCODERS)} or nn.Linear(in, out, bias=False)"
+        )

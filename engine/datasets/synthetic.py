@@ -1,0 +1,225 @@
+"""Session hopping with planted themes, for which the best possible AUC is known.
+
+A user's history is a chain of sessions (8 to 30 items of one theme), with abrupt switches and
+themes that reappear. In each theme the user has a taste, and in each theme *a subspace of its own*
+of the item embedding matters: all other dimensions of the item are noise. An impression is clicked
+with probability
+
+    p = sigmoid(slope * match + bias),
+    match = cos(S_z e_target, mean of S_z e_i over the items i of the history in the theme z of the
+    target), and 0 without such items,
+
+a function of what a model is shown, so that no model can expect more than the AUC of p itself, the
+Bayes AUC, which is written on the card.
+
+Shape suffixes: N items, Z themes, D embedding width, R width of a theme's subspace, T history
+length, M impressions of a user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from model_zoo.metrics import auc, grouped_auc
+
+from .layout import SPLITS, Dataset
+
+WIDTH = 64  # D
+SESSION = (8, 30)  # items
+STAY = 0.9  # how often an impression has the theme of the running session
+CANDIDATES = 4  # a user picks the item nearest to the taste among so many
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much data, and its shape.
+
+    ``vocab`` and ``categories`` bound the ids, padding included. Histories at impressions are
+    between ``min_length`` and ``max_length`` items long.
+    """
+
+    users: int
+    items: int
+    impressions: int
+    min_length: int
+    max_length: int
+    themes: int = 5
+    subspace: int = 2
+    vocab: int | None = None
+    categories: int = 41
+    slope: float = 4.0
+    bias: float = -0.5
+
+
+SIZES = {
+    "tiny": Size(users=60, items=300, impressions=20, min_length=0, max_length=60),
+    "small": Size(users=4_000, items=3_000, impressions=20, min_length=40, max_length=120),
+    # The shape of MicroVideo1.7M_x2.
+    "micro": Size(
+        users=10_986,
+        items=1_700_000,
+        impressions=100,
+        min_length=10,
+        max_length=1_000,
+        vocab=24_323,
+        categories=514,
+    ),
+}
+
+
+def generate(size: Size, seed: int) -> Dataset:
+    """Draw a data set; the same size and seed give the same data."""
+    rng = np.random.default_rng(seed)
+    theme_N, embedding_ND, direction_NR = _items(size, rng)
+    catalogue = [np.flatnonzero(theme_N == theme) for theme in range(size.themes)]
+    histories, impressions = [], []
+    for user in range(size.users):
+        history, shown = _user(size, rng, catalogue, theme_N, direction_NR)
+        histories.append(history)
+        impressions.append(shown.with_columns(user_index=pl.lit(user, pl.Int64)))
+    # In time order of each user: the last tenth is the test set, the tenth before it validation.
+    place = pl.int_range(pl.len()).over("user_index") / size.impressions
+    table = pl.concat(impressions).with_columns(
+        split=pl.when(place < 0.8).then(0).when(place < 0.9).then(1).otherwise(2)
+    )
+    parts = {name: table.filter(pl.col("split") == i) for i, name in enumerate(SPLITS)}
+    columns = ["user_index", "item_index", "seq_len", "is_click"]
+    return Dataset(
+        splits={name: part.select(columns) for name, part in parts.items()},
+        user_info=pl.DataFrame(
+            {"user_index": np.arange(size.users), "full_item_seq": histories},
+            schema_overrides={"full_item_seq": pl.List(pl.Int64)},
+        ),
+        item_info=_item_info(size, rng, theme_N, embedding_ND),
+        features=features(size),
+        label="is_click",
+        source=f"planted session hopping, seed {seed}",
+        licence="Apache-2.0",
+        extra={
+            "seed": seed,
+            "themes": size.themes,
+            "bayes_auc": {name: _bayes(part, auc) for name, part in parts.items()},
+            "bayes_gauc": {name: _bayes(part, grouped_auc) for name, part in parts.items()},
+        },
+    )
+
+
+def features(size: Size) -> dict[str, dict]:
+    """FuxiCTR's specification of the item features."""
+    item = {"source": "item"}
+    return {
+        "item_id": item | {"type": "categorical", "padding_idx": 0, "vocab_size": _vocab(size)},
+        "cate_id": item | {"type": "categorical", "padding_idx": 0, "vocab_size": size.categories},
+        f"image_emb_dim{WIDTH}": item
+        | {
+            "type": "embedding",
+            "feature_encoder": "nn.Identity()",
+            "embedding_dim": WIDTH,
+            "pretrain_dim": WIDTH,
+        },
+    }
+
+
+def _items(size: Size, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
+    """Theme ``(N + 1,)``, embedding ``(N + 1, D)`` and unit direction in the own theme's subspace
+    ``(N + 1, R)`` of each item; row 0 is padding, without a theme (-1)."""
+    theme_N = np.r_[-1, rng.integers(size.themes, size=size.items)]
+    rotation_DD = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
+    centroid_ZD = rotation_DD[: size.themes]
+    basis_ZRD = rotation_DD[size.themes :][: size.themes * size.subspace].reshape(
+        size.themes, size.subspace, WIDTH
+    )
+    embedding_ND = rng.normal(size=(size.items + 1, WIDTH)).astype(np.float32) / 2
+    direction_NR = np.zeros((size.items + 1, size.subspace), np.float32)
+    for theme in range(size.themes):
+        own = np.flatnonzero(theme_N == theme)
+        direction = rng.normal(size=(len(own), size.subspace)).astype(np.float32)
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        direction_NR[own] = direction
+        noise = embedding_ND[own]
+        noise -= noise @ basis_ZRD[theme].T @ basis_ZRD[theme]
+        embedding_ND[own] = noise + direction @ basis_ZRD[theme] + 2 * centroid_ZD[theme]
+    embedding_ND[0] = 0
+    return theme_N, embedding_ND, direction_NR
+
+
+def _user(
+    size: Size,
+    rng: np.random.Generator,
+    catalogue: list[NDArray],
+    theme_N: NDArray,
+    direction_NR: NDArray,
+) -> tuple[NDArray, pl.DataFrame]:
+    """One user's history ``(T,)`` and impressions, in time order."""
+    T = int(rng.integers(size.min_length, size.max_length, endpoint=True))
+    theme_T = _sessions(size, rng, T)
+    taste_ZR = rng.normal(size=(size.themes, size.subspace)).astype(np.float32)
+    pick = rng.random((T, CANDIDATES))
+    offered = np.zeros((T, CANDIDATES), np.int64)
+    for theme, items in enumerate(catalogue):
+        here = theme_T == theme
+        offered[here] = items[(pick[here] * len(items)).astype(int)]
+    liking = np.einsum("tcr,tr->tc", direction_NR[offered], taste_ZR[theme_T])
+    history_T = offered[np.arange(T), liking.argmax(1)]
+
+    low = min(size.min_length, T)
+    seq_len_M = np.sort(rng.integers(low, T, size=size.impressions, endpoint=True))
+    running_M = theme_T[np.maximum(seq_len_M - 1, 0)] if T else np.zeros(size.impressions, int)
+    stay_M = rng.random(size.impressions) < STAY
+    theme_M = np.where(stay_M, running_M, rng.integers(size.themes, size=size.impressions))
+    target_M = np.array([rng.choice(catalogue[theme]) for theme in theme_M])
+    # Sums of the directions of each theme over the first t items, for t = 0 ... T.
+    of_theme_TZ = np.eye(size.themes, dtype=np.float32)[theme_T]
+    sums = np.cumsum(of_theme_TZ[:, :, None] * direction_NR[history_T][:, None, :], axis=0)
+    sums = np.concatenate([np.zeros((1, size.themes, size.subspace)), sums])
+    mean_MR = sums[seq_len_M, theme_M]
+    mean_MR /= np.maximum(np.linalg.norm(mean_MR, axis=1, keepdims=True), 1e-12)
+    match_M = (mean_MR * direction_NR[target_M]).sum(1)
+    p_M = 1 / (1 + np.exp(-(size.slope * match_M + size.bias)))
+    shown = {
+        "item_index": target_M,
+        "seq_len": seq_len_M,
+        "is_click": (rng.random(size.impressions) < p_M).astype(np.float32),
+        "p": p_M,
+    }
+    return history_T, pl.DataFrame(shown)
+
+
+def _sessions(size: Size, rng: np.random.Generator, T: int) -> NDArray:
+    """Theme of each position: sessions of one theme, each of another theme than the one before."""
+    themes, lengths = [int(rng.integers(size.themes))], []
+    while sum(lengths) < T:
+        lengths.append(int(rng.integers(*SESSION, endpoint=True)))
+        themes.append((themes[-1] + int(rng.integers(1, size.themes))) % size.themes)
+    return np.repeat(themes[: len(lengths)], lengths)[:T].astype(int)
+
+
+def _item_info(
+    size: Size, rng: np.random.Generator, theme_N: NDArray, embedding_ND: NDArray
+) -> pl.DataFrame:
+    """The item table. A category belongs to one theme; ids beyond the vocabulary share entries."""
+    index = np.arange(size.items + 1)
+    per_theme = (size.categories - 1) // size.themes
+    category = 1 + theme_N * per_theme + rng.integers(per_theme, size=len(theme_N))
+    return pl.DataFrame(
+        {
+            "item_index": index,
+            "item_id": np.where(index, 1 + (index - 1) % (_vocab(size) - 1), 0),
+            "cate_id": np.where(index, category, 0),
+            f"image_emb_dim{WIDTH}": embedding_ND,
+        },
+        schema_overrides={f"image_emb_dim{WIDTH}": pl.Array(pl.Float32, WIDTH)},
+    ).with_columns(pl.col(f"image_emb_dim{WIDTH}").cast(pl.List(pl.Float32)))
+
+
+def _vocab(size: Size) -> int:
+    return size.vocab or size.items + 1
+
+
+def _bayes(part: pl.DataFrame, metric) -> float:
+    groups = (part["user_index"].to_numpy(),) if metric is grouped_auc else ()
+    return round(metric(part["is_click"].to_numpy(), part["p"].to_numpy(), *groups), 6)

@@ -1,0 +1,342 @@
+"""The three kinds of file of LongCTR's layout, loaded, checked, and held as flat arrays.
+
+Every rejection names the file, the column and the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from fuxictr.features import FeatureMap
+from numpy.typing import NDArray
+
+from .errors import UserError, did_you_mean
+
+Columns = dict[str, NDArray]
+
+
+class Histories:
+    """``user_info.parquet``: all interactions in one flat array, and where each user's begin (CSR).
+
+    Args:
+        path: has the column ``full_item_seq`` (lists of item indices, oldest first); row i is the
+            user with ``user_index`` i.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        table = open_parquet(self.path).read()
+        require_columns(self.path, table.column_names, ["full_item_seq"])
+        if "user_index" in table.column_names:
+            _require_contiguous(self.path, "user_index", table["user_index"])
+        lists = table["full_item_seq"].combine_chunks()
+        if isinstance(lists, pa.ChunkedArray):
+            lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], pa.list_(pa.int64()))
+        if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+            raise UserError(
+                f"{self.path}, column full_item_seq: is {lists.type}; it must hold lists of item indices"
+            )
+        if lists.null_count or lists.flatten().null_count:
+            raise UserError(f"{self.path}, column full_item_seq: has missing values; write empty lists")
+        self.flat_S = _integers(self.path, "full_item_seq", lists.flatten())
+        self.offsets = np.asarray(lists.offsets).astype(np.int64)
+        self.offsets -= self.offsets[0]
+
+    def __len__(self) -> int:
+        """The number of users."""
+        return len(self.offsets) - 1
+
+    def lengths(self) -> NDArray[np.int64]:
+        """The whole history's length of each user."""
+        return np.diff(self.offsets)
+
+    def padded(self, user_B: NDArray, seq_len_B: NDArray, max_len: int) -> NDArray[np.int64]:
+        """The first ``seq_len`` items of each user, cut to the newest ``max_len``, left padded with
+        0 to the longest of the batch: ``(B, L)``, L at least 1."""
+        kept_B = np.minimum(seq_len_B, max_len)
+        L = max(1, int(kept_B.max(initial=0)))
+        column_L = np.arange(L)
+        # Slot j holds the item that is L - j places before the end of the history.
+        position_BL = (self.offsets[user_B] + seq_len_B - L)[:, None] + column_L
+        padding_BL = column_L < (L - kept_B)[:, None]
+        position_BL[padding_BL] = 0
+        if not len(self.flat_S):
+            return position_BL
+        history_BL = self.flat_S.take(position_BL)
+        history_BL[padding_BL] = 0
+        return history_BL
+
+    def check_items(self, num_items: int, item_path: Path) -> None:
+        """Reject an item index that is outside the item table, or 0, which is padding."""
+        bad = np.flatnonzero((self.flat_S < 1) | (self.flat_S >= num_items))
+        if len(bad):
+            user = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
+            raise UserError(
+                f"{self.path}, column full_item_seq, row {user}: item index {self.flat_S[bad[0]]} is "
+                f"not between 1 and {num_items - 1}, the items of {item_path} (0 is padding)"
+            )
+
+
+class ItemTable:
+    """``item_info.parquet``: one contiguous tensor per item feature; row i is the item of index i.
+
+    Args:
+        path: has ``item_index`` (0, 1, 2, ...) and the features with ``source: item``. Row 0 is
+            padding: zeros.
+        feature_map: names the features and their sizes.
+    """
+
+    def __init__(self, path: str | Path, feature_map: FeatureMap) -> None:
+        self.path = Path(path)
+        features = {k: v for k, v in feature_map.features.items() if v.get("source") == "item"}
+        file = open_parquet(self.path)
+        require_columns(self.path, file.schema_arrow.names, ["item_index", *features])
+        table = file.read(["item_index", *features])
+        _require_contiguous(self.path, "item_index", table["item_index"])
+        self.tables: dict[str, torch.Tensor] = {}
+        for name, spec in features.items():
+            values = read_feature(self.path, name, table[name], spec)
+            if np.any(values[:1]):
+                raise UserError(
+                    f"{self.path}, column {name}, row 0: is {_short(values[0])}; "
+                    "row 0 is the padding item and must be zero"
+                )
+            self.tables[name] = torch.from_numpy(values)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tables.values())))
+
+    def to(self, device: str | torch.device) -> ItemTable:
+        """Move the tables to a device, once for all loaders that share them."""
+        self.tables = {name: table.to(device) for name, table in self.tables.items()}
+        return self
+
+
+class Samples:
+    """``train/valid/test.parquet``: one row per impression, read whole or by row group.
+
+    Args:
+        path: has ``user_index``, ``item_index``, ``seq_len``, the label, and the features of the
+            sample itself.
+        feature_map: names the columns.
+        histories: to check ``user_index`` and ``seq_len`` against.
+        num_items: to check ``item_index`` against.
+        streaming: keep one row group at a time in memory.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        feature_map: FeatureMap,
+        histories: Histories,
+        num_items: int,
+        streaming: bool = False,
+    ) -> None:
+        path = Path(path)
+        self.path = path if path.suffix == ".parquet" else Path(f"{path}.parquet")
+        self.feature_map = feature_map
+        self.names = [
+            name for name, spec in feature_map.features.items() if spec.get("source") != "item"
+        ] + feature_map.labels
+        self.file = open_parquet(self.path)
+        needed = ["user_index", "item_index", "seq_len"]
+        require_columns(self.path, self.file.schema_arrow.names, needed + self.names)
+        self.names += [name for name in needed if name not in self.names]
+        rows = [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
+        self.group_start = np.r_[0, np.cumsum(rows, dtype=np.int64)]
+        self.limits = histories.path, histories.lengths(), num_items
+        self.resident = None if streaming else self._read(None)
+
+    def __len__(self) -> int:
+        return int(self.group_start[-1])
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Columns]:
+        """Columns of ``batch_size`` rows, the last batch shorter; in file order without ``rng``."""
+        kept: Columns | None = None  # rows of one block that did not fill a batch
+        for columns in self._blocks(rng):
+            order = np.arange(_rows(columns)) if rng is None else rng.permutation(_rows(columns))
+            if kept is not None:
+                columns = {k: np.concatenate([kept[k], v[order]]) for k, v in columns.items()}
+                order = np.arange(_rows(columns))
+            whole = len(order) - len(order) % batch_size
+            for start in range(0, whole, batch_size):
+                rows = order[start : start + batch_size]
+                yield {name: column[rows] for name, column in columns.items()}
+            kept = {name: column[order[whole:]] for name, column in columns.items()}
+        if kept is not None and _rows(kept):
+            yield kept
+
+    def _blocks(self, rng: np.random.Generator | None) -> Iterator[Columns]:
+        if self.resident is not None:
+            yield self.resident
+            return
+        groups = np.arange(self.file.num_row_groups)
+        for group in groups if rng is None else rng.permutation(groups):
+            yield self._read(int(group))
+
+    def _read(self, group: int | None) -> Columns:
+        if group is None:
+            table, first = self.file.read(self.names), 0
+        else:
+            table, first = self.file.read_row_group(group, self.names), int(self.group_start[group])
+        columns = {}
+        for name in self.names:
+            if name in self.feature_map.labels:
+                columns[name] = _label(self.path, name, table[name], first)
+            else:
+                spec = self.feature_map.features.get(name, {"type": "meta"})
+                columns[name] = read_feature(self.path, name, table[name], spec, first)
+        user_path, lengths, num_items = self.limits
+        self._within(columns, "user_index", 0, len(lengths) - 1, f"the users of {user_path}", first)
+        self._within(columns, "item_index", 1, num_items - 1, "the item table (0 is padding)", first)
+        longest = lengths[columns["user_index"]]
+        bad = np.flatnonzero((columns["seq_len"] < 0) | (columns["seq_len"] > longest))
+        if len(bad):
+            row = bad[0]
+            raise UserError(
+                f"{self.path}, column seq_len, row {first + row}: is {columns['seq_len'][row]}, but the "
+                f"history of user {columns['user_index'][row]} in {user_path} has {longest[row]} items"
+            )
+        return columns
+
+    def _within(
+        self, columns: Columns, name: str, low: int, high: int, what: str, first: int
+    ) -> None:
+        bad = np.flatnonzero((columns[name] < low) | (columns[name] > high))
+        if len(bad):
+            raise UserError(
+                f"{self.path}, column {name}, row {first + bad[0]}: is {columns[name][bad[0]]}, "
+                f"outside {low} to {high}, {what}"
+            )
+
+
+# ---------------------------------------------------------------- reading and checking columns
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a parquet file, or say what is wrong with it."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; prepare the data first (see data/README.md)")
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not a whole parquet file ({error}); prepare or copy it again") from None
+
+
+def require_columns(path: Path, present: list[str], needed: list[str]) -> None:
+    """Reject a file that lacks a column."""
+    missing = [name for name in needed if name not in present]
+    if missing:
+        raise UserError(
+            f"{path}: column {missing[0]!r} is missing{did_you_mean(missing[0], present)} "
+            f"It has: {', '.join(present)}"
+        )
+
+
+def read_feature(
+    path: Path, name: str, column: pa.ChunkedArray, spec: dict, first_row: int = 0
+) -> NDArray:
+    """One feature column: int64 for indices, float32 for numbers and vectors; checked.
+
+    Args:
+        spec: of the feature map; ``embedding`` and ``sequence`` columns become 2-D.
+        first_row: number of the first row, for messages.
+    """
+    kind = spec["type"]
+    if column.null_count:
+        row = first_row + int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise UserError(f"{path}, column {name}, row {row}: is missing; fill it in")
+    width = {"embedding": spec.get("pretrain_dim"), "sequence": spec.get("max_len")}.get(kind)
+    if width is not None:
+        column = _flattened(path, name, column, width, kind, first_row)
+    if kind in ("embedding", "numeric"):
+        values = _floats(path, name, column, width or 1, first_row)
+    else:
+        values = _integers(path, name, column)
+    if kind in ("categorical", "sequence"):
+        bad = np.flatnonzero((values < 0) | (values >= spec["vocab_size"]))
+        if len(bad):
+            row = first_row + bad[0] // (width or 1)
+            raise UserError(
+                f"{path}, column {name}, row {row}: index {values[bad[0]]} is outside 0 to "
+                f"{spec['vocab_size'] - 1}; correct vocab_size or the data"
+            )
+    return values if width is None else values.reshape(-1, width)
+
+
+def _flattened(
+    path: Path, name: str, column: pa.ChunkedArray, width: int, kind: str, first_row: int
+) -> pa.Array:
+    lists = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if pa.types.is_fixed_size_list(lists.type):
+        lists = lists.cast(pa.list_(lists.type.value_type))
+    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+        raise UserError(f"{path}, column {name}: is {lists.type}; a {kind} feature holds lists")
+    length = lists.value_lengths().to_numpy(zero_copy_only=False)
+    bad = np.flatnonzero(length != width)
+    if len(bad):
+        what = "embedding_dim" if kind == "embedding" else "max_len"
+        raise UserError(
+            f"{path}, column {name}, row {first_row + bad[0]}: has {length[bad[0]]} values, "
+            f"but {what} is {width}"
+        )
+    return lists.flatten()
+
+
+def _floats(path: Path, name: str, column: pa.Array, width: int, first_row: int) -> NDArray:
+    try:
+        values = np.asarray(column).astype(np.float32)
+    except (ValueError, TypeError):
+        raise UserError(f"{path}, column {name}: is {column.type}; it must hold numbers") from None
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise UserError(
+            f"{path}, column {name}, row {first_row + bad[0] // width}: is {values[bad[0]]}; "
+            "fill it in with a number"
+        )
+    return values
+
+
+def _integers(path: Path, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+        return np.asarray(column).astype(np.int64)
+    if pa.types.is_floating(column.type):
+        values = np.asarray(column)
+        if np.array_equal(values, np.floor(values)):
+            return values.astype(np.int64)
+    raise UserError(f"{path}, column {name}: is {column.type}; it must hold whole numbers")
+
+
+def _label(path: Path, name: str, column: pa.ChunkedArray, first_row: int) -> NDArray[np.float32]:
+    values = np.asarray(column)
+    if values.dtype.kind not in "iufb":
+        raise UserError(f"{path}, column {name}: is {column.type}; a label is 0 or 1")
+    bad = np.flatnonzero(~((values == 0) | (values == 1)))
+    if len(bad):
+        raise UserError(
+            f"{path}, column {name}, row {first_row + bad[0]}: label is {values[bad[0]]}; write 0 or 1"
+        )
+    return values.astype(np.float32)
+
+
+def _require_contiguous(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    values = _integers(path, name, column)
+    bad = np.flatnonzero(values != np.arange(len(values)))
+    if len(bad):
+        raise UserError(
+            f"{path}, column {name}, row {bad[0]}: is {values[bad[0]]}; rows must be numbered "
+            f"0, 1, 2, ... in order, so that row {bad[0]} has {name} {bad[0]}"
+        )
+
+
+def _rows(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _short(values: NDArray) -> str:
+    return np.array2string(np.atleast_1d(values)[:4], precision=3)

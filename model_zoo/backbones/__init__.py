@@ -1,0 +1,1 @@
+"""The backbones: one block, one model and its mixture variants per file."""

@@ -1,0 +1,69 @@
+"""TWIN: two-stage target attention over a long history (Chang et al., KDD 2023)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..layers.attention import TargetAttention, TopKTargetAttention
+from ..layers.history import History
+from ..layers.sequence import SequenceBlock
+from ..moe.mixtures import MoS
+from ..sequence_model import SequenceModel
+
+
+class TWINBlock(SequenceBlock):
+    """Attention over the recent items, and over the ``topk`` most relevant of all of them.
+
+    Follows LongCTR with its short-window mask put right. Output ``[short, long]``, width 2 * D.
+
+    Args:
+        item_dim: D, width of an item.
+        attention_dim: total width of the heads.
+        num_heads: attention heads; each selects its own items.
+        attention_dropout: rate on the attention weights.
+        short_seq_len: length of the recent part; as in LongCTR it counts the target, so that
+            ``short_seq_len - 1`` history items are read.
+        topk: items that the long attention selects.
+        Kc_cross_features: 0; a key of LongCTR's configurations, whose cross features cannot run.
+    """
+
+    def __init__(
+        self,
+        item_dim: int,
+        *,
+        attention_dim: int = 64,
+        num_heads: int = 1,
+        attention_dropout: float = 0.0,
+        short_seq_len: int = 50,
+        topk: int = 50,
+        Kc_cross_features: int = 0,
+    ) -> None:
+        super().__init__()
+        if short_seq_len < 2:
+            raise ValueError(
+                f"short_seq_len={short_seq_len}: it counts the target; write 2 or more"
+            )
+        if Kc_cross_features:
+            raise ValueError(f"Kc_cross_features={Kc_cross_features} is not supported; write 0")
+        attention = (item_dim, attention_dim, num_heads, attention_dropout)
+        self.short_attention = TargetAttention(*attention)
+        self.long_attention = TopKTargetAttention(*attention, topk)
+        self.short_len = short_seq_len - 1
+        self.output_dim = 2 * item_dim
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        short_BD = self.short_attention(history.last(self.short_len), target_BD)
+        return torch.cat([short_BD, self.long_attention(history, target_BD)], dim=-1)
+
+
+class TWIN(SequenceModel):
+    """TWIN, vanilla."""
+
+    block = TWINBlock
+
+
+class TWIN_MoS(TWIN):
+    """TWIN as a Mixture of Sequence."""
+
+    mixture = MoS

@@ -1,0 +1,52 @@
+"""The codebooks' start: k-means of the training data in theme space (paper 4.1, Initialization).
+
+Shape suffixes: U distinct items, N vectors, C codebook width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from sklearn.cluster import KMeans
+
+if TYPE_CHECKING:
+    from .sequence_model import Batch, SequenceModel
+
+MAX_VECTORS = 50_000  # per codebook: k-means of a few clusters is stable long before
+MAX_PER_BATCH = 5_000  # so that many batches have a say
+
+
+@torch.no_grad()
+def load_kmeans_codes(model: SequenceModel, loader: Iterable[Batch], seed: int) -> None:
+    """Set every codebook to the k-means centres of ``h(x)`` over what its branch routes.
+
+    An item counts once in each batch that it occurs in, a window each time. Does nothing for
+    mixtures without a codebook or with ``codebook_init: random``.
+    """
+    branches = model.encoder.branches()
+    if getattr(model.encoder, "codebook_init", None) != "kmeans" or not branches:
+        return
+    if hasattr(loader, "epoch"):
+        loader.epoch = 0
+    model.eval()
+    vectors: dict[str, list[torch.Tensor]] = {name: [] for name in branches}
+    for batch in loader:
+        history, _ = model.embed_items(batch)
+        for name, sequence in model.encoder.sequences(history).items():
+            h_NC = branches[name].theme_vectors(sequence)
+            evenly = torch.linspace(0, max(0, len(h_NC) - 1), min(len(h_NC), MAX_PER_BATCH)).long()
+            vectors[name].append(h_NC[evenly].cpu())
+        if all(sum(map(len, v)) >= MAX_VECTORS for v in vectors.values()):
+            break
+    for name, branch in branches.items():
+        h_NC = torch.cat(vectors[name])[:MAX_VECTORS]
+        codes_EC = branch.router.codebook.codes_EC
+        if len(h_NC.unique(dim=0)) < len(codes_EC):
+            logging.warning(f"{name} codebook: too few distinct vectors for k-means; kept random")
+            continue
+        centres = KMeans(len(codes_EC), n_init=10, random_state=seed).fit(h_NC.double().numpy())
+        branch.router.codebook.load(torch.from_numpy(centres.cluster_centers_).to(codes_EC))
+        logging.info(f"{name} codebook: k-means of {len(h_NC)} vectors")

@@ -1,0 +1,22 @@
+"""The block that every backbone defines and every mixture copies."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .history import History
+
+
+class SequenceBlock(nn.Module):
+    """F of the paper: everything between the embedding layer and the classifier head.
+
+    ``forward(history, target_BD) -> out_BH``; ``output_dim`` is H. A block must not depend on the
+    content of padded positions nor on other samples, and gives a finite output without history.
+    Its constructor takes ``item_dim`` and keyword-only hyper-parameters, which become keys of the
+    model's configuration.
+    """
+
+    output_dim: int
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        raise NotImplementedError

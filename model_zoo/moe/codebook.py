@@ -1,0 +1,68 @@
+"""The theme codebook of MoS: one code per expert, moved by an average, never by a gradient.
+
+Shape suffixes: E experts (codes), N items, C codebook width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Codebook(nn.Module):
+    """Theme vectors W (paper 4.1), scored by cosine (eq. 3) and updated by eq. 4.
+
+    ``observe`` gathers the sums of a training forward; ``step``, called once after each optimiser
+    step, applies eq. 4 to all that was observed since the last one. So routing always uses the
+    codes of before the step, and gradient accumulation changes nothing.
+
+    Args:
+        num_codes: E, one per expert.
+        dim: C, width of a code.
+        decay: gamma of eq. 4.
+    """
+
+    def __init__(self, num_codes: int, dim: int, decay: float = 0.999) -> None:
+        super().__init__()
+        if not 0 <= decay <= 1:
+            raise ValueError(f"codebook_decay={decay} is not between 0 and 1; the paper uses 0.999")
+        self.decay = decay
+        self.register_buffer("codes_EC", torch.randn(num_codes, dim))
+        self.register_buffer("sum_EC", torch.zeros(num_codes, dim), persistent=False)
+        self.register_buffer("count_E", torch.zeros(num_codes), persistent=False)
+
+    def init_weights(self) -> None:
+        """Random unit directions, the start until k-means replaces it (FuxiCTR calls this)."""
+        with torch.no_grad():
+            self.load(F.normalize(torch.randn_like(self.codes_EC), dim=-1))
+
+    def similarity(self, h: Tensor) -> Tensor:
+        """Cosine of ``h (..., C)`` with every code, ``(..., E)`` (eq. 3)."""
+        return F.normalize(h, dim=-1, eps=1e-8) @ F.normalize(self.codes_EC, dim=-1, eps=1e-8).T
+
+    @torch.no_grad()
+    def observe(self, h_NC: Tensor, weight_NE: Tensor) -> None:
+        """Add items to the sums of eq. 4: ``weight_NE`` counts how often item n went to expert e."""
+        self.sum_EC += weight_NE.T @ h_NC
+        self.count_E += weight_NE.sum(0)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Eq. 4. A code that no item was sent to keeps its row (the equation would be 0 / 0)."""
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.sum_EC)  # sums and counts before the division: means of all ranks
+            dist.all_reduce(self.count_E)
+        used_E1 = (self.count_E > 0)[:, None]
+        mean_EC = self.sum_EC / self.count_E.clamp(min=1)[:, None]
+        moved_EC = self.decay * self.codes_EC + (1 - self.decay) * mean_EC
+        self.codes_EC.copy_(torch.where(used_E1, moved_EC, self.codes_EC))
+        self.sum_EC.zero_()
+        self.count_E.zero_()
+
+    def load(self, codes_EC: Tensor) -> None:
+        """Replace the codes, as after k-means, and forget what was observed."""
+        self.codes_EC.copy_(codes_EC)
+        self.sum_EC.zero_()
+        self.count_E.zero_()

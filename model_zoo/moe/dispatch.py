@@ -1,0 +1,183 @@
+"""A sparse mixture over subsequences: route, compact, and run only the experts that are read.
+
+Shape suffixes: B samples, T items or windows, E experts, k experts read per sample, P = B * k
+(sample, expert) pairs, W longest subsequence, U distinct rows, D item width, H output width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.history import History
+from .routers import Router, Routing
+
+
+class SubsequenceExperts(nn.Module):
+    """``y = sum_i G(x_newest)[i] F_i(subsequence_i)`` (eq. 6, and eq. 7 on windows).
+
+    An expert whose gate is zero at the newest item adds nothing, so for each sample only the
+    experts of its newest item run, each on its own compacted subsequence: order kept, left padded.
+    Outputs and gradients are those of running all of them, at about 1 / E of the cost.
+
+    Args:
+        router: decides who gets what.
+        make_block: builds one expert, a ``SequenceBlock`` with its own parameters.
+        num_experts: E.
+    """
+
+    def __init__(self, router: Router, make_block: Callable[[], nn.Module], num_experts: int) -> None:
+        super().__init__()
+        self.router = router
+        self.experts = nn.ModuleList(make_block() for _ in range(num_experts))
+        self.output_dim = self.experts[0].output_dim
+        self.reset_load()
+
+    def reset_load(self) -> None:
+        """Forget how many samples each expert has served (``load_E``)."""
+        self.load_E = [0] * len(self.experts)
+
+    def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """The mixed output ``(B, H)`` and the router's auxiliary loss.
+
+        A sample without history gets exact zeros.
+        """
+        member, readout_BE, aux_loss = self._route(history)
+        weight_Bk, expert_Bk = readout_BE.topk(self.router.topk, dim=-1)
+        read = Reading(weight_Bk.detach() > 0, expert_Bk, len(self.experts), member)
+
+        y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)
+        for expert, pairs, width in read.slices():
+            sample = read.sample_P[pairs]
+            subsequence = history.rows(sample).take(
+                read.index_PT[pairs, -width:], read.mask_PT[pairs, -width:]
+            )
+            output = self.experts[expert](subsequence, target_BD[sample])
+            weight = weight_Bk.flatten()[read.order_P[pairs]]
+            y_BH = y_BH.index_add(0, sample, output * weight[:, None])
+            self.load_E[expert] += len(sample)
+        return y_BH, aux_loss
+
+    def routing(self, history: History) -> Routing:
+        """The gates of every position, for analysis: nothing is kept by ``forward``."""
+        return self.router(history.peek(), history.mask_BL)
+
+    def _route(self, history: History) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
+        """Membership as a lookup ``(sample_P, expert_P) -> bool (P, T)``, the gates of the newest
+        item ``(B, E)`` with gradient, and the auxiliary loss."""
+        if self.router.itemwise:
+            newest = history.last(1)
+            readout = self.router(newest.embed(), newest.mask_BL)
+            return self._itemwise_members(history), readout.weights_BTE[:, -1], readout.aux_loss
+        routing = self.router(history.embed(), history.mask_BL)
+        sent_BTE = routing.weights_BTE.detach() > 0
+        return (
+            lambda sample_P, expert_P: sent_BTE.transpose(1, 2)[sample_P, expert_P],
+            routing.weights_BTE[:, -1],
+            routing.aux_loss,
+        )
+
+    @torch.no_grad()
+    def _itemwise_members(self, history: History) -> Callable[[Tensor, Tensor], Tensor]:
+        """Route each distinct row once and look members up; in training, show it to the codebook."""
+        rows_UD, row_BT, count_U = distinct_rows(history)
+        h_UC = self.router.h(rows_UD)
+        sent_UE = self.router.gate(h_UC[None], (count_U > 0)[None]).weights_BTE[0] > 0
+        if self.training:
+            self.router.codebook.observe(h_UC, sent_UE * count_U[:, None])
+
+        def member(sample_P: Tensor, expert_P: Tensor) -> Tensor:
+            flat = row_BT[sample_P] * sent_UE.shape[1] + expert_P[:, None]
+            member_PT = sent_UE.flatten()[flat]
+            # A pair exists because its newest item chose the expert; rounding must not undo that.
+            member_PT[:, -1] = True
+            return member_PT & history.mask_BL[sample_P]
+
+        return member
+
+    @torch.no_grad()
+    def theme_vectors(self, history: History) -> Tensor:
+        """h(x) of the distinct rows that occur in the history, ``(N, C)``, for k-means."""
+        rows_UD, _, count_U = distinct_rows(history)
+        return self.router.h(rows_UD[count_U > 0])
+
+
+def distinct_rows(history: History) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows that an itemwise router has to see, outside autograd.
+
+    Returns:
+        ``rows_UD``; the row of each position ``(B, T)``; ``count_U``, how many real positions show
+        each row. Items share rows; every window is a row of its own.
+    """
+    mask_BT = history.mask_BL
+    if history.share_BLS is None:
+        rows_UD, row_BT = history.rows_UD.detach(), history.index_BL
+        count_U = rows_UD.new_zeros(len(rows_UD))
+        count_U.index_add_(0, row_BT.flatten(), mask_BT.flatten().to(rows_UD.dtype))
+        return rows_UD, row_BT, count_U
+    rows_UD = history.peek().flatten(0, 1)
+    row_BT = torch.arange(mask_BT.numel(), device=mask_BT.device).view_as(mask_BT)
+    return rows_UD, row_BT, mask_BT.flatten().to(rows_UD.dtype)
+
+
+class Reading:
+    """Which (sample, expert) pairs run, sorted by expert, and the compacted columns of each.
+
+    Args:
+        used_Bk: which of the k choices have a gate above zero.
+        expert_Bk: the chosen experts.
+        num_experts: E.
+        member: lookup of the positions that belong to a pair's subsequence.
+    """
+
+    def __init__(
+        self,
+        used_Bk: Tensor,
+        expert_Bk: Tensor,
+        num_experts: int,
+        member: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        k = expert_Bk.shape[1]
+        # Unused choices sort last, behind every expert, and are never sliced.
+        expert_P = torch.where(used_Bk, expert_Bk, num_experts).flatten()
+        expert_P, self.order_P = expert_P.sort(stable=True)
+        self.sample_P = self.order_P // k
+        member_PT = member(self.sample_P, expert_P.clamp(max=num_experts - 1))
+        self.index_PT, self.mask_PT = compact(member_PT)
+
+        length_P = member_PT.sum(1)
+        pairs_E = torch.bincount(expert_P, minlength=num_experts + 1)
+        width_E = torch.zeros_like(pairs_E).scatter_reduce(0, expert_P, length_P, "amax")
+        # The one host sync of a mixture: all counts at once.
+        self._pairs, self._widths = torch.stack([pairs_E, width_E])[:, :num_experts].tolist()
+
+    def slices(self) -> list[tuple[int, slice, int]]:
+        """``(expert, slice of pairs, longest subsequence)`` of every expert that has work."""
+        out, start = [], 0
+        for expert, (pairs, width) in enumerate(zip(self._pairs, self._widths, strict=True)):
+            if pairs:
+                out.append((expert, slice(start, start + pairs), max(width, 1)))
+            start += pairs
+        return out
+
+
+def compact(member_PT: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the members of each row to its right end, order kept.
+
+    Args:
+        member_PT: bool, which columns to keep.
+
+    Returns:
+        ``index_PT`` (the column that each slot shows; 0 in padded slots) and ``mask_PT``.
+    """
+    P, T = member_PT.shape
+    length_P1 = member_PT.sum(1, keepdim=True)
+    slot_PT = torch.where(member_PT, T - length_P1 + member_PT.cumsum(1) - 1, T)
+    column_PT = torch.arange(T, device=member_PT.device).expand(P, T)
+    # Slot T is a bin for the columns that are left out.
+    index_PT = torch.zeros(P, T + 1, dtype=torch.long, device=member_PT.device)
+    index_PT.scatter_(1, slot_PT, column_PT)
+    mask_PT = torch.arange(T, device=member_PT.device) >= T - length_P1
+    return index_PT[:, :T], mask_PT

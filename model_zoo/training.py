@@ -1,0 +1,327 @@
+"""The training loop: stages, early stopping, best checkpoint, resume, and a guard against NaN."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fuxictr.pytorch.layers import FeatureEmbeddingDict
+from fuxictr.pytorch.torch_utils import get_optimizer, get_regularizer
+from torch import nn
+from tqdm import tqdm
+
+from .codebook_init import load_kmeans_codes
+from .moe.mixtures import Stage
+
+if TYPE_CHECKING:
+    from .sequence_model import Batch, SequenceModel
+
+MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to try."""
+
+
+def fit(
+    model: SequenceModel,
+    train_loader: Iterable[Batch],
+    valid_loader: Iterable[Batch],
+    *,
+    epochs: float = 1,
+    max_gradient_norm: float = 10.0,
+    seed: int = 2024,
+    resume_file: str | None = None,
+) -> list[dict[str, Any]]:
+    """Train ``model`` in the stages of its mixture and leave it with its best weights.
+
+    Every stage has an optimizer of its own, stops early by the monitor, and ends with its best
+    weights; the last one's are the result. The order of samples, dropout and k-means follow
+    ``seed`` alone.
+
+    Args:
+        model: knows its stages, monitor, patience and checkpoint.
+        train_loader: training batches; if it has an ``epoch`` attribute, that is set to the number
+            of the epoch, so that the order of samples is known after a resume.
+        valid_loader: validation batches.
+        epochs: the most epochs of the joint stage; may be a fraction.
+        max_gradient_norm: gradients are clipped to this norm.
+        seed: of everything random.
+        resume_file: after each epoch the whole state is written here; if it exists, training goes
+            on from it, to the same numbers.
+
+    Returns:
+        The stage log: one entry per evaluation (stage, epoch, steps, loss, metrics, seconds, ...).
+
+    Raises:
+        TrainingError: the loss or a metric is NaN or infinite; the best checkpoint is untouched.
+    """
+    return Trainer(model, train_loader, valid_loader, max_gradient_norm, seed, resume_file).run(
+        model.encoder.stages(epochs)
+    )
+
+
+class Trainer:
+    """The state of a training run; see ``fit``."""
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        train_loader: Iterable[Batch],
+        valid_loader: Iterable[Batch],
+        max_gradient_norm: float,
+        seed: int,
+        resume_file: str | None,
+    ) -> None:
+        self.model = model
+        self.train_loader = train_loader
+        self.valid_loader = valid_loader
+        self.max_gradient_norm = max_gradient_norm
+        self.seed = seed
+        self.resume_file = Path(resume_file) if resume_file else None
+        self.sign = -1 if model._monitor_mode == "min" else 1
+        self.log: list[dict[str, Any]] = []
+        self.stage_index = 0
+        self.epochs_seen = 0  # of all stages: it decides the order of samples
+
+    def run(self, stages: list[Stage]) -> list[dict[str, Any]]:
+        Path(self.model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(self.seed)
+        saved = self._load_state()
+        first_with_experts = [stage.name != "backbone" for stage in stages].index(True)
+        for self.stage_index in range(self.stage_index, len(stages)):
+            if saved is None and self.stage_index == first_with_experts:
+                load_kmeans_codes(self.model, self.train_loader, self.seed)
+            self.run_stage(stages[self.stage_index], saved)
+            saved = None
+        if self.resume_file:
+            self.resume_file.unlink(missing_ok=True)
+        return self.log
+
+    # ---------------------------------------------------------------- one stage
+
+    def run_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
+        model = self.model
+        model.encoder.enter(stage.name)
+        self.frozen = freeze(model, stage.name)
+        self.optimizer = build_optimizer(model)
+        self.best, self.bad_evaluations, done = -math.inf, 0, 0.0
+        if saved is None:
+            logging.info(f"******** Stage {stage.name}: at most {stage.epochs:g} epochs ********")
+        else:
+            done = self._restore(saved)
+            logging.info(f"******** Stage {stage.name}: resumed after {done:g} epochs ********")
+        while done < stage.epochs and self.bad_evaluations < model._early_stop_patience:
+            part = min(1.0, stage.epochs - done)
+            self.train_epoch(stage, done, part)
+            done += part
+            self.epochs_seen += 1
+            self._save_state(done)
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        model.load_weights(model.checkpoint)
+
+    def train_epoch(self, stage: Stage, done: float, part: float) -> None:
+        """``part`` of an epoch (1: all of it), with an evaluation at its end."""
+        model, loader = self.model, self.train_loader
+        if hasattr(loader, "epoch"):
+            loader.epoch = self.epochs_seen
+        steps = math.ceil(part * len(loader))
+        every = model._eval_steps or steps
+        total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
+        for branch in model.encoder.branches().values():
+            branch.reset_load()
+        bar = tqdm(
+            total=steps,
+            desc=f"{stage.name} {done + part:g}/{stage.epochs:g}",
+            unit="batch",
+            disable=None if model._verbose else True,
+            leave=False,
+        )
+        self._set_train_mode()
+        for step, batch in enumerate(islice(loader, steps), start=1):
+            total_loss = total_loss + self.train_step(batch, step, steps)
+            since, samples = since + 1, samples + len(batch[2])
+            bar.update()
+            if step % 20 == 0 or step == steps:  # reading the loss waits for the device
+                loss = self._finite_loss(total_loss / since, stage, step)
+                rate = samples / (time.perf_counter() - start)
+                bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}")
+            if step % every == 0 or step == steps:
+                loss = self._finite_loss(total_loss / since, stage, step)
+                seconds = time.perf_counter() - start
+                self.evaluate(stage, done + part * step / steps, loss, samples / seconds)
+                total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
+                self._set_train_mode()
+                if self.bad_evaluations >= model._early_stop_patience:
+                    break
+        bar.close()
+
+    def train_step(self, batch: Batch, step: int, steps: int) -> torch.Tensor:
+        """Forward, backward, and an optimiser step at the end of each group of batches."""
+        model, group = self.model, self.model.accumulation_steps
+        loss = model.add_loss(model(batch), model.get_labels(batch))
+        last_group = step > steps - steps % group
+        (loss / (steps % group if last_group else group)).backward()
+        if step % group == 0 or step == steps:
+            add_regularizer_gradient(model)
+            nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            model.after_step()
+        return loss.detach()
+
+    def evaluate(self, stage: Stage, epoch: float, loss: float, samples_per_s: float) -> None:
+        """Validate, log, keep the best weights, and lower the learning rate on a plateau."""
+        model = self.model
+        load = {name: list(b.load_E) for name, b in model.encoder.branches().items() if any(b.load_E)}
+        start = time.perf_counter()
+        try:
+            metrics = model.evaluate(self.valid_loader)
+        except ValueError as error:
+            raise TrainingError(f"validation in stage {stage.name}, epoch {epoch:g}: {error}") from None
+        score = self.sign * model._monitor.get_value(metrics)
+        if not math.isfinite(score):
+            raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
+        improved = score > self.best + MIN_DELTA
+        self.log.append(
+            dict(
+                stage=stage.name,
+                epoch=round(epoch, 4),
+                train_loss=loss,
+                **metrics,
+                best=improved,
+                learning_rate=self.optimizer.param_groups[0]["lr"],
+                samples_per_s=samples_per_s,
+                valid_seconds=time.perf_counter() - start,
+                load=load,
+            )
+        )
+        logging.info(
+            f"{stage.name} epoch {epoch:g}: train loss {loss:.6f}, {samples_per_s:,.0f} samples/s"
+            + (", best so far" if improved else ", no improvement")
+        )
+        if improved:
+            self.best, self.bad_evaluations = score, 0
+            save_atomically(model.state_dict(), model.checkpoint)
+            return
+        self.bad_evaluations += 1
+        if model._reduce_lr_on_plateau:
+            for group in self.optimizer.param_groups:
+                group["lr"] = max(group["lr"] * 0.1, 1e-6)
+
+    def _set_train_mode(self) -> None:
+        """Training mode, except for frozen modules: their batch-norm statistics stand still."""
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
+
+    def _finite_loss(self, loss: torch.Tensor, stage: Stage, step: int) -> float:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the training loss became {value} in stage {stage.name}, at or before step {step} "
+                f"of the epoch; lower learning_rate ({self.model.learning_rate:g}) or "
+                f"max_gradient_norm ({self.max_gradient_norm:g}). "
+                "The last good checkpoint is kept"
+            )
+        return value
+
+    # ---------------------------------------------------------------- resume
+
+    def _save_state(self, done: float) -> None:
+        if self.resume_file is None:
+            return
+        state = dict(
+            stage_index=self.stage_index,
+            epochs_seen=self.epochs_seen,
+            done=done,
+            best=self.best,
+            bad_evaluations=self.bad_evaluations,
+            log=self.log,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            rng=torch.get_rng_state(),
+            cuda_rng=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        )
+        save_atomically(state, self.resume_file)
+
+    def _load_state(self) -> dict[str, Any] | None:
+        if self.resume_file is None or not self.resume_file.exists():
+            return None
+        saved = torch.load(self.resume_file, map_location="cpu", weights_only=True)
+        self.stage_index = saved["stage_index"]
+        self.epochs_seen = saved["epochs_seen"]
+        self.log = saved["log"]
+        return saved
+
+    def _restore(self, saved: dict[str, Any]) -> float:
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.best, self.bad_evaluations = saved["best"], saved["bad_evaluations"]
+        torch.set_rng_state(saved["rng"])
+        if saved["cuda_rng"]:
+            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        return saved["done"]
+
+
+def freeze(model: SequenceModel, stage: str) -> list[nn.Module]:
+    """Let only the parameters of a stage train (paper 4.3); returns the frozen modules.
+
+    ``backbone``: embeddings, global block and head. ``experts``: item and window experts with
+    their routers. ``joint``: all.
+    """
+    backbone = list(model.backbone_parts())
+    experts = list(model.encoder.branches().values())
+    frozen = {"backbone": experts, "experts": backbone, "joint": []}[stage]
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    for module in frozen:
+        module.requires_grad_(False)
+    return frozen
+
+
+def build_optimizer(model: SequenceModel) -> torch.optim.Optimizer:
+    """A fresh optimizer over what trains. Adam is fused: one pass over each large table."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if model.optimizer_name.lower() == "adam":
+        return torch.optim.Adam(parameters, lr=model.learning_rate, fused=True)
+    return get_optimizer(model.optimizer_name, parameters, model.learning_rate)
+
+
+@torch.no_grad()
+def add_regularizer_gradient(model: SequenceModel) -> None:
+    """Add the gradient of FuxiCTR's ``regularization_loss`` in place, before clipping.
+
+    The same mathematics as adding the loss, without a graph over the whole embedding table.
+    """
+    embeddings = {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, FeatureEmbeddingDict)
+        for p in module.parameters()
+    }
+    of_embedding = get_regularizer(model._embedding_regularizer)
+    of_net = get_regularizer(model._net_regularizer)
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        for norm, weight in of_embedding if id(parameter) in embeddings else of_net:
+            gradient = parameter.sign() if norm == 1 else parameter
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.add_(gradient, alpha=weight)
+
+
+def save_atomically(state: dict[str, Any], path: str | Path) -> None:
+    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one."""
+    temporary = Path(f"{path}.tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
