@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -106,13 +106,17 @@ class SequenceModel(BaseModel):
         self.model_to_device()
 
     @classmethod
-    def hyper_parameters(cls) -> dict[str, inspect.Parameter]:
-        """Every configuration key that the model, its block, its mixture or training reads."""
-        readers = (BaseModel.__init__, cls.__init__, SequenceModel.__init__, training.fit)
-        parameters = {p.name: p for f in readers for p in inspect.signature(f).parameters.values()}
-        for part in (cls.block, cls.mixture):
-            parameters |= _keyword_only(part)
-        return parameters
+    def hyper_parameters(cls) -> dict[str, Any]:
+        """Name and type of every configuration key that the model, its block, its mixture or
+        training reads."""
+        hints: dict[str, Any] = {}
+        for reader in (SequenceModel.__init__, cls.__init__):
+            hints |= get_type_hints(reader)
+        for reader in (cls.block.__init__, cls.mixture.__init__, training.fit):
+            all_hints = get_type_hints(reader, localns={"SequenceModel": SequenceModel, "Batch": Batch})
+            hints |= {name: all_hints[name] for name in _keyword_only(reader)}
+        hints.pop("return", None)
+        return hints
 
     def reset_parameters(self) -> None:
         """FuxiCTR's initialisation, backbone first: with the same random state, every variant of
@@ -217,9 +221,9 @@ class SequenceModel(BaseModel):
         return evaluate_metrics(y_true, y_pred, metrics, group_id)
 
 
-def _keyword_only(reader: Callable) -> dict[str, inspect.Parameter]:
+def _keyword_only(reader: Callable) -> list[str]:
     parameters = inspect.signature(reader).parameters.values()
-    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def _keywords(reader: Callable, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,20 @@
 """Data sets: each module makes or converts one into LongCTR's parquet layout (``layout.py``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+GENERATED = {"session_hopping": "small", "session_hopping_tiny": "tiny", "session_hopping_micro": "micro"}
+SEED = 2026  # of the data, not of the runs: all runs see the same data
+
+
+def ensure_generated(params: dict[str, Any]) -> None:
+    """Generate the data set of an experiment if it is a synthetic one and not there yet."""
+    folder = Path(params["data_root"]) / params["dataset_id"]
+    if params["dataset_id"] in GENERATED and not folder.exists():
+        from .layout import describe, write
+        from .synthetic import SIZES, generate
+
+        print(f"generating {params['dataset_id']} into {folder} ...", flush=True)
+        print(describe(write(generate(SIZES[GENERATED[params["dataset_id"]]], SEED), folder)))

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def write(dataset: Dataset, output: str | Path, overwrite: bool = False) -> dict
         dataset.item_info.write_parquet(partial / "item_info.parquet")
         features = META | dataset.features
         write_feature_map(partial / "feature_map.json", output.name, features, dataset.label)
-        card = make_card(dataset, output.name, fingerprint(partial))
+        card = make_card(dataset, output.name, fingerprint(partial / name for name in FILES))
         (partial / CARD).write_text(json.dumps(card, indent=2))
         partial.chmod(0o755)
         if output.exists():
@@ -82,14 +83,12 @@ def write(dataset: Dataset, output: str | Path, overwrite: bool = False) -> dict
     return card
 
 
-def fingerprint(folder: Path) -> str:
-    """A digest of the data files, which goes into every result."""
+def fingerprint(paths: Iterable[str | Path]) -> str:
+    """A digest of the content of data files, which goes into every result."""
     digest = hashlib.sha256()
-    for name in FILES:
-        if (folder / name).exists():
-            digest.update(name.encode())
-            with open(folder / name, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in paths:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,254 @@
+"""Experiment configuration: FuxiCTR's YAML files, read strictly.
+
+The files stay readable by FuxiCTR's ``load_config``; this reader adds what it lacks: duplicate
+keys, unknown keys and values of the wrong type are errors that name the file and the key. It needs
+no torch, so that a wrong expid is answered at once.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError, did_you_mean
+
+if typing.TYPE_CHECKING:
+    from model_zoo.sequence_model import SequenceModel
+
+KEYS: dict[str, Any] = {
+    # the run
+    "model": str,
+    "dataset_id": str,
+    "model_root": str,
+    "seed": int,
+    "verbose": int,
+    "task": str,
+    "metrics": list[str],
+    "monitor": str | dict,
+    "monitor_mode": str,
+    "early_stop_patience": int,
+    "eval_steps": int | None,
+    "reduce_lr_on_plateau": bool,
+    "embedding_regularizer": float | str | None,
+    "net_regularizer": float | str | None,
+    "group_id": str | None,
+    # the loader
+    "batch_size": int,
+    "max_len": int,
+    "shuffle": bool,
+    "padding": str,
+    "streaming": bool,
+    # the data set
+    "data_root": str,
+    "data_format": str,
+    "train_data": str,
+    "valid_data": str,
+    "test_data": str,
+    "user_info": str,
+    "item_info": str,
+    "feature_cols": list,
+    "label_col": dict | list,
+    # read by FuxiCTR alone; a prepared data set needs none of them
+    "rebuild_dataset": bool,
+    "num_workers": int,
+    "pickle_feature_encoder": bool,
+    "save_best_only": bool,
+    "debug_mode": bool,
+    "use_features": list | None,
+    "feature_specs": list | dict | None,
+    "feature_config": list | dict | None,
+    "item_info_fields": int,
+}
+REQUIRED = (
+    "model dataset_id model_root seed metrics monitor batch_size max_len learning_rate epochs "
+    "data_root train_data valid_data test_data user_info item_info feature_cols label_col"
+).split()
+PATHS = "model_root data_root train_data valid_data test_data user_info item_info".split()
+LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")
+METRICS = re.compile(r"AUC|gAUC|avgAUC|MRR|logloss|binary_crossentropy|NDCG\(k=\d+\)")
+NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
+NAMES |= {list: "a list", dict: "a mapping", type(None): "null"}
+
+
+def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:
+    """``expid -> (model, dataset_id)`` of every experiment in a configuration directory."""
+    found = {}
+    for file in _files(config_dir, "model_config"):
+        for expid, entry in read_yaml(file).items():
+            if expid != "Base" and not str(expid).startswith(".") and isinstance(entry, dict):
+                found[expid] = (entry.get("model", "?"), entry.get("dataset_id", "?"))
+    return found
+
+
+def load_experiment(config_dir: str | Path, expid: str) -> dict[str, Any]:
+    """The parameters of an experiment, as FuxiCTR's ``load_config`` merges them: ``Base``, then
+    the expid's own, then those of its data set."""
+    entries, base = {}, {}
+    for file in _files(config_dir, "model_config"):
+        content = read_yaml(file)
+        entries |= content
+        base = content.get("Base") or base
+    if expid not in entries or expid == "Base" or expid.startswith("."):
+        raise UserError(
+            f"--expid {expid}: not in {config_dir}{did_you_mean(expid, list_experiments(config_dir))} "
+            "run_expid.py --list shows all"
+        )
+    params = {**base, **entries[expid]}
+    if "dataset_id" not in params:
+        raise UserError(f"{config_dir}, {expid}: dataset_id is missing")
+    datasets = {}
+    for file in _files(config_dir, "dataset_config"):
+        datasets |= read_yaml(file)
+    dataset_id = params["dataset_id"]
+    if dataset_id not in datasets:
+        raise UserError(
+            f"{config_dir}, {expid}: dataset_id {dataset_id!r} is not in dataset_config.yaml"
+            f"{did_you_mean(dataset_id, datasets)}"
+        )
+    return {**params, **datasets[dataset_id], "model_id": expid}
+
+
+def check(params: dict[str, Any], model: type[SequenceModel]) -> dict[str, Any]:
+    """The parameters with every value of its right type.
+
+    Texts that are numbers are accepted for numbers (YAML reads ``1e-3`` as text), whole numbers
+    where a fraction may stand.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value is of the wrong kind.
+    """
+    expid = params["model_id"]
+    known = KEYS | {"model_id": str} | _hyper_parameters(model)
+    checked = {}
+    for key, value in params.items():
+        if key not in known:
+            raise UserError(
+                f"{expid}: unknown key `{key}` for {params['model']}{did_you_mean(key, known)}"
+            )
+        try:
+            checked[key] = _convert(value, known[key])
+        except (TypeError, ValueError):
+            raise UserError(f"{expid}, {key}: is {value!r}; write {_describe(known[key])}") from None
+    for key in REQUIRED:
+        if checked.get(key) is None:
+            raise UserError(f"{expid}: key `{key}` is missing{did_you_mean(key, params)}")
+    _check_choices(expid, checked)
+    return checked
+
+
+def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Relative paths of a configuration start at ``root``, the folder of ``run_expid.py``."""
+    return params | {key: str(root / params[key]) for key in PATHS}
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file with mappings only; duplicate keys are errors."""
+    try:
+        content = yaml.load(file.read_text(), Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: must map expids to their keys, but is {type(content).__name__}")
+    return content
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Runs before merge keys are expanded, when only the file's own keys are there."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"duplicate key {key.value!r}", key.start_mark
+                )
+            seen.add(key.value)
+        super().flatten_mapping(node)
+
+
+def _files(config_dir: str | Path, kind: str) -> list[Path]:
+    config_dir = Path(config_dir)
+    files = [config_dir / f"{kind}.yaml"]
+    if not files[0].exists():
+        files = sorted((config_dir / kind).glob("*.yaml"))
+    if not files:
+        raise UserError(f"--config {config_dir}: has no {kind}.yaml; name a configuration directory")
+    return files
+
+
+def _hyper_parameters(model: type[SequenceModel]) -> dict[str, Any]:
+    """Names and types that the model takes from the configuration."""
+    ignored = ("self", "feature_map", "kwargs", "gpu", "item_dim", "make_block")
+    ignored += ("model", "train_loader", "valid_loader", "resume_file")
+    return {
+        name: hint for name, hint in model.hyper_parameters().items() if name not in (*ignored, *KEYS)
+    }
+
+
+def _check_choices(expid: str, params: dict[str, Any]) -> None:
+    """FuxiCTR evaluates some of these strings; let only known names through."""
+    loss = params.get("loss", LOSSES[0])
+    if loss not in LOSSES:
+        raise UserError(f"{expid}, loss: is {loss!r}; write {LOSSES[0]}")
+    for metric in params["metrics"]:
+        if not METRICS.fullmatch(metric):
+            raise UserError(
+                f"{expid}, metrics: {metric!r} is not a metric"
+                f"{did_you_mean(metric, ('AUC', 'gAUC', 'logloss', 'MRR', 'NDCG(k=5)'))}"
+            )
+    monitor = params["monitor"]
+    for metric in [monitor] if isinstance(monitor, str) else monitor:
+        if metric not in params["metrics"]:
+            raise UserError(
+                f"{expid}, monitor: {metric!r} is not one of metrics, {params['metrics']}"
+                f"{did_you_mean(metric, params['metrics'])}"
+            )
+    if params.get("monitor_mode", "max") not in ("max", "min"):
+        raise UserError(f"{expid}, monitor_mode: is {params['monitor_mode']!r}; write max or min")
+    for key in ("embedding_regularizer", "net_regularizer"):
+        value = params.get(key)
+        pattern = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)"
+        if isinstance(value, str) and not re.fullmatch(pattern, value):
+            raise UserError(f"{expid}, {key}: is {value!r}; write a number, l1(x) or l2(x)")
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """``value`` as the type that ``hint`` asks for, or TypeError / ValueError."""
+    if hint is Any:
+        return value
+    if isinstance(hint, types.UnionType):
+        return _convert_to_any(value, typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return [_convert(entry, typing.get_args(hint)[0]) for entry in value]
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float | str):
+        if float(value) != int(float(value)):
+            raise ValueError
+        return int(float(value))
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise TypeError
+    return value
+
+
+def _convert_to_any(value: Any, hints: tuple[Any, ...]) -> Any:
+    for hint in hints:
+        try:
+            return _convert(value, hint)
+        except (TypeError, ValueError):
+            continue
+    raise TypeError
+
+
+def _describe(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_describe(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        return f"a list, each entry {_describe(typing.get_args(hint)[0])}"
+    return NAMES.get(hint, str(hint)) + (", such as 1.e-3" if hint is float else "")

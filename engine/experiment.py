@@ -1,0 +1,234 @@
+"""One experiment: from checked parameters to a trained model and its result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from fuxictr.pytorch.torch_utils import seed_everything
+from torch.utils.flop_counter import FlopCounterMode
+
+from model_zoo import get_model
+from model_zoo.sequence_model import SequenceModel
+from model_zoo.training import TrainingError
+
+from . import config, results
+from .compat import build_feature_map
+from .datasets import ensure_generated
+from .datasets.layout import SPLITS, fingerprint
+from .errors import UserError
+from .loader import SequenceLoader
+from .tables import Histories, ItemTable
+
+VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
+
+
+def run(
+    config_dir: Path, root: Path, expid: str, seed: int | None, gpu: int, resume: bool
+) -> dict[str, Any]:
+    """Run an experiment and write its result; returns the result.
+
+    Checkpoint, log, result and (while running) resume state are
+    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume}``.
+
+    Args:
+        config_dir: FuxiCTR configuration directory.
+        root: where relative paths of the configuration start.
+        expid: experiment id.
+        seed: replaces the configuration's.
+        gpu: CUDA device, -1 for the CPU.
+        resume: go on with a killed run; of a finished one, return the result.
+
+    Raises:
+        UserError: bad input. TrainingError: training cannot go on.
+    """
+    if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
+        raise UserError(
+            f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
+            "write --gpu -1 for the CPU"
+        )
+    params = config.load_experiment(config_dir, expid)
+    try:
+        model_class = get_model(params.get("model", ""))
+    except ValueError as error:
+        raise UserError(f"{expid}, {error}") from None
+    if seed is not None:
+        params["seed"] = seed
+    params = config.resolve_paths(config.check(params, model_class), root)
+    files = RunFiles(params)
+    if resume and files.result.exists() and not files.state.exists():
+        print(f"{expid}, seed {params['seed']}: finished already, see {files.result}")
+        return json.loads(files.result.read_text())
+    files.open(params, resume)
+    ensure_generated(params)
+    start = time.perf_counter()
+    result = _train_and_evaluate(params, model_class, gpu, files)
+    result["seconds"]["total"] = time.perf_counter() - start
+    results.write(result, files.result)
+    results.append_bars_line(result, config_dir)
+    files.close()
+    return result
+
+
+class RunFiles:
+    """The files of a run, all named by expid and seed."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.folder = Path(params["model_root"]) / params["dataset_id"]
+        self.name = f"{params['model_id']}_seed{params['seed']}"
+        self.result = self.folder / f"{self.name}.json"
+        self.state = self.folder / f"{self.name}.resume"
+        self.started_with = self.folder / f"{self.name}.resume.json"
+        self.log = self.folder / f"{self.name}.log"
+
+    def open(self, params: dict[str, Any], resume: bool) -> None:
+        """Make the folder, start the log, and see to it that a resume is of the same run."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(self.log, mode="a" if resume else "w")
+        except OSError as error:
+            raise UserError(f"model_root: {self.folder} cannot be written ({error.strerror})") from None
+        handler.setFormatter(logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s"))
+        root = logging.getLogger()
+        for old in root.handlers[:]:
+            root.removeHandler(old)
+        console = logging.StreamHandler(sys.stdout)
+        console.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(handler)
+        root.addHandler(console)
+        root.setLevel(logging.INFO)
+        handler.handle(logging.makeLogRecord({"msg": "Params: " + json.dumps(params, indent=4)}))
+        if resume and self.state.exists():
+            before = json.loads(self.started_with.read_text())
+            changed = sorted(k for k in before | params if before.get(k) != params.get(k))
+            if changed:
+                raise UserError(
+                    f"--resume: {changed[0]} was {before.get(changed[0])!r} when the run started and is "
+                    f"{params.get(changed[0])!r} now; put it back, or start again without --resume"
+                )
+        else:
+            self.state.unlink(missing_ok=True)
+            self.started_with.write_text(json.dumps(params))
+
+    def close(self) -> None:
+        """A finished run needs nothing to resume from."""
+        self.started_with.unlink(missing_ok=True)
+
+
+def _train_and_evaluate(
+    params: dict[str, Any], model_class: type[SequenceModel], gpu: int, files: RunFiles
+) -> dict[str, Any]:
+    seed_everything(params["seed"])
+    feature_map = build_feature_map(params)
+    device = f"cuda:{gpu}" if gpu >= 0 else "cpu"
+    loaders = make_loaders(params, feature_map, device)
+    try:
+        model = model_class(feature_map, **{**params, "model_id": files.name, "gpu": gpu})
+    except ValueError as error:
+        raise UserError(f"{params['model_id']}, {error}") from None
+    if gpu >= 0:
+        torch.cuda.reset_peak_memory_stats(gpu)
+    start = time.perf_counter()
+    model.fit(
+        loaders["train"], validation_data=loaders["valid"], resume_file=str(files.state), **params
+    )
+    fit_seconds = time.perf_counter() - start
+    metrics = {"valid": model.evaluate(loaders["valid"])}
+    for branch in model.encoder.branches().values():
+        branch.reset_load()
+    start = time.perf_counter()
+    try:
+        metrics["test"] = model.evaluate(loaders["test"])
+    except ValueError as error:
+        raise TrainingError(f"test: {error}") from None
+    test_seconds = time.perf_counter() - start
+    return {
+        "status": "done",
+        "expid": params["model_id"],
+        "seed": params["seed"],
+        "model": params["model"],
+        "dataset_id": params["dataset_id"],
+        "dataset_hash": fingerprint(
+            params[key] for key in ("train_data", "valid_data", "test_data", "user_info", "item_info")
+        ),
+        "bayes": _bayes(params),
+        "metrics": metrics,
+        "routing": {name: load_summary(b.load_E) for name, b in model.encoder.branches().items()},
+        "stage_log": model.stage_log,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "flops_per_sample": flops_per_sample(model, loaders["test"]),
+        "train_samples_per_s": _median([entry["samples_per_s"] for entry in model.stage_log]),
+        "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
+        "peak_memory_bytes": peak_memory(gpu),
+        "seconds": {"fit": fit_seconds, "test": test_seconds},
+        "device": torch.cuda.get_device_name(gpu) if gpu >= 0 else "cpu",
+        "versions": {name: version(name) for name in VERSIONS},
+        "command": ["python", *sys.argv],
+        "params": params,
+    }
+
+
+def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, SequenceLoader]:
+    """The loaders of the three splits; they share histories and item tables."""
+    histories = Histories(params["user_info"])
+    items = ItemTable(params["item_info"], feature_map)
+    keys = ("batch_size", "max_len", "padding", "seed", "streaming")
+    options = {key: params[key] for key in keys if key in params}
+    return {
+        split: SequenceLoader(
+            feature_map,
+            params[f"{split}_data"],
+            histories,
+            items,
+            shuffle=split == "train" and params.get("shuffle", True),
+            device=device,
+            **options,
+        )
+        for split in SPLITS
+    }
+
+
+def load_summary(load_E: list[int]) -> dict[str, Any]:
+    """Share of the samples that each expert served, and the entropy of that (1: even, 0: one)."""
+    load = torch.tensor(load_E, dtype=torch.float64)
+    share = load / load.sum().clamp(min=1)
+    entropy = -(share * share.clamp(min=1e-12).log()).sum() / max(torch.log(torch.tensor(len(load_E))), 1e-12)
+    return {"share": share.tolist(), "entropy": float(entropy)}
+
+
+@torch.no_grad()
+def flops_per_sample(model: SequenceModel, loader: SequenceLoader) -> float:
+    """Matrix-product FLOPs of a forward pass, counted on one batch: only what ran."""
+    model.eval()
+    batch = next(iter(loader))
+    with FlopCounterMode(display=False) as counter:
+        model(batch)
+    return counter.get_total_flops() / len(batch[2])
+
+
+def peak_memory(gpu: int) -> int:
+    """Peak bytes: of the GPU's allocator, or of the process."""
+    if gpu >= 0:
+        return torch.cuda.max_memory_allocated(gpu)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _bayes(params: dict[str, Any]) -> dict[str, float]:
+    """The best possible test metrics, where the data set's card knows them."""
+    card = Path(params["data_root"]) / params["dataset_id"] / "dataset_card.json"
+    if not card.exists():
+        return {}
+    card = json.loads(card.read_text())
+    names = {"AUC": "bayes_auc", "gAUC": "bayes_gauc"}
+    return {metric: card[key]["test"] for metric, key in names.items() if key in card}
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

@@ -1,0 +1,106 @@
+"""Results: one JSON per run, FuxiCTR's line for BARS, and the table that a run ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def write(result: Result, path: Path) -> None:
+    """Write the JSON beside its name, then rename: the old file or the new one, never half."""
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(result, indent=2))
+    os.replace(temporary, path)
+
+
+def append_bars_line(result: Result, config_dir: Path) -> None:
+    """Append the line that FuxiCTR writes and BARS parses to ``./<config name>.csv``."""
+
+    def listed(metrics: dict[str, float]) -> str:
+        return " - ".join(f"{name}: {value:.6f}" for name, value in metrics.items())
+
+    line = (
+        f" {datetime.now():%Y%m%d-%H%M%S},[command] {' '.join(result['command'])},"
+        f"[exp_id] {result['expid']},[dataset_id] {result['dataset_id']},[train] N.A.,"
+        f"[val] {listed(result['metrics']['valid'])},[test] {listed(result['metrics']['test'])}\n"
+    )
+    with open(f"{config_dir.resolve().name.removesuffix('.yaml')}.csv", "a") as file:
+        file.write(line)
+
+
+def summary(runs: list[Result]) -> str:
+    """The table of finished runs, with means over seeds and paired differences to the first expid."""
+    metrics = list(runs[0]["metrics"]["test"])
+    header = ["expid", "seed", *(f"test {m}" for m in metrics), "valid AUC", "parameters", "samples/s", "time"]
+    rows = []
+    for run in runs:
+        rows.append(
+            [run["expid"], str(run["seed"])]
+            + [f"{run['metrics']['test'][m]:.4f}" for m in metrics]
+            + [
+                f"{run['metrics']['valid'].get('AUC', float('nan')):.4f}",
+                f"{run['num_parameters']:,}",
+                f"{run['train_samples_per_s']:,.0f}",
+                f"{run['seconds']['total']:.0f} s",
+            ]
+        )
+    groups: dict[str, dict[int, Result]] = {}
+    for run in runs:
+        groups.setdefault(run["expid"], {})[run["seed"]] = run
+    if max(map(len, groups.values())) > 1:
+        rows += [_mean_row(expid, seeds, metrics) for expid, seeds in groups.items()]
+    (first, reference), *others = groups.items()
+    for expid, seeds in others:
+        paired = [
+            [seeds[s]["metrics"]["test"][m] - reference[s]["metrics"]["test"][m] for m in metrics]
+            for s in seeds
+            if s in reference and seeds[s]["dataset_hash"] == reference[s]["dataset_hash"]
+        ]
+        if paired:
+            rows.append([f"{expid} - {first}", "paired", *map(_spread, zip(*paired, strict=True))])
+    for metric, value in runs[0]["bayes"].items():
+        cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
+        rows.append([f"best possible {metric}", "", *cells])
+    return "\n".join([_table(header, rows), *(line for run in runs for line in _routing(run))])
+
+
+def _mean_row(expid: str, seeds: dict[int, Result], metrics: list[str]) -> list[str]:
+    values = [[run["metrics"]["test"][m] for run in seeds.values()] for m in metrics]
+    return [expid, f"mean of {len(seeds)}", *map(_spread, values)]
+
+
+def _spread(values: list[float]) -> str:
+    """Mean, and standard deviation where there are several values; signed for differences."""
+    mean = statistics.mean(values)
+    sign = "+" if min(values) < 0 or max(values) < 0.3 else ""
+    text = f"{mean:{sign}.4f}"
+    return text + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _routing(run: Result) -> list[str]:
+    """Who served the test samples, for each branch of a mixture."""
+    return [
+        f"{run['expid']}, seed {run['seed']}, {name} experts served "
+        + " ".join(f"{share:.0%}" for share in routing["share"])
+        + f" of the test samples (entropy {routing['entropy']:.2f} of 1)"
+        for name, routing in run["routing"].items()
+    ]
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    rows = [row + [""] * (len(header) - len(row)) for row in rows]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    ruler = "  ".join("-" * width for width in widths)
+
+    def line(row: list[str]) -> str:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), ruler, *map(line, rows)])

@@ -1,0 +1,43 @@
+#!/usr/bin/env python
+"""Run experiments: ``python run_expid.py --expid TWIN_MoS_session_hopping``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from engine.config import list_experiments, load_experiment
+from engine.errors import run_command
+
+ROOT = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train and evaluate models by experiment id.")
+    parser.add_argument("--config", default=str(ROOT / "config"), help="configuration directory")
+    parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
+    parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
+    parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
+    parser.add_argument("--resume", action="store_true", help="go on with killed runs")
+    parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
+    args = parser.parse_args()
+    if args.list or not args.expid:
+        for expid, (model, dataset) in list_experiments(args.config).items():
+            print(f"{expid:36} {model:16} {dataset}")
+        return 0
+    for expid in args.expid:  # a wrong one is answered before anything slow starts
+        load_experiment(args.config, expid)
+
+    from engine.experiment import run
+    from engine.results import summary
+
+    runs = []
+    for seed in args.seed or [None]:
+        for expid in args.expid:
+            runs.append(run(Path(args.config), ROOT, expid, seed, args.gpu, args.resume))
+    print("\n" + summary(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
