@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 from engine.config import list_experiments, load_experiment
@@ -23,18 +24,20 @@ def main() -> int:
     args = parser.parse_args()
     if args.list or not args.expid:
         for expid, (model, dataset) in list_experiments(args.config).items():
-            print(f"{expid:36} {model:16} {dataset}")
+            print(f"{expid!s:36} {model!s:16} {dataset}")
         return 0
     for expid in args.expid:  # a wrong one is answered before anything slow starts
         load_experiment(args.config, expid)
 
-    from engine.experiment import run
+    from engine.experiment import load, run
     from engine.results import summary
 
     runs = []
-    for seed in args.seed or [None]:
-        for expid in args.expid:
-            runs.append(run(Path(args.config), ROOT, expid, seed, args.gpu, args.resume))
+    seeds = args.seed or [None]
+    for seed, expid in product(seeds, args.expid):
+        load(Path(args.config), ROOT, expid, seed)
+    for seed, expid in product(seeds, args.expid):
+        runs.append(run(Path(args.config), ROOT, expid, seed, args.gpu, args.resume))
     print("\n" + summary(runs))
     return 0
 

@@ -8,6 +8,7 @@ configuration alone.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ FEATURE_ENCODERS = (
     "layers.MaskedAveragePooling()",
     "layers.MaskedSumPooling()",
 )
+LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 
 
 def build_feature_map(params: dict[str, Any]) -> FeatureMap:
@@ -38,13 +40,11 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
     data_dir = Path(params["data_root"]) / params["dataset_id"]
     feature_map = FeatureMap(params["dataset_id"], str(data_dir))
     prepared = _prepared_features(data_dir / "feature_map.json")
-    for column in _columns(params["feature_cols"]):
+    for column in _columns(params, "feature_cols"):
         if column.get("active", True):
             name = column["name"]
             feature_map.features[name] = _feature_spec(column, prepared.get(name, {}), params)
-    label_cols = params["label_col"]
-    label_cols = label_cols if isinstance(label_cols, list) else [label_cols]
-    feature_map.labels = [label["name"] for label in label_cols]
+    feature_map.labels = [label["name"] for label in _columns(params, "label_col")]
     feature_map.group_id = params.get("group_id")
     if feature_map.group_id and feature_map.group_id not in feature_map.features:
         raise UserError(
@@ -79,16 +79,22 @@ def _prepared_features(path: Path) -> dict[str, dict]:
     try:
         content = json.loads(path.read_text())
         return {name: spec for entry in content["features"] for name, spec in entry.items()}
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a FuxiCTR feature map ({error}); prepare the data again") from None
 
 
-def _columns(feature_cols: list[dict]) -> list[dict]:
-    """One entry per feature: FuxiCTR allows a list of names in one entry."""
+def _columns(params: dict[str, Any], key: str) -> list[dict]:
+    """One entry per column: FuxiCTR allows a list of names in one entry."""
+    entries = params[key] if isinstance(params[key], list) else [params[key]]
     columns = []
-    for column in feature_cols:
-        names = column["name"] if isinstance(column["name"], list) else [column["name"]]
-        columns += [{**column, "name": name} for name in names]
+    for entry in entries:
+        if not isinstance(entry, dict) or "name" not in entry:
+            where = f"{params['dataset_id']}, {key}"
+            raise UserError(f"{where}: {entry!r} has no name; write {{name: ...}}")
+        names = entry["name"] if isinstance(entry["name"], list) else [entry["name"]]
+        columns += [{**entry, "name": name} for name in names]
+    if not columns:
+        raise UserError(f"{params['dataset_id']}, {key}: is empty; name the columns")
     return columns
 
 
@@ -125,14 +131,16 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
                     f"{where}: {key} is neither in dataset_config.yaml nor in the feature_map.json "
                     "of the prepared data; write it, or prepare the data again"
                 )
+    for key in ("embedding_dim", "emb_output_dim", "pretrain_dim", "vocab_size", "max_len"):
+        size = spec.get(key, 1)
+        if not isinstance(size, int) or size < 1:
+            raise UserError(f"{where}: {key} is {size!r}; write a whole number above 0")
     return spec
 
 
-def _check_encoder(where: str, encoder: str) -> None:
+def _check_encoder(where: str, encoder: Any) -> None:
     """FuxiCTR evaluates this string: let nothing through that is not known."""
-    linear = encoder.removeprefix("nn.Linear(").removesuffix(")").replace("bias=False", "0").split(",")
-    is_linear = encoder.startswith("nn.Linear(") and all(part.strip().isdigit() for part in linear)
-    if encoder not in FEATURE_ENCODERS and not is_linear:
+    if encoder not in FEATURE_ENCODERS and not re.fullmatch(LINEAR, str(encoder)):
         raise UserError(
             f"{where}: feature_encoder is {encoder!r}; "
             f"write one of {', '.join(FEATURE_ENCODERS)} or nn.Linear(in, out, bias=False)"

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 import types
 import typing
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 from .errors import UserError, did_you_mean
 
@@ -69,8 +71,21 @@ REQUIRED = (
     "data_root train_data valid_data test_data user_info item_info feature_cols label_col"
 ).split()
 PATHS = "model_root data_root train_data valid_data test_data user_info item_info".split()
+ABOVE_ZERO = (
+    "batch_size max_len epochs early_stop_patience eval_steps learning_rate accumulation_steps "
+    "max_gradient_norm embedding_dim dnn_hidden_units attention_dim num_heads codebook_dim"
+).split()
+NOT_NEGATIVE = (
+    "seed backbone_warmup_epochs expert_warmup_epochs embedding_regularizer net_regularizer"
+).split()
 LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")
-METRICS = re.compile(r"AUC|gAUC|avgAUC|MRR|logloss|binary_crossentropy|NDCG\(k=\d+\)")
+TASKS = ("binary_classification",)
+OPTIMIZERS = "adam Adam AdamW NAdam RAdam Adamax Adagrad Adadelta RMSprop SGD".split()
+# Any case of the first line, as FuxiCTR has it, and classes of torch.nn
+ACTIVATIONS = "relu sigmoid tanh softmax prelu dice".split()
+ACTIVATIONS += "ELU GELU Hardswish Identity LeakyReLU Mish SELU SiLU Softplus".split()
+UNGROUPED = r"AUC|logloss|binary_crossentropy"
+METRICS = re.compile(UNGROUPED + r"|gAUC|avgAUC|MRR|NDCG\(k=\d+\)")
 NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
 NAMES |= {list: "a list", dict: "a mapping", type(None): "null"}
 
@@ -92,25 +107,26 @@ def load_experiment(config_dir: str | Path, expid: str) -> dict[str, Any]:
     for file in _files(config_dir, "model_config"):
         content = read_yaml(file)
         entries |= content
-        base = content.get("Base") or base
+        base = _mapping(config_dir, "Base", content.get("Base") or base)
     if expid not in entries or expid == "Base" or expid.startswith("."):
         raise UserError(
-            f"--expid {expid}: not in {config_dir}{did_you_mean(expid, list_experiments(config_dir))} "
-            "run_expid.py --list shows all"
+            f"--expid {expid}: not in {config_dir}; run_expid.py --list shows all"
+            f"{did_you_mean(expid, list_experiments(config_dir))}"
         )
-    params = {**base, **entries[expid]}
+    params = {**base, **_mapping(config_dir, expid, entries[expid])}
     if "dataset_id" not in params:
         raise UserError(f"{config_dir}, {expid}: dataset_id is missing")
     datasets = {}
     for file in _files(config_dir, "dataset_config"):
         datasets |= read_yaml(file)
-    dataset_id = params["dataset_id"]
+    dataset_id = str(params["dataset_id"])
     if dataset_id not in datasets:
         raise UserError(
             f"{config_dir}, {expid}: dataset_id {dataset_id!r} is not in dataset_config.yaml"
             f"{did_you_mean(dataset_id, datasets)}"
         )
-    return {**params, **datasets[dataset_id], "model_id": expid}
+    dataset = _mapping(config_dir, dataset_id, datasets[dataset_id])
+    return {**params, **dataset, "model_id": expid}
 
 
 def check(params: dict[str, Any], model: type[SequenceModel]) -> dict[str, Any]:
@@ -127,9 +143,8 @@ def check(params: dict[str, Any], model: type[SequenceModel]) -> dict[str, Any]:
     checked = {}
     for key, value in params.items():
         if key not in known:
-            raise UserError(
-                f"{expid}: unknown key `{key}` for {params['model']}{did_you_mean(key, known)}"
-            )
+            hint = _models_with(key, model) or did_you_mean(key, known)
+            raise UserError(f"{expid}: unknown key `{key}` for {model.__name__}{hint}")
         try:
             checked[key] = _convert(value, known[key])
         except (TypeError, ValueError):
@@ -137,6 +152,7 @@ def check(params: dict[str, Any], model: type[SequenceModel]) -> dict[str, Any]:
     for key in REQUIRED:
         if checked.get(key) is None:
             raise UserError(f"{expid}: key `{key}` is missing{did_you_mean(key, params)}")
+    _check_ranges(expid, checked)
     _check_choices(expid, checked)
     return checked
 
@@ -149,25 +165,34 @@ def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file with mappings only; duplicate keys are errors."""
     try:
-        content = yaml.load(file.read_text(), Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+        content = yaml.load(file.read_text("utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
         raise UserError(f"{file}: must map expids to their keys, but is {type(content).__name__}")
     return content
 
 
 class _StrictLoader(yaml.SafeLoader):
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         """Runs before merge keys are expanded, when only the file's own keys are there."""
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ComposerError(None, None, "a key must be a text", key.start_mark)
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"duplicate key {key.value!r}", key.start_mark
-                )
+                raise ComposerError(None, None, f"duplicate key {key.value!r}", key.start_mark)
             seen.add(key.value)
-        super().flatten_mapping(node)
+        return node
+
+
+def _mapping(config_dir: str | Path, name: str, entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise UserError(f"{config_dir}, {name}: is {entry!r}; it must map keys to values")
+    return entry
 
 
 def _files(config_dir: str | Path, kind: str) -> list[Path]:
@@ -189,11 +214,41 @@ def _hyper_parameters(model: type[SequenceModel]) -> dict[str, Any]:
     }
 
 
+def _models_with(key: str, model: type[SequenceModel]) -> str:
+    """``"; it is a key of X"`` for the model nearest in name that has it, or an empty string."""
+    from model_zoo import MODELS  # loaded already, for there is a model
+
+    having = [name for name, other in MODELS.items() if key in _hyper_parameters(other)]
+    near = get_close_matches(model.__name__, having, n=1, cutoff=0)
+    return f"; it is a key of {near[0]}" if near else ""
+
+
+def _check_ranges(expid: str, params: dict[str, Any]) -> None:
+    """Numbers that nothing can be computed with."""
+    for keys, allowed, what in (
+        (ABOVE_ZERO, lambda value: value > 0, "above 0"),
+        (NOT_NEGATIVE, lambda value: value >= 0, "not below 0"),
+    ):
+        for key in keys:
+            value = params.get(key)
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int | float) and not allowed(number):
+                    raise UserError(f"{expid}, {key}: is {value}; write a number {what}")
+    if params["seed"] >= 2**32:
+        raise UserError(f"{expid}, seed: is {params['seed']}; write a number below 2**32")
+
+
 def _check_choices(expid: str, params: dict[str, Any]) -> None:
     """FuxiCTR evaluates some of these strings; let only known names through."""
-    loss = params.get("loss", LOSSES[0])
-    if loss not in LOSSES:
-        raise UserError(f"{expid}, loss: is {loss!r}; write {LOSSES[0]}")
+    for key, known in (("loss", LOSSES), ("task", TASKS), ("optimizer", OPTIMIZERS)):
+        value = params.get(key, known[0])
+        if value not in known:
+            raise UserError(f"{expid}, {key}: is {value!r}; choose from {', '.join(known)}")
+    activation = params.get("dnn_activations", "relu")
+    if activation not in ACTIVATIONS and activation.lower() not in ACTIVATIONS:
+        raise UserError(
+            f"{expid}, dnn_activations: is {activation!r}; write one of {', '.join(ACTIVATIONS)}"
+        )
     for metric in params["metrics"]:
         if not METRICS.fullmatch(metric):
             raise UserError(
@@ -201,12 +256,20 @@ def _check_choices(expid: str, params: dict[str, Any]) -> None:
                 f"{did_you_mean(metric, ('AUC', 'gAUC', 'logloss', 'MRR', 'NDCG(k=5)'))}"
             )
     monitor = params["monitor"]
-    for metric in [monitor] if isinstance(monitor, str) else monitor:
+    weights = {monitor: 1} if isinstance(monitor, str) else monitor
+    for metric, weight in weights.items():
         if metric not in params["metrics"]:
             raise UserError(
                 f"{expid}, monitor: {metric!r} is not one of metrics, {params['metrics']}"
                 f"{did_you_mean(metric, params['metrics'])}"
             )
+        if not isinstance(weight, int | float):
+            raise UserError(f"{expid}, monitor: weight of {metric} is {weight!r}; write a number")
+    if not weights:
+        raise UserError(f"{expid}, monitor: is empty; write one of metrics, {params['metrics']}")
+    grouped = [m for m in params["metrics"] if not re.fullmatch(UNGROUPED, m)]
+    if grouped and not params.get("group_id"):
+        raise UserError(f"{expid}, group_id: is missing; {grouped[0]} needs it, write user_index")
     if params.get("monitor_mode", "max") not in ("max", "min"):
         raise UserError(f"{expid}, monitor_mode: is {params['monitor_mode']!r}; write max or min")
     for key in ("embedding_regularizer", "net_regularizer"):

@@ -12,9 +12,10 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean `x`?"`` for the nearest known word, or an empty string."""
-    near = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    """``"; did you mean `x`?"`` for the nearest known word, in any case, or an empty string."""
+    spelling = {str(k).lower(): k for k in known}
+    near = get_close_matches(str(word).lower(), spelling, n=1, cutoff=0.6)
+    return f"; did you mean `{spelling[near[0]]}`?" if near else ""
 
 
 def run_command(main: Callable[[], int | None]) -> None:

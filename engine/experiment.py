@@ -36,7 +36,8 @@ def run(
     """Run an experiment and write its result; returns the result.
 
     Checkpoint, log, result and (while running) resume state are
-    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume}``.
+    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume}``. None of them is
+    touched before configuration and data have been checked.
 
     Args:
         config_dir: FuxiCTR configuration directory.
@@ -47,34 +48,48 @@ def run(
         resume: go on with a killed run; of a finished one, return the result.
 
     Raises:
-        UserError: bad input. TrainingError: training cannot go on.
+        UserError: bad input, or training cannot go on.
     """
     if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
         raise UserError(
             f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
             "write --gpu -1 for the CPU"
         )
+    params, model_class = load(config_dir, root, expid, seed)
+    files = RunFiles(params)
+    if resume:
+        files.require_unchanged(params)
+        if files.finished():
+            print(f"{expid}, seed {params['seed']}: finished already, see {files.result}")
+            return json.loads(files.result.read_text())
+    ensure_generated(params)
+    start = time.perf_counter()
+    model, loaders = _build(params, model_class, gpu, files.name)
+    about = _about(params)
+    files.open(params, resume)
+    try:
+        result = about | _train_and_evaluate(model, loaders, params, gpu, files)
+    except TrainingError as error:
+        raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
+    result["seconds"]["total"] = time.perf_counter() - start
+    results.write(result, files.result)
+    files.close()
+    results.append_bars_line(result, config_dir)
+    return result
+
+
+def load(
+    config_dir: Path, root: Path, expid: str, seed: int | None = None
+) -> tuple[dict[str, Any], type[SequenceModel]]:
+    """The checked parameters and the model of an experiment; the arguments are those of ``run``."""
     params = config.load_experiment(config_dir, expid)
     try:
-        model_class = get_model(params.get("model", ""))
+        model_class = get_model(str(params.get("model", "")))
     except ValueError as error:
         raise UserError(f"{expid}, {error}") from None
     if seed is not None:
         params["seed"] = seed
-    params = config.resolve_paths(config.check(params, model_class), root)
-    files = RunFiles(params)
-    if resume and files.result.exists() and not files.state.exists():
-        print(f"{expid}, seed {params['seed']}: finished already, see {files.result}")
-        return json.loads(files.result.read_text())
-    files.open(params, resume)
-    ensure_generated(params)
-    start = time.perf_counter()
-    result = _train_and_evaluate(params, model_class, gpu, files)
-    result["seconds"]["total"] = time.perf_counter() - start
-    results.write(result, files.result)
-    results.append_bars_line(result, config_dir)
-    files.close()
-    return result
+    return config.resolve_paths(config.check(params, model_class), root), model_class
 
 
 class RunFiles:
@@ -88,8 +103,27 @@ class RunFiles:
         self.started_with = self.folder / f"{self.name}.resume.json"
         self.log = self.folder / f"{self.name}.log"
 
+    def require_unchanged(self, params: dict[str, Any]) -> None:
+        """See to it that a resume is of the same run."""
+        if self.started_with.exists():
+            before = json.loads(self.started_with.read_text())
+        elif self.result.exists():
+            before = json.loads(self.result.read_text())["params"]
+        else:
+            return
+        changed = sorted(k for k in before | params if before.get(k) != params.get(k))
+        if changed:
+            raise UserError(
+                f"--resume: {changed[0]} was {before.get(changed[0])!r} when the run started and "
+                f"is {params.get(changed[0])!r} now; put it back, or start again without --resume"
+            )
+
+    def finished(self) -> bool:
+        """Whether there is a result, and no run was started since."""
+        return self.result.exists() and not self.started_with.exists()
+
     def open(self, params: dict[str, Any], resume: bool) -> None:
-        """Make the folder, start the log, and see to it that a resume is of the same run."""
+        """Make the folder and start the log; without ``resume``, forget what a killed run saved."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(self.log, mode="a" if resume else "w")
@@ -105,34 +139,54 @@ class RunFiles:
         root.addHandler(console)
         root.setLevel(logging.INFO)
         handler.handle(logging.makeLogRecord({"msg": "Params: " + json.dumps(params, indent=4)}))
-        if resume and self.state.exists():
-            before = json.loads(self.started_with.read_text())
-            changed = sorted(k for k in before | params if before.get(k) != params.get(k))
-            if changed:
-                raise UserError(
-                    f"--resume: {changed[0]} was {before.get(changed[0])!r} when the run started and is "
-                    f"{params.get(changed[0])!r} now; put it back, or start again without --resume"
-                )
-        else:
+        if not resume:
             self.state.unlink(missing_ok=True)
-            self.started_with.write_text(json.dumps(params))
+        results.write(params, self.started_with)
 
     def close(self) -> None:
         """A finished run needs nothing to resume from."""
         self.started_with.unlink(missing_ok=True)
 
 
-def _train_and_evaluate(
-    params: dict[str, Any], model_class: type[SequenceModel], gpu: int, files: RunFiles
-) -> dict[str, Any]:
+def _build(
+    params: dict[str, Any], model_class: type[SequenceModel], gpu: int, name: str
+) -> tuple[SequenceModel, dict[str, SequenceLoader]]:
+    """The model with its first weights, and the loaders of the checked data."""
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
-    device = f"cuda:{gpu}" if gpu >= 0 else "cpu"
-    loaders = make_loaders(params, feature_map, device)
+    loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")
     try:
-        model = model_class(feature_map, **{**params, "model_id": files.name, "gpu": gpu})
+        model = model_class(feature_map, **{**params, "model_id": name, "gpu": gpu})
     except ValueError as error:
         raise UserError(f"{params['model_id']}, {error}") from None
+    return model, loaders
+
+
+def _about(params: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result that is known before training."""
+    data = ("train_data", "valid_data", "test_data", "user_info", "item_info")
+    return {
+        "status": "done",
+        "expid": params["model_id"],
+        "seed": params["seed"],
+        "model": params["model"],
+        "dataset_id": params["dataset_id"],
+        "dataset_hash": fingerprint(params[key] for key in data),
+        "bayes": _bayes(params),
+        "versions": {name: version(name) for name in VERSIONS},
+        "command": ["python", *sys.argv],
+        "params": params,
+    }
+
+
+def _train_and_evaluate(
+    model: SequenceModel,
+    loaders: dict[str, SequenceLoader],
+    params: dict[str, Any],
+    gpu: int,
+    files: RunFiles,
+) -> dict[str, Any]:
+    """The part of a result that is measured."""
     if gpu >= 0:
         torch.cuda.reset_peak_memory_stats(gpu)
     start = time.perf_counter()
@@ -150,15 +204,6 @@ def _train_and_evaluate(
         raise TrainingError(f"test: {error}") from None
     test_seconds = time.perf_counter() - start
     return {
-        "status": "done",
-        "expid": params["model_id"],
-        "seed": params["seed"],
-        "model": params["model"],
-        "dataset_id": params["dataset_id"],
-        "dataset_hash": fingerprint(
-            params[key] for key in ("train_data", "valid_data", "test_data", "user_info", "item_info")
-        ),
-        "bayes": _bayes(params),
         "metrics": metrics,
         "routing": {name: load_summary(b.load_E) for name, b in model.encoder.branches().items()},
         "stage_log": model.stage_log,
@@ -169,9 +214,6 @@ def _train_and_evaluate(
         "peak_memory_bytes": peak_memory(gpu),
         "seconds": {"fit": fit_seconds, "test": test_seconds},
         "device": torch.cuda.get_device_name(gpu) if gpu >= 0 else "cpu",
-        "versions": {name: version(name) for name in VERSIONS},
-        "command": ["python", *sys.argv],
-        "params": params,
     }
 
 
@@ -181,7 +223,7 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
     items = ItemTable(params["item_info"], feature_map)
     keys = ("batch_size", "max_len", "padding", "seed", "streaming")
     options = {key: params[key] for key in keys if key in params}
-    return {
+    loaders = {
         split: SequenceLoader(
             feature_map,
             params[f"{split}_data"],
@@ -193,6 +235,10 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
         )
         for split in SPLITS
     }
+    for loader in loaders.values():
+        if not loader.num_samples:
+            raise UserError(f"{loader.samples.path}: has no samples; each split needs some")
+    return loaders
 
 
 def load_summary(load_E: list[int]) -> dict[str, Any]:
@@ -225,7 +271,10 @@ def _bayes(params: dict[str, Any]) -> dict[str, float]:
     card = Path(params["data_root"]) / params["dataset_id"] / "dataset_card.json"
     if not card.exists():
         return {}
-    card = json.loads(card.read_text())
+    try:
+        card = json.loads(card.read_text())
+    except ValueError as error:
+        raise UserError(f"{card}: not a card ({error}); prepare the data again") from None
     names = {"AUC": "bayes_auc", "gAUC": "bayes_gauc"}
     return {metric: card[key]["test"] for metric, key in names.items() if key in card}
 

@@ -9,14 +9,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
 Result = dict[str, Any]
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the JSON beside its name, then rename: the old file or the new one, never half."""
+    """Write a JSON file beside its name, then rename: the old file or the new one, never half."""
     temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(result, indent=2))
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(result, indent=2))
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def append_bars_line(result: Result, config_dir: Path) -> None:
@@ -30,13 +36,21 @@ def append_bars_line(result: Result, config_dir: Path) -> None:
         f"[exp_id] {result['expid']},[dataset_id] {result['dataset_id']},[train] N.A.,"
         f"[val] {listed(result['metrics']['valid'])},[test] {listed(result['metrics']['test'])}\n"
     )
-    with open(f"{config_dir.resolve().name.removesuffix('.yaml')}.csv", "a") as file:
-        file.write(line)
+    path = Path(f"{config_dir.resolve().name.removesuffix('.yaml')}.csv").absolute()
+    try:
+        with open(path, "a") as file:
+            file.write(line)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); the result itself is saved, "
+            "--resume shows it"
+        ) from None
 
 
 def summary(runs: list[Result]) -> str:
     """The table of finished runs, with means over seeds and paired differences to the first expid."""
-    metrics = list(runs[0]["metrics"]["test"])
+    tested = [run["metrics"]["test"] for run in runs]
+    metrics = [metric for metric in tested[0] if all(metric in test for test in tested)]
     header = ["expid", "seed", *(f"test {m}" for m in metrics), "valid AUC", "parameters", "samples/s", "time"]
     rows = []
     for run in runs:
@@ -63,7 +77,8 @@ def summary(runs: list[Result]) -> str:
             if s in reference and seeds[s]["dataset_hash"] == reference[s]["dataset_hash"]
         ]
         if paired:
-            rows.append([f"{expid} - {first}", "paired", *map(_spread, zip(*paired, strict=True))])
+            differences = [_spread(list(values), sign="+") for values in zip(*paired, strict=True)]
+            rows.append([f"{expid} - {first}", "paired", *differences])
     for metric, value in runs[0]["bayes"].items():
         cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
         rows.append([f"best possible {metric}", "", *cells])
@@ -75,11 +90,9 @@ def _mean_row(expid: str, seeds: dict[int, Result], metrics: list[str]) -> list[
     return [expid, f"mean of {len(seeds)}", *map(_spread, values)]
 
 
-def _spread(values: list[float]) -> str:
-    """Mean, and standard deviation where there are several values; signed for differences."""
-    mean = statistics.mean(values)
-    sign = "+" if min(values) < 0 or max(values) < 0.3 else ""
-    text = f"{mean:{sign}.4f}"
+def _spread(values: list[float], sign: str = "") -> str:
+    """Mean, and standard deviation where there are several values; ``+`` shows every sign."""
+    text = f"{statistics.mean(values):{sign}.4f}"
     return text + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
 
 

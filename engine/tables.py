@@ -6,6 +6,7 @@ Every rejection names the file, the column and the row.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ class Histories:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        table = open_parquet(self.path).read()
+        with whole_file(self.path):
+            table = open_parquet(self.path).read()
         require_columns(self.path, table.column_names, ["full_item_seq"])
         if "user_index" in table.column_names:
             _require_contiguous(self.path, "user_index", table["user_index"])
@@ -96,7 +98,8 @@ class ItemTable:
         features = {k: v for k, v in feature_map.features.items() if v.get("source") == "item"}
         file = open_parquet(self.path)
         require_columns(self.path, file.schema_arrow.names, ["item_index", *features])
-        table = file.read(["item_index", *features])
+        with whole_file(self.path):
+            table = file.read(["item_index", *features])
         _require_contiguous(self.path, "item_index", table["item_index"])
         self.tables: dict[str, torch.Tensor] = {}
         for name, spec in features.items():
@@ -180,10 +183,12 @@ class Samples:
             yield self._read(int(group))
 
     def _read(self, group: int | None) -> Columns:
-        if group is None:
-            table, first = self.file.read(self.names), 0
-        else:
-            table, first = self.file.read_row_group(group, self.names), int(self.group_start[group])
+        first = 0 if group is None else int(self.group_start[group])
+        with whole_file(self.path):
+            if group is None:
+                table = self.file.read(self.names)
+            else:
+                table = self.file.read_row_group(group, self.names)
         columns = {}
         for name in self.names:
             if name in self.feature_map.labels:
@@ -222,10 +227,20 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file, or say what is wrong with it."""
     if not path.exists():
         raise UserError(f"{path}: no such file; prepare the data first (see data/README.md)")
-    try:
+    with whole_file(path):
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a whole parquet file ({error}); prepare or copy it again") from None
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[None]:
+    """Around pyarrow's reading of ``path``: errors about a cut or damaged file name the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: not a whole parquet file ({reason}); prepare or copy it again"
+        ) from None
 
 
 def require_columns(path: Path, present: list[str], needed: list[str]) -> None:
@@ -233,8 +248,8 @@ def require_columns(path: Path, present: list[str], needed: list[str]) -> None:
     missing = [name for name in needed if name not in present]
     if missing:
         raise UserError(
-            f"{path}: column {missing[0]!r} is missing{did_you_mean(missing[0], present)} "
-            f"It has: {', '.join(present)}"
+            f"{path}: column {missing[0]!r} is missing; there are {', '.join(present)}"
+            f"{did_you_mean(missing[0], present)}"
         )
 
 
@@ -248,9 +263,7 @@ def read_feature(
         first_row: number of the first row, for messages.
     """
     kind = spec["type"]
-    if column.null_count:
-        row = first_row + int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise UserError(f"{path}, column {name}, row {row}: is missing; fill it in")
+    _require_filled(path, name, column, first_row)
     width = {"embedding": spec.get("pretrain_dim"), "sequence": spec.get("max_len")}.get(kind)
     if width is not None:
         column = _flattened(path, name, column, width, kind, first_row)
@@ -269,6 +282,12 @@ def read_feature(
     return values if width is None else values.reshape(-1, width)
 
 
+def _require_filled(path: Path, name: str, column: pa.ChunkedArray, first_row: int = 0) -> None:
+    if column.null_count:
+        row = first_row + int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise UserError(f"{path}, column {name}, row {row}: is missing; fill it in")
+
+
 def _flattened(
     path: Path, name: str, column: pa.ChunkedArray, width: int, kind: str, first_row: int
 ) -> pa.Array:
@@ -276,7 +295,7 @@ def _flattened(
     if pa.types.is_fixed_size_list(lists.type):
         lists = lists.cast(pa.list_(lists.type.value_type))
     if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
-        raise UserError(f"{path}, column {name}: is {lists.type}; a {kind} feature holds lists")
+        raise UserError(f"{path}, column {name}: is {lists.type}; type {kind} needs lists")
     length = lists.value_lengths().to_numpy(zero_copy_only=False)
     bad = np.flatnonzero(length != width)
     if len(bad):
@@ -325,6 +344,7 @@ def _label(path: Path, name: str, column: pa.ChunkedArray, first_row: int) -> ND
 
 
 def _require_contiguous(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    _require_filled(path, name, column)
     values = _integers(path, name, column)
     bad = np.flatnonzero(values != np.arange(len(values)))
     if len(bad):

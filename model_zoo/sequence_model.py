@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import BaseModel
-from fuxictr.pytorch.torch_utils import get_loss
 from torch import Tensor, nn
 
 from . import training
@@ -30,6 +29,8 @@ from .moe.mixtures import Mixture, Single
 Batch = tuple[dict[str, Tensor], Mapping[str, Tensor], Tensor]
 """LongCTR's batch: ``batch_dict`` (B rows each), ``item_dict`` (B * (L + 1) rows each, history
 then target), ``mask`` (B, L), non-zero at real items, left padded."""
+
+LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's names of one loss
 
 
 class SequenceModel(BaseModel):
@@ -44,8 +45,11 @@ class SequenceModel(BaseModel):
         gpu: CUDA device, -1 for the CPU.
         embedding_dim: width of a feature that does not say its own.
         dnn_hidden_units, dnn_activations, net_dropout, batch_norm: the classifier head.
-        learning_rate, optimizer, loss: as in FuxiCTR.
+        learning_rate, optimizer, loss: as in FuxiCTR; the loss is binary cross-entropy.
         accumulation_steps: batches per optimiser step.
+
+    Attributes:
+        stage_log: one entry per evaluation of the last ``fit``.
     """
 
     block: type[SequenceBlock]
@@ -67,11 +71,12 @@ class SequenceModel(BaseModel):
         accumulation_steps: int = 1,
         **kwargs: Any,
     ) -> None:
+        if loss not in LOSSES:
+            raise ValueError(f"loss: {loss!r} is not supported; write {LOSSES[0]}")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
-        self.loss_fn = get_loss(loss)
         self.accumulation_steps = accumulation_steps
         self.stage_log: list[dict[str, Any]] = []
 
@@ -97,7 +102,6 @@ class SequenceModel(BaseModel):
             output_dim=1,
             hidden_units=list(dnn_hidden_units),
             hidden_activations=dnn_activations,
-            output_activation=self.output_activation,
             dropout_rates=net_dropout,
             batch_norm=batch_norm,
         )
@@ -131,14 +135,15 @@ class SequenceModel(BaseModel):
     # ---------------------------------------------------------------- forward
 
     def forward(self, inputs: Batch) -> dict[str, Tensor]:
-        """``y_pred (B, 1)`` in (0, 1), and the routers' ``aux_loss``."""
+        """``y_pred (B, 1)`` in (0, 1), its ``logit``, and the routers' ``aux_loss``."""
         history, target_BD = self.embed_items(inputs)
         context = self.context_features(inputs[0])
         y_BH, aux_loss = self.encoder(history, target_BD)
         features = [target_BD, y_BH]
         if context:
             features.insert(0, self.embedding_layer(context, flatten_emb=True))
-        return {"y_pred": self.dnn(torch.cat(features, dim=-1)), "aux_loss": aux_loss}
+        logit = self.dnn(torch.cat(features, dim=-1))
+        return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
 
     def embed_items(self, inputs: Batch) -> tuple[History, Tensor]:
         """The history, to be embedded where it is read, and the target's vector ``(B, D)``.
@@ -178,8 +183,13 @@ class SequenceModel(BaseModel):
         return inputs[0][self.feature_map.group_id]
 
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
-        """Cross-entropy plus the routers' auxiliary loss (FuxiCTR adds the regulariser)."""
-        return super().add_loss(return_dict, y_true) + return_dict["aux_loss"]
+        """Cross-entropy plus the routers' auxiliary loss (FuxiCTR adds the regulariser).
+
+        From logits: the same number, but a NaN stays a NaN that training can report, where the
+        form on probabilities fails inside the kernel and on CUDA takes the process with it.
+        """
+        loss = F.binary_cross_entropy_with_logits(return_dict["logit"], y_true)
+        return loss + return_dict["aux_loss"]
 
     # ---------------------------------------------------------------- training and evaluation
 
@@ -187,9 +197,7 @@ class SequenceModel(BaseModel):
         self, data_generator: Iterable[Batch], validation_data: Iterable[Batch], **kwargs: Any
     ) -> None:
         """Train in the mixture's stages, then load the best checkpoint; see ``training.fit``."""
-        self.stage_log = training.fit(
-            self, data_generator, validation_data, **_keywords(training.fit, kwargs)
-        )
+        training.fit(self, data_generator, validation_data, **_keywords(training.fit, kwargs))
 
     def after_step(self) -> None:
         """What follows an optimiser step: the codebooks move (eq. 4)."""

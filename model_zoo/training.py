@@ -39,7 +39,7 @@ def fit(
     max_gradient_norm: float = 10.0,
     seed: int = 2024,
     resume_file: str | None = None,
-) -> list[dict[str, Any]]:
+) -> None:
     """Train ``model`` in the stages of its mixture and leave it with its best weights.
 
     Every stage has an optimizer of its own, stops early by the monitor, and ends with its best
@@ -57,15 +57,13 @@ def fit(
         resume_file: after each epoch the whole state is written here; if it exists, training goes
             on from it, to the same numbers.
 
-    Returns:
-        The stage log: one entry per evaluation (stage, epoch, steps, loss, metrics, seconds, ...).
+    ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, load.
 
     Raises:
         TrainingError: the loss or a metric is NaN or infinite; the best checkpoint is untouched.
     """
-    return Trainer(model, train_loader, valid_loader, max_gradient_norm, seed, resume_file).run(
-        model.encoder.stages(epochs)
-    )
+    trainer = Trainer(model, train_loader, valid_loader, max_gradient_norm, seed, resume_file)
+    trainer.run(model.encoder.stages(epochs))
 
 
 class Trainer:
@@ -87,12 +85,13 @@ class Trainer:
         self.seed = seed
         self.resume_file = Path(resume_file) if resume_file else None
         self.sign = -1 if model._monitor_mode == "min" else 1
-        self.log: list[dict[str, Any]] = []
         self.stage_index = 0
         self.epochs_seen = 0  # of all stages: it decides the order of samples
+        model.stage_log = []
+        Path(model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
 
-    def run(self, stages: list[Stage]) -> list[dict[str, Any]]:
-        Path(self.model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
+    def run(self, stages: list[Stage]) -> None:
+        """All stages, from the start or from a saved state."""
         torch.manual_seed(self.seed)
         saved = self._load_state()
         first_with_experts = [stage.name != "backbone" for stage in stages].index(True)
@@ -103,7 +102,6 @@ class Trainer:
             saved = None
         if self.resume_file:
             self.resume_file.unlink(missing_ok=True)
-        return self.log
 
     # ---------------------------------------------------------------- one stage
 
@@ -191,7 +189,7 @@ class Trainer:
         if not math.isfinite(score):
             raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
         improved = score > self.best + MIN_DELTA
-        self.log.append(
+        model.stage_log.append(
             dict(
                 stage=stage.name,
                 epoch=round(epoch, 4),
@@ -245,7 +243,7 @@ class Trainer:
             done=done,
             best=self.best,
             bad_evaluations=self.bad_evaluations,
-            log=self.log,
+            stage_log=self.model.stage_log,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             rng=torch.get_rng_state(),
@@ -259,7 +257,7 @@ class Trainer:
         saved = torch.load(self.resume_file, map_location="cpu", weights_only=True)
         self.stage_index = saved["stage_index"]
         self.epochs_seen = saved["epochs_seen"]
-        self.log = saved["log"]
+        self.model.stage_log = saved["stage_log"]
         return saved
 
     def _restore(self, saved: dict[str, Any]) -> float:

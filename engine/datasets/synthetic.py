@@ -1,19 +1,19 @@
 """Session hopping with planted themes, for which the best possible AUC is known.
 
 A user's history is a chain of sessions (8 to 30 items of one theme), with abrupt switches and
-themes that reappear. In each theme the user has a taste, and in each theme *a subspace of its own*
-of the item embedding matters: all other dimensions of the item are noise. An impression is clicked
-with probability
+themes that reappear. Items have a theme and a content; in each theme *a subspace of its own* of the
+content matters, and the rest of it is noise there. The subspaces overlap, so that no one measure of
+similarity serves all themes. An impression is clicked with probability
 
     p = sigmoid(slope * match + bias),
-    match = cos(S_z e_target, mean of S_z e_i over the items i of the history in the theme z of the
-    target), and 0 without such items,
+    match = cos(S_z c_target, mean of S_z c_i over the items i of the history in the theme z of the
+    target), where c is an item's content; 0 without such items,
 
 a function of what a model is shown, so that no model can expect more than the AUC of p itself, the
 Bayes AUC, which is written on the card.
 
-Shape suffixes: N items, Z themes, D embedding width, R width of a theme's subspace, T history
-length, M impressions of a user.
+Shape suffixes: N items, Z themes, D embedding width, C content width, R width of a theme's subspace,
+T history length, M impressions of a user.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Size:
     min_length: int
     max_length: int
     themes: int = 5
+    content: int = 8
     subspace: int = 2
+    noise: float = 0.2
     vocab: int | None = None
     categories: int = 41
     slope: float = 4.0
@@ -128,23 +130,19 @@ def _items(size: Size, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDAr
     """Theme ``(N + 1,)``, embedding ``(N + 1, D)`` and unit direction in the own theme's subspace
     ``(N + 1, R)`` of each item; row 0 is padding, without a theme (-1)."""
     theme_N = np.r_[-1, rng.integers(size.themes, size=size.items)]
-    rotation_DD = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
-    centroid_ZD = rotation_DD[: size.themes]
-    basis_ZRD = rotation_DD[size.themes :][: size.themes * size.subspace].reshape(
-        size.themes, size.subspace, WIDTH
-    )
-    embedding_ND = rng.normal(size=(size.items + 1, WIDTH)).astype(np.float32) / 2
+    axes_DD = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
+    theme_ZD, content_CD = axes_DD[: size.themes], axes_DD[size.themes :][: size.content]
+    content_NC = rng.normal(size=(size.items + 1, size.content)).astype(np.float32)
     direction_NR = np.zeros((size.items + 1, size.subspace), np.float32)
     for theme in range(size.themes):
-        own = np.flatnonzero(theme_N == theme)
-        direction = rng.normal(size=(len(own), size.subspace)).astype(np.float32)
-        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        direction_NR[own] = direction
-        noise = embedding_ND[own]
-        noise -= noise @ basis_ZRD[theme].T @ basis_ZRD[theme]
-        embedding_ND[own] = noise + direction @ basis_ZRD[theme] + 2 * centroid_ZD[theme]
+        own = theme_N == theme
+        basis_CR = np.linalg.qr(rng.normal(size=(size.content, size.subspace)))[0]
+        direction_NR[own] = content_NC[own] @ basis_CR
+    direction_NR /= np.maximum(np.linalg.norm(direction_NR, axis=1, keepdims=True), 1e-12)
+    embedding_ND = 2 * theme_ZD[theme_N] + content_NC @ content_CD
+    embedding_ND += rng.normal(scale=size.noise, size=embedding_ND.shape)
     embedding_ND[0] = 0
-    return theme_N, embedding_ND, direction_NR
+    return theme_N, embedding_ND.astype(np.float32), direction_NR
 
 
 def _user(

@@ -91,8 +91,9 @@ class History:
         real_BTS = (item_BTS >= 0) & (item_BTS < length_B[:, None, None]) & mask_BT[:, :, None]
         column_BTS = (item_BTS + (L - length_B)[:, None, None]).clamp(0, L - 1)
         index_BTS = self.index_BL.gather(1, column_BTS.view(B, -1)).view(B, T, size)
-        share_BTS = real_BTS / real_BTS.sum(2, keepdim=True).clamp(min=1)
-        return History(self.rows_UD, index_BTS, mask_BT, share_BTS.to(self.rows_UD.dtype))
+        share_BTS = real_BTS.to(self.rows_UD.dtype)
+        share_BTS /= share_BTS.sum(2, keepdim=True).clamp(min=1)
+        return History(self.rows_UD, index_BTS, mask_BT, share_BTS)
 
     def _gather(self, rows_UD: Tensor) -> Tensor:
         if self.share_BLS is None:

@@ -97,7 +97,7 @@ class MoS(Mixture):
         *,
         num_experts: int = 5,
         router_topk: int = 1,
-        codebook_dim: int = 32,
+        codebook_dim: int = 64,
         codebook_decay: float = 0.999,
         codebook_init: str = "kmeans",
         router_weight: str = "topk_softmax",
@@ -115,9 +115,10 @@ class MoS(Mixture):
             raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
         if window_anchor not in ("start", "end"):
             raise ValueError(f"window_anchor={window_anchor!r}: write start or end")
-        if window_size < 1 or window_stride < 1:
+        if not 1 <= window_stride <= window_size:
             raise ValueError(
-                f"window_size={window_size}, window_stride={window_stride}: both must be at least 1"
+                f"window_stride={window_stride}: write 1 to window_size={window_size}, "
+                "so that no item falls between two windows"
             )
         if num_experts < 0:
             raise ValueError(f"num_experts={num_experts}: write 0 (vanilla) or more")

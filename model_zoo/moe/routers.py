@@ -66,7 +66,7 @@ class ThemeRouter(Router):
         item_dim: int,
         num_experts: int,
         topk: int = 1,
-        codebook_dim: int = 32,
+        codebook_dim: int = 64,
         codebook_decay: float = 0.999,
         temperature: float = 1.0,
         weight: str = "topk_softmax",
@@ -87,6 +87,16 @@ class ThemeRouter(Router):
             nn.Linear(item_dim, codebook_dim), nn.ReLU(), nn.Linear(codebook_dim, codebook_dim)
         )
         self.codebook = Codebook(num_experts, codebook_dim, codebook_decay)
+
+    def init_weights(self) -> None:
+        """Orthogonal layers, which keep the angles that eq. 3 compares (FuxiCTR calls this).
+
+        With k = 1 and eq. 2 literal, h stays as it starts: measured on planted themes, k-means in
+        the space of an orthogonal h finds them, in that of FuxiCTR's Xavier start it does not.
+        """
+        for layer in (self.h[0], self.h[2]):
+            nn.init.orthogonal_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Routing:
         """Route items; ``weights_BTE`` carries gradient to h and x, except with k = 1 (see above)."""

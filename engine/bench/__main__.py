@@ -1,0 +1,108 @@
+"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|step``."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+
+from ..errors import UserError, run_command
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    for option in ("batch", "length", "repeats", "rows", "users", "threads"):
+        value = getattr(args, option, None)
+        if value is not None and value < 1:
+            raise UserError(f"--{option} {value}: write 1 or more")
+    if getattr(args, "threads", None):
+        torch.set_num_threads(args.threads)
+    args.run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.bench",
+        description="Time ours and a rival in turns in one run, and print medians and their ratios.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="loader|metrics|dispatch|step")
+
+    loader = commands.add_parser("loader", help="batches per second, against LongCTR's loader")
+    _sizes(loader, batch=8192, repeats=7)
+    _rival(loader)
+    loader.add_argument("--data", help="data set's folder, generated there if missing (temporary)")
+    loader.add_argument("--users", type=int, default=10_986, help="of generated data (%(default)s)")
+    loader.set_defaults(run=_loader)
+
+    metrics = commands.add_parser("metrics", help="AUC, gAUC and logloss, against FuxiCTR's")
+    metrics.add_argument("--rows", type=int, default=1_000_000, help="predictions (%(default)s)")
+    metrics.add_argument("--users", type=int, default=11_000, help="groups of gAUC (%(default)s)")
+    _output(metrics, repeats=5)
+    metrics.set_defaults(run=_metrics)
+
+    dispatch = commands.add_parser("dispatch", help="sparse experts, against running all of them")
+    _sizes(dispatch, batch=1024, repeats=5)
+    dispatch.set_defaults(run=_dispatch)
+
+    step = commands.add_parser("step", help="train step of TWIN, against LongCTR's TWIN")
+    _sizes(step, batch=1024, repeats=7)
+    _rival(step)
+    step.set_defaults(run=_step)
+    return parser
+
+
+def _sizes(parser: argparse.ArgumentParser, batch: int, repeats: int) -> None:
+    parser.add_argument("--length", type=int, default=200, help="history length (%(default)s)")
+    parser.add_argument("--batch", type=int, default=batch, help="samples (%(default)s)")
+    parser.add_argument(
+        "--threads", type=int, help="of torch; 1 gives steady ratios where other jobs run too"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
+    _output(parser, repeats)
+
+
+def _rival(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--longctr", metavar="DIR", help="checkout of LongCTR, the rival")
+
+
+def _output(parser: argparse.ArgumentParser, repeats: int) -> None:
+    parser.add_argument("--repeats", type=int, default=repeats, help="rounds (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the result there too")
+
+
+def _loader(args: argparse.Namespace) -> None:
+    from .loader import measure
+    from .timing import find_device
+
+    device = find_device(args.device)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(args.data or temporary)
+        sizes = (args.users, args.length, args.batch, args.repeats)
+        measure(args.longctr, folder, *sizes, device).publish(args.json)
+
+
+def _metrics(args: argparse.Namespace) -> None:
+    from .metrics import measure
+
+    measure(args.rows, args.users, args.repeats).publish(args.json)
+
+
+def _dispatch(args: argparse.Namespace) -> None:
+    from .dispatch import measure
+    from .timing import find_device
+
+    measure(args.length, args.batch, args.repeats, find_device(args.device)).publish(args.json)
+
+
+def _step(args: argparse.Namespace) -> None:
+    from .step import measure
+    from .timing import find_device
+
+    device = find_device(args.device)
+    measure(args.longctr, args.length, args.batch, args.repeats, device).publish(args.json)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,109 @@
+"""The loader: ``SequenceLoader`` against LongCTR's ``LongCTRDataLoader`` without worker processes.
+
+Four cases, each making one shuffled training batch:
+
+- LongCTR's loader: every item feature of every position is built on the host;
+- ours, no feature read: labels, indices, lengths and mask are there, item features are not yet
+  gathered. This is what our models take: they gather per distinct item;
+- ours, all features read: also every feature of ``item_dict``, which is then LongCTR's batch;
+- plain gather: ``table[index]`` of the same features with ready-made indices, the floor of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from model_zoo.sequence_model import Batch
+
+from ..errors import UserError
+from ..loader import SequenceLoader
+from . import longctr, microvideo
+from .timing import Report, alternate, require_close
+
+RIVAL = "LongCTR's loader"
+LAZY, READ, PLAIN = "ours, no feature read", "ours, all features read", "plain gather"
+
+
+def measure(
+    checkout: str | None,
+    folder: Path,
+    users: int,
+    length: int,
+    batch_size: int,
+    repeats: int,
+    device: torch.device,
+) -> Report:
+    """See the module.
+
+    Args:
+        checkout: LongCTR's root folder, or None for ours alone.
+        folder: the data set; generated with ``users`` if it is not there.
+        users: users of a generated data set.
+        length: ``max_len``.
+        batch_size: B.
+        repeats: rounds.
+        device: where item tables live and batches end up.
+    """
+    rival_class = checkout and longctr.load_class(checkout, longctr.LOADER, "LongCTRDataLoader")
+    microvideo.ensure_dataset(folder, users)
+    files = {name: str(folder / f"{name}.parquet") for name in ("train", "user_info", "item_info")}
+    paths = (microvideo.feature_map(), *files.values())
+    options = {"batch_size": batch_size, "max_len": length}
+    ordered = SequenceLoader(*paths, **options, device=device)
+    if len(ordered.samples) < batch_size:
+        raise UserError(
+            f"--batch {batch_size}: {folder} has {len(ordered.samples)} training samples; "
+            "write a smaller batch, or more --users"
+        )
+    ours = SequenceLoader(
+        paths[0], paths[1], ordered.histories, ordered.items, **options, shuffle=True, device=device
+    )
+    lazy, read = _whole_batches(ours), _whole_batches(ours)
+    tables, index = ours.items.tables, next(read)[1].index.flatten()
+    cases = {
+        LAZY: lambda: next(lazy),
+        READ: lambda: _read(next(read), device),
+        PLAIN: lambda: [table[index] for table in tables.values()],
+    }
+    ratios = {f"{READ} / {PLAIN}": (READ, PLAIN, "at most 2")}
+    differences = {}
+    if rival_class:
+        rival = rival_class(*paths, **options, num_workers=0)
+        differences["first batch of both loaders"] = _compare(next(iter(ordered)), next(iter(rival)))
+        theirs = _whole_batches(rival_class(*paths, **options, num_workers=0, shuffle=True))
+        cases = {RIVAL: lambda: _read(next(theirs), device)} | cases
+        ratios[f"{RIVAL} / {LAZY}"] = (RIVAL, LAZY, "at least 100")
+        ratios[f"{RIVAL} / {READ}"] = (RIVAL, READ, "")
+    for case in cases.values():
+        case()
+    return Report(
+        title="Loader: one shuffled training batch of MicroVideo1.7M_x2's shape",
+        settings={**options, "device": str(device), "repeats": repeats},
+        samples=batch_size,
+        seconds=alternate(cases, repeats, device),
+        ratios=ratios,
+        differences=differences,
+        notes=[] if checkout else [longctr.MISSING],
+    )
+
+
+def _whole_batches(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Epoch after epoch, without the smaller batch at the end of each."""
+    while True:
+        yield from islice(loader, loader.num_samples // loader.batch_size)
+
+
+def _read(batch: Batch, device: torch.device) -> tuple[list[torch.Tensor], Batch]:
+    """All item features of a batch on the device, as a LongCTR model reads them."""
+    return [rows.to(device) for rows in dict(batch[1]).values()], batch
+
+
+def _compare(ours: Batch, theirs: Batch) -> float:
+    """The largest difference between two batches: item features, mask, label."""
+    pairs = [(rows, theirs[1][name]) for name, rows in dict(ours[1]).items()]
+    pairs += [(ours[2], theirs[2]), (ours[0]["is_click"], theirs[0]["is_click"])]
+    return max(require_close("loaders", own.cpu(), rival, 0.0) for own, rival in pairs)

@@ -1,0 +1,80 @@
+"""Loads the rival: single modules of a LongCTR checkout, by path, on current package versions.
+
+LongCTR's own entry point asserts fuxictr 2.3.2 and imports every model. The two modules measured
+here need neither, only ``keras_preprocessing``, a package that is no longer maintained and of which
+LongCTR uses one function. Unless it is installed, a stand-in with that function is put into
+``sys.modules`` before the import. None of LongCTR's code is copied or changed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+
+LOADER, TWIN = "longctr_dataloader.py", "TWIN/TWIN.py"
+MISSING = "no rival: name a checkout of LongCTR with --longctr DIR to measure it in the same run"
+
+
+def load_class(checkout: str | Path, file: str, name: str) -> Any:
+    """A class of one of LongCTR's modules.
+
+    Args:
+        checkout: LongCTR's root folder.
+        file: the module, relative to it (``LOADER`` or ``TWIN``).
+        name: the class.
+
+    Raises:
+        UserError: the folder is not a checkout, or its module cannot be imported.
+    """
+    path = Path(checkout) / file
+    if not path.is_file():
+        raise UserError(f"--longctr {checkout}: has no {file}; name the root of a LongCTR checkout")
+    _provide_keras_preprocessing()
+    spec = importlib.util.spec_from_file_location(f"longctr_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+    except Exception as error:  # it is foreign code: anything may be raised
+        raise UserError(f"{path}: cannot be used here ({type(error).__name__}: {error})") from error
+
+
+def pad_sequences(
+    sequences: Sequence[NDArray],
+    maxlen: int,
+    dtype: str = "int32",
+    padding: str = "pre",
+    truncating: str = "pre",
+    value: float = 0,
+) -> NDArray:
+    """The stand-in for ``keras_preprocessing.sequence.pad_sequences``: ``(len(sequences), maxlen)``.
+
+    Like the original it fills one row per sequence in a Python loop. Only what LongCTR's loader
+    asks for by default is here: padding and truncation on the left.
+    """
+    if padding != "pre" or truncating != "pre":
+        raise NotImplementedError("the stand-in pads and truncates on the left (pre) only")
+    rows = np.full((len(sequences), maxlen), value, dtype=dtype)
+    for row, sequence in zip(rows, sequences, strict=True):
+        kept = sequence[-maxlen:]
+        if len(kept):
+            row[-len(kept) :] = kept
+    return rows
+
+
+def _provide_keras_preprocessing() -> None:
+    if "keras_preprocessing" in sys.modules or importlib.util.find_spec("keras_preprocessing"):
+        return
+    package, sequence = ModuleType("keras_preprocessing"), ModuleType("keras_preprocessing.sequence")
+    sequence.pad_sequences = pad_sequences
+    package.sequence = sequence
+    sys.modules |= {package.__name__: package, sequence.__name__: sequence}

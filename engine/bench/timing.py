@@ -1,0 +1,163 @@
+"""Alternating timings and the report that they make.
+
+A machine that others share too slows down and speeds up by itself, so absolute numbers say little.
+Cases therefore take turns (ours, rival, ours, rival, ...), and what counts is the *ratio* of two
+cases of one run. Nothing here passes or fails by a time.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+
+VERSIONS = ("torch", "fuxictr", "numpy", "pandas")
+
+
+@dataclass
+class Report:
+    """What a measurement found.
+
+    Attributes:
+        title: what was measured, in one line.
+        settings: sizes and options.
+        samples: how many samples one call of a case handles.
+        seconds: the times of each case, one per round.
+        ratios: by name, ``(slow case, fast case, goal)``; the goal is a text.
+        differences: the largest difference of two outputs that should agree.
+        notes: lines for the reader.
+    """
+
+    title: str
+    settings: dict[str, Any]
+    samples: int
+    seconds: dict[str, list[float]]
+    ratios: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def ratio(self, name: str) -> dict[str, Any]:
+        """A ratio of medians, and its range over the rounds that ran both cases."""
+        slow, fast, goal = self.ratios[name]
+        by_round = [s / f for s, f in zip(self.seconds[slow], self.seconds[fast], strict=False)]
+        value = median(self.seconds[slow]) / median(self.seconds[fast])
+        return {"median": value, "min": min(by_round), "max": max(by_round), "goal": goal}
+
+    def text(self) -> str:
+        """Tables for a terminal."""
+        rows = [["", "median ms", "min ms", "max ms", "samples/s"]]
+        for name, times in self.seconds.items():
+            cells = [f"{1000 * value:,.2f}" for value in (median(times), min(times), max(times))]
+            rows.append([name, *cells, f"{self.samples / median(times):,.0f}"])
+        parts = [self.title, ", ".join(f"{k} {v}" for k, v in self.settings.items()), "", _table(rows)]
+        if self.ratios:
+            rows = [["ratio", "of medians", "min", "max", "goal"]]
+            for name in self.ratios:
+                found = self.ratio(name)
+                cells = [f"{found[key]:,.2f}" for key in ("median", "min", "max")]
+                rows.append([name, *cells, found["goal"]])
+            parts += ["", _table(rows)]
+        parts += [f"largest difference, {name}: {value:.2g}" for name, value in self.differences.items()]
+        return "\n".join([*parts, *self.notes])
+
+    def to_json(self) -> str:
+        """Everything in ``text``, and the times of every round."""
+        content = {
+            "title": self.title,
+            "settings": self.settings,
+            "samples": self.samples,
+            "times": {
+                name: {
+                    "median_s": median(times),
+                    "min_s": min(times),
+                    "max_s": max(times),
+                    "samples_per_s": self.samples / median(times),
+                    "seconds": times,
+                }
+                for name, times in self.seconds.items()
+            },
+            "ratios": {name: self.ratio(name) for name in self.ratios},
+            "differences": self.differences,
+            "notes": self.notes,
+            "versions": {name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
+            "threads": torch.get_num_threads(),
+        }
+        return json.dumps(content, indent=2)
+
+    def publish(self, file: str | None) -> None:
+        """Print the tables; write the JSON if a file is named."""
+        print(self.text())
+        if file:
+            try:
+                Path(file).write_text(self.to_json() + "\n")
+            except OSError as error:
+                raise UserError(f"--json {file}: cannot be written ({error.strerror})") from None
+
+
+def alternate(
+    cases: dict[str, Callable[[], object]],
+    repeats: int,
+    device: torch.device | None = None,
+    once: Collection[str] = (),
+) -> dict[str, list[float]]:
+    """Seconds of each case in each of ``repeats`` rounds.
+
+    Args:
+        cases: what to call, by name; each runs once per round, in this order. Warm them up before.
+        repeats: rounds, at least 1.
+        device: if CUDA, a time ends when its work is done, not when it is queued.
+        once: cases too slow for more than the first round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for round_number in range(repeats):
+        for name, case in cases.items():
+            if name in once and round_number:
+                continue
+            _wait(device)
+            start = time.perf_counter()
+            output = case()
+            _wait(device)
+            seconds[name].append(time.perf_counter() - start)
+            del output  # freeing a batch is no part of making the next one
+    return seconds
+
+
+def require_close(what: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> float:
+    """The largest difference; a measurement of outputs that disagree would mean nothing."""
+    difference = float((ours.double() - theirs.double()).abs().max())
+    if not difference <= tolerance:
+        raise AssertionError(f"{what}: outputs differ by {difference:g}, more than {tolerance:g}")
+    return difference
+
+
+def find_device(name: str) -> torch.device:
+    """The device of ``--device``."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device cuda: torch {torch.__version__} sees no CUDA device; write cpu")
+    return torch.device(name)
+
+
+def _wait(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

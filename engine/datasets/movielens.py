@@ -1,0 +1,230 @@
+"""MovieLens as click-through data: will the user like (rate 4 or more) this movie?
+
+History: the movies that the user liked before, oldest first. Split per user in time: the last tenth
+of the ratings is the test set, the tenth before it validation. Nothing about the future enters: a
+history holds ratings before the sample only, which is checked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ..errors import UserError, did_you_mean
+from .layout import SPLITS, Dataset
+
+LIKED = 4
+MAX_GENRES = 6  # per movie, in the order of the file
+LICENCE = "GroupLens: research use, cite, no redistribution (https://grouplens.org/datasets/movielens/)"
+RATINGS = {
+    # file: (separator of its fields, how it is ordered within a user)
+    "ratings.dat": "::",
+    "u.data": "\t",
+    "ratings_ordered.parquet": None,
+}
+
+
+def load(folder: str | Path) -> Dataset:
+    """Convert a MovieLens folder.
+
+    Args:
+        folder: holds ``ratings.dat`` (MovieLens 1M), ``u.data`` (100K), or
+            ``ratings_ordered.parquet`` (columns ``user_id, pos, movie_id, rating``, where ``pos``
+            is the place in the user's time order); and ``movies.dat`` or ``u.item``.
+    """
+    folder = Path(folder)
+    ratings, name = _ratings(folder)
+    movies = _movies(folder)
+    unknown = ratings.join(movies, on="movie_id", how="anti")
+    if len(unknown):
+        raise UserError(
+            f"{folder / name}: movie {unknown['movie_id'][0]} is rated but is not in the movie table"
+        )
+    movies = movies.join(ratings, on="movie_id", how="semi").sort("movie_id")
+    movies = movies.with_row_index("item_index", offset=1).with_columns(
+        pl.col("item_index").cast(pl.Int64)
+    )
+    samples, user_info = _samples(ratings, movies)
+    check_no_future(samples, user_info)
+    item_info, features = _item_info(movies)
+    splits = {
+        split: samples.filter(pl.col("split") == i).select(
+            "user_index", "item_index", "seq_len", "label"
+        )
+        for i, split in enumerate(SPLITS)
+    }
+    return Dataset(
+        splits=splits,
+        user_info=user_info,
+        item_info=item_info,
+        features=features,
+        label="label",
+        source=f"MovieLens, from {name}",
+        licence=LICENCE,
+    )
+
+
+def check_no_future(samples: pl.DataFrame, user_info: pl.DataFrame) -> None:
+    """Recompute from the written form that each history holds exactly the liked movies that the
+    user rated before the sample.
+
+    Args:
+        samples: ``user_index, item_index, seq_len, label, place`` (rank in the user's time order).
+        user_info: ``user_index, full_item_seq``.
+    """
+    liked = samples.filter(pl.col("label") == 1).sort("user_index", "place")
+    written = user_info.explode("full_item_seq").drop_nulls()
+    if not np.array_equal(written["full_item_seq"], liked["item_index"]):
+        raise AssertionError("histories are not the liked movies in time order")
+    before = samples.sort("user_index", "place").with_columns(
+        liked_before=(pl.col("label").cum_sum() - pl.col("label")).over("user_index")
+    )
+    if not np.array_equal(before["seq_len"], before["liked_before"].cast(pl.Int64)):
+        raise AssertionError("a history reaches into the future")
+
+
+def _ratings(folder: Path) -> tuple[pl.DataFrame, str]:
+    """``user_id, movie_id, rating, order``; equal times keep the order of the file."""
+    present = [name for name in RATINGS if (folder / name).exists()]
+    if not present:
+        raise UserError(
+            f"--input {folder}: has none of {', '.join(RATINGS)}; name a folder of MovieLens data"
+        )
+    name = present[0]
+    path, separator = folder / name, RATINGS[name]
+    if separator is None:
+        try:
+            frame = pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise UserError(f"{path}: not a whole parquet file ({error})") from None
+        needed = ["user_id", "pos", "movie_id", "rating"]
+        missing = [column for column in needed if column not in frame.columns]
+        if missing:
+            raise UserError(
+                f"{path}: column {missing[0]!r} is missing{did_you_mean(missing[0], frame.columns)}"
+            )
+        frame = frame.select(needed).rename({"pos": "order"})
+    else:
+        frame = _delimited(path, separator, ["user_id", "movie_id", "rating", "order"])
+    bad = frame.with_row_index("row").filter(~pl.col("rating").is_between(0.5, 5))
+    if len(bad):
+        raise UserError(f"{path}, row {bad['row'][0]}: rating {bad['rating'][0]} is not between 0.5 and 5")
+    double = frame.filter(pl.struct("user_id", "movie_id").is_duplicated())
+    if len(double):
+        raise UserError(
+            f"{path}: user {double['user_id'][0]} rated movie {double['movie_id'][0]} twice; keep one"
+        )
+    return frame, name
+
+
+def _delimited(path: Path, separator: str, columns: list[str]) -> pl.DataFrame:
+    """A text file of whole numbers; polars splits by one byte only, hence the detour for ``::``."""
+    lines = pl.read_csv(
+        path, has_header=False, separator="\x01", new_columns=["line"], encoding="utf8-lossy",
+        quote_char=None, schema={"line": pl.String},
+    )
+    fields = pl.col("line").str.split_exact(separator, len(columns) - 1)
+    frame = lines.select(fields.struct.rename_fields(columns).alias("fields")).unnest("fields")
+    numbers = frame.with_columns(pl.all().str.strip_chars().cast(pl.Int64, strict=False))
+    bad = numbers.with_row_index("row").filter(pl.any_horizontal(pl.all().is_null()))
+    if len(bad):
+        row = bad["row"][0]
+        raise UserError(
+            f"{path}, line {row + 1}: is {lines['line'][row]!r}; it must hold "
+            f"{separator.join(columns[:3])}{separator}timestamp, all whole numbers"
+        )
+    return numbers
+
+
+def _movies(folder: Path) -> pl.DataFrame:
+    """``movie_id, genres (list of names), year (0 if unknown)``."""
+    if (folder / "movies.dat").exists():
+        lines = (folder / "movies.dat").read_text(encoding="latin-1").splitlines()
+        rows = [line.split("::") for line in lines if line]
+        movies = [(int(r[0]), r[2].split("|"), _year(r[1])) for r in rows]
+    elif (folder / "u.item").exists():
+        names = [
+            line.split("|")[0] for line in (folder / "u.genre").read_text().splitlines() if line
+        ]
+        lines = (folder / "u.item").read_text(encoding="latin-1").splitlines()
+        rows = [line.split("|") for line in lines if line]
+        movies = [
+            (int(r[0]), [g for g, flag in zip(names, r[5:], strict=True) if flag == "1"], _year(r[1]))
+            for r in rows
+        ]
+    else:
+        raise UserError(f"--input {folder}: has neither movies.dat nor u.item")
+    return pl.DataFrame(movies, schema=["movie_id", "genres", "year"], orient="row")
+
+
+def _year(title: str) -> int:
+    """The year in brackets at the end of a title."""
+    tail = title.rstrip()[-5:-1]
+    return int(tail) if tail.isdigit() else 0
+
+
+def _samples(ratings: pl.DataFrame, movies: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """All samples with their split and place, and the histories."""
+    users = ratings.select("user_id").unique().sort("user_id").with_row_index("user_index")
+    samples = (
+        ratings.join(users, on="user_id")
+        .join(movies.select("movie_id", "item_index"), on="movie_id", maintain_order="left")
+        .sort("user_index", "order", maintain_order=True)
+        .with_columns(
+            pl.col("user_index").cast(pl.Int64),
+            label=(pl.col("rating") >= LIKED).cast(pl.Float32),
+            place=pl.int_range(pl.len()).over("user_index"),
+            count=pl.len().over("user_index"),
+        )
+        .with_columns(
+            seq_len=(pl.col("label").cum_sum() - pl.col("label")).over("user_index").cast(pl.Int64),
+            split=pl.when(pl.col("place") < (0.8 * pl.col("count")).floor())
+            .then(0)
+            .when(pl.col("place") < (0.9 * pl.col("count")).floor())
+            .then(1)
+            .otherwise(2),
+        )
+    )
+    histories = (
+        samples.filter(pl.col("label") == 1)
+        .group_by("user_index", maintain_order=True)
+        .agg(full_item_seq="item_index")
+    )
+    user_info = (
+        users.select(pl.col("user_index").cast(pl.Int64))
+        .join(histories, on="user_index", how="left", maintain_order="left")
+        .with_columns(pl.col("full_item_seq").fill_null([]))
+    )
+    return samples, user_info
+
+
+def _item_info(movies: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict]]:
+    """The item table with its padding row, and the features' specifications."""
+    genre_id = {g: i + 1 for i, g in enumerate(sorted(set(movies["genres"].explode().drop_nulls())))}
+    year_id = {year: i + 1 for i, year in enumerate(sorted(set(movies["year"])))}
+    genres = [
+        ([genre_id[g] for g in names] + [0] * MAX_GENRES)[:MAX_GENRES] for names in movies["genres"]
+    ]
+    table = pl.DataFrame(
+        {
+            "item_index": [0, *movies["item_index"]],
+            "movie_id": [0, *movies["item_index"]],
+            "genres": [[0] * MAX_GENRES, *genres],
+            "year": [0, *(year_id[year] for year in movies["year"])],
+        }
+    )
+    categorical = {"source": "item", "type": "categorical", "padding_idx": 0}
+    return table, {
+        "movie_id": categorical | {"vocab_size": len(table)},
+        "genres": {
+            "source": "item",
+            "type": "sequence",
+            "feature_encoder": "layers.MaskedAveragePooling()",
+            "padding_idx": 0,
+            "max_len": MAX_GENRES,
+            "vocab_size": len(genre_id) + 1,
+        },
+        "year": categorical | {"vocab_size": len(year_id) + 1},
+    }

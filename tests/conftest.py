@@ -1,0 +1,20 @@
+"""Shared fixtures: threads, the tiny data set, and random batches of LongCTR's form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.datasets import layout, synthetic
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny synthetic data set, written once; tests must not change it."""
+    folder = tmp_path_factory.mktemp("data") / "session_hopping_tiny"
+    layout.write(synthetic.generate(synthetic.SIZES["tiny"], seed=1), folder)
+    return folder

@@ -1,0 +1,96 @@
+"""Builders that several test files use.
+
+Shape suffixes as in the code: B samples, L history length, D item width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from fuxictr.features import FeatureMap
+from torch import Tensor
+
+import model_zoo
+from engine import config
+from engine.compat import build_feature_map
+from engine.loader import SequenceLoader
+from model_zoo.layers.history import History
+from model_zoo.layers.item_dict import ItemDict
+from model_zoo.sequence_model import SequenceModel
+
+CONFIG = Path(__file__).parent.parent / "config"
+
+
+def ragged_history(
+    lengths: list[int], L: int, D: int, num_rows: int = 50, dtype: torch.dtype = torch.float64
+) -> History:
+    """A random history with rows that repeat, and noise in the padding."""
+    rows_UD = torch.randn(num_rows, D, dtype=dtype, requires_grad=True)
+    index_BL = torch.randint(num_rows, (len(lengths), L))
+    mask_BL = torch.arange(L) >= L - torch.tensor(lengths)[:, None]
+    return History(rows_UD, index_BL, mask_BL)
+
+
+def tiny_params(data: Path, model: str = "TWIN_MoS", **changes: Any) -> dict[str, Any]:
+    """Checked parameters of a model on the tiny data, with some changed."""
+    params = config.load_experiment(CONFIG, f"{model}_session_hopping_tiny") | changes
+    params["data_root"] = str(data.parent)
+    for key in ("train_data", "valid_data", "test_data", "user_info", "item_info"):
+        params[key] = str(data / Path(params[key]).name)
+    return config.check(params, model_zoo.get_model(model))
+
+
+def build_model(params: dict[str, Any], seed: int = 0) -> SequenceModel:
+    """A model with the initialisation of ``seed``."""
+    torch.manual_seed(seed)
+    return model_zoo.get_model(params["model"])(build_feature_map(params), **params)
+
+
+def loader(params: dict[str, Any], split: str = "train", **changes: Any) -> SequenceLoader:
+    """A loader of one split."""
+    options = {"batch_size": params["batch_size"], "max_len": params["max_len"]} | changes
+    return SequenceLoader(
+        build_feature_map(params),
+        params[f"{split}_data"],
+        params["user_info"],
+        params["item_info"],
+        **options,
+    )
+
+
+def random_batch(
+    feature_map: FeatureMap, lengths: list[int], L: int, num_items: int = 40, seed: int = 0
+) -> tuple[dict[str, Tensor], ItemDict, Tensor]:
+    """A random batch with an ``ItemDict``; padded positions show item 0."""
+    g = torch.Generator().manual_seed(seed)
+    B = len(lengths)
+    tables = {}
+    for name, spec in feature_map.features.items():
+        if spec.get("source") == "item" and spec["type"] == "embedding":
+            tables[name] = torch.randn(num_items, spec["pretrain_dim"], generator=g)
+        elif spec.get("source") == "item":
+            tables[name] = torch.randint(1, spec["vocab_size"], (num_items,), generator=g)
+    for table in tables.values():
+        table[0] = 0
+    mask_BL = (torch.arange(L) >= L - torch.tensor(lengths)[:, None]).float()
+    index_BL1 = torch.randint(1, num_items, (B, L + 1), generator=g)
+    index_BL1[:, :-1] *= mask_BL.long()
+    batch_dict = {
+        "user_index": torch.arange(B),
+        "item_index": index_BL1[:, -1],
+        "seq_len": torch.tensor(lengths),
+        feature_map.labels[0]: torch.randint(0, 2, (B,), generator=g).float(),
+    }
+    return batch_dict, ItemDict(tables, index_BL1), mask_BL
+
+
+def rows_of(batch: tuple, keep: list[int], cut: int = 0) -> tuple:
+    """Some samples of a batch, without the first ``cut`` columns."""
+    batch_dict, items, mask = batch
+    return (
+        {name: column[keep] for name, column in batch_dict.items()},
+        ItemDict(items.tables, items.index[keep][:, cut:]),
+        mask[keep][:, cut:],
+    )

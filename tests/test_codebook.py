@@ -1,0 +1,77 @@
+"""The codebook: eq. 3 and eq. 4 in float64, empty codes, accumulation, several processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from model_zoo.moe.codebook import Codebook
+
+
+def test_similarity_is_equation_3() -> None:
+    book = Codebook(4, 3).double()
+    h = torch.randn(5, 3, dtype=torch.float64)
+    W, x = book.codes_EC.numpy(), h.numpy()
+    for i in range(5):
+        scale = np.linalg.norm(x[i]) * np.sqrt(np.diag(np.diag(W @ W.T)).diagonal())
+        expected = np.linalg.inv(np.diag(scale)) @ (W @ x[i])
+        np.testing.assert_allclose(book.similarity(h[i]).numpy(), expected, rtol=1e-12)
+    assert torch.equal(book.similarity(torch.zeros(1, 3, dtype=torch.float64)), torch.zeros(1, 4))
+
+
+def test_step_is_equation_4_and_an_empty_code_keeps_its_row() -> None:
+    book = Codebook(3, 2, decay=0.9).double()
+    before = book.codes_EC.clone()
+    h = torch.randn(6, 2, dtype=torch.float64)
+    sent = torch.tensor([[2.0, 0, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [3, 0, 0], [0, 0, 1]]).double()
+    book.observe(h[:4], sent[:4])
+    book.observe(h[4:], sent[4:])  # accumulated batches are one step
+    assert torch.equal(book.codes_EC, before)  # routing uses the codes of before the step
+    book.step()
+    for e in (0, 2):
+        items = np.repeat(h.numpy(), sent[:, e].int().numpy(), axis=0)
+        expected = 0.9 * before[e].numpy() + 0.1 * items.mean(0)
+        np.testing.assert_allclose(book.codes_EC[e].numpy(), expected, rtol=1e-12)
+    assert torch.equal(book.codes_EC[1], before[1])
+    after = book.codes_EC.clone()
+    book.step()  # nothing observed since
+    assert torch.equal(book.codes_EC, after)
+
+
+def test_codes_travel_in_the_state_dict_and_have_no_gradient() -> None:
+    book, other = Codebook(3, 2), Codebook(3, 2)
+    assert list(book.state_dict()) == ["codes_EC"] and not list(book.parameters())
+    other.load_state_dict(book.state_dict())
+    assert torch.equal(book.codes_EC, other.codes_EC)
+
+
+def test_decay_outside_its_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="codebook_decay=1.5"):
+        Codebook(2, 2, decay=1.5)
+
+
+def _rank(rank: int, store: str, h: torch.Tensor, sent: torch.Tensor, out: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
+    )
+    torch.manual_seed(0)
+    book = Codebook(3, 2, decay=0.5)
+    part = slice(0, 1) if rank == 0 else slice(1, None)  # very different sizes
+    book.observe(h[part], sent[part])
+    book.step()
+    torch.save(book.codes_EC, f"{out}{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_share_sums_and_counts(tmp_path) -> None:
+    h, sent = torch.randn(7, 2), torch.randint(0, 2, (7, 3)).float()
+    out = str(tmp_path / "codes")
+    mp.spawn(_rank, (str(tmp_path / "store"), h, sent, out), nprocs=2)
+    torch.manual_seed(0)
+    alone = Codebook(3, 2, decay=0.5)
+    alone.observe(h, sent)
+    alone.step()
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(f"{out}{rank}"), alone.codes_EC)

@@ -1,0 +1,237 @@
+"""Training: what a stage freezes, early stopping, the best checkpoint, NaN, resume, pairing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_zoo import training
+from model_zoo.training import TrainingError
+
+from .helpers import build_model, loader, tiny_params
+
+
+@pytest.fixture
+def params(tiny_data: Path, tmp_path: Path) -> dict:
+    return tiny_params(tiny_data, model_root=str(tmp_path), verbose=0)
+
+
+def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed_parts(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
+    """Which parts of the model differ from a snapshot."""
+    parts = {
+        "embedding_layer.": "embedding",
+        "dnn.": "head",
+        "encoder.global_block.": "global",
+        "encoder.item_experts.experts.": "item experts",
+        "encoder.item_experts.router.h.": "item router",
+        "encoder.item_experts.router.codebook.": "item codebook",
+        "encoder.window_experts.experts.": "window experts",
+        "encoder.window_experts.router.h.": "window router",
+        "encoder.window_experts.router.codebook.": "window codebook",
+    }
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    return {part for prefix, part in parts.items() if any(n.startswith(prefix) for n in changed)}
+
+
+EXPERTS = {
+    "item experts", "item router", "item codebook",
+    "window experts", "window router", "window codebook",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("warmups", "stage", "expected"),
+    [
+        ((1.0, 0.0), "backbone", {"embedding", "head", "global"}),
+        ((0.0, 1.0), "experts", EXPERTS),
+        ((0.0, 0.0), "joint", {"embedding", "head", "global"} | EXPERTS),
+    ],
+)
+def test_a_stage_changes_its_own_parameters_only(
+    params: dict, warmups: tuple[float, float], stage: str, expected: set[str]
+) -> None:
+    # Two experts per item, so that the routers' h gets gradient (eq. 2 with k = 1 gives none).
+    params |= {"router_topk": 2, "batch_norm": True, "codebook_init": "random"}
+    params |= dict(zip(("backbone_warmup_epochs", "expert_warmup_epochs"), warmups, strict=True))
+    model = build_model(params)
+    before = snapshot(model)
+    stages = [s for s in model.encoder.stages(1 if stage == "joint" else 0.5) if s.name == stage]
+    train, valid = loader(params), loader(params, "valid")
+    training.Trainer(model, train, valid, 10.0, 0, None).run_stage(stages[0], None)
+    assert changed_parts(model, before) == expected
+    if stage == "experts":  # the head's batch-norm statistics stood still
+        for name, value in model.state_dict().items():
+            assert not name.startswith("dnn.") or value.equal(before[name]), name
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_stages_run_in_order_and_are_logged(params: dict) -> None:
+    params |= {"backbone_warmup_epochs": 1.0, "expert_warmup_epochs": 0.5}
+    model = build_model(params)
+    model.fit(loader(params, shuffle=True), loader(params, "valid"), epochs=2)
+    assert [(e["stage"], e["epoch"]) for e in model.stage_log] == [
+        ("backbone", 1), ("experts", 0.5), ("joint", 1), ("joint", 2)
+    ]  # fmt: skip
+    assert not model.stage_log[0]["load"]
+    joint = model.stage_log[-1]
+    assert sum(joint["load"]["item"]) > 0 and math.isfinite(joint["train_loss"])
+    assert model.encoder.fusion == (0.25, 0.25)
+
+
+def test_backbone_stage_equals_the_vanilla_model(params: dict) -> None:
+    """Paired runs: the same seed gives the same start, order and first stage."""
+    vanilla = build_model(params | {"model": "TWIN"})
+    mos = build_model(params | {"backbone_warmup_epochs": 1.0, "expert_warmup_epochs": 0.0})
+    for name, value in vanilla.state_dict().items():
+        assert mos.state_dict()[name].equal(value), name
+    vanilla.fit(loader(params, shuffle=True), loader(params, "valid"), epochs=1, seed=3)
+    mos.fit(loader(params, shuffle=True), loader(params, "valid"), epochs=1, seed=3)
+    assert vanilla.stage_log[0]["logloss"] == mos.stage_log[0]["logloss"]
+
+
+def test_kmeans_starts_the_codebooks_once(params: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = training.load_kmeans_codes
+    monkeypatch.setattr(
+        training, "load_kmeans_codes", lambda *a: (calls.append(len(model.stage_log)), real(*a))
+    )
+    model = build_model(params)
+    before = snapshot(model)
+    model.fit(loader(params), loader(params, "valid"), epochs=2)
+    assert calls == [0] and "item codebook" in changed_parts(model, before)
+
+
+def test_early_stop_keeps_the_best_weights_and_lowers_the_learning_rate(
+    params: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params |= {"model": "TWIN", "early_stop_patience": 2, "monitor": "AUC", "metrics": ["AUC"]}
+    model = build_model(params)
+    scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])  # an equal score is no improvement
+    weights: list[dict] = []
+
+    def evaluate(_) -> dict[str, float]:
+        weights.append(snapshot(model))
+        return {"AUC": next(scores)}
+
+    monkeypatch.setattr(model, "evaluate", evaluate)
+    model.fit(loader(params), loader(params, "valid"), epochs=9)
+    assert [entry["best"] for entry in model.stage_log] == [True, True, False, False]
+    rates = [entry["learning_rate"] for entry in model.stage_log]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-4])
+    for name, value in model.state_dict().items():
+        assert value.equal(weights[1][name])
+
+
+def test_eval_steps_evaluates_within_an_epoch(params: dict) -> None:
+    model = build_model(params | {"model": "TWIN", "eval_steps": 3})
+    model.fit(loader(params), loader(params, "valid"), epochs=1)
+    assert [entry["epoch"] for entry in model.stage_log] == [0.375, 0.75, 1.0]  # of 8 steps
+
+
+def test_nan_in_the_loss_stops_and_keeps_the_checkpoint(params: dict) -> None:
+    params |= {"model": "TWIN", "learning_rate": 1e-3}
+    model = build_model(params)
+    model.fit(loader(params), loader(params, "valid"), epochs=1)
+    kept = Path(model.checkpoint).read_bytes()
+    with torch.no_grad():
+        model.dnn.mlp[0].weight[0, 0] = torch.nan
+    with pytest.raises(TrainingError, match="training loss became nan in stage joint"):
+        model.fit(loader(params), loader(params, "valid"), epochs=1)
+    assert Path(model.checkpoint).read_bytes() == kept
+
+
+def test_nan_in_validation_never_becomes_best(
+    params: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params |= {"model": "TWIN", "monitor": "AUC", "metrics": ["AUC"]}
+    model = build_model(params)
+    scores = iter([0.7, math.nan])
+    monkeypatch.setattr(model, "evaluate", lambda _: {"AUC": next(scores)})
+    with pytest.raises(TrainingError, match="monitor is nan"):
+        model.fit(loader(params), loader(params, "valid"), epochs=3)
+    assert [entry["best"] for entry in model.stage_log] == [True]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_resume_gives_the_same_numbers(
+    params: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    """Stop after any epoch of any stage; the rest equals an undisturbed run bit for bit."""
+    params |= {"attention_dropout": 0.2, "net_dropout": 0.2, "router_topk": 2}
+
+    def fit(model, resume_file: Path) -> None:
+        train = loader(params, shuffle=True, seed=5)
+        model.fit(
+            train, loader(params, "valid"), epochs=2, seed=5, resume_file=str(resume_file)
+        )
+
+    whole = build_model(params)
+    fit(whole, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    saves = []
+    real = training.Trainer._save_state
+
+    def save_then_die(self, done: float) -> None:
+        real(self, done)
+        saves.append(done)
+        if len(saves) == stop_after:
+            raise Killed
+
+    monkeypatch.setattr(training.Trainer, "_save_state", save_then_die)
+    params["model_id"] = "killed"
+    with pytest.raises(Killed):
+        fit(build_model(params), tmp_path / "killed")
+    monkeypatch.undo()
+    resumed = build_model(params, seed=99)
+    fit(resumed, tmp_path / "killed")
+    for name, value in whole.state_dict().items():
+        assert resumed.state_dict()[name].equal(value), name
+    timing = ("samples_per_s", "valid_seconds")
+    for a, b in zip(whole.stage_log, resumed.stage_log, strict=True):
+        assert {k: v for k, v in a.items() if k not in timing} == {
+            k: v for k, v in b.items() if k not in timing
+        }
+    assert not (tmp_path / "killed").exists()
+
+
+def test_accumulated_batches_equal_one_large_batch(params: dict) -> None:
+    """Also the last, incomplete group of an epoch is stepped."""
+    params |= {"model": "TWIN_MoS", "optimizer": "SGD", "codebook_init": "random"}
+    params |= {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 0.0, "learning_rate": 0.5}
+    params |= {"attention_dropout": 0.0}
+    one = build_model(params)
+    split = build_model(params | {"accumulation_steps": 4})
+    # 960 samples: 4 batches of 240, or 16 of 60; fp32 sums differ by rounding only.
+    one.fit(loader(params, batch_size=240), loader(params, "valid"), epochs=1)
+    split.fit(loader(params, batch_size=60), loader(params, "valid"), epochs=1)
+    for (name, a), b in zip(one.state_dict().items(), split.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-6, msg=name)
+    tail = build_model(params | {"accumulation_steps": 7})  # groups of 7, 7 and 2 batches
+    before = snapshot(tail)
+    steps = []
+    tail.after_step = lambda: steps.append(1)
+    tail.fit(loader(params, batch_size=60), loader(params, "valid"), epochs=1)
+    assert len(steps) == 3 and changed_parts(tail, before) >= {"head", "embedding"}
+
+
+@pytest.mark.parametrize("regularizer", [0.01, "l1(0.001)", "l1_l2(0.001,0.01)"])
+def test_regularizer_gradient_is_that_of_fuxictrs_loss(params: dict, regularizer) -> None:
+    model = build_model(
+        params | {"embedding_regularizer": regularizer, "net_regularizer": regularizer}
+    )
+    model.regularization_loss().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    training.add_regularizer_gradient(model)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], msg=name)
