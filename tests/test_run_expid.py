@@ -187,9 +187,10 @@ def test_checkpoint_gives_the_metrics_of_the_result(undisturbed: Undisturbed) ->
         model = model_class(feature_map, **params)
         model.load_state_dict(weights(undisturbed.space, expid, 2))
         measured = model.evaluate(make_loaders(params, feature_map, "cpu")["test"])
-        assert measured == pytest.approx(undisturbed.results[expid, 2]["metrics"]["test"], abs=1e-6)
-        parameters = sum(p.numel() for p in model.parameters())
-        assert parameters == undisturbed.results[expid, 2]["num_parameters"]
+        result = undisturbed.results[expid, 2]
+        assert measured["logloss"] == pytest.approx(result["metrics"]["test"]["logloss"], abs=1e-6)
+        assert measured["AUC"] == pytest.approx(result["metrics"]["test"]["AUC"], abs=1e-3)
+        assert sum(p.numel() for p in model.parameters()) == result["num_parameters"]
 
 
 def test_files_are_named_by_expid_and_seed(undisturbed: Undisturbed) -> None:
@@ -241,7 +242,9 @@ def test_seed_decides_the_numbers(
 
 
 @pytest.mark.parametrize(
-    "marker, how", [("backbone epoch 1", signal.SIGKILL), ("joint epoch 2", signal.SIGINT)]
+    "marker, how",
+    [("backbone epoch 1", signal.SIGKILL), ("joint epoch 2", signal.SIGINT)],
+    ids=["killed", "interrupted"],
 )
 def test_resumed_run_equals_an_undisturbed_one(
     marker: str,
@@ -304,11 +307,9 @@ def test_resume_of_a_finished_run_changes_nothing(
     again.file("TWIN_tiny", 1, "json").write_text(json.dumps(old))
     again.file("TWIN_tiny", 1, "resume.json").write_text(json.dumps(params))
 
-    arguments = ("--expid", *EXPIDS, "--seed", "1", "2", "--resume")
-    finished, unfinished = run_expid_often(
-        [(undisturbed.space, arguments), (again, ("--expid", "TWIN_tiny", "--seed", "1", "--resume"))],
-        timeout=120,
-    )
+    all_runs = (undisturbed.space, ("--expid", *EXPIDS, "--seed", "1", "2", "--resume"))
+    one_run = (again, ("--expid", "TWIN_tiny", "--seed", "1", "--resume"))
+    finished, unfinished = run_expid_often([all_runs, one_run], timeout=120)
     assert finished.code == 0, finished.stderr
     assert snapshot(undisturbed.space.folder) == before
     assert finished.stdout.count("finished already") == 4 and "Stage" not in finished.stdout
