@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.errors import UserError, run_command  # noqa: E402
+from engine.errors import UserError, run_command
 
 # Fewer impressions would leave a split empty, fewer items a theme.
 LEAST = {"impressions": 10, "items": 100, "seed": 0}
@@ -18,7 +18,9 @@ LEAST = {"impressions": 10, "items": 100, "seed": 0}
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write a data set in LongCTR's parquet layout.")
     commands = parser.add_subparsers(dest="command", required=True)
-    movielens = commands.add_parser("movielens", help="MovieLens 100K or 1M, from GroupLens's files")
+    movielens = commands.add_parser(
+        "movielens", help="MovieLens 100K or 1M, from GroupLens's files"
+    )
     movielens.add_argument("--input", required=True, help="folder of the downloaded files")
     synthetic = commands.add_parser("session_hopping", help="planted themes, generated")
     synthetic.add_argument("--size", default="small", help="tiny, small or micro")

@@ -54,7 +54,8 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
     feature_map.default_emb_dim = params.get("embedding_dim")
     feature_map.num_fields = feature_map.get_num_fields()
     feature_map.total_features = sum(
-        spec.get("vocab_size", 1) for spec in feature_map.features.values() if spec["type"] != "meta"
+        1 if spec["type"] == "numeric" else spec.get("vocab_size", 0)
+        for spec in feature_map.features.values()
     )
     feature_map.set_column_index()
     return feature_map
@@ -80,7 +81,9 @@ def _prepared_features(path: Path) -> dict[str, dict]:
         content = json.loads(path.read_text())
         return {name: spec for entry in content["features"] for name, spec in entry.items()}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a FuxiCTR feature map ({error}); prepare the data again") from None
+        raise UserError(
+            f"{path}: not a FuxiCTR feature map ({error}); prepare the data again"
+        ) from None
 
 
 def _columns(params: dict[str, Any], key: str) -> list[dict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import resource
 import sys
 import time
@@ -21,6 +22,7 @@ from model_zoo.training import TrainingError
 
 from . import config, results
 from .compat import build_feature_map
+from .config_check import check
 from .datasets import ensure_generated
 from .datasets.layout import SPLITS, fingerprint
 from .errors import UserError
@@ -89,7 +91,7 @@ def load(
         raise UserError(f"{expid}, {error}") from None
     if seed is not None:
         params["seed"] = seed
-    return config.resolve_paths(config.check(params, model_class), root), model_class
+    return config.resolve_paths(check(params, model_class), root), model_class
 
 
 class RunFiles:
@@ -128,8 +130,12 @@ class RunFiles:
             self.folder.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(self.log, mode="a" if resume else "w")
         except OSError as error:
-            raise UserError(f"model_root: {self.folder} cannot be written ({error.strerror})") from None
-        handler.setFormatter(logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s"))
+            raise UserError(
+                f"model_root: {self.folder} cannot be written ({error.strerror})"
+            ) from None
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s")
+        )
         root = logging.getLogger()
         for old in root.handlers[:]:
             root.removeHandler(old)
@@ -243,10 +249,9 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
 
 def load_summary(load_E: list[int]) -> dict[str, Any]:
     """Share of the samples that each expert served, and the entropy of that (1: even, 0: one)."""
-    load = torch.tensor(load_E, dtype=torch.float64)
-    share = load / load.sum().clamp(min=1)
-    entropy = -(share * share.clamp(min=1e-12).log()).sum() / max(torch.log(torch.tensor(len(load_E))), 1e-12)
-    return {"share": share.tolist(), "entropy": float(entropy)}
+    share = [load / max(sum(load_E), 1) for load in load_E]
+    entropy = -sum(s * math.log(s) for s in share if s) / max(math.log(len(share)), 1e-12)
+    return {"share": share, "entropy": entropy}
 
 
 @torch.no_grad()

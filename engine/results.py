@@ -48,10 +48,26 @@ def append_bars_line(result: Result, config_dir: Path) -> None:
 
 
 def summary(runs: list[Result]) -> str:
-    """The table of finished runs, with means over seeds and paired differences to the first expid."""
+    """A table of finished runs for each data set: results on different data are never compared."""
+    by_data: dict[str, list[Result]] = {}
+    for run in runs:
+        by_data.setdefault(run["dataset_hash"], []).append(run)
+    return "\n\n".join(map(_summary_on_one_data_set, by_data.values()))
+
+
+def _summary_on_one_data_set(runs: list[Result]) -> str:
+    """The runs, their means over seeds, paired differences to the first expid, and the routing."""
     tested = [run["metrics"]["test"] for run in runs]
     metrics = [metric for metric in tested[0] if all(metric in test for test in tested)]
-    header = ["expid", "seed", *(f"test {m}" for m in metrics), "valid AUC", "parameters", "samples/s", "time"]
+    header = [
+        "expid",
+        "seed",
+        *(f"test {m}" for m in metrics),
+        "valid AUC",
+        "parameters",
+        "samples/s",
+        "time",
+    ]
     rows = []
     for run in runs:
         rows.append(
@@ -74,7 +90,7 @@ def summary(runs: list[Result]) -> str:
         paired = [
             [seeds[s]["metrics"]["test"][m] - reference[s]["metrics"]["test"][m] for m in metrics]
             for s in seeds
-            if s in reference and seeds[s]["dataset_hash"] == reference[s]["dataset_hash"]
+            if s in reference
         ]
         if paired:
             differences = [_spread(list(values), sign="+") for values in zip(*paired, strict=True)]

@@ -38,13 +38,19 @@ class Histories:
             _require_contiguous(self.path, "user_index", table["user_index"])
         lists = table["full_item_seq"].combine_chunks()
         if isinstance(lists, pa.ChunkedArray):
-            lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], pa.list_(pa.int64()))
+            lists = (
+                pa.concat_arrays(lists.chunks)
+                if lists.num_chunks
+                else pa.array([], pa.list_(pa.int64()))
+            )
         if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
             raise UserError(
                 f"{self.path}, column full_item_seq: is {lists.type}; it must hold lists of item indices"
             )
         if lists.null_count or lists.flatten().null_count:
-            raise UserError(f"{self.path}, column full_item_seq: has missing values; write empty lists")
+            raise UserError(
+                f"{self.path}, column full_item_seq: has missing values; write empty lists"
+            )
         self.flat_S = _integers(self.path, "full_item_seq", lists.flatten())
         self.offsets = np.asarray(lists.offsets).astype(np.int64)
         self.offsets -= self.offsets[0]
@@ -198,7 +204,9 @@ class Samples:
                 columns[name] = read_feature(self.path, name, table[name], spec, first)
         user_path, lengths, num_items = self.limits
         self._within(columns, "user_index", 0, len(lengths) - 1, f"the users of {user_path}", first)
-        self._within(columns, "item_index", 1, num_items - 1, "the item table (0 is padding)", first)
+        self._within(
+            columns, "item_index", 1, num_items - 1, "the item table (0 is padding)", first
+        )
         longest = lengths[columns["user_index"]]
         bad = np.flatnonzero((columns["seq_len"] < 0) | (columns["seq_len"] > longest))
         if len(bad):

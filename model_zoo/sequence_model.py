@@ -117,7 +117,9 @@ class SequenceModel(BaseModel):
         for reader in (SequenceModel.__init__, cls.__init__):
             hints |= get_type_hints(reader)
         for reader in (cls.block.__init__, cls.mixture.__init__, training.fit):
-            all_hints = get_type_hints(reader, localns={"SequenceModel": SequenceModel, "Batch": Batch})
+            all_hints = get_type_hints(
+                reader, localns={"SequenceModel": SequenceModel, "Batch": Batch}
+            )
             hints |= {name: all_hints[name] for name in _keyword_only(reader)}
         hints.pop("return", None)
         return hints
@@ -220,7 +222,9 @@ class SequenceModel(BaseModel):
                 groups.append(self.get_group_id(batch).flatten())
         y_pred, y_true = (torch.cat(part).cpu().numpy() for part in (scores, labels))
         group_id = torch.cat(groups).cpu().numpy() if groups else None
-        results = self.evaluate_metrics(y_true, y_pred, metrics or self.validation_metrics, group_id)
+        results = self.evaluate_metrics(
+            y_true, y_pred, metrics or self.validation_metrics, group_id
+        )
         logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in results.items()))
         return results
 

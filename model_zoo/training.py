@@ -95,11 +95,12 @@ class Trainer:
         torch.manual_seed(self.seed)
         saved = self._load_state()
         first_with_experts = [stage.name != "backbone" for stage in stages].index(True)
-        for self.stage_index in range(self.stage_index, len(stages)):
+        while self.stage_index < len(stages):
             if saved is None and self.stage_index == first_with_experts:
                 load_kmeans_codes(self.model, self.train_loader, self.seed)
             self.run_stage(stages[self.stage_index], saved)
             saved = None
+            self.stage_index += 1
         if self.resume_file:
             self.resume_file.unlink(missing_ok=True)
 
@@ -170,7 +171,9 @@ class Trainer:
         (loss / (steps % group if last_group else group)).backward()
         if step % group == 0 or step == steps:
             add_regularizer_gradient(model)
-            nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
+            nn.utils.clip_grad_norm_(
+                self.optimizer.param_groups[0]["params"], self.max_gradient_norm
+            )
             self.optimizer.step()
             self.optimizer.zero_grad()
             model.after_step()
@@ -179,12 +182,16 @@ class Trainer:
     def evaluate(self, stage: Stage, epoch: float, loss: float, samples_per_s: float) -> None:
         """Validate, log, keep the best weights, and lower the learning rate on a plateau."""
         model = self.model
-        load = {name: list(b.load_E) for name, b in model.encoder.branches().items() if any(b.load_E)}
+        load = {
+            name: list(b.load_E) for name, b in model.encoder.branches().items() if any(b.load_E)
+        }
         start = time.perf_counter()
         try:
             metrics = model.evaluate(self.valid_loader)
         except ValueError as error:
-            raise TrainingError(f"validation in stage {stage.name}, epoch {epoch:g}: {error}") from None
+            raise TrainingError(
+                f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
+            ) from None
         score = self.sign * model._monitor.get_value(metrics)
         if not math.isfinite(score):
             raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")

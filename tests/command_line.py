@@ -119,8 +119,12 @@ def run_expid_often(jobs: list[tuple[Workspace, tuple[str, ...]]], timeout: floa
         for space, arguments in jobs
     ]
     done = subprocess.run(
-        [sys.executable, "-c", MANY, str(ROOT)], input=json.dumps(given), env=environment(),
-        capture_output=True, text=True, timeout=timeout,
+        [sys.executable, "-c", MANY, str(ROOT)],
+        input=json.dumps(given),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]

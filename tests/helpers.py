@@ -15,6 +15,7 @@ from torch import Tensor
 import model_zoo
 from engine import config
 from engine.compat import build_feature_map
+from engine.config_check import check
 from engine.loader import SequenceLoader
 from model_zoo.layers.history import History
 from model_zoo.layers.item_dict import ItemDict
@@ -39,7 +40,7 @@ def tiny_params(data: Path, model: str = "TWIN_MoS", **changes: Any) -> dict[str
     params["data_root"] = str(data.parent)
     for key in ("train_data", "valid_data", "test_data", "user_info", "item_info"):
         params[key] = str(data / Path(params[key]).name)
-    return config.check(params, model_zoo.get_model(model))
+    return check(params, model_zoo.get_model(model))
 
 
 def build_model(params: dict[str, Any], seed: int = 0) -> SequenceModel:

@@ -233,9 +233,7 @@ PARAMETERS = {
     "number for a list": Case(
         keys(dnn_hidden_units=32), ("TWIN_tiny, dnn_hidden_units: is 32; write a list",)
     ),
-    "missing key": Case(
-        no_key("learning_rate"), ("TWIN_tiny: key `learning_rate` is missing",)
-    ),
+    "missing key": Case(no_key("learning_rate"), ("TWIN_tiny: key `learning_rate` is missing",)),
     "missing key of the data set": Case(
         no_key("item_info"), ("TWIN_tiny: key `item_info` is missing",)
     ),
@@ -325,10 +323,19 @@ PARAMETERS = {
 } | {
     f"{key} {value}": Case(keys(**{key: value}), (f"TWIN_tiny, {key}: is ", "a number above 0"))
     for key, value in (
-        ("batch_size", 0), ("max_len", 0), ("epochs", 0), ("early_stop_patience", 0),
-        ("eval_steps", -1), ("learning_rate", -1), ("learning_rate", float("nan")),
-        ("accumulation_steps", 0), ("max_gradient_norm", 0), ("embedding_dim", 0),
-        ("dnn_hidden_units", [8, -8]), ("attention_dim", -64), ("num_heads", 0),
+        ("batch_size", 0),
+        ("max_len", 0),
+        ("epochs", 0),
+        ("early_stop_patience", 0),
+        ("eval_steps", -1),
+        ("learning_rate", -1),
+        ("learning_rate", float("nan")),
+        ("accumulation_steps", 0),
+        ("max_gradient_norm", 0),
+        ("embedding_dim", 0),
+        ("dnn_hidden_units", [8, -8]),
+        ("attention_dim", -64),
+        ("num_heads", 0),
     )
 }
 DATA = {
@@ -460,7 +467,8 @@ ALONE = ("unknown expid", "unknown key", "text for a number", "item of a sample"
 ACCEPTED = {
     "text as number": (keys(learning_rate="1e-3", epochs="1", topk="20", eval_steps=None), ONE_RUN),
     "preset of presets": (
-        yaml("a: &a {topk: 1}\nb: &b {<<: *a, topk: 2}\nc: {<<: *b, topk: 3}\n"), ("--list",)
+        yaml("a: &a {topk: 1}\nb: &b {<<: *a, topk: 2}\nc: {<<: *b, topk: 3}\n"),
+        ("--list",),
     ),
 }
 
@@ -553,8 +561,11 @@ def test_mistake_in_a_process_of_its_own(name: str, tiny_data: Path, tmp_path: P
 
 # ---------------------------------------------------------------- data/prepare.py
 
-RATINGS = [(user, movie, 1 + user * movie % 5, 100 * user + movie)
-           for user in range(1, 6) for movie in range(1, 13)]  # fmt: skip
+RATINGS = [
+    (user, movie, 1 + user * movie % 5, 100 * user + movie)
+    for user in range(1, 6)
+    for movie in range(1, 13)
+]
 
 
 def movielens_100k(folder: Path) -> None:
@@ -608,7 +619,9 @@ TO_OUT = ("movielens", "--input", "in", "--output", "out")
 SYNTHETIC = ("session_hopping", "--size", "tiny", "--output", "out")
 PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]] = {
     "missing folder": (
-        lambda folder: None, TO_OUT, ("--input in: has none of ratings.dat, ", "name a folder")
+        lambda folder: None,
+        TO_OUT,
+        ("--input in: has none of ratings.dat, ", "name a folder"),
     ),
     "empty folder": (Path.mkdir, TO_OUT, ("--input in: has none of ratings.dat, u.data",)),
     "missing column": (
@@ -618,26 +631,40 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
     ),
     "cut parquet": (cut, TO_OUT, ("in/ratings_ordered.parquet: not a whole parquet file",)),
     "malformed line": (
-        appended("1\tx\t3\t5\n"), TO_OUT, (r"in/u.data, line 61: is '1\tx\t3\t5'", "whole numbers")
+        appended("1\tx\t3\t5\n"),
+        TO_OUT,
+        ("in/u.data, line 61, movie_id: is 'x'", "whole number"),
     ),
     "short line": (appended("1\t13\n"), TO_OUT, (r"in/u.data, line 61: is '1\t13'", "timestamp")),
     "rating out of range": (
-        appended("9\t1\t6\t5\n"), TO_OUT, ("in/u.data, row 60: rating 6 is not between 0.5 and 5",)
+        appended("9\t1\t6\t5\n"),
+        TO_OUT,
+        ("in/u.data, line 61: rating 6 is not between 1 and 5",),
     ),
     "duplicate rating": (
-        appended("1\t1\t3\t5\n"), TO_OUT, ("in/u.data: user 1 rated movie 1 twice; keep one",)
+        appended("1\t1\t3\t5\n"),
+        TO_OUT,
+        ("in/u.data: user 1 rated movie 1 twice; keep one",),
     ),
     "unknown movie": (
-        appended("1\t99\t3\t5\n"), TO_OUT, ("in/u.data: movie 99 is rated but is not in the movie",)
+        appended("1\t99\t3\t5\n"),
+        TO_OUT,
+        ("in/u.data: movie 99 is rated but is not in the movie",),
     ),
     "output below a file": (
-        movielens_100k, (*TO_OUT[:-1], "in/u.data/out"), ("in/u.data/out: cannot be written",)
+        movielens_100k,
+        (*TO_OUT[:-1], "in/u.data/out"),
+        ("in/u.data/out: cannot be written",),
     ),
     "output is a file": (
-        movielens_100k, (*TO_OUT[:-1], "in/u.data"), ("--output in/u.data: is a file",)
+        movielens_100k,
+        (*TO_OUT[:-1], "in/u.data"),
+        ("--output in/u.data: is a file",),
     ),
     "output exists": (
-        movielens_100k, (*TO_OUT[:-1], "in"), ("--output in: exists already; add --overwrite",)
+        movielens_100k,
+        (*TO_OUT[:-1], "in"),
+        ("--output in: exists already; add --overwrite",),
     ),
     "overwrite what is no data set": (
         movielens_100k,
@@ -646,7 +673,7 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
     ),
     "size": (Path.mkdir, (*SYNTHETIC, "--size", "big"), ("--size big: write one of tiny, small",)),
     "items": (Path.mkdir, (*SYNTHETIC, "--items", "0"), ("--items 0: write 100 or more",)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PREPARE)

@@ -55,17 +55,16 @@ def test_bayes_auc_is_that_of_the_click_probability(tmp_path: Path) -> None:
     size = synthetic.Size(users=300, items=200, impressions=20, min_length=5, max_length=60)
     dataset = synthetic.generate(size, seed=5)
     card = layout.write(dataset, tmp_path / "data")
-    theme_N, _, direction_NR = synthetic._items(size, np.random.default_rng(5))
+    theme_N, _, direction_ZNR = synthetic._items(size, np.random.default_rng(5))
     histories = read(tmp_path / "data", "user_info")["full_item_seq"].to_list()
     test = read(tmp_path / "data", "test")
     p = []
     for row in test.iter_rows(named=True):
         history = np.array(histories[row["user_index"]][: row["seq_len"]], dtype=int)
         target = row["item_index"]
-        same = history[theme_N[history] == theme_N[target]]
-        mean = direction_NR[same].sum(0)
-        norm = np.linalg.norm(mean)
-        match = mean @ direction_NR[target] / norm if norm else 0.0
+        theme = theme_N[history[-1]]
+        mean = direction_ZNR[theme, history[theme_N[history] == theme]].sum(0)
+        match = mean @ direction_ZNR[theme, target] / np.linalg.norm(mean)
         p.append(1 / (1 + np.exp(-(size.slope * match + size.bias))))
     label = test["is_click"].to_numpy()
     assert auc(label, np.array(p)) == pytest.approx(card["bayes_auc"]["test"], abs=1e-5)
@@ -73,8 +72,12 @@ def test_bayes_auc_is_that_of_the_click_probability(tmp_path: Path) -> None:
 
 
 def test_impressions_are_split_in_time(tiny_data: Path) -> None:
-    newest = {s: read(tiny_data, s).group_by("user_index").agg(pl.col("seq_len").max()) for s in SPLITS}
-    oldest = {s: read(tiny_data, s).group_by("user_index").agg(pl.col("seq_len").min()) for s in SPLITS}
+    newest = {
+        s: read(tiny_data, s).group_by("user_index").agg(pl.col("seq_len").max()) for s in SPLITS
+    }
+    oldest = {
+        s: read(tiny_data, s).group_by("user_index").agg(pl.col("seq_len").min()) for s in SPLITS
+    }
     for before, after in (("train", "valid"), ("valid", "test")):
         both = newest[before].join(oldest[after], on="user_index", suffix="_after")
         assert len(both) == synthetic.SIZES["tiny"].users
@@ -134,7 +137,10 @@ def ratings(seed: int, users: int = 12, movies: int = 30) -> list[tuple[int, int
 
 
 def write_movielens(folder: Path, rows: list[tuple[int, int, int, int]], form: str) -> None:
-    movies = [(5 + i, f"Film é {i} ({1950 + i % 40})", ["Drama", "Comedy", "War"][i % 3]) for i in range(30)]
+    movies = [
+        (5 + i, f"Film é {i} ({1950 + i % 40})", ["Drama", "Comedy", "War"][i % 3])
+        for i in range(30)
+    ]
     if form == "ratings.dat":
         (folder / form).write_text("\n".join("::".join(map(str, row)) for row in rows) + "\n")
     elif form == "u.data":
@@ -169,7 +175,13 @@ def test_movielens_against_a_plain_loop(tmp_path: Path, form: str) -> None:
         own = sorted((row for row in rows if row[0] == user), key=lambda row: row[3])
         liked: list[int] = []
         for place, (_, movie, rating, _) in enumerate(own):
-            split = "train" if place < int(0.8 * len(own)) else "valid" if place < int(0.9 * len(own)) else "test"
+            split = (
+                "train"
+                if place < int(0.8 * len(own))
+                else "valid"
+                if place < int(0.9 * len(own))
+                else "test"
+            )
             samples[split].append((user_index, movie, tuple(liked), float(rating >= 4)))
             liked += [movie] if rating >= 4 else []
     histories = dataset.user_info["full_item_seq"].to_list()
@@ -197,7 +209,7 @@ def test_movielens_items(tmp_path: Path) -> None:
     for name, spec in dataset.features.items():
         column = dataset.item_info[name]
         column = column.explode() if column.dtype == pl.List else column
-        assert 0 <= column.min() and column.max() == spec["vocab_size"] - 1, name
+        assert column.min() >= 0 and column.max() == spec["vocab_size"] - 1, name
 
 
 def test_a_future_item_in_a_history_is_found(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def test_import_direction(path: Path) -> None:
 def test_the_zoo_needs_no_engine(tmp_path: Path) -> None:
     """``model_zoo`` alone, copied elsewhere, imports and finds its models by name."""
     (tmp_path / "model_zoo").symlink_to(ROOT / "model_zoo")
-    code = "import model_zoo; print(getattr(model_zoo, 'TWIN_MoS').__name__, sorted(model_zoo.MODELS))"
+    code = (
+        "import model_zoo; print(getattr(model_zoo, 'TWIN_MoS').__name__, sorted(model_zoo.MODELS))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -109,7 +109,9 @@ def test_same_content_as_the_straightforward_loader(
         assert torch.equal(mask, torch.from_numpy(expected_mask))
         assert set(item_dict) == set(expected)
         for name, values in expected.items():
-            assert np.array_equal(item_dict[name].numpy(), values.astype(item_dict[name].numpy().dtype))
+            assert np.array_equal(
+                item_dict[name].numpy(), values.astype(item_dict[name].numpy().dtype)
+            )
         for name in ("user_index", "item_index", "seq_len", "hour", "label"):
             assert batch_dict[name].tolist() == [row[name] for row in part]
         assert batch_dict["hour"].dtype == item_dict["item_id"].dtype == torch.int64
@@ -130,7 +132,13 @@ def order(loader: SequenceLoader) -> list[tuple]:
 def test_shuffle_is_seeded_and_loses_nothing(data: Path, feature_map, streaming: bool) -> None:
     def shuffled(seed: int, **options: Any) -> SequenceLoader:
         return make(
-            data, feature_map, batch_size=32, shuffle=True, seed=seed, streaming=streaming, **options
+            data,
+            feature_map,
+            batch_size=32,
+            shuffle=True,
+            seed=seed,
+            streaming=streaming,
+            **options,
         )
 
     loader = shuffled(3)

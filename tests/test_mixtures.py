@@ -165,7 +165,9 @@ def test_training_shows_each_real_item_to_the_codebook_and_evaluation_none() -> 
     branch.train()
     branch(history, target_BD)
     x_ND = history.embed()[history.mask_BL]  # with multiplicity
-    sent_NE = branch.router(x_ND[None], torch.ones(1, len(x_ND), dtype=torch.bool)).weights_BTE[0] > 0
+    sent_NE = (
+        branch.router(x_ND[None], torch.ones(1, len(x_ND), dtype=torch.bool)).weights_BTE[0] > 0
+    )
     assert torch.equal(codebook.count_E, sent_NE.sum(0).double())
     torch.testing.assert_close(codebook.sum_EC, sent_NE.double().T @ branch.router.h(x_ND))
 

@@ -34,7 +34,9 @@ def test_gates_are_equations_2_and_3(k: int, temperature: float) -> None:
                 continue
             h = W2 @ np.maximum(W1 @ x[b, t].numpy() + b1, 0) + b2
             cosine = codes @ h / (np.linalg.norm(codes, axis=1) * np.linalg.norm(h))
-            np.testing.assert_allclose(weights[b, t], equation_2(cosine / temperature, k), rtol=1e-10)
+            np.testing.assert_allclose(
+                weights[b, t], equation_2(cosine / temperature, k), rtol=1e-10
+            )
 
 
 def test_softmax_topk_keeps_the_entries_of_the_full_softmax() -> None:

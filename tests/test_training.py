@@ -168,9 +168,7 @@ def test_resume_gives_the_same_numbers(
 
     def fit(model, resume_file: Path) -> None:
         train = loader(params, shuffle=True, seed=5)
-        model.fit(
-            train, loader(params, "valid"), epochs=2, seed=5, resume_file=str(resume_file)
-        )
+        model.fit(train, loader(params, "valid"), epochs=2, seed=5, resume_file=str(resume_file))
 
     whole = build_model(params)
     fit(whole, tmp_path / "whole")

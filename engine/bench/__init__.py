@@ -1,1 +1,1 @@
-"""Speed measured against LongCTR's and FuxiCTR's own code, in the same run: ``python -m engine.bench``."""
+"""Speed against LongCTR's and FuxiCTR's own code, in the same run: ``python -m engine.bench``."""

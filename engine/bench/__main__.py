@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -19,13 +20,16 @@ def main() -> None:
             raise UserError(f"--{option} {value}: write 1 or more")
     if getattr(args, "threads", None):
         torch.set_num_threads(args.threads)
+    load = os.getloadavg()[0]
+    if load + torch.get_num_threads() > os.cpu_count() + 0.5 and torch.get_num_threads() > 1:
+        print(f"load {load:.1f} on {os.cpu_count()} cores already: --threads 1 gives steadier ratios")
     args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m engine.bench",
-        description="Time ours and a rival in turns in one run, and print medians and their ratios.",
+        description="Time ours and a rival in turns, and print medians and their ratios.",
     )
     commands = parser.add_subparsers(required=True, metavar="loader|metrics|dispatch|step")
 
@@ -47,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     dispatch.set_defaults(run=_dispatch)
 
     step = commands.add_parser("step", help="train step of TWIN, against LongCTR's TWIN")
-    _sizes(step, batch=1024, repeats=7)
+    _sizes(step, batch=1024, repeats=5)
     _rival(step)
     step.set_defaults(run=_step)
     return parser
@@ -78,7 +82,7 @@ def _loader(args: argparse.Namespace) -> None:
 
     device = find_device(args.device)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(args.data or temporary)
+        folder = Path(args.data or Path(temporary) / "microvideo")
         sizes = (args.users, args.length, args.batch, args.repeats)
         measure(args.longctr, folder, *sizes, device).publish(args.json)
 

@@ -2,9 +2,10 @@
 
 Forward and backward of an encoder with TWIN blocks, 5 item and 5 window experts, k = 1. The
 reference is what the equations say word by word: every expert reads its compacted subsequence of
-every sample, and the outputs are mixed with the gate row of the newest item. It routes each distinct
-item once, as the product does, so that the difference is the dispatch alone. Outputs are compared
-before anything is timed. The encoder of vanilla TWIN, one block, shows what the mixture adds.
+every sample, and the outputs are mixed with the gate row of the newest item. It routes each
+distinct item once, as the product does, so that the difference is the dispatch alone. Outputs and
+gradients are compared before anything is timed. The encoder of vanilla TWIN, one block, shows what
+the mixture adds.
 
 Shape suffixes: B samples, L history length, T items or windows, U distinct rows, E experts,
 D item width, H output width.
@@ -134,7 +135,7 @@ def _inputs(length: int, batch_size: int, device: torch.device) -> tuple[History
 
 @torch.no_grad()
 def _spread_codes(encoder: MoS, history: History) -> None:
-    """Codes at the themes of some items, farthest first, as k-means would put them: all experts work."""
+    """Codes at items far from each other, much as k-means puts them: all experts get work."""
     for name, sequence in encoder.sequences(history).items():
         branch = encoder.branches()[name]
         h_NC = F.normalize(branch.theme_vectors(sequence)[:5_000], dim=-1)

@@ -73,7 +73,14 @@ def measure(
     differences = {}
     if rival_class:
         rival = rival_class(*paths, **options, num_workers=0)
-        differences["first batch of both loaders"] = _compare(next(iter(ordered)), next(iter(rival)))
+        try:
+            first = next(iter(rival))
+        except Exception as error:  # foreign code, which needs whole-number labels
+            raise UserError(
+                f"LongCTR's loader cannot read {folder} ({type(error).__name__}: {error}); "
+                "name a new folder with --data, to be generated"
+            ) from error
+        differences["first batch of both loaders"] = _compare(next(iter(ordered)), first)
         theirs = _whole_batches(rival_class(*paths, **options, num_workers=0, shuffle=True))
         cases = {RIVAL: lambda: _read(next(theirs), device)} | cases
         ratios[f"{RIVAL} / {LAZY}"] = (RIVAL, LAZY, "at least 100")

@@ -56,7 +56,7 @@ def pad_sequences(
     truncating: str = "pre",
     value: float = 0,
 ) -> NDArray:
-    """The stand-in for ``keras_preprocessing.sequence.pad_sequences``: ``(len(sequences), maxlen)``.
+    """Stands in for ``keras_preprocessing.sequence.pad_sequences``; ``(len(sequences), maxlen)``.
 
     Like the original it fills one row per sequence in a Python loop. Only what LongCTR's loader
     asks for by default is here: padding and truncation on the left.
@@ -74,7 +74,7 @@ def pad_sequences(
 def _provide_keras_preprocessing() -> None:
     if "keras_preprocessing" in sys.modules or importlib.util.find_spec("keras_preprocessing"):
         return
-    package, sequence = ModuleType("keras_preprocessing"), ModuleType("keras_preprocessing.sequence")
+    package = ModuleType("keras_preprocessing")
+    package.sequence = sequence = ModuleType("keras_preprocessing.sequence")
     sequence.pad_sequences = pad_sequences
-    package.sequence = sequence
     sys.modules |= {package.__name__: package, sequence.__name__: sequence}

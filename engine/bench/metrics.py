@@ -13,6 +13,7 @@ from fuxictr.metrics import evaluate_metrics as fuxictr_metrics
 
 from model_zoo.metrics import evaluate_metrics
 
+from ..errors import UserError
 from .timing import Report, alternate
 
 PARTS = {"gAUC": ["gAUC"], "AUC, logloss": ["AUC", "logloss"]}
@@ -42,7 +43,11 @@ def measure(rows: int, users: int, repeats: int) -> Report:
         cases[f"ours, {part}"] = lambda names=names: ours.update(
             evaluate_metrics(y_true, y_pred, names, group_id)
         )
-    cases["ours, gAUC"]()
+    try:
+        for part in PARTS:
+            cases[f"ours, {part}"]()
+    except ValueError as error:
+        raise UserError(f"--rows {rows}, --users {users}: {error}; write more rows") from None
     seconds = alternate(cases, repeats, once=[name for name in cases if name.startswith("FuxiCTR")])
     differences = {name: abs(ours[name] - float(rival[name])) for name in ours}
     for name, difference in differences.items():

@@ -37,9 +37,7 @@ def feature_map() -> FeatureMap:
     ]
     columns[-1]["feature_encoder"] = "nn.Identity()"
     dataset = {"dataset_id": "MicroVideo1.7M_x2", "data_root": "", "embedding_dim": WIDTH}
-    return build_feature_map(
-        dataset | {"feature_cols": columns, "label_col": {"name": "is_click"}}
-    )
+    return build_feature_map(dataset | {"feature_cols": columns, "label_col": {"name": "is_click"}})
 
 
 def random_batch(batch_size: int, length: int, device: torch.device, seed: int = 0) -> Batch:
@@ -50,7 +48,8 @@ def random_batch(batch_size: int, length: int, device: torch.device, seed: int =
     """
     g = torch.Generator().manual_seed(seed)
     theme_N = torch.randint(THEMES, (ITEMS,), generator=g)
-    image = 2 * torch.randn(THEMES, WIDTH, generator=g)[theme_N] + torch.randn(ITEMS, WIDTH, generator=g)
+    image = 2 * torch.randn(THEMES, WIDTH, generator=g)[theme_N]
+    image += torch.randn(ITEMS, WIDTH, generator=g)
     tables = {
         "item_id": torch.arange(ITEMS),
         "cate_id": torch.randint(1, CATEGORIES, (ITEMS,), generator=g),

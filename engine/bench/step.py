@@ -3,11 +3,13 @@
 One step is forward, backward, gradient clipping and Adam on a batch that is there already, the same
 content for all: LongCTR's model gets item features as a plain dictionary of rows, built beforehand;
 ours gets item indices and gathers within the step. The two TWINs get the same weights, and their
-predictions are compared in evaluation mode before anything is timed.
+predictions are compared in evaluation mode before anything is timed. TWIN_MoS is in its joint
+stage, with codebooks of k-means.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 import model_zoo
+from model_zoo.codebook_init import load_kmeans_codes
 from model_zoo.sequence_model import Batch, SequenceModel
 from model_zoo.training import Trainer, build_optimizer
 
@@ -42,7 +45,6 @@ FUXICTR = {
     "optimizer": "adam",
     "loss": "binary_crossentropy",
     "metrics": ["AUC"],
-    "model_root": "",
     "verbose": 0,
 }
 
@@ -61,26 +63,28 @@ def measure(
     """
     if checkout and length < WIDTHS["short_seq_len"]:
         raise UserError(
-            f"--length {length}: LongCTR's TWIN crashes on histories shorter than its short window; "
+            f"--length {length}: LongCTR's TWIN crashes on batches shorter than its short window; "
             f"write {WIDTHS['short_seq_len']} or more, or leave --longctr out"
         )
     rival_class = checkout and longctr.load_class(checkout, longctr.TWIN, "TWIN")
     batch = microvideo.random_batch(batch_size, length, device)
-    options = {**WIDTHS, **FUXICTR, "gpu": -1 if device.type == "cpu" else 0}
-    models = {
-        TWIN: _build(model_zoo.get_model("TWIN"), options),
-        MOS: _build(model_zoo.get_model("TWIN_MoS"), options),
-    }
-    cases = {name: our_step(model, batch) for name, model in models.items()}
+    cases: dict[str, Callable[[], torch.Tensor]] = {}
     ratios = {f"{MOS} / {TWIN}": (MOS, TWIN, "")}
     differences = {}
-    if rival_class:
-        rival = _build(rival_class, options)
-        rows = (batch[0], dict(batch[1]), batch[2])
-        differences["predictions of the two TWINs"] = _compare(models[TWIN], rival, batch, rows)
-        cases = {RIVAL: longctr_step(rival, rows)} | cases
-        ratios[f"{RIVAL} / {TWIN}"] = (RIVAL, TWIN, "at least 3")
-        ratios[f"{RIVAL} / {MOS}"] = (RIVAL, MOS, "")
+    with tempfile.TemporaryDirectory() as folder:  # of checkpoints; none is written
+        gpu = 0 if device.type == "cuda" else -1
+        options = {**WIDTHS, **FUXICTR, "model_root": folder, "gpu": gpu}
+        twin = _build(model_zoo.get_model("TWIN"), options)
+        mos = _build(model_zoo.get_model("TWIN_MoS"), options)
+        load_kmeans_codes(mos, [batch], seed=0)
+        if rival_class:
+            rival = _build(rival_class, options)
+            rows = (batch[0], dict(batch[1]), batch[2])
+            differences["predictions of the two TWINs"] = _compare(twin, rival, batch, rows)
+            cases[RIVAL] = longctr_step(rival, rows)
+            ratios[f"{RIVAL} / {TWIN}"] = (RIVAL, TWIN, "at least 3")
+            ratios[f"{RIVAL} / {MOS}"] = (RIVAL, MOS, "")
+        cases |= {TWIN: our_step(twin, batch), MOS: our_step(mos, batch)}
     for case in cases.values():
         case()
     return Report(
@@ -95,7 +99,7 @@ def measure(
 
 
 def our_step(model: SequenceModel, batch: Batch) -> Callable[[], torch.Tensor]:
-    """The product's own train step; the mixture is in its joint stage."""
+    """The product's own train step, in training mode."""
     trainer = Trainer(model, [], [], max_gradient_norm=10.0, seed=0, resume_file=None)
     trainer.optimizer = build_optimizer(model)
     model.train()
@@ -118,11 +122,11 @@ def _build(model_class: type[nn.Module], options: dict[str, Any]) -> Any:
 @torch.no_grad()
 def _compare(ours: SequenceModel, rival: nn.Module, batch: Batch, rows: Batch) -> float:
     """Give the rival our weights; the largest difference of their predictions."""
-    renamed = {
-        name.removeprefix("encoder.global_block.").replace("long_attention.W_k", "long_attention.W_h"): value
-        for name, value in ours.state_dict().items()
-    }
-    rival.load_state_dict(renamed)
+    weights = {}
+    for name, value in ours.state_dict().items():
+        name = name.removeprefix("encoder.global_block.")
+        weights[name.replace("long_attention.W_k", "long_attention.W_h")] = value
+    rival.load_state_dict(weights)
     ours.eval()
     rival.eval()
     return require_close("TWIN", ours(batch)["y_pred"], rival(rows)["y_pred"], TOLERANCE)

@@ -47,10 +47,12 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, name: str) -> dict[str, Any]:
-        """A ratio of medians, and its range over the rounds that ran both cases."""
+        """A ratio of medians, and its range over rounds; a case that ran once counts in each."""
         slow, fast, goal = self.ratios[name]
-        by_round = [s / f for s, f in zip(self.seconds[slow], self.seconds[fast], strict=False)]
-        value = median(self.seconds[slow]) / median(self.seconds[fast])
+        slow_s, fast_s = self.seconds[slow], self.seconds[fast]
+        rounds = range(max(len(slow_s), len(fast_s)))
+        by_round = [slow_s[i % len(slow_s)] / fast_s[i % len(fast_s)] for i in rounds]
+        value = median(slow_s) / median(fast_s)
         return {"median": value, "min": min(by_round), "max": max(by_round), "goal": goal}
 
     def text(self) -> str:
@@ -59,7 +61,8 @@ class Report:
         for name, times in self.seconds.items():
             cells = [f"{1000 * value:,.2f}" for value in (median(times), min(times), max(times))]
             rows.append([name, *cells, f"{self.samples / median(times):,.0f}"])
-        parts = [self.title, ", ".join(f"{k} {v}" for k, v in self.settings.items()), "", _table(rows)]
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        parts = [self.title, settings, "", _table(rows)]
         if self.ratios:
             rows = [["ratio", "of medians", "min", "max", "goal"]]
             for name in self.ratios:
@@ -67,7 +70,9 @@ class Report:
                 cells = [f"{found[key]:,.2f}" for key in ("median", "min", "max")]
                 rows.append([name, *cells, found["goal"]])
             parts += ["", _table(rows)]
-        parts += [f"largest difference, {name}: {value:.2g}" for name, value in self.differences.items()]
+        if self.differences:
+            parts.append("")
+        parts += [f"largest difference, {k}: {value:.2g}" for k, value in self.differences.items()]
         return "\n".join([*parts, *self.notes])
 
     def to_json(self) -> str:
@@ -89,7 +94,10 @@ class Report:
             "ratios": {name: self.ratio(name) for name in self.ratios},
             "differences": self.differences,
             "notes": self.notes,
-            "versions": {name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in VERSIONS},
+            },
             "threads": torch.get_num_threads(),
         }
         return json.dumps(content, indent=2)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-GENERATED = {"session_hopping": "small", "session_hopping_tiny": "tiny", "session_hopping_micro": "micro"}
+GENERATED = {
+    "session_hopping": "small",
+    "session_hopping_tiny": "tiny",
+    "session_hopping_micro": "micro",
+}
 SEED = 2026  # of the data, not of the runs: all runs see the same data
 
 

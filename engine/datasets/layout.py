@@ -116,7 +116,9 @@ def make_card(dataset: Dataset, dataset_id: str, content_hash: str) -> dict[str,
         "items": len(dataset.item_info) - 1,
         "interactions": int(dataset.user_info["full_item_seq"].list.len().sum()),
         "vocab_sizes": {
-            name: spec["vocab_size"] for name, spec in dataset.features.items() if "vocab_size" in spec
+            name: spec["vocab_size"]
+            for name, spec in dataset.features.items()
+            if "vocab_size" in spec
         },
         "splits": splits,
         "source": dataset.source,

@@ -17,7 +17,9 @@ from .layout import SPLITS, Dataset
 
 LIKED = 4
 MAX_GENRES = 6  # per movie, in the order of the file
-LICENCE = "GroupLens: research use, cite, no redistribution (https://grouplens.org/datasets/movielens/)"
+LICENCE = (
+    "GroupLens: research use, cite, no redistribution (https://grouplens.org/datasets/movielens/)"
+)
 RATINGS = {
     # file: (separator of its fields, how it is ordered within a user)
     "ratings.dat": "::",
@@ -92,71 +94,99 @@ def _ratings(folder: Path) -> tuple[pl.DataFrame, str]:
         raise UserError(
             f"--input {folder}: has none of {', '.join(RATINGS)}; name a folder of MovieLens data"
         )
-    name = present[0]
-    path, separator = folder / name, RATINGS[name]
+    path, separator = folder / present[0], RATINGS[present[0]]
+    columns = ["user_id", "movie_id", "rating", "order"]
     if separator is None:
-        try:
-            frame = pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise UserError(f"{path}: not a whole parquet file ({error})") from None
-        needed = ["user_id", "pos", "movie_id", "rating"]
-        missing = [column for column in needed if column not in frame.columns]
-        if missing:
-            raise UserError(
-                f"{path}: column {missing[0]!r} is missing{did_you_mean(missing[0], frame.columns)}"
-            )
-        frame = frame.select(needed).rename({"pos": "order"})
+        frame = _ordered_ratings(path).select(columns)
     else:
-        frame = _delimited(path, separator, ["user_id", "movie_id", "rating", "order"])
-    bad = frame.with_row_index("row").filter(~pl.col("rating").is_between(0.5, 5))
+        frame = _fields(path, separator, 4, "user, movie, rating, timestamp").rename(
+            dict(zip(("f0", "f1", "f2", "f3"), columns, strict=True))
+        )
+        frame = _whole_numbers(path, frame, columns)
+    if frame.is_empty():
+        raise UserError(f"{path}: has no ratings")
+    bad = frame.with_row_index("row").filter(~pl.col("rating").is_between(1, 5))
     if len(bad):
-        raise UserError(f"{path}, row {bad['row'][0]}: rating {bad['rating'][0]} is not between 0.5 and 5")
+        row, rating = bad["row"][0] + 1, bad["rating"][0]
+        raise UserError(f"{path}, line {row}: rating {rating} is not between 1 and 5")
     double = frame.filter(pl.struct("user_id", "movie_id").is_duplicated())
     if len(double):
-        raise UserError(
-            f"{path}: user {double['user_id'][0]} rated movie {double['movie_id'][0]} twice; keep one"
-        )
-    return frame, name
+        user, movie = double["user_id"][0], double["movie_id"][0]
+        raise UserError(f"{path}: user {user} rated movie {movie} twice; keep one")
+    return frame, path.name
 
 
-def _delimited(path: Path, separator: str, columns: list[str]) -> pl.DataFrame:
-    """A text file of whole numbers; polars splits by one byte only, hence the detour for ``::``."""
-    lines = pl.read_csv(
-        path, has_header=False, separator="\x01", new_columns=["line"], encoding="utf8-lossy",
-        quote_char=None, schema={"line": pl.String},
-    )
-    fields = pl.col("line").str.split_exact(separator, len(columns) - 1)
-    frame = lines.select(fields.struct.rename_fields(columns).alias("fields")).unnest("fields")
-    numbers = frame.with_columns(pl.all().str.strip_chars().cast(pl.Int64, strict=False))
-    bad = numbers.with_row_index("row").filter(pl.any_horizontal(pl.all().is_null()))
+def _ordered_ratings(path: Path) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{path}: not a whole parquet file ({error})") from None
+    needed = ["user_id", "pos", "movie_id", "rating"]
+    for column in needed:
+        if column not in frame.columns:
+            hint = did_you_mean(column, frame.columns)
+            raise UserError(f"{path}: column {column!r} is missing{hint}")
+    return _whole_numbers(path, frame.select(needed), needed).rename({"pos": "order"})
+
+
+def _fields(path: Path, separator: str, count: int, what: str) -> pl.DataFrame:
+    """The fields of a text file, as texts ``f0, f1, ...``; every line must have ``count`` of them.
+
+    Read as lines first: polars splits by one byte only, and MovieLens 1M by ``::``.
+    """
+    lines = pl.Series("line", path.read_text(encoding="latin-1").splitlines(), dtype=pl.String)
+    parts = lines.str.split(separator)
+    bad = (parts.list.len() != count).arg_true()
     if len(bad):
-        row = bad["row"][0]
         raise UserError(
-            f"{path}, line {row + 1}: is {lines['line'][row]!r}; it must hold "
-            f"{separator.join(columns[:3])}{separator}timestamp, all whole numbers"
+            f"{path}, line {bad[0] + 1}: is {lines[bad[0]]!r}; it must hold {count} fields, "
+            f"{what}, with {separator!r} between them"
         )
+    return pl.DataFrame([parts.list.get(i).alias(f"f{i}") for i in range(count)])
+
+
+def _whole_numbers(path: Path, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    numbers = frame.with_columns(pl.col(columns).cast(pl.Int64, strict=False))
+    for column in columns:
+        bad = numbers[column].is_null().arg_true()
+        if len(bad):
+            raise UserError(
+                f"{path}, line {bad[0] + 1}, {column}: is {frame[column][bad[0]]!r}; "
+                "it must be a whole number"
+            )
     return numbers
 
 
 def _movies(folder: Path) -> pl.DataFrame:
     """``movie_id, genres (list of names), year (0 if unknown)``."""
     if (folder / "movies.dat").exists():
-        lines = (folder / "movies.dat").read_text(encoding="latin-1").splitlines()
-        rows = [line.split("::") for line in lines if line]
-        movies = [(int(r[0]), r[2].split("|"), _year(r[1])) for r in rows]
-    elif (folder / "u.item").exists():
-        names = [
+        path = folder / "movies.dat"
+        frame = _fields(path, "::", 3, "movie, title, genres")
+        frame = frame.with_columns(genres=pl.col("f2").str.split("|"))
+    elif (folder / "u.item").exists() and (folder / "u.genre").exists():
+        path = folder / "u.item"
+        genres = [
             line.split("|")[0] for line in (folder / "u.genre").read_text().splitlines() if line
         ]
-        lines = (folder / "u.item").read_text(encoding="latin-1").splitlines()
-        rows = [line.split("|") for line in lines if line]
-        movies = [
-            (int(r[0]), [g for g, flag in zip(names, r[5:], strict=True) if flag == "1"], _year(r[1]))
-            for r in rows
+        frame = _fields(path, "|", 5 + len(genres), f"5 and the {len(genres)} genres of u.genre")
+        flags = [
+            pl.when(pl.col(f"f{5 + i}") == "1").then(pl.lit(genre))
+            for i, genre in enumerate(genres)
         ]
+        frame = frame.with_columns(genres=pl.concat_list(flags).list.drop_nulls())
     else:
-        raise UserError(f"--input {folder}: has neither movies.dat nor u.item")
-    return pl.DataFrame(movies, schema=["movie_id", "genres", "year"], orient="row")
+        raise UserError(f"--input {folder}: has neither movies.dat nor u.item with u.genre")
+    movies = _whole_numbers(path, frame, ["f0"]).select(
+        "genres",
+        movie_id="f0",
+        year=pl.col("f1").map_elements(_year, return_dtype=pl.Int64),
+    )
+    double = movies["movie_id"].is_duplicated().arg_true()
+    if len(double):
+        raise UserError(
+            f"{path}: movie {movies['movie_id'][double[0]]} stands twice; keep one line"
+        )
+    return movies
 
 
 def _year(title: str) -> int:
@@ -202,7 +232,9 @@ def _samples(ratings: pl.DataFrame, movies: pl.DataFrame) -> tuple[pl.DataFrame,
 
 def _item_info(movies: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict]]:
     """The item table with its padding row, and the features' specifications."""
-    genre_id = {g: i + 1 for i, g in enumerate(sorted(set(movies["genres"].explode().drop_nulls())))}
+    genre_id = {
+        g: i + 1 for i, g in enumerate(sorted(set(movies["genres"].explode().drop_nulls())))
+    }
     year_id = {year: i + 1 for i, year in enumerate(sorted(set(movies["year"])))}
     genres = [
         ([genre_id[g] for g in names] + [0] * MAX_GENRES)[:MAX_GENRES] for names in movies["genres"]

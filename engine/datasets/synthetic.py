@@ -1,16 +1,17 @@
 """Session hopping with planted themes, for which the best possible AUC is known.
 
 A user's history is a chain of sessions (8 to 30 items of one theme), with abrupt switches and
-themes that reappear. Items have a theme and a content; in each theme *a subspace of its own* of the
-content matters, and the rest of it is noise there. The subspaces overlap, so that no one measure of
-similarity serves all themes. An impression is clicked with probability
+themes that reappear. Items have a theme and a content. In each theme *a subspace of its own* of the
+content matters, and the rest of it is noise there; the subspaces overlap, so that no one measure of
+similarity serves all themes. What is shown to a user is judged by the taste in the theme of the
+running session z, that of the newest item: it is clicked with probability
 
     p = sigmoid(slope * match + bias),
-    match = cos(S_z c_target, mean of S_z c_i over the items i of the history in the theme z of the
-    target), where c is an item's content; 0 without such items,
+    match = cos(S_z c_target, mean of S_z c_i over the items i of the history in theme z),
 
-a function of what a model is shown, so that no model can expect more than the AUC of p itself, the
-Bayes AUC, which is written on the card.
+where c is an item's content (and match is 0 without a history). So a model that mixes the themes
+up loses. And p is a function of what a model is shown, so that none can expect more than the AUC
+of p itself, the Bayes AUC, which is written on the card.
 
 Shape suffixes: N items, Z themes, D embedding width, C content width, R width of a theme's subspace,
 T history length, M impressions of a user.
@@ -30,7 +31,6 @@ from .layout import SPLITS, Dataset
 
 WIDTH = 64  # D
 SESSION = (8, 30)  # items
-STAY = 0.9  # how often an impression has the theme of the running session
 CANDIDATES = 4  # a user picks the item nearest to the taste among so many
 
 
@@ -59,7 +59,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(users=60, items=300, impressions=20, min_length=0, max_length=60),
-    "small": Size(users=4_000, items=3_000, impressions=20, min_length=40, max_length=120),
+    "small": Size(users=4_000, items=3_000, impressions=20, min_length=40, max_length=100),
     # The shape of MicroVideo1.7M_x2.
     "micro": Size(
         users=10_986,
@@ -76,11 +76,11 @@ SIZES = {
 def generate(size: Size, seed: int) -> Dataset:
     """Draw a data set; the same size and seed give the same data."""
     rng = np.random.default_rng(seed)
-    theme_N, embedding_ND, direction_NR = _items(size, rng)
+    theme_N, embedding_ND, direction_ZNR = _items(size, rng)
     catalogue = [np.flatnonzero(theme_N == theme) for theme in range(size.themes)]
     histories, impressions = [], []
     for user in range(size.users):
-        history, shown = _user(size, rng, catalogue, theme_N, direction_NR)
+        history, shown = _user(size, rng, catalogue, direction_ZNR)
         histories.append(history)
         impressions.append(shown.with_columns(user_index=pl.lit(user, pl.Int64)))
     # In time order of each user: the last tenth is the test set, the tenth before it validation.
@@ -127,30 +127,23 @@ def features(size: Size) -> dict[str, dict]:
 
 
 def _items(size: Size, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
-    """Theme ``(N + 1,)``, embedding ``(N + 1, D)`` and unit direction in the own theme's subspace
-    ``(N + 1, R)`` of each item; row 0 is padding, without a theme (-1)."""
+    """Theme ``(N + 1,)``, embedding ``(N + 1, D)`` and, for each theme, the unit direction of the
+    content in its subspace ``(Z, N + 1, R)``; row 0 is padding, without a theme (-1)."""
     theme_N = np.r_[-1, rng.integers(size.themes, size=size.items)]
     axes_DD = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
     theme_ZD, content_CD = axes_DD[: size.themes], axes_DD[size.themes :][: size.content]
     content_NC = rng.normal(size=(size.items + 1, size.content)).astype(np.float32)
-    direction_NR = np.zeros((size.items + 1, size.subspace), np.float32)
-    for theme in range(size.themes):
-        own = theme_N == theme
-        basis_CR = np.linalg.qr(rng.normal(size=(size.content, size.subspace)))[0]
-        direction_NR[own] = content_NC[own] @ basis_CR
-    direction_NR /= np.maximum(np.linalg.norm(direction_NR, axis=1, keepdims=True), 1e-12)
+    basis_ZCR = np.linalg.qr(rng.normal(size=(size.themes, size.content, size.subspace)))[0]
+    direction_ZNR = content_NC @ basis_ZCR.astype(np.float32)
+    direction_ZNR /= np.linalg.norm(direction_ZNR, axis=-1, keepdims=True)
     embedding_ND = 2 * theme_ZD[theme_N] + content_NC @ content_CD
     embedding_ND += rng.normal(scale=size.noise, size=embedding_ND.shape)
     embedding_ND[0] = 0
-    return theme_N, embedding_ND.astype(np.float32), direction_NR
+    return theme_N, embedding_ND.astype(np.float32), direction_ZNR
 
 
 def _user(
-    size: Size,
-    rng: np.random.Generator,
-    catalogue: list[NDArray],
-    theme_N: NDArray,
-    direction_NR: NDArray,
+    size: Size, rng: np.random.Generator, catalogue: list[NDArray], direction_ZNR: NDArray
 ) -> tuple[NDArray, pl.DataFrame]:
     """One user's history ``(T,)`` and impressions, in time order."""
     T = int(rng.integers(size.min_length, size.max_length, endpoint=True))
@@ -161,22 +154,19 @@ def _user(
     for theme, items in enumerate(catalogue):
         here = theme_T == theme
         offered[here] = items[(pick[here] * len(items)).astype(int)]
-    liking = np.einsum("tcr,tr->tc", direction_NR[offered], taste_ZR[theme_T])
+    liking = np.einsum("tcr,tr->tc", direction_ZNR[theme_T[:, None], offered], taste_ZR[theme_T])
     history_T = offered[np.arange(T), liking.argmax(1)]
 
-    low = min(size.min_length, T)
-    seq_len_M = np.sort(rng.integers(low, T, size=size.impressions, endpoint=True))
-    running_M = theme_T[np.maximum(seq_len_M - 1, 0)] if T else np.zeros(size.impressions, int)
-    stay_M = rng.random(size.impressions) < STAY
-    theme_M = np.where(stay_M, running_M, rng.integers(size.themes, size=size.impressions))
-    target_M = np.array([rng.choice(catalogue[theme]) for theme in theme_M])
+    seq_len_M = np.sort(rng.integers(size.min_length, T, size=size.impressions, endpoint=True))
+    target_M = rng.integers(1, size.items, size=size.impressions, endpoint=True)
     # Sums of the directions of each theme over the first t items, for t = 0 ... T.
-    of_theme_TZ = np.eye(size.themes, dtype=np.float32)[theme_T]
-    sums = np.cumsum(of_theme_TZ[:, :, None] * direction_NR[history_T][:, None, :], axis=0)
-    sums = np.concatenate([np.zeros((1, size.themes, size.subspace)), sums])
+    sums = np.zeros((T + 1, size.themes, size.subspace))
+    sums[np.arange(1, T + 1), theme_T] = direction_ZNR[theme_T, history_T]
+    sums = sums.cumsum(0)
+    theme_M = theme_T[seq_len_M - 1] if T else np.zeros(size.impressions, int)
     mean_MR = sums[seq_len_M, theme_M]
     mean_MR /= np.maximum(np.linalg.norm(mean_MR, axis=1, keepdims=True), 1e-12)
-    match_M = (mean_MR * direction_NR[target_M]).sum(1)
+    match_M = (mean_MR * direction_ZNR[theme_M, target_M]).sum(1)
     p_M = 1 / (1 + np.exp(-(size.slope * match_M + size.bias)))
     shown = {
         "item_index": target_M,

@@ -28,7 +28,9 @@ class SubsequenceExperts(nn.Module):
         num_experts: E.
     """
 
-    def __init__(self, router: Router, make_block: Callable[[], nn.Module], num_experts: int) -> None:
+    def __init__(
+        self, router: Router, make_block: Callable[[], nn.Module], num_experts: int
+    ) -> None:
         super().__init__()
         self.router = router
         self.experts = nn.ModuleList(make_block() for _ in range(num_experts))

@@ -1,0 +1,191 @@
+"""The benchmarks run, their numbers are numbers, and what they compare agrees. No times are judged.
+
+The rival is a stand-in with LongCTR's file and class names. ``LONGCTR=DIR`` in the environment also
+runs against a checkout of LongCTR itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.bench import dispatch, longctr, step
+from engine.bench.timing import Report, alternate, find_device, require_close
+from engine.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGCTR = os.environ.get("LONGCTR")
+SMALL = ("--repeats", "2", "--threads", "1")
+LOADER = ("loader", "--users", "40", "--length", "60", "--batch", "64", *SMALL)
+STEP = ("step", "--length", "60", "--batch", "16", *SMALL)
+
+STAND_IN_LOADER = """
+from keras_preprocessing.sequence import pad_sequences
+from engine.loader import SequenceLoader
+
+class LongCTRDataLoader(SequenceLoader):
+    def __iter__(self):
+        for batch_dict, item_dict, mask in super().__iter__():
+            yield batch_dict, dict(item_dict), mask
+"""
+STAND_IN_TWIN = """
+import model_zoo
+
+class TWIN(model_zoo.TWIN):
+    def load_state_dict(self, weights):
+        own = {}
+        for name, weight in weights.items():
+            prefix = "encoder.global_block." if "attention." in name else ""
+            own[prefix + name.replace("W_h", "W_k")] = weight
+        super().load_state_dict(own)
+
+    def train_step(self, batch):
+        loss = self.add_loss(self(batch), self.get_labels(batch))
+        loss.backward()
+        return loss
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> str:
+    """A folder that looks like a LongCTR checkout."""
+    (tmp_path / "TWIN").mkdir()
+    (tmp_path / longctr.LOADER).write_text(STAND_IN_LOADER)
+    (tmp_path / longctr.TWIN).write_text(STAND_IN_TWIN)
+    return str(tmp_path)
+
+
+def bench(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    """The JSON and the printed text of ``python -m engine.bench arguments``."""
+    file = folder / "result.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.bench", *arguments, "--json", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(file.read_text())
+    for times in result["times"].values():
+        assert 0 < times["min_s"] <= times["median_s"] <= times["max_s"] < math.inf
+        assert 0 < times["samples_per_s"] < math.inf
+    for ratio in result["ratios"].values():
+        assert 0 < ratio["min"] <= ratio["max"] < math.inf
+        assert 0 < ratio["median"] < math.inf
+    for name in [*result["times"], *result["ratios"], *result["differences"]]:
+        assert name in done.stdout
+    return result, done.stdout
+
+
+def test_loader(tmp_path: Path, stand_in: str) -> None:
+    result, _ = bench(tmp_path, *LOADER, "--longctr", stand_in)
+    assert len(result["times"]) == 4 and len(result["ratios"]) == 3
+    assert result["differences"] == {"first batch of both loaders": 0}
+
+
+def test_metrics(tmp_path: Path) -> None:
+    result, _ = bench(tmp_path, "metrics", "--rows", "4000", "--users", "40", "--repeats", "2")
+    assert set(result["differences"]) == {"AUC", "gAUC", "logloss"}
+    assert max(result["differences"].values()) < 1e-12
+    assert len(result["times"]["FuxiCTR, gAUC"]["seconds"]) == 1
+    assert len(result["times"]["ours, gAUC"]["seconds"]) == 2
+
+
+def test_dispatch(tmp_path: Path) -> None:
+    result, _ = bench(tmp_path, "dispatch", "--length", "60", "--batch", "16", *SMALL)
+    assert len(result["ratios"]) == 3
+    assert max(result["differences"].values()) < dispatch.TOLERANCE
+
+
+def test_step(tmp_path: Path, stand_in: str) -> None:
+    result, _ = bench(tmp_path, *STEP, "--longctr", stand_in)
+    assert len(result["times"]) == 3 and len(result["ratios"]) == 3
+    assert result["differences"]["predictions of the two TWINs"] < step.TOLERANCE
+
+
+def test_without_a_rival_it_says_so(tmp_path: Path) -> None:
+    result, text = bench(tmp_path, *STEP)
+    assert set(result["times"]) == {step.TWIN, step.MOS}
+    assert "--longctr DIR" in text
+
+
+@pytest.mark.skipif(not LONGCTR, reason="LONGCTR names no checkout")
+@pytest.mark.parametrize("command", [LOADER, STEP], ids=["loader", "step"])
+def test_longctr_itself(tmp_path: Path, command: tuple[str, ...]) -> None:
+    result, _ = bench(tmp_path, *command, "--longctr", str(LONGCTR))
+    assert max(result["differences"].values()) < step.TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*STEP, "--longctr", "nowhere"), "has no TWIN/TWIN.py"),
+        (("step", "--length", "20", "--longctr", "."), "--length 20"),
+        (("loader", "--batch", "0"), "--batch 0: write 1 or more"),
+        ((*LOADER, "--batch", "9999"), "--batch 9999"),
+        (("metrics", "--rows", "1"), "write more rows"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_one_line(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.bench.__main__ import main
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(UserError, match=message):
+        main()
+    torch.set_num_threads(threads)
+
+
+def test_a_broken_checkout_is_named(tmp_path: Path) -> None:
+    (tmp_path / longctr.LOADER).write_text("import no_such_package")
+    with pytest.raises(UserError, match=r"longctr_dataloader\.py.*no_such_package"):
+        longctr.load_class(tmp_path, longctr.LOADER, "LongCTRDataLoader")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_cuda_is_refused_without_cuda() -> None:
+    with pytest.raises(UserError, match="--device cuda"):
+        find_device("cuda")
+
+
+def test_the_stand_in_pads_as_keras_does() -> None:
+    sequences = [np.array([1, 2, 3, 4]), np.array([5]), np.array([], dtype=np.int64)]
+    padded = longctr.pad_sequences(sequences, maxlen=3, value=0)
+    assert padded.tolist() == [[2, 3, 4], [0, 0, 5], [0, 0, 0]]
+    assert padded.dtype == np.int32
+    with pytest.raises(NotImplementedError):
+        longctr.pad_sequences(sequences, maxlen=3, padding="post")
+
+
+def test_cases_take_turns() -> None:
+    calls: list[str] = []
+    cases = {name: lambda name=name: calls.append(name) for name in "abc"}
+    seconds = alternate(cases, repeats=2, once=["b"])
+    assert calls == ["a", "b", "c", "a", "c"]
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 1, "c": 2}
+
+
+def test_a_ratio_is_of_medians() -> None:
+    seconds = {"slow": [6.0], "fast": [1.0, 2.0, 3.0]}
+    report = Report("", {}, 1, seconds, ratios={"r": ("slow", "fast", "")})
+    assert report.ratio("r") == {"median": 3.0, "min": 2.0, "max": 6.0, "goal": ""}
+
+
+def test_outputs_that_differ_are_not_timed() -> None:
+    with pytest.raises(AssertionError, match="outputs differ by 1"):
+        require_close("x", torch.zeros(2), torch.ones(2), 1e-5)
+    with pytest.raises(AssertionError):
+        require_close("x", torch.zeros(2), torch.full((2,), torch.nan), 1e-5)
