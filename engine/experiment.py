@@ -21,6 +21,7 @@ from model_zoo.sequence_model import SequenceModel
 from model_zoo.training import TrainingError
 
 from . import config, results
+from .allocator import keep_freed_memory
 from .compat import build_feature_map
 from .config_check import check
 from .datasets import ensure_generated
@@ -57,6 +58,7 @@ def run(
             f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
             "write --gpu -1 for the CPU"
         )
+    keep_freed_memory()
     params, model_class = load(config_dir, root, expid, seed)
     files = RunFiles(params)
     if resume:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Iterable
 from itertools import islice
@@ -141,8 +142,9 @@ class Trainer:
             total=steps,
             desc=f"{stage.name} {done + part:g}/{stage.epochs:g}",
             unit="batch",
-            disable=None if model._verbose else True,
+            disable=not model._verbose,
             leave=False,
+            mininterval=0.1 if sys.stderr.isatty() else 30,  # a log file gets a line now and then
         )
         self._set_train_mode()
         for step, batch in enumerate(islice(loader, steps), start=1):
@@ -152,7 +154,7 @@ class Trainer:
             if step % 20 == 0 or step == steps:  # reading the loss waits for the device
                 loss = self._finite_loss(total_loss / since, stage, step)
                 rate = samples / (time.perf_counter() - start)
-                bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}")
+                bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}", refresh=False)
             if step % every == 0 or step == steps:
                 loss = self._finite_loss(total_loss / since, stage, step)
                 seconds = time.perf_counter() - start

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
 import torch
 
+from ..allocator import keep_freed_memory
 from ..errors import UserError, run_command
 
 
@@ -20,9 +20,7 @@ def main() -> None:
             raise UserError(f"--{option} {value}: write 1 or more")
     if getattr(args, "threads", None):
         torch.set_num_threads(args.threads)
-    load = os.getloadavg()[0]
-    if load + torch.get_num_threads() > os.cpu_count() + 0.5 and torch.get_num_threads() > 1:
-        print(f"load {load:.1f} on {os.cpu_count()} cores already: --threads 1 gives steadier ratios")
+    keep_freed_memory()  # as run_expid.py does; rivals in this process gain from it too
     args.run(args)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from model_zoo.backbones.twin import TWINBlock
 from model_zoo.layers.history import History
-from model_zoo.moe.dispatch import SubsequenceExperts, compact, distinct_rows
+from model_zoo.moe.dispatch import SubsequenceExperts, compact
 from model_zoo.moe.mixtures import MoS
 
 from . import microvideo
@@ -96,10 +96,9 @@ def all_experts(branch: SubsequenceExperts, history: History, target_BD: Tensor)
     newest = history.last(1)
     readout_BE = branch.router(newest.embed(), newest.mask_BL).weights_BTE[:, -1]
     with torch.no_grad():
-        rows_UD, row_BT, _ = distinct_rows(history)
-        real_U = torch.ones(len(rows_UD), dtype=torch.bool, device=rows_UD.device)
-        sent_UE = branch.router(rows_UD[None], real_U[None]).weights_BTE[0] > 0
-        sent_BTE = F.embedding(row_BT, sent_UE.float()) > 0
+        every_1U = torch.ones_like(history.rows_UD[None, :, 0], dtype=torch.bool)
+        sent_1UE = branch.router(history.rows_UD[None], every_1U).weights_BTE > 0
+        sent_BTE = F.embedding(history.index_BL, sent_1UE[0].float()) > 0
         sent_BTE &= history.mask_BL[:, :, None]
     y_BH = 0
     for expert, block in enumerate(branch.experts):

@@ -84,14 +84,14 @@ class SubsequenceExperts(nn.Module):
     @torch.no_grad()
     def _itemwise_members(self, history: History) -> Callable[[Tensor, Tensor], Tensor]:
         """Route each distinct row once and look members up; in training, show it to the codebook."""
-        rows_UD, row_BT, count_U = distinct_rows(history)
+        rows_UD, count_U = distinct_rows(history)
         h_UC = self.router.h(rows_UD)
         sent_UE = self.router.gate(h_UC[None], (count_U > 0)[None]).weights_BTE[0] > 0
         if self.training:
             self.router.codebook.observe(h_UC, sent_UE * count_U[:, None])
 
         def member(sample_P: Tensor, expert_P: Tensor) -> Tensor:
-            flat = row_BT[sample_P] * sent_UE.shape[1] + expert_P[:, None]
+            flat = history.index_BL[sample_P] * sent_UE.shape[1] + expert_P[:, None]
             member_PT = sent_UE.flatten()[flat]
             # A pair exists because its newest item chose the expert; rounding must not undo that.
             member_PT[:, -1] = True
@@ -102,26 +102,17 @@ class SubsequenceExperts(nn.Module):
     @torch.no_grad()
     def theme_vectors(self, history: History) -> Tensor:
         """h(x) of the distinct rows that occur in the history, ``(N, C)``, for k-means."""
-        rows_UD, _, count_U = distinct_rows(history)
+        rows_UD, count_U = distinct_rows(history)
         return self.router.h(rows_UD[count_U > 0])
 
 
-def distinct_rows(history: History) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows that an itemwise router has to see, outside autograd.
-
-    Returns:
-        ``rows_UD``; the row of each position ``(B, T)``; ``count_U``, how many real positions show
-        each row. Items share rows; every window is a row of its own.
-    """
-    mask_BT = history.mask_BL
-    if history.share_BLS is None:
-        rows_UD, row_BT = history.rows_UD.detach(), history.index_BL
-        count_U = rows_UD.new_zeros(len(rows_UD))
-        count_U.index_add_(0, row_BT.flatten(), mask_BT.flatten().to(rows_UD.dtype))
-        return rows_UD, row_BT, count_U
-    rows_UD = history.peek().flatten(0, 1)
-    row_BT = torch.arange(mask_BT.numel(), device=mask_BT.device).view_as(mask_BT)
-    return rows_UD, row_BT, mask_BT.flatten().to(rows_UD.dtype)
+def distinct_rows(history: History) -> tuple[Tensor, Tensor]:
+    """What an itemwise router has to see, outside autograd: ``rows_UD``, and ``count_U``, how many
+    real positions show each row. Items share rows; every window has its own."""
+    rows_UD = history.rows_UD.detach()
+    count_U = rows_UD.new_zeros(len(rows_UD))
+    count_U.index_add_(0, history.index_BL.flatten(), history.mask_BL.flatten().to(rows_UD.dtype))
+    return rows_UD, count_U
 
 
 class Reading:
