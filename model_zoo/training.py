@@ -17,6 +17,7 @@ from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.torch_utils import get_optimizer, get_regularizer
 from torch import nn
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .codebook_init import load_kmeans_codes
 from .moe.mixtures import Stage
@@ -64,7 +65,8 @@ def fit(
         TrainingError: the loss or a metric is NaN or infinite; the best checkpoint is untouched.
     """
     trainer = Trainer(model, train_loader, valid_loader, max_gradient_norm, seed, resume_file)
-    trainer.run(model.encoder.stages(epochs))
+    with logging_redirect_tqdm():  # log lines go above the progress bar, not through it
+        trainer.run(model.encoder.stages(epochs))
 
 
 class Trainer:
