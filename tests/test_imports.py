@@ -24,8 +24,9 @@ ALLOWED = {
     "model_zoo/codebook_init.py": {"torch", "sklearn", "model_zoo.sequence_model"},
     "model_zoo/training.py": {
         "torch", "fuxictr", "tqdm", "model_zoo.moe", "model_zoo.codebook_init",
-        "model_zoo.sequence_model",
+        "model_zoo.optimization", "model_zoo.sequence_model",
     },
+    "model_zoo/optimization.py": {"torch", "fuxictr", "model_zoo.sequence_model"},
     "model_zoo/sequence_model.py": {
         "torch", "fuxictr", "model_zoo", "model_zoo.training", "model_zoo.metrics", "model_zoo.moe",
         "model_zoo.layers",

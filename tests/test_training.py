@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_zoo import training
+from model_zoo import optimization, training
 from model_zoo.training import TrainingError
 
 from .helpers import build_model, loader, tiny_params
@@ -230,6 +230,6 @@ def test_regularizer_gradient_is_that_of_fuxictrs_loss(params: dict, regularizer
     model.regularization_loss().backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    training.add_regularizer_gradient(model)
+    optimization.add_regularizer_gradient(model)
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, expected[name], msg=name)

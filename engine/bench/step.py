@@ -18,8 +18,9 @@ from torch import nn
 
 import model_zoo
 from model_zoo.codebook_init import load_kmeans_codes
+from model_zoo.optimization import build_optimizer
 from model_zoo.sequence_model import Batch, SequenceModel
-from model_zoo.training import Trainer, build_optimizer
+from model_zoo.training import Trainer
 
 from ..errors import UserError
 from . import longctr, microvideo

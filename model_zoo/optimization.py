@@ -1,0 +1,61 @@
+"""What a stage trains, with which optimizer, and FuxiCTR's regulariser as a gradient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from fuxictr.pytorch.layers import FeatureEmbeddingDict
+from fuxictr.pytorch.torch_utils import get_optimizer, get_regularizer
+from torch import nn
+
+if TYPE_CHECKING:
+    from .sequence_model import SequenceModel
+
+
+def freeze(model: SequenceModel, stage: str) -> list[nn.Module]:
+    """Let only the parameters of a stage train (paper 4.3); returns the frozen modules.
+
+    ``backbone``: embeddings, global block and head. ``experts``: item and window experts with
+    their routers. ``joint``: all.
+    """
+    backbone = list(model.backbone_parts())
+    experts = list(model.encoder.branches().values())
+    frozen = {"backbone": experts, "experts": backbone, "joint": []}[stage]
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    for module in frozen:
+        module.requires_grad_(False)
+    return frozen
+
+
+def build_optimizer(model: SequenceModel) -> torch.optim.Optimizer:
+    """A fresh optimizer over what trains. Adam is fused: one pass over each large table."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if model.optimizer_name.lower() == "adam":
+        return torch.optim.Adam(parameters, lr=model.learning_rate, fused=True)
+    return get_optimizer(model.optimizer_name, parameters, model.learning_rate)
+
+
+@torch.no_grad()
+def add_regularizer_gradient(model: SequenceModel) -> None:
+    """Add the gradient of FuxiCTR's ``regularization_loss`` in place, before clipping.
+
+    The same mathematics as adding the loss, without a graph over the whole embedding table.
+    """
+    embeddings = {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, FeatureEmbeddingDict)
+        for p in module.parameters()
+    }
+    of_embedding = get_regularizer(model._embedding_regularizer)
+    of_net = get_regularizer(model._net_regularizer)
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        for norm, weight in of_embedding if id(parameter) in embeddings else of_net:
+            gradient = parameter.sign() if norm == 1 else parameter
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.add_(gradient, alpha=weight)
