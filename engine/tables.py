@@ -6,17 +6,25 @@ Every rejection names the file, the column and the row.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from fuxictr.features import FeatureMap
 from numpy.typing import NDArray
 
-from .errors import UserError, did_you_mean
+from .columns import (
+    _short,
+    integers,
+    open_parquet,
+    read_feature,
+    read_label,
+    require_columns,
+    require_contiguous,
+    whole_file,
+)
+from .errors import UserError
 
 Columns = dict[str, NDArray]
 
@@ -35,7 +43,7 @@ class Histories:
             table = open_parquet(self.path).read()
         require_columns(self.path, table.column_names, ["full_item_seq"])
         if "user_index" in table.column_names:
-            _require_contiguous(self.path, "user_index", table["user_index"])
+            require_contiguous(self.path, "user_index", table["user_index"])
         lists = table["full_item_seq"].combine_chunks()
         if isinstance(lists, pa.ChunkedArray):
             lists = (
@@ -51,7 +59,7 @@ class Histories:
             raise UserError(
                 f"{self.path}, column full_item_seq: has missing values; write empty lists"
             )
-        self.flat_S = _integers(self.path, "full_item_seq", lists.flatten())
+        self.flat_S = integers(self.path, "full_item_seq", lists.flatten())
         self.offsets = np.asarray(lists.offsets).astype(np.int64)
         self.offsets -= self.offsets[0]
 
@@ -106,7 +114,7 @@ class ItemTable:
         require_columns(self.path, file.schema_arrow.names, ["item_index", *features])
         with whole_file(self.path):
             table = file.read(["item_index", *features])
-        _require_contiguous(self.path, "item_index", table["item_index"])
+        require_contiguous(self.path, "item_index", table["item_index"])
         self.tables: dict[str, torch.Tensor] = {}
         for name, spec in features.items():
             values = read_feature(self.path, name, table[name], spec)
@@ -198,7 +206,7 @@ class Samples:
         columns = {}
         for name in self.names:
             if name in self.feature_map.labels:
-                columns[name] = _label(self.path, name, table[name], first)
+                columns[name] = read_label(self.path, name, table[name], first)
             else:
                 spec = self.feature_map.features.get(name, {"type": "meta"})
                 columns[name] = read_feature(self.path, name, table[name], spec, first)
@@ -228,143 +236,5 @@ class Samples:
             )
 
 
-# ---------------------------------------------------------------- reading and checking columns
-
-
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a parquet file, or say what is wrong with it."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file; prepare the data first (see data/README.md)")
-    with whole_file(path):
-        return pq.ParquetFile(path)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[None]:
-    """Around pyarrow's reading of ``path``: errors about a cut or damaged file name the file."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: not a whole parquet file ({reason}); prepare or copy it again"
-        ) from None
-
-
-def require_columns(path: Path, present: list[str], needed: list[str]) -> None:
-    """Reject a file that lacks a column."""
-    missing = [name for name in needed if name not in present]
-    if missing:
-        raise UserError(
-            f"{path}: column {missing[0]!r} is missing; there are {', '.join(present)}"
-            f"{did_you_mean(missing[0], present)}"
-        )
-
-
-def read_feature(
-    path: Path, name: str, column: pa.ChunkedArray, spec: dict, first_row: int = 0
-) -> NDArray:
-    """One feature column: int64 for indices, float32 for numbers and vectors; checked.
-
-    Args:
-        spec: of the feature map; ``embedding`` and ``sequence`` columns become 2-D.
-        first_row: number of the first row, for messages.
-    """
-    kind = spec["type"]
-    _require_filled(path, name, column, first_row)
-    width = {"embedding": spec.get("pretrain_dim"), "sequence": spec.get("max_len")}.get(kind)
-    if width is not None:
-        column = _flattened(path, name, column, width, kind, first_row)
-    if kind in ("embedding", "numeric"):
-        values = _floats(path, name, column, width or 1, first_row)
-    else:
-        values = _integers(path, name, column)
-    if kind in ("categorical", "sequence"):
-        bad = np.flatnonzero((values < 0) | (values >= spec["vocab_size"]))
-        if len(bad):
-            row = first_row + bad[0] // (width or 1)
-            raise UserError(
-                f"{path}, column {name}, row {row}: index {values[bad[0]]} is outside 0 to "
-                f"{spec['vocab_size'] - 1}; correct vocab_size or the data"
-            )
-    return values if width is None else values.reshape(-1, width)
-
-
-def _require_filled(path: Path, name: str, column: pa.ChunkedArray, first_row: int = 0) -> None:
-    if column.null_count:
-        row = first_row + int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise UserError(f"{path}, column {name}, row {row}: is missing; fill it in")
-
-
-def _flattened(
-    path: Path, name: str, column: pa.ChunkedArray, width: int, kind: str, first_row: int
-) -> pa.Array:
-    lists = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if pa.types.is_fixed_size_list(lists.type):
-        lists = lists.cast(pa.list_(lists.type.value_type))
-    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
-        raise UserError(f"{path}, column {name}: is {lists.type}; type {kind} needs lists")
-    length = lists.value_lengths().to_numpy(zero_copy_only=False)
-    bad = np.flatnonzero(length != width)
-    if len(bad):
-        what = "embedding_dim" if kind == "embedding" else "max_len"
-        raise UserError(
-            f"{path}, column {name}, row {first_row + bad[0]}: has {length[bad[0]]} values, "
-            f"but {what} is {width}"
-        )
-    return lists.flatten()
-
-
-def _floats(path: Path, name: str, column: pa.Array, width: int, first_row: int) -> NDArray:
-    try:
-        values = np.asarray(column).astype(np.float32)
-    except (ValueError, TypeError):
-        raise UserError(f"{path}, column {name}: is {column.type}; it must hold numbers") from None
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise UserError(
-            f"{path}, column {name}, row {first_row + bad[0] // width}: is {values[bad[0]]}; "
-            "fill it in with a number"
-        )
-    return values
-
-
-def _integers(path: Path, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
-        return np.asarray(column).astype(np.int64)
-    if pa.types.is_floating(column.type):
-        values = np.asarray(column)
-        if np.array_equal(values, np.floor(values)):
-            return values.astype(np.int64)
-    raise UserError(f"{path}, column {name}: is {column.type}; it must hold whole numbers")
-
-
-def _label(path: Path, name: str, column: pa.ChunkedArray, first_row: int) -> NDArray[np.float32]:
-    values = np.asarray(column)
-    if values.dtype.kind not in "iufb":
-        raise UserError(f"{path}, column {name}: is {column.type}; a label is 0 or 1")
-    bad = np.flatnonzero(~((values == 0) | (values == 1)))
-    if len(bad):
-        raise UserError(
-            f"{path}, column {name}, row {first_row + bad[0]}: label is {values[bad[0]]}; write 0 or 1"
-        )
-    return values.astype(np.float32)
-
-
-def _require_contiguous(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    _require_filled(path, name, column)
-    values = _integers(path, name, column)
-    bad = np.flatnonzero(values != np.arange(len(values)))
-    if len(bad):
-        raise UserError(
-            f"{path}, column {name}, row {bad[0]}: is {values[bad[0]]}; rows must be numbered "
-            f"0, 1, 2, ... in order, so that row {bad[0]} has {name} {bad[0]}"
-        )
-
-
 def _rows(columns: Columns) -> int:
     return len(next(iter(columns.values())))
-
-
-def _short(values: NDArray) -> str:
-    return np.array2string(np.atleast_1d(values)[:4], precision=3)

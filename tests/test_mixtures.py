@@ -87,6 +87,21 @@ def test_branch_equals_all_experts_in_outputs_and_gradients(k: int) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
+def test_a_router_that_sees_sequences_is_dispatched_alike() -> None:
+    """Routing whole sequences, as other routers need, or each distinct item once: the same."""
+
+    class SequenceRouter(ThemeRouter):
+        itemwise = False
+
+    itemwise = SubsequenceExperts(ThemeRouter(D, 5, topk=2, codebook_dim=4), make_block, 5)
+    sequence = SubsequenceExperts(SequenceRouter(D, 5, topk=2, codebook_dim=4), make_block, 5)
+    sequence.load_state_dict(itemwise.state_dict())
+    history = ragged_history(LENGTHS, L, D)
+    target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
+    y_BH, _ = itemwise.double().eval()(history, target_BD)
+    torch.testing.assert_close(sequence.double().eval()(history, target_BD)[0], y_BH)
+
+
 @pytest.mark.parametrize("k", [1, 2])
 def test_fusion_is_equation_8(k: int) -> None:
     mos = MoS(
