@@ -113,6 +113,7 @@ def _floats(path: Path, name: str, column: pa.Array, width: int, first_row: int)
 
 
 def integers(path: Path, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+    """Whole numbers, also where they are stored as floats."""
     if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
         return np.asarray(column).astype(np.int64)
     if pa.types.is_floating(column.type):
@@ -125,6 +126,7 @@ def integers(path: Path, name: str, column: pa.Array | pa.ChunkedArray) -> NDArr
 def read_label(
     path: Path, name: str, column: pa.ChunkedArray, first_row: int
 ) -> NDArray[np.float32]:
+    """The label column: 0 or 1, as float32."""
     values = np.asarray(column)
     if values.dtype.kind not in "iufb":
         raise UserError(f"{path}, column {name}: is {column.type}; a label is 0 or 1")
@@ -137,6 +139,7 @@ def read_label(
 
 
 def require_contiguous(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    """Reject an index column that is not 0, 1, 2, ...: rows are found by their number."""
     _require_filled(path, name, column)
     values = integers(path, name, column)
     bad = np.flatnonzero(values != np.arange(len(values)))
@@ -147,5 +150,6 @@ def require_contiguous(path: Path, name: str, column: pa.ChunkedArray) -> None:
         )
 
 
-def _short(values: NDArray) -> str:
+def shortened(values: NDArray) -> str:
+    """The first few values, for a message."""
     return np.array2string(np.atleast_1d(values)[:4], precision=3)

@@ -15,13 +15,13 @@ from fuxictr.features import FeatureMap
 from numpy.typing import NDArray
 
 from .columns import (
-    _short,
     integers,
     open_parquet,
     read_feature,
     read_label,
     require_columns,
     require_contiguous,
+    shortened,
     whole_file,
 )
 from .errors import UserError
@@ -120,7 +120,7 @@ class ItemTable:
             values = read_feature(self.path, name, table[name], spec)
             if np.any(values[:1]):
                 raise UserError(
-                    f"{self.path}, column {name}, row 0: is {_short(values[0])}; "
+                    f"{self.path}, column {name}, row 0: is {shortened(values[0])}; "
                     "row 0 is the padding item and must be zero"
                 )
             self.tables[name] = torch.from_numpy(values)
