@@ -97,8 +97,8 @@ class SequenceLoader:
         return batch_dict, ItemDict(self.items.tables, index_BL1.to(self.device)), mask_BL
 
     def indices(self, columns: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Item of each position ``(B, L + 1)``, target last, and the float mask ``(B, L)``."""
-        history_BL = self.histories.padded(columns["user_index"], columns["seq_len"], self.max_len)
-        target_B1 = columns["item_index"][:, None]
-        index_BL1 = torch.from_numpy(np.concatenate([history_BL, target_B1], axis=1))
-        return index_BL1, (index_BL1[:, :-1] > 0).float()
+        """Item of each position ``(B, L + 1)`` int64, target last, and the float mask ``(B, L)``."""
+        index_BL1, mask_BL = self.histories.batch(
+            columns["user_index"], columns["seq_len"], columns["item_index"], self.max_len
+        )
+        return torch.from_numpy(index_BL1).long(), torch.from_numpy(mask_BL)

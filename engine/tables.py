@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from fuxictr.features import FeatureMap
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .columns import (
@@ -30,7 +31,7 @@ Columns = dict[str, NDArray]
 
 
 class Histories:
-    """``user_info.parquet``: all interactions in one flat array, and where each user's begin (CSR).
+    """``user_info.parquet``: all interactions on one tape, and where each user's begin (CSR).
 
     Args:
         path: has the column ``full_item_seq`` (lists of item indices, oldest first); row i is the
@@ -59,9 +60,13 @@ class Histories:
             raise UserError(
                 f"{self.path}, column full_item_seq: has missing values; write empty lists"
             )
-        self.flat_S = integers(self.path, "full_item_seq", lists.flatten())
+        items_S = integers(self.path, "full_item_seq", lists.flatten())
         self.offsets = np.asarray(lists.offsets).astype(np.int64)
         self.offsets -= self.offsets[0]
+        # Zeros around the items, so that every window of a batch lies within the tape.
+        self._front = int(self.lengths().max(initial=0)) + 1
+        self._tape = np.zeros(self._front + len(items_S) + 1, np.int32)
+        self._tape[self._front : -1] = np.clip(items_S, -1, 2**31 - 1)
 
     def __len__(self) -> int:
         """The number of users."""
@@ -71,29 +76,34 @@ class Histories:
         """The whole history's length of each user."""
         return np.diff(self.offsets)
 
-    def padded(self, user_B: NDArray, seq_len_B: NDArray, max_len: int) -> NDArray[np.int64]:
-        """The first ``seq_len`` items of each user, cut to the newest ``max_len``, left padded with
-        0 to the longest of the batch: ``(B, L)``, L at least 1."""
+    def batch(
+        self, user_B: NDArray, seq_len_B: NDArray, target_B: NDArray, max_len: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The indices of a batch, by copying windows of the tape.
+
+        Returns:
+            ``(B, L + 1)``: the first ``seq_len`` items of each user, cut to the newest ``max_len``
+            and left padded with 0 to the longest of the batch (L, at least 1), then the target; and
+            the mask ``(B, L)``, 1 at real items.
+        """
         kept_B = np.minimum(seq_len_B, max_len)
         L = max(1, int(kept_B.max(initial=0)))
-        column_L = np.arange(L)
-        # Slot j holds the item that is L - j places before the end of the history.
-        position_BL = (self.offsets[user_B] + seq_len_B - L)[:, None] + column_L
-        padding_BL = column_L < (L - kept_B)[:, None]
-        position_BL[padding_BL] = 0
-        if not len(self.flat_S):
-            return position_BL
-        history_BL = self.flat_S.take(position_BL)
-        history_BL[padding_BL] = 0
-        return history_BL
+        start_B = self._front + self.offsets[user_B] + seq_len_B - L
+        index_BL1 = sliding_window_view(self._tape, L + 1)[start_B]
+        # Window k of a step of L zeros, then ones, is zero in all but the last k of L columns.
+        step = np.repeat(np.array([0, 1], np.int32), [L, L + 1])
+        index_BL1 *= sliding_window_view(step, L + 1)[kept_B]
+        index_BL1[:, -1] = target_B
+        return index_BL1, sliding_window_view(step[:-1].astype(np.float32), L)[kept_B]
 
     def check_items(self, num_items: int, item_path: Path) -> None:
         """Reject an item index that is outside the item table, or 0, which is padding."""
-        bad = np.flatnonzero((self.flat_S < 1) | (self.flat_S >= num_items))
+        items_S = self._tape[self._front : -1]
+        bad = np.flatnonzero((items_S < 1) | (items_S >= num_items))
         if len(bad):
             user = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
             raise UserError(
-                f"{self.path}, column full_item_seq, row {user}: item index {self.flat_S[bad[0]]} is "
+                f"{self.path}, column full_item_seq, row {user}: item index {items_S[bad[0]]} is "
                 f"not between 1 and {num_items - 1}, the items of {item_path} (0 is padding)"
             )
 

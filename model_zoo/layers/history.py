@@ -29,14 +29,17 @@ class History:
         self.rows_UD = rows_UD
         self.index_BL = index_BL
         self.mask_BL = mask_BL
+        self._x_BLD: Tensor | None = None
 
     def __len__(self) -> int:
         """The padded length L."""
         return self.mask_BL.shape[1]
 
     def embed(self) -> Tensor:
-        """Item vectors ``(B, L, D)``, differentiable with respect to the rows."""
-        return F.embedding(self.index_BL, self.rows_UD)
+        """Item vectors ``(B, L, D)``, differentiable with respect to the rows; gathered once."""
+        if self._x_BLD is None:
+            self._x_BLD = F.embedding(self.index_BL, self.rows_UD)
+        return self._x_BLD
 
     def peek(self) -> Tensor:
         """The values of ``embed()`` outside autograd, for routing and scoring."""
@@ -48,7 +51,9 @@ class History:
 
     def last(self, count: int) -> History:
         """The newest ``count`` columns (fewer if the history is shorter)."""
-        keep = slice(max(0, len(self) - count), None)
+        if count >= len(self):
+            return self
+        keep = slice(len(self) - count, None)
         return History(self.rows_UD, self.index_BL[:, keep], self.mask_BL[:, keep])
 
     def rows(self, index_P: Tensor) -> History:

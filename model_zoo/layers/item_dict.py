@@ -48,8 +48,11 @@ class ItemDict(MutableMapping):
         """The features of the batch's distinct items ``(U, ...)`` and each position's row in them
         ``(B, L + 1)``."""
         num_items = len(next(iter(self.tables.values())))
-        seen_N = torch.zeros(num_items, dtype=torch.bool, device=self.index.device)
-        seen_N[self.index.flatten()] = True
+        flat = self.index.flatten()
+        seen_N = torch.zeros(num_items, dtype=torch.bool, device=flat.device).scatter_(
+            0, flat, True
+        )
         item_U = seen_N.nonzero().flatten()
         row_N = seen_N.cumsum(0) - 1
-        return {name: table[item_U] for name, table in self.tables.items()}, row_N[self.index]
+        columns = {name: table[item_U] for name, table in self.tables.items()}
+        return columns, row_N.index_select(0, flat).view_as(self.index)
