@@ -48,7 +48,8 @@ def test_equals_plain_form(heads: int, topk: int | None) -> None:
     inputs = [history.rows_UD, target_BD, *attention.parameters()]
 
     fast = attention(history, target_BD)
-    plain = plain_attention(attention, history.embed(), history.mask_BL, target_BD, topk)
+    x_BLD = history.rows_UD[history.index_BL]
+    plain = plain_attention(attention, x_BLD, history.mask_BL, target_BD, topk)
     torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-12)
     assert torch.equal(fast[0], torch.zeros(D, dtype=torch.float64))  # empty history
     weights = torch.randn_like(fast)
