@@ -139,32 +139,32 @@ class Trainer:
         total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
         for branch in model.encoder.branches().values():
             branch.reset_load()
-        bar = tqdm(
+        self._set_train_mode()
+        with tqdm(
             total=steps,
             desc=f"{stage.name} {done + part:g}/{stage.epochs:g}",
             unit="batch",
             disable=not model._verbose,
             leave=False,
-            mininterval=0.1 if sys.stderr.isatty() else 30,  # a log file gets a line now and then
-        )
-        self._set_train_mode()
-        for step, batch in enumerate(islice(loader, steps), start=1):
-            total_loss = total_loss + self.train_step(batch, step, steps)
-            since, samples = since + 1, samples + len(batch[2])
-            bar.update()
-            if step % 20 == 0 or step == steps:  # reading the loss waits for the device
-                loss = self._finite_loss(total_loss / since, stage, step)
-                rate = samples / (time.perf_counter() - start)
-                bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}", refresh=False)
-            if step % every == 0 or step == steps:
-                loss = self._finite_loss(total_loss / since, stage, step)
-                seconds = time.perf_counter() - start
-                self.evaluate(stage, done + part * step / steps, loss, samples / seconds)
-                total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
-                self._set_train_mode()
-                if self.bad_evaluations >= model._early_stop_patience:
-                    break
-        bar.close()
+            file=sys.stdout,
+            mininterval=0.1 if sys.stdout.isatty() else 30,  # a log file gets a line now and then
+        ) as bar:
+            for step, batch in enumerate(islice(loader, steps), start=1):
+                total_loss = total_loss + self.train_step(batch, step, steps)
+                since, samples = since + 1, samples + len(batch[2])
+                bar.update()
+                if step % 20 == 0 or step == steps:  # reading the loss waits for the device
+                    loss = self._finite_loss(total_loss / since, stage, step)
+                    rate = samples / (time.perf_counter() - start)
+                    bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}", refresh=False)
+                if step % every == 0 or step == steps:
+                    loss = self._finite_loss(total_loss / since, stage, step)
+                    seconds = time.perf_counter() - start
+                    self.evaluate(stage, done + part * step / steps, loss, samples / seconds)
+                    total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
+                    self._set_train_mode()
+                    if self.bad_evaluations >= model._early_stop_patience:
+                        break
 
     def train_step(self, batch: Batch, step: int, steps: int) -> torch.Tensor:
         """Forward, backward, and an optimiser step at the end of each group of batches."""
