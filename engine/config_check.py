@@ -155,7 +155,7 @@ def check(params: dict[str, Any], model: type[SequenceModel]) -> dict[str, Any]:
             raise UserError(f"{expid}: unknown key `{key}` for {model.__name__}{hint}")
         try:
             checked[key] = _convert(value, known[key])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UserError(
                 f"{expid}, {key}: is {value!r}; write {_describe(known[key])}"
             ) from None
@@ -268,7 +268,7 @@ def _convert_to_any(value: Any, hints: tuple[Any, ...]) -> Any:
     for hint in hints:
         try:
             return _convert(value, hint)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
     raise TypeError
 

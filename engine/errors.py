@@ -26,6 +26,6 @@ def run_command(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted; a run continues with --resume", file=sys.stderr)
+        print("interrupted; run_expid.py goes on with --resume", file=sys.stderr)
         code = 130
     sys.exit(code)

@@ -141,6 +141,7 @@ class RunFiles:
         root = logging.getLogger()
         for old in root.handlers[:]:
             root.removeHandler(old)
+            old.close()
         console = logging.StreamHandler(sys.stdout)
         console.setFormatter(logging.Formatter("%(message)s"))
         root.addHandler(handler)
@@ -267,7 +268,7 @@ def flops_per_sample(model: SequenceModel, loader: SequenceLoader) -> float:
 
 
 def peak_memory(gpu: int) -> int:
-    """Peak bytes: of the GPU's allocator, or of the process."""
+    """Peak bytes: of the GPU's allocator, or of the process since it started."""
     if gpu >= 0:
         return torch.cuda.max_memory_allocated(gpu)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

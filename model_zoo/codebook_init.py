@@ -27,6 +27,12 @@ def load_kmeans_codes(model: SequenceModel, loader: Iterable[Batch], seed: int) 
     mixtures without a codebook or with ``codebook_init: random``.
     """
     branches = model.encoder.branches()
+    for name, branch in branches.items():
+        if branch.router.topk == 1 and getattr(branch.router, "weight", "") == "topk_softmax":
+            logging.info(
+                f"{name} router: with router_topk 1, router_weight topk_softmax is the constant 1 and "
+                "its MLP stays as it is; softmax_topk would train it"
+            )
     if getattr(model.encoder, "codebook_init", None) != "kmeans" or not branches:
         return
     if hasattr(loader, "epoch"):

@@ -42,6 +42,7 @@ def add_regularizer_gradient(model: SequenceModel) -> None:
     """Add the gradient of FuxiCTR's ``regularization_loss`` in place, before clipping.
 
     The same mathematics as adding the loss, without a graph over the whole embedding table.
+    Parameters that got no gradient, as experts that no sample read, are left alone.
     """
     embeddings = {
         id(p)
@@ -52,10 +53,9 @@ def add_regularizer_gradient(model: SequenceModel) -> None:
     of_embedding = get_regularizer(model._embedding_regularizer)
     of_net = get_regularizer(model._net_regularizer)
     for parameter in model.parameters():
-        if not parameter.requires_grad:
+        if parameter.grad is None:  # frozen, or nothing read it in this step
             continue
         for norm, weight in of_embedding if id(parameter) in embeddings else of_net:
-            gradient = parameter.sign() if norm == 1 else parameter
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.add_(gradient, alpha=weight)
+            if weight:
+                gradient = parameter.sign() if norm == 1 else parameter
+                parameter.grad.add_(gradient, alpha=weight)

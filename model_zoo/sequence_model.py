@@ -24,6 +24,7 @@ from .layers.history import History
 from .layers.item_dict import ItemDict
 from .layers.sequence import SequenceBlock
 from .metrics import evaluate_metrics
+from .moe.codebook import Codebook
 from .moe.mixtures import Mixture, Single
 
 Batch = tuple[dict[str, Tensor], Mapping[str, Tensor], Tensor]
@@ -157,6 +158,8 @@ class SequenceModel(BaseModel):
         mask_BL = mask.to(self.device) > 0
         if isinstance(item_dict, ItemDict):
             columns, row_BL1 = item_dict.distinct()
+            columns = {name: rows.to(self.device) for name, rows in columns.items()}
+            row_BL1 = row_BL1.to(self.device)
         else:
             columns = {name: rows.to(self.device) for name, rows in item_dict.items()}
             B, L = mask_BL.shape
@@ -203,10 +206,18 @@ class SequenceModel(BaseModel):
 
     def after_step(self) -> None:
         """What follows an optimiser step: the codebooks move (eq. 4)."""
-        for branch in self.encoder.branches().values():
-            codebook = getattr(branch.router, "codebook", None)
-            if codebook is not None:
-                codebook.step()
+        for codebook in self.codebooks():
+            codebook.step()
+
+    def forget_observed(self) -> None:
+        """Drop what the codebooks observed since the last step."""
+        for codebook in self.codebooks():
+            codebook.forget()
+
+    def codebooks(self) -> list[Codebook]:
+        """The codebooks of the routers that have one."""
+        routers = [branch.router for branch in self.encoder.branches().values()]
+        return [router.codebook for router in routers if hasattr(router, "codebook")]
 
     @torch.no_grad()
     def evaluate(

@@ -103,6 +103,7 @@ class Trainer:
             self.run_stage(stages[self.stage_index], saved)
             saved = None
             self.stage_index += 1
+            self._save_state(0.0)  # what the next stage starts from: it will overwrite the best
         if self.resume_file:
             self.resume_file.unlink(missing_ok=True)
 
@@ -127,6 +128,8 @@ class Trainer:
             self._save_state(done)
         for parameter in model.parameters():
             parameter.requires_grad_(True)
+        model.zero_grad()
+        model.forget_observed()  # of a group of batches that early stopping cut short
         model.load_weights(model.checkpoint)
 
     def train_epoch(self, stage: Stage, done: float, part: float) -> None:
@@ -195,6 +198,8 @@ class Trainer:
             raise TrainingError(
                 f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
             ) from None
+        for branch in model.encoder.branches().values():
+            branch.reset_load()  # of the validation samples
         score = self.sign * model._monitor.get_value(metrics)
         if not math.isfinite(score):
             raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
@@ -268,16 +273,22 @@ class Trainer:
         self.stage_index = saved["stage_index"]
         self.epochs_seen = saved["epochs_seen"]
         self.model.stage_log = saved["stage_log"]
+        if saved["done"] == 0:  # between two stages
+            self._restore_model(saved)
+            return None
         return saved
 
     def _restore(self, saved: dict[str, Any]) -> float:
-        self.model.load_state_dict(saved["model"])
+        self._restore_model(saved)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best, self.bad_evaluations = saved["best"], saved["bad_evaluations"]
+        return saved["done"]
+
+    def _restore_model(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
         torch.set_rng_state(saved["rng"])
         if saved["cuda_rng"]:
             torch.cuda.set_rng_state_all(saved["cuda_rng"])
-        return saved["done"]
 
 
 def save_atomically(state: dict[str, Any], path: str | Path) -> None:

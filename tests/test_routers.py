@@ -57,9 +57,10 @@ def test_softmax_topk_keeps_the_entries_of_the_full_softmax() -> None:
 def test_h_trains_unless_k_is_1_and_equation_2_literal(k: int, weight: str, trains: bool) -> None:
     router = ThemeRouter(6, 5, topk=k, weight=weight)
     weights = router(torch.randn(2, 3, 6), torch.ones(2, 3, dtype=torch.bool)).weights_BTE
-    (weights * torch.randn_like(weights)).sum().backward()
-    gradient = sum(float(p.grad.abs().sum()) for p in router.h.parameters())
-    assert (gradient > 1e-6) == trains
+    assert weights.requires_grad == trains
+    if trains:
+        (weights * torch.randn_like(weights)).sum().backward()
+        assert all(p.grad.abs().sum() > 1e-6 for p in router.h.parameters())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ LICENCE = (
     "GroupLens: research use, cite, no redistribution (https://grouplens.org/datasets/movielens/)"
 )
 RATINGS = {
-    # file: (separator of its fields, how it is ordered within a user)
+    # file: the separator of its fields
     "ratings.dat": "::",
     "u.data": "\t",
     "ratings_ordered.parquet": None,
@@ -199,7 +199,7 @@ def _samples(ratings: pl.DataFrame, movies: pl.DataFrame) -> tuple[pl.DataFrame,
     """All samples with their split and place, and the histories."""
     users = ratings.select("user_id").unique().sort("user_id").with_row_index("user_index")
     samples = (
-        ratings.join(users, on="user_id")
+        ratings.join(users, on="user_id", maintain_order="left")
         .join(movies.select("movie_id", "item_index"), on="movie_id", maintain_order="left")
         .sort("user_index", "order", maintain_order=True)
         .with_columns(

@@ -7,7 +7,7 @@ similarity serves all themes. What is shown to a user is judged by the taste in 
 running session z, that of the newest item: it is clicked with probability
 
     p = sigmoid(slope * match + bias),
-    match = cos(S_z c_target, mean of S_z c_i over the items i of the history in theme z),
+    match = cos(S_z c_target, mean of S_z c_i / |S_z c_i| over the history's items i in theme z),
 
 where c is an item's content (and match is 0 without a history). So a model that mixes the themes
 up loses. And p is a function of what a model is shown, so that none can expect more than the AUC

@@ -37,7 +37,7 @@ class History:
 
     def embed(self) -> Tensor:
         """Item vectors ``(B, L, D)``, differentiable with respect to the rows; gathered once."""
-        if self._x_BLD is None:
+        if self._x_BLD is None or (torch.is_grad_enabled() and not self._x_BLD.requires_grad):
             self._x_BLD = F.embedding(self.index_BL, self.rows_UD)
         return self._x_BLD
 

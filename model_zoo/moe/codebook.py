@@ -58,11 +58,14 @@ class Codebook(nn.Module):
         mean_EC = self.sum_EC / self.count_E.clamp(min=1)[:, None]
         moved_EC = self.decay * self.codes_EC + (1 - self.decay) * mean_EC
         self.codes_EC.copy_(torch.where(used_E1, moved_EC, self.codes_EC))
-        self.sum_EC.zero_()
-        self.count_E.zero_()
+        self.forget()
 
     def load(self, codes_EC: Tensor) -> None:
         """Replace the codes, as after k-means, and forget what was observed."""
         self.codes_EC.copy_(codes_EC)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was observed since the last step."""
         self.sum_EC.zero_()
         self.count_E.zero_()

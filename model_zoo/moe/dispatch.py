@@ -141,9 +141,10 @@ class Reading:
         self.index_PT, self.mask_PT = compact(member_PT)
 
         length_P = member_PT.sum(1)
-        pairs_E = torch.bincount(expert_P, minlength=num_experts + 1)
+        pairs_E = expert_P.new_zeros(num_experts + 1)
+        pairs_E.scatter_add_(0, expert_P, torch.ones_like(expert_P))
         width_E = torch.zeros_like(pairs_E).scatter_reduce(0, expert_P, length_P, "amax")
-        # The one host sync of a mixture: all counts at once.
+        # The one host sync of the dispatch: all counts at once.
         self._pairs, self._widths = torch.stack([pairs_E, width_E])[:, :num_experts].tolist()
 
     def slices(self) -> list[tuple[int, slice, int]]:

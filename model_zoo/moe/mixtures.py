@@ -176,7 +176,8 @@ class MoS(Mixture):
         elif stage == "joint":
             self.fusion = self.alphas
         else:
-            self.fusion = tuple(alpha / sum(self.alphas) for alpha in self.alphas)
+            used = [alpha > 0 for alpha in self.alphas]
+            self.fusion = tuple(branch / sum(used) for branch in used)
 
     def branches(self) -> dict[str, SubsequenceExperts]:
         if self.item_experts is None:

@@ -106,7 +106,11 @@ class ThemeRouter(Router):
         """The gates of items already in theme space."""
         scores_BTE = self.codebook.similarity(h_BTC) / self.temperature
         best_BTk, expert_BTk = scores_BTE.topk(self.topk, dim=-1)
-        if self.weight == "topk_softmax":
+        if self.weight == "topk_softmax" and self.topk == 1:
+            gate_BTk = torch.ones_like(
+                best_BTk
+            )  # what the softmax gives, without its zero gradient
+        elif self.weight == "topk_softmax":
             gate_BTk = best_BTk.softmax(-1)
         else:
             gate_BTk = scores_BTE.softmax(-1).gather(-1, expert_BTk)
