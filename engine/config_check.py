@@ -8,10 +8,9 @@ import typing
 from difflib import get_close_matches
 from typing import Any
 
-from .errors import UserError, did_you_mean
+from model_zoo.sequence_model import LOSSES, SequenceModel
 
-if typing.TYPE_CHECKING:
-    from model_zoo.sequence_model import SequenceModel
+from .errors import UserError, did_you_mean
 
 KEYS: dict[str, Any] = {
     # the run
@@ -99,7 +98,6 @@ NOT_NEGATIVE = (
     "embedding_regularizer",
     "net_regularizer",
 )
-LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")
 TASKS = ("binary_classification",)
 OPTIMIZERS = (
     "adam",

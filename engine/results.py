@@ -98,7 +98,7 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
     for metric, value in runs[0]["bayes"].items():
         cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
         rows.append([f"best possible {metric}", "", *cells])
-    return "\n".join([_table(header, rows), *(line for run in runs for line in _routing(run))])
+    return "\n".join([text_table(header, rows), *(line for run in runs for line in _routing(run))])
 
 
 def _mean_row(expid: str, seeds: dict[int, Result], metrics: list[str]) -> list[str]:
@@ -122,7 +122,8 @@ def _routing(run: Result) -> list[str]:
     ]
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def text_table(header: list[str], rows: list[list[str]]) -> str:
+    """Aligned columns for a terminal; rows may be shorter than the header."""
     rows = [row + [""] * (len(header) - len(row)) for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     ruler = "  ".join("-" * width for width in widths)

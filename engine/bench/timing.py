@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..results import text_table
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas")
 
@@ -62,14 +63,14 @@ class Report:
             cells = [f"{1000 * value:,.2f}" for value in (median(times), min(times), max(times))]
             rows.append([name, *cells, f"{self.samples / median(times):,.0f}"])
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        parts = [self.title, settings, "", _table(rows)]
+        parts = [self.title, settings, "", text_table(rows[0], rows[1:])]
         if self.ratios:
             rows = [["ratio", "of medians", "min", "max", "goal"]]
             for name in self.ratios:
                 found = self.ratio(name)
                 cells = [f"{found[key]:,.2f}" for key in ("median", "min", "max")]
                 rows.append([name, *cells, found["goal"]])
-            parts += ["", _table(rows)]
+            parts += ["", text_table(rows[0], rows[1:])]
         if self.differences:
             parts.append("")
         parts += [f"largest difference, {k}: {value:.2g}" for k, value in self.differences.items()]
@@ -158,14 +159,3 @@ def find_device(name: str) -> torch.device:
 def _wait(device: torch.device | None) -> None:
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
