@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import resource
 import sys
 import time
@@ -17,6 +16,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo import get_model
+from model_zoo.routing_report import routing_report
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training import TrainingError
 
@@ -204,8 +204,6 @@ def _train_and_evaluate(
     )
     fit_seconds = time.perf_counter() - start
     metrics = {"valid": model.evaluate(loaders["valid"])}
-    for branch in model.encoder.branches().values():
-        branch.reset_load()
     start = time.perf_counter()
     try:
         metrics["test"] = model.evaluate(loaders["test"])
@@ -214,7 +212,7 @@ def _train_and_evaluate(
     test_seconds = time.perf_counter() - start
     return {
         "metrics": metrics,
-        "routing": {name: load_summary(b.load_E) for name, b in model.encoder.branches().items()},
+        "routing": routing_report(model, loaders["test"]),
         "stage_log": model.stage_log,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "flops_per_sample": flops_per_sample(model, loaders["test"]),
@@ -248,13 +246,6 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
         if not loader.num_samples:
             raise UserError(f"{loader.samples.path}: has no samples; each split needs some")
     return loaders
-
-
-def load_summary(load_E: list[int]) -> dict[str, Any]:
-    """Share of the samples that each expert served, and the entropy of that (1: even, 0: one)."""
-    share = [load / max(sum(load_E), 1) for load in load_E]
-    entropy = -sum(s * math.log(s) for s in share if s) / max(math.log(len(share)), 1e-12)
-    return {"share": share, "entropy": entropy}
 
 
 @torch.no_grad()

@@ -116,8 +116,8 @@ def _routing(run: Result) -> list[str]:
     """Who served the test samples, for each branch of a mixture."""
     return [
         f"{run['expid']}, seed {run['seed']}, {name} experts served "
-        + " ".join(f"{share:.0%}" for share in routing["share"])
-        + f" of the test samples (entropy {routing['entropy']:.2f} of 1)"
+        + " ".join(f"{share:.0%}" for share in routing["sample_share"])
+        + f" of the test samples (entropy {routing['sample_entropy']:.2f} of 1)"
         for name, routing in run["routing"].items()
     ]
 

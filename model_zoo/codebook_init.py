@@ -26,14 +26,16 @@ def load_kmeans_codes(model: SequenceModel, loader: Iterable[Batch], seed: int) 
     An item counts once in each batch that it occurs in, a window each time. Does nothing for
     mixtures without a codebook or with ``codebook_init: random``.
     """
-    branches = model.encoder.branches()
+    if not model.codebooks():
+        return
+    branches = model.branches
     for name, branch in branches.items():
-        if branch.router.topk == 1 and getattr(branch.router, "weight", "") == "topk_softmax":
+        if not branch.router.trains:
             logging.info(
                 f"{name} router: with router_topk 1, router_weight topk_softmax is the constant 1 and "
                 "its MLP stays as it is; softmax_topk would train it"
             )
-    if getattr(model.encoder, "codebook_init", None) != "kmeans" or not branches:
+    if model.encoder.codebook_init != "kmeans":
         return
     if hasattr(loader, "epoch"):
         loader.epoch = 0
@@ -41,8 +43,8 @@ def load_kmeans_codes(model: SequenceModel, loader: Iterable[Batch], seed: int) 
     vectors: dict[str, list[torch.Tensor]] = {name: [] for name in branches}
     for batch in loader:
         history, _ = model.embed_items(batch)
-        for name, sequence in model.encoder.sequences(history).items():
-            h_NC = branches[name].theme_vectors(sequence)
+        for name, branch in branches.items():
+            h_NC = branch.projections(model.encoder.sequence(name, history))
             evenly = torch.linspace(0, max(0, len(h_NC) - 1), min(len(h_NC), MAX_PER_BATCH)).long()
             vectors[name].append(h_NC[evenly].cpu())
         if all(sum(map(len, v)) >= MAX_VECTORS for v in vectors.values()):

@@ -10,17 +10,17 @@ from fuxictr.pytorch.torch_utils import get_optimizer, get_regularizer
 from torch import nn
 
 if TYPE_CHECKING:
-    from .sequence_model import SequenceModel
+    from .staged_model import StagedModel
 
 
-def freeze(model: SequenceModel, stage: str) -> list[nn.Module]:
+def freeze(model: StagedModel, stage: str) -> list[nn.Module]:
     """Let only the parameters of a stage train (paper 4.3); returns the frozen modules.
 
     ``backbone``: embeddings, global block and head. ``experts``: item and window experts with
     their routers. ``joint``: all.
     """
     backbone = list(model.backbone_parts())
-    experts = list(model.encoder.branches().values())
+    experts = list(model.branches.values())
     frozen = {"backbone": experts, "experts": backbone, "joint": []}[stage]
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -29,7 +29,7 @@ def freeze(model: SequenceModel, stage: str) -> list[nn.Module]:
     return frozen
 
 
-def build_optimizer(model: SequenceModel) -> torch.optim.Optimizer:
+def build_optimizer(model: StagedModel) -> torch.optim.Optimizer:
     """A fresh optimizer over what trains. Adam is fused: one pass over each large table."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if model.optimizer_name.lower() == "adam":
@@ -38,7 +38,7 @@ def build_optimizer(model: SequenceModel) -> torch.optim.Optimizer:
 
 
 @torch.no_grad()
-def add_regularizer_gradient(model: SequenceModel) -> None:
+def add_regularizer_gradient(model: StagedModel) -> None:
     """Add the gradient of FuxiCTR's ``regularization_loss`` in place, before clipping.
 
     The same mathematics as adding the loss, without a graph over the whole embedding table.
@@ -54,6 +54,8 @@ def add_regularizer_gradient(model: SequenceModel) -> None:
     of_net = get_regularizer(model._net_regularizer)
     for parameter in model.parameters():
         if parameter.grad is None:  # frozen, or nothing read it in this step
+            continue
+        if getattr(parameter, "_no_weight_decay", False):  # Mamba's A and D
             continue
         for norm, weight in of_embedding if id(parameter) in embeddings else of_net:
             if weight:

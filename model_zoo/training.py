@@ -20,10 +20,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from .codebook_init import load_kmeans_codes
 from .moe.mixtures import Stage
 from .optimization import add_regularizer_gradient, build_optimizer, freeze
+from .routing_report import log_report, routing_report
 
 if TYPE_CHECKING:
-    from .sequence_model import Batch, SequenceModel
+    from .staged_model import Batch, StagedModel
 
+ROUTING_SAMPLES = 10_000  # of the validation data, for the report on routing of each evaluation
 MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
 
 
@@ -32,7 +34,7 @@ class TrainingError(RuntimeError):
 
 
 def fit(
-    model: SequenceModel,
+    model: StagedModel,
     train_loader: Iterable[Batch],
     valid_loader: Iterable[Batch],
     *,
@@ -58,14 +60,14 @@ def fit(
         resume_file: after each epoch the whole state is written here; if it exists, training goes
             on from it, to the same numbers.
 
-    ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, load.
+    ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, routing.
 
     Raises:
         TrainingError: the loss or a metric is NaN or infinite; the best checkpoint is untouched.
     """
     trainer = Trainer(model, train_loader, valid_loader, max_gradient_norm, seed, resume_file)
     with logging_redirect_tqdm():  # log lines go above the progress bar, not through it
-        trainer.run(model.encoder.stages(epochs))
+        trainer.run(model.stages(epochs))
 
 
 class Trainer:
@@ -73,7 +75,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: SequenceModel,
+        model: StagedModel,
         train_loader: Iterable[Batch],
         valid_loader: Iterable[Batch],
         max_gradient_norm: float,
@@ -111,7 +113,7 @@ class Trainer:
 
     def run_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
         model = self.model
-        model.encoder.enter(stage.name)
+        model.enter(stage.name)
         self.frozen = freeze(model, stage.name)
         self.optimizer = build_optimizer(model)
         self.best, self.bad_evaluations, done = -math.inf, 0, 0.0
@@ -140,8 +142,6 @@ class Trainer:
         steps = math.ceil(part * len(loader))
         every = model._eval_steps or steps
         total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
-        for branch in model.encoder.branches().values():
-            branch.reset_load()
         self._set_train_mode()
         with tqdm(
             total=steps,
@@ -174,7 +174,8 @@ class Trainer:
         model, group = self.model, self.model.accumulation_steps
         loss = model.add_loss(model(batch), model.get_labels(batch))
         last_group = step > steps - steps % group
-        (loss / (steps % group if last_group else group)).backward()
+        if loss.requires_grad:  # not where only experts train and no sample has a history
+            (loss / (steps % group if last_group else group)).backward()
         if step % group == 0 or step == steps:
             add_regularizer_gradient(model)
             nn.utils.clip_grad_norm_(
@@ -188,9 +189,6 @@ class Trainer:
     def evaluate(self, stage: Stage, epoch: float, loss: float, samples_per_s: float) -> None:
         """Validate, log, keep the best weights, and lower the learning rate on a plateau."""
         model = self.model
-        load = {
-            name: list(b.load_E) for name, b in model.encoder.branches().items() if any(b.load_E)
-        }
         start = time.perf_counter()
         try:
             metrics = model.evaluate(self.valid_loader)
@@ -198,12 +196,14 @@ class Trainer:
             raise TrainingError(
                 f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
             ) from None
-        for branch in model.encoder.branches().values():
-            branch.reset_load()  # of the validation samples
         score = self.sign * model._monitor.get_value(metrics)
         if not math.isfinite(score):
             raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
         improved = score > self.best + MIN_DELTA
+        routing = {}
+        if model.branches and stage.name != "backbone":
+            routing = routing_report(model, self.valid_loader, ROUTING_SAMPLES)
+            log_report(routing)
         model.stage_log.append(
             dict(
                 stage=stage.name,
@@ -214,7 +214,7 @@ class Trainer:
                 learning_rate=self.optimizer.param_groups[0]["lr"],
                 samples_per_s=samples_per_s,
                 valid_seconds=time.perf_counter() - start,
-                load=load,
+                routing=routing,
             )
         )
         logging.info(

@@ -220,7 +220,7 @@ PARAMETERS = {
     "unknown model": Case(
         keys(model="TWIN_MOS"), ("TWIN_tiny, model: 'TWIN_MOS'", "did you mean TWIN_MoS?")
     ),
-    "model is a number": Case(keys(model=5), ("TWIN_tiny, model: '5'", "There are: TWIN, ")),
+    "model is a number": Case(keys(model=5), ("TWIN_tiny, model: '5'", "There are: Mamba4Rec, ")),
     "text for a number": Case(
         keys(learning_rate="fast"), ("TWIN_tiny, learning_rate: is 'fast'; write a number",)
     ),
@@ -285,7 +285,7 @@ PARAMETERS = {
     "short_seq_len 1": Case(keys(short_seq_len=1), ("TWIN_tiny, short_seq_len=1", "write 2")),
     "router_topk beyond num_experts": Case(
         keys("TWIN_MoS_tiny", router_topk=6),
-        ("TWIN_MoS_tiny, router_topk=6: write 1 to num_experts=5",),
+        ("TWIN_MoS_tiny, router_topk=6: write 1 to 5 (num_experts=5)",),
         ("--expid", "TWIN_MoS_tiny"),
     ),
     "window_stride 0": Case(

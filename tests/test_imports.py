@@ -19,20 +19,34 @@ STANDARD = set(sys.stdlib_module_names) | {"__future__"}
 # What a file may import beside the standard library, by the longest matching prefix.
 ALLOWED = {
     "model_zoo/layers": {"torch", "model_zoo.layers"},
+    "model_zoo/layers/selective_scan.py": {"torch", "mamba_ssm"},
     "model_zoo/moe": {"torch", "model_zoo.layers", "model_zoo.moe"},
     "model_zoo/metrics.py": {"numpy", "fuxictr"},
+    "model_zoo/compat.py": {"torch", "fuxictr"},
+    "model_zoo/heads.py": {"torch", "fuxictr"},
+    "model_zoo/checkpoints.py": {"torch", "model_zoo.sequence_model"},
     "model_zoo/codebook_init.py": {"torch", "sklearn", "model_zoo.sequence_model"},
-    "model_zoo/training.py": {
-        "torch", "fuxictr", "tqdm", "model_zoo.moe", "model_zoo.codebook_init",
-        "model_zoo.optimization", "model_zoo.sequence_model",
+    "model_zoo/optimization.py": {"torch", "fuxictr", "model_zoo.staged_model"},
+    "model_zoo/routing_report.py": {
+        "torch", "model_zoo.moe", "model_zoo.layers", "model_zoo.sequence_model",
+        "model_zoo.staged_model",
     },
-    "model_zoo/optimization.py": {"torch", "fuxictr", "model_zoo.sequence_model"},
+    "model_zoo/training.py": {
+        "torch", "tqdm", "model_zoo.moe", "model_zoo.codebook_init", "model_zoo.optimization",
+        "model_zoo.routing_report", "model_zoo.staged_model",
+    },
+    "model_zoo/staged_model.py": {
+        "torch", "fuxictr", "model_zoo", "model_zoo.moe", "model_zoo.metrics",
+    },
     "model_zoo/sequence_model.py": {
-        "torch", "fuxictr", "model_zoo", "model_zoo.training", "model_zoo.metrics", "model_zoo.moe",
-        "model_zoo.layers",
+        "torch", "fuxictr", "model_zoo", "model_zoo.checkpoints", "model_zoo.heads",
+        "model_zoo.moe", "model_zoo.layers", "model_zoo.staged_model",
     },
     "model_zoo/backbones": {
-        "torch", "model_zoo.sequence_model", "model_zoo.moe", "model_zoo.layers",
+        "torch", "model_zoo.sequence_model", "model_zoo.heads", "model_zoo.moe", "model_zoo.layers",
+    },
+    "model_zoo/baselines": {
+        "torch", "model_zoo.sequence_model", "model_zoo.layers", "model_zoo.baselines",
     },
     "model_zoo": {"model_zoo"},
     "engine": {
@@ -69,12 +83,24 @@ def test_the_zoo_needs_no_engine(tmp_path: Path) -> None:
     """``model_zoo`` alone, copied elsewhere, imports and finds its models by name."""
     (tmp_path / "model_zoo").symlink_to(ROOT / "model_zoo")
     code = (
-        "import model_zoo; print(getattr(model_zoo, 'TWIN_MoS').__name__, sorted(model_zoo.MODELS))"
+        "from model_zoo import *; import model_zoo; print(eval('TWIN_MoS'), len(model_zoo.MODELS))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("TWIN_MoS ['TWIN', 'TWIN_MoS']")
+    assert done.stdout == "<class 'model_zoo.backbones.twin.TWIN_MoS'> 23\n"
+
+
+def test_every_model_is_a_fuxictr_model_found_by_its_name() -> None:
+    from fuxictr.pytorch.models import BaseModel
+
+    import model_zoo
+
+    variants = ("", "_GShard", "_DSelectK", "_ExpertChoice", "_MoS")
+    names = [b + v for b in ("Mamba4Rec", "TransAct", "TWIN", "SDIM") for v in variants]
+    assert list(model_zoo.MODELS) == [*names, "MIRRN", "AttenMixer", "MiasRec"]
+    for name, model in model_zoo.MODELS.items():
+        assert getattr(model_zoo, name) is model and issubclass(model, BaseModel)
 
 
 def test_an_unknown_model_names_the_nearest() -> None:

@@ -15,7 +15,7 @@ from model_zoo.backbones.twin import TWINBlock
 from model_zoo.layers.history import History
 from model_zoo.moe.dispatch import SubsequenceExperts, compact
 from model_zoo.moe.mixtures import MoS, Single
-from model_zoo.moe.routers import ThemeRouter
+from model_zoo.moe.theme import ThemeRouter
 
 from .helpers import ragged_history
 
@@ -115,8 +115,8 @@ def test_fusion_is_equation_8(k: int) -> None:
     for b in range(len(LENGTHS)):
         x_tD = bare(x_BLD, history.mask_BL, b)
         y_G = run_block(mos.global_block, x_tD, target_BD[b])
-        y_I = all_experts(mos.item_experts, x_tD, target_BD[b])
-        y_W = all_experts(mos.window_experts, windows_of(x_tD, 4, 2), target_BD[b])
+        y_I = all_experts(mos.branches["item"], x_tD, target_BD[b])
+        y_W = all_experts(mos.branches["window"], windows_of(x_tD, 4, 2), target_BD[b])
         expected = (1 - 0.3 - 0.2) * y_G + 0.3 * y_I + 0.2 * y_W
         torch.testing.assert_close(y_BH[b], expected, rtol=1e-9, atol=1e-11)
 
@@ -166,7 +166,7 @@ def test_empty_history_gives_zero_from_the_experts() -> None:
     branch = SubsequenceExperts(ThemeRouter(D, 5, topk=2), make_block, 5)
     history = ragged_history([0, 0], 4, D, dtype=torch.float32)
     y_BH, _ = branch(history, torch.randn(2, D))
-    assert torch.equal(y_BH, torch.zeros_like(y_BH)) and branch.load_E == [0] * 5
+    assert torch.equal(y_BH, torch.zeros_like(y_BH))
 
 
 def test_training_shows_each_real_item_to_the_codebook_and_evaluation_none() -> None:
@@ -192,15 +192,15 @@ def test_window_codebook_sees_real_windows_only() -> None:
     history = ragged_history(LENGTHS, L, D)
     mos(history, torch.randn(len(LENGTHS), D, dtype=torch.float64))
     windows = sum(len(windows_of(torch.zeros(n, D), 8, 4)) for n in LENGTHS)
-    assert float(mos.window_experts.router.codebook.count_E.sum()) == windows
+    assert float(mos.branches["window"].router.codebook.count_E.sum()) == windows
 
 
-def test_routing_for_analysis_matches_the_load() -> None:
+def test_routing_for_analysis_is_that_of_the_positions() -> None:
     branch = SubsequenceExperts(ThemeRouter(D, 5, topk=1, codebook_dim=4), make_block, 5).eval()
     history = ragged_history(LENGTHS, L, D, dtype=torch.float32)
-    branch(history, torch.randn(len(LENGTHS), D))
     weights_BTE = branch.routing(history).weights_BTE
-    assert branch.load_E == (weights_BTE[:, -1] > 0).sum(0).tolist()
+    expected = branch.router(history.embed(), history.mask_BL).weights_BTE
+    torch.testing.assert_close(weights_BTE, expected)
     assert torch.equal((weights_BTE > 0).sum(-1), history.mask_BL.long())
 
 

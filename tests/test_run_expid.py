@@ -145,12 +145,12 @@ def test_table_ends_with_the_routing_of_each_mixture(undisturbed: Undisturbed) -
         for name, routing in result["routing"].items():
             line = (
                 f"{expid}, seed {seed}, {name} experts served "
-                + " ".join(f"{share:.0%}" for share in routing["share"])
-                + f" of the test samples (entropy {routing['entropy']:.2f} of 1)"
+                + " ".join(f"{share:.0%}" for share in routing["sample_share"])
+                + f" of the test samples (entropy {routing['sample_entropy']:.2f} of 1)"
             )
             assert line in undisturbed.outcome.stdout.splitlines()
-            assert len(routing["share"]) == 5
-            assert sum(routing["share"]) == pytest.approx(1)
+            assert len(routing["sample_share"]) == 5
+            assert sum(routing["sample_share"]) == pytest.approx(1)
 
 
 def test_result_holds_all_fields(undisturbed: Undisturbed) -> None:

@@ -27,14 +27,14 @@ def changed_parts(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> se
     """Which parts of the model differ from a snapshot."""
     parts = {
         "embedding_layer.": "embedding",
-        "dnn.": "head",
+        "classifier.": "head",
         "encoder.global_block.": "global",
-        "encoder.item_experts.experts.": "item experts",
-        "encoder.item_experts.router.h.": "item router",
-        "encoder.item_experts.router.codebook.": "item codebook",
-        "encoder.window_experts.experts.": "window experts",
-        "encoder.window_experts.router.h.": "window router",
-        "encoder.window_experts.router.codebook.": "window codebook",
+        "encoder.branches.item.experts.": "item experts",
+        "encoder.branches.item.router.h.": "item router",
+        "encoder.branches.item.router.codebook.": "item codebook",
+        "encoder.branches.window.experts.": "window experts",
+        "encoder.branches.window.router.h.": "window router",
+        "encoder.branches.window.router.codebook.": "window codebook",
     }
     changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
     return {part for prefix, part in parts.items() if any(n.startswith(prefix) for n in changed)}
@@ -68,7 +68,7 @@ def test_a_stage_changes_its_own_parameters_only(
     assert changed_parts(model, before) == expected
     if stage == "experts":  # the head's batch-norm statistics stood still
         for name, value in model.state_dict().items():
-            assert not name.startswith("dnn.") or value.equal(before[name]), name
+            assert not name.startswith("classifier.") or value.equal(before[name]), name
     assert all(p.requires_grad for p in model.parameters())
 
 
@@ -79,10 +79,10 @@ def test_stages_run_in_order_and_are_logged(params: dict) -> None:
     assert [(e["stage"], e["epoch"]) for e in model.stage_log] == [
         ("backbone", 1), ("experts", 0.5), ("joint", 1), ("joint", 2)
     ]  # fmt: skip
-    assert not model.stage_log[0]["load"]
+    assert not model.stage_log[0]["routing"]
     joint = model.stage_log[-1]
-    assert sum(joint["load"]["item"]) > 0 and math.isfinite(joint["train_loss"])
-    assert model.encoder.fusion == (0.25, 0.25)
+    assert set(joint["routing"]) == {"item", "window"} and math.isfinite(joint["train_loss"])
+    assert model.encoder.fusion == {"item": 0.25, "window": 0.25}
 
 
 def test_backbone_stage_equals_the_vanilla_model(params: dict) -> None:
@@ -141,7 +141,7 @@ def test_nan_in_the_loss_stops_and_keeps_the_checkpoint(params: dict) -> None:
     model.fit(loader(params), loader(params, "valid"), epochs=1)
     kept = Path(model.checkpoint).read_bytes()
     with torch.no_grad():
-        model.dnn.mlp[0].weight[0, 0] = torch.nan
+        model.classifier.dnn.mlp[0].weight[0, 0] = torch.nan
     with pytest.raises(TrainingError, match="training loss became nan in stage joint"):
         model.fit(loader(params), loader(params, "valid"), epochs=1)
     assert Path(model.checkpoint).read_bytes() == kept

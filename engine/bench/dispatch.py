@@ -57,7 +57,7 @@ def measure(length: int, batch_size: int, repeats: int, device: torch.device) ->
 
         return run
 
-    item = encoder.item_experts
+    item = encoder.branches["item"]
     cases = {
         ALL: step(lambda: _all_experts_encoder(encoder, history, target_BD)),
         OURS: step(lambda: encoder(history, target_BD)[0]),
@@ -87,7 +87,7 @@ def measure(length: int, batch_size: int, repeats: int, device: torch.device) ->
             "MoS / vanilla, encoder": (OURS, VANILLA, ""),
         },
         differences=differences,
-        notes=[f"samples by expert: {_loads(encoder, history, target_BD)}"],
+        notes=[f"samples by expert: {_loads(encoder, history)}"],
     )
 
 
@@ -111,10 +111,10 @@ def all_experts(branch: SubsequenceExperts, history: History, target_BD: Tensor)
 
 def _all_experts_encoder(encoder: MoS, history: History, target_BD: Tensor) -> Tensor:
     """Eq. 8 over ``all_experts``."""
-    y_BH = (1 - sum(encoder.fusion)) * encoder.global_block(history, target_BD)
-    sequences = encoder.sequences(history)
-    for alpha, (name, branch) in zip(encoder.fusion, encoder.branches().items(), strict=True):
-        y_BH = y_BH + alpha * all_experts(branch, sequences[name], target_BD)
+    y_BH = (1 - sum(encoder.fusion.values())) * encoder.global_block(history, target_BD)
+    for name, branch in encoder.branches.items():
+        sequence = encoder.sequence(name, history)
+        y_BH = y_BH + encoder.fusion[name] * all_experts(branch, sequence, target_BD)
     return y_BH
 
 
@@ -135,9 +135,8 @@ def _inputs(length: int, batch_size: int, device: torch.device) -> tuple[History
 @torch.no_grad()
 def _spread_codes(encoder: MoS, history: History) -> None:
     """Codes at items far from each other, much as k-means puts them: all experts get work."""
-    for name, sequence in encoder.sequences(history).items():
-        branch = encoder.branches()[name]
-        h_NC = F.normalize(branch.theme_vectors(sequence)[:5_000], dim=-1)
+    for name, branch in encoder.branches.items():
+        h_NC = F.normalize(branch.projections(encoder.sequence(name, history))[:5_000], dim=-1)
         chosen = [0]
         while len(chosen) < len(branch.experts):
             nearest_N = (h_NC @ h_NC[chosen].T).amax(1)
@@ -164,8 +163,10 @@ def _compare(encoder: MoS, history: History, target_BD: Tensor) -> dict[str, flo
 
 
 @torch.no_grad()
-def _loads(encoder: MoS, history: History, target_BD: Tensor) -> str:
-    for branch in encoder.branches().values():
-        branch.reset_load()
-    encoder(history, target_BD)
-    return ", ".join(f"{name} {branch.load_E}" for name, branch in encoder.branches().items())
+def _loads(encoder: MoS, history: History) -> str:
+    """How many samples each expert serves."""
+    served = []
+    for name, branch in encoder.branches.items():
+        weights_BTE = branch.routing(encoder.sequence(name, history)).weights_BTE
+        served.append(f"{name} {(weights_BTE[:, -1] > 0).sum(0).tolist()}")
+    return ", ".join(served)

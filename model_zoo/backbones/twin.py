@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..layers.attention import TargetAttention, TopKTargetAttention
+from ..layers.attention import ShortTargetAttention, TopKTargetAttention
 from ..layers.history import History
 from ..layers.sequence import SequenceBlock
-from ..moe.mixtures import MoS
+from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
 
 
@@ -22,10 +22,10 @@ class TWINBlock(SequenceBlock):
         attention_dim: total width of the heads.
         num_heads: attention heads; each selects its own items.
         attention_dropout: rate on the attention weights.
-        short_seq_len: length of the recent part; as in LongCTR it counts the target, so that
-            ``short_seq_len - 1`` history items are read.
+        short_seq_len: length of the recent part, the target counted.
         topk: items that the long attention selects.
         Kc_cross_features: 0; a key of LongCTR's configurations, whose cross features cannot run.
+        longctr_compat: LongCTR's short mask; see ``ShortTargetAttention``.
     """
 
     def __init__(
@@ -38,29 +38,52 @@ class TWINBlock(SequenceBlock):
         short_seq_len: int = 50,
         topk: int = 50,
         Kc_cross_features: int = 0,
+        longctr_compat: bool = False,
     ) -> None:
         super().__init__()
-        if short_seq_len < 2:
-            raise ValueError(
-                f"short_seq_len={short_seq_len}: it counts the target; write 2 or more"
-            )
         if Kc_cross_features:
             raise ValueError(f"Kc_cross_features={Kc_cross_features} is not supported; write 0")
         attention = (item_dim, attention_dim, num_heads, attention_dropout)
-        self.short_attention = TargetAttention(*attention)
-        self.long_attention = TopKTargetAttention(*attention, topk)
-        self.short_len = short_seq_len - 1
+        self.short_attention = ShortTargetAttention(
+            *attention, short_seq_len=short_seq_len, longctr_compat=longctr_compat
+        )
+        self.long_attention = TopKTargetAttention(*attention, topk=topk)
         self.output_dim = 2 * item_dim
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        short_BD = self.short_attention(history.last(self.short_len), target_BD)
+        short_BD = self.short_attention(history, target_BD)
         return torch.cat([short_BD, self.long_attention(history, target_BD)], dim=-1)
+
+    def products(self, length: int) -> float:
+        return self.short_attention.products(length) + self.long_attention.products(length)
+
+    @staticmethod
+    def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name.replace(".W_h.", ".W_k."): weight for name, weight in weights.items()}
 
 
 class TWIN(SequenceModel):
     """TWIN, vanilla."""
 
     block = TWINBlock
+
+
+class TWIN_GShard(TWIN):
+    """TWIN with experts routed by GShard."""
+
+    mixture = GShard
+
+
+class TWIN_DSelectK(TWIN):
+    """TWIN with experts routed by DSelect-k."""
+
+    mixture = DSelectK
+
+
+class TWIN_ExpertChoice(TWIN):
+    """TWIN with experts that choose their items."""
+
+    mixture = ExpertChoice
 
 
 class TWIN_MoS(TWIN):

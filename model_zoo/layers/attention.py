@@ -25,22 +25,34 @@ class TargetAttention(nn.Module):
         attention_dim: A, total width of the heads.
         num_heads: H; must divide A.
         dropout: rate on the attention weights.
+        use_scale: divide the scores by the root of a head's width.
+        use_qkvo: project; if not, heads are slices of the vectors themselves, and A is D.
     """
 
     def __init__(
-        self, input_dim: int, attention_dim: int, num_heads: int = 1, dropout: float = 0.0
+        self,
+        input_dim: int,
+        attention_dim: int,
+        num_heads: int = 1,
+        dropout: float = 0.0,
+        use_scale: bool = True,
+        use_qkvo: bool = True,
     ) -> None:
         super().__init__()
+        attention_dim = attention_dim if use_qkvo else input_dim
         if attention_dim % num_heads:
             raise ValueError(
                 f"attention_dim={attention_dim} is not divisible by num_heads={num_heads}; "
                 f"write a multiple, such as {num_heads * max(1, attention_dim // num_heads)}"
             )
-        self.num_heads = num_heads
-        self.W_q = nn.Linear(input_dim, attention_dim, bias=False)
-        self.W_k = nn.Linear(input_dim, attention_dim, bias=False)
-        self.W_v = nn.Linear(input_dim, attention_dim, bias=False)
-        self.W_o = nn.Linear(attention_dim, input_dim, bias=False)
+        self.input_dim, self.attention_dim, self.num_heads = input_dim, attention_dim, num_heads
+        self.scale = (attention_dim // num_heads) ** -0.5 if use_scale else 1.0
+        self.use_qkvo = use_qkvo
+        if use_qkvo:
+            self.W_q = nn.Linear(input_dim, attention_dim, bias=False)
+            self.W_k = nn.Linear(input_dim, attention_dim, bias=False)
+            self.W_v = nn.Linear(input_dim, attention_dim, bias=False)
+            self.W_o = nn.Linear(attention_dim, input_dim, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
@@ -48,11 +60,22 @@ class TargetAttention(nn.Module):
         pooled_BHD = self._pool(self._query(target_BD), history.embed(), history.mask_BL)
         return self._project(pooled_BHD)
 
+    def products(self, length: int) -> float:
+        """FLOPs of the matrix products for one sample with ``length`` items."""
+        D, A = self.input_dim, self.attention_dim
+        projections = 4 * A * D if self.use_qkvo else self.num_heads * D
+        return 2 * projections + 4 * self.num_heads * D * length
+
     def _query(self, target_BD: Tensor) -> Tensor:
         """The target's query of each head, carried into item space and scaled: ``(B, H, D)``."""
-        query_BHC = self.W_q(target_BD).unflatten(-1, (self.num_heads, -1))
-        keys_HCD = self.W_k.weight.unflatten(0, (self.num_heads, -1))
-        return torch.einsum("bhc,hcd->bhd", query_BHC, keys_HCD) * query_BHC.shape[-1] ** -0.5
+        heads = (self.num_heads, -1)
+        if not self.use_qkvo:  # a head is a slice: zero elsewhere
+            own = torch.eye(self.num_heads, dtype=target_BD.dtype, device=target_BD.device)
+            slices_BHC = target_BD.unflatten(-1, heads)
+            return torch.einsum("bhc,hg->bhgc", slices_BHC, own).flatten(2) * self.scale
+        query_BHC = self.W_q(target_BD).unflatten(-1, heads)
+        keys_HCD = self.W_k.weight.unflatten(0, heads)
+        return torch.einsum("bhc,hcd->bhd", query_BHC, keys_HCD) * self.scale
 
     def _pool(self, query_BHD: Tensor, x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """Attention-weighted raw items of each head: ``(B, H, D)``."""
@@ -61,8 +84,54 @@ class TargetAttention(nn.Module):
         return weights_BHL @ x_BLD
 
     def _project(self, pooled_BHD: Tensor) -> Tensor:
+        if not self.use_qkvo:
+            slices_BHHC = pooled_BHD.unflatten(-1, (self.num_heads, -1))
+            return torch.einsum("bhhc->bhc", slices_BHHC).flatten(1)
         values_HCD = self.W_v.weight.unflatten(0, (self.num_heads, -1))
         return self.W_o(torch.einsum("bhd,hcd->bhc", pooled_BHD, values_HCD).flatten(1))
+
+
+class ShortTargetAttention(TargetAttention):
+    """Target attention over the newest ``short_seq_len - 1`` items; as in LongCTR, whose models have
+    it beside their long part, the length counts the target.
+
+    Args:
+        longctr_compat: LongCTR's mask, which is that of the items one position older, and which
+            averages the whole window where it masks all of it. A history shorter than the window,
+            where LongCTR fails, gets the right mask.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        attention_dim: int,
+        num_heads: int = 1,
+        dropout: float = 0.0,
+        use_scale: bool = True,
+        use_qkvo: bool = True,
+        *,
+        short_seq_len: int = 50,
+        longctr_compat: bool = False,
+    ) -> None:
+        super().__init__(input_dim, attention_dim, num_heads, dropout, use_scale, use_qkvo)
+        if short_seq_len < 2:
+            raise ValueError(
+                f"short_seq_len={short_seq_len}: it counts the target; write 2 or more"
+            )
+        self.short_len = short_seq_len - 1
+        self.longctr_compat = longctr_compat
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        recent = history.last(self.short_len)
+        if self.longctr_compat and len(history) > self.short_len:
+            mask_BL = history.mask_BL[:, -self.short_len - 1 : -1]
+            masked_B1 = ~mask_BL.any(1, keepdim=True)
+            recent = History(recent.rows_UD, recent.index_BL, mask_BL | masked_B1)
+            target_BD = target_BD * ~masked_B1  # a zero query weights all alike
+        return super().forward(recent, target_BD)
+
+    def products(self, length: int) -> float:
+        return super().products(min(length, self.short_len))
 
 
 class TopKTargetAttention(TargetAttention):
@@ -103,6 +172,11 @@ class TopKTargetAttention(TargetAttention):
             selected.mask_BL.reshape(heads),
         ).view_as(query_BHD)
         return self._project(pooled_BHD)
+
+    def products(self, length: int) -> float:
+        if length <= self.topk:
+            return super().products(length)
+        return super().products(self.topk) + 2 * self.num_heads * self.input_dim * length
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ U rows (distinct items, or windows), P selected samples, D item width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,6 +33,12 @@ class History:
         self.mask_BL = mask_BL
         self._x_BLD: Tensor | None = None
 
+    @classmethod
+    def of(cls, x_BLD: Tensor) -> History:
+        """A history without padding of given vectors."""
+        index_BL = torch.arange(x_BLD[..., 0].numel(), device=x_BLD.device).view(x_BLD.shape[:2])
+        return cls(x_BLD.flatten(0, 1), index_BL, torch.ones_like(index_BL, dtype=torch.bool))
+
     def __len__(self) -> int:
         """The padded length L."""
         return self.mask_BL.shape[1]
@@ -44,6 +52,13 @@ class History:
     def peek(self) -> Tensor:
         """The values of ``embed()`` outside autograd, for routing and scoring."""
         return F.embedding(self.index_BL, self.rows_UD.detach())
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``function`` of each item, ``(..., D) -> (..., Z)``, at every position: ``(B, L, Z)``. It
+        sees each row once, or each position, whichever are fewer."""
+        if len(self.rows_UD) <= self.index_BL.numel():
+            return F.embedding(self.index_BL, function(self.rows_UD))
+        return function(F.embedding(self.index_BL, self.rows_UD))
 
     def take(self, index_BK: Tensor, mask_BK: Tensor) -> History:
         """Move positions: the history of columns ``index_BK``, real where ``mask_BK``."""

@@ -20,3 +20,17 @@ class SequenceBlock(nn.Module):
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def products(self, length: int) -> float:
+        """FLOPs of the matrix products of a forward pass of one sample with that many real items,
+        two per multiplication with addition."""
+        raise NotImplementedError
+
+    def elementwise(self, length: int) -> float:
+        """FLOPs of what is no matrix product but costs as much: scans and Fourier transforms."""
+        return 0.0
+
+    @staticmethod
+    def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of LongCTR's model of this name, without embeddings and head, by our names."""
+        return weights

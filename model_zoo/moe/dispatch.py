@@ -1,7 +1,7 @@
 """A sparse mixture over subsequences: route, compact, and run only the experts that are read.
 
 Shape suffixes: B samples, T items or windows, E experts, k experts read per sample, P = B * k
-(sample, expert) pairs, W longest subsequence, U distinct rows, D item width, H output width.
+(sample, expert) pairs, U distinct rows, N of them in use, D item width, Z routing width, H output width.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.history import History
@@ -35,11 +36,6 @@ class SubsequenceExperts(nn.Module):
         self.router = router
         self.experts = nn.ModuleList(make_block() for _ in range(num_experts))
         self.output_dim = self.experts[0].output_dim
-        self.reset_load()
-
-    def reset_load(self) -> None:
-        """Forget how many samples each expert has served (``load_E``)."""
-        self.load_E = [0] * len(self.experts)
 
     def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
         """The mixed output ``(B, H)`` and the router's auxiliary loss.
@@ -59,36 +55,42 @@ class SubsequenceExperts(nn.Module):
             output = self.experts[expert](subsequence, target_BD[sample])
             weight = weight_Bk.flatten()[read.order_P[pairs]]
             y_BH = y_BH.index_add(0, sample, output * weight[:, None])
-            self.load_E[expert] += len(sample)
         return y_BH, aux_loss
 
+    @torch.no_grad()
     def routing(self, history: History) -> Routing:
         """The gates of every position, for analysis: nothing is kept by ``forward``."""
-        return self.router(history.peek(), history.mask_BL)
+        if not self.router.itemwise:
+            return self.router.assign(history.map(self.router.project), history.mask_BL)
+        rows_UD, count_U = distinct_rows(history)
+        routing = self.router(rows_UD[None], count_U[None])
+        weights_BTE = F.embedding(history.index_BL, routing.weights_BTE[0])
+        return Routing(weights_BTE * history.mask_BL[:, :, None], routing.aux_loss)
 
     def _route(self, history: History) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
         """Membership as a lookup ``(sample_P, expert_P) -> bool (P, T)``, the gates of the newest
         item ``(B, E)`` with gradient, and the auxiliary loss."""
         if self.router.itemwise:
-            newest = history.last(1)
-            readout = self.router(newest.embed(), newest.mask_BL)
-            return self._itemwise_members(history), readout.weights_BTE[:, -1], readout.aux_loss
-        routing = self.router(history.embed(), history.mask_BL)
-        sent_BTE = routing.weights_BTE.detach() > 0
-        return (
-            lambda sample_P, expert_P: sent_BTE.transpose(1, 2)[sample_P, expert_P],
-            routing.weights_BTE[:, -1],
-            routing.aux_loss,
-        )
+            return self._route_distinct(history)
+        routing = self.router.assign(history.map(self.router.project), history.mask_BL)
+        sent_BET = routing.weights_BTE.detach().transpose(1, 2) > 0
 
-    @torch.no_grad()
-    def _itemwise_members(self, history: History) -> Callable[[Tensor, Tensor], Tensor]:
-        """Route each distinct row once and look members up; in training, show it to the codebook."""
+        def member(sample_P: Tensor, expert_P: Tensor) -> Tensor:
+            return sent_BET[sample_P, expert_P]
+
+        return member, routing.weights_BTE[:, -1], routing.aux_loss
+
+    def _route_distinct(
+        self, history: History
+    ) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
+        """``_route`` for an itemwise router: each distinct row once, then members are looked up."""
         rows_UD, count_U = distinct_rows(history)
-        h_UC = self.router.h(rows_UD)
-        sent_UE = self.router.gate(h_UC[None], (count_U > 0)[None]).weights_BTE[0] > 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.router.auxiliary):
+            z_UZ = self.router.project(rows_UD if self.router.auxiliary else rows_UD.detach())
+            routing = self.router.assign(z_UZ[None], count_U[None])
+        sent_UE = routing.weights_BTE[0].detach() > 0
         if self.training:
-            self.router.codebook.observe(h_UC, sent_UE * count_U[:, None])
+            self.router.observe(z_UZ.detach(), sent_UE * count_U[:, None])
 
         def member(sample_P: Tensor, expert_P: Tensor) -> Tensor:
             flat = history.index_BL[sample_P] * sent_UE.shape[1] + expert_P[:, None]
@@ -97,19 +99,21 @@ class SubsequenceExperts(nn.Module):
             member_PT[:, -1] = True
             return member_PT & history.mask_BL[sample_P]
 
-        return member
+        newest = history.last(1)
+        readout = self.router(newest.embed(), newest.mask_BL)
+        return member, readout.weights_BTE[:, -1], routing.aux_loss
 
     @torch.no_grad()
-    def theme_vectors(self, history: History) -> Tensor:
-        """h(x) of the distinct rows that occur in the history, ``(N, C)``, for k-means."""
+    def projections(self, history: History) -> Tensor:
+        """The projections of the distinct rows that occur in the history, ``(N, Z)``."""
         rows_UD, count_U = distinct_rows(history)
-        return self.router.h(rows_UD[count_U > 0])
+        return self.router.project(rows_UD[count_U > 0])
 
 
 def distinct_rows(history: History) -> tuple[Tensor, Tensor]:
-    """What an itemwise router has to see, outside autograd: ``rows_UD``, and ``count_U``, how many
-    real positions show each row. Items share rows; every window has its own."""
-    rows_UD = history.rows_UD.detach()
+    """What an itemwise router has to see: ``rows_UD``, and ``count_U``, how many real positions
+    show each row. Items share rows; every window has its own."""
+    rows_UD = history.rows_UD
     count_U = rows_UD.new_zeros(len(rows_UD))
     count_U.index_add_(0, history.index_BL.flatten(), history.mask_BL.flatten().to(rows_UD.dtype))
     return rows_UD, count_U

@@ -1,7 +1,8 @@
 """Mixtures: how copies of one backbone block become an encoder of (history, target).
 
-``Single`` is the vanilla backbone; ``MoS`` is the paper's Mixture of Sequence. A mixture also says
-in which stages it trains (paper 4.3); ``training.py`` runs them.
+``Single`` is the vanilla backbone, ``MoS`` the paper's Mixture of Sequence; ``GShard``,
+``DSelectK`` and ``ExpertChoice`` differ from it in the router, and have no windows. A mixture also
+says in which stages it trains (paper 4.3); ``training.py`` runs them.
 
 Shape suffixes: B samples, D item width, H output width.
 """
@@ -10,12 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..layers.history import History
 from .dispatch import SubsequenceExperts
-from .routers import ThemeRouter
+from .dselect_k import DSelectKRouter
+from .expert_choice import ExpertChoiceRouter
+from .gshard import GShardRouter
+from .routers import Router
+from .theme import ThemeRouter
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,16 @@ class Mixture(nn.Module):
     Args:
         make_block: builds one block, a ``SequenceBlock`` with its own parameters.
         item_dim: D, width of an item.
+
+    Attributes:
+        branches: the groups of sparse experts by name; none in the vanilla backbone.
     """
 
     def __init__(self, make_block: Callable[[], nn.Module], item_dim: int) -> None:
         super().__init__()
         self.global_block = make_block()
         self.output_dim = self.global_block.output_dim
+        self.branches: nn.ModuleDict[str, SubsequenceExperts] = nn.ModuleDict()
 
     def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Encode: ``(y_BH, aux_loss)``."""
@@ -55,13 +65,9 @@ class Mixture(nn.Module):
     def enter(self, stage: str) -> None:
         """Set the fusion weights of a stage."""
 
-    def branches(self) -> dict[str, SubsequenceExperts]:
-        """The groups of sparse experts by name, those that exist."""
-        return {}
-
-    def sequences(self, history: History) -> dict[str, History]:
-        """The sequence that each branch routes, by the name of the branch."""
-        return {name: history for name in self.branches()}
+    def sequence(self, branch: str, history: History) -> History:
+        """What a branch routes."""
+        return history
 
 
 class Single(Mixture):
@@ -72,20 +78,14 @@ class Single(Mixture):
         return y_BH, y_BH.new_zeros(())
 
 
-class MoS(Mixture):
-    """Mixture of Sequence: global, item and window experts, fused by eq. 8.
+class SparseMixture(Mixture):
+    """Base of the sparse mixtures: a global block and branches of experts, fused by eq. 8.
 
     Args:
-        num_experts: n1 = n2, experts of each kind; 0 is the vanilla backbone.
-        router_topk: k, experts per item and per window.
-        codebook_dim: width of the theme space.
-        codebook_decay: gamma of eq. 4.
-        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
-        router_weight: ``topk_softmax`` (eq. 2) or ``softmax_topk``; see ``ThemeRouter``.
-        router_temperature: divides the cosines.
-        window_size, window_stride, window_anchor: see ``History.windows``.
-        alpha_item, alpha_window: weights of eq. 8 in the joint stage. A branch of weight 0 is not
-            computed.
+        alphas: weight of each branch in the joint stage, by the name of its configuration key
+            (``alpha_`` and the branch). A branch of weight 0 is not computed.
+        make_router: builds the router of one branch.
+        num_experts: experts of each branch; 0 is the vanilla backbone.
         backbone_warmup_epochs, expert_warmup_epochs: length of the first two stages (paper 4.3);
             may be fractions, 0 skips one.
     """
@@ -94,8 +94,77 @@ class MoS(Mixture):
         self,
         make_block: Callable[[], nn.Module],
         item_dim: int,
+        alphas: dict[str, float],
+        make_router: Callable[[int], Router],
         *,
         num_experts: int = 5,
+        backbone_warmup_epochs: float = 1.0,
+        expert_warmup_epochs: float = 1.0,
+    ) -> None:
+        super().__init__(make_block, item_dim)
+        if num_experts < 0:
+            raise ValueError(f"num_experts={num_experts}: write 0 (vanilla) or more")
+        if min(alphas.values()) < 0 or sum(alphas.values()) > 1:
+            written = ", ".join(f"{name}={alpha}" for name, alpha in alphas.items())
+            raise ValueError(f"{written}: each must be at least 0, and their sum at most 1")
+        if num_experts:
+            for name in alphas:
+                branch = SubsequenceExperts(make_router(num_experts), make_block, num_experts)
+                self.branches[name.removeprefix("alpha_")] = branch
+        self.alphas = {name.removeprefix("alpha_"): alpha for name, alpha in alphas.items()}
+        self.warmup_epochs = (backbone_warmup_epochs, expert_warmup_epochs)
+        self.enter("joint")
+
+    def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_global = 1 - sum(self.fusion.values())
+        y_BH, aux_loss = 0, target_BD.new_zeros(())
+        if alpha_global:
+            y_BH = alpha_global * self.global_block(history, target_BD)
+        for name, alpha in self.fusion.items():
+            if alpha:
+                branch = self.branches[name]
+                y_branch_BH, aux = branch(self.sequence(name, history), target_BD)
+                y_BH, aux_loss = y_BH + alpha * y_branch_BH, aux_loss + aux
+        return y_BH, aux_loss
+
+    def stages(self, epochs: float) -> list[Stage]:
+        if not self.branches or not any(self.alphas.values()):
+            return [Stage("joint", epochs)]
+        backbone, experts = self.warmup_epochs
+        planned = [Stage("backbone", backbone), Stage("experts", experts), Stage("joint", epochs)]
+        return [stage for stage in planned if stage.epochs > 0]
+
+    def enter(self, stage: str) -> None:
+        """Weights of the branches: 0, then equal shares of those that are used, then the alphas."""
+        if not self.branches or stage == "backbone":
+            self.fusion = dict.fromkeys(self.branches, 0.0)
+        elif stage == "joint":
+            self.fusion = self.alphas
+        else:
+            used = sum(alpha > 0 for alpha in self.alphas.values())
+            self.fusion = {name: (alpha > 0) / used for name, alpha in self.alphas.items()}
+
+
+class MoS(SparseMixture):
+    """Mixture of Sequence: item and window experts with theme-aware routers.
+
+    Args:
+        router_topk: k, experts per item and per window.
+        codebook_dim: width of the theme space.
+        codebook_decay: gamma of eq. 4.
+        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
+        router_weight: ``topk_softmax`` (eq. 2) or ``softmax_topk``; see ``ThemeRouter``.
+        router_temperature: divides the cosines.
+        window_size, window_stride, window_anchor: see ``History.windows``.
+        alpha_item, alpha_window: weights of eq. 8 in the joint stage.
+        kwargs: see ``SparseMixture``; n1 = n2 = ``num_experts``.
+    """
+
+    def __init__(
+        self,
+        make_block: Callable[[], nn.Module],
+        item_dim: int,
+        *,
         router_topk: int = 1,
         codebook_dim: int = 64,
         codebook_decay: float = 0.999,
@@ -107,10 +176,8 @@ class MoS(Mixture):
         window_anchor: str = "start",
         alpha_item: float = 0.25,
         alpha_window: float = 0.25,
-        backbone_warmup_epochs: float = 1.0,
-        expert_warmup_epochs: float = 1.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(make_block, item_dim)
         if codebook_init not in ("kmeans", "random"):
             raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
         if window_anchor not in ("start", "end"):
@@ -120,20 +187,9 @@ class MoS(Mixture):
                 f"window_stride={window_stride}: write 1 to window_size={window_size}, "
                 "so that no item falls between two windows"
             )
-        if num_experts < 0:
-            raise ValueError(f"num_experts={num_experts}: write 0 (vanilla) or more")
-        if min(alpha_item, alpha_window) < 0 or alpha_item + alpha_window > 1:
-            raise ValueError(
-                f"alpha_item={alpha_item}, alpha_window={alpha_window}: "
-                "both must be at least 0 and their sum at most 1"
-            )
-        self.codebook_init = codebook_init
-        self.window = dict(size=window_size, stride=window_stride, anchor=window_anchor)
-        self.alphas = (alpha_item, alpha_window)
-        self.warmup_epochs = (backbone_warmup_epochs, expert_warmup_epochs)
 
-        def branch() -> SubsequenceExperts:
-            router = ThemeRouter(
+        def make_router(num_experts: int) -> ThemeRouter:
+            return ThemeRouter(
                 item_dim,
                 num_experts,
                 router_topk,
@@ -142,47 +198,103 @@ class MoS(Mixture):
                 router_temperature,
                 router_weight,
             )
-            return SubsequenceExperts(router, make_block, num_experts)
 
-        self.item_experts = branch() if num_experts else None
-        self.window_experts = branch() if num_experts else None
-        self.enter("joint")
+        alphas = {"alpha_item": alpha_item, "alpha_window": alpha_window}
+        super().__init__(make_block, item_dim, alphas, make_router, **kwargs)
+        self.codebook_init = codebook_init
+        self.window = dict(size=window_size, stride=window_stride, anchor=window_anchor)
 
-    def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
-        alpha_item, alpha_window = self.fusion
-        alpha_global = 1 - alpha_item - alpha_window
-        y_BH, aux_loss = 0, target_BD.new_zeros(())
-        if alpha_global:
-            y_BH = alpha_global * self.global_block(history, target_BD)
-        if alpha_item:
-            y_item_BH, aux = self.item_experts(history, target_BD)
-            y_BH, aux_loss = y_BH + alpha_item * y_item_BH, aux_loss + aux
-        if alpha_window:
-            y_window_BH, aux = self.window_experts(history.windows(**self.window), target_BD)
-            y_BH, aux_loss = y_BH + alpha_window * y_window_BH, aux_loss + aux
-        return y_BH, aux_loss
+    def sequence(self, branch: str, history: History) -> History:
+        """The items, or the windows over them (paper 4.2)."""
+        return history.windows(**self.window) if branch == "window" else history
 
-    def stages(self, epochs: float) -> list[Stage]:
-        if self.item_experts is None or not any(self.alphas):
-            return [Stage("joint", epochs)]
-        backbone, experts = self.warmup_epochs
-        planned = [Stage("backbone", backbone), Stage("experts", experts), Stage("joint", epochs)]
-        return [stage for stage in planned if stage.epochs > 0]
 
-    def enter(self, stage: str) -> None:
-        """Fusion weights (item, window): 0 / 0, then 0.5 / 0.5 (if both are used), then the alphas."""
-        if self.item_experts is None or stage == "backbone":
-            self.fusion = (0.0, 0.0)
-        elif stage == "joint":
-            self.fusion = self.alphas
-        else:
-            used = [alpha > 0 for alpha in self.alphas]
-            self.fusion = tuple(branch / sum(used) for branch in used)
+class GShard(SparseMixture):
+    """Experts routed by GShard's top-2 gate, beside the same global block; see ``GShardRouter``.
 
-    def branches(self) -> dict[str, SubsequenceExperts]:
-        if self.item_experts is None:
-            return {}
-        return {"item": self.item_experts, "window": self.window_experts}
+    Args:
+        router_topk: 2, or 1 for the first choice only.
+        capacity_factor, eval_capacity_factor, second_threshold, balance_coef: of the router.
+        alpha_moe: weight of the experts in the joint stage.
+        kwargs: see ``SparseMixture``.
+    """
 
-    def sequences(self, history: History) -> dict[str, History]:
-        return {"item": history, "window": history.windows(**self.window)}
+    def __init__(
+        self,
+        make_block: Callable[[], nn.Module],
+        item_dim: int,
+        *,
+        router_topk: int = 2,
+        capacity_factor: float = 1.25,
+        eval_capacity_factor: float = 2.0,
+        second_threshold: float = 0.2,
+        balance_coef: float = 0.01,
+        alpha_moe: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        def make_router(num_experts: int) -> GShardRouter:
+            return GShardRouter(
+                item_dim,
+                num_experts,
+                router_topk,
+                capacity_factor,
+                eval_capacity_factor,
+                second_threshold,
+                balance_coef,
+            )
+
+        super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)
+
+
+class DSelectK(SparseMixture):
+    """Experts routed by DSelect-k gates, beside the same global block; see ``DSelectKRouter``.
+
+    Args:
+        router_topk: k, the number of selectors.
+        smooth_step_width, entropy_coef, dselect_mode: of the router.
+        alpha_moe: weight of the experts in the joint stage.
+        kwargs: see ``SparseMixture``.
+    """
+
+    def __init__(
+        self,
+        make_block: Callable[[], nn.Module],
+        item_dim: int,
+        *,
+        router_topk: int = 2,
+        smooth_step_width: float = 1.0,
+        entropy_coef: float = 0.0,
+        dselect_mode: str = "per_item",
+        alpha_moe: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        def make_router(num_experts: int) -> DSelectKRouter:
+            return DSelectKRouter(
+                item_dim, num_experts, router_topk, smooth_step_width, entropy_coef, dselect_mode
+            )
+
+        super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)
+
+
+class ExpertChoice(SparseMixture):
+    """Experts that choose their items, beside the same global block; see ``ExpertChoiceRouter``.
+
+    Args:
+        router_topk: c, the mean number of experts per item.
+        alpha_moe: weight of the experts in the joint stage.
+        kwargs: see ``SparseMixture``.
+    """
+
+    def __init__(
+        self,
+        make_block: Callable[[], nn.Module],
+        item_dim: int,
+        *,
+        router_topk: int = 2,
+        alpha_moe: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        def make_router(num_experts: int) -> ExpertChoiceRouter:
+            return ExpertChoiceRouter(item_dim, num_experts, router_topk)
+
+        super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)

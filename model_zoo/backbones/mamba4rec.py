@@ -1,0 +1,148 @@
+"""Mamba4Rec: a selective state space model over a history (Liu et al., 2024).
+
+Shape suffixes: B samples, L history length, R positions read, D item width, W width inside.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.history import History
+from ..layers.mamba import Mamba
+from ..layers.sequence import SequenceBlock
+from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
+from ..sequence_model import SequenceModel
+
+NORM_EPS = 1e-12
+
+
+class Mamba4RecBlock(SequenceBlock):
+    """Dropout, LayerNorm, Mamba layers, and the newest item's hidden state.
+
+    The original scores an item by its product with that state, summed; here the head gets the state
+    and the product: ``[h, h * target]``, width 2 * W. Without history both are zero. Only what the
+    newest state needs is computed of the last layer.
+
+    Args:
+        item_dim: D, width of an item.
+        hidden_size: W; if given, items and target are projected to it, by default W = D.
+        num_layers: Mamba layers; as in the original, one layer has no residual around its mixer.
+        dropout: rate of all dropouts.
+        d_state, d_conv, expand, dt_init: see ``Mamba``.
+    """
+
+    def __init__(
+        self,
+        item_dim: int,
+        *,
+        hidden_size: int | None = None,
+        num_layers: int = 1,
+        dropout: float = 0.2,
+        d_state: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_init: str = "mamba4rec",
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers={num_layers}: must be at least 1")
+        width = hidden_size or item_dim
+        self.project = nn.Linear(item_dim, width, bias=False) if hidden_size else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.layers = nn.ModuleList(
+            MambaLayer(
+                Mamba(width, d_state, d_conv, expand, dt_init), width, dropout, num_layers > 1
+            )
+            for _ in range(num_layers)
+        )
+        self.output_dim = 2 * width
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        mask_BL = history.mask_BL
+        x_BLW = self.norm(self.dropout(self.project(history.embed())))
+        for layer in self.layers[:-1]:
+            x_BLW = layer(x_BLW, mask_BL)
+        h_BW = self.layers[-1](x_BLW, mask_BL, last=True)[:, 0]
+        h_BW = h_BW.masked_fill(~mask_BL[:, -1:], 0.0)
+        return torch.cat([h_BW, h_BW * self.project(target_BD)], dim=-1)
+
+    def products(self, length: int) -> float:
+        project = 2 * sum(p.numel() for p in self.project.parameters()) * (length + 1)
+        inner = sum(layer.products(length, last=False) for layer in self.layers[:-1])
+        return project + inner + self.layers[-1].products(length, last=True)
+
+    def elementwise(self, length: int) -> float:
+        return sum(layer.mamba.elementwise(length) for layer in self.layers)
+
+
+class MambaLayer(nn.Module):
+    """Mixer and position-wise feed-forward network, each followed by dropout and LayerNorm.
+
+    Args:
+        mamba: the mixer.
+        width: W.
+        dropout: rate.
+        residual: around the mixer; around the feed-forward network there always is one.
+    """
+
+    def __init__(self, mamba: Mamba, width: int, dropout: float, residual: bool) -> None:
+        super().__init__()
+        self.mamba = mamba
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.w_1 = nn.Linear(width, 4 * width)
+        self.w_2 = nn.Linear(4 * width, width)
+        self.ffn_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.residual = residual
+
+    def init_weights(self) -> None:
+        """The official start of every linear layer (FuxiCTR calls this)."""
+        for linear in (self.w_1, self.w_2):
+            nn.init.normal_(linear.weight, std=0.02)
+
+    def forward(self, x_BLW: Tensor, mask_BL: Tensor, last: bool = False) -> Tensor:
+        """All positions, or with ``last`` the newest one only: ``(B, R, W)``."""
+        h_BRW = self.dropout(self.mamba(x_BLW, mask_BL, last))
+        if self.residual:
+            h_BRW = h_BRW + x_BLW[:, -h_BRW.shape[1] :]
+        h_BRW = self.norm(h_BRW)
+        hidden = self.dropout(F.gelu(self.w_1(h_BRW)))
+        return self.ffn_norm(self.dropout(self.w_2(hidden)) + h_BRW)
+
+    def products(self, length: int, last: bool) -> float:
+        """FLOPs of the matrix products for one sample."""
+        read = 1 if last else length
+        return self.mamba.products(length, last) + 2 * 2 * self.w_1.weight.numel() * read
+
+
+class Mamba4Rec(SequenceModel):
+    """Mamba4Rec, vanilla."""
+
+    block = Mamba4RecBlock
+
+
+class Mamba4Rec_GShard(Mamba4Rec):
+    """Mamba4Rec with experts routed by GShard."""
+
+    mixture = GShard
+
+
+class Mamba4Rec_DSelectK(Mamba4Rec):
+    """Mamba4Rec with experts routed by DSelect-k."""
+
+    mixture = DSelectK
+
+
+class Mamba4Rec_ExpertChoice(Mamba4Rec):
+    """Mamba4Rec with experts that choose their items."""
+
+    mixture = ExpertChoice
+
+
+class Mamba4Rec_MoS(Mamba4Rec):
+    """Mamba4Rec as a Mixture of Sequence."""
+
+    mixture = MoS

@@ -1,0 +1,159 @@
+"""TransAct: a transformer over (item, target) pairs (Xia et al., KDD 2023).
+
+Shape suffixes: B samples, L history length, R positions read, D item width, W = 2 * D.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..heads import DCNv2Head
+from ..layers.history import History
+from ..layers.sequence import SequenceBlock
+from ..layers.transformer import EncoderLayer
+from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
+from ..sequence_model import SequenceModel
+
+
+class TransActBlock(SequenceBlock):
+    """Encoder over ``[item, target]``, its newest positions, and a max pool over all of them.
+
+    Follows LongCTR, and so has no action types, no positions and no time window. A history that is
+    shorter than ``first_k_cols`` is filled up with zeros on the old side; without history the output
+    is zero. Width ``(first_k_cols + concat_max_pool) * 2 * D``.
+
+    Args:
+        item_dim: D, width of an item.
+        num_heads, transformer_layers, transformer_dropout, dim_feedforward: of the encoder.
+        first_k_cols: newest positions that are read.
+        concat_max_pool: append the projected maximum over all positions. Without it the last layer
+            computes only the positions that are read.
+        use_time_window_mask: False; LongCTR's key, whose mask lacks the times it needs.
+        time_window_ms: LongCTR's key, not read.
+        longctr_compat: without history, the output for one padded position, as in LongCTR.
+    """
+
+    def __init__(
+        self,
+        item_dim: int,
+        *,
+        num_heads: int = 1,
+        transformer_layers: int = 1,
+        transformer_dropout: float = 0.0,
+        dim_feedforward: int = 512,
+        first_k_cols: int = 1,
+        concat_max_pool: bool = True,
+        use_time_window_mask: bool = False,
+        time_window_ms: int = 86_400_000,
+        longctr_compat: bool = False,
+    ) -> None:
+        super().__init__()
+        if use_time_window_mask:
+            raise ValueError("use_time_window_mask=True: the data have no times; write False")
+        if first_k_cols < 1 or transformer_layers < 1:
+            raise ValueError(
+                f"first_k_cols={first_k_cols}, transformer_layers={transformer_layers}: "
+                "both must be at least 1"
+            )
+        width = 2 * item_dim
+        rates = (transformer_dropout,) * 3
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, num_heads, dim_feedforward, *rates)
+            for _ in range(transformer_layers)
+        )
+        self.out_linear = nn.Linear(width, width) if concat_max_pool else None
+        self.first_k_cols = first_k_cols
+        self.longctr_compat = longctr_compat
+        self.output_dim = (first_k_cols + concat_max_pool) * width
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        x_BLD, mask_BL = history.embed(), history.mask_BL
+        empty_B1 = ~mask_BL.any(1, keepdim=True)
+        # Attention needs a key in every row: the newest column, whatever it holds.
+        mask_BL = torch.cat([mask_BL[:, :-1], mask_BL[:, -1:] | empty_B1], dim=1)
+        x_BLW = torch.cat([x_BLD, target_BD[:, None].expand_as(x_BLD)], dim=-1)
+        for layer in self.layers[:-1]:
+            x_BLW = layer(x_BLW, mask_BL)
+        x_BRW = self.layers[-1](
+            x_BLW, mask_BL, self.first_k_cols if self.out_linear is None else None
+        )
+        padding_BR1 = ~mask_BL[:, -x_BRW.shape[1] :, None]
+        newest_BKW = x_BRW.masked_fill(padding_BR1, 0.0)[:, -self.first_k_cols :]
+        newest_BKW = F.pad(newest_BKW, (0, 0, self.first_k_cols - newest_BKW.shape[1], 0))
+        features = [newest_BKW.flatten(1)]
+        if self.out_linear is not None:
+            features.append(self.out_linear(x_BRW.masked_fill(padding_BR1, -1e9).amax(1)))
+        out_BH = torch.cat(features, dim=-1)
+        return out_BH if self.longctr_compat else out_BH.masked_fill(empty_B1, 0.0)
+
+    def products(self, length: int) -> float:
+        read = length if self.out_linear is not None else min(length, self.first_k_cols)
+        inner = sum(layer.products(length, length) for layer in self.layers[:-1])
+        pool = 2 * self.out_linear.weight.numel() if self.out_linear is not None else 0
+        return inner + self.layers[-1].products(length, read) + pool
+
+    def init_weights(self) -> None:
+        """torch's start of an attention, which LongCTR's model keeps (FuxiCTR calls this)."""
+        for layer in self.layers:
+            for linear in (layer.W_q, layer.W_k, layer.W_v):  # Xavier for the three as one matrix
+                bound = (6 / (4 * linear.in_features)) ** 0.5
+                nn.init.uniform_(linear.weight, -bound, bound)
+            nn.init.kaiming_uniform_(layer.W_o.weight, a=5**0.5)
+
+    @staticmethod
+    def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        renamed = {}
+        for name, weight in weights.items():
+            for old, new in LONGCTR_NAMES.items():
+                name = name.replace(old, new)
+            if "in_proj" in name:
+                for part, piece in zip("qkv", weight.chunk(3), strict=True):
+                    if not name.endswith("bias") or part != "k":  # a key's bias changes nothing
+                        renamed[name.replace("self_attn.in_proj_", f"W_{part}.")] = piece
+            else:
+                renamed[name] = weight
+        return renamed
+
+
+LONGCTR_NAMES = {
+    "transformer_encoders.transformer_encoder.": "",
+    "transformer_encoders.": "",
+    "self_attn.out_proj.": "W_o.",
+    "linear1.": "expand.",
+    "linear2.": "contract.",
+    "norm1.": "attention_norm.",
+    "norm2.": "output_norm.",
+}
+
+
+class TransAct(SequenceModel):
+    """TransAct, vanilla."""
+
+    block = TransActBlock
+    head = DCNv2Head
+
+
+class TransAct_GShard(TransAct):
+    """TransAct with experts routed by GShard."""
+
+    mixture = GShard
+
+
+class TransAct_DSelectK(TransAct):
+    """TransAct with experts routed by DSelect-k."""
+
+    mixture = DSelectK
+
+
+class TransAct_ExpertChoice(TransAct):
+    """TransAct with experts that choose their items."""
+
+    mixture = ExpertChoice
+
+
+class TransAct_MoS(TransAct):
+    """TransAct as a Mixture of Sequence."""
+
+    mixture = MoS

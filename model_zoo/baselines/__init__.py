@@ -1,0 +1,1 @@
+"""Comparison models that are not backbones of a mixture: one block and one model per file."""

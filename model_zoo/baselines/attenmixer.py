@@ -1,0 +1,166 @@
+"""AttenMixer: multi-level queries of the newest items over a history (Zhang et al., WSDM 2023).
+
+Shape suffixes: B samples, L history length, K levels, H heads, D item width, C = D / H head width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.attention import masked_softmax
+from ..layers.history import History
+from ..layers.sequence import SequenceBlock
+from ..sequence_model import SequenceModel
+
+COSINE_SCALE = 16.0  # of the released code: the score of an item is 16 cos(s, item)
+
+
+class AttenMixerBlock(SequenceBlock):
+    """The session vector ``s`` of a history, and how it meets the target.
+
+    The released code as equations (the paper pools the levels without order, the code joins them):
+
+    - items are L2-normalised; level i reads the newest i, ``q_i = Linear_i([e_l; ...; e_(l-i+1)])``,
+      with zeros where the history is shorter, and each feature of the K queries is L2-normalised
+      over the levels;
+    - per head and level, a softmax over the items of ``2 sigmoid(q k)``; the Lp norm over the
+      levels; a second softmax of twice that;
+    - ``a = LayerNorm(sum of weighted values)``, ``s = Linear([a; e_l])``, L2-normalised.
+
+    The output ``[s, s * v, 16 cos(s, v)]``, width 2 * D + 1, scores one target v where the
+    original ranks all items; the target is never a query. Without history it is zero.
+
+    Departures from the released code, each because it makes an output depend on padding or mixes
+    positions up: padding is masked in both softmaxes (there in the second only), a head is a slice
+    of the features (there a reshape across positions), levels count back from the newest item.
+
+    On hundreds of items the two bounded softmaxes are nearly flat: the model is then close to
+    the mean of the history and its newest item.
+
+    Args:
+        item_dim: D, width of an item and of everything in the block.
+        num_heads: H; must divide D.
+        last_k: K, levels.
+        lp_pool: p of the norm over the levels; 1 is their sum, large values their maximum.
+        dropout: rate on the items.
+        attention_dropout: rate on the attention weights.
+    """
+
+    def __init__(
+        self,
+        item_dim: int,
+        *,
+        num_heads: int = 1,
+        last_k: int = 7,
+        lp_pool: float = 4.0,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_heads(item_dim, num_heads)
+        if last_k < 2:
+            raise ValueError(
+                f"last_k={last_k}: queries are normalised over the levels, which leaves of a "
+                "single level only signs; write 2 or more"
+            )
+        if lp_pool < 1:
+            raise ValueError(f"lp_pool={lp_pool}: it is the p of an Lp norm; write 1 or more")
+        self.num_heads = num_heads
+        self.lp_pool = lp_pool
+        self.level_queries = nn.ModuleList(
+            nn.Linear(level * item_dim, item_dim) for level in range(1, last_k + 1)
+        )
+        self.W_q = nn.Linear(item_dim, item_dim)
+        self.W_k = nn.Linear(item_dim, item_dim)
+        self.W_v = nn.Linear(item_dim, item_dim)
+        self.norm = nn.LayerNorm(item_dim, eps=1e-8)
+        self.session = nn.Linear(2 * item_dim, item_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.attention_dropout = nn.Dropout(attention_dropout)
+        self.output_dim = 2 * item_dim + 1
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Every parameter, the LayerNorm's too, from U(-1/sqrt(D), 1/sqrt(D)), as in the original."""
+        bound = self.W_q.in_features**-0.5
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        mask_BL = history.mask_BL
+        # Scaling does not change a direction: one normalisation does for those around the dropout.
+        e_BLD = unit_length(self.dropout(history.embed()).masked_fill(~mask_BL[..., None], 0))
+        weights_BHL = self._weights(e_BLD, mask_BL)
+        a_BD = self.norm(self._values(weights_BHL, e_BLD))
+        s_BD = unit_length(self.session(torch.cat([a_BD, e_BLD[:, -1]], dim=-1)))
+        # An empty history leaves the biases: the newest column says whether there is an item.
+        s_BD = s_BD.masked_fill(~mask_BL[:, -1:], 0)
+        cosine_B1 = (s_BD * unit_length(target_BD)).sum(-1, keepdim=True)
+        return torch.cat([s_BD, s_BD * target_BD, COSINE_SCALE * cosine_B1], dim=-1)
+
+    def products(self, length: int) -> float:
+        D, H, K = self.W_q.in_features, self.num_heads, len(self.level_queries)
+        projections = (K * (K + 1) // 2 + 2 * K + 3) * D * D + K * D
+        return 2 * (projections + H * (K + 1) * D * length)
+
+    def _queries(self, e_BLD: Tensor) -> Tensor:
+        """The query of each level, ``(B, K, D)``."""
+        levels = len(self.level_queries)
+        newest_BKD = e_BLD[:, -levels:].flip(1)
+        newest_BKD = F.pad(newest_BKD, (0, 0, 0, levels - newest_BKD.shape[1]))
+        queries = [
+            linear(newest_BKD[:, :level].flatten(1))
+            for level, linear in enumerate(self.level_queries, start=1)
+        ]
+        return unit_length(torch.stack(queries, dim=1), dim=1)
+
+    def _weights(self, e_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        """The attention weights of each head, ``(B, H, L)``; zero at padding."""
+        # Queries visit item space (layers/attention.py): q (W_k e + b) = (W_k^T q) e + q b.
+        query_BKHC = self.W_q(self._queries(e_BLD)).unflatten(-1, (self.num_heads, -1))
+        keys_HCD = self.W_k.weight.unflatten(0, (self.num_heads, -1))
+        bias_HC = self.W_k.bias.unflatten(0, (self.num_heads, -1))
+        carried_BHKD = torch.einsum("bkhc,hcd->bhkd", query_BKHC, keys_HCD)
+        offset_BHK = torch.einsum("bkhc,hc->bhk", query_BKHC, bias_HC)
+        scores_BHKL = (carried_BHKD.flatten(1, 2) @ e_BLD.mT).unflatten(1, offset_BHK.shape[1:])
+        scores_BHKL = scores_BHKL + offset_BHK[..., None]
+
+        # The Lp norm in logarithms: no power underflows, and no root is taken of a zero.
+        padding_B11L = ~mask_BL[:, None, None, :]
+        bounded_BHKL = 2 * scores_BHKL.sigmoid()
+        lowest = torch.finfo(bounded_BHKL.dtype).min
+        log_alpha_BHKL = bounded_BHKL.masked_fill(padding_B11L, lowest).log_softmax(-1)
+        log_alpha_BHKL = log_alpha_BHKL.masked_fill(padding_B11L, 0)
+        pooled_BHL = ((self.lp_pool * log_alpha_BHKL).logsumexp(2) / self.lp_pool).exp()
+        return self.attention_dropout(masked_softmax(2 * pooled_BHL, mask_BL[:, None, :]))
+
+    def _values(self, weights_BHL: Tensor, e_BLD: Tensor) -> Tensor:
+        """``sum_t w_t (W_v e_t + b)`` of each head, side by side: ``(B, D)``."""
+        values_HCD = self.W_v.weight.unflatten(0, (self.num_heads, -1))
+        bias_HC = self.W_v.bias.unflatten(0, (self.num_heads, -1))
+        mixed_BHC = torch.einsum("bhd,hcd->bhc", weights_BHL @ e_BLD, values_HCD)
+        return (mixed_BHC + weights_BHL.sum(-1, keepdim=True) * bias_HC).flatten(1)
+
+
+class AttenMixer(SequenceModel):
+    """AttenMixer as a CTR model."""
+
+    block = AttenMixerBlock
+
+
+def check_heads(item_dim: int, num_heads: int) -> None:
+    """Raise a ValueError that says what to write where the heads do not divide the item width."""
+    if num_heads < 1 or item_dim % num_heads:
+        divisors = [heads for heads in range(1, item_dim + 1) if item_dim % heads == 0]
+        raise ValueError(
+            f"num_heads={num_heads} does not divide the item width {item_dim}; "
+            f"write one of {', '.join(map(str, divisors))}"
+        )
+
+
+def unit_length(x: Tensor, dim: int = -1) -> Tensor:
+    """L2-normalised along ``dim``; a zero vector stays zero, with a bounded gradient."""
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / norm.masked_fill(norm == 0, 1)

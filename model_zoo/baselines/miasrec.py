@@ -1,0 +1,177 @@
+"""MiaSRec: several intents of a history, of which the target picks (Choi et al., SIGIR 2024).
+
+Shape suffixes: B samples, L history length, T = L + 1 tokens (the history, then its mean),
+U rows of the history, D item width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.entmax import entmax
+from ..layers.history import History
+from ..layers.sequence import SequenceBlock
+from ..layers.transformer import EncoderLayer
+from ..sequence_model import SequenceModel
+from .attenmixer import unit_length
+
+
+class MiasRecBlock(SequenceBlock):
+    """One intent per item and one of their mean; the important ones are compared with the target.
+
+    The released code as equations. Token 0 is the mean item, token i the i-th newest:
+
+    - ``x_i = e_i + position_i + frequency(times the item occurs)``, LayerNorm, a bidirectional
+      post-norm transformer -> ``c_i``;
+    - highway ``o_i = g e_i + (1 - g) c_i``, ``g = sigmoid(W [e_i; c_i])``;
+    - importance ``p = entmax(w o_i)`` over the tokens, zero for some of them; intents
+      ``z_i = o_i / |o_i|`` where ``p_i > 0``, with cosines ``s_i = cos(z_i, v)`` to the target.
+
+    The output is ``[z*, zbar, r / tau]``, width 2 * D + 1: the intent nearest to the target,
+    ``zbar = sum p_i z_i`` and ``r = beta max s_i + (1 - beta) sum p_i s_i``. Without history it is
+    zero.
+
+    Departures from the released code:
+
+    - p weights the mean over the intents (there all count the same: importance gets no gradient);
+    - ``entmax_alpha`` is 1.5 (there unset, which falls back to weights without zeros);
+    - removed and padded intents do not take part in the maximum (there they do, with cosine 0);
+    - the mean is a token of its own (there it shares the identity of item 1);
+    - importance has no bias and no term in o_0, nor keys a bias: constants over the positions,
+      which cancel in p and in the attention and can get no gradient;
+    - the target, a single one, has no dropout.
+
+    Args:
+        item_dim: D, width of an item and of everything in the block.
+        num_heads: H, of the transformer; must divide D.
+        num_layers: of the transformer.
+        dim_feedforward: width inside its feed-forward parts.
+        dropout: rate on the items, on the transformer's input and on what it adds.
+        attention_dropout: rate on the attention weights.
+        entmax_alpha: sparsity of the importance; 1 is softmax, 2 sparsemax.
+        beta: weight of the best intent against the mean one.
+        tau: temperature of r.
+        max_repeat: occurrences of an item beyond this many count as this many.
+        max_len: the longest history; of a longer one the newest ``max_len`` items are read.
+    """
+
+    def __init__(
+        self,
+        item_dim: int,
+        *,
+        num_heads: int = 1,
+        num_layers: int = 2,
+        dim_feedforward: int = 256,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        entmax_alpha: float = 1.5,
+        beta: float = 0.9,
+        tau: float = 0.07,
+        max_repeat: int = 2,
+        max_len: int = 50,
+    ) -> None:
+        super().__init__()
+        sizes = dict(
+            num_layers=num_layers,
+            dim_feedforward=dim_feedforward,
+            max_repeat=max_repeat,
+            max_len=max_len,
+            entmax_alpha=entmax_alpha,
+        )
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name}={value}: write 1 or more")
+        if not 0 <= beta <= 1:
+            raise ValueError(f"beta={beta}: write 0 (the mean intent) to 1 (the best intent)")
+        if tau <= 0:
+            raise ValueError(f"tau={tau}: r is divided by it; write more than 0, such as 0.07")
+        self.entmax_alpha, self.beta, self.tau = entmax_alpha, beta, tau
+        self.max_repeat, self.max_len = max_repeat, max_len
+        self.positions = nn.Embedding(max_len + 1, item_dim)
+        self.frequencies = nn.Embedding(max_repeat, item_dim)  # of 1 and more: padding is masked
+        self.input_norm = nn.LayerNorm(item_dim, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+        layer = (item_dim, num_heads, dim_feedforward, dropout, attention_dropout)
+        self.encoder = nn.ModuleList(
+            EncoderLayer(*layer, activation=F.gelu, eps=1e-12) for _ in range(num_layers)
+        )
+        self.highway = nn.Linear(2 * item_dim, item_dim, bias=False)
+        self.importance = nn.Linear(item_dim, 1, bias=False)
+        # The same in every run; a float is at most four int16 pieces.
+        draw = torch.Generator().manual_seed(0)
+        odd = torch.randint(-(2**63), 2**63 - 1, (4 * item_dim,), generator=draw) | 1
+        self.register_buffer("key_constants", odd, persistent=False)
+        self.output_dim = 2 * item_dim + 1
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Weights and tables N(0, 0.02), biases 0; each LayerNorm starts as the identity."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        history = history.last(self.max_len)
+        mask_BL = history.mask_BL
+        e_BLD = self.dropout(history.embed()).masked_fill(~mask_BL[..., None], 0)
+        length_B1 = mask_BL.sum(1, keepdim=True)
+        mean_BD = e_BLD.sum(1) / length_B1.clamp(min=1)
+        # The mean comes last, so that column T - 1 - i is token i. It is real even where the
+        # history is empty: no row of the attention is fully masked.
+        e_BTD = torch.cat([e_BLD, mean_BD[:, None]], dim=1)
+        mask_BT = F.pad(mask_BL, (0, 1), value=True)
+
+        token_T = torch.arange(len(history), -1, -1, device=mask_BL.device)
+        count_BT = F.pad(self._occurrences(history), (0, 1), value=1)
+        frequency_BTD = self.frequencies(count_BT.clamp(1, self.max_repeat) - 1)
+        x_BTD = self.dropout(self.input_norm(e_BTD + self.positions(token_T) + frequency_BTD))
+        for layer in self.encoder:
+            x_BTD = layer(x_BTD, mask_BT)
+
+        g_BTD = self.highway(torch.cat([e_BTD, x_BTD], dim=-1)).sigmoid()
+        o_BTD = x_BTD + g_BTD * (e_BTD - x_BTD)
+        p_BT = entmax(self.importance(o_BTD).squeeze(-1), mask_BT, self.entmax_alpha)
+        out_BH = self._meet(unit_length(o_BTD), p_BT, target_BD)
+        return out_BH.masked_fill(length_B1 == 0, 0)
+
+    def products(self, length: int) -> float:
+        T, D = min(length, self.max_len) + 1, self.importance.in_features
+        layers = sum(layer.products(T, T) for layer in self.encoder)
+        return layers + 2 * T * (2 * D * D + 3 * D)
+
+    def _meet(self, z_BTD: Tensor, p_BT: Tensor, target_BD: Tensor) -> Tensor:
+        """``[z*, zbar, r / tau]``: the intents, weighted by importance, and the target."""
+        cosine_BT = (z_BTD @ unit_length(target_BD)[..., None]).squeeze(-1)
+        best_B1, index_B1 = cosine_BT.masked_fill(p_BT == 0, -torch.inf).max(1, keepdim=True)
+        best_BD = z_BTD.take_along_dim(index_B1[..., None], dim=1).squeeze(1)
+        mean_BD = (p_BT[:, None, :] @ z_BTD).squeeze(1)
+        mean_B1 = (p_BT * cosine_BT).sum(1, keepdim=True)
+        r_B1 = self.beta * best_B1 + (1 - self.beta) * mean_B1
+        return torch.cat([best_BD, mean_BD, r_B1 / self.tau], dim=-1)
+
+    def _occurrences(self, history: History) -> Tensor:
+        """How often the item of each position occurs in its history, ``(B, L)``; 0 at padding.
+
+        Two positions hold the same item if their vectors agree in every bit. Vectors are compared
+        by a key, a sum of their int16 pieces times odd constants modulo 2^64: the same on every
+        machine, and equal for two given vectors that differ with a chance below 2^-46.
+        """
+        pieces = history.rows_UD.detach().contiguous().view(torch.int16)
+        key_U = (pieces * self.key_constants[: pieces.shape[1]]).sum(1)
+        # Keys of items are odd, so that 0 is left for padding.
+        key_BL = (key_U | 1)[history.index_BL].masked_fill(~history.mask_BL, 0)
+        sorted_BL = key_BL.sort(1).values
+        first_BL = torch.searchsorted(sorted_BL, key_BL)
+        return (torch.searchsorted(sorted_BL, key_BL, right=True) - first_BL) * history.mask_BL
+
+
+class MiasRec(SequenceModel):
+    """MiaSRec as a CTR model."""
+
+    block = MiasRecBlock

@@ -1,0 +1,188 @@
+"""MIRRN: interests of several granularities, retrieved by hash and refined in the frequency domain
+(Xu et al., KDD 2025).
+
+Shape suffixes: B samples, L history length, K retrieved items, D item width, T hash bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.attention import ShortTargetAttention, TargetAttention
+from ..layers.history import History
+from ..layers.sequence import SequenceBlock
+from ..sequence_model import SequenceModel
+
+RECENT = 16  # items whose mean is the query of the short granularity
+POSITION_SCALE = 0.02
+FILTER_DROPOUT = 0.1
+AGE_RANGE = 2**20  # above any age: more equal bits always beat a newer item
+
+
+class MIRRNBlock(SequenceBlock):
+    """Short target attention, and target attention over three refined interests.
+
+    The target, the mean of the newest 16 items and the mean of all retrieve the ``topk`` items of
+    the nearest hashes, of equally near ones the newest; each set is filtered in the frequency domain
+    and averaged. Follows LongCTR, except that padding is never retrieved, nor filtered or averaged
+    with real items, and that hashes are fixed in evaluation. Output ``[short, long]``, width 2 * D.
+
+    Args:
+        item_dim: D, width of an item.
+        attention_dim, num_heads, attention_dropout, use_scale: of both attentions.
+        short_seq_len: length of the recent part, the target counted.
+        topk: K, items retrieved for each granularity.
+        hash_bits: T.
+        reuse_hash: the same hyperplanes all the time; if not, each training step draws new ones.
+        max_len: the longest history; older items are cut off.
+        longctr_compat: LongCTR's short mask, its padding among the retrieved items, its order of
+            equally near ones, and without ``reuse_hash`` its draws in evaluation too.
+    """
+
+    def __init__(
+        self,
+        item_dim: int,
+        *,
+        attention_dim: int = 64,
+        num_heads: int = 1,
+        attention_dropout: float = 0.0,
+        use_scale: bool = True,
+        short_seq_len: int = 50,
+        topk: int = 50,
+        hash_bits: int = 32,
+        reuse_hash: bool = True,
+        max_len: int = 1000,
+        longctr_compat: bool = False,
+    ) -> None:
+        super().__init__()
+        if topk < 1 or hash_bits < 1:
+            raise ValueError(f"topk={topk}, hash_bits={hash_bits}: both must be at least 1")
+        attention = (item_dim, attention_dim, num_heads, attention_dropout, use_scale)
+        self.short_attention = ShortTargetAttention(
+            *attention, short_seq_len=short_seq_len, longctr_compat=longctr_compat
+        )
+        self.long_attention = TargetAttention(*attention)
+        self.pos = nn.Embedding(max_len + 1, item_dim)
+        self.filters = nn.ModuleList(FrequencyFilter(item_dim) for _ in range(3))
+        self.register_buffer("rotations_DT", torch.randn(item_dim, hash_bits))
+        self.topk = topk
+        self.reuse_hash = reuse_hash
+        self.max_len = max_len
+        self.longctr_compat = longctr_compat
+        self.output_dim = 2 * item_dim
+
+    def init_weights(self) -> None:
+        """Random hyperplanes and positions (FuxiCTR calls this)."""
+        nn.init.normal_(self.rotations_DT)
+        nn.init.normal_(self.pos.weight)
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        history = history.last(self.max_len)
+        short_BD = self.short_attention(history, target_BD)
+        mask_BL1 = history.mask_BL[:, :, None]
+        with torch.no_grad():
+            x_BLD = history.peek()
+            queries = (
+                target_BD.detach(),
+                masked_mean(x_BLD[:, -RECENT:], mask_BL1[:, -RECENT:]),
+                masked_mean(x_BLD, mask_BL1),
+            )
+            indices = self._retrieve(history, queries)
+        interests = [
+            self._refine(history, index_BK, frequency_filter)
+            for index_BK, frequency_filter in zip(indices, self.filters, strict=True)
+        ]
+        long_BD = self.long_attention(History.of(torch.stack(interests, dim=1)), target_BD)
+        return torch.cat([short_BD, long_BD], dim=-1)
+
+    def _retrieve(self, history: History, queries: tuple[Tensor, ...]) -> list[Tensor]:
+        """The columns of the items nearest to each query, in order of time: ``(B, K)`` each."""
+        L = len(history)
+        draw = not self.reuse_hash and (self.training or self.longctr_compat)
+        age_L = torch.arange(L - 1, -1, -1, device=history.mask_BL.device)
+        found = []
+        for query_BD in queries:
+            rotations_DT = torch.randn_like(self.rotations_DT) if draw else self.rotations_DT
+            code_BLT = history.map(lambda x: x @ rotations_DT > 0)  # noqa: B023
+            equal_BL = (code_BLT == (query_BD @ rotations_DT > 0)[:, None]).sum(-1)
+            if self.longctr_compat:
+                near_BL = equal_BL.float().masked_fill(~history.mask_BL, -1.0)
+            else:
+                near_BL = equal_BL * AGE_RANGE - age_L
+                near_BL = near_BL.masked_fill(~history.mask_BL, -AGE_RANGE)
+            found.append(near_BL.topk(min(self.topk, L), dim=1).indices.sort(dim=1).values)
+        return found
+
+    def _refine(
+        self, history: History, index_BK: Tensor, frequency_filter: FrequencyFilter
+    ) -> Tensor:
+        """The mean of the filtered items: ``(B, D)``, zero where none was retrieved."""
+        mask_BK = history.mask_BL.gather(1, index_BK)
+        if self.longctr_compat:
+            mask_BK = torch.ones_like(mask_BK)
+        x_BKD = history.take(index_BK, mask_BK).embed()
+        x_BKD = x_BKD + POSITION_SCALE * self.pos(len(history) - index_BK)
+        return masked_mean(frequency_filter(x_BKD, mask_BK), mask_BK[:, :, None])
+
+    def products(self, length: int) -> float:
+        D, T = self.rotations_DT.shape
+        hashed = 3 * 2 * D * T * (length + 1)
+        return self.short_attention.products(length) + self.long_attention.products(3) + hashed
+
+    @staticmethod
+    def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        renamed = {}
+        for name, weight in weights.items():
+            if name.endswith("complex_weight"):  # only the blocks' diagonals are ever used
+                weight = weight.diagonal(dim1=1, dim2=2).movedim(1, 2).reshape(-1, 2)
+            name = name.replace("MHFT_block.", "filters.").replace("LayerNorm.", "norm.")
+            name = name.replace("complex_weight", "weight_D2")
+            renamed[name.replace("random_rotations", "rotations_DT")] = weight
+        return renamed
+
+
+class FrequencyFilter(nn.Module):
+    """A complex weight per channel in the frequency domain, the same at every frequency, then
+    dropout, the input added, and LayerNorm.
+
+    The original has square blocks of weights, of which it uses the diagonals only; these are they.
+
+    Args:
+        dim: D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight_D2 = nn.Parameter(torch.empty(dim, 2))
+        self.dropout = nn.Dropout(FILTER_DROPOUT)
+        self.norm = nn.LayerNorm(dim, eps=1e-12)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        nn.init.normal_(self.weight_D2, std=0.02)
+
+    def forward(self, x_BKD: Tensor, mask_BK: Tensor) -> Tensor:
+        """Filter the real items, which are right aligned, as sequences of their own lengths."""
+        weight_D = torch.view_as_complex(self.weight_D2)
+        filtered_BKD = torch.zeros_like(x_BKD)
+        length_B = mask_BK.sum(1)
+        for length in length_B.unique().tolist():  # most often there is one: K
+            if length:
+                of_length = length_B == length
+                spectrum = torch.fft.rfft(x_BKD[of_length, -length:], dim=1, norm="ortho")
+                filtered_BKD[of_length, -length:] = torch.fft.irfft(
+                    spectrum * weight_D, n=length, dim=1, norm="ortho"
+                )
+        return self.norm(self.dropout(filtered_BKD) + x_BKD)
+
+
+def masked_mean(x_BKD: Tensor, mask_BK1: Tensor) -> Tensor:
+    """Mean over the real items, ``(B, D)``; zero where there are none."""
+    return (x_BKD * mask_BK1).sum(1) / mask_BK1.sum(1).clamp(min=1)
+
+
+class MIRRN(SequenceModel):
+    """MIRRN, a CTR model of its own."""
+
+    block = MIRRNBlock

@@ -1,0 +1,87 @@
+"""Classifier heads: from all features of a sample to its logit.
+
+Names of parameters are LongCTR's, so that its checkpoints load.
+
+Shape suffixes: B samples, F width of all features.
+"""
+
+from __future__ import annotations
+
+import torch
+from fuxictr.pytorch.layers import CrossNetV2, MLP_Block
+from torch import Tensor, nn
+
+
+class MLPHead(nn.Module):
+    """A multi-layer perceptron.
+
+    Args:
+        input_dim: F.
+        dnn_hidden_units, dnn_activations, net_dropout, batch_norm: as in FuxiCTR.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        *,
+        dnn_hidden_units: list[int] = (512, 128, 64),
+        dnn_activations: str = "ReLU",
+        net_dropout: float = 0.0,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dnn = MLP_Block(
+            input_dim=input_dim,
+            output_dim=1,
+            hidden_units=list(dnn_hidden_units),
+            hidden_activations=dnn_activations,
+            dropout_rates=net_dropout,
+            batch_norm=batch_norm,
+        )
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """The logit ``(B, 1)``."""
+        return self.dnn(features_BF)
+
+
+class DCNv2Head(nn.Module):
+    """A cross network and a perceptron side by side (DCN V2), and a perceptron over both: TransAct's.
+
+    Args:
+        input_dim: F.
+        dcn_cross_layers, dcn_hidden_units: of the cross network and of the deep part.
+        mlp_hidden_units: hidden layers of the last perceptron.
+        hidden_activations, net_dropout, batch_norm: as in FuxiCTR.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        *,
+        dcn_cross_layers: int = 3,
+        dcn_hidden_units: list[int] = (256, 128, 64),
+        mlp_hidden_units: list[int] = (),
+        hidden_activations: str = "ReLU",
+        net_dropout: float = 0.0,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.crossnet = CrossNetV2(input_dim, dcn_cross_layers)
+        self.parallel_dnn = MLP_Block(
+            input_dim=input_dim,
+            hidden_units=list(dcn_hidden_units),
+            hidden_activations=hidden_activations,
+            dropout_rates=net_dropout,
+            batch_norm=batch_norm,
+        )
+        self.mlp = MLP_Block(
+            input_dim=input_dim + dcn_hidden_units[-1],
+            output_dim=1,
+            hidden_units=list(mlp_hidden_units),
+            hidden_activations=hidden_activations,
+        )
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """The logit ``(B, 1)``."""
+        crossed = self.crossnet(features_BF)
+        return self.mlp(torch.cat([crossed, self.parallel_dnn(features_BF)], dim=-1))

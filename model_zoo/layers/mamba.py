@@ -1,0 +1,116 @@
+"""The Mamba mixer (Gu and Dao, 2023) for left-padded sequences, names as in ``mamba_ssm``.
+
+Shape suffixes: B samples, L positions, W width, E inner channels, N state size, R rank of the step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .selective_scan import selective_scan, selective_scan_last
+
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts from
+
+
+class Mamba(nn.Module):
+    """Selective state space mixer; there is no norm or residual inside.
+
+    Padding is exact: the inner channels are zero there before the convolution and after it, and the
+    step is zero, so that the state stays as it is.
+
+    Args:
+        width: W.
+        d_state: N.
+        d_conv: width of the causal convolution.
+        expand: E / W.
+        dt_init: ``mamba4rec`` starts every step near softplus(0) = 0.69, as the official Mamba4Rec
+            does by drawing all linear layers from N(0, 0.02) with zero bias; ``mamba_ssm`` starts
+            them log-uniform in [0.001, 0.1].
+    """
+
+    def __init__(
+        self,
+        width: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_init: str = "mamba4rec",
+    ) -> None:
+        super().__init__()
+        if dt_init not in ("mamba4rec", "mamba_ssm"):
+            raise ValueError(f"dt_init={dt_init!r}: write mamba4rec or mamba_ssm")
+        for name, size in (("d_state", d_state), ("d_conv", d_conv), ("expand", expand)):
+            if size < 1:
+                raise ValueError(f"{name}={size}: must be at least 1")
+        inner, rank = expand * width, math.ceil(width / 16)
+        self.dt_init = dt_init
+        self.split = (rank, d_state, d_state)
+        self.in_proj = nn.Linear(width, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner)
+        self.x_proj = nn.Linear(inner, sum(self.split), bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        self.A_log = nn.Parameter(torch.empty(inner, d_state))
+        self.D = nn.Parameter(torch.empty(inner))
+        self.out_proj = nn.Linear(inner, width, bias=False)
+        for parameter in (self.A_log, self.D):
+            parameter._no_weight_decay = True
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """FuxiCTR calls this after its own reset, which would zero the steps and the convolution."""
+        for linear in (self.in_proj, self.x_proj, self.dt_proj, self.out_proj):
+            nn.init.normal_(linear.weight, std=0.02)
+        nn.init.zeros_(self.dt_proj.bias)
+        self.conv1d.reset_parameters()
+        inner, d_state = self.A_log.shape
+        with torch.no_grad():
+            self.A_log.copy_(torch.arange(1, d_state + 1).log().expand(inner, d_state))
+            self.D.fill_(1.0)
+            if self.dt_init == "mamba_ssm":
+                bound = self.split[0] ** -0.5
+                self.dt_proj.weight.uniform_(-bound, bound)
+                low, high = math.log(DT_MIN), math.log(DT_MAX)
+                step = torch.empty(inner).uniform_(low, high).exp().clamp(min=DT_FLOOR)
+                self.dt_proj.bias.copy_(step + (-(-step).expm1()).log())  # softplus^-1
+
+    def forward(self, x_BLW: Tensor, mask_BL: Tensor, last: bool = False) -> Tensor:
+        """The mixed sequence ``(B, L, W)``, or with ``last`` its newest position ``(B, 1, W)``, for
+        which gate and output are computed there only."""
+        mask_BL1 = mask_BL[:, :, None].to(x_BLW.dtype)
+        weight_x, weight_z = self.in_proj.weight.chunk(2)
+        u_BLE = F.silu(self._convolve(F.linear(x_BLW, weight_x) * mask_BL1)) * mask_BL1
+        dt_BLR, B_BLN, C_BLN = self.x_proj(u_BLE).split(self.split, dim=-1)
+        delta_BLE = F.softplus(self.dt_proj(dt_BLR)) * mask_BL1
+        scanned = (u_BLE, delta_BLE, -self.A_log.exp(), B_BLN, C_BLN, self.D)
+        if last:
+            y_BLE = selective_scan_last(*scanned)[:, None]
+            x_BLW = x_BLW[:, -1:]
+        else:
+            y_BLE = selective_scan(*scanned)
+        return self.out_proj(y_BLE * F.silu(F.linear(x_BLW, weight_z)))
+
+    def _convolve(self, x_BLE: Tensor) -> Tensor:
+        """The causal depthwise convolution, position second as everything else is."""
+        taps_EK = self.conv1d.weight[:, 0]
+        L, K = x_BLE.shape[1], taps_EK.shape[1]
+        padded = F.pad(x_BLE, (0, 0, K - 1, 0))
+        out_BLE = self.conv1d.bias
+        for tap in range(K):
+            out_BLE = out_BLE + padded[:, tap : tap + L] * taps_EK[:, tap]
+        return out_BLE
+
+    def products(self, length: int, last: bool) -> float:
+        """FLOPs of the matrix products for one sample."""
+        read = 1 if last else length
+        inner, rank = self.dt_proj.weight.shape
+        width = self.in_proj.in_features
+        everywhere = width * inner + inner * sum(self.split) + rank * inner
+        return 2 * (everywhere * length + 2 * width * inner * read)
+
+    def elementwise(self, length: int) -> float:
+        """FLOPs of the convolution and of the scan, 9 per state and position as is customary."""
+        return (2 * self.conv1d.kernel_size[0] * len(self.D) + 9 * self.A_log.numel()) * length

@@ -1,0 +1,123 @@
+"""DSelect-k gates (Hazimeh et al., NeurIPS 2021), one gate per item.
+
+Shape suffixes: B samples, T items, E experts, K selectors, Q bits of an expert's code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .routers import Router, Routing, check_topk
+
+MIN_REACH = 1e-3  # of a selector's mass on real experts, where it divides
+
+
+class DSelectKRouter(Router):
+    """k selectors, each a product of smooth binary choices over the bits of an expert's number.
+
+    Departures from the official code, each for a reason: codes that no expert has (5 to 7 of 8,
+    with five experts) are cut off and the gate is renormalised, so that it sums to 1; both
+    regularisers are means over the routed items, not sums, which would drown the loss; in
+    evaluation the gate is truncated to its k largest entries and renormalised, for before the
+    selectors saturate every expert has a positive gate.
+
+    Args:
+        item_dim: D.
+        num_experts: E.
+        topk: k, the number of selectors.
+        width: gamma, over which the smooth step goes from 0 to 1.
+        entropy_coef: factor of the selectors' entropy, which drives them to a single expert.
+        mode: ``per_item``, or ``static``: one gate for all items, so every expert that is chosen
+            sees the whole sequence.
+    """
+
+    itemwise = True
+    auxiliary = True
+
+    def __init__(
+        self,
+        item_dim: int,
+        num_experts: int,
+        topk: int = 2,
+        width: float = 1.0,
+        entropy_coef: float = 0.0,
+        mode: str = "per_item",
+    ) -> None:
+        super().__init__()
+        check_topk(topk, num_experts)
+        if width <= 0:
+            raise ValueError(f"smooth_step_width={width}: write a number above 0")
+        if mode not in ("per_item", "static"):
+            raise ValueError(f"dselect_mode={mode!r}: write per_item or static")
+        self.num_experts = num_experts
+        self.num_selectors = topk
+        self.width = width
+        self.entropy_coef = entropy_coef
+        bits = max(1, (num_experts - 1).bit_length())
+        expert_E1, bit_Q = torch.arange(num_experts)[:, None], torch.arange(bits - 1, -1, -1)
+        self.register_buffer("code_EQ", (expert_E1 >> bit_Q) & 1 == 1, persistent=False)
+        inputs = item_dim if mode == "per_item" else 0
+        self.choice = Affine(inputs, topk * bits)
+        self.mix = Affine(inputs, topk)
+
+    @property
+    def topk(self) -> int:
+        return self.num_experts if self.training else self.num_selectors
+
+    def init_weights(self) -> None:
+        """The official start: every bit near 1/2, every selector near the same share."""
+        for part, bound in ((self.choice, self.width / 100), (self.mix, 0.05)):
+            for parameter in part.parameters():
+                nn.init.uniform_(parameter, -bound, bound)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The selectors' activations and their weights, ``K * Q + K`` numbers per item."""
+        return torch.cat([self.choice(x), self.mix(x)], dim=-1)
+
+    def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
+        K, Q = self.num_selectors, self.code_EQ.shape[1]
+        step_BTKQ = smooth_step(z_BTZ[..., : K * Q], self.width).unflatten(-1, (K, Q))
+        bits_BTKEQ = torch.where(self.code_EQ, step_BTKQ[..., None, :], 1 - step_BTKQ[..., None, :])
+        r_BTKE = math.prod(bits_BTKEQ.unbind(-1))
+        gate_BTE = (z_BTZ[..., K * Q :].softmax(-1)[..., None] * r_BTKE).sum(-2)
+        if not self.training:
+            best, expert = gate_BTE.topk(K, dim=-1)
+            gate_BTE = torch.zeros_like(gate_BTE).scatter(-1, expert, best)
+        gate_BTE = gate_BTE / gate_BTE.sum(-1, keepdim=True).clamp(min=MIN_REACH)
+        weights_BTE = gate_BTE * (count_BT > 0)[:, :, None]
+        return Routing(weights_BTE, self._regularizers(r_BTKE, count_BT))
+
+    def _regularizers(self, r_BTKE: Tensor, count_BT: Tensor) -> Tensor:
+        """Entropy, and ``sum_j 1 / (mass of selector j on real experts) - 1`` (0 at its least),
+        which keeps selectors off the codes that no expert has; means over the real items."""
+        loss_BT = r_BTKE.new_zeros(count_BT.shape)
+        if self.entropy_coef:
+            loss_BT = -self.entropy_coef * (r_BTKE * (r_BTKE + 1e-6).log()).sum((-2, -1))
+        if self.num_experts != 2 ** self.code_EQ.shape[1]:
+            reach_BTK = r_BTKE.sum(-1).clamp(min=MIN_REACH)
+            loss_BT = loss_BT + (1 / reach_BTK - 1).sum(-1)
+        return (loss_BT * count_BT).sum() / count_BT.sum().clamp(min=1)
+
+
+class Affine(nn.Module):
+    """``W x + b``; of a width of 0 it is ``b`` alone, whatever x is."""
+
+    def __init__(self, input_dim: int, output_dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(output_dim))
+        self.weight = nn.Parameter(torch.zeros(output_dim, input_dim)) if input_dim else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight is None:
+            return self.bias.expand(*x.shape[:-1], -1)
+        return F.linear(x, self.weight, self.bias)
+
+
+def smooth_step(z: Tensor, width: float) -> Tensor:
+    """0 below ``-width / 2``, 1 above ``width / 2``, a cubic with continuous slope between."""
+    t = (z / width).clamp(-0.5, 0.5)
+    return -2 * t**3 + 1.5 * t + 0.5

@@ -1,0 +1,52 @@
+"""Expert Choice routing (Zhou et al., NeurIPS 2022), one choice per sequence.
+
+Shape suffixes: B samples, T items, E experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .gshard import one_hot_argmax
+from .routers import LinearRouter, Routing, check_topk
+
+
+class ExpertChoiceRouter(LinearRouter):
+    """Softmax over the experts; then each expert takes its best items of the sequence.
+
+    The gates are the plain softmax values. An expert takes ``max(1, floor(c * length / E))`` items,
+    of equal ones the newest. The paper chooses among a whole batch, which would let a prediction
+    depend on its batch mates; here each sequence is a group of its own. If no expert took the
+    newest item, its best expert takes it besides: its output is the one that is read.
+
+    Args:
+        item_dim: D.
+        num_experts: E.
+        capacity: c, the mean number of experts per item.
+    """
+
+    def __init__(self, item_dim: int, num_experts: int, capacity: int = 2) -> None:
+        super().__init__(item_dim, num_experts)
+        check_topk(capacity, num_experts)
+        self.capacity = capacity
+
+    @property
+    def topk(self) -> int:
+        """Any number of experts may take an item."""
+        return self.num_experts
+
+    def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
+        s_BTE = z_BTZ.softmax(-1)
+        real_BT = count_BT > 0
+        take_B11 = (self.capacity * real_BT.sum(1) // self.num_experts).clamp(min=1)[:, None, None]
+        with torch.no_grad():
+            # Newest first, so that a stable sort prefers the newest of equal items.
+            score_BTE = s_BTE.masked_fill(~real_BT[:, :, None], -1.0).flip(1)
+            order_BTE = score_BTE.sort(dim=1, descending=True, stable=True).indices
+            rank_BTE = order_BTE.argsort(dim=1).flip(1)
+            chosen_BTE = rank_BTE < take_B11
+            nobody_B1 = ~chosen_BTE[:, -1].any(-1, keepdim=True)
+            chosen_BTE[:, -1] |= one_hot_argmax(z_BTZ[:, -1]) & nobody_B1
+            chosen_BTE &= real_BT[:, :, None]
+        return Routing(s_BTE * chosen_BTE, s_BTE.new_zeros(()))

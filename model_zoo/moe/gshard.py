@@ -1,0 +1,106 @@
+"""GShard's top-2 gating (Lepikhin et al., ICLR 2021), one group per sequence.
+
+Shape suffixes: B samples, T items, E experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .routers import LinearRouter, Routing, check_topk
+
+
+class GShardRouter(LinearRouter):
+    """``softmax(W_g x)``, its two best experts, a capacity per expert and a balance loss.
+
+    A group is one sequence and counts its real items only, so that neither padding nor batch mates
+    change a gate. Where an expert is full, the *oldest* items are dropped: the official order would
+    drop the newest item first, the one whose gates are read. Dropped choices get 0 and the other is
+    not renormalised, as in the official code.
+
+    Args:
+        item_dim: D.
+        num_experts: E.
+        topk: 2, or 1, which drops the second choice and keeps the plain softmax value of the first.
+        capacity_factor: an expert takes ``max(1, ceil(factor * topk * length / E))`` items of a
+            sequence in training.
+        eval_capacity_factor: the same in evaluation.
+        second_threshold: the second choice is kept with probability
+            ``min(1, g2 / second_threshold)`` in training, and in evaluation where
+            ``g2 > second_threshold`` (g2: its share of the two).
+        balance_coef: factor of the balance loss ``E * sum_e m_e c_e``, the mean over sequences.
+    """
+
+    auxiliary = True
+
+    def __init__(
+        self,
+        item_dim: int,
+        num_experts: int,
+        topk: int = 2,
+        capacity_factor: float = 1.25,
+        eval_capacity_factor: float = 2.0,
+        second_threshold: float = 0.2,
+        balance_coef: float = 0.01,
+    ) -> None:
+        super().__init__(item_dim, num_experts)
+        check_topk(topk, num_experts, most=2)
+        for name, factor in (
+            ("capacity_factor", capacity_factor),
+            ("eval_capacity_factor", eval_capacity_factor),
+            ("second_threshold", second_threshold),
+        ):
+            if factor <= 0:
+                raise ValueError(f"{name}={factor}: write a number above 0")
+        self._topk = topk
+        self.capacity_factor = capacity_factor
+        self.eval_capacity_factor = eval_capacity_factor
+        self.second_threshold = second_threshold
+        self.balance_coef = balance_coef
+
+    @property
+    def topk(self) -> int:
+        return self._topk
+
+    def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
+        p_BTE = z_BTZ.softmax(-1)
+        real_BT1 = (count_BT > 0)[:, :, None]
+        length_B11 = real_BT1.sum(1, keepdim=True)
+        first_BTE = one_hot_argmax(z_BTZ) & real_BT1
+        factor = self.capacity_factor if self.training else self.eval_capacity_factor
+        capacity_B11 = (factor * self._topk * length_B11 / self.num_experts).ceil().clamp(min=1)
+
+        kept_BTE = first_BTE & (newer(first_BTE) < capacity_B11)
+        weights_BTE = p_BTE * kept_BTE
+        if self._topk == 2:
+            second_BTE = one_hot_argmax(z_BTZ.masked_fill(first_BTE, -torch.inf)) & real_BT1
+            pair_BT1 = (p_BTE * (first_BTE | second_BTE)).sum(-1, keepdim=True) + 1e-9
+            share_BT1 = (p_BTE * second_BTE).sum(-1, keepdim=True).detach() / pair_BT1.detach()
+            bar = torch.rand_like(share_BT1) if self.training else 1.0
+            second_BTE &= share_BT1 > bar * self.second_threshold
+            taken_B1E = kept_BTE.sum(1, keepdim=True)
+            second_BTE &= newer(second_BTE) + taken_B1E < capacity_B11
+            weights_BTE = p_BTE * (kept_BTE | second_BTE) / pair_BT1
+        return Routing(weights_BTE, self.balance_coef * balance_loss(p_BTE, first_BTE, real_BT1))
+
+
+def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:
+    """``E * sum_e m_e c_e``, 1 at perfect balance: m_e is the mean gate of a sequence's real items,
+    c_e the share of them whose first choice is e; the mean over sequences that are not empty."""
+    length_B1 = real_BT1.sum(1)
+    m_BE = (p_BTE * real_BT1).sum(1) / length_B1.clamp(min=1)
+    c_BE = first_BTE.sum(1) / length_B1.clamp(min=1)
+    return p_BTE.shape[-1] * (m_BE * c_BE).sum() / (length_B1 > 0).sum().clamp(min=1)
+
+
+def one_hot_argmax(scores_BTE: Tensor) -> Tensor:
+    """True at the best expert of each item."""
+    expert_E = torch.arange(scores_BTE.shape[-1], device=scores_BTE.device)
+    return scores_BTE.argmax(-1, keepdim=True) == expert_E
+
+
+def newer(chosen_BTE: Tensor) -> Tensor:
+    """How many newer items of the sequence chose the same expert."""
+    count_BTE = chosen_BTE.long()
+    return count_BTE.flip(1).cumsum(1).flip(1) - count_BTE
