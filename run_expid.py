@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
     parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
     parser.add_argument("--resume", action="store_true", help="go on with killed runs")
+    parser.add_argument("--model-zoo", type=Path, help="folder of other FuxiCTR models (LongCTR's)")
     parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
     args = parser.parse_args()
     if args.list or not args.expid:
@@ -35,9 +36,11 @@ def main() -> int:
     runs = []
     seeds = args.seed or [None]
     for seed, expid in product(seeds, args.expid):
-        load(Path(args.config), ROOT, expid, seed)
+        load(Path(args.config), ROOT, expid, seed, args.model_zoo)
     for seed, expid in product(seeds, args.expid):
-        runs.append(run(Path(args.config), ROOT, expid, seed, args.gpu, args.resume))
+        runs.append(
+            run(Path(args.config), ROOT, expid, seed, args.gpu, args.resume, args.model_zoo)
+        )
     print("\n" + summary(runs))
     return 0
 

@@ -23,6 +23,7 @@ PATHS = (
     "test_data",
     "user_info",
     "item_info",
+    "backbone_checkpoint",
 )
 
 
@@ -62,12 +63,16 @@ def load_experiment(config_dir: str | Path, expid: str) -> dict[str, Any]:
             f"{did_you_mean(dataset_id, datasets)}"
         )
     dataset = _mapping(config_dir, dataset_id, datasets[dataset_id])
-    return {**params, **dataset, "model_id": expid}
+    beside = {}  # some of LongCTR's published configurations leave these two out
+    if isinstance(dataset.get("train_data"), str):
+        folder = Path(dataset["train_data"]).parent
+        beside = {key: str(folder / f"{key}.parquet") for key in ("user_info", "item_info")}
+    return {**params, **beside, **dataset, "model_id": expid}
 
 
 def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:
     """Relative paths of a configuration start at ``root``, the folder of ``run_expid.py``."""
-    return params | {key: str(root / params[key]) for key in PATHS}
+    return params | {key: str(root / params[key]) for key in PATHS if params.get(key) is not None}
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

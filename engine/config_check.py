@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 import types
 import typing
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
-from model_zoo.sequence_model import LOSSES, SequenceModel
+from model_zoo.sequence_model import LOSSES
+from model_zoo.staged_model import StagedModel
 
 from .errors import UserError, did_you_mean
 
@@ -55,6 +58,9 @@ KEYS: dict[str, Any] = {
     "feature_specs": list | dict | None,
     "feature_config": list | dict | None,
     "item_info_fields": int,
+    # in LongCTR's published configurations, read by nothing
+    "target_item_field": str,
+    "sequence_item_field": str,
 }
 REQUIRED = (
     "model",
@@ -135,7 +141,7 @@ NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "
 NAMES |= {list: "a list", dict: "a mapping", type(None): "null"}
 
 
-def check(params: dict[str, Any], model: type[SequenceModel]) -> dict[str, Any]:
+def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
     """The parameters with every value of its right type.
 
     Texts that are numbers are accepted for numbers (YAML reads ``1e-3`` as text), whole numbers
@@ -148,7 +154,10 @@ def check(params: dict[str, Any], model: type[SequenceModel]) -> dict[str, Any]:
     known = KEYS | {"model_id": str} | _hyper_parameters(model)
     checked = {}
     for key, value in params.items():
-        if key not in known:
+        if key not in known and model.any_keyword:
+            _warn(f"{expid}: {model.__name__} does not name `{key}`; passed on as it is")
+            known[key] = Any
+        elif key not in known:
             hint = _models_with(key, model) or did_you_mean(key, known)
             raise UserError(f"{expid}: unknown key `{key}` for {model.__name__}{hint}")
         try:
@@ -165,7 +174,13 @@ def check(params: dict[str, Any], model: type[SequenceModel]) -> dict[str, Any]:
     return checked
 
 
-def _hyper_parameters(model: type[SequenceModel]) -> dict[str, Any]:
+@cache
+def _warn(text: str) -> None:
+    """Once: parameters are checked before a series of runs and again by each run."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _hyper_parameters(model: type[StagedModel]) -> dict[str, Any]:
     """Names and types that the model takes from the configuration."""
     ignored = ("self", "feature_map", "kwargs", "gpu", "item_dim", "make_block")
     ignored += ("model", "train_loader", "valid_loader", "resume_file")
@@ -176,7 +191,7 @@ def _hyper_parameters(model: type[SequenceModel]) -> dict[str, Any]:
     }
 
 
-def _models_with(key: str, model: type[SequenceModel]) -> str:
+def _models_with(key: str, model: type[StagedModel]) -> str:
     """``"; it is a key of X"`` for the model nearest in name that has it, or an empty string."""
     from model_zoo import MODELS  # loaded already, for there is a model
 
@@ -206,11 +221,10 @@ def _check_choices(expid: str, params: dict[str, Any]) -> None:
         value = params.get(key, known[0])
         if value not in known:
             raise UserError(f"{expid}, {key}: is {value!r}; choose from {', '.join(known)}")
-    activation = params.get("dnn_activations", "relu")
-    if activation not in ACTIVATIONS and activation.lower() not in ACTIVATIONS:
-        raise UserError(
-            f"{expid}, dnn_activations: is {activation!r}; write one of {', '.join(ACTIVATIONS)}"
-        )
+    for key in ("dnn_activations", "hidden_activations"):
+        name = params.get(key)
+        if isinstance(name, str) and not {name, name.lower()} & set(ACTIVATIONS):
+            raise UserError(f"{expid}, {key}: is {name!r}; write one of {', '.join(ACTIVATIONS)}")
     for metric in params["metrics"]:
         if not METRICS.fullmatch(metric):
             raise UserError(

@@ -15,9 +15,8 @@ import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 from torch.utils.flop_counter import FlopCounterMode
 
-from model_zoo import get_model
 from model_zoo.routing_report import routing_report
-from model_zoo.sequence_model import SequenceModel
+from model_zoo.staged_model import StagedModel
 from model_zoo.training import TrainingError
 
 from . import config, results
@@ -29,12 +28,19 @@ from .datasets.layout import SPLITS, fingerprint
 from .errors import UserError
 from .loader import SequenceLoader
 from .tables import Histories, ItemTable
+from .zoo import find_model
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
 
 def run(
-    config_dir: Path, root: Path, expid: str, seed: int | None, gpu: int, resume: bool
+    config_dir: Path,
+    root: Path,
+    expid: str,
+    seed: int | None,
+    gpu: int,
+    resume: bool,
+    model_zoo: Path | None = None,
 ) -> dict[str, Any]:
     """Run an experiment and write its result; returns the result.
 
@@ -49,6 +55,7 @@ def run(
         seed: replaces the configuration's.
         gpu: CUDA device, -1 for the CPU.
         resume: go on with a killed run; of a finished one, return the result.
+        model_zoo: folder of foreign models, see ``zoo.find_model``.
 
     Raises:
         UserError: bad input, or training cannot go on.
@@ -59,7 +66,7 @@ def run(
             "write --gpu -1 for the CPU"
         )
     keep_freed_memory()
-    params, model_class = load(config_dir, root, expid, seed)
+    params, model_class = load(config_dir, root, expid, seed, model_zoo)
     files = RunFiles(params)
     if resume:
         files.require_unchanged(params)
@@ -83,13 +90,17 @@ def run(
 
 
 def load(
-    config_dir: Path, root: Path, expid: str, seed: int | None = None
-) -> tuple[dict[str, Any], type[SequenceModel]]:
+    config_dir: Path,
+    root: Path,
+    expid: str,
+    seed: int | None = None,
+    model_zoo: Path | None = None,
+) -> tuple[dict[str, Any], type[StagedModel]]:
     """The checked parameters and the model of an experiment; the arguments are those of ``run``."""
     params = config.load_experiment(config_dir, expid)
     try:
-        model_class = get_model(str(params.get("model", "")))
-    except ValueError as error:
+        model_class = find_model(str(params.get("model", "")), model_zoo)
+    except UserError as error:
         raise UserError(f"{expid}, {error}") from None
     if seed is not None:
         params["seed"] = seed
@@ -158,8 +169,8 @@ class RunFiles:
 
 
 def _build(
-    params: dict[str, Any], model_class: type[SequenceModel], gpu: int, name: str
-) -> tuple[SequenceModel, dict[str, SequenceLoader]]:
+    params: dict[str, Any], model_class: type[StagedModel], gpu: int, name: str
+) -> tuple[StagedModel, dict[str, SequenceLoader]]:
     """The model with its first weights, and the loaders of the checked data."""
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
@@ -189,7 +200,7 @@ def _about(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train_and_evaluate(
-    model: SequenceModel,
+    model: StagedModel,
     loaders: dict[str, SequenceLoader],
     params: dict[str, Any],
     gpu: int,
@@ -249,7 +260,7 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
 
 
 @torch.no_grad()
-def flops_per_sample(model: SequenceModel, loader: SequenceLoader) -> float:
+def flops_per_sample(model: StagedModel, loader: SequenceLoader) -> float:
     """Matrix-product FLOPs of a forward pass, counted on one batch: only what ran."""
     model.eval()
     batch = next(iter(loader))

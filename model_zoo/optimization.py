@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,20 +15,24 @@ if TYPE_CHECKING:
     from .staged_model import StagedModel
 
 
-def freeze(model: StagedModel, stage: str) -> list[nn.Module]:
-    """Let only the parameters of a stage train (paper 4.3); returns the frozen modules.
+@contextmanager
+def frozen_modules(model: StagedModel, stage: str) -> Iterator[list[nn.Module]]:
+    """Let only the parameters of a stage train (paper 4.3); gives the modules that do not.
 
     ``backbone``: embeddings, global block and head. ``experts``: item and window experts with
-    their routers. ``joint``: all.
+    their routers. ``joint``: all. What did not train before does not train then.
     """
     backbone = list(model.backbone_parts())
     experts = list(model.branches.values())
     frozen = {"backbone": experts, "experts": backbone, "joint": []}[stage]
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    for module in frozen:
-        module.requires_grad_(False)
-    return frozen
+    held = [p for module in frozen for p in module.parameters() if p.requires_grad]
+    try:
+        for parameter in held:
+            parameter.requires_grad_(False)
+        yield frozen
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def build_optimizer(model: StagedModel) -> torch.optim.Optimizer:

@@ -18,15 +18,14 @@ from .layers.item_dict import ItemDict
 
 if TYPE_CHECKING:
     from .moe.dispatch import SubsequenceExperts
-    from .sequence_model import SequenceModel
-    from .staged_model import Batch
+    from .staged_model import Batch, StagedModel
 
 DEAD, DOMINANT = 0.01, 0.9  # share of the load under or over which routing has collapsed
 
 
 @torch.no_grad()
 def routing_report(
-    model: SequenceModel, loader: Iterable[Batch], max_samples: int | None = None
+    model: StagedModel, loader: Iterable[Batch], max_samples: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """How each branch of a mixture routes the histories of a loader, in evaluation mode.
 
@@ -44,6 +43,8 @@ def routing_report(
         expert (items seen twice or more), and ``most_popular`` and ``least_popular``, how the
         appearances of these items are spread over the experts (the paper's figures 5 and 9).
     """
+    if not model.branches:
+        return {}
     model.eval()
     tallies = {name: Tally(branch) for name, branch in model.branches.items()}
     samples = 0

@@ -35,7 +35,10 @@ class StagedModel(BaseModel):
 
     Attributes:
         stage_log: one entry per evaluation of the last ``fit``.
+        any_keyword: ``hyper_parameters`` need not name everything that the model reads.
     """
+
+    any_keyword = False
 
     def __init__(
         self,

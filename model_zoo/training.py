@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .codebook_init import load_kmeans_codes
 from .moe.mixtures import Stage
-from .optimization import add_regularizer_gradient, build_optimizer, freeze
+from .optimization import add_regularizer_gradient, build_optimizer, frozen_modules
 from .routing_report import log_report, routing_report
 
 if TYPE_CHECKING:
@@ -114,22 +114,21 @@ class Trainer:
     def run_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
         model = self.model
         model.enter(stage.name)
-        self.frozen = freeze(model, stage.name)
-        self.optimizer = build_optimizer(model)
-        self.best, self.bad_evaluations, done = -math.inf, 0, 0.0
-        if saved is None:
-            logging.info(f"******** Stage {stage.name}: at most {stage.epochs:g} epochs ********")
-        else:
-            done = self._restore(saved)
-            logging.info(f"******** Stage {stage.name}: resumed after {done:g} epochs ********")
-        while done < stage.epochs and self.bad_evaluations < model._early_stop_patience:
-            part = min(1.0, stage.epochs - done)
-            self.train_epoch(stage, done, part)
-            done += part
-            self.epochs_seen += 1
-            self._save_state(done)
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        with frozen_modules(model, stage.name) as self.frozen:
+            self.optimizer = build_optimizer(model)
+            self.best, self.bad_evaluations, done = -math.inf, 0, 0.0
+            if saved is None:
+                start = f"at most {stage.epochs:g} epochs"
+            else:
+                done = self._restore(saved)
+                start = f"resumed after {done:g} epochs"
+            logging.info(f"******** Stage {stage.name}: {start} ********")
+            while done < stage.epochs and self.bad_evaluations < model._early_stop_patience:
+                part = min(1.0, stage.epochs - done)
+                self.train_epoch(stage, done, part)
+                done += part
+                self.epochs_seen += 1
+                self._save_state(done)
         model.zero_grad()
         model.forget_observed()  # of a group of batches that early stopping cut short
         model.load_weights(model.checkpoint)

@@ -144,9 +144,8 @@ class _Buffer:
 class _Scan(Function):
     """``sum_n C_t[n] h_t[n]`` of all positions, with ``x = delta u``.
 
-    A tile of samples takes K steps at a time, so that its work buffers stay in the cache. In them
-    time comes first: a step is one block of memory, and is taken in place. ``rows`` are delta, x,
-    B and C, each ``(B, L, .)``.
+    A tile of samples takes K steps at a time, in place, so that its work buffers stay in the cache.
+    ``rows`` are delta, x, B and C, each ``(B, L, .)``.
     """
 
     @staticmethod
@@ -161,10 +160,10 @@ class _Scan(Function):
             for j, chunk in enumerate(chunks):
                 if keep_states:
                     starts_JBNE[j, tile] = h_SNE
-                *inputs, C_KSN = (row[tile, chunk].transpose(0, 1) for row in rows)
-                _, h_KSNE = _states(buffers, h_SNE, rate_NE, *inputs)
-                y_BLE[tile, chunk] = _product(C_KSN, h_KSNE[1:]).transpose(0, 1)
-                h_SNE = h_KSNE[-1]
+                *inputs, C_SKN = (row[tile, chunk] for row in rows)
+                _, h_SKNE = _states(buffers, h_SNE, rate_NE, *inputs)
+                y_BLE[tile, chunk] = _product(C_SKN, h_SKNE)
+                h_SNE.copy_(h_SKNE[:, -1])
         ctx.save_for_backward(starts_JBNE, rate_NE, *rows)
         return y_BLE
 
@@ -179,29 +178,31 @@ class _Scan(Function):
         for tile in tiles:
             carry_SNE = rate_NE.new_zeros(len(dy_BLE[tile]), *rate_NE.shape)
             for j, chunk in reversed(list(enumerate(chunks))):
-                delta_KSE, x_KSE, B_KSN, C_KSN, dy_KSE = (
-                    row[tile, chunk].transpose(0, 1) for row in (*rows, dy_BLE)
+                delta_SKE, x_SKE, B_SKN, C_SKN, dy_SKE = (
+                    row[tile, chunk] for row in (*rows, dy_BLE)
                 )
-                decay_KSNE, h_KSNE = _states(
-                    buffers, starts_JBNE[j, tile], rate_NE, delta_KSE, x_KSE, B_KSN
+                decay_SKNE, h_SKNE = _states(
+                    buffers, starts_JBNE[j, tile], rate_NE, delta_SKE, x_SKE, B_SKN
                 )
                 # dh_t = C_t dy_t + decay_{t+1} dh_{t+1}; carry is that last term across chunks
-                dh_KSNE = spare.view(decay_KSNE.shape)
-                torch.mul(C_KSN[..., None], dy_KSE[:, :, None], out=dh_KSNE)
-                decays, dh = decay_KSNE.unbind(), dh_KSNE.unbind()
+                dh_SKNE = spare.view(decay_SKNE.shape)
+                torch.mul(C_SKN[..., None], dy_SKE[:, :, None], out=dh_SKNE)
+                decays, dh = decay_SKNE.unbind(1), dh_SKNE.unbind(1)
                 dh[-1].add_(carry_SNE)
                 for k in reversed(range(len(dh) - 1)):
                     dh[k].addcmul_(decays[k + 1], dh[k + 1])
                 torch.mul(decays[0], dh[0], out=carry_SNE)
 
-                dx_KSE, dB_KSN = _product(B_KSN, dh_KSNE), _product(x_KSE, dh_KSNE.mT)
-                dC_KSN = _product(dy_KSE, h_KSNE[1:].mT)
-                dlog_KSNE = decay_KSNE.mul_(dh_KSNE).mul_(h_KSNE[:-1])  # by the decay's logarithm
-                drate_NE += torch.mul(dlog_KSNE, delta_KSE[:, :, None], out=dh_KSNE).sum((0, 1))
-                ddelta_KSE = dlog_KSNE.mul_(rate_NE).sum(2).mul_(LN_2)
-                found = (ddelta_KSE, dx_KSE, dB_KSN, dC_KSN)
+                dx_SKE, dB_SKN = _product(B_SKN, dh_SKNE), _product(x_SKE, dh_SKNE.mT)
+                dC_SKN = _product(dy_SKE, h_SKNE.mT)
+                dlog_SKNE = decay_SKNE.mul_(dh_SKNE)
+                dlog_SKNE[:, 1:].mul_(h_SKNE[:, :-1])
+                dlog_SKNE[:, 0].mul_(starts_JBNE[j, tile])
+                drate_NE += torch.mul(dlog_SKNE, delta_SKE[:, :, None], out=dh_SKNE).sum((0, 1))
+                ddelta_SKE = dlog_SKNE.mul_(rate_NE).sum(2).mul_(LN_2)
+                found = (ddelta_SKE, dx_SKE, dB_SKN, dC_SKN)
                 for gradient, part in zip(gradients, found, strict=True):
-                    gradient[tile, chunk] = part.transpose(0, 1)
+                    gradient[tile, chunk] = part
         return None, LN_2 * drate_NE, *gradients
 
 
@@ -274,19 +275,17 @@ def _blocks_per_buffer(rate_NE: Tensor) -> int:
 def _states(
     buffers: tuple[_Buffer, _Buffer], h_SNE: Tensor, rate_NE: Tensor, *block: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The decays of K steps, and the state before them and after each, in two work buffers.
+    """The decays of K steps from the state h, and the state after each, in two work buffers.
 
-    The block is delta, x and B, each ``(K, S, .)``.
+    The block is delta, x and B, each ``(S, K, .)``.
     """
-    delta_KSE, x_KSE, B_KSN = block
-    steps, samples, _ = delta_KSE.shape
-    decay_KSNE = _decay(buffers[0], delta_KSE, rate_NE)
-    h_KSNE = buffers[1].view((steps + 1, samples, *rate_NE.shape))
-    h_KSNE[0] = h_SNE
-    torch.mul(B_KSN[..., None], x_KSE[:, :, None], out=h_KSNE[1:])
-    for decay, (before, after) in zip(decay_KSNE.unbind(), pairwise(h_KSNE.unbind()), strict=True):
-        after.addcmul_(decay, before)
-    return decay_KSNE, h_KSNE
+    delta_SKE, x_SKE, B_SKN = block
+    decay_SKNE = _decay(buffers[0], delta_SKE, rate_NE)
+    h_SKNE = buffers[1].view(decay_SKNE.shape)
+    torch.mul(B_SKN[..., None], x_SKE[:, :, None], out=h_SKNE)
+    for decay_SNE, next_SNE in zip(decay_SKNE.unbind(1), h_SKNE.unbind(1), strict=True):
+        h_SNE = next_SNE.addcmul_(decay_SNE, h_SNE)
+    return decay_SKNE, h_SKNE
 
 
 def _decay(buffer: _Buffer, time: Tensor, rate_NE: Tensor) -> Tensor:
