@@ -30,7 +30,8 @@ def main() -> int:
     for expid in args.expid:  # a wrong one is answered before anything slow starts
         load_experiment(args.config, expid)
 
-    from engine.experiment import load, run
+    from engine.experiment import run
+    from engine.parameters import load
     from engine.results import summary
 
     runs = []

@@ -13,22 +13,21 @@ from typing import Any
 
 import torch
 from fuxictr.pytorch.torch_utils import seed_everything
-from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.routing_report import routing_report
 from model_zoo.staged_model import StagedModel
 from model_zoo.training import TrainingError
 
-from . import config, results
+from . import results
 from .allocator import keep_freed_memory
 from .compat import build_feature_map
-from .config_check import check
 from .datasets import ensure_generated
 from .datasets.layout import SPLITS, fingerprint
 from .errors import UserError
+from .flops import mean_flops
 from .loader import SequenceLoader
+from .parameters import load
 from .tables import Histories, ItemTable
-from .zoo import find_model
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
@@ -87,24 +86,6 @@ def run(
     files.close()
     results.append_bars_line(result, config_dir)
     return result
-
-
-def load(
-    config_dir: Path,
-    root: Path,
-    expid: str,
-    seed: int | None = None,
-    model_zoo: Path | None = None,
-) -> tuple[dict[str, Any], type[StagedModel]]:
-    """The checked parameters and the model of an experiment; the arguments are those of ``run``."""
-    params = config.load_experiment(config_dir, expid)
-    try:
-        model_class = find_model(str(params.get("model", "")), model_zoo)
-    except UserError as error:
-        raise UserError(f"{expid}, {error}") from None
-    if seed is not None:
-        params["seed"] = seed
-    return config.resolve_paths(check(params, model_class), root), model_class
 
 
 class RunFiles:
@@ -226,7 +207,7 @@ def _train_and_evaluate(
         "routing": routing_report(model, loaders["test"]),
         "stage_log": model.stage_log,
         "num_parameters": sum(p.numel() for p in model.parameters()),
-        "flops_per_sample": flops_per_sample(model, loaders["test"]),
+        "flops_per_sample": mean_flops(model, next(iter(loaders["test"]))),
         "train_samples_per_s": _median([entry["samples_per_s"] for entry in model.stage_log]),
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
         "peak_memory_bytes": peak_memory(gpu),
@@ -257,16 +238,6 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
         if not loader.num_samples:
             raise UserError(f"{loader.samples.path}: has no samples; each split needs some")
     return loaders
-
-
-@torch.no_grad()
-def flops_per_sample(model: StagedModel, loader: SequenceLoader) -> float:
-    """Matrix-product FLOPs of a forward pass, counted on one batch: only what ran."""
-    model.eval()
-    batch = next(iter(loader))
-    with FlopCounterMode(display=False) as counter:
-        model(batch)
-    return counter.get_total_flops() / len(batch[2])
 
 
 def peak_memory(gpu: int) -> int:

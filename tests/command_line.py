@@ -84,7 +84,15 @@ class Workspace:
 
 def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 120) -> Outcome:
     """Run a script of the repository in a process of its own."""
-    command = [sys.executable, str(ROOT / script), *arguments]
+    return _run([sys.executable, str(ROOT / script), *arguments], cwd, timeout)
+
+
+def run_module(module: str, *arguments: str, timeout: float = 120) -> Outcome:
+    """``python -m module arguments`` in the repository's folder."""
+    return _run([sys.executable, "-m", module, *arguments], ROOT, timeout)
+
+
+def _run(command: list[str], cwd: Path, timeout: float) -> Outcome:
     done = subprocess.run(
         command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout
     )

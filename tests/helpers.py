@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuxictr.features import FeatureMap
-from torch import Tensor
 
 import model_zoo
 from engine import config
 from engine.compat import build_feature_map
 from engine.config_check import check
 from engine.loader import SequenceLoader
+from engine.random_batch import random_batch as random_batch
 from model_zoo.layers.history import History
 from model_zoo.layers.item_dict import ItemDict
 from model_zoo.sequence_model import SequenceModel
@@ -59,32 +58,6 @@ def loader(params: dict[str, Any], split: str = "train", **changes: Any) -> Sequ
         params["item_info"],
         **options,
     )
-
-
-def random_batch(
-    feature_map: FeatureMap, lengths: list[int], L: int, num_items: int = 40, seed: int = 0
-) -> tuple[dict[str, Tensor], ItemDict, Tensor]:
-    """A random batch with an ``ItemDict``; padded positions show item 0."""
-    g = torch.Generator().manual_seed(seed)
-    B = len(lengths)
-    tables = {}
-    for name, spec in feature_map.features.items():
-        if spec.get("source") == "item" and spec["type"] == "embedding":
-            tables[name] = torch.randn(num_items, spec["pretrain_dim"], generator=g)
-        elif spec.get("source") == "item":
-            tables[name] = torch.randint(1, spec["vocab_size"], (num_items,), generator=g)
-    for table in tables.values():
-        table[0] = 0
-    mask_BL = (torch.arange(L) >= L - torch.tensor(lengths)[:, None]).float()
-    index_BL1 = torch.randint(1, num_items, (B, L + 1), generator=g)
-    index_BL1[:, :-1] *= mask_BL.long()
-    batch_dict = {
-        "user_index": torch.arange(B),
-        "item_index": index_BL1[:, -1],
-        "seq_len": torch.tensor(lengths),
-        feature_map.labels[0]: torch.randint(0, 2, (B,), generator=g).float(),
-    }
-    return batch_dict, ItemDict(tables, index_BL1), mask_BL
 
 
 def rows_of(batch: tuple, keep: list[int], cut: int = 0) -> tuple:

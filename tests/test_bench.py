@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.bench import dispatch, longctr, step
+from engine.bench import dispatch, longctr, scan, step
 from engine.bench.timing import Report, alternate, find_device, require_close
 from engine.errors import UserError
 
@@ -99,6 +99,12 @@ def test_metrics(tmp_path: Path) -> None:
     assert max(result["differences"].values()) < 1e-12
     assert len(result["times"]["FuxiCTR, gAUC"]["seconds"]) == 1
     assert len(result["times"]["ours, gAUC"]["seconds"]) == 2
+
+
+def test_scan(tmp_path: Path) -> None:
+    result, _ = bench(tmp_path, "scan", "--length", "12", "--batch", "4", *SMALL)
+    assert len(result["times"]) == 4 and len(result["ratios"]) == 3
+    assert max(result["differences"].values()) < scan.TOLERANCE
 
 
 def test_dispatch(tmp_path: Path) -> None:

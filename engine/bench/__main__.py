@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|step``."""
+"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m engine.bench",
         description="Time ours and a rival in turns, and print medians and their ratios.",
     )
-    commands = parser.add_subparsers(required=True, metavar="loader|metrics|dispatch|step")
+    commands = parser.add_subparsers(required=True, metavar="loader|metrics|dispatch|scan|step")
 
     loader = commands.add_parser("loader", help="batches per second, against LongCTR's loader")
     _sizes(loader, batch=8192, repeats=7)
@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     dispatch = commands.add_parser("dispatch", help="sparse experts, against running all of them")
     _sizes(dispatch, batch=1024, repeats=5)
     dispatch.set_defaults(run=_dispatch)
+
+    scan = commands.add_parser("scan", help="Mamba's selective scan, against loops in plain torch")
+    _sizes(scan, batch=256, repeats=5)
+    scan.set_defaults(run=_scan)
 
     step = commands.add_parser("step", help="train step of TWIN, against LongCTR's TWIN")
     _sizes(step, batch=1024, repeats=5)
@@ -93,6 +97,13 @@ def _metrics(args: argparse.Namespace) -> None:
 
 def _dispatch(args: argparse.Namespace) -> None:
     from .dispatch import measure
+    from .timing import find_device
+
+    measure(args.length, args.batch, args.repeats, find_device(args.device)).publish(args.json)
+
+
+def _scan(args: argparse.Namespace) -> None:
+    from .scan import measure
     from .timing import find_device
 
     measure(args.length, args.batch, args.repeats, find_device(args.device)).publish(args.json)

@@ -6,6 +6,8 @@ Shape suffixes: B samples, L history length, K retrieved items, D item width, T 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -126,9 +128,14 @@ class MIRRNBlock(SequenceBlock):
         return masked_mean(frequency_filter(x_BKD, mask_BK), mask_BK[:, :, None])
 
     def products(self, length: int) -> float:
+        length = min(length, self.max_len)
         D, T = self.rotations_DT.shape
         hashed = 3 * 2 * D * T * (length + 1)
         return self.short_attention.products(length) + self.long_attention.products(3) + hashed
+
+    def elementwise(self, length: int) -> float:
+        K, D = min(self.topk, length), len(self.rotations_DT)
+        return 3 * 5 * D * K * math.log2(max(K, 2))  # three filters, there and back
 
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -104,13 +104,14 @@ class Mamba(nn.Module):
         return out_BLE
 
     def products(self, length: int, last: bool) -> float:
-        """FLOPs of the matrix products for one sample."""
+        """FLOPs of the matrix products for one sample; reading the state is one of them."""
         read = 1 if last else length
         inner, rank = self.dt_proj.weight.shape
         width = self.in_proj.in_features
-        everywhere = width * inner + inner * sum(self.split) + rank * inner
+        everywhere = width * inner + inner * sum(self.split) + rank * inner + self.A_log.numel()
         return 2 * (everywhere * length + 2 * width * inner * read)
 
     def elementwise(self, length: int) -> float:
-        """FLOPs of the convolution and of the scan, 9 per state and position as is customary."""
-        return (2 * self.conv1d.kernel_size[0] * len(self.D) + 9 * self.A_log.numel()) * length
+        """FLOPs of the convolution, and of the scan's states: 7 per number and position."""
+        convolution = 2 * self.conv1d.kernel_size[0] * len(self.D)
+        return (convolution + 7 * self.A_log.numel()) * length

@@ -62,6 +62,10 @@ class Router(nn.Module):
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
         """Called in training with the distinct items and how often each went to each expert."""
 
+    def products(self) -> float:
+        """FLOPs of the matrix products for one item."""
+        return 2.0 * sum(p.numel() for p in self.parameters() if p.dim() == 2)
+
     def codes(self) -> Tensor | None:
         """One vector per expert ``(E, Z)`` that the gates compare items with, where there is one."""
         return None

@@ -94,5 +94,8 @@ class ThemeRouter(Router):
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
         self.codebook.observe(z_NZ, weight_NE)
 
+    def products(self) -> float:
+        return super().products() + 2 * self.codebook.codes_EC.numel()
+
     def codes(self) -> Tensor:
         return self.codebook.codes_EC

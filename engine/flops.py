@@ -1,0 +1,174 @@
+"""Parameters and FLOPs per sample: ``python -m engine.flops --expid TWIN_session_hopping ...``.
+
+A sample is scored alone, as if it were a batch, so that only its own items, its own experts and no
+padding count. FLOPs are counted twice: by formula, each block from the length of what it reads, and
+by torch's counter, which sees matrix products only. A multiplication with addition counts as two.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from model_zoo.codebook_init import load_kmeans_codes
+from model_zoo.layers.sequence import SequenceBlock
+from model_zoo.sequence_model import SequenceModel
+from model_zoo.staged_model import Batch, StagedModel
+
+from .compat import build_feature_map
+from .datasets import ensure_generated
+from .errors import UserError, run_command
+from .parameters import load
+from .random_batch import one_sample, random_batch
+from .results import text_table
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = 32  # FLOPs of a mixture depend on the sample: how many to average over
+ITEMS = 2_000  # of the random catalogue
+
+
+@dataclass
+class Flops:
+    """FLOPs of the forward pass of one sample.
+
+    Attributes:
+        products: matrix products, by formula.
+        elementwise: scans and Fourier transforms, by formula; the counter does not see them.
+        counted: matrix products, by torch's counter.
+    """
+
+    products: float
+    elementwise: float
+    counted: float
+
+
+@torch.no_grad()
+def counted_flops(model: StagedModel, batch: Batch) -> float:
+    """Matrix-product FLOPs of a forward pass over a batch, by torch's counter."""
+    model.eval()
+    # The counter does not know every fused attention kernel.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(batch)
+    return counter.get_total_flops()
+
+
+def mean_flops(model: StagedModel, batch: Batch, samples: int = SAMPLES) -> float:
+    """``counted_flops`` of one sample: the mean over samples spread over the batch."""
+    return _mean(lambda one: counted_flops(model, one), batch, samples)
+
+
+def measure(model: SequenceModel, batch: Batch, samples: int = SAMPLES) -> Flops:
+    """Formula and counter on the same samples."""
+    return Flops(
+        products=_mean(lambda one: _formula(model, one)[0], batch, samples),
+        elementwise=_mean(lambda one: _formula(model, one)[1], batch, samples),
+        counted=mean_flops(model, batch, samples),
+    )
+
+
+def _mean(function: Callable[[Batch], float], batch: Batch, samples: int) -> float:
+    chosen = torch.linspace(0, len(batch[2]) - 1, min(samples, len(batch[2]))).long().tolist()
+    return sum(function(one_sample(batch, sample)) for sample in chosen) / len(chosen)
+
+
+@torch.no_grad()
+def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
+    """FLOPs (matrix products, elementwise) of one sample: of the blocks that run, each from the
+    length of its own sequence, the routers, the encoders of item features and the head."""
+    found = [0.0, 0.0]
+
+    def add(block: SequenceBlock, inputs: tuple, output: Any) -> None:
+        length = int(inputs[0].mask_BL.sum())
+        found[0] += block.products(length)
+        found[1] += block.elementwise(length)
+
+    blocks = [module for module in model.encoder.modules() if isinstance(module, SequenceBlock)]
+    hooks = [block.register_forward_hook(add) for block in blocks]
+    model.eval()
+    try:
+        model(one)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    history, _ = model.embed_items(one)
+    for name, branch in model.branches.items():
+        if model.encoder.fusion[name]:
+            sequence = model.encoder.sequence(name, history)
+            rows, positions = len(sequence.rows_UD), sequence.index_BL.numel()
+            projected = rows + 1 if branch.router.itemwise else min(rows, positions)
+            found[0] += branch.router.products() * projected
+    found[0] += 2 * (
+        _matrices(model.classifier) + _matrices(model.embedding_layer) * len(history.rows_UD)
+    )
+    return found[0], found[1]
+
+
+def _matrices(module: nn.Module) -> int:
+    """Multiplications of the linear layers of a module for one vector."""
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def describe(
+    params: dict[str, Any], model_class: type[SequenceModel], length: int
+) -> dict[str, Any]:
+    """Parameters and FLOPs of a model as it starts, on random items; routers with a codebook start
+    from k-means, as they do in training."""
+    torch.manual_seed(params["seed"])
+    feature_map = build_feature_map(params)
+    model = model_class(feature_map, **{**params, "verbose": 0})
+    for module in model.embedding_layer.modules():  # all but equal at first: routers need more
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight)
+    batch = random_batch(feature_map, [length] * SAMPLES, length, max(ITEMS, length + 2))
+    if model.branches:
+        load_kmeans_codes(model, [batch], params["seed"])
+    flops = measure(model, batch)
+    return {"parameters": sum(p.numel() for p in model.parameters()), "flops": flops}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.flops", description="Parameters and FLOPs per sample of models."
+    )
+    parser.add_argument("--config", default=str(ROOT / "config"), help="configuration directory")
+    parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
+    parser.add_argument("--length", type=int, help="items of the history; default: max_len")
+    args = parser.parse_args()
+    if args.length is not None and args.length < 1:
+        raise UserError(f"--length {args.length}: write 1 or more")
+    rows, totals = [], {}
+    for expid in args.expid:
+        params, model_class = load(Path(args.config), ROOT, expid)
+        ensure_generated(params)
+        found = describe(params, model_class, args.length or params["max_len"])
+        flops = found["flops"]
+        total = totals[params["model"]] = flops.products + flops.elementwise
+        base = totals.get(params["model"].split("_")[0])
+        rows.append(
+            [
+                expid,
+                f"{found['parameters']:,}",
+                f"{flops.products / 1e6:.3f}",
+                f"{flops.counted / 1e6:.3f}",
+                f"{flops.products / flops.counted - 1:+.2%}",
+                f"{flops.elementwise / 1e6:.3f}",
+                f"{total / 1e6:.3f}",
+                f"{total / base:.2f}" if base else "",
+            ]
+        )
+    header = ["expid", "parameters", "formula", "counter", "difference", "elementwise", "total"]
+    print("FLOPs of one sample in millions (matrix products by formula and by torch's counter)")
+    print(text_table([*header, "/ vanilla"], rows))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

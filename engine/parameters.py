@@ -1,0 +1,32 @@
+"""The checked parameters and the model class of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from model_zoo.staged_model import StagedModel
+
+from . import config
+from .config_check import check
+from .errors import UserError
+from .zoo import find_model
+
+
+def load(
+    config_dir: Path,
+    root: Path,
+    expid: str,
+    seed: int | None = None,
+    model_zoo: Path | None = None,
+) -> tuple[dict[str, Any], type[StagedModel]]:
+    """The checked parameters and the model of an experiment; the arguments are those of
+    ``experiment.run``."""
+    params = config.load_experiment(config_dir, expid)
+    try:
+        model_class = find_model(str(params.get("model", "")), model_zoo)
+    except UserError as error:
+        raise UserError(f"{expid}, {error}") from None
+    if seed is not None:
+        params["seed"] = seed
+    return config.resolve_paths(check(params, model_class), root), model_class
