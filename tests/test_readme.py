@@ -10,7 +10,7 @@ import pytest
 from engine.config import list_experiments
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "data/README.md"]
+DOCUMENTS = ["README.md", "data/README.md", "model_zoo/README.md"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
