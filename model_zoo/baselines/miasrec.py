@@ -25,7 +25,7 @@ class MiasRecBlock(SequenceBlock):
 
     - ``x_i = e_i + position_i + frequency(times the item occurs)``, LayerNorm, a bidirectional
       post-norm transformer -> ``c_i``;
-    - highway ``o_i = g e_i + (1 - g) c_i``, ``g = sigmoid(W [e_i; c_i])``;
+    - highway ``o_i = g e_i + (1 - g) c_i``, ``g = sigmoid(W [e_i; c_i] + b)``;
     - importance ``p = entmax(w o_i)`` over the tokens, zero for some of them; intents
       ``z_i = o_i / |o_i|`` where ``p_i > 0``, with cosines ``s_i = cos(z_i, v)`` to the target.
 
@@ -97,7 +97,7 @@ class MiasRecBlock(SequenceBlock):
         self.encoder = nn.ModuleList(
             EncoderLayer(*layer, activation=F.gelu, eps=1e-12) for _ in range(num_layers)
         )
-        self.highway = nn.Linear(2 * item_dim, item_dim, bias=False)
+        self.highway = nn.Linear(2 * item_dim, item_dim)
         self.importance = nn.Linear(item_dim, 1, bias=False)
         # The same in every run; a float is at most four int16 pieces.
         draw = torch.Generator().manual_seed(0)
