@@ -81,8 +81,14 @@ def _import_class(name: str, folder: Path) -> type[BaseModel]:
         model = getattr(importlib.import_module(name), name)
     except Exception as error:  # foreign code may raise anything
         raise UserError(
-            f"--model-zoo {folder}: {name} cannot be imported ({type(error).__name__}: {error})"
+            f"--model-zoo {folder}: {name} cannot be imported "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
         ) from error
+    if not Path(sys.modules[name].__file__).is_relative_to(path):
+        raise UserError(
+            f"--model-zoo {folder}: another package {name} was found first, "
+            f"{sys.modules[name].__file__}; rename one of them"
+        )
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise UserError(f"--model-zoo {folder}: {name}.{name} is not a FuxiCTR BaseModel")
     return model

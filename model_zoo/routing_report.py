@@ -72,7 +72,7 @@ def log_report(report: dict[str, dict[str, Any]]) -> None:
     collapsed = [
         f"{name} expert {expert} has {share:.1%}"
         for name, branch in report.items()
-        if len(branch["item_share"]) > 1
+        if len(branch["item_share"]) > 1 and any(branch["item_share"])
         for expert, share in enumerate(branch["item_share"])
         if not DEAD <= share <= DOMINANT
     ]
@@ -85,19 +85,20 @@ class Tally:
 
     def __init__(self, branch: SubsequenceExperts) -> None:
         self.branch = branch
-        self.item_E = self.sample_E = self.switched = self.pairs = 0
+        self.item_E = self.sample_E = torch.zeros(branch.router.num_experts)
+        self.switched = self.pairs = 0
         self.appearances_IE: Tensor | None = None
 
     def add(self, sequence: Any, items: ItemDict | None) -> None:
         weights_BTE = self.branch.routing(sequence).weights_BTE
         sent_BTE = weights_BTE > 0
-        self.item_E = self.item_E + sent_BTE.sum((0, 1))
-        self.sample_E = self.sample_E + sent_BTE[:, -1].sum(0)
+        self.item_E = self.item_E + sent_BTE.sum((0, 1)).cpu()
+        self.sample_E = self.sample_E + sent_BTE[:, -1].sum(0).cpu()
         routed_BT, best_BT = sent_BTE.any(-1), weights_BTE.argmax(-1)
         both = routed_BT[:, 1:] & routed_BT[:, :-1]
         self.pairs = self.pairs + both.sum()
         self.switched = self.switched + (both & (best_BT[:, 1:] != best_BT[:, :-1])).sum()
-        if items is not None:
+        if items is not None and items.index.shape[1] > 1:
             E = weights_BTE.shape[-1]
             if self.appearances_IE is None:
                 self.appearances_IE = best_BT.new_zeros(len(next(iter(items.tables.values()))), E)

@@ -104,6 +104,15 @@ def test_smallest_batches(params: dict, lengths: list[int], L: int) -> None:
     assert torch.isfinite(scores(model, random_batch(model.feature_map, lengths, L))).all()
 
 
+def test_max_len_1(params: dict) -> None:
+    """Position tables, windows and top-k of a single item; trains and evaluates."""
+    params["max_len"] = 1
+    model = build_model(params)
+    model.fit(loader(params, shuffle=True), loader(params, "valid"), epochs=0.2)
+    metrics = model.evaluate(loader(params, "test"))
+    assert 0 <= metrics["AUC"] <= 1 and len(model.stage_log) >= 1
+
+
 def test_plain_longctr_batch_gives_the_same_scores_and_gradients(params: dict) -> None:
     """A plain dictionary of rows, as LongCTR's loader makes it, and nothing of it is changed."""
     if "router_topk" in params:

@@ -1,6 +1,6 @@
 """The benchmarks run, their numbers are numbers, and what they compare agrees. No times are judged.
 
-The rival is a stand-in with LongCTR's file and class names. ``LONGCTR=DIR`` in the environment also
+The rival is a stand-in with LongCTR's file and class names. ``LONGCTR_DIR=DIR`` in the environment also
 runs against a checkout of LongCTR itself.
 """
 
@@ -23,7 +23,7 @@ from engine.bench.timing import Report, alternate, find_device, require_close
 from engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGCTR = os.environ.get("LONGCTR")
+LONGCTR = os.environ.get("LONGCTR_DIR")
 SMALL = ("--repeats", "2", "--threads", "1")
 LOADER = ("loader", "--users", "40", "--length", "60", "--batch", "64", *SMALL)
 STEP = ("step", "--length", "60", "--batch", "16", *SMALL)
@@ -44,7 +44,8 @@ class TWIN(model_zoo.TWIN):
     def load_state_dict(self, weights):
         own = {}
         for name, weight in weights.items():
-            prefix = "encoder.global_block." if "attention." in name else ""
+            part = name.split(".")[0].split("_")[-1]
+            prefix = {"attention": "encoder.global_block.", "dnn": "classifier."}.get(part, "")
             own[prefix + name.replace("W_h", "W_k")] = weight
         super().load_state_dict(own)
 
@@ -125,7 +126,7 @@ def test_without_a_rival_it_says_so(tmp_path: Path) -> None:
     assert "--longctr DIR" in text
 
 
-@pytest.mark.skipif(not LONGCTR, reason="LONGCTR names no checkout")
+@pytest.mark.skipif(not LONGCTR, reason="LONGCTR_DIR names no checkout of LongCTR")
 @pytest.mark.parametrize("command", [LOADER, STEP], ids=["loader", "step"])
 def test_longctr_itself(tmp_path: Path, command: tuple[str, ...]) -> None:
     result, _ = bench(tmp_path, *command, "--longctr", str(LONGCTR))

@@ -7,6 +7,7 @@ Shape suffixes: B samples, T items, E experts, D item width.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from model_zoo.moe.gshard import GShardRouter
+
+from .helpers import build_model, tiny_params
 
 D, E, T = 4, 5, 20
 LENGTHS = [0, 1, 2, 20, 20, 9, 13]
@@ -89,7 +92,7 @@ def test_gates_and_balance_are_those_of_the_text(k: int, factor: float) -> None:
     W_ED = router.gate.weight.detach().numpy()
     expected, balance = whole_batch(x_BTD, mask_BT, W_ED, k, factor, 0.2)
     np.testing.assert_allclose(routing.weights_BTE.detach().numpy(), expected, rtol=1e-10)
-    assert float(routing.aux_loss) == pytest.approx(0.01 * balance, rel=1e-10)
+    assert routing.aux_loss.item() == pytest.approx(0.01 * balance, rel=1e-7)  # c is float32
     # The case is not trivial: items keep none, one and two of their choices.
     kept = set((expected > 0).sum(-1)[mask_BT.numpy()].tolist())
     assert kept == ({1, 2} if factor == 2 else {0, 1, 2}) if k == 2 else kept <= {0, 1}
@@ -124,7 +127,7 @@ def test_gradients_of_gates_and_balance_are_the_slopes_of_the_text(k: int) -> No
 
     for which, loss in enumerate([(routing.weights_BTE * read_BTE).sum(), routing.aux_loss]):
         (gradient_ED,) = torch.autograd.grad(loss, W_ED, retain_graph=True)
-        assert float((gradient_ED * way_ED).sum()) == pytest.approx(slope(which), rel=1e-6)
+        assert (gradient_ED * way_ED).sum().item() == pytest.approx(slope(which), rel=1e-6)
 
 
 def shares_as_logits(shares: list[float]) -> Tensor:
@@ -151,7 +154,7 @@ def test_second_choice_is_random_in_training_with_the_probability_of_the_text(
         spread = math.sqrt(probability * (1 - probability) / B)
         assert abs(float(kept_BT[:, t].mean()) - probability) <= 4.5 * spread
         kept_weight = weights_BTE[kept_BT[:, t] > 0, t]
-        assert float(kept_weight[0, 1]) == pytest.approx(g2, rel=1e-6)
+        assert kept_weight[0, 1].item() == pytest.approx(g2, rel=1e-6)
         # A lost second choice leaves the first one's share as it is.
         assert torch.allclose(weights_BTE[:, t, 3], torch.tensor(1 - g2).double(), atol=1e-6)
     # One draw per item, not per sequence or batch.
@@ -212,6 +215,16 @@ def test_padding_and_batch_mates_never_matter_in_evaluation() -> None:
     for b, mask_T in enumerate(mask_BT):
         alone = router(x_BTD[b][mask_T][None], mask_T[mask_T][None]).weights_BTE[0]
         torch.testing.assert_close(alone, together.weights_BTE[b][mask_T])
+
+
+def test_the_keys_of_the_configuration_reach_the_router(tiny_data: Path) -> None:
+    keys = dict(
+        capacity_factor=0.5, eval_capacity_factor=0.7, second_threshold=0.3, balance_coef=0.04
+    )
+    params = tiny_params(tiny_data, "TWIN_GShard", router_topk=1, **keys)
+    router = build_model(params).branches["moe"].router
+    assert router.topk == 1
+    assert {name: getattr(router, name) for name in keys} == keys
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
-"""The mixture against the paper: equations 6 to 8 evaluated in float64 from their text, dispatch of
-the read experts only against running all of them, and the invariances.
+"""The mixtures against the paper: equations 6 to 8 evaluated in float64 from their text, dispatch of
+the read experts only against running all of them, under each router, and the invariances.
 
 Shape suffixes: B samples, L history length, D item width.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,11 @@ from torch import Tensor, nn
 from model_zoo.backbones.twin import TWINBlock
 from model_zoo.layers.history import History
 from model_zoo.moe.dispatch import SubsequenceExperts, compact
-from model_zoo.moe.mixtures import MoS, Single
+from model_zoo.moe.dselect_k import DSelectKRouter
+from model_zoo.moe.expert_choice import ExpertChoiceRouter
+from model_zoo.moe.gshard import GShardRouter
+from model_zoo.moe.mixtures import DSelectK, ExpertChoice, GShard, Mixture, MoS, Single
+from model_zoo.moe.routers import Router
 from model_zoo.moe.theme import ThemeRouter
 
 from .helpers import ragged_history
@@ -23,8 +29,37 @@ D, L = 6, 25
 LENGTHS = [0, 1, 3, 25, 25, 9, 17, 8]
 
 
+ROUTERS = {
+    "theme, k = 1": lambda: ThemeRouter(D, 5, topk=1, codebook_dim=4),
+    "theme, k = 2": lambda: ThemeRouter(D, 5, topk=2, codebook_dim=4),
+    "theme, k = 5": lambda: ThemeRouter(D, 5, topk=5, codebook_dim=4),
+    "gshard, k = 1": lambda: GShardRouter(D, 5, topk=1, balance_coef=3.0),
+    # So low a threshold keeps every second choice in training too, which is then not random.
+    "gshard, k = 2": lambda: GShardRouter(D, 5, capacity_factor=0.75, second_threshold=1e-12),
+    "dselect-k": lambda: DSelectKRouter(D, 5, width=3.0, entropy_coef=0.2),
+    "dselect-k, static": lambda: DSelectKRouter(D, 5, width=3.0, mode="static"),
+    "expert choice": lambda: ExpertChoiceRouter(D, 5),
+}
+
+
 def make_block() -> TWINBlock:
     return TWINBlock(D, attention_dim=8, num_heads=2, short_seq_len=5, topk=4)
+
+
+def spread(router: Router) -> Router:
+    """Gates that differ, some of them saturated; a theme router's differ as they are."""
+    for parameter in router.parameters() if not isinstance(router, ThemeRouter) else ():
+        nn.init.normal_(parameter, std=0.6)
+    return router
+
+
+def make_mixture(mixture: type[Mixture], **settings: Any) -> Mixture:
+    """A float64 mixture with gates that differ."""
+    torch.manual_seed(0)
+    made = mixture(make_block, D, **({"codebook_dim": 4} if mixture is MoS else {}), **settings)
+    for branch in made.branches.values():
+        spread(branch.router)
+    return made.double()
 
 
 def bare(x_BLD: Tensor, mask_BL: Tensor, b: int) -> Tensor:
@@ -61,9 +96,11 @@ def windows_of(x_tD: Tensor, size: int, stride: int) -> Tensor:
     return torch.stack([x_tD[m * stride : m * stride + size].mean(0) for m in range(count)])
 
 
-@pytest.mark.parametrize("k", [1, 2, 5])
-def test_branch_equals_all_experts_in_outputs_and_gradients(k: int) -> None:
-    branch = SubsequenceExperts(ThemeRouter(D, 5, topk=k, codebook_dim=4), make_block, 5).double()
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("router", ROUTERS)
+def test_branch_equals_all_experts_in_outputs_and_gradients(router: str, training: bool) -> None:
+    torch.manual_seed(0)
+    branch = SubsequenceExperts(spread(ROUTERS[router]()), make_block, 5).double().train(training)
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64, requires_grad=True)
     y_BH, aux_loss = branch(history, target_BD)
@@ -75,13 +112,15 @@ def test_branch_equals_all_experts_in_outputs_and_gradients(k: int) -> None:
         ]
     )
     torch.testing.assert_close(y_BH, expected, rtol=1e-9, atol=1e-11)
-    assert aux_loss == 0
+    expected_loss = branch.router(x_BLD, history.mask_BL).aux_loss  # of every item
+    torch.testing.assert_close(aux_loss, expected_loss)
+    assert (aux_loss > 0) == branch.router.auxiliary
     inputs = [history.rows_UD, target_BD, *branch.parameters()]
     weights = torch.randn_like(y_BH)
     options = {"allow_unused": True, "materialize_grads": True}
     for a, b in zip(
-        torch.autograd.grad((y_BH * weights).sum(), inputs, **options),
-        torch.autograd.grad((expected * weights).sum(), inputs, **options),
+        torch.autograd.grad((y_BH * weights).sum() + aux_loss, inputs, **options),
+        torch.autograd.grad((expected * weights).sum() + expected_loss, inputs, **options),
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
@@ -130,19 +169,49 @@ def test_one_expert_with_k_1_is_the_block_on_the_full_history() -> None:
     )
 
 
-@pytest.mark.parametrize("settings", [{"num_experts": 0}, {"alpha_item": 0.0, "alpha_window": 0.0}])
-def test_without_experts_it_is_the_backbone_bit_for_bit(settings: dict) -> None:
-    mos, single = MoS(make_block, D, **settings), Single(make_block, D)
-    single.global_block.load_state_dict(mos.global_block.state_dict())
+@pytest.mark.parametrize("mixture", [GShard, DSelectK, ExpertChoice])
+@pytest.mark.parametrize("alpha", [0.5, 0.3])
+def test_the_other_mixtures_fuse_alike(mixture: type[Mixture], alpha: float) -> None:
+    moe = make_mixture(mixture, **({} if alpha == 0.5 else {"alpha_moe": alpha})).eval()
+    history = ragged_history(LENGTHS, L, D)
+    target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
+    y_BH, aux_loss = moe(history, target_BD)
+    expected_loss = moe.branches["moe"].router(history.embed(), history.mask_BL).aux_loss
+    torch.testing.assert_close(aux_loss, expected_loss)
+    for b in range(len(LENGTHS)):
+        x_tD = bare(history.embed(), history.mask_BL, b)
+        y_G = run_block(moe.global_block, x_tD, target_BD[b])
+        y_E = all_experts(moe.branches["moe"], x_tD, target_BD[b])
+        torch.testing.assert_close(y_BH[b], (1 - alpha) * y_G + alpha * y_E, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("mixture", [MoS, GShard, DSelectK, ExpertChoice])
+@pytest.mark.parametrize("n", [0, 5])
+def test_without_experts_it_is_the_backbone_bit_for_bit(mixture: type[Mixture], n: int) -> None:
+    """No experts at all, or experts of weight 0."""
+    alphas = ["alpha_item", "alpha_window"] if mixture is MoS else ["alpha_moe"]
+    settings = dict.fromkeys(alphas, 0.0) if n else {"num_experts": 0}
+    moe, single = mixture(make_block, D, **settings), Single(make_block, D)
+    single.global_block.load_state_dict(moe.global_block.state_dict())
     history = ragged_history(LENGTHS, L, D, dtype=torch.float32)
     target_BD = torch.randn(len(LENGTHS), D)
-    assert torch.equal(mos(history, target_BD)[0], single(history, target_BD)[0])
-    assert [stage.name for stage in mos.stages(3)] == ["joint"]
+    y_BH, aux_loss = moe(history, target_BD)
+    assert torch.equal(y_BH, single(history, target_BD)[0]) and aux_loss == 0
+    assert [stage.name for stage in moe.stages(3)] == ["joint"]
 
 
-@pytest.mark.parametrize("anchor", ["start", "end"])
-def test_padding_and_batch_mates_never_matter(anchor: str) -> None:
-    mos = MoS(make_block, D, router_topk=2, codebook_dim=4, window_anchor=anchor).double().eval()
+@pytest.mark.parametrize(
+    ("mixture", "settings"),
+    [
+        (MoS, {"router_topk": 2}),
+        (MoS, {"router_topk": 2, "window_anchor": "end"}),
+        (GShard, {"eval_capacity_factor": 0.75}),
+        (DSelectK, {}),
+        (ExpertChoice, {}),
+    ],
+)
+def test_padding_and_batch_mates_never_matter(mixture: type[Mixture], settings: dict) -> None:
+    mos = make_mixture(mixture, **settings).eval()
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
     together, _ = mos(history, target_BD)
@@ -162,11 +231,13 @@ def test_padding_and_batch_mates_never_matter(anchor: str) -> None:
         torch.testing.assert_close(y[0], together[b], rtol=1e-9, atol=1e-11)
 
 
-def test_empty_history_gives_zero_from_the_experts() -> None:
-    branch = SubsequenceExperts(ThemeRouter(D, 5, topk=2), make_block, 5)
+@pytest.mark.parametrize("router", ROUTERS)
+def test_empty_history_gives_zero_from_the_experts(router: str) -> None:
+    branch = SubsequenceExperts(spread(ROUTERS[router]()), make_block, 5)
     history = ragged_history([0, 0], 4, D, dtype=torch.float32)
-    y_BH, _ = branch(history, torch.randn(2, D))
-    assert torch.equal(y_BH, torch.zeros_like(y_BH))
+    for training in (True, False):
+        y_BH, aux_loss = branch.train(training)(history, torch.randn(2, D))
+        assert torch.equal(y_BH, torch.zeros_like(y_BH)) and aux_loss == 0
 
 
 def test_training_shows_each_real_item_to_the_codebook_and_evaluation_none() -> None:

@@ -125,7 +125,7 @@ def _compare(ours: SequenceModel, rival: nn.Module, batch: Batch, rows: Batch) -
     """Give the rival our weights; the largest difference of their predictions."""
     weights = {}
     for name, value in ours.state_dict().items():
-        name = name.removeprefix("encoder.global_block.")
+        name = name.removeprefix("encoder.global_block.").removeprefix("classifier.")
         weights[name.replace("long_attention.W_k", "long_attention.W_h")] = value
     rival.load_state_dict(weights)
     ours.eval()

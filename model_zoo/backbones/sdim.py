@@ -115,7 +115,9 @@ class SDIMBlock(SequenceBlock):
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         kept = {k: v for k, v in weights.items() if k not in ("random_rotations", "powers_of_two")}
-        return kept | {"rotations_DHT": weights["random_rotations"][0]}
+        if "random_rotations" in weights:
+            kept["rotations_DHT"] = weights["random_rotations"][0]
+        return kept
 
 
 def hashes(rotated_T: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class DSelectKRouter(Router):
         self.num_selectors = topk
         self.width = width
         self.entropy_coef = entropy_coef
-        bits = max(1, (num_experts - 1).bit_length())
+        bits = (num_experts - 1).bit_length()
         expert_E1, bit_Q = torch.arange(num_experts)[:, None], torch.arange(bits - 1, -1, -1)
         self.register_buffer("code_EQ", (expert_E1 >> bit_Q) & 1 == 1, persistent=False)
         inputs = item_dim if mode == "per_item" else 0
@@ -80,9 +80,10 @@ class DSelectKRouter(Router):
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         K, Q = self.num_selectors, self.code_EQ.shape[1]
-        step_BTKQ = smooth_step(z_BTZ[..., : K * Q], self.width).unflatten(-1, (K, Q))
+        step_BTKQ = smooth_step(z_BTZ[..., : K * Q], self.width).reshape(*count_BT.shape, K, Q)
         bits_BTKEQ = torch.where(self.code_EQ, step_BTKQ[..., None, :], 1 - step_BTKQ[..., None, :])
-        r_BTKE = math.prod(bits_BTKEQ.unbind(-1))
+        ones_BTKE = z_BTZ.new_ones(*count_BT.shape, K, self.num_experts)
+        r_BTKE = math.prod(bits_BTKEQ.unbind(-1), start=ones_BTKE)
         gate_BTE = (z_BTZ[..., K * Q :].softmax(-1)[..., None] * r_BTKE).sum(-2)
         if not self.training:
             best, expert = gate_BTE.topk(K, dim=-1)

@@ -6,6 +6,7 @@ Shape suffixes: B samples, T items, E experts.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .gshard import one_hot_argmax
@@ -35,6 +36,11 @@ class ExpertChoiceRouter(LinearRouter):
     def topk(self) -> int:
         """Any number of experts may take an item."""
         return self.num_experts
+
+    def project(self, x: Tensor) -> Tensor:
+        """In double precision: equal items must score alike wherever they stand, for a float32
+        product may round them apart, and then padding and batch mates would decide among them."""
+        return F.linear(x.double(), self.gate.weight.double()).to(x.dtype)
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         s_BTE = z_BTZ.softmax(-1)

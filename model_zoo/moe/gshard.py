@@ -69,7 +69,8 @@ class GShardRouter(LinearRouter):
         length_B11 = real_BT1.sum(1, keepdim=True)
         first_BTE = one_hot_argmax(z_BTZ) & real_BT1
         factor = self.capacity_factor if self.training else self.eval_capacity_factor
-        capacity_B11 = (factor * self._topk * length_B11 / self.num_experts).ceil().clamp(min=1)
+        room_B11 = factor * self._topk * length_B11.double() / self.num_experts
+        capacity_B11 = (room_B11 - 1e-9).ceil().clamp(min=1)  # not one more where rounding is up
 
         kept_BTE = first_BTE & (newer(first_BTE) < capacity_B11)
         weights_BTE = p_BTE * kept_BTE
