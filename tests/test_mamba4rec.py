@@ -181,6 +181,7 @@ def test_the_official_start_survives_a_whole_model(
             assert 0.9 * bound < mamba.dt_proj.weight.abs().max() <= bound
             assert_std(mamba.dt_proj.weight, bound / math.sqrt(3))
             steps.append((1 + mamba.dt_proj.bias.exp()).log())
+    assert not Mamba(8).dt_proj.bias.any()  # alone it starts like that too
     if steps:  # log-uniform from 0.001 to 0.1
         step = torch.cat(steps)
         assert 0.999e-3 < step.min() < 1.2e-3 and 0.08 < step.max() < 0.1001

@@ -79,13 +79,18 @@ def make(lengths: list[int] = LENGTHS, **setting: int | bool) -> tuple[MIRRNBloc
     block = randomize(MIRRNBlock(D, **setting))
     nn.init.normal_(block.pos.weight, std=20)  # so that an age counts
     target_BD = torch.randn(len(lengths), D, dtype=torch.float64, requires_grad=True)
-    return block, ragged_history(lengths, L, D), target_BD
+    history = ragged_history(lengths, L, D)
+    history.rows_UD.data[:5] = target_BD.data[-1] = 0  # on no side of a plane
+    return block, history, target_BD
 
 
 @pytest.mark.parametrize("fade", [False, True])
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_equals_the_equations(setting: dict, fade: bool) -> None:
     block, history, target_BD = make(**setting)
+    for attention in (block.short_attention, block.long_attention):
+        assert attention.num_heads == setting.get("num_heads", 1)
+        assert attention.attention_dim == setting.get("attention_dim", 64)
     if fade:  # in the place of the dropout
         for frequency_filter in block.filters:
             frequency_filter.dropout = Fade()
@@ -157,8 +162,10 @@ def test_hashes_are_drawn_anew_in_training_only() -> None:
     assert torch.equal(fixed.eval()(history, target_BD), wanted)
 
 
-def test_dropout_of_the_filter_acts_in_training_only() -> None:
-    block, history, target_BD = make(topk=4)
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_dropouts_act_in_training_only(rate: float) -> None:
+    block, history, target_BD = make(topk=4, attention_dropout=rate)
+    assert block.short_attention.dropout.p == block.long_attention.dropout.p == rate
     assert not torch.equal(block(history, target_BD), block(history, target_BD))
     block.eval()
     assert torch.equal(block(history, target_BD), block(history, target_BD))

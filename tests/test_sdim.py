@@ -52,7 +52,7 @@ def collides(item_D: Tensor, target_D: Tensor, rotation_DT: Tensor) -> bool:
 def plain_long(
     items_tD: Tensor, target_D: Tensor, rotations_DHT: Tensor, l2_norm: bool
 ) -> tuple[Tensor, int]:
-    """Mean over the hashes of the sums of the colliding items, and how many collisions there are."""
+    """Mean over the hashes of the sums of the colliding items, and the number of collisions."""
     sums, count = [], 0
     for rotation_DT in rotations_DHT.unbind(1):
         found = [item_D for item_D in items_tD if collides(item_D, target_D, rotation_DT)]
@@ -102,6 +102,7 @@ def make(lengths: list[int] = LENGTHS, **setting: int | bool) -> tuple[SDIMBlock
 def test_equals_the_equations(setting: dict, l2_norm: bool, training: bool) -> None:
     setting = setting | dict(l2_norm=l2_norm)
     block, history, target_BD = make(**setting)
+    assert block.short_attention.num_heads == setting.get("num_heads", 1)
     found_BH = block.train(training)(history, target_BD)
     assert found_BH.shape == (len(LENGTHS), block.output_dim) and not found_BH[0].any()
     wanted_BH = plain_sdim(block, history, target_BD, setting)
@@ -113,16 +114,12 @@ def test_equals_the_equations(setting: dict, l2_norm: bool, training: bool) -> N
 def test_gradient_of_the_long_part_reaches_colliding_items_only(l2_norm: bool) -> None:
     block, history, target_BD = make([10], num_hashes=1, hash_bits=2, l2_norm=l2_norm)
     history.index_BL = torch.arange(L)[None]
-    long_BD = block(history, target_BD)[:, :D]
-    rows, target = torch.autograd.grad(
-        (long_BD * torch.randn(D)).sum(), [history.rows_UD, target_BD], materialize_grads=True
-    )
-    hit = [
-        i >= 2 and collides(item_D, target_BD[0], block.rotations_DHT[:, 0])
-        for i, item_D in enumerate(history.rows_UD)  # the first two are padding
-    ][:L]
-    assert 0 < sum(hit) < 10 and rows[:L].any(1).tolist() == hit
-    assert not rows[L:].any() and not target.any()
+    (block(history, target_BD)[:, :D] * torch.randn(D)).sum().backward()
+    rotation_DT = block.rotations_DHT[:, 0]
+    hit = [collides(item_D, target_BD[0], rotation_DT) for item_D in history.rows_UD[2:L]]
+    reached = history.rows_UD.grad.any(1).tolist()
+    assert 0 < sum(hit) < 10 and not target_BD.grad.any()
+    assert reached == [False, False, *hit] + [False] * (len(reached) - L)
 
 
 def test_collisions_are_as_likely_as_the_paper_says() -> None:
@@ -146,12 +143,11 @@ def test_hashes_are_drawn_anew_in_training_only() -> None:
     fresh, _, _ = make(**setting, reuse_hash=False)
     fresh.load_state_dict(fixed.state_dict())
     wanted = fixed(history, target_BD)
-    assert torch.equal(fixed(history, target_BD), wanted)
     one, two = fresh(history, target_BD), fresh(history, target_BD)
     assert not torch.equal(one[:, :D], two[:, :D])
     assert torch.equal(one[:, D:], wanted[:, D:]) and torch.equal(two[:, D:], wanted[:, D:])
-    fresh.eval()
-    assert torch.equal(fresh(history, target_BD), wanted)
+    assert torch.equal(fresh.eval()(history, target_BD), wanted)
+    assert torch.equal(fixed(history, target_BD), wanted)
     assert torch.equal(fixed.eval()(history, target_BD), wanted)
 
 
@@ -165,8 +161,8 @@ def test_each_expert_has_rotations_of_its_own(tiny_data: Path) -> None:
         assert abs(rotations.mean()) < 0.3 and rotations.std().item() == pytest.approx(1, abs=0.2)
         for other in blocks[:i]:
             assert (rotations - other.rotations_DHT).abs().mean() > 0.8
-    other = build_model(params, seed=1).encoder.global_block.rotations_DHT
-    assert (blocks[0].rotations_DHT - other).abs().mean() > 0.8
+    other = build_model(params, seed=1).encoder.global_block
+    assert (blocks[0].rotations_DHT - other.rotations_DHT).abs().mean() > 0.8
 
 
 def test_hashes_are_bits_and_zero_is_negative() -> None:
@@ -186,6 +182,13 @@ def test_longctrs_short_mask_is_one_position_older() -> None:
             target_D, shifted_S = 0 * target_D, ~shifted_S
         wanted.append(plain_attention(block.short_attention, window_SD[shifted_S], target_D))
     torch.testing.assert_close(block(history, target_BD)[:, D:], torch.stack(wanted))
+
+
+def test_attention_dropout_acts_in_training_only() -> None:
+    block, history, target_BD = make(attention_dropout=0.5)
+    assert not torch.equal(block(history, target_BD), block(history, target_BD))
+    block.eval()
+    assert torch.equal(block(history, target_BD), block(history, target_BD))
 
 
 def test_bad_settings_are_explained() -> None:

@@ -7,6 +7,7 @@ Shape suffixes: B samples, L history length, K retrieved items, D item width, T 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -103,11 +104,13 @@ class MIRRNBlock(SequenceBlock):
         L = len(history)
         draw = not self.reuse_hash and (self.training or self.longctr_compat)
         age_L = torch.arange(L - 1, -1, -1, device=history.mask_BL.device)
-        found = []
+        rotations_DT, code_BLT, found = self.rotations_DT, None, []
         for query_BD in queries:
-            rotations_DT = torch.randn_like(self.rotations_DT) if draw else self.rotations_DT
-            code_BLT = history.map(lambda x: x @ rotations_DT > 0)  # noqa: B023
-            equal_BL = (code_BLT == (query_BD @ rotations_DT > 0)[:, None]).sum(-1)
+            if draw:
+                rotations_DT = torch.randn_like(rotations_DT)
+            if draw or code_BLT is None:
+                code_BLT = history.map(partial(code, rotations_DT))
+            equal_BL = (code_BLT == code(rotations_DT, query_BD)[:, None]).sum(-1)
             if self.longctr_compat:
                 near_BL = equal_BL.float().masked_fill(~history.mask_BL, -1.0)
             else:
@@ -130,7 +133,7 @@ class MIRRNBlock(SequenceBlock):
     def products(self, length: int) -> float:
         length = min(length, self.max_len)
         D, T = self.rotations_DT.shape
-        hashed = 3 * 2 * D * T * (length + 1)
+        hashed = 2 * D * T * (length + 3)
         return self.short_attention.products(length) + self.long_attention.products(3) + hashed
 
     def elementwise(self, length: int) -> float:
@@ -182,6 +185,11 @@ class FrequencyFilter(nn.Module):
                     spectrum * weight_D, n=length, dim=1, norm="ortho"
                 )
         return self.norm(self.dropout(filtered_BKD) + x_BKD)
+
+
+def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
+    """On which side of each hyperplane: ``(..., D) -> (..., T)``, bool."""
+    return x @ rotations_DT > 0
 
 
 def masked_mean(x_BKD: Tensor, mask_BK1: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ A attention width, C = A / H head width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -96,24 +98,17 @@ class ShortTargetAttention(TargetAttention):
     it beside their long part, the length counts the target.
 
     Args:
+        attention: of ``TargetAttention``.
+        short_seq_len: one more than the items that are read.
         longctr_compat: LongCTR's mask, which is that of the items one position older, and which
             averages the whole window where it masks all of it. A history shorter than the window,
             where LongCTR fails, gets the right mask.
     """
 
     def __init__(
-        self,
-        input_dim: int,
-        attention_dim: int,
-        num_heads: int = 1,
-        dropout: float = 0.0,
-        use_scale: bool = True,
-        use_qkvo: bool = True,
-        *,
-        short_seq_len: int = 50,
-        longctr_compat: bool = False,
+        self, *attention: Any, short_seq_len: int = 50, longctr_compat: bool = False
     ) -> None:
-        super().__init__(input_dim, attention_dim, num_heads, dropout, use_scale, use_qkvo)
+        super().__init__(*attention)
         if short_seq_len < 2:
             raise ValueError(
                 f"short_seq_len={short_seq_len}: it counts the target; write 2 or more"
@@ -139,17 +134,14 @@ class TopKTargetAttention(TargetAttention):
 
     Selection is per head and not differentiated, as in LongCTR. Scores of the whole history are
     computed outside autograd; only the selected items are gathered again with gradient.
+
+    Args:
+        attention: of ``TargetAttention``.
+        topk: items selected for each head.
     """
 
-    def __init__(
-        self,
-        input_dim: int,
-        attention_dim: int,
-        num_heads: int = 1,
-        dropout: float = 0.0,
-        topk: int = 50,
-    ) -> None:
-        super().__init__(input_dim, attention_dim, num_heads, dropout)
+    def __init__(self, *attention: Any, topk: int = 50) -> None:
+        super().__init__(*attention)
         if topk < 1:
             raise ValueError(f"topk={topk}: at least one item must be selected")
         self.topk = topk

@@ -19,8 +19,8 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts fr
 class Mamba(nn.Module):
     """Selective state space mixer; there is no norm or residual inside.
 
-    Padding is exact: the inner channels are zero there before the convolution and after it, and the
-    step is zero, so that the state stays as it is.
+    Padding is exact: the inner channels are zero there before the convolution, and the step is zero,
+    so that the state stays as it is.
 
     Args:
         width: W.
@@ -82,7 +82,7 @@ class Mamba(nn.Module):
         which gate and output are computed there only."""
         mask_BL1 = mask_BL[:, :, None].to(x_BLW.dtype)
         weight_x, weight_z = self.in_proj.weight.chunk(2)
-        u_BLE = F.silu(self._convolve(F.linear(x_BLW, weight_x) * mask_BL1)) * mask_BL1
+        u_BLE = F.silu(self._convolve(F.linear(x_BLW, weight_x) * mask_BL1))
         dt_BLR, B_BLN, C_BLN = self.x_proj(u_BLE).split(self.split, dim=-1)
         delta_BLE = F.softplus(self.dt_proj(dt_BLR)) * mask_BL1
         scanned = (u_BLE, delta_BLE, -self.A_log.exp(), B_BLN, C_BLN, self.D)

@@ -6,8 +6,8 @@ For every sample and channel, with a state ``h`` of N numbers and ``h_0 = 0``:
 
 ``selective_scan`` gives all ``y_t``, ``selective_scan_last`` the newest only, and
 ``selective_scan_reference`` says what they compute. Softplus and bias of ``delta`` and the gate on
-``y`` are the caller's. A position with ``delta = u = 0`` leaves the state exactly as it is, so left
-padding that is zeroed in both changes nothing.
+``y`` are the caller's. A position with ``delta = 0`` leaves the state exactly as it is, so left padding
+that is zeroed there changes no later output.
 
 Half types are computed in float32, also under autocast, and the output has the type of ``u``.
 Exponents are never positive, so no step is too large.
