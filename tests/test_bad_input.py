@@ -235,7 +235,7 @@ PARAMETERS = {
     ),
     "missing key": Case(no_key("learning_rate"), ("TWIN_tiny: key `learning_rate` is missing",)),
     "missing key of the data set": Case(
-        no_key("item_info"), ("TWIN_tiny: key `item_info` is missing",)
+        no_key("valid_data"), ("TWIN_tiny: key `valid_data` is missing",)
     ),
     "metric in another case": Case(
         keys(metrics=["auc"]), ("TWIN_tiny, metrics: 'auc'", "did you mean `AUC`?")

@@ -1,4 +1,4 @@
-"""The feature map equals the one that FuxiCTR's own processor builds."""
+"""Configurations as FuxiCTR and LongCTR have them: the feature map equals that of FuxiCTR's processor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from fuxictr.features import FeatureMap
 from fuxictr.preprocess import FeatureProcessor
 
+from engine import config
 from engine.compat import build_feature_map
 from engine.errors import UserError
 
@@ -55,6 +56,16 @@ def test_pretrain_dim_may_be_left_out_as_in_longctr(tmp_path: Path) -> None:
     params = dataset(tmp_path)
     del params["feature_cols"][-1]["pretrain_dim"]
     assert build_feature_map(params).features["image"]["pretrain_dim"] == 64
+
+
+def test_tables_that_are_left_out_stand_beside_the_samples(tmp_path: Path) -> None:
+    """Some of LongCTR's published configurations name neither ``user_info`` nor ``item_info``."""
+    (tmp_path / "model_config.yaml").write_text("DCNv2_x: {model: DCNv2, dataset_id: x}")
+    dataset = "x: {train_data: ./data/x/train.parquet, item_info: ./items.parquet}"
+    (tmp_path / "dataset_config.yaml").write_text(dataset)
+    params = config.load_experiment(tmp_path, "DCNv2_x")
+    assert Path(params["user_info"]) == Path("data/x/user_info.parquet")
+    assert params["item_info"] == "./items.parquet"
 
 
 def test_vocab_size_comes_from_the_prepared_data(tiny_data: Path) -> None:
