@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model_zoo.layers import mamba_kernel
 from model_zoo.layers import selective_scan as module
 from model_zoo.layers.selective_scan import (
     selective_scan,
@@ -166,7 +167,7 @@ def test_half_types(scan: Scan) -> None:
 
 
 @pytest.mark.parametrize("with_D", [True, False])
-def test_mamba_gets_its_layout(with_D: bool) -> None:
+def test_mamba_gets_its_layout(with_D: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``mamba_ssm`` asks for: positions last, one type, A and D in float32, no softplus."""
 
     def kernel(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
@@ -179,15 +180,18 @@ def test_mamba_gets_its_layout(with_D: bool) -> None:
     if not with_D:
         inputs[-1] = None
     wanted = selective_scan_reference(*inputs)
-    torch.testing.assert_close(module.call_mamba(kernel, *inputs), wanted)
+    torch.testing.assert_close(mamba_kernel.call_mamba(kernel, *inputs), wanted)
+    monkeypatch.setattr(module, "kernel_for", lambda u, A, dtype: kernel)
+    torch.testing.assert_close(selective_scan(*inputs), wanted)
+    torch.testing.assert_close(selective_scan_last(*inputs), wanted[:, -1])
     u, *others = inputs
-    half = module.call_mamba(kernel, u.bfloat16(), *others)
+    half = mamba_kernel.call_mamba(kernel, u.bfloat16(), *others)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), wanted, rtol=0.03, atol=0.1)
 
 
 def test_mamba_is_found_with_its_kernel_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = module.mamba_kernel.__wrapped__
+    find = mamba_kernel.mamba_kernel.__wrapped__
     monkeypatch.setitem(sys.modules, "mamba_ssm", None)  # as if it were not installed
     assert find() is None
     ops = ModuleType("mamba_ssm.ops")

@@ -20,8 +20,8 @@ that vector instructions run along them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, reduce
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -30,12 +30,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .mamba_kernel import call_mamba, kernel_for
+
 STEPS = 32  # K: forward keeps the state every K steps, backward computes the others again
 # Numbers in a work buffer: few enough for the cache of a CPU, enough to keep a GPU busy.
 BUFFER_SIZE = {"cpu": 2**20, "cuda": 2**25}
 # exp(x) is computed as exp2(x log2 e): on a CPU torch's exp2 is 2 to 4 times faster than its exp.
 LOG2_E, LN_2 = math.log2(math.e), math.log(2)
-MAMBA_MAX_STATE = 256  # of its kernel
 
 
 def selective_scan_reference(
@@ -72,10 +73,9 @@ def selective_scan(
         ``(B, L, E)``, in the type of ``u``.
     """
     dtype = _compute_dtype(u, delta, A, B, C)
-    if u.is_cuda and dtype == torch.float32 and A.shape[1] <= MAMBA_MAX_STATE:
-        kernel = mamba_kernel()
-        if kernel is not None:
-            return call_mamba(kernel, u, delta, A, B, C, D)
+    kernel = kernel_for(u, A, dtype)
+    if kernel is not None:
+        return call_mamba(kernel, u, delta, A, B, C, D)
     u_BLE, delta_BLE, A_EN, B_BLN, C_BLN = (x.to(dtype) for x in (u, delta, A, B, C))
     rate_NE = (A_EN * LOG2_E).T.contiguous()
     rows = (delta_BLE, delta_BLE * u_BLE, B_BLN, C_BLN)
@@ -89,7 +89,8 @@ def selective_scan_last(
     """``selective_scan(...)[:, -1]`` without the other outputs.
 
     Only the last state is read, and that is a plain sum over positions, by the steps after each:
-    ``h_L = sum_t exp((delta_{t+1} + ... + delta_L) A) delta_t B_t u_t``.
+    ``h_L = sum_t exp((delta_{t+1} + ... + delta_L) A) delta_t B_t u_t``. ``mamba_ssm``'s kernel, where
+    it is used, computes all outputs, in one pass over the inputs.
 
     Args:
         u: ``(B, L, E)``, L at least 1; the others as in ``selective_scan``.
@@ -98,33 +99,14 @@ def selective_scan_last(
         ``(B, E)``, in the type of ``u``.
     """
     dtype = _compute_dtype(u, delta, A, B, C)
+    kernel = kernel_for(u, A, dtype)
+    if kernel is not None:
+        return call_mamba(kernel, u, delta, A, B, C, D)[:, -1]
     u_BLE, delta_BLE, A_EN, B_BLN, C_BN = (x.to(dtype) for x in (u, delta, A, B, C[:, -1]))
     rate_NE = (A_EN * LOG2_E).T.contiguous()
     weight_BLE = _LastWeights.apply(delta_BLE, rate_NE, B_BLN * C_BN[:, None])
     y_BE = (weight_BLE * (delta_BLE * u_BLE)).sum(1)
     return _add_skip(y_BE, u_BLE[:, -1], D).to(u.dtype)
-
-
-@cache
-def mamba_kernel() -> Callable[..., Tensor] | None:
-    """``mamba_ssm``'s scan for CUDA, or None where it is not installed with its kernel."""
-    try:
-        from mamba_ssm.ops import selective_scan_interface as interface
-    except ImportError:
-        return None
-    if getattr(interface, "selective_scan_cuda", None) is None:  # newer ones may lack the kernel
-        return None
-    return interface.selective_scan_fn
-
-
-def call_mamba(kernel: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """``selective_scan`` by ``mamba_ssm``: positions last, one type for all that has positions."""
-    u, delta, A, B, C, D = inputs
-    dtype = reduce(torch.promote_types, (x.dtype for x in (u, delta, B, C)))
-    u_BEL, delta_BEL, B_BNL, C_BNL = (x.transpose(1, 2).to(dtype) for x in (u, delta, B, C))
-    skip_E = None if D is None else D.float()
-    y_BEL = kernel(u_BEL, delta_BEL, A.float(), B_BNL, C_BNL, skip_E, delta_softplus=False)
-    return y_BEL.transpose(1, 2).to(u.dtype)
 
 
 class _Buffer:
