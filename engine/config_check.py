@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import types
@@ -58,6 +59,8 @@ KEYS: dict[str, Any] = {
     "feature_specs": list | dict | None,
     "feature_config": list | dict | None,
     "item_info_fields": int,
+    # set by ``parameters.load``: what a run depends on beside its keys
+    "model_zoo": str,
     # in LongCTR's published configurations, read by nothing
     "target_item_field": str,
     "sequence_item_field": str,
@@ -83,6 +86,13 @@ REQUIRED = (
     "label_col",
 )
 ABOVE_ZERO = (
+    "dcn_hidden_units",
+    "mlp_hidden_units",
+    "dcn_cross_layers",
+    "dim_feedforward",
+    "hidden_size",
+    "transformer_layers",
+    "num_layers",
     "batch_size",
     "max_len",
     "epochs",
@@ -101,6 +111,8 @@ NOT_NEGATIVE = (
     "seed",
     "backbone_warmup_epochs",
     "expert_warmup_epochs",
+    "balance_coef",
+    "entropy_coef",
     "embedding_regularizer",
     "net_regularizer",
 )
@@ -205,6 +217,11 @@ def _check_ranges(expid: str, params: dict[str, Any]) -> None:
     for keys, allowed, what in (
         (ABOVE_ZERO, lambda value: value > 0, "above 0"),
         (NOT_NEGATIVE, lambda value: value >= 0, "not below 0"),
+        (
+            [key for key in params if key.endswith("dropout")],
+            lambda value: 0 <= value < 1,
+            "from 0 to below 1",
+        ),
     ):
         for key in keys:
             value = params.get(key)
@@ -266,6 +283,8 @@ def _convert(value: Any, hint: Any) -> Any:
             raise TypeError
         return [_convert(entry, typing.get_args(hint)[0]) for entry in value]
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        if not math.isfinite(float(value)):
+            raise ValueError
         return float(value)
     if hint is int and isinstance(value, float | str):
         if float(value) != int(float(value)):

@@ -28,6 +28,7 @@ from .flops import mean_flops
 from .loader import SequenceLoader
 from .parameters import load
 from .tables import Histories, ItemTable
+from .zoo import build, own_words
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
@@ -156,10 +157,10 @@ def _build(
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
     loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")
-    try:
-        model = model_class(feature_map, **{**params, "model_id": name, "gpu": gpu})
-    except ValueError as error:
-        raise UserError(f"{params['model_id']}, {error}") from None
+    expid, params = params["model_id"], {**params, "model_id": name, "gpu": gpu}
+    model = build(model_class, feature_map, params, expid)
+    with own_words(model_class, expid):
+        mean_flops(model, next(iter(loaders["test"])), samples=1)  # fail now, not after training
     return model, loaders
 
 

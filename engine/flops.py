@@ -29,6 +29,7 @@ from .errors import UserError, run_command
 from .parameters import load
 from .random_batch import one_sample, random_batch
 from .results import text_table
+from .zoo import build
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 32  # FLOPs of a mixture depend on the sample: how many to average over
@@ -48,6 +49,11 @@ class Flops:
     products: float
     elementwise: float
     counted: float
+
+    @property
+    def total(self) -> float:
+        """By formula."""
+        return self.products + self.elementwise
 
 
 @torch.no_grad()
@@ -103,11 +109,10 @@ def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
             hook.remove()
     history, _ = model.embed_items(one)
     for name, branch in model.branches.items():
-        if model.encoder.fusion[name]:
-            sequence = model.encoder.sequence(name, history)
-            rows, positions = len(sequence.rows_UD), sequence.index_BL.numel()
-            projected = rows + 1 if branch.router.itemwise else min(rows, positions)
-            found[0] += branch.router.products() * projected
+        sequence = model.encoder.sequence(name, history)
+        rows, positions = len(sequence.rows_UD), sequence.index_BL.numel()
+        projected = rows + 1 if branch.router.itemwise else min(rows, positions)
+        found[0] += branch.router.products() * projected
     found[0] += 2 * (
         _matrices(model.classifier) + _matrices(model.embedding_layer) * len(history.rows_UD)
     )
@@ -126,7 +131,7 @@ def describe(
     from k-means, as they do in training."""
     torch.manual_seed(params["seed"])
     feature_map = build_feature_map(params)
-    model = model_class(feature_map, **{**params, "verbose": 0})
+    model = build(model_class, feature_map, {**params, "verbose": 0}, params["model_id"])
     for module in model.embedding_layer.modules():  # all but equal at first: routers need more
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
@@ -147,24 +152,27 @@ def main() -> int:
     args = parser.parse_args()
     if args.length is not None and args.length < 1:
         raise UserError(f"--length {args.length}: write 1 or more")
-    rows, totals = [], {}
+    found = {}
     for expid in args.expid:
         params, model_class = load(Path(args.config), ROOT, expid)
         ensure_generated(params)
-        found = describe(params, model_class, args.length or params["max_len"])
-        flops = found["flops"]
-        total = totals[params["model"]] = flops.products + flops.elementwise
-        base = totals.get(params["model"].split("_")[0])
+        what = describe(params, model_class, args.length or params["max_len"])
+        found[expid] = params["dataset_id"], params["model"], what
+    vanilla = {(data, model): what["flops"].total for data, model, what in found.values()}
+    rows = []
+    for expid, (data, model, what) in found.items():
+        flops = what["flops"]
+        base = vanilla.get((data, model.split("_")[0]))
         rows.append(
             [
                 expid,
-                f"{found['parameters']:,}",
+                f"{what['parameters']:,}",
                 f"{flops.products / 1e6:.3f}",
                 f"{flops.counted / 1e6:.3f}",
                 f"{flops.products / flops.counted - 1:+.2%}",
                 f"{flops.elementwise / 1e6:.3f}",
-                f"{total / 1e6:.3f}",
-                f"{total / base:.2f}" if base else "",
+                f"{flops.total / 1e6:.3f}",
+                f"{flops.total / base:.2f}" if base else "",
             ]
         )
     header = ["expid", "parameters", "formula", "counter", "difference", "elementwise", "total"]

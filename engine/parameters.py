@@ -9,8 +9,9 @@ from model_zoo.staged_model import StagedModel
 
 from . import config
 from .config_check import check
+from .datasets.layout import fingerprint
 from .errors import UserError
-from .zoo import find_model
+from .zoo import AdoptedModel, find_model
 
 
 def load(
@@ -29,4 +30,10 @@ def load(
         raise UserError(f"{expid}, {error}") from None
     if seed is not None:
         params["seed"] = seed
-    return config.resolve_paths(check(params, model_class), root), model_class
+    if issubclass(model_class, AdoptedModel):
+        params["model_zoo"] = str(model_zoo.resolve())
+    params = config.resolve_paths(check(params, model_class), root)
+    checkpoint = params.get("backbone_checkpoint")
+    if checkpoint is not None and Path(checkpoint).is_file():
+        params["backbone_checkpoint_hash"] = fingerprint([checkpoint])
+    return params, model_class

@@ -1,13 +1,17 @@
-"""Find a model by name: in the project's zoo, or in a folder of FuxiCTR models such as LongCTR's."""
+"""Find a model by name, in the project's zoo or in a folder of FuxiCTR models such as LongCTR's, and
+build it."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 
 from model_zoo import get_model
@@ -44,10 +48,42 @@ def adopt(model: type[BaseModel]) -> type[StagedModel]:
     Its constructor, ``forward`` and ``add_loss`` stay its own. Training, with its checks, resume
     and regulariser, evaluation and metrics are the project's.
     """
-    return type(model.__name__, (_Adopted, model), {"__doc__": model.__doc__, "origin": model})
+    return type(model.__name__, (AdoptedModel, model), {"__doc__": model.__doc__, "origin": model})
 
 
-class _Adopted(StagedModel):
+def build(
+    model_class: type[StagedModel], feature_map: FeatureMap, params: dict[str, Any], expid: str
+) -> StagedModel:
+    """The model with its first weights.
+
+    Args:
+        params: of the model; its ``model_id`` names the checkpoint.
+        expid: for messages.
+
+    Raises:
+        UserError: its parameters do not fit each other.
+    """
+    with own_words(model_class, expid):
+        return model_class(feature_map, **params)
+
+
+@contextmanager
+def own_words(model_class: type[StagedModel], expid: str) -> Iterator[None]:
+    """Turn what a model refuses into a UserError; a foreign one may refuse in any way."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{expid}, {error}") from None
+    except Exception as error:
+        if not issubclass(model_class, AdoptedModel):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{expid}: {model_class.__name__}'s own code fails ({type(error).__name__}: {reason})"
+        ) from error
+
+
+class AdoptedModel(StagedModel):
     """Goes before a foreign class in the order of bases."""
 
     origin: type[BaseModel]

@@ -28,10 +28,14 @@ def load_backbone(model: SequenceModel, path: str | Path) -> None:
     except Exception as error:  # torch.load raises many kinds
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{where}: not a checkpoint ({reason})") from None
-    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise ValueError(f"{where}: holds no weights by name; write the path of a .model file")
     if not any(name.startswith(BLOCK) for name in weights):
-        weights = from_longctr(model, weights)
+        try:
+            weights = from_longctr(model, weights)
+        except (ValueError, IndexError, KeyError, RuntimeError) as error:
+            raise ValueError(f"{where}: not weights of LongCTR's model ({error})") from None
     own = model.state_dict()
     needed = [name for name in own if name.startswith((BLOCK, HEAD, EMBEDDING))]
     for name in needed:

@@ -66,6 +66,8 @@ class DCNv2Head(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        if not dcn_hidden_units:
+            raise ValueError("dcn_hidden_units=[]: write at least one width, such as [128, 64]")
         self.crossnet = CrossNetV2(input_dim, dcn_cross_layers)
         self.parallel_dnn = MLP_Block(
             input_dim=input_dim,

@@ -24,19 +24,15 @@ DEAD, DOMINANT = 0.01, 0.9  # share of the load under or over which routing has 
 
 
 @torch.no_grad()
-def routing_report(
-    model: StagedModel, loader: Iterable[Batch], max_samples: int | None = None
-) -> dict[str, dict[str, Any]]:
+def routing_report(model: StagedModel, loader: Iterable[Batch]) -> dict[str, dict[str, Any]]:
     """How each branch of a mixture routes the histories of a loader, in evaluation mode.
-
-    Args:
-        max_samples: stop after the batch that reaches this number.
 
     Returns:
         by branch, in plain numbers that JSON can hold (an expert is its number from 0):
         ``item_share`` of the routed (item, expert) pairs per expert; ``sample_share`` of the
         (sample, expert) pairs whose output is read; ``item_entropy`` and ``sample_entropy`` of these
-        (1 even, 0 a single expert); ``dead``, experts with under 1 % of the items; ``switch_rate``,
+        (1 even, 0 a single expert); ``unserved``, the share of samples with a history whose newest
+        item has no expert; ``dead``, experts with under 1 % of the items; ``switch_rate``,
         how often the best expert changes from one item to the next; ``code_cosine``, the cosines
         between the experts' codes (None where there are none); and, for items that the loader knows
         by index, ``consistency``, the mean share of an item's appearances that go to its usual
@@ -47,15 +43,11 @@ def routing_report(
         return {}
     model.eval()
     tallies = {name: Tally(branch) for name, branch in model.branches.items()}
-    samples = 0
     for batch in loader:
         history, _ = model.embed_items(batch)
         for name, tally in tallies.items():
             items = batch[1] if name != "window" and isinstance(batch[1], ItemDict) else None
             tally.add(model.encoder.sequence(name, history), items)
-        samples += len(batch[2])
-        if max_samples is not None and samples >= max_samples:
-            break
     return {name: tally.summary() for name, tally in tallies.items()}
 
 
@@ -86,7 +78,7 @@ class Tally:
     def __init__(self, branch: SubsequenceExperts) -> None:
         self.branch = branch
         self.item_E = self.sample_E = torch.zeros(branch.router.num_experts)
-        self.switched = self.pairs = 0
+        self.switched = self.pairs = self.samples = self.unserved = 0
         self.appearances_IE: Tensor | None = None
 
     def add(self, sequence: Any, items: ItemDict | None) -> None:
@@ -94,6 +86,9 @@ class Tally:
         sent_BTE = weights_BTE > 0
         self.item_E = self.item_E + sent_BTE.sum((0, 1)).cpu()
         self.sample_E = self.sample_E + sent_BTE[:, -1].sum(0).cpu()
+        read_B = sequence.mask_BL[:, -1]
+        self.samples = self.samples + read_B.sum()
+        self.unserved = self.unserved + (read_B & ~sent_BTE[:, -1].any(-1)).sum()
         routed_BT, best_BT = sent_BTE.any(-1), weights_BTE.argmax(-1)
         both = routed_BT[:, 1:] & routed_BT[:, :-1]
         self.pairs = self.pairs + both.sum()
@@ -102,7 +97,8 @@ class Tally:
             E = weights_BTE.shape[-1]
             if self.appearances_IE is None:
                 self.appearances_IE = best_BT.new_zeros(len(next(iter(items.tables.values()))), E)
-            seen = items.index[:, :-1][routed_BT] * E + best_BT[routed_BT]
+            index_BT = items.index[:, :-1].to(best_BT.device)
+            seen = index_BT[routed_BT] * E + best_BT[routed_BT]
             self.appearances_IE.view(-1).index_add_(0, seen, torch.ones_like(seen))
 
     def summary(self) -> dict[str, Any]:
@@ -116,6 +112,7 @@ class Tally:
             "sample_share": sample_share,
             "item_entropy": entropy(item_share),
             "sample_entropy": entropy(sample_share),
+            "unserved": float(self.unserved / max(1, int(self.samples))),
             "dead": [expert for expert, share in enumerate(item_share) if share < DEAD],
             "switch_rate": float(self.switched / max(1, int(self.pairs))),
             "code_cosine": codes,

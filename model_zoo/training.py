@@ -25,7 +25,7 @@ from .routing_report import log_report, routing_report
 if TYPE_CHECKING:
     from .staged_model import Batch, StagedModel
 
-ROUTING_SAMPLES = 10_000  # of the validation data, for the report on routing of each evaluation
+ROUTING_BATCHES = 20  # of the validation data, spread over it, for the report of each evaluation
 MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
 
 
@@ -201,7 +201,8 @@ class Trainer:
         improved = score > self.best + MIN_DELTA
         routing = {}
         if model.branches and stage.name != "backbone":
-            routing = routing_report(model, self.valid_loader, ROUTING_SAMPLES)
+            every = -(-len(self.valid_loader) // ROUTING_BATCHES)
+            routing = routing_report(model, islice(self.valid_loader, 0, None, every))
             log_report(routing)
         model.stage_log.append(
             dict(

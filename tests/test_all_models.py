@@ -114,6 +114,22 @@ def test_max_len_1(params: dict) -> None:
     assert 0 <= metrics["AUC"] <= 1 and len(model.stage_log) >= 1
 
 
+def test_longctr_compat_is_invariant_too(params: dict) -> None:
+    """LongCTR's short mask must not depend on how far a subsequence is padded."""
+    name = params["model"].split("_")[0]
+    if name not in ("TWIN", "SDIM", "TransAct"):
+        pytest.skip(f"{name} has no such mode, or lets padding in on purpose")
+    params |= {"longctr_compat": True}
+    if name != "TransAct":
+        params["short_seq_len"] = 10
+    model = spread_embeddings(build_model(params)).double().eval()
+    batch = random_batch(model.feature_map, [1, 5, 60, 30, 12], L=60)
+    together = scores(model, batch)
+    for b, length in enumerate([1, 5, 60, 30, 12]):
+        alone = scores(model, rows_of(batch, [b], cut=60 - length))
+        torch.testing.assert_close(alone[0], together[b], rtol=1e-9, atol=1e-9)
+
+
 def test_plain_longctr_batch_gives_the_same_scores_and_gradients(params: dict) -> None:
     """A plain dictionary of rows, as LongCTR's loader makes it, and nothing of it is changed."""
     if "router_topk" in params:

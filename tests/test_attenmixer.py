@@ -132,7 +132,7 @@ def test_starts_uniform_and_bad_settings_are_explained() -> None:
     )
     assert block.norm.weight.abs().max() <= 1 / 8
     with pytest.raises(
-        ValueError, match="num_heads=4 does not divide the item width 6; write one of 1, 2"
+        ValueError, match="num_heads=4 does not divide the width 6; write one of 1, 2"
     ):
         AttenMixerBlock(6, num_heads=4)
     with pytest.raises(ValueError, match=r"last_k=1.*write 2 or more"):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_zoo.layers.attention import TargetAttention, TopKTargetAttention, masked_softmax
+from model_zoo.layers.attention import TargetAttention, TopKTargetAttention
+from model_zoo.layers.functional import masked_softmax
 
 from .helpers import ragged_history
 

@@ -224,6 +224,15 @@ PARAMETERS = {
     "text for a number": Case(
         keys(learning_rate="fast"), ("TWIN_tiny, learning_rate: is 'fast'; write a number",)
     ),
+    "not a number": Case(
+        keys(learning_rate=float("nan")), ("TWIN_tiny, learning_rate: is nan; write a number",)
+    ),
+    "infinite": Case(
+        keys(max_gradient_norm="inf"), ("TWIN_tiny, max_gradient_norm: is 'inf'; write a number",)
+    ),
+    "dropout of everything": Case(
+        keys(attention_dropout=1), ("TWIN_tiny, attention_dropout: is 1.0", "from 0 to below 1")
+    ),
     "text for a whole number": Case(
         keys(topk="many"), ("TWIN_tiny, topk: is 'many'; write a whole number",)
     ),
@@ -329,7 +338,6 @@ PARAMETERS = {
         ("early_stop_patience", 0),
         ("eval_steps", -1),
         ("learning_rate", -1),
-        ("learning_rate", float("nan")),
         ("accumulation_steps", 0),
         ("max_gradient_norm", 0),
         ("embedding_dim", 0),

@@ -114,6 +114,21 @@ def test_foreign_weights_are_refused(name: str, tiny_data: Path, tmp_path: Path)
     assert "has no '" in refused(tiny_data, name, file)
 
 
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("MIRRN", {"a_complex_weight": torch.zeros(3)}),
+        ("SDIM", {"random_rotations": torch.tensor(1.0)}),
+        ("TransAct", {"layers.0.self_attn.in_proj_weight": torch.zeros(2, 3)}),
+    ],
+)
+def test_misshapen_foreign_weights_are_refused(
+    name: str, weights: dict[str, torch.Tensor], tiny_data: Path, tmp_path: Path
+) -> None:
+    torch.save(weights, tmp_path / "weights.model")
+    assert "LongCTR's model" in refused(tiny_data, name, tmp_path / "weights.model")
+
+
 def test_on_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     """A path is relative to the project, as all are; a run from a checkpoint has two stages."""
     space = Workspace(tmp_path, tiny_data)

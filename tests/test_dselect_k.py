@@ -222,7 +222,7 @@ def test_saturated_selectors_are_sparse_in_training_too() -> None:
     weights_BTE = router(x_BTD, mask_BT).weights_BTE
     sent_BT = (weights_BTE > 0).sum(-1)
     assert ((sent_BT >= 1) & (sent_BT <= 2))[mask_BT].all()
-    assert router.topk == 8 and router.eval().topk == 2
+    assert router.max_experts == 8 and router.eval().max_experts == 2
 
 
 @pytest.mark.parametrize("mode", ["per_item", "static"])

@@ -26,6 +26,12 @@ def test_formula_agrees_with_the_counter(name: str, length: int, tiny_data: Path
     assert found["parameters"] == sum(p.numel() for p in build_model(params).parameters())
 
 
+def test_static_gates_are_counted_too(tiny_data: Path) -> None:
+    params = tiny_params(tiny_data, "TWIN_DSelectK", dselect_mode="static")
+    flops = describe(params, model_zoo.get_model("TWIN_DSelectK"), 20)["flops"]
+    assert flops.products == pytest.approx(flops.counted, rel=0.02)
+
+
 def test_ragged_samples_count_alone_and_without_padding(tiny_data: Path) -> None:
     model = build_model(tiny_params(tiny_data, "TransAct_MoS"))
     lengths = [0, 1, 7, 30, 30]

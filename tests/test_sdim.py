@@ -172,9 +172,9 @@ def test_hashes_are_bits_and_zero_is_negative() -> None:
 
 
 def test_longctrs_short_mask_is_one_position_older() -> None:
-    """Of a window that it masks in full it takes the plain mean."""
+    """Of a window that it masks in full it takes the plain mean, padding (zero) included."""
     block, history, target_BD = make(short_seq_len=5, longctr_compat=True)
-    x_BLD = history.rows_UD[history.index_BL]
+    x_BLD = history.rows_UD[history.index_BL] * history.mask_BL[:, :, None]
     wanted = []
     for x_LD, mask_L, target_D in zip(x_BLD, history.mask_BL, target_BD, strict=True):
         window_SD, shifted_S = x_LD[-4:], mask_L[-5:-1]

@@ -91,6 +91,7 @@ def runs(
     pooled |= {"model": "Pooled", "embedding_dim": 8, "epochs": 2, "hidden": 4}
     space.models["Pooled_tiny"] = pooled | {"note": "free text"}
     space.models["Pooled_wrong"] = pooled | {"scale": "much"}
+    space.models["Pooled_odd"] = pooled | {"hidden": "many"}
     space.models["Nothing_tiny"] = pooled | {"model": "Pooled_MoS"}
     space.change_model("TWIN_MoS_tiny", epochs=1)
     empty = tmp_path_factory.mktemp("empty")
@@ -103,6 +104,8 @@ def runs(
         ("--expid", "Nothing_tiny"),
         ("--model-zoo", str(empty), "--expid", "Pooled_tiny"),
         ("--model-zoo", str(empty / "missing"), "--expid", "Pooled_tiny"),
+        ("--resume", "--expid", "TWIN_tiny"),
+        ("--model-zoo", str(zoo), "--expid", "Pooled_odd"),
     ]
     return space, run_expid_often([(space, job) for job in jobs], timeout=120)
 
@@ -132,6 +135,8 @@ def test_it_comes_before_ours_of_the_same_name(runs: tuple[Workspace, list[Outco
         (2, ("Pooled_wrong, scale: is 'much'", "write a number")),
         (3, ("Nothing_tiny, model: 'Pooled_MoS' is not a model", "Pooled, TWIN", "`Pooled`?")),
         (4, ("Nothing_tiny, model: 'Pooled_MoS' is not a model", "There are: Mamba4Rec, ")),
+        (7, ("--resume: model_zoo was '", "is None now")),
+        (8, ("Pooled_odd: Pooled's own code fails (TypeError",)),
         (5, ("--model-zoo", "has no package")),
         (6, ("--model-zoo", "missing: no such folder")),
     ],

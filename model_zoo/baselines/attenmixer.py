@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.attention import masked_softmax
+from ..layers.functional import check_heads, masked_softmax, unit_length
 from ..layers.history import History
 from ..layers.sequence import SequenceBlock
 from ..sequence_model import SequenceModel
@@ -148,19 +148,3 @@ class AttenMixer(SequenceModel):
     """AttenMixer as a CTR model."""
 
     block = AttenMixerBlock
-
-
-def check_heads(item_dim: int, num_heads: int) -> None:
-    """Raise a ValueError that says what to write where the heads do not divide the item width."""
-    if num_heads < 1 or item_dim % num_heads:
-        divisors = [heads for heads in range(1, item_dim + 1) if item_dim % heads == 0]
-        raise ValueError(
-            f"num_heads={num_heads} does not divide the item width {item_dim}; "
-            f"write one of {', '.join(map(str, divisors))}"
-        )
-
-
-def unit_length(x: Tensor, dim: int = -1) -> Tensor:
-    """L2-normalised along ``dim``; a zero vector stays zero, with a bounded gradient."""
-    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / norm.masked_fill(norm == 0, 1)

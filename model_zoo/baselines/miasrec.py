@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.entmax import entmax
+from ..layers.functional import unit_length
 from ..layers.history import History
 from ..layers.sequence import SequenceBlock
 from ..layers.transformer import EncoderLayer
 from ..sequence_model import SequenceModel
-from .attenmixer import unit_length
 
 
 class MiasRecBlock(SequenceBlock):

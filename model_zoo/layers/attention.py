@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .functional import masked_softmax
 from .history import History
 
 
@@ -100,9 +101,8 @@ class ShortTargetAttention(TargetAttention):
     Args:
         attention: of ``TargetAttention``.
         short_seq_len: one more than the items that are read.
-        longctr_compat: LongCTR's mask, which is that of the items one position older, and which
-            averages the whole window where it masks all of it. A history shorter than the window,
-            where LongCTR fails, gets the right mask.
+        longctr_compat: LongCTR's mask, which is that of the items one position older. It is the
+            same for every padded length, also for those at which LongCTR fails.
     """
 
     def __init__(
@@ -118,12 +118,14 @@ class ShortTargetAttention(TargetAttention):
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         recent = history.last(self.short_len)
-        if self.longctr_compat and len(history) > self.short_len:
-            mask_BL = history.mask_BL[:, -self.short_len - 1 : -1]
-            masked_B1 = ~mask_BL.any(1, keepdim=True)
-            recent = History(recent.rows_UD, recent.index_BL, mask_BL | masked_B1)
-            target_BD = target_BD * ~masked_B1  # a zero query weights all alike
-        return super().forward(recent, target_BD)
+        if not self.longctr_compat:
+            return super().forward(recent, target_BD)
+        # Real where the item before is real: the oldest item drops out, unless older ones follow.
+        older_BL = F.pad(history.mask_BL, (1, 0))[:, -len(recent) - 1 : -1]
+        only_B1 = recent.mask_BL.sum(1, keepdim=True) == 1
+        shifted = History(recent.rows_UD, recent.index_BL, recent.mask_BL & (older_BL | only_B1))
+        # A single item drops out too; LongCTR then averages it with the padding, which is zero.
+        return super().forward(shifted, target_BD) * torch.where(only_B1, 1 / self.short_len, 1.0)
 
     def products(self, length: int) -> float:
         return super().products(min(length, self.short_len))
@@ -169,9 +171,3 @@ class TopKTargetAttention(TargetAttention):
         if length <= self.topk:
             return super().products(length)
         return super().products(self.topk) + 2 * self.num_heads * self.input_dim * length
-
-
-def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension where ``mask`` is True; exact zeros elsewhere and in empty rows."""
-    filled = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return F.softmax(filled, dim=-1).masked_fill(~mask, 0.0)

@@ -26,6 +26,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -285,9 +286,13 @@ def _product(vectors: Tensor, matrices: Tensor) -> Tensor:
 def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
     """At each position the sum over all later, or all earlier, positions.
 
-    Added one by one: small sums next to large ones keep their digits, which a difference of two
-    cumulative sums would lose; and cumsum is slow along a dimension that is not the last.
+    Added up, not a difference of two cumulative sums: small sums next to large ones would lose their
+    digits. On a CPU one by one, for there cumsum is slow along a dimension that is not the last.
     """
+    if x_BLE.is_cuda:
+        x_BLE = x_BLE.flip(1) if later else x_BLE
+        sum_BLE = F.pad(x_BLE[:, :-1], (0, 0, 1, 0)).cumsum(1)
+        return sum_BLE.flip(1) if later else sum_BLE
     sum_BLE = x_BLE.new_zeros(x_BLE.shape)
     steps = list(zip(sum_BLE.unbind(1), x_BLE.unbind(1), strict=True))
     for (sum_BE, x_BE), (next_BE, _) in pairwise(reversed(steps) if later else steps):

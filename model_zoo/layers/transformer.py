@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .functional import check_heads
+
 
 class EncoderLayer(nn.Module):
     """Post-norm encoder layer, bidirectional; padding is never attended to.
@@ -41,11 +43,7 @@ class EncoderLayer(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if num_heads < 1 or width % num_heads:
-            raise ValueError(
-                f"num_heads={num_heads} does not divide the width of the transformer, {width}; "
-                "write a divisor of it, such as 1"
-            )
+        check_heads(width, num_heads)
         self.num_heads = num_heads
         self.attention_dropout = attention_dropout
         self.activation = activation

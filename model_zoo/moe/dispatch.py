@@ -43,7 +43,7 @@ class SubsequenceExperts(nn.Module):
         A sample without history gets exact zeros.
         """
         member, readout_BE, aux_loss = self._route(history)
-        weight_Bk, expert_Bk = readout_BE.topk(self.router.topk, dim=-1)
+        weight_Bk, expert_Bk = readout_BE.topk(self.router.max_experts, dim=-1)
         read = Reading(weight_Bk.detach() > 0, expert_Bk, len(self.experts), member)
 
         y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)

@@ -20,7 +20,8 @@ class DSelectKRouter(Router):
     """k selectors, each a product of smooth binary choices over the bits of an expert's number.
 
     Departures from the official code, each for a reason: codes that no expert has (5 to 7 of 8,
-    with five experts) are cut off and the gate is renormalised, so that it sums to 1; both
+    with five experts) are cut off and the gate is renormalised, so that it sums to 1 (to 0 if every
+    selector has saturated on such a code: the item then goes nowhere); both
     regularisers are means over the routed items, not sums, which would drown the loss; in
     evaluation the gate is truncated to its k largest entries and renormalised, for before the
     selectors saturate every expert has a positive gate.
@@ -65,7 +66,7 @@ class DSelectKRouter(Router):
         self.mix = Affine(inputs, topk)
 
     @property
-    def topk(self) -> int:
+    def max_experts(self) -> int:
         return self.num_experts if self.training else self.num_selectors
 
     def init_weights(self) -> None:
@@ -114,7 +115,7 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight is None:
-            return self.bias.expand(*x.shape[:-1], -1)
+            return self.bias + x.new_zeros(*x.shape[:-1], 1)
         return F.linear(x, self.weight, self.bias)
 
 

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .gshard import one_hot_argmax
-from .routers import LinearRouter, Routing, check_topk
+from .routers import LinearRouter, Routing, check_topk, one_hot_argmax
 
 
 class ExpertChoiceRouter(LinearRouter):
@@ -33,7 +32,7 @@ class ExpertChoiceRouter(LinearRouter):
         self.capacity = capacity
 
     @property
-    def topk(self) -> int:
+    def max_experts(self) -> int:
         """Any number of experts may take an item."""
         return self.num_experts
 
@@ -48,10 +47,11 @@ class ExpertChoiceRouter(LinearRouter):
         take_B11 = (self.capacity * real_BT.sum(1) // self.num_experts).clamp(min=1)[:, None, None]
         with torch.no_grad():
             # Newest first, so that a stable sort prefers the newest of equal items.
-            score_BTE = s_BTE.masked_fill(~real_BT[:, :, None], -1.0).flip(1)
-            order_BTE = score_BTE.sort(dim=1, descending=True, stable=True).indices
-            rank_BTE = order_BTE.argsort(dim=1).flip(1)
-            chosen_BTE = rank_BTE < take_B11
+            score_BET = s_BTE.masked_fill(~real_BT[:, :, None], -1.0).flip(1).mT.contiguous()
+            order_BET = score_BET.sort(descending=True, stable=True).indices
+            place_BET = torch.arange(order_BET.shape[-1], device=s_BTE.device).expand_as(order_BET)
+            rank_BET = torch.empty_like(order_BET).scatter_(-1, order_BET, place_BET)
+            chosen_BTE = rank_BET.mT.flip(1) < take_B11
             nobody_B1 = ~chosen_BTE[:, -1].any(-1, keepdim=True)
             chosen_BTE[:, -1] |= one_hot_argmax(z_BTZ[:, -1]) & nobody_B1
             chosen_BTE &= real_BT[:, :, None]

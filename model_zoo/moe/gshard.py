@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .routers import LinearRouter, Routing, check_topk
+from .routers import LinearRouter, Routing, check_topk, one_hot_argmax
 
 
 class GShardRouter(LinearRouter):
@@ -60,7 +60,7 @@ class GShardRouter(LinearRouter):
         self.balance_coef = balance_coef
 
     @property
-    def topk(self) -> int:
+    def max_experts(self) -> int:
         return self._topk
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
@@ -93,12 +93,6 @@ def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:
     m_BE = (p_BTE * real_BT1).sum(1) / length_B1.clamp(min=1)
     c_BE = first_BTE.sum(1) / length_B1.clamp(min=1)
     return p_BTE.shape[-1] * (m_BE * c_BE).sum() / (length_B1 > 0).sum().clamp(min=1)
-
-
-def one_hot_argmax(scores_BTE: Tensor) -> Tensor:
-    """True at the best expert of each item."""
-    expert_E = torch.arange(scores_BTE.shape[-1], device=scores_BTE.device)
-    return scores_BTE.argmax(-1, keepdim=True) == expert_E
 
 
 def newer(chosen_BTE: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class SparseMixture(Mixture):
 
     Args:
         alphas: weight of each branch in the joint stage, by the name of its configuration key
-            (``alpha_`` and the branch). A branch of weight 0 is not computed.
+            (``alpha_`` and the branch). A branch of weight 0 does not exist.
         make_router: builds the router of one branch.
         num_experts: experts of each branch; 0 is the vanilla backbone.
         backbone_warmup_epochs, expert_warmup_epochs: length of the first two stages (paper 4.3);
@@ -107,11 +107,11 @@ class SparseMixture(Mixture):
         if min(alphas.values()) < 0 or sum(alphas.values()) > 1:
             written = ", ".join(f"{name}={alpha}" for name, alpha in alphas.items())
             raise ValueError(f"{written}: each must be at least 0, and their sum at most 1")
-        if num_experts:
-            for name in alphas:
-                branch = SubsequenceExperts(make_router(num_experts), make_block, num_experts)
-                self.branches[name.removeprefix("alpha_")] = branch
-        self.alphas = {name.removeprefix("alpha_"): alpha for name, alpha in alphas.items()}
+        used = {name.removeprefix("alpha_"): alpha for name, alpha in alphas.items() if alpha}
+        self.alphas = used if num_experts else {}
+        for name in self.alphas:
+            branch = SubsequenceExperts(make_router(num_experts), make_block, num_experts)
+            self.branches[name] = branch
         self.warmup_epochs = (backbone_warmup_epochs, expert_warmup_epochs)
         self.enter("joint")
 
@@ -121,28 +121,21 @@ class SparseMixture(Mixture):
         if alpha_global:
             y_BH = alpha_global * self.global_block(history, target_BD)
         for name, alpha in self.fusion.items():
-            if alpha:
-                branch = self.branches[name]
-                y_branch_BH, aux = branch(self.sequence(name, history), target_BD)
-                y_BH, aux_loss = y_BH + alpha * y_branch_BH, aux_loss + aux
+            y_branch_BH, aux = self.branches[name](self.sequence(name, history), target_BD)
+            y_BH, aux_loss = y_BH + alpha * y_branch_BH, aux_loss + aux
         return y_BH, aux_loss
 
     def stages(self, epochs: float) -> list[Stage]:
-        if not self.branches or not any(self.alphas.values()):
+        if not self.branches:
             return [Stage("joint", epochs)]
         backbone, experts = self.warmup_epochs
         planned = [Stage("backbone", backbone), Stage("experts", experts), Stage("joint", epochs)]
         return [stage for stage in planned if stage.epochs > 0]
 
     def enter(self, stage: str) -> None:
-        """Weights of the branches: 0, then equal shares of those that are used, then the alphas."""
-        if not self.branches or stage == "backbone":
-            self.fusion = dict.fromkeys(self.branches, 0.0)
-        elif stage == "joint":
-            self.fusion = self.alphas
-        else:
-            used = sum(alpha > 0 for alpha in self.alphas.values())
-            self.fusion = {name: (alpha > 0) / used for name, alpha in self.alphas.items()}
+        """Weights of the branches that run: none, then equal shares, then the alphas."""
+        equal = {name: 1 / len(self.alphas) for name in self.alphas}
+        self.fusion = {"backbone": {}, "experts": equal, "joint": self.alphas}[stage]
 
 
 class MoS(SparseMixture):
@@ -182,6 +175,8 @@ class MoS(SparseMixture):
             raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
         if window_anchor not in ("start", "end"):
             raise ValueError(f"window_anchor={window_anchor!r}: write start or end")
+        if window_size < 1:
+            raise ValueError(f"window_size={window_size}: must be at least 1")
         if not 1 <= window_stride <= window_size:
             raise ValueError(
                 f"window_stride={window_stride}: write 1 to window_size={window_size}, "
@@ -192,11 +187,11 @@ class MoS(SparseMixture):
             return ThemeRouter(
                 item_dim,
                 num_experts,
-                router_topk,
-                codebook_dim,
-                codebook_decay,
-                router_temperature,
-                router_weight,
+                topk=router_topk,
+                codebook_dim=codebook_dim,
+                codebook_decay=codebook_decay,
+                temperature=router_temperature,
+                weight=router_weight,
             )
 
         alphas = {"alpha_item": alpha_item, "alpha_window": alpha_window}
@@ -236,11 +231,11 @@ class GShard(SparseMixture):
             return GShardRouter(
                 item_dim,
                 num_experts,
-                router_topk,
-                capacity_factor,
-                eval_capacity_factor,
-                second_threshold,
-                balance_coef,
+                topk=router_topk,
+                capacity_factor=capacity_factor,
+                eval_capacity_factor=eval_capacity_factor,
+                second_threshold=second_threshold,
+                balance_coef=balance_coef,
             )
 
         super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)
@@ -270,7 +265,12 @@ class DSelectK(SparseMixture):
     ) -> None:
         def make_router(num_experts: int) -> DSelectKRouter:
             return DSelectKRouter(
-                item_dim, num_experts, router_topk, smooth_step_width, entropy_coef, dselect_mode
+                item_dim,
+                num_experts,
+                topk=router_topk,
+                width=smooth_step_width,
+                entropy_coef=entropy_coef,
+                mode=dselect_mode,
             )
 
         super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)
@@ -295,6 +295,6 @@ class ExpertChoice(SparseMixture):
         **kwargs: Any,
     ) -> None:
         def make_router(num_experts: int) -> ExpertChoiceRouter:
-            return ExpertChoiceRouter(item_dim, num_experts, router_topk)
+            return ExpertChoiceRouter(item_dim, num_experts, capacity=router_topk)
 
         super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)

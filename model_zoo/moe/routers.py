@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
@@ -43,7 +44,7 @@ class Router(nn.Module):
     auxiliary: bool = False
 
     @property
-    def topk(self) -> int:
+    def max_experts(self) -> int:
         """The most experts that one item can have, in the present mode."""
         raise NotImplementedError
 
@@ -89,6 +90,12 @@ class LinearRouter(Router):
 
     def codes(self) -> Tensor:
         return self.gate.weight.detach()
+
+
+def one_hot_argmax(scores_BTE: Tensor) -> Tensor:
+    """True at the best expert of each item."""
+    expert_E = torch.arange(scores_BTE.shape[-1], device=scores_BTE.device)
+    return scores_BTE.argmax(-1, keepdim=True) == expert_E
 
 
 def check_topk(topk: int, num_experts: int, most: int | None = None) -> None:

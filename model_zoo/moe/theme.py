@@ -55,7 +55,7 @@ class ThemeRouter(Router):
         self.codebook = Codebook(num_experts, codebook_dim, codebook_decay)
 
     @property
-    def topk(self) -> int:
+    def max_experts(self) -> int:
         return self._topk
 
     @property
@@ -80,7 +80,7 @@ class ThemeRouter(Router):
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         """Eq. 3 and 2; the gates carry gradient unless ``trains`` is False."""
         scores_BTE = self.codebook.similarity(z_BTZ) / self.temperature
-        best_BTk, expert_BTk = scores_BTE.topk(self.topk, dim=-1)
+        best_BTk, expert_BTk = scores_BTE.topk(self._topk, dim=-1)
         if not self.trains:
             gate_BTk = torch.ones_like(best_BTk)  # what the softmax gives, without a zero gradient
         elif self.weight == "topk_softmax":

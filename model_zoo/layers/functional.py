@@ -1,0 +1,29 @@
+"""Small functions that several layers share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension where ``mask`` is True; exact zeros elsewhere and in empty rows."""
+    filled = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return F.softmax(filled, dim=-1).masked_fill(~mask, 0.0)
+
+
+def check_heads(width: int, num_heads: int) -> None:
+    """Raise a ValueError that says what to write where the heads do not divide the width."""
+    if num_heads < 1 or width % num_heads:
+        divisors = [heads for heads in range(1, width + 1) if width % heads == 0]
+        raise ValueError(
+            f"num_heads={num_heads} does not divide the width {width}; "
+            f"write one of {', '.join(map(str, divisors))}"
+        )
+
+
+def unit_length(x: Tensor, dim: int = -1) -> Tensor:
+    """L2-normalised along ``dim``; a zero vector stays zero, with a bounded gradient."""
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / norm.masked_fill(norm == 0, 1)
