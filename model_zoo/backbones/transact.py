@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..heads import DCNv2Head
 from ..layers.history import History
 from ..layers.sequence import SequenceBlock
-from ..layers.transformer import EncoderLayer
+from ..layers.transformer import EncoderLayer, PairEncoderLayer
 from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
 
@@ -60,8 +60,8 @@ class TransActBlock(SequenceBlock):
         width = 2 * item_dim
         rates = (transformer_dropout,) * 3
         self.layers = nn.ModuleList(
-            EncoderLayer(width, num_heads, dim_feedforward, *rates)
-            for _ in range(transformer_layers)
+            layer(width, num_heads, dim_feedforward, *rates)
+            for layer in [PairEncoderLayer] + (transformer_layers - 1) * [EncoderLayer]
         )
         self.out_linear = nn.Linear(width, width) if concat_max_pool else None
         self.first_k_cols = first_k_cols
@@ -69,16 +69,15 @@ class TransActBlock(SequenceBlock):
         self.output_dim = (first_k_cols + concat_max_pool) * width
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        x_BLD, mask_BL = history.embed(), history.mask_BL
+        mask_BL = history.mask_BL
         empty_B1 = ~mask_BL.any(1, keepdim=True)
         # Attention needs a key in every row: the newest column, whatever it holds.
         mask_BL = torch.cat([mask_BL[:, :-1], mask_BL[:, -1:] | empty_B1], dim=1)
-        x_BLW = torch.cat([x_BLD, target_BD[:, None].expand_as(x_BLD)], dim=-1)
-        for layer in self.layers[:-1]:
-            x_BLW = layer(x_BLW, mask_BL)
-        x_BRW = self.layers[-1](
-            x_BLW, mask_BL, self.first_k_cols if self.out_linear is None else None
-        )
+        first, *others = self.layers
+        read = [None] * len(others) + [self.first_k_cols if self.out_linear is None else None]
+        x_BRW = first(history, target_BD, mask_BL, read[0])
+        for layer, last in zip(others, read[1:], strict=True):
+            x_BRW = layer(x_BRW, mask_BL, last)
         padding_BR1 = ~mask_BL[:, -x_BRW.shape[1] :, None]
         newest_BKW = x_BRW.masked_fill(padding_BR1, 0.0)[:, -self.first_k_cols :]
         newest_BKW = F.pad(newest_BKW, (0, 0, self.first_k_cols - newest_BKW.shape[1], 0))
