@@ -104,6 +104,7 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
 def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[str, Any]:
     """One feature as ``FeatureProcessor`` would describe it."""
     where = f"{params['dataset_id']}, feature {column['name']!r}"
+    data_dir = Path(params["data_root"]) / params["dataset_id"]
     kind = column.get("type")
     if kind not in FEATURE_TYPES:
         raise UserError(f"{where}: type is {kind!r}; write one of {', '.join(FEATURE_TYPES)}")
@@ -132,7 +133,8 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
             if spec[key] is None:
                 raise UserError(
                     f"{where}: {key} is neither in dataset_config.yaml nor in the feature_map.json "
-                    "of the prepared data; write it, or prepare the data again"
+                    f"of the prepared data in {Path(params['data_root']) / params['dataset_id']}; "
+                    "write it, or prepare the data (see data/README.md)"
                 )
     for key in ("embedding_dim", "emb_output_dim", "pretrain_dim", "vocab_size", "max_len"):
         size = spec.get(key, 1)

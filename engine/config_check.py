@@ -167,7 +167,9 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
     checked = {}
     for key, value in params.items():
         if key not in known and model.any_keyword:
-            _warn(f"{expid}: {model.__name__} does not name `{key}`; passed on as it is")
+            _warn(
+                f"{expid}: {model.__name__} does not name `{key}`; passed on as it is{did_you_mean(key, known)}"
+            )
             known[key] = Any
         elif key not in known:
             hint = _models_with(key, model) or did_you_mean(key, known)

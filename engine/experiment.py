@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import statistics
 import sys
 import time
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from .flops import mean_flops
 from .loader import SequenceLoader
 from .parameters import load
 from .tables import Histories, ItemTable
-from .zoo import build, own_words
+from .zoo import AdoptedModel, build, own_words
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
@@ -78,8 +80,13 @@ def run(
     model, loaders = _build(params, model_class, gpu, files.name)
     about = _about(params)
     files.open(params, resume)
+    logging.info(f"{expid}, seed {params['seed']}: {_size(model):,} parameters")
+    if resume and not files.state.exists():
+        logging.info("--resume: nothing was saved yet, the run starts at its beginning")
+    foreign = own_words(model_class, expid) if issubclass(model_class, AdoptedModel) else None
     try:
-        result = about | _train_and_evaluate(model, loaders, params, gpu, files)
+        with foreign or nullcontext():
+            result = about | _train_and_evaluate(model, loaders, params, gpu, files)
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
     result["seconds"]["total"] = time.perf_counter() - start
@@ -140,7 +147,8 @@ class RunFiles:
         root.addHandler(handler)
         root.addHandler(console)
         root.setLevel(logging.INFO)
-        handler.handle(logging.makeLogRecord({"msg": "Params: " + json.dumps(params, indent=4)}))
+        message = "Params: " + json.dumps(params, indent=4, default=str)
+        handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": message}))
         if not resume:
             self.state.unlink(missing_ok=True)
         results.write(params, self.started_with)
@@ -148,6 +156,7 @@ class RunFiles:
     def close(self) -> None:
         """A finished run needs nothing to resume from."""
         self.started_with.unlink(missing_ok=True)
+        self.state.unlink(missing_ok=True)
 
 
 def _build(
@@ -196,7 +205,9 @@ def _train_and_evaluate(
         loaders["train"], validation_data=loaders["valid"], resume_file=str(files.state), **params
     )
     fit_seconds = time.perf_counter() - start
+    logging.info("****** Validation evaluation ******")  # headings as FuxiCTR's
     metrics = {"valid": model.evaluate(loaders["valid"])}
+    logging.info("******** Test evaluation ********")
     start = time.perf_counter()
     try:
         metrics["test"] = model.evaluate(loaders["test"])
@@ -207,9 +218,9 @@ def _train_and_evaluate(
         "metrics": metrics,
         "routing": routing_report(model, loaders["test"]),
         "stage_log": model.stage_log,
-        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "num_parameters": _size(model),
         "flops_per_sample": mean_flops(model, next(iter(loaders["test"]))),
-        "train_samples_per_s": _median([entry["samples_per_s"] for entry in model.stage_log]),
+        "train_samples_per_s": _training_speed(model.stage_log),
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
         "peak_memory_bytes": peak_memory(gpu),
         "seconds": {"fit": fit_seconds, "test": test_seconds},
@@ -261,5 +272,11 @@ def _bayes(params: dict[str, Any]) -> dict[str, float]:
     return {metric: card[key]["test"] for metric, key in names.items() if key in card}
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _training_speed(stage_log: list[dict[str, Any]]) -> float:
+    """Samples per second in the last stage, where everything trains: the median of its epochs."""
+    last = stage_log[-1]["stage"]
+    return statistics.median(e["samples_per_s"] for e in stage_log if e["stage"] == last)
+
+
+def _size(model: StagedModel) -> int:
+    return sum(p.numel() for p in model.parameters())

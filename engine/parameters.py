@@ -27,7 +27,8 @@ def load(
     try:
         model_class = find_model(str(params.get("model", "")), model_zoo)
     except UserError as error:
-        raise UserError(f"{expid}, {error}") from None
+        hint = "" if model_zoo else "; models of LongCTR need --model-zoo DIR"
+        raise UserError(f"{expid}, {error}{hint}") from None
     if seed is not None:
         params["seed"] = seed
     if issubclass(model_class, AdoptedModel):

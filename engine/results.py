@@ -96,6 +96,8 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
             differences = [_spread(list(values), sign="+") for values in zip(*paired, strict=True)]
             rows.append([f"{expid} - {first}", "paired", *differences])
     for metric, value in runs[0]["bayes"].items():
+        if metric not in metrics:
+            continue
         cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
         rows.append([f"best possible {metric}", "", *cells])
     return "\n".join([text_table(header, rows), *(line for run in runs for line in _routing(run))])

@@ -7,6 +7,7 @@ Shape suffixes: B samples, L history length, U rows (distinct items), D item wid
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -121,6 +122,11 @@ class SequenceModel(StagedModel):
 
     def enter(self, stage: str) -> None:
         self.encoder.enter(stage)
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        if self.backbone_checkpoint is not None:
+            logging.info(f"backbone from {self.backbone_checkpoint}, its warm-up is left out")
+        super().fit(*args, **kwargs)
 
     # ---------------------------------------------------------------- forward
 

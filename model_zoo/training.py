@@ -58,7 +58,8 @@ def fit(
         max_gradient_norm: gradients are clipped to this norm.
         seed: of everything random.
         resume_file: after each epoch the whole state is written here; if it exists, training goes
-            on from it, to the same numbers.
+            on from it, to the same numbers. It stays after the last epoch, until the caller has
+            saved what it measures, and then removes it.
 
     ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, routing.
 
@@ -106,8 +107,6 @@ class Trainer:
             saved = None
             self.stage_index += 1
             self._save_state(0.0)  # what the next stage starts from: it will overwrite the best
-        if self.resume_file:
-            self.resume_file.unlink(missing_ok=True)
 
     # ---------------------------------------------------------------- one stage
 
