@@ -133,7 +133,7 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
             if spec[key] is None:
                 raise UserError(
                     f"{where}: {key} is neither in dataset_config.yaml nor in the feature_map.json "
-                    f"of the prepared data in {Path(params['data_root']) / params['dataset_id']}; "
+                    f"of the prepared data in {data_dir}; "
                     "write it, or prepare the data (see data/README.md)"
                 )
     for key in ("embedding_dim", "emb_output_dim", "pretrain_dim", "vocab_size", "max_len"):

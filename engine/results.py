@@ -56,7 +56,7 @@ def summary(runs: list[Result]) -> str:
 
 
 def _summary_on_one_data_set(runs: list[Result]) -> str:
-    """The runs, their means over seeds, paired differences to the first expid, and the routing."""
+    """The runs, their means over seeds, paired differences, and the routing."""
     tested = [run["metrics"]["test"] for run in runs]
     metrics = [metric for metric in tested[0] if all(metric in test for test in tested)]
     header = [
@@ -85,8 +85,9 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
         groups.setdefault(run["expid"], {})[run["seed"]] = run
     if max(map(len, groups.values())) > 1:
         rows += [_mean_row(expid, seeds, metrics) for expid, seeds in groups.items()]
-    (first, reference), *others = groups.items()
-    for expid, seeds in others:
+    for expid, seeds in list(groups.items())[1:]:
+        against = _reference(expid, groups)
+        reference = groups[against]
         paired = [
             [seeds[s]["metrics"]["test"][m] - reference[s]["metrics"]["test"][m] for m in metrics]
             for s in seeds
@@ -94,13 +95,21 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
         ]
         if paired:
             differences = [_spread(list(values), sign="+") for values in zip(*paired, strict=True)]
-            rows.append([f"{expid} - {first}", "paired", *differences])
+            rows.append([f"{expid} - {against}", "paired", *differences])
     for metric, value in runs[0]["bayes"].items():
         if metric not in metrics:
             continue
         cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
         rows.append([f"best possible {metric}", "", *cells])
     return "\n".join([text_table(header, rows), *(line for run in runs for line in _routing(run))])
+
+
+def _reference(expid: str, groups: dict[str, dict[int, Result]]) -> str:
+    """What an experiment is compared with: its own vanilla backbone if that ran, else the first."""
+    models = {name: next(iter(seeds.values()))["model"] for name, seeds in groups.items()}
+    vanilla = models[expid].split("_")[0]
+    own = [name for name, model in models.items() if model == vanilla and name != expid]
+    return (own or list(groups))[0]
 
 
 def _mean_row(expid: str, seeds: dict[int, Result], metrics: list[str]) -> list[str]:
