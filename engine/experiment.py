@@ -26,7 +26,7 @@ from .compat import build_feature_map
 from .datasets import ensure_generated
 from .datasets.layout import SPLITS, fingerprint
 from .errors import UserError
-from .flops import mean_flops
+from .flops import mean_flops, num_parameters
 from .loader import SequenceLoader
 from .parameters import load
 from .tables import Histories, ItemTable
@@ -80,7 +80,7 @@ def run(
     model, loaders = _build(params, model_class, gpu, files.name)
     about = _about(params)
     files.open(params, resume)
-    logging.info(f"{expid}, seed {params['seed']}: {_size(model):,} parameters")
+    logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
     if resume and not files.state.exists():
         logging.info("--resume: nothing was saved yet, the run starts at its beginning")
     foreign = own_words(model_class, expid) if issubclass(model_class, AdoptedModel) else None
@@ -218,7 +218,7 @@ def _train_and_evaluate(
         "metrics": metrics,
         "routing": routing_report(model, loaders["test"]),
         "stage_log": model.stage_log,
-        "num_parameters": _size(model),
+        "num_parameters": num_parameters(model),
         "flops_per_sample": mean_flops(model, next(iter(loaders["test"]))),
         "train_samples_per_s": _training_speed(model.stage_log),
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
@@ -276,7 +276,3 @@ def _training_speed(stage_log: list[dict[str, Any]]) -> float:
     """Samples per second in the last stage, where everything trains: the median of its epochs."""
     last = stage_log[-1]["stage"]
     return statistics.median(e["samples_per_s"] for e in stage_log if e["stage"] == last)
-
-
-def _size(model: StagedModel) -> int:
-    return sum(p.numel() for p in model.parameters())

@@ -56,6 +56,11 @@ class Flops:
         return self.products + self.elementwise
 
 
+def num_parameters(model: nn.Module) -> int:
+    """Numbers in all parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
 @torch.no_grad()
 def counted_flops(model: StagedModel, batch: Batch) -> float:
     """Matrix-product FLOPs of a forward pass over a batch, by torch's counter."""
@@ -139,7 +144,7 @@ def describe(
     if model.branches:
         load_kmeans_codes(model, [batch], params["seed"])
     flops = measure(model, batch)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "flops": flops}
+    return {"parameters": num_parameters(model), "flops": flops}
 
 
 def main() -> int:

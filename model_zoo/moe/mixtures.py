@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -84,7 +85,7 @@ class SparseMixture(Mixture):
     Args:
         alphas: weight of each branch in the joint stage, by the name of its configuration key
             (``alpha_`` and the branch). A branch of weight 0 does not exist.
-        make_router: builds the router of one branch.
+        make_router: builds the router of one branch from the number of experts.
         num_experts: experts of each branch; 0 is the vanilla backbone.
         backbone_warmup_epochs, expert_warmup_epochs: length of the first two stages (paper 4.3);
             may be fractions, 0 skips one.
@@ -182,18 +183,15 @@ class MoS(SparseMixture):
                 f"window_stride={window_stride}: write 1 to window_size={window_size}, "
                 "so that no item falls between two windows"
             )
-
-        def make_router(num_experts: int) -> ThemeRouter:
-            return ThemeRouter(
-                item_dim,
-                num_experts,
-                topk=router_topk,
-                codebook_dim=codebook_dim,
-                codebook_decay=codebook_decay,
-                temperature=router_temperature,
-                weight=router_weight,
-            )
-
+        make_router = partial(
+            ThemeRouter,
+            item_dim,
+            topk=router_topk,
+            codebook_dim=codebook_dim,
+            codebook_decay=codebook_decay,
+            temperature=router_temperature,
+            weight=router_weight,
+        )
         alphas = {"alpha_item": alpha_item, "alpha_window": alpha_window}
         super().__init__(make_block, item_dim, alphas, make_router, **kwargs)
         self.codebook_init = codebook_init
@@ -227,17 +225,15 @@ class GShard(SparseMixture):
         alpha_moe: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        def make_router(num_experts: int) -> GShardRouter:
-            return GShardRouter(
-                item_dim,
-                num_experts,
-                topk=router_topk,
-                capacity_factor=capacity_factor,
-                eval_capacity_factor=eval_capacity_factor,
-                second_threshold=second_threshold,
-                balance_coef=balance_coef,
-            )
-
+        make_router = partial(
+            GShardRouter,
+            item_dim,
+            topk=router_topk,
+            capacity_factor=capacity_factor,
+            eval_capacity_factor=eval_capacity_factor,
+            second_threshold=second_threshold,
+            balance_coef=balance_coef,
+        )
         super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)
 
 
@@ -263,16 +259,14 @@ class DSelectK(SparseMixture):
         alpha_moe: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        def make_router(num_experts: int) -> DSelectKRouter:
-            return DSelectKRouter(
-                item_dim,
-                num_experts,
-                topk=router_topk,
-                width=smooth_step_width,
-                entropy_coef=entropy_coef,
-                mode=dselect_mode,
-            )
-
+        make_router = partial(
+            DSelectKRouter,
+            item_dim,
+            topk=router_topk,
+            width=smooth_step_width,
+            entropy_coef=entropy_coef,
+            mode=dselect_mode,
+        )
         super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)
 
 
@@ -294,7 +288,5 @@ class ExpertChoice(SparseMixture):
         alpha_moe: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        def make_router(num_experts: int) -> ExpertChoiceRouter:
-            return ExpertChoiceRouter(item_dim, num_experts, capacity=router_topk)
-
+        make_router = partial(ExpertChoiceRouter, item_dim, capacity=router_topk)
         super().__init__(make_block, item_dim, {"alpha_moe": alpha_moe}, make_router, **kwargs)
