@@ -629,9 +629,13 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
     "missing folder": (
         lambda folder: None,
         TO_OUT,
-        ("--input in: has none of ratings.dat, ", "name a folder"),
+        ("--input in: has none of ratings.csv, ", "name a folder"),
     ),
-    "empty folder": (Path.mkdir, TO_OUT, ("--input in: has none of ratings.dat, u.data",)),
+    "empty folder": (
+        Path.mkdir,
+        TO_OUT,
+        ("--input in: has none of ratings.csv, ratings.dat, u.data",),
+    ),
     "missing column": (
         ordered(lambda table: table.rename({"pos": "position"})),
         TO_OUT,
@@ -647,7 +651,7 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
     "rating out of range": (
         appended("9\t1\t6\t5\n"),
         TO_OUT,
-        ("in/u.data, line 61: rating 6 is not between 1 and 5",),
+        ("in/u.data, line 61: rating 6 is not between 0.5 and 5",),
     ),
     "duplicate rating": (
         appended("1\t1\t3\t5\n"),

@@ -50,7 +50,8 @@ ALLOWED = {
     },
     "model_zoo": {"model_zoo"},
     "engine": {
-        "torch", "numpy", "pyarrow", "polars", "yaml", "fuxictr", "sklearn", "model_zoo", "engine",
+        "torch", "numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn", "model_zoo",
+        "engine",
     },
     "data": {"engine"},
     "run_expid.py": {"engine"},

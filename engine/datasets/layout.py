@@ -12,13 +12,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from ..compat import write_feature_map
 from ..errors import UserError
@@ -55,7 +57,30 @@ class Dataset:
 
 
 def write(dataset: Dataset, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
-    """Write a data set; the folder appears whole or not at all. Returns the card."""
+    """Write a data set that is in memory; returns the card."""
+    with new_folder(output, overwrite) as folder:
+        for name, frame in dataset.splits.items():
+            frame.write_parquet(folder / f"{name}.parquet")
+        dataset.user_info.write_parquet(folder / "user_info.parquet")
+        dataset.item_info.write_parquet(folder / "item_info.parquet")
+        return finish(
+            folder,
+            Path(output).name,
+            dataset.features,
+            dataset.label,
+            source=dataset.source,
+            licence=dataset.licence,
+            **dataset.extra,
+        )
+
+
+@contextmanager
+def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write a data set into, which becomes ``output`` whole or not at all.
+
+    Raises:
+        UserError: ``output`` exists and ``overwrite`` is not set, or cannot be written.
+    """
     output = Path(output)
     if output.exists() and any(output.iterdir()) and not overwrite:
         raise UserError(f"{output}: exists already; add --overwrite, or choose another --output")
@@ -65,21 +90,35 @@ def write(dataset: Dataset, output: str | Path, overwrite: bool = False) -> dict
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
     try:
-        for name, frame in dataset.splits.items():
-            frame.write_parquet(partial / f"{name}.parquet")
-        dataset.user_info.write_parquet(partial / "user_info.parquet")
-        dataset.item_info.write_parquet(partial / "item_info.parquet")
-        features = META | dataset.features
-        write_feature_map(partial / "feature_map.json", output.name, features, dataset.label)
-        card = make_card(dataset, output.name, fingerprint(partial / name for name in FILES))
-        (partial / CARD).write_text(json.dumps(card, indent=2))
+        yield partial
         partial.chmod(0o755)
+        replaced = partial.with_name(f"{partial.name}-replaced")
         if output.exists():
-            shutil.rmtree(output)
+            os.replace(output, replaced)
         os.replace(partial, output)
-    except BaseException:
+        shutil.rmtree(replaced, ignore_errors=True)
+    except (OSError, pl.exceptions.PolarsError) as error:  # of a full disk, and of damaged input
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{output}: cannot be written ({reason})") from None
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
+
+
+def finish(
+    folder: Path, dataset_id: str, features: dict[str, dict], label: str, **about: Any
+) -> dict[str, Any]:
+    """Write ``feature_map.json`` and ``dataset_card.json`` beside the five files of a folder.
+
+    Args:
+        features: FuxiCTR's specification of every feature but the meta columns.
+        about: more entries for the card (``source``, ``licence``, ...).
+
+    Returns:
+        The card.
+    """
+    write_feature_map(folder / "feature_map.json", dataset_id, META | features, label)
+    card = make_card(folder, dataset_id, features, label) | about
+    (folder / CARD).write_text(json.dumps(card, indent=2))
     return card
 
 
@@ -92,38 +131,49 @@ def fingerprint(paths: Iterable[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def make_card(dataset: Dataset, dataset_id: str, content_hash: str) -> dict[str, Any]:
-    """Measured statistics of a data set."""
+def make_card(
+    folder: Path, dataset_id: str, features: dict[str, dict], label: str
+) -> dict[str, Any]:
+    """Statistics of a data set, measured from its five files, and the hash of their content."""
     splits = {}
-    for name, frame in dataset.splits.items():
-        length = frame["seq_len"].to_numpy()
+    for name in SPLITS:
+        table = pl.scan_parquet(folder / f"{name}.parquet")
+        rows, users, rate = (
+            table.select(
+                pl.len().alias("rows"),
+                pl.col("user_index").n_unique().alias("users"),
+                pl.col(label).cast(pl.Float64).mean().alias("rate"),
+            )
+            .collect(engine="streaming")
+            .row(0)
+        )
+        length = table.select("seq_len").collect().to_series().to_numpy()
         edges = [0, 1, 10, 50, 100, 200, 500, 1000]
         counts = np.histogram(length, [*edges, max(1001, int(length.max(initial=0)) + 1)])[0]
         splits[name] = {
-            "rows": len(frame),
-            "users": frame["user_index"].n_unique(),
-            "label_rate": round(float(frame[dataset.label].mean() or 0), 6),
+            "rows": rows,
+            "users": users,
+            "label_rate": round(rate or 0, 6),
             "history_length": {
                 "mean": round(float(length.mean()), 2) if len(length) else 0,
                 "max": int(length.max(initial=0)),
                 "histogram": {f"{e}+": int(c) for e, c in zip(edges, counts, strict=True)},
             },
         }
+    histories = pl.scan_parquet(folder / "user_info.parquet").select(
+        pl.len().alias("users"), pl.col("full_item_seq").list.len().sum().alias("interactions")
+    )
+    users, interactions = histories.collect(engine="streaming").row(0)
     return {
         "dataset_id": dataset_id,
-        "hash": content_hash,
-        "users": len(dataset.user_info),
-        "items": len(dataset.item_info) - 1,
-        "interactions": int(dataset.user_info["full_item_seq"].list.len().sum()),
+        "hash": fingerprint(folder / name for name in FILES),
+        "users": users,
+        "items": pq.read_metadata(folder / "item_info.parquet").num_rows - 1,
+        "interactions": interactions,
         "vocab_sizes": {
-            name: spec["vocab_size"]
-            for name, spec in dataset.features.items()
-            if "vocab_size" in spec
+            name: spec["vocab_size"] for name, spec in features.items() if "vocab_size" in spec
         },
         "splits": splits,
-        "source": dataset.source,
-        "licence": dataset.licence,
-        **dataset.extra,
     }
 
 

@@ -1,40 +1,41 @@
 """MovieLens as click-through data: will the user like (rate 4 or more) this movie?
 
 History: the movies that the user liked before, oldest first. Split per user in time: the last tenth
-of the ratings is the test set, the tenth before it validation. Nothing about the future enters: a
-history holds ratings before the sample only, which is checked.
+of the ratings is the test set, the tenth before it validation. A history holds ratings of earlier
+moments only (``interactions.py``).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import polars as pl
 
 from ..errors import UserError, did_you_mean
-from .layout import SPLITS, Dataset
+from .interactions import Log, Split
+from .source import readable
 
 LIKED = 4
 MAX_GENRES = 6  # per movie, in the order of the file
 LICENCE = (
     "GroupLens: research use, cite, no redistribution (https://grouplens.org/datasets/movielens/)"
 )
-RATINGS = {
-    # file: the separator of its fields
-    "ratings.dat": "::",
-    "u.data": "\t",
-    "ratings_ordered.parquet": None,
-}
+RATINGS = ("ratings.csv", "ratings.dat", "u.data", "ratings_ordered.parquet")
+COLUMNS = ["user_id", "movie_id", "rating", "order"]
 
 
-def load(folder: str | Path) -> Dataset:
-    """Convert a MovieLens folder.
+def load(folder: str | Path) -> Log:
+    """The ratings of a MovieLens folder, as a log.
 
     Args:
-        folder: holds ``ratings.dat`` (MovieLens 1M), ``u.data`` (100K), or
-            ``ratings_ordered.parquet`` (columns ``user_id, pos, movie_id, rating``, where ``pos``
-            is the place in the user's time order); and ``movies.dat`` or ``u.item``.
+        folder: holds ``ratings.csv`` (20M, latest and other newer ones), ``ratings.dat`` (1M),
+            ``u.data`` (100K), or ``ratings_ordered.parquet`` (columns ``user_id, pos, movie_id,
+            rating``, where ``pos`` is the place in the user's time order); and the movie table
+            ``movies.csv``, ``movies.dat`` or ``u.item``.
+
+    Raises:
+        UserError: names the file and the line.
     """
     folder = Path(folder)
     ratings, name = _ratings(folder)
@@ -44,76 +45,71 @@ def load(folder: str | Path) -> Dataset:
         raise UserError(
             f"{folder / name}: movie {unknown['movie_id'][0]} is rated but is not in the movie table"
         )
-    movies = movies.join(ratings, on="movie_id", how="semi").sort("movie_id")
-    movies = movies.with_row_index("item_index", offset=1).with_columns(
-        pl.col("item_index").cast(pl.Int64)
-    )
-    samples, user_info = _samples(ratings, movies)
-    check_no_future(samples, user_info)
-    item_info, features = _item_info(movies)
-    splits = {
-        split: samples.filter(pl.col("split") == i).select(
-            "user_index", "item_index", "seq_len", "label"
-        )
-        for i, split in enumerate(SPLITS)
-    }
-    return Dataset(
-        splits=splits,
-        user_info=user_info,
-        item_info=item_info,
-        features=features,
+    liked = pl.col("rating") >= LIKED
+    events = ratings.lazy().with_row_index("row")
+    return Log(
+        events=events.select(
+            "row",
+            user="user_id",
+            item="movie_id",
+            time="order",
+            label=liked.cast(pl.Int8),
+            positive=liked,
+        ),
+        item_table=lambda items, _: _item_info(
+            items.join(movies, left_on="item", right_on="movie_id", maintain_order="left")
+        ),
         label="label",
+        split=Split(by="user"),
         source=f"MovieLens, from {name}",
         licence=LICENCE,
     )
 
 
-def check_no_future(samples: pl.DataFrame, user_info: pl.DataFrame) -> None:
-    """Recompute from the written form that each history holds exactly the liked movies that the
-    user rated before the sample.
-
-    Args:
-        samples: ``user_index, item_index, seq_len, label, place`` (rank in the user's time order).
-        user_info: ``user_index, full_item_seq``.
-    """
-    liked = samples.filter(pl.col("label") == 1).sort("user_index", "place")
-    written = user_info.explode("full_item_seq").drop_nulls()
-    if not np.array_equal(written["full_item_seq"], liked["item_index"]):
-        raise AssertionError("histories are not the liked movies in time order")
-    before = samples.sort("user_index", "place").with_columns(
-        liked_before=(pl.col("label").cum_sum() - pl.col("label")).over("user_index")
-    )
-    if not np.array_equal(before["seq_len"], before["liked_before"].cast(pl.Int64)):
-        raise AssertionError("a history reaches into the future")
-
-
 def _ratings(folder: Path) -> tuple[pl.DataFrame, str]:
-    """``user_id, movie_id, rating, order``; equal times keep the order of the file."""
+    """``user_id, movie_id, rating, order``, and the name of the file."""
     present = [name for name in RATINGS if (folder / name).exists()]
     if not present:
         raise UserError(
             f"--input {folder}: has none of {', '.join(RATINGS)}; name a folder of MovieLens data"
         )
-    path, separator = folder / present[0], RATINGS[present[0]]
-    columns = ["user_id", "movie_id", "rating", "order"]
-    if separator is None:
-        frame = _ordered_ratings(path).select(columns)
-    else:
-        frame = _fields(path, separator, 4, "user, movie, rating, timestamp").rename(
-            dict(zip(("f0", "f1", "f2", "f3"), columns, strict=True))
+    path, first_line = folder / present[0], 1
+    if path.suffix == ".parquet":
+        frame = _ordered_ratings(path)
+    elif path.suffix == ".csv":
+        first_line = 2
+        frame = _csv(path, ["userId", "movieId", "rating", "timestamp"]).rename(
+            dict(zip(("userId", "movieId", "rating", "timestamp"), COLUMNS, strict=True))
         )
-        frame = _whole_numbers(path, frame, columns)
+        frame = _numbers(path, frame, COLUMNS, first_line)
+    else:
+        separator = "::" if path.suffix == ".dat" else "\t"
+        frame = _fields(path, separator, 4, "user, movie, rating, timestamp").rename(
+            dict(zip(("f0", "f1", "f2", "f3"), COLUMNS, strict=True))
+        )
+        frame = _numbers(path, frame, COLUMNS)
     if frame.is_empty():
         raise UserError(f"{path}: has no ratings")
-    bad = frame.with_row_index("row").filter(~pl.col("rating").is_between(1, 5))
+    bad = frame.with_row_index("row").filter(~pl.col("rating").is_between(0.5, 5))
     if len(bad):
-        row, rating = bad["row"][0] + 1, bad["rating"][0]
-        raise UserError(f"{path}, line {row}: rating {rating} is not between 1 and 5")
-    double = frame.filter(pl.struct("user_id", "movie_id").is_duplicated())
+        line, rating = bad["row"][0] + first_line, bad["rating"][0]
+        raise UserError(f"{path}, line {line}: rating {rating:g} is not between 0.5 and 5")
+    pairs = frame.lazy().group_by("user_id", "movie_id").len().filter(pl.col("len") > 1).head(1)
+    double = pairs.collect(engine="streaming")
     if len(double):
         user, movie = double["user_id"][0], double["movie_id"][0]
         raise UserError(f"{path}: user {user} rated movie {movie} twice; keep one")
     return frame, path.name
+
+
+def _csv(path: Path, columns: list[str]) -> pl.DataFrame:
+    with readable(path):
+        frame = pl.read_csv(path, infer_schema=False)
+    for column in columns:
+        if column not in frame.columns:
+            hint = did_you_mean(column, frame.columns)
+            raise UserError(f"{path}: column {column!r} is missing{hint}")
+    return frame.select(columns)
 
 
 def _ordered_ratings(path: Path) -> pl.DataFrame:
@@ -126,7 +122,7 @@ def _ordered_ratings(path: Path) -> pl.DataFrame:
         if column not in frame.columns:
             hint = did_you_mean(column, frame.columns)
             raise UserError(f"{path}: column {column!r} is missing{hint}")
-    return _whole_numbers(path, frame.select(needed), needed).rename({"pos": "order"})
+    return _numbers(path, frame.select(needed), needed).rename({"pos": "order"}).select(COLUMNS)
 
 
 def _fields(path: Path, separator: str, count: int, what: str) -> pl.DataFrame:
@@ -145,21 +141,31 @@ def _fields(path: Path, separator: str, count: int, what: str) -> pl.DataFrame:
     return pl.DataFrame([parts.list.get(i).alias(f"f{i}") for i in range(count)])
 
 
-def _whole_numbers(path: Path, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    numbers = frame.with_columns(pl.col(columns).cast(pl.Int64, strict=False))
+def _numbers(
+    path: Path, frame: pl.DataFrame, columns: list[str], first_line: int = 1
+) -> pl.DataFrame:
+    """The columns as whole numbers, ``rating`` as a fraction."""
+    types = {name: pl.Float64 if name == "rating" else pl.Int64 for name in columns}
+    numbers = frame.with_columns(pl.col(n).cast(t, strict=False) for n, t in types.items())
     for column in columns:
         bad = numbers[column].is_null().arg_true()
         if len(bad):
+            what = "a number" if column == "rating" else "a whole number"
             raise UserError(
-                f"{path}, line {bad[0] + 1}, {column}: is {frame[column][bad[0]]!r}; "
-                "it must be a whole number"
+                f"{path}, line {bad[0] + first_line}, {column}: is {frame[column][bad[0]]!r}; "
+                f"it must be {what}"
             )
     return numbers
 
 
 def _movies(folder: Path) -> pl.DataFrame:
     """``movie_id, genres (list of names), year (0 if unknown)``."""
-    if (folder / "movies.dat").exists():
+    if (folder / "movies.csv").exists():
+        path = folder / "movies.csv"
+        frame = _csv(path, ["movieId", "title", "genres"])
+        frame = frame.rename({"movieId": "f0", "title": "f1"})
+        frame = frame.with_columns(genres=pl.col("genres").str.split("|"))
+    elif (folder / "movies.dat").exists():
         path = folder / "movies.dat"
         frame = _fields(path, "::", 3, "movie, title, genres")
         frame = frame.with_columns(genres=pl.col("f2").str.split("|"))
@@ -175,8 +181,10 @@ def _movies(folder: Path) -> pl.DataFrame:
         ]
         frame = frame.with_columns(genres=pl.concat_list(flags).list.drop_nulls())
     else:
-        raise UserError(f"--input {folder}: has neither movies.dat nor u.item with u.genre")
-    movies = _whole_numbers(path, frame, ["f0"]).select(
+        raise UserError(
+            f"--input {folder}: has none of movies.csv, movies.dat, and u.item with u.genre"
+        )
+    movies = _numbers(path, frame, ["f0"]).select(
         "genres",
         movie_id="f0",
         year=pl.col("f1").map_elements(_year, return_dtype=pl.Int64),
@@ -195,43 +203,13 @@ def _year(title: str) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
-def _samples(ratings: pl.DataFrame, movies: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All samples with their split and place, and the histories."""
-    users = ratings.select("user_id").unique().sort("user_id").with_row_index("user_index")
-    samples = (
-        ratings.join(users, on="user_id", maintain_order="left")
-        .join(movies.select("movie_id", "item_index"), on="movie_id", maintain_order="left")
-        .sort("user_index", "order", maintain_order=True)
-        .with_columns(
-            pl.col("user_index").cast(pl.Int64),
-            label=(pl.col("rating") >= LIKED).cast(pl.Float32),
-            place=pl.int_range(pl.len()).over("user_index"),
-            count=pl.len().over("user_index"),
-        )
-        .with_columns(
-            seq_len=(pl.col("label").cum_sum() - pl.col("label")).over("user_index").cast(pl.Int64),
-            split=pl.when(pl.col("place") < (0.8 * pl.col("count")).floor())
-            .then(0)
-            .when(pl.col("place") < (0.9 * pl.col("count")).floor())
-            .then(1)
-            .otherwise(2),
-        )
-    )
-    histories = (
-        samples.filter(pl.col("label") == 1)
-        .group_by("user_index", maintain_order=True)
-        .agg(full_item_seq="item_index")
-    )
-    user_info = (
-        users.select(pl.col("user_index").cast(pl.Int64))
-        .join(histories, on="user_index", how="left", maintain_order="left")
-        .with_columns(pl.col("full_item_seq").fill_null([]))
-    )
-    return samples, user_info
+def _item_info(movies: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
+    """The item table with its padding row, and the features' specifications.
 
-
-def _item_info(movies: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict]]:
-    """The item table with its padding row, and the features' specifications."""
+    Args:
+        movies: ``genres, year``; row i is the movie of item index i + 1.
+    """
+    index = list(range(len(movies) + 1))
     genre_id = {
         g: i + 1 for i, g in enumerate(sorted(set(movies["genres"].explode().drop_nulls())))
     }
@@ -241,8 +219,8 @@ def _item_info(movies: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict]]:
     ]
     table = pl.DataFrame(
         {
-            "item_index": [0, *movies["item_index"]],
-            "movie_id": [0, *movies["item_index"]],
+            "item_index": index,
+            "movie_id": index,
             "genres": [[0] * MAX_GENRES, *genres],
             "year": [0, *(year_id[year] for year in movies["year"])],
         }

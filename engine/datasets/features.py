@@ -1,0 +1,242 @@
+"""Raw feature columns as FuxiCTR reads them: ids, sequences of ids, scaled numbers, vectors.
+
+Everything is learned from the training data alone. Ids: 0 is padding, 1 stands for what is missing,
+rare, or not in the training data, known values follow in their order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ..errors import UserError
+
+PADDING, UNKNOWN, FIRST = 0, 1, 2
+MAX_LEN = 5  # values of a sequence that are kept, unless said otherwise
+
+
+@dataclass(frozen=True)
+class Feature:
+    """How a raw column is to be read.
+
+    Attributes:
+        name: of the column.
+        kind: ``categorical``, ``sequence``, ``numeric`` or ``embedding``.
+        separator: between the values of a sequence, where the column holds texts.
+        max_len: values of a sequence that are kept, the first ones.
+        min_count: how often a value must occur in the training data to get an id of its own.
+    """
+
+    name: str
+    kind: str
+    separator: str | None = None
+    max_len: int = MAX_LEN
+    min_count: int = 1
+
+    def encoder(self) -> Encoder:
+        """A new encoder, which has seen nothing."""
+        return ENCODERS[self.kind](self)
+
+
+class Encoder(ABC):
+    """Sees training values (``observe``, any number of times), then encodes any."""
+
+    def __init__(self, feature: Feature) -> None:
+        self.feature = feature
+
+    @abstractmethod
+    def observe(self, values: pl.Series, times: NDArray) -> None:
+        """Learn from values that occur so many times each."""
+
+    @abstractmethod
+    def encode(self, values: pl.Series) -> pl.Series:
+        """The values as they are written; every one is filled in."""
+
+    @abstractmethod
+    def padding(self) -> Any:
+        """The value of the padding item."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """FuxiCTR's specification of the feature."""
+
+
+class CategoricalEncoder(Encoder):
+    """One id."""
+
+    def __init__(self, feature: Feature) -> None:
+        super().__init__(feature)
+        self.counts: pl.DataFrame | None = None
+
+    def observe(self, values: pl.Series, times: NDArray) -> None:
+        seen = pl.DataFrame({"value": values, "times": times}).lazy()
+        seen = seen.filter(pl.col("value").is_not_null() & (pl.col("times") > 0))
+        counts = seen.group_by("value").agg(pl.col("times").sum()).collect()
+        if self.counts is not None:
+            both = pl.concat([self.counts, counts])
+            counts = both.group_by("value").agg(pl.col("times").sum())
+        self.counts = counts
+
+    def vocabulary(self) -> pl.Series:
+        """The values that have an id of their own, in the order of their ids."""
+        if self.counts is None:
+            return pl.Series([], dtype=pl.Null)
+        often = self.counts.filter(pl.col("times") >= self.feature.min_count)
+        return often["value"].sort()
+
+    def encode(self, values: pl.Series) -> pl.Series:
+        known = self.vocabulary()
+        if known.is_empty():
+            return pl.repeat(UNKNOWN, len(values), dtype=pl.Int64, eager=True)
+        ids = pl.int_range(FIRST, FIRST + len(known), eager=True)
+        return values.replace_strict(known, ids, default=UNKNOWN, return_dtype=pl.Int64)
+
+    def padding(self) -> int:
+        return PADDING
+
+    def spec(self) -> dict[str, Any]:
+        size = FIRST + len(self.vocabulary())
+        return {"type": "categorical", "padding_idx": PADDING, "vocab_size": size}
+
+
+class SequenceEncoder(CategoricalEncoder):
+    """A few ids, padded at the end to one length."""
+
+    def __init__(self, feature: Feature) -> None:
+        super().__init__(feature)
+        self.longest = 1
+
+    def observe(self, values: pl.Series, times: NDArray) -> None:
+        lists = self._lists(values)
+        longest = lists.list.len().max() or 1
+        self.longest = max(self.longest, min(longest, self.feature.max_len))
+        each = pl.DataFrame({"value": lists, "times": times}).explode("value")
+        super().observe(each["value"], each["times"].to_numpy())
+
+    def encode(self, values: pl.Series) -> pl.Series:
+        table = pl.DataFrame({"value": self._lists(values)}).with_row_index("row")
+        table = table.with_columns(pl.col("value").list.head(self.longest)).explode("value")
+        table = table.with_columns(place=pl.int_range(pl.len()).over("row"))
+        ids = super().encode(table["value"]).to_numpy()
+        ids = np.where(table["value"].is_null(), PADDING, ids)  # explode makes them of empty lists
+        encoded = np.full((len(values), self.longest), PADDING)
+        encoded[table["row"], table["place"]] = ids
+        return _rows(encoded, pl.Int64)
+
+    def padding(self) -> list[int]:
+        return [PADDING] * self.longest
+
+    def spec(self) -> dict[str, Any]:
+        pooling = {"feature_encoder": "layers.MaskedAveragePooling()", "max_len": self.longest}
+        return super().spec() | {"type": "sequence"} | pooling
+
+    def _lists(self, values: pl.Series) -> pl.Series:
+        if values.dtype == pl.String:
+            parts = values.str.split(self.feature.separator or "|")
+            values = pl.Series(
+                pl.select(parts.list.eval(pl.element().filter(pl.element() != ""))).to_series()
+            )
+        return values.fill_null([]).list.drop_nulls()
+
+
+class NumericEncoder(Encoder):
+    """A number, scaled to mean 0 and deviation 1; missing values become the mean."""
+
+    def __init__(self, feature: Feature) -> None:
+        super().__init__(feature)
+        self.sums = np.zeros(3)  # of the counts, the values, their squares
+
+    def observe(self, values: pl.Series, times: NDArray) -> None:
+        x = values.cast(pl.Float64).fill_nan(None)
+        known = x.is_not_null().to_numpy()
+        x, times = x.to_numpy()[known], times[known]
+        self.sums += [times.sum(), (times * x).sum(), (times * x * x).sum()]
+
+    def encode(self, values: pl.Series) -> pl.Series:
+        n, total, squares = self.sums
+        mean = total / n if n else 0.0
+        deviation = max(squares / n - mean**2, 0.0) ** 0.5 if n else 0.0
+        scaled = (values.cast(pl.Float64).fill_nan(None) - mean) / (deviation or 1.0)
+        return scaled.fill_null(0.0).cast(pl.Float32)
+
+    def padding(self) -> float:
+        return 0.0
+
+    def spec(self) -> dict[str, Any]:
+        return {"type": "numeric"}
+
+
+class EmbeddingEncoder(Encoder):
+    """A vector of one width, as it is; missing ones become zeros."""
+
+    def __init__(self, feature: Feature) -> None:
+        super().__init__(feature)
+        self.width = 0
+
+    def observe(self, values: pl.Series, times: NDArray) -> None:
+        lengths = values.drop_nulls().list.len()
+        for length in (lengths.min(), lengths.max()):
+            self.width = self.width or length or 0
+            if length is not None and length != self.width:
+                raise UserError(
+                    f"column {self.feature.name}: has vectors of {self.width} and of {length} numbers; "
+                    "an embedding has one width"
+                )
+
+    def encode(self, values: pl.Series) -> pl.Series:
+        vectors = np.zeros((len(values), self.width), np.float32)
+        known = values.is_not_null().to_numpy()
+        vectors[known] = np.asarray(values.drop_nulls().explode(), np.float32).reshape(
+            -1, self.width
+        )
+        return _rows(vectors, pl.Float32)
+
+    def padding(self) -> list[float]:
+        return [0.0] * self.width
+
+    def spec(self) -> dict[str, Any]:
+        return {
+            "type": "embedding",
+            "feature_encoder": "nn.Identity()",
+            "embedding_dim": self.width,
+            "pretrain_dim": self.width,
+        }
+
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "categorical": CategoricalEncoder,
+    "sequence": SequenceEncoder,
+    "numeric": NumericEncoder,
+    "embedding": EmbeddingEncoder,
+}
+
+
+def item_table(
+    items: pl.DataFrame, features: list[Feature], times_N: NDArray
+) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
+    """The item table of a data set and the specification of its features.
+
+    Args:
+        items: a raw column for each feature; row i is the item of index i + 1.
+        features: what to make of the columns.
+        times_N: how often each item occurs in the training data.
+    """
+    columns, specs = {"item_index": np.arange(len(items) + 1)}, {}
+    for feature in features:
+        encoder = feature.encoder()
+        encoder.observe(items[feature.name], times_N)
+        encoded = encoder.encode(items[feature.name])
+        padding = pl.Series([encoder.padding()], dtype=encoded.dtype)
+        columns[feature.name] = pl.concat([padding, encoded])
+        specs[feature.name] = {"source": "item"} | encoder.spec()
+    return pl.DataFrame(columns), specs
+
+
+def _rows(values: NDArray, dtype: Any) -> pl.Series:
+    """A matrix as a column of lists."""
+    return pl.Series(values, dtype=pl.Array(dtype, values.shape[1])).cast(pl.List(dtype))

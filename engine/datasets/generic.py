@@ -1,0 +1,242 @@
+"""Any table of interactions as a data set: which column is what is all that has to be said.
+
+A mapping says it, by flags of ``data/prepare.py generic`` or by a YAML file with the same keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from numpy.typing import NDArray
+
+from ..config import read_yaml
+from ..errors import UserError, did_you_mean
+from .features import ENCODERS, Feature, item_table
+from .interactions import ItemTable, Log, Split
+from .source import Source, readable
+
+ITEM_ID = "item_id"  # the feature that every item has
+RESERVED = ("row", "user", "item", "time", "label", "positive", "split", ITEM_ID)
+RESERVED += ("user_index", "item_index", "seq_len")
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """What the columns of a table mean.
+
+    Attributes:
+        input: file or folder (CSV, TSV or Parquet) of the interactions.
+        user, item, time: columns. Ids may be anything; times numbers or dates.
+        time_format: of times that are texts, in strftime's letters, where it cannot be guessed.
+        label: column of 0 and 1; or
+        rating: column of numbers; an interaction is positive from ``positive`` on. Without either,
+            every interaction is positive.
+        exposures: file or folder of what was shown, with the same ``user``, ``item`` and ``time``
+            columns. Its rows are the samples then, see ``interactions.Log``.
+        items: file or folder with one row for each item, which has the column ``item``.
+        item_features: columns of ``items`` or, without it, of the interactions.
+        sample_features: columns of the rows that become samples.
+        min_count: how often an id or a category must occur in training to have its own embedding.
+        split, train, valid: see ``interactions.Split``.
+    """
+
+    input: str
+    user: str
+    item: str
+    time: str
+    time_format: str | None = None
+    label: str | None = None
+    rating: str | None = None
+    positive: float = 4.0
+    exposures: str | None = None
+    items: str | None = None
+    item_features: list[Any] = field(default_factory=list)
+    sample_features: list[Any] = field(default_factory=list)
+    min_count: int = 1
+    split: str = "time"
+    train: float = 0.8
+    valid: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, kind in KINDS.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise UserError(f"{name}: is {value!r}; write {NAMES[kind]}")
+        if self.label and self.rating:
+            raise UserError("--label and --rating: write one of them")
+        if not (self.label or self.rating or self.exposures):
+            raise UserError(
+                "without --label or --rating every interaction is a click, and nothing can be learned "
+                "from clicks alone; name a column, or --exposures for what was shown"
+            )
+        if self.split not in ("time", "user"):
+            raise UserError(f"--split {self.split}: write time or user")
+        if not (self.train > 0 and self.valid > 0 and self.train + self.valid < 1):
+            raise UserError(
+                f"--train {self.train} --valid {self.valid}: shares are above 0, and together below 1"
+            )
+
+
+KEYS = tuple(f.name for f in fields(Mapping))
+NUMBERS, LISTS = ("positive", "train", "valid"), ("item_features", "sample_features")
+NAMES = {str: "a text", int: "a whole number", int | float: "a number", list: "a list"}
+KINDS: dict[str, Any] = dict.fromkeys(KEYS, str) | {"min_count": int}
+KINDS |= dict.fromkeys(NUMBERS, int | float) | dict.fromkeys(LISTS, list)
+
+
+def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
+    """The mapping of a YAML file (paths in it start at its folder) and of flags, which win.
+
+    Raises:
+        UserError: a key is unknown or missing.
+    """
+    given: dict[str, Any] = {}
+    if file is not None:
+        given = read_yaml(Path(file))
+        for key in given:
+            if key not in KEYS:
+                raise UserError(f"{file}: unknown key {key!r}{did_you_mean(key, KEYS)}")
+        for key in ("input", "exposures", "items"):
+            if given.get(key) is not None:
+                given[key] = str(Path(file).parent / str(given[key]))
+    given |= {key: value for key, value in flags.items() if value is not None}
+    for key in ("input", "user", "item", "time"):
+        if given.get(key) is None:
+            where = f"{file}: key {key!r}" if file else f"--{key}"
+            raise UserError(f"{where} is missing; the command needs input, user, item and time")
+    try:
+        return Mapping(**given)
+    except TypeError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def load(mapping: Mapping, source: str | None = None, licence: str = "your own") -> Log:
+    """The log that a mapping describes, every value of it checked.
+
+    Args:
+        source: what the data set is, for its card; the name of the input by default.
+
+    Raises:
+        UserError: names the file, the column and the row.
+    """
+    table = Source(mapping.input)
+    events = _moments(table, mapping)
+    if mapping.label:
+        events["label"] = table.label(mapping.label)
+    elif mapping.rating:
+        events["label"] = (table.number(mapping.rating) >= mapping.positive).cast(pl.Int8)
+    else:
+        events["label"] = pl.lit(1, pl.Int8)
+    shown = Source(mapping.exposures) if mapping.exposures else table
+    features = [_feature(shown, entry, mapping) for entry in mapping.sample_features]
+    for feature in features:
+        if feature.name in (mapping.label, mapping.rating):
+            raise UserError(
+                f"--sample-features {feature.name}: is the label; it cannot be a feature"
+            )
+    context = {feature.name: shown.feature(feature) for feature in features}
+    item_table = _item_table(table, mapping)
+    if mapping.exposures:
+        samples = _moments(shown, mapping) | {"label": pl.lit(0, pl.Int8)} | context
+        shown.check()
+    table.check()
+    if mapping.exposures:
+        clicks = table.frame.select("row", **events).filter(pl.col("label") == 1)
+        frame = pl.concat(
+            [
+                clicks.with_columns(label=pl.lit(None, pl.Int8), positive=True),
+                shown.frame.select("row", **samples, positive=pl.lit(False)),
+            ],
+            how="diagonal",
+        )
+    else:
+        frame = table.frame.select("row", **events, **context)
+        frame = frame.with_columns(positive=pl.col("label") == 1)
+    return Log(
+        events=frame,
+        item_table=item_table,
+        label=mapping.label or "label",
+        split=Split(mapping.split, mapping.train, mapping.valid),
+        source=source or Path(mapping.input).name,
+        licence=licence,
+        sample_features=features,
+        exposures=mapping.exposures is not None,
+    )
+
+
+def _moments(table: Source, mapping: Mapping) -> dict[str, pl.Expr]:
+    return {
+        "user": table.identity(mapping.user),
+        "item": table.identity(mapping.item),
+        "time": table.time(mapping.time, mapping.time_format),
+    }
+
+
+def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
+    """A feature from ``name``, ``name:kind`` or a mapping with ``name`` and fields of ``Feature``."""
+    if isinstance(entry, str):
+        name, _, kind = entry.partition(":")
+        entry = {"name": name} | ({"kind": kind} if kind else {})
+    known = {f.name for f in fields(Feature)}
+    if not isinstance(entry, dict) or "name" not in entry:
+        raise UserError(
+            f"feature {entry!r}: write a column, column:kind, or {{name: ..., kind: ...}}"
+        )
+    for key in entry:
+        if key not in known:
+            raise UserError(
+                f"feature {entry['name']}: unknown key {key!r}{did_you_mean(key, known)}"
+            )
+    feature = Feature(**{"kind": "", "min_count": mapping.min_count} | entry)
+    if feature.name in RESERVED:
+        raise UserError(f"feature {feature.name}: the name is taken; rename the column")
+    feature = replace(feature, kind=feature.kind or table.guess(feature.name))
+    if feature.kind not in ENCODERS:
+        raise UserError(
+            f"feature {feature.name}: kind {feature.kind!r} is none of {', '.join(ENCODERS)}"
+            f"{did_you_mean(feature.kind, ENCODERS)}"
+        )
+    return feature
+
+
+def _item_table(table: Source, mapping: Mapping) -> ItemTable:
+    """Features of items, of a table of their own or of the first row in which an item occurs."""
+    if mapping.exposures and mapping.item_features and not mapping.items:
+        raise UserError(
+            "--item-features with --exposures: need --items, a table with a row per item"
+        )
+    described = Source(mapping.items) if mapping.items else table
+    features = [_feature(described, entry, mapping) for entry in mapping.item_features]
+    columns = {feature.name: described.feature(feature) for feature in features}
+    if mapping.items:
+        columns["item"] = described.identity(mapping.item)
+        described.check()
+        values = described.frame.select(**columns)
+        with readable(described.path):
+            double = values.group_by("item").len().filter(pl.col("len") > 1).head(1).collect()
+        if len(double):
+            raise UserError(
+                f"{described.path}: item {double['item'][0]} stands twice; keep one row"
+            )
+
+    def make(
+        items: pl.DataFrame, times_N: NDArray
+    ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
+        key = "item" if mapping.items else "row"
+        known = described.frame.select("row", **columns).drop(
+            "row" if mapping.items else "item", strict=False
+        )
+        known = known.join(items.lazy().select(key), on=key, how="semi").collect(engine="streaming")
+        if mapping.items and len(known) < len(items):
+            missing = len(items) - len(known)
+            print(
+                f"{missing:,} of {len(items):,} items are not in {described.path}; their features are unknown"
+            )
+        raw = items.join(known, on=key, how="left", maintain_order="left")
+        ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
+        return item_table(raw.rename({"item": ITEM_ID}), [ids, *features], times_N)
+
+    return make

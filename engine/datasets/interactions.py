@@ -1,0 +1,271 @@
+"""From a log of interactions to LongCTR's layout, for logs larger than memory.
+
+A log is one table of events in any order. An event with a label is a sample; a positive event joins
+its user's history. The history of a sample is what its user did *strictly before* the moment of the
+sample: events of the same moment never see each other, so nothing of an impression leaks into it.
+
+The log is streamed: users and items are numbered, the events written to a temporary file as
+numbers, and read back user by user in blocks of about ``BLOCK`` events, which alone are sorted in
+memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..errors import UserError
+from .features import Encoder, Feature
+from .layout import SPLITS, finish, new_folder
+
+BLOCK = 4_000_000  # events that are sorted at a time
+INDEX = ("user_index", "item_index", "seq_len")
+ItemTable = Callable[[pl.DataFrame, NDArray], tuple[pl.DataFrame, dict[str, dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which samples are for training, validation and test; the rest after both is the test set.
+
+    Attributes:
+        by: ``time``: one moment for all users, later samples are validation, then test. ``user``:
+            the last samples of each user.
+        train, valid: shares of the samples.
+        starts: with ``time``, the first moments of validation and test, instead of the shares.
+    """
+
+    by: str = "time"
+    train: float = 0.8
+    valid: float = 0.1
+    starts: tuple[int, int] | None = None
+
+
+@dataclass
+class Log:
+    """A log of interactions, and what to make of it.
+
+    Attributes:
+        events: columns ``row`` (a number that orders events of one moment), ``user``, ``item``,
+            ``time`` (a whole number), ``label`` (0, 1, or null: no sample), ``positive`` (joins the
+            history), and the features of a sample. Events of the same user, item and time are one.
+        item_table: makes the item table: ``(items, times_N) -> (table, specs)``, where ``items`` has
+            the columns ``item`` and ``row`` (the first in which it occurs), row i the item of index
+            i + 1, and ``times_N`` is how often each occurs in the training data.
+        sample_features: how the features of a sample are to be read.
+        label: name of the label's column.
+        split: which samples go where.
+        source, licence: for the card.
+        exposures: samples say what was shown, not what came of it: each is labelled 1 if a positive
+            event of its user and item follows, before the item is shown to the user again.
+    """
+
+    events: pl.LazyFrame
+    item_table: ItemTable
+    label: str
+    split: Split
+    source: str
+    licence: str
+    sample_features: list[Feature] = field(default_factory=list)
+    exposures: bool = False
+
+
+def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
+    """Write the data set of a log, showing progress; returns its card.
+
+    Raises:
+        UserError: a split would be empty, or the training labels are all the same.
+    """
+    with new_folder(output, overwrite) as folder:
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{Path(output).name}-events-"))
+        try:
+            return _Writer(log, folder, scratch).run(Path(output).name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Writer:
+    """One run of ``write``; ``scratch`` is a folder for temporary files."""
+
+    def __init__(self, log: Log, folder: Path, scratch: Path) -> None:
+        self.log, self.folder, self.scratch = log, folder, scratch
+        self.names = [feature.name for feature in log.sample_features]
+        self.encoders: list[Encoder] = [feature.encoder() for feature in log.sample_features]
+        self.files: dict[str, pq.ParquetWriter] = {}
+
+    def run(self, dataset_id: str) -> dict[str, Any]:
+        users, items = self._number()
+        starts = self._starts()
+        times_N = np.zeros(len(items), np.int64)
+        trained = np.zeros(2, np.int64)  # training samples by label
+        try:
+            for samples, histories in self._blocks(users):
+                self._append(self.folder / "user_info.parquet", histories)
+                samples = samples.with_columns(split=self._split(starts))
+                for i, name in enumerate(SPLITS):
+                    part = samples.filter(pl.col("split") == i)
+                    if name == "train":
+                        self._learn(part, histories, times_N)
+                        trained += np.bincount(part["label"], minlength=2)
+                    part = part.select(
+                        *INDEX, pl.col("label").cast(pl.Float32).alias(self.log.label), *self.names
+                    )
+                    self._append(self._raw(name), part)
+        finally:
+            for file in self.files.values():
+                file.close()
+        self._require_usable(trained)
+        specs = self._encode_samples()
+        table, item_specs = self.log.item_table(items, times_N)
+        table.write_parquet(self.folder / "item_info.parquet")
+        about = {"source": self.log.source, "licence": self.log.licence}
+        return finish(self.folder, dataset_id, item_specs | specs, self.log.label, **about)
+
+    def _number(self) -> tuple[NDArray, pl.DataFrame]:
+        """Write the events as numbers; returns how many events each user has, and the items."""
+        raw, numbered = self.scratch / "raw.parquet", self.scratch / "numbered.parquet"
+        print("reading the log ...", flush=True)
+        self.log.events.sink_parquet(raw, compression="lz4", maintain_order=False)
+        events = pl.scan_parquet(raw)
+        by_user = events.group_by("user").agg(pl.len().alias("events"))
+        users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
+        by_item = events.group_by("item").agg(pl.col("row").min())
+        items = by_item.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
+        print(f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items")
+        if users.is_empty():
+            raise UserError(f"{self.log.source}: has no events")
+        events = events.join(users.lazy().select("user", "user_index"), on="user")
+        events = events.join(items.lazy().select("item", "item_index"), on="item")
+        events.drop("user", "item").sink_parquet(numbered, compression="lz4", maintain_order=False)
+        raw.unlink()
+        return users["events"].to_numpy(), items.select("item", "row")
+
+    def _events(self) -> pl.LazyFrame:
+        return pl.scan_parquet(self.scratch / "numbered.parquet")
+
+    def _starts(self) -> tuple[int, int]:
+        """First moments of validation and test, where the split is by time."""
+        split = self.log.split
+        if split.by == "user":
+            return (0, 0)
+        if split.starts is not None:
+            return split.starts
+        time = pl.col("time").filter(pl.col("label").is_not_null())
+        shares = (split.train, split.train + split.valid)
+        starts = [time.quantile(share, "lower").alias(str(share)) for share in shares]
+        return self._events().select(starts).collect(engine="streaming").row(0)
+
+    def _split(self, starts: tuple[int, int]) -> pl.Expr:
+        """0 for training, 1 for validation, 2 for the test."""
+        if self.log.split.by == "time":
+            place, edges = pl.col("time"), starts
+        else:
+            place = pl.int_range(pl.len()).over("user_index")
+            shares = (self.log.split.train, self.log.split.train + self.log.split.valid)
+            edges = [(share * pl.len().over("user_index")).floor() for share in shares]
+        return pl.when(place < edges[0]).then(0).when(place < edges[1]).then(1).otherwise(2)
+
+    def _blocks(self, events_U: NDArray) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """Samples ``(user_index, item_index, seq_len, label, time, ...)`` in the time order of each
+        user, and histories ``(user_index, full_item_seq)``, of some users at a time."""
+        block_U = (events_U.cumsum() - 1) // BLOCK
+        for block in tqdm(np.unique(block_U), desc="sorting users", unit="block", leave=False):
+            first, last = np.flatnonzero(block_U == block)[[0, -1]]
+            mine = pl.col("user_index").is_between(int(first), int(last))
+            events = _in_time_order(self._events().filter(mine), self.names)
+            if self.log.exposures:
+                events = _labelled(events)
+            yield _samples(events), _histories(events, first, last)
+
+    def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
+        """What the features learn from: targets of training samples and the items they can see."""
+        once = np.ones(len(samples), np.int64)
+        for encoder in self.encoders:
+            encoder.observe(samples[encoder.feature.name], once)
+        seen = samples.group_by("user_index").agg(pl.col("seq_len").max())
+        visible = histories.join(seen, on="user_index").select(
+            pl.col("full_item_seq").list.head(pl.col("seq_len"))
+        )
+        for items in (samples["item_index"], visible.to_series().explode().drop_nulls()):
+            times_N += np.bincount(items.to_numpy() - 1, minlength=len(times_N))
+
+    def _raw(self, split: str) -> Path:
+        """Where a split is written first: beside, if its features are yet to be encoded."""
+        return (self.scratch if self.encoders else self.folder) / f"{split}.parquet"
+
+    def _append(self, path: Path, frame: pl.DataFrame) -> None:
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        if path.name not in self.files:
+            self.files[path.name] = pq.ParquetWriter(path, table.schema)
+        self.files[path.name].write_table(table)
+
+    def _require_usable(self, trained: NDArray) -> None:
+        for name in SPLITS:
+            if pq.read_metadata(self._raw(name)).num_rows == 0:
+                raise UserError(
+                    f"{self.log.source}: no sample falls into {name} when split by "
+                    f"{self.log.split.by}; use another split or other shares"
+                )
+        if 0 in trained:
+            raise UserError(
+                f"{self.log.source}: every label of the training data is {int(trained[1] > 0)}; "
+                "a model needs samples that were not clicked too (see --label, --positive, --exposures)"
+            )
+
+    def _encode_samples(self) -> dict[str, dict[str, Any]]:
+        """Write the splits with encoded features; returns the features' specifications."""
+        if self.encoders:
+            for name in SPLITS:
+                raw = pq.ParquetFile(self._raw(name))
+                self.files = {}
+                for group in range(raw.num_row_groups):
+                    part = pl.from_arrow(raw.read_row_group(group))
+                    encoded = [e.encode(part[e.feature.name]) for e in self.encoders]
+                    self._append(self.folder / f"{name}.parquet", part.with_columns(encoded))
+                self.files[f"{name}.parquet"].close()
+        return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
+
+
+def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:
+    """Events sorted by user and time, with ``seq_len``: positive events at earlier moments."""
+    ordered = (
+        events.sort("user_index", "time", "row")
+        .group_by("user_index", "time", "item_index", maintain_order=True)
+        .agg(pl.col("label").max(), pl.col("positive").any(), pl.col(features).first())
+        .with_columns(pl.col("user_index", "item_index").cast(pl.Int64))
+    )
+    so_far = pl.col("positive").cast(pl.Int64).cum_sum().over("user_index") - pl.col("positive")
+    ordered = ordered.with_columns(seq_len=so_far.cast(pl.Int64))
+    return ordered.with_columns(pl.col("seq_len").first().over("user_index", "time")).collect()
+
+
+def _labelled(events: pl.DataFrame) -> pl.DataFrame:
+    """Exposures with the label of what followed them."""
+    shown = pl.col("label").is_not_null()
+    pair = ["user_index", "item_index"]
+    visits = events.with_columns(visit=shown.cast(pl.Int64).cum_sum().over(pair))
+    followed = pl.col("positive").any().over(*pair, "visit").cast(events["label"].dtype)
+    return visits.with_columns(label=pl.when(shown).then(followed)).drop("visit")
+
+
+def _samples(events: pl.DataFrame) -> pl.DataFrame:
+    return events.filter(pl.col("label").is_not_null()).drop("positive")
+
+
+def _histories(events: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
+    """``user_index, full_item_seq`` of the users ``first`` to ``last``, empty lists included."""
+    users = pl.DataFrame({"user_index": pl.int_range(first, last + 1, eager=True)})
+    lists = events.filter("positive").group_by("user_index", maintain_order=True)
+    histories = users.join(
+        lists.agg(full_item_seq="item_index"), on="user_index", how="left", maintain_order="left"
+    )
+    return histories.with_columns(pl.col("full_item_seq").fill_null([]))

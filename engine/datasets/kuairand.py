@@ -1,0 +1,57 @@
+"""KuaiRand (1K, Pure or 27K), from its raw CSV files: will the user click this video?
+
+Its files are tables like any other, read by ``generic``; this is their mapping. The statistical
+feature files are left out: they count until the end of the collection.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UserError
+from .generic import Mapping
+from .generic import load as load_table
+from .interactions import Log
+
+LICENCE = "CC BY-SA 4.0 (https://kuairand.com/)"
+FILES = {"log": "log_standard_*.csv", "videos": "video_features_basic_*.csv"}
+ITEM_FEATURES = [
+    "author_id",
+    "video_type",
+    "upload_type",
+    "music_id",
+    {"name": "tag", "kind": "sequence", "separator": ","},
+]
+
+
+def load(folder: str | Path, label: str = "is_click", min_count: int = 1) -> Log:
+    """The log of a KuaiRand folder, split by time.
+
+    Args:
+        folder: holds ``log_standard_*.csv`` and ``video_features_basic_*.csv``, or has them in
+            ``data``.
+        label: another column of the log, such as ``long_view``.
+        min_count: see ``generic.Mapping``.
+
+    Raises:
+        UserError: a file or column is missing.
+    """
+    folder = Path(folder)
+    folder = folder / "data" if (folder / "data").is_dir() else folder
+    for pattern in FILES.values():
+        if not list(folder.glob(pattern)):
+            raise UserError(
+                f"--input {folder}: has no {pattern}; name the folder of a KuaiRand archive"
+            )
+    mapping = Mapping(
+        input=str(folder / FILES["log"]),
+        user="user_id",
+        item="video_id",
+        time="time_ms",
+        label=label,
+        items=str(folder / FILES["videos"]),
+        item_features=ITEM_FEATURES,
+        sample_features=["user_id", "tab", "hourmin:categorical"],
+        min_count=min_count,
+    )
+    return load_table(mapping, "KuaiRand, standard log", LICENCE)

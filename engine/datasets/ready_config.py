@@ -1,0 +1,87 @@
+"""A configuration directory for a prepared data set, so that every model trains on it at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config import list_experiments, read_yaml
+from ..errors import UserError
+from .layout import SPLITS
+
+LIKE = "movielens_1m"  # the shipped data set whose hyper-parameters are the start for others
+COPIED = ("type", "source", "vocab_size", "max_len", "embedding_dim", "feature_encoder")
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors for lists that occur twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def write(folder: Path, root: Path) -> str:
+    """Write ``<folder>/config/`` unless the project ships experiments for the data set.
+
+    The directory has every model as ``<Model>_<folder name>`` and is read by FuxiCTR too. Paths in
+    it start at ``root`` if ``folder`` is below it.
+
+    Args:
+        folder: a prepared data set.
+        root: folder of ``run_expid.py`` and of the shipped configuration.
+
+    Returns:
+        The command that trains on the data set.
+    """
+    dataset_id = folder.name
+    shipped = list_experiments(root / "config")
+    if f"TWIN_MoS_{dataset_id}" in shipped:
+        return f"python run_expid.py --expid TWIN_MoS_{dataset_id}"
+    models = read_yaml(root / "config" / "model_config.yaml")
+    experiments = {"Base": models["Base"]}
+    for expid, (model, dataset) in shipped.items():
+        if dataset == LIKE:
+            experiments[f"{model}_{dataset_id}"] = models[expid] | {"dataset_id": dataset_id}
+    config = folder / "config"
+    try:
+        config.mkdir(exist_ok=True)
+        for name, content in (
+            ("model_config", experiments),
+            ("dataset_config", {dataset_id: dataset_entry(folder, root)}),
+        ):
+            text = yaml.dump(
+                content, Dumper=_Plain, default_flow_style=None, sort_keys=False, width=100
+            )
+            (config / f"{name}.yaml").write_text(text)
+    except OSError as error:
+        raise UserError(f"{config}: cannot be written ({error.strerror})") from None
+    return f"python run_expid.py --config {_shown(config, root)} --expid TWIN_MoS_{dataset_id}"
+
+
+def dataset_entry(folder: Path, root: Path) -> dict[str, Any]:
+    """The entry of ``dataset_config.yaml`` for a prepared folder, from its ``feature_map.json``."""
+    prepared = json.loads((folder / "feature_map.json").read_text())
+    columns = []
+    for entry in prepared["features"]:
+        for name, spec in entry.items():
+            kind = "float" if spec["type"] in ("numeric", "embedding") else "int"
+            copied = {key: spec[key] for key in COPIED if key in spec}
+            columns.append({"name": name, "active": True, "dtype": kind} | copied)
+    files = {f"{split}_data": f"{split}.parquet" for split in SPLITS}
+    files |= {name: f"{name}.parquet" for name in ("user_info", "item_info")}
+    return {
+        "data_root": _shown(folder.parent, root),
+        "data_format": "parquet",
+        **{key: f"{_shown(folder, root)}/{name}" for key, name in files.items()},
+        "rebuild_dataset": False,
+        "feature_cols": columns,
+        "label_col": {"name": prepared["labels"][0], "dtype": "float"},
+    }
+
+
+def _shown(path: Path, root: Path) -> str:
+    path = path.resolve()
+    return f"./{path.relative_to(root)}" if path.is_relative_to(root) else str(path)

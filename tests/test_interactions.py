@@ -1,0 +1,206 @@
+"""Logs of interactions against a plain loop: histories, labels, splits, and what features learn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from engine.datasets import interactions
+from engine.datasets.features import Feature, item_table
+from engine.datasets.interactions import Log, Split
+from engine.datasets.layout import SPLITS
+from engine.errors import UserError
+
+Row = tuple[str, str, int, int | None, bool, str]  # user, item, time, label, positive, place
+
+
+def random_rows(seed: int, moments: int, exposures: bool = False) -> list[Row]:
+    """Few moments make many events of one moment, and events that stand twice."""
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for _ in range(600):
+        user, item = f"u{rng.integers(12)}", f"i{rng.integers(30)}"
+        time, clicked = int(rng.integers(moments)), bool(rng.random() < 0.4)
+        kind = rng.random()
+        place = str(rng.choice(["home", "search", "mail"]))
+        if exposures:
+            rows.append(
+                (user, item, time, None, True, place)
+                if clicked
+                else (user, item, time, 0, False, place)
+            )
+        elif kind < 0.2:
+            rows.append((user, item, time, None, True, place))  # history only
+        else:
+            rows.append((user, item, time, int(clicked), clicked, place))
+    return rows
+
+
+def log(rows: list[Row], split: Split, exposures: bool = False, min_count: int = 1) -> Log:
+    names = ["user", "item", "time", "label", "positive", "place"]
+    kinds = dict(
+        zip(names, [pl.String, pl.String, pl.Int64, pl.Int8, pl.Boolean, pl.String], strict=True)
+    )
+    shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    order = {id(row): i for i, row in enumerate(rows)}
+    frame = pl.DataFrame(shuffled, schema=kinds, orient="row").with_columns(
+        row=pl.Series([order[id(row)] for row in shuffled], dtype=pl.UInt32)
+    )
+
+    def table(items: pl.DataFrame, times_N: np.ndarray) -> tuple[pl.DataFrame, dict]:
+        features = [Feature("item_id", "categorical", min_count=min_count)]
+        return item_table(items.rename({"item": "item_id"}), features, times_N)
+
+    return Log(
+        frame.lazy(), table, "click", split, "a test", "none",
+        [Feature("place", "categorical")], exposures,
+    )  # fmt: skip
+
+
+def events_of(rows: list[Row]) -> dict[str, list[list]]:
+    """By user in time order: ``[item, time, label, positive, place]``, doubles made one."""
+    merged: dict[tuple, list] = {}
+    for user, item, time, label, positive, place in rows:
+        event = merged.setdefault((user, time, item), [None, False, place])
+        event[0] = max((x for x in (event[0], label) if x is not None), default=None)
+        event[1] |= positive
+    users = defaultdict(list)
+    for (user, time, item), event in merged.items():  # in the order of the rows
+        users[user].append([item, time, *event])
+    return {user: sorted(events, key=lambda e: e[1]) for user, events in sorted(users.items())}
+
+
+def samples_of(rows: list[Row], exposures: bool) -> list[tuple]:
+    """``(user, time, item, label, history, place)`` by definition."""
+    found = []
+    for user, events in events_of(rows).items():
+        for item, time, label, _, place in events:
+            if label is None:
+                continue
+            if exposures:
+                shown = [t for i, t, y, _, _ in events if i == item and y is not None and t > time]
+                end = min(shown, default=float("inf"))
+                label = int(any(p for i, t, _, p, _ in events if i == item and time <= t < end))
+            history = tuple(i for i, t, _, p, _ in events if p and t < time)
+            found.append((user, time, item, label, history, place))
+    return found
+
+
+def read_samples(folder: Path, rows: list[Row]) -> dict[str, list[tuple]]:
+    """The written splits in the same form, without the moment."""
+    users, items = sorted({r[0] for r in rows}), ["", *sorted({r[1] for r in rows})]
+    histories = pl.read_parquet(folder / "user_info.parquet")["full_item_seq"].to_list()
+    return {
+        split: [
+            (
+                users[row["user_index"]],
+                items[row["item_index"]],
+                int(row["click"]),
+                tuple(items[i] for i in histories[row["user_index"]][: row["seq_len"]]),
+            )
+            for row in pl.read_parquet(folder / f"{split}.parquet").iter_rows(named=True)
+        ]
+        for split in SPLITS
+    }
+
+
+def without_moment(samples: list[tuple]) -> list[tuple]:
+    return [(user, item, label, history) for user, _, item, label, history, _ in samples]
+
+
+@pytest.mark.parametrize("exposures", [False, True], ids=["labelled", "exposures"])
+@pytest.mark.parametrize("moments", [12, 40, 10_000])
+def test_split_by_time_against_a_plain_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: int, exposures: bool
+) -> None:
+    monkeypatch.setattr(interactions, "BLOCK", 100)  # several blocks of users
+    rows = random_rows(moments, moments, exposures)
+    interactions.write(log(rows, Split("time", 0.6, 0.2), exposures), tmp_path / "data")
+    samples = samples_of(rows, exposures)
+    times = sorted(s[1] for s in samples)
+    starts = times[int(0.6 * (len(times) - 1) + 1e-9)], times[int(0.8 * (len(times) - 1) + 1e-9)]
+    found = read_samples(tmp_path / "data", rows)
+    assert sum(map(len, found.values())) == len(samples)
+    parts = {
+        "train": [s for s in samples if s[1] < starts[0]],
+        "valid": [s for s in samples if starts[0] <= s[1] < starts[1]],
+        "test": [s for s in samples if s[1] >= starts[1]],
+    }
+    for split, part in parts.items():
+        assert found[split] == without_moment(part), split
+
+
+def test_split_by_user_against_a_plain_loop(tmp_path: Path) -> None:
+    rows = random_rows(1, 30)
+    interactions.write(log(rows, Split("user", 0.6, 0.2)), tmp_path / "data")
+    expected: dict[str, list[tuple]] = {split: [] for split in SPLITS}
+    samples = samples_of(rows, False)
+    for user in sorted({s[0] for s in samples}):
+        own = [s for s in samples if s[0] == user]
+        for place, sample in enumerate(own):
+            late = (place >= int(0.6 * len(own))) + (place >= int(0.8 * len(own)))
+            expected[SPLITS[late]].append(sample)
+    found = read_samples(tmp_path / "data", rows)
+    assert found == {split: without_moment(part) for split, part in expected.items()}
+
+
+def test_given_moments_split(tmp_path: Path) -> None:
+    rows = random_rows(2, 100)
+    card = interactions.write(log(rows, Split(starts=(50, 90))), tmp_path / "data")
+    times = [s[1] for s in samples_of(rows, False)]
+    assert [card["splits"][s]["rows"] for s in SPLITS] == [
+        sum(t < 50 for t in times), sum(50 <= t < 90 for t in times), sum(t >= 90 for t in times)
+    ]  # fmt: skip
+
+
+def test_same_bytes_again_whatever_the_order_of_the_rows(tmp_path: Path) -> None:
+    rows = random_rows(3, 50)
+    first = interactions.write(log(rows, Split()), tmp_path / "a")
+    again = log(rows, Split())
+    again.events = again.events.reverse()
+    assert interactions.write(again, tmp_path / "b")["hash"] == first["hash"]
+
+
+def test_vocabularies_are_learned_from_the_training_data(tmp_path: Path) -> None:
+    """An id of its own for items that training targets or their histories show ``min_count`` times."""
+    rows = random_rows(4, 1000)
+    interactions.write(log(rows, Split("time", 0.3, 0.3), min_count=6), tmp_path / "data")
+    samples = samples_of(rows, False)
+    times = sorted(s[1] for s in samples)
+    train = [s for s in samples if s[1] < times[int(0.3 * (len(times) - 1))]]
+    counts: dict[str, int] = defaultdict(int)
+    for _, _, item, *_ in train:
+        counts[item] += 1
+    for user in {s[0] for s in train}:
+        for item in max((s[4] for s in train if s[0] == user), key=len):
+            counts[item] += 1
+    ids = pl.read_parquet(tmp_path / "data" / "item_info.parquet")["item_id"].to_list()
+    names = sorted({r[1] for r in rows})
+    own = [name for name in names if counts[name] >= 6]
+    assert 0 < len(own) < len(names)
+    assert ids == [0] + [2 + own.index(name) if name in own else 1 for name in names]
+    places = pl.concat(
+        [pl.read_parquet(tmp_path / "data" / f"{s}.parquet")["place"] for s in SPLITS]
+    )
+    assert set(places) <= {1, 2, 3, 4} and places.n_unique() == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "split", "says"),
+    [
+        ([("u", "i", t, t % 2, t % 2 == 1, "x") for t in range(3)], Split(starts=(1, 99)), "falls into test"),
+        ([("u", "i", t, 1, True, "x") for t in range(30)], Split(), "every label .* is 1"),
+        ([("u", "i", t, 0, False, "x") for t in range(30)], Split(), "every label .* is 0"),
+        ([("u", "i", 7, t % 2, False, "x") for t in range(30)], Split(), "falls into train"),
+    ],
+)  # fmt: skip
+def test_useless_logs_leave_nothing(
+    tmp_path: Path, rows: list[Row], split: Split, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        interactions.write(log(rows, split), tmp_path / "data")
+    assert not list(tmp_path.iterdir())
