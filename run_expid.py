@@ -7,7 +7,7 @@ import argparse
 from itertools import product
 from pathlib import Path
 
-from engine.config import list_experiments, load_experiment
+from engine.config import describe_experiments, load_experiment
 from engine.errors import run_command
 
 ROOT = Path(__file__).resolve().parent
@@ -21,11 +21,16 @@ def main() -> int:
     parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
     parser.add_argument("--resume", action="store_true", help="go on with killed runs")
     parser.add_argument("--model-zoo", type=Path, help="folder of other FuxiCTR models (LongCTR's)")
+    parser.add_argument(
+        "--data-root", type=Path, help="folder of the data sets, in place of data_root"
+    )
+    parser.add_argument(
+        "--model-root", type=Path, help="folder for results, in place of model_root"
+    )
     parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
     args = parser.parse_args()
     if args.list or not args.expid:
-        for expid, (model, dataset) in list_experiments(args.config).items():
-            print(f"{expid!s:36} {model!s:16} {dataset}")
+        print(describe_experiments(args.config))
         return 0
     for expid in args.expid:  # a wrong one is answered before anything slow starts
         load_experiment(args.config, expid)
@@ -36,12 +41,12 @@ def main() -> int:
 
     runs = []
     seeds = args.seed or [None]
+    config = Path(args.config)
+    folders = (args.model_zoo, args.data_root, args.model_root)
     for seed, expid in product(seeds, args.expid):
-        load(Path(args.config), ROOT, expid, seed, args.model_zoo)
+        load(config, ROOT, expid, seed, *folders)
     for seed, expid in product(seeds, args.expid):
-        runs.append(
-            run(Path(args.config), ROOT, expid, seed, args.gpu, args.resume, args.model_zoo)
-        )
+        runs.append(run(config, ROOT, expid, seed, args.gpu, args.resume, *folders))
     print("\n" + summary(runs))
     return 0
 

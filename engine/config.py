@@ -7,6 +7,7 @@ wrong expid is answered at once.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +15,42 @@ import yaml
 from yaml.composer import ComposerError
 
 from .errors import UserError, did_you_mean
+from .text_table import text_table
 
-PATHS = (
-    "model_root",
-    "data_root",
-    "train_data",
-    "valid_data",
-    "test_data",
-    "user_info",
-    "item_info",
-    "backbone_checkpoint",
-)
+DATA_PATHS = ("data_root", "train_data", "valid_data", "test_data", "user_info", "item_info")
+PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
+LISTED = {  # keys that a listing shows, and how it calls them
+    "model": "model",
+    "dataset_id": "dataset",
+    "max_len": "max_len",
+    "batch_size": "batch size",
+    "learning_rate": "learning rate",
+    "epochs": "epochs",
+}
 
 
 def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:
     """``expid -> (model, dataset_id)`` of every experiment in a configuration directory."""
-    found = {}
-    for file in _files(config_dir, "model_config"):
-        for expid, entry in read_yaml(file).items():
-            if expid != "Base" and not str(expid).startswith(".") and isinstance(entry, dict):
-                found[expid] = (entry.get("model", "?"), entry.get("dataset_id", "?"))
-    return found
+    return {
+        expid: (params.get("model", "?"), params.get("dataset_id", "?"))
+        for expid, params in _all_experiments(config_dir).items()
+    }
+
+
+def describe_experiments(config_dir: str | Path) -> str:
+    """A table of every experiment in a configuration directory: what runs on what, and how long."""
+    rows = [
+        [str(expid), *(str(params.get(key, "?")) for key in LISTED)]
+        for expid, params in _all_experiments(config_dir).items()
+    ]
+    return text_table(["expid", *LISTED.values()], rows, left=3)
 
 
 def load_experiment(config_dir: str | Path, expid: str) -> dict[str, Any]:
     """The parameters of an experiment, as FuxiCTR's ``load_config`` merges them: ``Base``, then
     the expid's own, then those of its data set."""
-    entries, base = {}, {}
-    for file in _files(config_dir, "model_config"):
-        content = read_yaml(file)
-        entries |= content
-        base = _mapping(config_dir, "Base", content.get("Base") or base)
-    if expid not in entries or expid == "Base" or expid.startswith("."):
+    base, entries = _read_models(config_dir)
+    if expid not in entries:
         raise UserError(
             f"--expid {expid}: not in {config_dir}; run_expid.py --list shows all"
             f"{did_you_mean(expid, list_experiments(config_dir))}"
@@ -75,6 +80,29 @@ def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:
     return params | {key: str(root / params[key]) for key in PATHS if params.get(key) is not None}
 
 
+def redirect(
+    params: dict[str, Any], data_root: Path | None, model_root: Path | None
+) -> dict[str, Any]:
+    """The same experiment on data, and with results, in other folders.
+
+    Args:
+        params: parameters with resolved paths.
+        data_root: takes the place of the configuration's; the paths of the data set that are below
+            that move along, others stay.
+        model_root: takes the place of the configuration's.
+    """
+    moved = {}
+    if data_root is not None:
+        configured = os.path.abspath(params["data_root"])
+        for key in DATA_PATHS:
+            path = Path(os.path.abspath(params[key]))
+            if path.is_relative_to(configured):
+                moved[key] = str(data_root.resolve() / path.relative_to(configured))
+    if model_root is not None:
+        moved["model_root"] = str(model_root.resolve())
+    return params | moved
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file with mappings only; duplicate keys are errors."""
     try:
@@ -100,6 +128,22 @@ class _StrictLoader(yaml.SafeLoader):
                 raise ComposerError(None, None, f"duplicate key {key.value!r}", key.start_mark)
             seen.add(key.value)
         return node
+
+
+def _all_experiments(config_dir: str | Path) -> dict[str, dict[str, Any]]:
+    """``Base`` and own keys of every experiment, without those of its data set."""
+    base, entries = _read_models(config_dir)
+    return {expid: base | entry for expid, entry in entries.items() if isinstance(entry, dict)}
+
+
+def _read_models(config_dir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``Base``, and the experiments by expid."""
+    base, entries = {}, {}
+    for file in _files(config_dir, "model_config"):
+        content = read_yaml(file)
+        base = _mapping(config_dir, "Base", content.pop("Base", None) or base)
+        entries |= {key: entry for key, entry in content.items() if not str(key).startswith(".")}
+    return base, entries
 
 
 def _mapping(config_dir: str | Path, name: str, entry: Any) -> dict[str, Any]:

@@ -43,6 +43,8 @@ def run(
     gpu: int,
     resume: bool,
     model_zoo: Path | None = None,
+    data_root: Path | None = None,
+    model_root: Path | None = None,
 ) -> dict[str, Any]:
     """Run an experiment and write its result; returns the result.
 
@@ -58,6 +60,7 @@ def run(
         gpu: CUDA device, -1 for the CPU.
         resume: go on with a killed run; of a finished one, return the result.
         model_zoo: folder of foreign models, see ``zoo.find_model``.
+        data_root, model_root: replace the configuration's, see ``config.redirect``.
 
     Raises:
         UserError: bad input, or training cannot go on.
@@ -68,7 +71,7 @@ def run(
             "write --gpu -1 for the CPU"
         )
     keep_freed_memory()
-    params, model_class = load(config_dir, root, expid, seed, model_zoo)
+    params, model_class = load(config_dir, root, expid, seed, model_zoo, data_root, model_root)
     files = RunFiles(params)
     if resume:
         files.require_unchanged(params)
@@ -79,6 +82,7 @@ def run(
     start = time.perf_counter()
     model, loaders = _build(params, model_class, gpu, files.name)
     about = _about(params)
+    _keep_result_of_other_data(files.result, about["dataset_hash"])
     files.open(params, resume)
     logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
     if resume and not files.state.exists():
@@ -171,6 +175,19 @@ def _build(
     with own_words(model_class, expid):
         mean_flops(model, next(iter(loaders["test"])), samples=1)  # fail now, not after training
     return model, loaders
+
+
+def _keep_result_of_other_data(path: Path, dataset_hash: str) -> None:
+    """Data sets of one name may differ, and results are named by it."""
+    try:
+        before = json.loads(path.read_text())["dataset_hash"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no finished result
+    if before != dataset_hash:
+        raise UserError(
+            f"{path}: is the result on other data (hash {before}, now {dataset_hash}), which this "
+            "run would overwrite; write --model-root DIR, another folder, or move the file away"
+        )
 
 
 def _about(params: dict[str, Any]) -> dict[str, Any]:

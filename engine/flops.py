@@ -28,7 +28,7 @@ from .datasets import ensure_generated
 from .errors import UserError, run_command
 from .parameters import load
 from .random_batch import one_sample, random_batch
-from .results import text_table
+from .text_table import text_table
 from .zoo import build
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,6 +20,8 @@ def load(
     expid: str,
     seed: int | None = None,
     model_zoo: Path | None = None,
+    data_root: Path | None = None,
+    model_root: Path | None = None,
 ) -> tuple[dict[str, Any], type[StagedModel]]:
     """The checked parameters and the model of an experiment; the arguments are those of
     ``experiment.run``."""
@@ -34,6 +36,7 @@ def load(
     if issubclass(model_class, AdoptedModel):
         params["model_zoo"] = str(model_zoo.resolve())
     params = config.resolve_paths(check(params, model_class), root)
+    params = config.redirect(params, data_root, model_root)
     checkpoint = params.get("backbone_checkpoint")
     if checkpoint is not None and Path(checkpoint).is_file():
         params["backbone_checkpoint_hash"] = fingerprint([checkpoint])

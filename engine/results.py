@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .text_table import text_table
 
 Result = dict[str, Any]
 
@@ -131,17 +132,3 @@ def _routing(run: Result) -> list[str]:
         + f" of the test samples (entropy {routing['sample_entropy']:.2f} of 1)"
         for name, routing in run["routing"].items()
     ]
-
-
-def text_table(header: list[str], rows: list[list[str]]) -> str:
-    """Aligned columns for a terminal; rows may be shorter than the header."""
-    rows = [row + [""] * (len(header) - len(row)) for row in rows]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    ruler = "  ".join("-" * width for width in widths)
-
-    def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([line(header), ruler, *map(line, rows)])

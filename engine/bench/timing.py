@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..results import text_table
+from ..text_table import text_table
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas")
 
