@@ -16,6 +16,7 @@ from . import ready_config
 from .layout import CARD, SPLITS, describe, make_card
 
 PAIR = ("user_index", "item_index")
+DUPLICATES = 0.01  # of a split: some are natural, where an item is shown twice
 SELF_LEAK = 0.5  # of the positives: so often the newest history item is the target only by mistake
 
 
@@ -132,8 +133,9 @@ def _duplicates(folder: Path, report: Report) -> None:
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
         both = _samples(folder, second).join(_samples(folder, first), on=key, how="semi")
         rows = both.select(pl.len()).collect().item()
-        report.facts.append(f"{second} samples that are in {first} too: {rows:,}")
-        if rows:
+        share = rows / _samples(folder, second).select(pl.len()).collect().item()
+        report.facts.append(f"{second} samples that are in {first} too: {rows:,} ({share:.1%})")
+        if share > DUPLICATES:
             report.warnings.append(
                 f"{rows:,} samples of {second}.parquet stand in {first}.parquet with the same history; "
                 "a model can learn their labels by heart"

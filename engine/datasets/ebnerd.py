@@ -89,7 +89,7 @@ def _events(behaviors: pl.LazyFrame, history: pl.LazyFrame, user: list[str]) -> 
     clicked = clicked.fill_null(False)
     when = pl.col("impression_time")
     shown = shown.select(
-        user="user_id",
+        user=pl.col("user_id").cast(pl.Int64),
         item=pl.col("article_ids_inview").cast(pl.Int64),
         time=when.cast(pl.Datetime("us")).cast(pl.Int64),
         label=clicked.cast(pl.Int8),
@@ -100,7 +100,7 @@ def _events(behaviors: pl.LazyFrame, history: pl.LazyFrame, user: list[str]) -> 
     )
     read = history.explode("article_id_fixed", "impression_time_fixed", empty_as_null=False)
     read = read.filter(pl.col("article_id_fixed").is_not_null()).select(
-        user="user_id",
+        user=pl.col("user_id").cast(pl.Int64),
         item=pl.col("article_id_fixed").cast(pl.Int64),
         time=pl.col("impression_time_fixed").cast(pl.Datetime("us")).cast(pl.Int64),
         label=pl.lit(None, pl.Int8),
