@@ -1,0 +1,208 @@
+"""LongCTR's data sets from the Hugging Face hub, checked before they appear.
+
+The hub's own client does the transfer: progress, several tries, resumption of partial files, its
+cache, and its environment variables (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``,
+``HF_HUB_OFFLINE``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ..compat import write_feature_map
+from ..errors import UserError
+from ..loader import SequenceLoader
+from ..tables import Histories, ItemTable
+from . import paper
+from .layout import CARD, FILES, META, SPLITS, Dataset, fingerprint, make_card
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+
+OWNER = "reczoo"
+
+
+def download(
+    name: str, output: str | Path, *, offline: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Fetch a data set into a folder, which appears whole or not at all.
+
+    The repository may hold the five parquet files at its root, in a folder, or in ``<name>.zip``.
+    Files are hard links into the hub's cache where the file system allows it, else copies.
+
+    Args:
+        name: one of ``paper.NAMES``.
+        output: the folder to write.
+        offline: use the hub's cache alone.
+        overwrite: replace the folder.
+
+    Returns:
+        The card of the data set.
+
+    Raises:
+        UserError: the hub cannot be reached or refuses; a file is missing or damaged, or lacks
+            what the loader needs; the folder exists already.
+    """
+    output = Path(output)
+    feature_map = paper.feature_map(name)
+    with _whole_folder(output, overwrite) as partial:
+        snapshot = _fetch(name, output, offline)
+        _collect(name, snapshot, partial)
+        try:
+            _check(partial, feature_map)
+        except UserError as error:
+            raise UserError(
+                f"{str(error).replace(str(partial), f'{OWNER}/{name}')}; this is the file of "
+                f"revision {snapshot.name} on the hub: delete {snapshot.parents[1]} to fetch it anew"
+            ) from None
+        features, label = paper.features(feature_map), feature_map.labels[0]
+        write_feature_map(partial / "feature_map.json", output.name, META | features, label)
+        card = _card(partial, output.name, features, label, f"{OWNER}/{name}", snapshot.name)
+        (partial / CARD).write_text(json.dumps(card, indent=2))
+    return card
+
+
+def _fetch(name: str, output: Path, offline: bool) -> Path:
+    """The folder in the hub's cache that holds the newest revision."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        HTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    repository, where = f"{OWNER}/{name}", constants.ENDPOINT
+    by_hand = (
+        f"copy the files ({', '.join(FILES)}) to {output} by hand; nothing more is needed to train"
+    )
+    offline = offline or constants.HF_HUB_OFFLINE
+    wanted = [*FILES, *(f"*/{file}" for file in FILES), f"{name}.zip"]
+    try:
+        folder = snapshot_download(
+            repository, repo_type="dataset", allow_patterns=wanted, local_files_only=offline
+        )
+    except RepositoryNotFoundError as error:  # also where access is gated
+        raise UserError(
+            f"{where}/datasets/{repository}: is unknown there, or needs access "
+            f"({_first_line(error)}); set HF_TOKEN to a token that may read it, or {by_hand}"
+        ) from None
+    except LocalEntryNotFoundError as error:
+        if offline:
+            raise UserError(
+                f"{repository}: is not wholly in the hub's cache, {constants.HF_HUB_CACHE}, and "
+                f"offline mode allows nothing else; run once with a network, or {by_hand}"
+            ) from None
+        raise UserError(_unreachable(where, error, by_hand)) from None
+    except (HTTPError, OSError) as error:
+        raise UserError(_unreachable(where, error, by_hand)) from None
+    return Path(folder)
+
+
+def _unreachable(where: str, error: Exception, by_hand: str) -> str:
+    return (
+        f"{where}: could not be reached, or the transfer broke off ({_first_line(error)}); "
+        "what has come is kept: run the command again to go on, with a network or with "
+        f"HF_ENDPOINT set to a mirror; or {by_hand}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _collect(name: str, snapshot: Path, folder: Path) -> None:
+    """Put the five files of a snapshot into a folder."""
+    archive = snapshot / f"{name}.zip"
+    loose = {file: path for file in FILES for path in sorted(snapshot.rglob(file))[:1]}
+    missing = [file for file in FILES if file not in loose]
+    if missing and archive.exists():
+        _extract(archive, folder)
+    elif missing:
+        seen = sorted(str(path.relative_to(snapshot)) for path in snapshot.rglob("*.*"))
+        raise UserError(
+            f"{OWNER}/{name}: revision {snapshot.name} holds no {missing[0]} and no {name}.zip; "
+            f"it holds {', '.join(seen) or 'no such files at all'}"
+        )
+    else:
+        for file, path in loose.items():
+            try:
+                os.link(path.resolve(), folder / file)
+            except OSError:  # another file system
+                shutil.copyfile(path, folder / file)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = {Path(member).name: member for member in content.namelist()}
+            for file in FILES:
+                if file not in members:
+                    raise UserError(
+                        f"{archive}: holds no {file}; it holds {', '.join(content.namelist())}"
+                    )
+                with content.open(members[file]) as source, open(folder / file, "wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise UserError(
+            f"{archive}: not a whole zip file ({error}); delete it to fetch it anew"
+        ) from None
+
+
+def _check(folder: Path, feature_map: FeatureMap) -> None:
+    """Read everything once as training does: what the loader takes is right."""
+    histories = Histories(folder / "user_info.parquet")
+    items = ItemTable(folder / "item_info.parquet", feature_map)
+    for split in SPLITS:
+        SequenceLoader(feature_map, folder / f"{split}.parquet", histories, items)
+
+
+def _card(
+    folder: Path,
+    dataset_id: str,
+    features: dict[str, dict],
+    label: str,
+    repository: str,
+    revision: str,
+) -> dict[str, Any]:
+    needed = ["user_index", "seq_len", label]
+    dataset = Dataset(
+        splits={s: pl.read_parquet(folder / f"{s}.parquet", columns=needed) for s in SPLITS},
+        user_info=pl.read_parquet(folder / "user_info.parquet", columns=["full_item_seq"]),
+        item_info=pl.read_parquet(folder / "item_info.parquet", columns=["item_index"]),
+        features=features,
+        label=label,
+        source=f"https://huggingface.co/datasets/{repository}, revision {revision}",
+        licence=f"as stated by its owners, see https://huggingface.co/datasets/{repository}",
+    )
+    return make_card(dataset, dataset_id, fingerprint(folder / file for file in FILES))
+
+
+@contextmanager
+def _whole_folder(output: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside ``output`` that takes its place if the block succeeds."""
+    if output.exists() and any(output.iterdir()) and not overwrite:
+        raise UserError(f"{output}: exists already; add --overwrite, or choose another --output")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+    try:
+        yield partial
+        partial.chmod(0o755)
+        if output.exists():
+            shutil.rmtree(output)
+        os.replace(partial, output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
