@@ -55,21 +55,26 @@ def download(
     """
     output = Path(output)
     feature_map = paper.feature_map(name)
-    with _whole_folder(output, overwrite) as partial:
+    with new_folder(output, overwrite) as folder:
         snapshot = _fetch(name, output, offline)
-        _collect(name, snapshot, partial)
+        _collect(name, snapshot, folder)
         try:
-            _check(partial, feature_map)
+            _check(folder, feature_map)
         except UserError as error:
             raise UserError(
-                f"{str(error).replace(str(partial), f'{OWNER}/{name}')}; this is the file of "
-                f"revision {snapshot.name} on the hub: delete {snapshot.parents[1]} to fetch it anew"
+                f"{str(error).replace(str(folder), f'{OWNER}/{name}')}; the hub's revision "
+                f"{snapshot.name} is so, or its copy here: delete {snapshot.parents[1]} to fetch "
+                "it anew"
             ) from None
-        features, label = paper.features(feature_map), feature_map.labels[0]
-        write_feature_map(partial / "feature_map.json", output.name, META | features, label)
-        card = _card(partial, output.name, features, label, f"{OWNER}/{name}", snapshot.name)
-        (partial / CARD).write_text(json.dumps(card, indent=2))
-    return card
+        page = f"https://huggingface.co/datasets/{OWNER}/{name}"
+        return finish(
+            folder,
+            output.name,
+            paper.features(feature_map),
+            feature_map.labels[0],
+            source=f"{page}, revision {snapshot.name}",
+            licence=f"that of its owners, see {page}",
+        )
 
 
 def _fetch(name: str, output: Path, offline: bool) -> Path:
@@ -166,14 +171,11 @@ def _check(folder: Path, feature_map: FeatureMap) -> None:
         SequenceLoader(feature_map, folder / f"{split}.parquet", histories, items)
 
 
-def _card(
-    folder: Path,
-    dataset_id: str,
-    features: dict[str, dict],
-    label: str,
-    repository: str,
-    revision: str,
+def finish(
+    folder: Path, dataset_id: str, features: dict[str, dict], label: str, **about: str
 ) -> dict[str, Any]:
+    """Write ``feature_map.json`` and the card beside the five files; returns the card."""
+    write_feature_map(folder / "feature_map.json", dataset_id, META | features, label)
     needed = ["user_index", "seq_len", label]
     dataset = Dataset(
         splits={s: pl.read_parquet(folder / f"{s}.parquet", columns=needed) for s in SPLITS},
@@ -181,14 +183,15 @@ def _card(
         item_info=pl.read_parquet(folder / "item_info.parquet", columns=["item_index"]),
         features=features,
         label=label,
-        source=f"https://huggingface.co/datasets/{repository}, revision {revision}",
-        licence=f"as stated by its owners, see https://huggingface.co/datasets/{repository}",
+        **about,
     )
-    return make_card(dataset, dataset_id, fingerprint(folder / file for file in FILES))
+    card = make_card(dataset, dataset_id, fingerprint(folder / file for file in FILES))
+    (folder / CARD).write_text(json.dumps(card, indent=2))
+    return card
 
 
 @contextmanager
-def _whole_folder(output: Path, overwrite: bool) -> Iterator[Path]:
+def new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
     """A new folder beside ``output`` that takes its place if the block succeeds."""
     if output.exists() and any(output.iterdir()) and not overwrite:
         raise UserError(f"{output}: exists already; add --overwrite, or choose another --output")

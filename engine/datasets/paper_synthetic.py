@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from model_zoo.metrics import auc, grouped_auc
@@ -33,11 +32,12 @@ from model_zoo.metrics import auc, grouped_auc
 from ..errors import UserError
 from . import paper
 from .layout import SPLITS, Dataset
+from .paper_columns import THEMES, item_info, lists, sample_features, series, skewed
 
-THEMES = 12  # Z; fewer than the smallest vocabulary of item categories
 FAVOURITES = 4  # K, per user
 SESSION = (8, 30)  # items
-RUNNING, SHARE, EFFECT = 1.5, 3.0, 0.15
+RUNNING, SHARE = 1.5, 3.0
+LEAST = 200  # samples of a split, so that both labels occur
 SEED = 2026
 
 
@@ -111,23 +111,24 @@ def generate(name: str, fraction: float = 1.0, seed: int = SEED) -> Dataset:
     theme_M = _target_themes(rng, favourite_UK[user_M])
     target_M = _pick(rng, order_N, theme_M)
 
-    columns, effect_M = _sample_features(rng, shape, of_sample, user_M, target_M, num_items)
+    columns, effect_M = sample_features(
+        rng, shape.of_user, shape.of_target, of_sample, user_M, target_M, num_items
+    )
     logit_M = effect_M + _fit(length_U, slot_S, favourite_UK, user_M, seq_len_M, theme_M)
     p_M = _sigmoid(logit_M + _bias(logit_M, shape.label_rate))
     clicked_M = (rng.random(len(p_M)) < p_M).astype(np.int64)
-    table = {"user_index": user_M, "item_index": target_M, "seq_len": seq_len_M} | columns
-    parts = [np.flatnonzero(split_M == i) for i in range(len(SPLITS))]
+    table = {"user_index": user_M, "item_index": target_M, "seq_len": seq_len_M}
+    table |= columns | {label: clicked_M}
+    parts = {split: np.flatnonzero(split_M == i) for i, split in enumerate(SPLITS)}
     return Dataset(
         splits={
-            split: pl.DataFrame(
-                {k: _series(v[rows]) for k, v in (table | {label: clicked_M}).items()}
-            )
-            for split, rows in zip(SPLITS, parts, strict=True)
+            split: pl.DataFrame({key: series(column[rows]) for key, column in table.items()})
+            for split, rows in parts.items()
         },
         user_info=pl.DataFrame(
-            {"user_index": np.arange(num_users), "full_item_seq": _lists(item_S, length_U)}
+            {"user_index": np.arange(num_users), "full_item_seq": lists(item_S, length_U)}
         ),
-        item_info=_item_info(rng, of_item, theme_N, place_N),
+        item_info=item_info(rng, of_item, theme_N, place_N),
         features=features,
         label=label,
         source=f"synthetic stand-in of {name}, not the real data (fraction {fraction}, seed {seed})",
@@ -137,12 +138,11 @@ def generate(name: str, fraction: float = 1.0, seed: int = SEED) -> Dataset:
             "fraction": fraction,
             "seed": seed,
             "bayes_auc": {
-                s: round(auc(clicked_M[rows], p_M[rows]), 6)
-                for s, rows in zip(SPLITS, parts, strict=True)
+                split: round(auc(clicked_M[rows], p_M[rows]), 6) for split, rows in parts.items()
             },
             "bayes_gauc": {
-                s: round(grouped_auc(clicked_M[rows], p_M[rows], user_M[rows]), 6)
-                for s, rows in zip(SPLITS, parts, strict=True)
+                split: round(grouped_auc(clicked_M[rows], p_M[rows], user_M[rows]), 6)
+                for split, rows in parts.items()
             },
         },
     )
@@ -151,9 +151,8 @@ def generate(name: str, fraction: float = 1.0, seed: int = SEED) -> Dataset:
 def _catalogue(rng: np.random.Generator, num_items: int) -> tuple[NDArray, NDArray]:
     """Theme of each item and its place in the order of popularity, 0 to 1; row 0, padding, has
     theme -1."""
-    return np.r_[-1, np.arange(num_items) % THEMES], np.r_[
-        0, rng.permutation(num_items) / num_items
-    ]
+    theme_N = np.r_[-1, np.arange(num_items) % THEMES]
+    return theme_N, np.r_[0, rng.permutation(num_items) / num_items]
 
 
 def _pick(rng: np.random.Generator, order_N: NDArray, theme: NDArray) -> NDArray:
@@ -171,11 +170,11 @@ def _histories(rng: np.random.Generator, shape: Shape, num_users: int) -> tuple[
     length_U = np.clip(np.rint(length_U), 5, shape.max_history).astype(np.int64)
     total = int(length_U.sum())
     starts = np.cumsum(rng.integers(*SESSION, size=total // SESSION[0] + 1, endpoint=True))
-    starts_here = np.zeros(total, bool)
-    starts_here[starts[starts < total]] = True
-    starts_here[np.cumsum(length_U) - length_U] = True
-    session_S = np.cumsum(starts_here) - 1
-    return length_U, _skewed(rng, session_S[-1] + 1, FAVOURITES)[session_S]
+    is_start_S = np.zeros(total, bool)
+    is_start_S[starts[starts < total]] = True
+    is_start_S[np.cumsum(length_U) - length_U] = True
+    session_S = np.cumsum(is_start_S) - 1
+    return length_U, skewed(rng, session_S[-1] + 1, FAVOURITES)[session_S]
 
 
 def _samples(
@@ -184,7 +183,7 @@ def _samples(
     """User, split and history length of each sample, by user and in time order."""
     count_3U = np.stack(
         [
-            rng.multinomial(max(1, round(fraction * n)), length_U / length_U.sum())
+            rng.multinomial(max(LEAST, round(fraction * n)), length_U / length_U.sum())
             for n in shape.samples
         ]
     )
@@ -199,7 +198,7 @@ def _samples(
 def _target_themes(rng: np.random.Generator, favourite_MK: NDArray) -> NDArray:
     """Half the targets are of a favourite theme, the others of any."""
     M = len(favourite_MK)
-    liked_M = favourite_MK[np.arange(M), _skewed(rng, M, FAVOURITES)]
+    liked_M = favourite_MK[np.arange(M), skewed(rng, M, FAVOURITES)]
     return np.where(rng.random(M) < 0.5, liked_M, rng.integers(THEMES, size=M))
 
 
@@ -223,103 +222,12 @@ def _fit(
     return fit_M
 
 
-def _sample_features(
-    rng: np.random.Generator,
-    shape: Shape,
-    of_sample: dict[str, dict],
-    user_M: NDArray,
-    target_M: NDArray,
-    num_items: int,
-) -> tuple[dict[str, NDArray], NDArray]:
-    """The columns of the sample's own features, and what they add to the logit."""
-    columns, effect_M = {}, np.zeros(len(user_M))
-    for name, spec in of_sample.items():
-        if name in shape.of_user:
-            owner_M, size = user_M, int(user_M.max()) + 1
-        elif name in shape.of_target:
-            owner_M, size = target_M, num_items + 1
-        else:
-            owner_M, size = np.arange(len(user_M)), len(user_M)
-        values = _values(rng, spec, size)
-        if name == "user_id":  # users beyond the vocabulary share its last entry
-            values = np.minimum(np.arange(size) + 1, spec["vocab_size"] - 1)
-        columns[name] = values[owner_M]
-        leading_M = columns[name] if values.ndim == 1 else columns[name][:, 0]
-        effect_M += rng.normal(scale=EFFECT, size=spec["vocab_size"])[leading_M]
-    return columns, effect_M
-
-
-def _item_info(
-    rng: np.random.Generator, of_item: dict[str, dict], theme_N: NDArray, place_N: NDArray
-) -> pl.DataFrame:
-    """The item table. Popular items have ids of their own, all others share the last entry, as in
-    FuxiCTR's vocabularies; a category belongs to one theme."""
-    N = len(theme_N)
-    columns = {"item_index": pl.Series(np.arange(N))}
-    for i, (name, spec) in enumerate(of_item.items()):
-        if spec["type"] == "embedding":
-            columns[name] = _embedding(rng, theme_N, spec["pretrain_dim"])
-            continue
-        last = spec["vocab_size"] - 1
-        if i == 0:
-            rank_N = np.rint(place_N * (N - 1)).astype(np.int64)
-            values = np.minimum(rank_N + 1, last)
-        else:
-            per_theme = (last - 1 - theme_N) // THEMES + 1
-            values = 1 + theme_N + THEMES * (rng.random(N) * per_theme).astype(np.int64)
-        if spec["type"] == "sequence":
-            others = _values(rng, spec, N)
-            others[:, 0] = values
-            values = others
-        values[0] = 0
-        columns[name] = _series(values)
-    return pl.DataFrame(columns)
-
-
-def _embedding(rng: np.random.Generator, theme_N: NDArray, width: int) -> pl.Series:
-    """The centre of the item's theme, and noise of its own."""
-    centre_ZD = rng.normal(scale=0.3, size=(THEMES, width)).astype(np.float32)
-    values_ND = rng.standard_normal((len(theme_N), width), dtype=np.float32)
-    values_ND *= 0.2
-    for theme in range(THEMES):
-        values_ND[theme_N == theme] += centre_ZD[theme]
-    values_ND[0] = 0
-    return _series(values_ND)
-
-
-def _values(rng: np.random.Generator, spec: dict, size: int) -> NDArray:
-    """Ids of a categorical, or of a sequence of 1 to ``max_len`` ids and zeros; small ones more
-    often."""
-    if spec["type"] != "sequence":
-        return 1 + _skewed(rng, size, spec["vocab_size"] - 1)
-    width = spec["max_len"]
-    ids = 1 + _skewed(rng, size * width, spec["vocab_size"] - 1).reshape(size, width)
-    return ids * (np.arange(width) < rng.integers(1, width + 1, size=size)[:, None])
-
-
-def _skewed(rng: np.random.Generator, size: int, count: int) -> NDArray:
-    """Whole numbers from 0 to ``count - 1``, small ones more often."""
-    return (rng.random(size) ** 2 * count).astype(np.int64)
-
-
-def _series(values: NDArray) -> pl.Series:
-    if values.ndim == 1:
-        return pl.Series(values)
-    return _lists(values.ravel(), np.full(len(values), values.shape[1]))
-
-
-def _lists(flat: NDArray, lengths: NDArray) -> pl.Series:
-    """Lists that share the memory of ``flat``."""
-    offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int64))
-    return pl.Series(pl.from_arrow(pa.LargeListArray.from_arrays(offsets, pa.array(flat))))
-
-
 def _sigmoid(x: NDArray) -> NDArray:
     return 1 / (1 + np.exp(-x))
 
 
 def _bias(logit_M: NDArray, rate: float) -> float:
-    """The bias that gives the label rate, by bisection on every so manieth sample."""
+    """The bias that gives the label rate, by bisection on up to 200,000 samples."""
     some = logit_M[:: max(1, len(logit_M) // 100_000)]
     low, high = -20.0, 20.0
     for _ in range(50):
