@@ -12,6 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.datasets import layout, ready_config
+from engine.datasets.paper import NAMES
 from engine.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,18 @@ def _session_hopping(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     return layout.write(dataset, output, args.overwrite)
 
 
+def _published(args: argparse.Namespace, output: Path) -> dict[str, Any]:
+    """One of LongCTR's data sets, or a stand-in."""
+    if args.synthetic:
+        from engine.datasets.paper_synthetic import generate
+
+        dataset = generate(args.command, args.fraction, args.seed)
+        return layout.write(dataset, output, args.overwrite)
+    from engine.datasets.hub import download
+
+    return download(args.command, output, offline=args.offline, overwrite=args.overwrite)
+
+
 def _check(folder: Path) -> int:
     from engine.datasets.check import check
 
@@ -86,6 +99,11 @@ def _check(folder: Path) -> int:
 
 def _output(args: argparse.Namespace) -> Path:
     """The folder to write, checked before the work: ``--overwrite`` deletes data sets only."""
+    if args.output is None:
+        parts = (
+            ("synthetic", args.command) if getattr(args, "synthetic", False) else (args.command,)
+        )
+        args.output = ROOT.joinpath("data", *parts)
     output = Path(args.output).resolve()
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {args.output}: is a file; name a folder")
@@ -110,18 +128,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(
-        name: str, prepare: Callable, what: str, output: str | None = None
+        name: str, prepare: Callable, what: str, output: str = ""
     ) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=what, description=what)
         added.set_defaults(prepare=prepare)
-        added.add_argument(
-            "--output", default=output, required=output is None, help="folder to write"
-        )
+        where = f"folder to write{output and f', default {output}'}"
+        added.add_argument("--output", required=not output, help=where)
         added.add_argument("--overwrite", action="store_true", help="replace the folder")
         return added
 
     movielens = command("movielens", _movielens, "MovieLens 100K, 1M, 20M, latest")
-    ebnerd = command("ebnerd", _ebnerd, "EB-NeRD's raw files", str(ROOT / "data" / "ebnerd"))
+    ebnerd = command("ebnerd", _ebnerd, "EB-NeRD's raw files", "data/ebnerd")
     kuairand = command("kuairand", _kuairand, "KuaiRand 1K, Pure or 27K")
     for raw in (movielens, ebnerd, kuairand):
         raw.add_argument("--input", required=True, help="folder of the downloaded files")
@@ -131,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     kuairand.add_argument("--label", default="is_click", help="column of the log")
     kuairand.add_argument("--min-count", type=int, default=1, help="rarer ids share an embedding")
 
-    own = command("generic", _generic, "any table of interactions; README in data/ has examples")
+    own = command("generic", _generic, "any table of interactions: say which column is what")
     own.add_argument("--mapping", help="YAML file with the keys below, _ for -")
     own.add_argument("--input", help="CSV or Parquet: a file, a folder or a pattern")
     for name in ("user", "item", "time"):
@@ -148,6 +165,22 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--split", help="time (default) or user")
     own.add_argument("--train", type=float, help="share of the samples (0.8)")
     own.add_argument("--valid", type=float, help="share of the samples (0.1)")
+
+    for name in NAMES:
+        published = command(
+            name,
+            _published,
+            "one of the paper's data sets, from the Hugging Face hub",
+            f"data/{name}",
+        )
+        published.add_argument("--offline", action="store_true", help="use the hub's cache alone")
+        published.add_argument(
+            "--synthetic",
+            action="store_true",
+            help=f"a stand-in instead, into data/synthetic/{name}",
+        )
+        published.add_argument("--fraction", type=float, default=1.0, help="of a stand-in")
+        published.add_argument("--seed", type=int, default=2026, help="of a stand-in")
 
     planted = command("session_hopping", _session_hopping, "planted themes, generated")
     planted.add_argument("--size", default="small", help="tiny, small or micro")

@@ -53,7 +53,7 @@ ALLOWED = {
         "torch", "numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn", "model_zoo",
         "engine",
     },
-    "engine/datasets/hub.py": {"polars", "huggingface_hub", "fuxictr", "engine"},
+    "engine/datasets/hub.py": {"huggingface_hub", "fuxictr", "engine"},
     "data": {"engine"},
     "run_expid.py": {"engine"},
 }  # fmt: skip

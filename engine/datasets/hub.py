@@ -7,24 +7,17 @@ cache, and its environment variables (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
-from ..compat import write_feature_map
 from ..errors import UserError
 from ..loader import SequenceLoader
 from ..tables import Histories, ItemTable
 from . import paper
-from .layout import CARD, FILES, META, SPLITS, Dataset, fingerprint, make_card
+from .layout import FILES, SPLITS, finish, new_folder
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -169,43 +162,3 @@ def _check(folder: Path, feature_map: FeatureMap) -> None:
     items = ItemTable(folder / "item_info.parquet", feature_map)
     for split in SPLITS:
         SequenceLoader(feature_map, folder / f"{split}.parquet", histories, items)
-
-
-def finish(
-    folder: Path, dataset_id: str, features: dict[str, dict], label: str, **about: str
-) -> dict[str, Any]:
-    """Write ``feature_map.json`` and the card beside the five files; returns the card."""
-    write_feature_map(folder / "feature_map.json", dataset_id, META | features, label)
-    needed = ["user_index", "seq_len", label]
-    dataset = Dataset(
-        splits={s: pl.read_parquet(folder / f"{s}.parquet", columns=needed) for s in SPLITS},
-        user_info=pl.read_parquet(folder / "user_info.parquet", columns=["full_item_seq"]),
-        item_info=pl.read_parquet(folder / "item_info.parquet", columns=["item_index"]),
-        features=features,
-        label=label,
-        **about,
-    )
-    card = make_card(dataset, dataset_id, fingerprint(folder / file for file in FILES))
-    (folder / CARD).write_text(json.dumps(card, indent=2))
-    return card
-
-
-@contextmanager
-def new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside ``output`` that takes its place if the block succeeds."""
-    if output.exists() and any(output.iterdir()) and not overwrite:
-        raise UserError(f"{output}: exists already; add --overwrite, or choose another --output")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
-    try:
-        yield partial
-        partial.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(partial, output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

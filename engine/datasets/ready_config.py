@@ -39,7 +39,13 @@ def write(folder: Path, root: Path) -> str:
     dataset_id = folder.name
     shipped = list_experiments(root / "config")
     if f"TWIN_MoS_{dataset_id}" in shipped:
-        return f"python run_expid.py --expid TWIN_MoS_{dataset_id}"
+        command = f"python run_expid.py --expid TWIN_MoS_{dataset_id}"
+        if folder.parent == root / "data":
+            return command
+        other = folder.parent  # results of other data of that name go elsewhere, too
+        return (
+            f"{command} --data-root {_shown(other, root)} --model-root ./checkpoints/{other.name}"
+        )
     models = read_yaml(root / "config" / "model_config.yaml")
     experiments = {"Base": models["Base"]}
     for expid, (model, dataset) in shipped.items():
