@@ -137,6 +137,19 @@ def test_features_of_an_item_table(tmp_path: Path) -> None:
     assert np.allclose(first, prices, atol=1e-5)
 
 
+def test_features_of_samples_of_every_kind(tmp_path: Path) -> None:
+    table = random_table().with_columns(pl.lit(None, pl.String).alias("never"))
+    table.write_csv(tmp_path / "log.csv")
+    features = ["price", "tags:sequence", "device", "never"]
+    frames = prepare(tmp_path, input=str(tmp_path / "log.csv"), sample_features=features)
+    train = frames["train.parquet"]
+    assert train.columns[4:] == ["price", "tags", "device", "never"]
+    assert abs(train["price"].mean()) < 1e-4 and abs(train["price"].std() - 1) < 0.01
+    assert train["tags"].list.len().unique().to_list() == [2]
+    assert set(train["device"]) == {2, 3} and set(train["never"]) == {1}
+    assert not any(frame.null_count().sum_horizontal().item() for frame in frames.values())
+
+
 def test_exposures_are_the_samples(tmp_path: Path) -> None:
     """Clicks come from one table, what was shown from another."""
     rng = np.random.default_rng(3)

@@ -229,8 +229,10 @@ class _Writer:
                 self.files = {}
                 for group in range(raw.num_row_groups):
                     part = pl.from_arrow(raw.read_row_group(group))
-                    encoded = [e.encode(part[e.feature.name]) for e in self.encoders]
-                    self._append(self.folder / f"{name}.parquet", part.with_columns(encoded))
+                    encoded = {
+                        e.feature.name: e.encode(part[e.feature.name]) for e in self.encoders
+                    }
+                    self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
                 self.files[f"{name}.parquet"].close()
         return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
 
