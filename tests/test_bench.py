@@ -120,6 +120,14 @@ def test_step(tmp_path: Path, stand_in: str) -> None:
     assert result["differences"]["predictions of the two TWINs"] < step.TOLERANCE
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_prepare(tmp_path: Path, form: str) -> None:
+    result, text = bench(tmp_path, "prepare", "--rows", "3000", "--users", "30", "--form", form)
+    assert len(result["times"]) == 2 and result["samples"] == 3000
+    assert "peak memory of data/prepare.py: 0." in text
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
 def test_without_a_rival_it_says_so(tmp_path: Path) -> None:
     result, text = bench(tmp_path, *STEP)
     assert set(result["times"]) == {step.TWIN, step.MOS}

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step``."""
+"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step|prepare``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m engine.bench",
         description="Time ours and a rival in turns, and print medians and their ratios.",
     )
-    commands = parser.add_subparsers(required=True, metavar="loader|metrics|dispatch|scan|step")
+    commands = parser.add_subparsers(
+        required=True, metavar="loader|metrics|dispatch|scan|step|prepare"
+    )
 
     loader = commands.add_parser("loader", help="batches per second, against LongCTR's loader")
     _sizes(loader, batch=8192, repeats=7)
@@ -56,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     _sizes(step, batch=1024, repeats=5)
     _rival(step)
     step.set_defaults(run=_step)
+
+    prepare = commands.add_parser("prepare", help="a data set from a log larger than memory")
+    prepare.add_argument("--rows", type=int, default=50_000_000, help="of the log (%(default)s)")
+    prepare.add_argument("--users", type=int, default=400_000, help="in the log (%(default)s)")
+    prepare.add_argument("--form", choices=("csv", "parquet"), default="csv", help="(%(default)s)")
+    prepare.add_argument("--json", metavar="FILE", help="write the result there too")
+    prepare.set_defaults(run=_prepare)
     return parser
 
 
@@ -115,6 +124,13 @@ def _step(args: argparse.Namespace) -> None:
 
     device = find_device(args.device)
     measure(args.longctr, args.length, args.batch, args.repeats, device).publish(args.json)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from .prepare import measure
+
+    with tempfile.TemporaryDirectory() as temporary:
+        measure(args.rows, args.users, args.form, Path(temporary)).publish(args.json)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class Source:
             UserError: names the file, the column and the row.
         """
         rows = [
-            pl.col("row").filter(bad).min().alias(str(i))
+            pl.when(bad).then("row").min().alias(str(i))
             for i, (_, bad, _) in enumerate(self.checks)
         ]
         with readable(self.path):
@@ -107,11 +107,11 @@ class Source:
 
     def label(self, column: str) -> pl.Expr:
         """0 and 1, or True and False."""
-        known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
         def parse(raw: pl.Expr) -> pl.Expr:
             text = raw.cast(pl.String).str.strip_chars().str.to_lowercase()
-            return text.replace_strict(known, default=None, return_dtype=pl.Int8)
+            yes, no = text.is_in(["1", "1.0", "true"]), text.is_in(["0", "0.0", "false"])
+            return pl.when(yes).then(1).when(no).then(0).cast(pl.Int8)
 
         return self.read(column, parse, "0 or 1")
 
