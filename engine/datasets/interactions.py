@@ -140,7 +140,8 @@ class _Writer:
         users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
         by_item = events.group_by("item").agg(pl.col("row").min())
         items = by_item.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
-        print(f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items")
+        count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
+        print(count, flush=True)
         if users.is_empty():
             raise UserError(f"{self.log.source}: has no events")
         events = events.join(users.lazy().select("user", "user_index"), on="user")

@@ -76,6 +76,7 @@ class Source:
         Raises:
             UserError: names the file, the column and the row.
         """
+        print(f"checking {self.path} ...", flush=True)
         rows = [
             pl.when(bad).then("row").min().alias(str(i))
             for i, (_, bad, _) in enumerate(self.checks)
