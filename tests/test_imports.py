@@ -52,8 +52,12 @@ ALLOWED = {
     "engine": {
         "torch", "numpy", "pyarrow", "polars", "yaml", "fuxictr", "sklearn", "model_zoo", "engine",
     },
+    "engine/tuner": {"yaml", "tqdm", "engine"},
+    "engine/tuner/optuna_search.py": {"optuna", "engine"},
+    "engine/tuner/ray_engine.py": {"ray", "engine"},
     "data": {"engine"},
     "run_expid.py": {"engine"},
+    "run_param_tuner.py": {"engine"},
 }  # fmt: skip
 
 
