@@ -24,15 +24,21 @@ class Display:
         score: of validation metrics, larger is better.
         shown: the score as the user wrote it, such as ``"AUC + gAUC"``.
         mode: ``max`` or ``min``; undoes the sign of the score.
-        file: where to write.
+        file: where to write; default: the standard output.
     """
 
     def __init__(
-        self, size: int, ended: int, score: Score, shown: str, mode: str, file: TextIO = sys.stdout
+        self,
+        size: int,
+        ended: int,
+        score: Score,
+        shown: str,
+        mode: str,
+        file: TextIO | None = None,
     ) -> None:
         self.size, self.ended_before, self.score = size, ended, score
         self.shown, self.sign = shown, -1 if mode == "min" else 1
-        self.file = file
+        self.file = file = file or sys.stdout
         self.best: float | None = None
         self._start = time.monotonic()
         self._counts: Counter[str] = Counter()

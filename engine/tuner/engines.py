@@ -83,7 +83,8 @@ class LocalEngine:
 
     def start(self, job: Job) -> str:
         gpu = self._idle.pop(0)
-        self._running[job.name] = launch(job, gpu, self._environment), gpu
+        process = launch(job.command(gpu), job.log, job.folder, self._environment)
+        self._running[job.name] = process, gpu
         return device_name(gpu)
 
     def poll(self) -> list[Exit]:
@@ -109,15 +110,17 @@ class LocalEngine:
         self._idle.append(gpu)
 
 
-def launch(job: Job, gpu: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a job as a process that dies with this one, even when this one is killed."""
-    with open(job.log, "ab") as log:
+def launch(
+    command: Sequence[str], log: Path, folder: Path, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a process that dies with this one, even when this one is killed."""
+    with open(log, "ab") as file:
         return subprocess.Popen(
-            job.command(gpu),
-            cwd=job.folder,
+            command,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the tuner, which then ends its jobs
             preexec_fn=partial(_die_with, os.getpid()),

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from .display import Display
 from .engines import Engine, Exit, Job
@@ -122,7 +123,10 @@ class Scheduler:
             self.display.evaluated(trial, stage_log[-1])
             if self.search.observe(trial, stage_log):
                 self.engine.stop(name)
-                self._finish(trial, PRUNED, None, f"pruned after {len(stage_log)} evaluations")
+                if (result := self.folder.result(trial)) is not None:  # it was quicker
+                    self._done(trial, result)
+                else:
+                    self._finish(trial, PRUNED, None, f"pruned after {len(stage_log)} evaluations")
 
     # ---------------------------------------------------------------- the end of a run
 
@@ -138,9 +142,7 @@ class Scheduler:
         tail = self._tail(trial)
         result = self.folder.result(trial) if ended.code == 0 else None
         if result is not None:
-            trial.metrics, trial.dataset_hash = result["metrics"], result["dataset_hash"]
-            self._finish(trial, DONE, ended.code, "done")
-            require_same_data(self.search.trials.values())
+            self._done(trial, result)
             return
         killed = ended.code == -signal.SIGKILL
         memory = killed or (ended.code != 0 and any(map(OUT_OF_MEMORY.search, tail)))
@@ -156,6 +158,11 @@ class Scheduler:
             return
         trial.reason = f"out of memory: {reason}" if memory else reason
         self._finish(trial, FAILED, ended.code, f"failed: {trial.reason}")
+
+    def _done(self, trial: Trial, result: dict[str, Any]) -> None:
+        trial.metrics, trial.dataset_hash = result["metrics"], result["dataset_hash"]
+        self._finish(trial, DONE, 0, "done")
+        require_same_data(self.search.trials.values())
 
     def _repeat(self, trial: Trial, code: int | None, text: str) -> None:
         self._again.append(trial)
