@@ -1,5 +1,7 @@
-"""The tuner on ``fake_run.py``: in this process, or ``python -m tests.fake_tuner FOLDER PLAN`` to be
-killed."""
+"""The tuner on ``fake_run.py``: in this process, or to be killed, ``python -m tests.fake_tuner FOLDER``.
+
+A second argument is a number of trials for Optuna, or ``ray``.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from engine.tuner.scheduler import Command
 from engine.tuner.search import Search
 from engine.tuner.space import Space, read_space
 from engine.tuner.trial import Trial
-from engine.tuner.tune import make_search, run_and_report
+from engine.tuner.tune import make_engine, make_search, run_and_report
 
 FAKE_RUN = Path(__file__).with_name("fake_run.py")
 MODEL = {
@@ -99,5 +101,11 @@ class FakeTuner:
 
 if __name__ == "__main__":
     tuner = FakeTuner(Path(sys.argv[1]))
-    trials = int(sys.argv[2]) if len(sys.argv) > 2 else None
-    run_command(lambda: tuner.run(trials=trials), "the same command goes on")
+    how = sys.argv[2] if len(sys.argv) > 2 else ""
+    run_command(
+        lambda: tuner.run(
+            trials=int(how) if how.isdigit() else None,
+            engine=make_engine([-1], 1, ray=True) if how == "ray" else None,
+        ),
+        "the same command goes on",
+    )

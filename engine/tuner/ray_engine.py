@@ -17,6 +17,9 @@ from typing import Any
 from ..errors import UserError
 from .engines import CPU, Exit, Job, end, launch
 
+# Ray's way to keep the end of a lost machine's log from the screen; read at its first import.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+
 try:
     import ray
     from ray.exceptions import OutOfMemoryError, RayError, RayTaskError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ def tune(
         UserError: bad input; nothing has been started.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the runs are ended, and the same call goes on.
     """
+    for wanted, module in ((trials, ".optuna_search"), (ray, ".ray_engine")):
+        if wanted:
+            import_module(module, __package__)  # says what is missing before anything slow starts
     space = read_space(file, root)
     folder = Folder(output or root / "checkpoints" / "tuner" / file.stem)
     check_values(space, root)
