@@ -168,6 +168,7 @@ class RunFiles:
         root.addHandler(handler)
         root.addHandler(console)
         root.setLevel(logging.INFO)
+        logging.raiseExceptions = False  # a console that cannot be written is told once, by print
         message = "Params: " + json.dumps(params, indent=4, default=str)
         handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": message}))
         if not resume:

@@ -19,8 +19,6 @@ from .command_line import ROOT
 from .fake_tuner import FakeTuner
 from .test_tuner_scheduler import GRID, start, wait_for
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -34,6 +32,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_lost_node_is_nobodys_failure(cluster: Any, tmp_path: Path) -> None:
     """Its trials run again, and the reports are those of one machine."""
     calm, lossy = FakeTuner(tmp_path / "calm"), FakeTuner(tmp_path / "lossy")
@@ -56,6 +55,7 @@ def test_a_lost_node_is_nobodys_failure(cluster: Any, tmp_path: Path) -> None:
     assert "raylet" not in shown and "a machine was lost, back in the queue" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -9)])
 def test_runs_end_with_the_tuner(
     how: signal.Signals, code: int, cluster: Any, tmp_path: Path
@@ -79,7 +79,8 @@ def test_runs_end_with_the_tuner(
     wait_for(stands_still)
 
 
-def test_no_gpu_and_no_cluster_are_said(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_cluster_without_gpu_is_said(cluster: Any) -> None:
     import ray
 
     with pytest.raises(UserError, match="the Ray cluster has no GPU"):

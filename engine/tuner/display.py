@@ -49,7 +49,7 @@ class Display:
                 initial=ended,
                 unit="trial",
                 file=file,
-                bar_format="{n_fmt}/{total_fmt} trials |{bar:20}| {postfix}",
+                bar_format="{n_fmt}/{total_fmt} trials |{bar:20}| {desc}",
             )
             if file.isatty()
             else None
@@ -80,7 +80,9 @@ class Display:
         if self._bar is not None:
             running = ", ".join(f"{name[-12:]} {stage}" for name, stage in self._stages.items())
             self._bar.n = ended
-            self._bar.set_postfix_str(self._summary(counts) + (f" | {running}" if running else ""))
+            self._bar.set_description_str(
+                self._summary(counts) + (f" | {running}" if running else "")
+            )
         elif counts != self._counts:
             print(
                 f"{ended}/{self.size} trials: {self._summary(counts)}", file=self.file, flush=True
