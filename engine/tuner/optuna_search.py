@@ -6,6 +6,7 @@ numbers may be one trial, which then runs once.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ except ImportError:
 
 
 SEED = 2024
+REDRAWS = 10  # of combinations that ran before, until any other is taken
 
 
 class OptunaSearch:
@@ -33,12 +35,13 @@ class OptunaSearch:
     Args:
         space: its values are drawn as categories, whatever they are.
         folder: holds the study and the trials' status files.
-        size: how many times to draw; a combination that is drawn again is not run again.
+        size: how many different trials to draw; a combination that is drawn again is not run
+            again: Optuna is told the result that is there.
     """
 
     def __init__(self, space: Space, folder: Folder, size: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.space, self.folder, self.size = space, folder, size
+        self.space, self.folder, self.size = space, folder, min(size, space.size)
         self.monitor = Monitor(space.model)
         self.trials: dict[str, Trial] = {}
         self._numbers: dict[str, list[int]] = {}
@@ -54,7 +57,10 @@ class OptunaSearch:
             load_if_exists=True,
         )
         for drawn in self._drawn():
-            self._remember(drawn.number, drawn.params)
+            if drawn.params.keys() == self._values.keys():
+                self._remember(drawn.number, drawn.params)
+            elif drawn.state == TrialState.RUNNING:  # killed in the middle of a draw
+                self._study.tell(drawn.number, state=TrialState.FAIL)
         self._queue = [t for t in self.trials.values() if t.status not in (DONE, PRUNED)]
         for trial in self.trials.values():
             if trial.status in (DONE, PRUNED):
@@ -68,14 +74,19 @@ class OptunaSearch:
     def next(self) -> Trial | None:
         if self._queue:
             return self._queue.pop(0)
-        while (drawn := len(self._drawn())) < self.size:
+        redraws = 0
+        while len(self.trials) < self.size:
             # A seed for each draw: after a kill, the first draws are not drawn once more.
-            self._study.sampler = TPESampler(seed=SEED + drawn)
+            seed = SEED + len(self._drawn())
+            self._study.sampler = TPESampler(seed=seed)
+            if redraws >= REDRAWS:
+                self._study.enqueue_trial(self._unseen(random.Random(seed)))
             asked = self._study.ask(
                 {key: CategoricalDistribution(list(texts)) for key, texts in self._values.items()}
             )
             if (trial := self._remember(asked.number, asked.params)) is not None:
                 return trial
+            redraws += 1
         return None
 
     def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
@@ -92,13 +103,23 @@ class OptunaSearch:
         for number in self._numbers[trial.name]:
             self._tell(number, trial)
 
+    def _unseen(self, rng: random.Random) -> dict[str, str]:
+        """Any combination that was not drawn yet."""
+        while True:
+            texts = {key: rng.choice(list(values)) for key, values in self._values.items()}
+            if self._trial(texts).name not in self.trials:
+                return texts
+
+    def _trial(self, texts: Mapping[str, str]) -> Trial:
+        return self.space.trial({key: self._values[key][texts[key]] for key in self._values})
+
     def _drawn(self) -> list[FrozenTrial]:
         """Everything that was ever drawn, by number."""
         return self._study.get_trials(deepcopy=False)
 
     def _remember(self, number: int, params: Mapping[str, str]) -> Trial | None:
         """Note a draw; returns its trial if it is one to be run."""
-        trial = self.space.trial({key: self._values[key][text] for key, text in params.items()})
+        trial = self._trial(params)
         known = self.trials.setdefault(trial.name, trial)
         self._numbers.setdefault(trial.name, []).append(number)
         if known is trial:
