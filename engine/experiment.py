@@ -149,6 +149,10 @@ class RunFiles:
             self.folder.mkdir(parents=True, exist_ok=True)
             handler = LogFile(self.log, mode="a")
             fcntl.flock(handler.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if resume and self.finished():  # since this process looked
+                raise UserError(
+                    f"{self.name}: another run_expid.py has just finished it, see {self.result}"
+                )
             if not resume:
                 handler.stream.truncate(0)
         except BlockingIOError:

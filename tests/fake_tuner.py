@@ -6,6 +6,7 @@ A second argument is a number of trials for Optuna, or ``ray``.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from engine.tuner.search import Search
 from engine.tuner.space import Space, read_space
 from engine.tuner.trial import Trial
 from engine.tuner.tune import make_engine, make_search, run_and_report
+
+from .command_line import ROOT, environment
 
 FAKE_RUN = Path(__file__).with_name("fake_run.py")
 MODEL = {
@@ -97,6 +100,18 @@ class FakeTuner:
     def starts(self, expid: str) -> int:
         """How many times a run was started."""
         return len((self.out / "runs" / "tiny" / f"{expid}_seed1.starts").read_text().split())
+
+
+def start(tuner: FakeTuner, *arguments: str) -> subprocess.Popen[str]:
+    """The tuner in a process of its own; ``arguments`` are those of this file."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.fake_tuner", str(tuner.path), *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.errors import UserError
+from engine.experiment import RunFiles, load
 from model_zoo.training import TrainingError, save_atomically
 
-from .command_line import ROOT, Outcome, Workspace, environment, snapshot
+from .command_line import ROOT, Outcome, Workspace, environment, snapshot, wait_for
 from .helpers import build_model, loader, tiny_params
-from .test_tuner_scheduler import wait_for
 
 LIMITED = """
 import os, resource, sys
@@ -85,6 +87,22 @@ def test_second_run_of_the_same_name_is_refused(space: Workspace) -> None:
     assert not progress.exists()
 
 
+def test_run_that_another_process_has_just_finished_stays_as_it_is(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a process' look at the files and its start."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    params, _ = load(space.config, ROOT, "TWIN_tiny", 1)
+    files = RunFiles(params)
+    files.folder.mkdir(parents=True)
+    files.result.write_text("{}")
+    files.log.write_text("its log\n")
+    before = snapshot(space.checkpoints)
+    with pytest.raises(UserError, match="has just finished it"):
+        files.open(params, resume=True)
+    assert snapshot(space.checkpoints) == before
+
+
 # ---------------------------------------------------------------- a full disk
 
 
@@ -122,9 +140,10 @@ def test_full_disk_is_one_line_and_the_run_can_go_on(
     left = snapshot(space.checkpoints)
     assert not [name for name in left if name.endswith(".tmp")]
     assert not space.file("TWIN_tiny", 1, "json").exists()
-    done = subprocess.run(run(space), cwd=space.cwd, env=environment(), capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert space.result("TWIN_tiny", 1)["status"] == "done"
+    if file == "resume":
+        done = subprocess.run(run(space), cwd=space.cwd, env=environment(), capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert space.result("TWIN_tiny", 1)["status"] == "done"
 
 
 def test_output_that_cannot_be_written_is_one_line(space: Workspace) -> None:

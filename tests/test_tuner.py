@@ -16,8 +16,15 @@ from typing import Any
 import pytest
 from fuxictr.utils import load_config
 
-from .command_line import ROOT, Workspace, environment, run_script
-from .test_tuner_scheduler import alive, children, wait_for
+from .command_line import (
+    ROOT,
+    Workspace,
+    alive,
+    children,
+    environment,
+    run_script,
+    wait_for,
+)
 from .test_tuner_space import tuner_file
 
 PATHS = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -15,8 +15,8 @@ from engine.errors import UserError
 from engine.tuner import tune
 from engine.tuner.optuna_search import OptunaSearch
 
-from .fake_tuner import FakeTuner
-from .test_tuner_scheduler import alive, children, start, wait_for
+from .command_line import alive, children, wait_for
+from .fake_tuner import FakeTuner, start
 
 CHOICES = {"learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5], "topk": [1, 2, 3, 4, 5, 6]}
 
@@ -49,7 +49,7 @@ def test_a_combination_runs_once_however_often_it_is_drawn(tuner: FakeTuner) -> 
 
 
 def test_it_finds_a_good_trial_and_prunes_bad_ones(tuner: FakeTuner) -> None:
-    tuner.write(CHOICES, epochs=6, seconds=0.1)
+    tuner.write(CHOICES, epochs=8, seconds=0.2)
     assert tuner.run(jobs=4, trials=16) == 0
     status = tuner.status()
     pruned = {name for name, s in status.items() if s["status"] == "pruned"}

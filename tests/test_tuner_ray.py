@@ -15,9 +15,9 @@ import pytest
 from engine.errors import UserError
 from engine.tuner import tune
 
-from .command_line import ROOT
-from .fake_tuner import FakeTuner
-from .test_tuner_scheduler import GRID, start, wait_for
+from .command_line import ROOT, wait_for
+from .fake_tuner import FakeTuner, start
+from .test_tuner_scheduler import GRID
 
 
 @pytest.fixture
