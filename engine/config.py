@@ -49,30 +49,45 @@ def describe_experiments(config_dir: str | Path) -> str:
 def load_experiment(config_dir: str | Path, expid: str) -> dict[str, Any]:
     """The parameters of an experiment, as FuxiCTR's ``load_config`` merges them: ``Base``, then
     the expid's own, then those of its data set."""
+    params = model_part(config_dir, expid)
+    if "dataset_id" not in params:
+        raise UserError(f"{config_dir}, {expid}: dataset_id is missing")
+    dataset = dataset_part(config_dir, str(params["dataset_id"]), expid)
+    return {**params, **dataset, "model_id": expid}
+
+
+def model_part(config_dir: str | Path, expid: str) -> dict[str, Any]:
+    """The part of an experiment that is in ``model_config.yaml``: ``Base``, then its own keys."""
     base, entries = _read_models(config_dir)
     if expid not in entries:
         raise UserError(
             f"--expid {expid}: not in {config_dir}; run_expid.py --list shows all"
             f"{did_you_mean(expid, list_experiments(config_dir))}"
         )
-    params = {**base, **_mapping(config_dir, expid, entries[expid])}
-    if "dataset_id" not in params:
-        raise UserError(f"{config_dir}, {expid}: dataset_id is missing")
+    return {**base, **_mapping(config_dir, expid, entries[expid])}
+
+
+def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[str, Any]:
+    """A data set's part, in ``dataset_config.yaml``; ``expid`` is the experiment that asks."""
     datasets = {}
     for file in _files(config_dir, "dataset_config"):
         datasets |= read_yaml(file)
-    dataset_id = str(params["dataset_id"])
     if dataset_id not in datasets:
         raise UserError(
             f"{config_dir}, {expid}: dataset_id {dataset_id!r} is not in dataset_config.yaml"
             f"{did_you_mean(dataset_id, datasets)}"
         )
-    dataset = _mapping(config_dir, dataset_id, datasets[dataset_id])
-    beside = {}  # some of LongCTR's published configurations leave these two out
-    if isinstance(dataset.get("train_data"), str):
-        folder = Path(dataset["train_data"]).parent
-        beside = {key: str(folder / f"{key}.parquet") for key in ("user_info", "item_info")}
-    return {**params, **beside, **dataset, "model_id": expid}
+    return with_tables(_mapping(config_dir, dataset_id, datasets[dataset_id]))
+
+
+def with_tables(dataset: dict[str, Any]) -> dict[str, Any]:
+    """``user_info`` and ``item_info``, which some of LongCTR's published configurations leave out,
+    are beside the training data."""
+    if not isinstance(dataset.get("train_data"), str):
+        return dataset
+    folder = Path(dataset["train_data"]).parent
+    beside = {key: str(folder / f"{key}.parquet") for key in ("user_info", "item_info")}
+    return {**beside, **dataset}
 
 
 def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:

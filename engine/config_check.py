@@ -197,7 +197,7 @@ def _warn(text: str) -> None:
 def _hyper_parameters(model: type[StagedModel]) -> dict[str, Any]:
     """Names and types that the model takes from the configuration."""
     ignored = ("self", "feature_map", "kwargs", "gpu", "item_dim", "make_block")
-    ignored += ("model", "train_loader", "valid_loader", "resume_file")
+    ignored += ("model", "train_loader", "valid_loader", "resume_file", "on_evaluation")
     return {
         name: hint
         for name, hint in model.hyper_parameters().items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -18,14 +19,26 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean `{spelling[near[0]]}`?" if near else ""
 
 
-def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command line: 0 on success, 2 on bad input, 130 on Ctrl-C; errors go to stderr."""
+def run_command(
+    main: Callable[[], int | None], interrupted: str = "run_expid.py goes on with --resume"
+) -> None:
+    """Run a command line: 0 on success, 2 on bad input, 130 on Ctrl-C; errors go to stderr.
+
+    Args:
+        interrupted: how to go on after Ctrl-C.
+    """
     try:
         code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        what = error.filename or "the output"
+        print(f"error: {what} cannot be written ({error.strerror})", file=sys.stderr)
+        code = 2
     except KeyboardInterrupt:
-        print("interrupted; run_expid.py goes on with --resume", file=sys.stderr)
+        print(f"interrupted; {interrupted}", file=sys.stderr)
         code = 130
     sys.exit(code)

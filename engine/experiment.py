@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import resource
@@ -48,8 +49,8 @@ def run(
 ) -> dict[str, Any]:
     """Run an experiment and write its result; returns the result.
 
-    Checkpoint, log, result and (while running) resume state are
-    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume}``. None of them is
+    Checkpoint, log, result and, while running, resume state and the evaluations so far are
+    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume,progress.json}``. None of them is
     touched before configuration and data have been checked.
 
     Args:
@@ -65,11 +66,7 @@ def run(
     Raises:
         UserError: bad input, or training cannot go on.
     """
-    if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
-        raise UserError(
-            f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
-            "write --gpu -1 for the CPU"
-        )
+    require_device(gpu)
     keep_freed_memory()
     params, model_class = load(config_dir, root, expid, seed, model_zoo, data_root, model_root)
     files = RunFiles(params)
@@ -100,6 +97,15 @@ def run(
     return result
 
 
+def require_device(gpu: int) -> None:
+    """Reject a CUDA device that is not there; -1 is the CPU."""
+    if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
+        raise UserError(
+            f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
+            "write --gpu -1 for the CPU"
+        )
+
+
 class RunFiles:
     """The files of a run, all named by expid and seed."""
 
@@ -109,6 +115,7 @@ class RunFiles:
         self.result = self.folder / f"{self.name}.json"
         self.state = self.folder / f"{self.name}.resume"
         self.started_with = self.folder / f"{self.name}.resume.json"
+        self.progress = self.folder / f"{self.name}.progress.json"
         self.log = self.folder / f"{self.name}.log"
 
     def require_unchanged(self, params: dict[str, Any]) -> None:
@@ -131,10 +138,32 @@ class RunFiles:
         return self.result.exists() and not self.started_with.exists()
 
     def open(self, params: dict[str, Any], resume: bool) -> None:
-        """Make the folder and start the log; without ``resume``, forget what a killed run saved."""
+        """Make the folder and start the log; without ``resume``, forget what a killed run saved.
+
+        The log is locked for as long as this process lives.
+
+        Raises:
+            UserError: another process runs this expid and seed, or the folder cannot be written.
+        """
+        root = logging.getLogger()
+        for old in root.handlers[:]:  # of the run before, with its lock
+            root.removeHandler(old)
+            old.close()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(self.log, mode="a" if resume else "w")
+            handler = LogFile(self.log, mode="a")
+            fcntl.flock(handler.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if resume and self.finished():  # since this process looked
+                raise UserError(
+                    f"{self.name}: another run_expid.py has just finished it, see {self.result}"
+                )
+            if not resume:
+                handler.stream.truncate(0)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.name}: another run_expid.py is running it, see {self.log}; wait for it, or "
+                "write another --seed"
+            ) from None
         except OSError as error:
             raise UserError(
                 f"model_root: {self.folder} cannot be written ({error.strerror})"
@@ -142,25 +171,35 @@ class RunFiles:
         handler.setFormatter(
             logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s")
         )
-        root = logging.getLogger()
-        for old in root.handlers[:]:
-            root.removeHandler(old)
-            old.close()
         console = logging.StreamHandler(sys.stdout)
         console.setFormatter(logging.Formatter("%(message)s"))
         root.addHandler(handler)
         root.addHandler(console)
         root.setLevel(logging.INFO)
+        logging.raiseExceptions = False  # a console that cannot be written is told once, by print
         message = "Params: " + json.dumps(params, indent=4, default=str)
         handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": message}))
         if not resume:
             self.state.unlink(missing_ok=True)
+            self.progress.unlink(missing_ok=True)
         results.write(params, self.started_with)
 
     def close(self) -> None:
         """A finished run needs nothing to resume from."""
         self.started_with.unlink(missing_ok=True)
         self.state.unlink(missing_ok=True)
+        self.progress.unlink(missing_ok=True)
+
+
+class LogFile(logging.FileHandler):
+    """A log that cannot be written ends the run, instead of a traceback for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        raise UserError(f"{self.baseFilename}: cannot be written ({error.strerror})") from None
 
 
 def _build(
@@ -219,7 +258,11 @@ def _train_and_evaluate(
         torch.cuda.reset_peak_memory_stats(gpu)
     start = time.perf_counter()
     model.fit(
-        loaders["train"], validation_data=loaders["valid"], resume_file=str(files.state), **params
+        loaders["train"],
+        validation_data=loaders["valid"],
+        resume_file=str(files.state),
+        on_evaluation=lambda stage_log: results.write({"stage_log": stage_log}, files.progress),
+        **params,
     )
     fit_seconds = time.perf_counter() - start
     logging.info("****** Validation evaluation ******")  # headings as FuxiCTR's

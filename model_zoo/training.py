@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ def fit(
     max_gradient_norm: float = 10.0,
     seed: int = 2024,
     resume_file: str | None = None,
+    on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> None:
     """Train ``model`` in the stages of its mixture and leave it with its best weights.
 
@@ -60,13 +61,17 @@ def fit(
         resume_file: after each epoch the whole state is written here; if it exists, training goes
             on from it, to the same numbers. It stays after the last epoch, until the caller has
             saved what it measures, and then removes it.
+        on_evaluation: called with ``model.stage_log`` after each evaluation.
 
     ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, routing.
 
     Raises:
-        TrainingError: the loss or a metric is NaN or infinite; the best checkpoint is untouched.
+        TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written; the best
+            checkpoint is untouched.
     """
-    trainer = Trainer(model, train_loader, valid_loader, max_gradient_norm, seed, resume_file)
+    trainer = Trainer(
+        model, train_loader, valid_loader, max_gradient_norm, seed, resume_file, on_evaluation
+    )
     with logging_redirect_tqdm():  # log lines go above the progress bar, not through it
         trainer.run(model.stages(epochs))
 
@@ -82,6 +87,7 @@ class Trainer:
         max_gradient_norm: float,
         seed: int,
         resume_file: str | None,
+        on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> None:
         self.model = model
         self.train_loader = train_loader
@@ -89,6 +95,7 @@ class Trainer:
         self.max_gradient_norm = max_gradient_norm
         self.seed = seed
         self.resume_file = Path(resume_file) if resume_file else None
+        self.on_evaluation = on_evaluation
         self.sign = -1 if model._monitor_mode == "min" else 1
         self.stage_index = 0
         self.epochs_seen = 0  # of all stages: it decides the order of samples
@@ -220,6 +227,8 @@ class Trainer:
             f"{stage.name} epoch {epoch:g}: train loss {loss:.6f}, {samples_per_s:,.0f} samples/s"
             + (", best so far" if improved else ", no improvement")
         )
+        if self.on_evaluation is not None:
+            self.on_evaluation(model.stage_log)
         if improved:
             self.best, self.bad_evaluations = score, 0
             save_atomically(model.state_dict(), model.checkpoint)
@@ -291,7 +300,22 @@ class Trainer:
 
 
 def save_atomically(state: dict[str, Any], path: str | Path) -> None:
-    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one."""
+    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one.
+
+    Raises:
+        TrainingError: it cannot be written, on a full disk for one; the old file is kept.
+    """
     temporary = Path(f"{path}.tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        # On closing, torch's writer fails a second time, with an error of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise TrainingError(
+            f"{path}: cannot be written ({cause.strerror}); the last good files are kept"
+        ) from None

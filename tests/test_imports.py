@@ -54,8 +54,12 @@ ALLOWED = {
         "engine",
     },
     "engine/datasets/hub.py": {"huggingface_hub", "fuxictr", "engine"},
+    "engine/tuner": {"yaml", "tqdm", "engine"},
+    "engine/tuner/optuna_search.py": {"optuna", "engine"},
+    "engine/tuner/ray_engine.py": {"ray", "engine"},
     "data": {"engine"},
     "run_expid.py": {"engine"},
+    "run_param_tuner.py": {"engine"},
 }  # fmt: skip
 
 

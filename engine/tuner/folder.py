@@ -1,0 +1,159 @@
+"""The output folder of a tuner: what is in it, and the lock that only one tuner holds."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import results
+from ..errors import UserError
+from .space import Space
+from .trial import Trial
+
+
+class Folder:
+    """Paths, and reading and writing; everything is written to another name and then renamed.
+
+    Attributes:
+        path: holds ``model_config.yaml`` and ``dataset_config.yaml``, a FuxiCTR configuration
+            directory of all trials.
+        runs: ``model_root`` of the runs, and their working directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.runs = self.path / "runs"
+        self.best = self.path / "best"
+        self._trials = self.path / "trials"
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Make the folder and lock it for as long as this process lives.
+
+        Raises:
+            UserError: another tuner holds it, or it cannot be written.
+        """
+        try:
+            for path in (self.runs, self._trials):
+                path.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.path / "tuner.lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise UserError(f"--output {self.path}: cannot be written ({error.strerror})") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(file, 20).decode() or "unknown"
+            os.close(file)
+            raise UserError(
+                f"--output {self.path}: another tuner is using it, process {owner}; wait for it, "
+                "or write another folder"
+            ) from None
+        os.ftruncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
+        self._lock = file
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def log(self, trial: Trial) -> Path:
+        """Where the output of its runs goes."""
+        return self._trials / f"{trial.name}.log"
+
+    def result(self, trial: Trial) -> dict[str, Any] | None:
+        """The JSON of its finished run."""
+        return _read_json(self.runs / f"{trial.run_name}.json")
+
+    def progress(self, trial: Trial) -> list[dict[str, Any]]:
+        """The evaluations of its run so far; empty before the first and after the end."""
+        file = self.runs / f"{trial.run_name}.progress.json"
+        return (_read_json(file) or {"stage_log": []})["stage_log"]
+
+    def save(self, trial: Trial) -> None:
+        """Write its status file."""
+        results.write(trial.to_json(), self._status(trial))
+
+    def restore(self, trial: Trial) -> None:
+        """Take up its status file, if there is one."""
+        file = self._status(trial)
+        saved = _read_json(file)
+        if saved is None:
+            return
+        try:
+            trial.restore(saved)
+        except (KeyError, TypeError):
+            raise UserError(
+                f"{file}: not a status file; delete it to run the trial again"
+            ) from None
+
+    def write_config(self, path: Path, space: Space, trials: dict[str, Trial], root: str) -> None:
+        """``model_config.yaml`` and ``dataset_config.yaml`` in ``path``.
+
+        Args:
+            trials: by the experiment id that each gets.
+            root: their ``model_root``.
+        """
+        entries = {}
+        for expid, trial in trials.items():
+            entries[expid], _ = space.split(trial.final_params())
+            entries[expid]["model_root"] = root
+        _, dataset = space.split({})
+        path.mkdir(exist_ok=True)
+        _write_yaml(path / "model_config.yaml", entries)
+        _write_yaml(path / "dataset_config.yaml", {space.model["dataset_id"]: dataset})
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a report."""
+        _write(self.path / name, text)
+
+    def _status(self, trial: Trial) -> Path:
+        return self._trials / f"{trial.name}.json"
+
+
+def require_same_data(trials: Iterable[Trial]) -> None:
+    """Reject finished trials that ran on different data."""
+    done = [trial for trial in trials if trial.dataset_hash is not None]
+    for trial in done[1:]:
+        if trial.dataset_hash != done[0].dataset_hash:
+            raise UserError(
+                f"{done[0].name} and {trial.name} ran on different data ({done[0].dataset_hash}, "
+                f"{trial.dataset_hash}), so that they cannot be compared; put the data back, or "
+                "write another --output"
+            )
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    _write(path, yaml.dump(content, Dumper=_Dumper, default_flow_style=None, sort_keys=False))
+
+
+class _Dumper(yaml.SafeDumper):
+    """No anchors: every entry can be read, and copied, alone."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); delete it") from None

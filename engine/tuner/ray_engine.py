@@ -1,0 +1,125 @@
+"""Trials on a Ray cluster: one task for each, which runs the same command line as a process.
+
+The output folder, the repository, the data and the virtual environment must have the same paths on
+all machines, as on a shared file system.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .engines import CPU, Exit, Job, end, launch
+
+# Ray's way to keep the end of a lost machine's log from the screen; read at its first import.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+
+try:
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+except ImportError:
+    raise UserError("--engine ray: Ray is missing; pip install ray==2.60.0") from None
+
+
+class RayEngine:
+    """Tasks of a cluster: the one that runs (``RAY_ADDRESS``, or started on this machine), or else
+    one of this machine alone.
+
+    A machine that is lost, or a worker that dies, ends its tasks with the code None.
+
+    Args:
+        gpu: use the cluster's GPUs, else its CPUs.
+        per_device: trials at a time on each GPU; without GPUs, on each machine.
+    """
+
+    def __init__(self, gpu: bool, per_device: int) -> None:
+        self._gpu, self._per_device = gpu, per_device
+        self._running: dict[str, tuple[ray.ObjectRef, Job]] = {}
+        _connect()
+        if not self._places():
+            raise UserError("--gpu: the Ray cluster has no GPU; write --gpu -1 for its CPUs")
+
+    def free(self) -> bool:
+        return len(self._running) < len(self._places()) * self._per_device
+
+    def start(self, job: Job) -> str:
+        command = list(job.command(0 if self._gpu else CPU))  # Ray shows a task its own GPU only
+        if self._gpu:
+            task, threads = _run.options(num_cpus=0, num_gpus=1 / self._per_device), None
+        else:
+            cores = max(1, int(min(self._places(), default=1) // self._per_device))
+            task = _run.options(num_cpus=cores, scheduling_strategy="SPREAD")
+            threads = os.environ.get("OMP_NUM_THREADS", str(cores))
+        self._running[job.name] = task.remote(command, str(job.log), str(job.folder), threads), job
+        return "ray"
+
+    def poll(self) -> list[Exit]:
+        refs = {ref: name for name, (ref, _) in self._running.items()}
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0) if refs else ([], [])
+        return [self._exit(refs[ref]) for ref in ready]
+
+    def stop(self, name: str) -> None:
+        ref, _ = self._running.pop(name)
+        ray.cancel(ref)  # raises KeyboardInterrupt in the task, which ends its process
+        ray.wait([ref])
+
+    def close(self) -> None:
+        for ref, _ in self._running.values():
+            ray.cancel(ref)
+        for name in list(self._running):
+            self.stop(name)
+        ray.shutdown()
+
+    def _places(self) -> list[float]:
+        """The GPUs (1 each), or the machines by their number of cores."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if self._gpu:
+            return [1.0] * sum(int(node.get("GPU", 0)) for node in nodes)
+        return [node["CPU"] for node in nodes if node.get("CPU")]
+
+    def _exit(self, name: str) -> Exit:
+        ref, job = self._running.pop(name)
+        try:
+            return Exit(name, *ray.get(ref))
+        except OutOfMemoryError:
+            return Exit(name, -signal.SIGKILL, "ray")
+        except RayTaskError as error:  # the process could not be started there
+            with open(job.log, "a") as log:
+                log.write(f"error: on another machine: {error.cause}\n")
+            return Exit(name, 1, "ray")
+        except RayError:
+            return Exit(name, None, "a machine")
+
+
+@ray.remote(max_retries=0)
+def _run(command: list[str], log: str, folder: str, threads: str | None) -> tuple[int, str]:
+    """Run a command line to its end; returns its exit code and where it ran."""
+    environment = dict(os.environ) | ({"OMP_NUM_THREADS": threads} if threads else {})
+    process = launch(command, Path(log), Path(folder), environment)
+    try:
+        while process.poll() is None:  # ``wait`` would not let Ray's cancel in
+            time.sleep(0.1)
+    finally:
+        end(process)
+    return process.returncode, socket.gethostname()
+
+
+def _connect() -> None:
+    """Join the cluster that runs, or start one on this machine."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    try:
+        ray.init(address="auto", **options)
+    except ConnectionError as error:
+        if "RAY_ADDRESS" in os.environ:
+            reason = " ".join(str(error).split())
+            raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {reason}") from None
+        ray.init(address="local", include_dashboard=False, **options)

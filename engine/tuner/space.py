@@ -1,0 +1,184 @@
+"""A tuner file in FuxiCTR's form, checked: which trials it asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..config import dataset_part, model_part, read_yaml, resolve_paths, with_tables
+from ..errors import UserError, did_you_mean
+from .trial import Trial, canonical, digest, number
+
+KEYS = (
+    "base_config",
+    "base_expid",
+    "dataset_id",
+    "tuner_space",
+    "model_config",
+    "dataset_config",
+)
+# What decides how trials are compared, or where their files are.
+NOT_TUNED = {
+    "dataset_id": "results on different data are not compared; write one tuner file for each",
+    "metrics": "all trials must be measured alike",
+    "monitor": "all trials must be measured alike",
+    "monitor_mode": "all trials must be measured alike",
+    "model_root": "the tuner decides where files go",
+    "model_id": "the tuner names its trials",
+}
+
+
+@dataclass(frozen=True)
+class Space:
+    """The base experiment, and the values that some of its keys are to take.
+
+    Attributes:
+        file: the tuner file.
+        expid: ``base_expid``.
+        model, dataset: the base experiment's keys, in the model's and the data set's configuration.
+        choices: the values of each tuned key.
+    """
+
+    file: Path
+    expid: str
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    choices: dict[str, list[Any]]
+
+    @property
+    def size(self) -> int:
+        """How many combinations there are."""
+        return math.prod(map(len, self.choices.values()))
+
+    def grid(self) -> Iterator[Trial]:
+        """All combinations, those that FuxiCTR's ``enumerate_params`` gives."""
+        for values in product(*self.choices.values()):
+            yield self.trial(dict(zip(self.choices, values, strict=True)))
+
+    def trial(self, tuned: dict[str, Any]) -> Trial:
+        """The trial of one combination."""
+        params = {**self.model, **self.dataset, **tuned}
+        return Trial(f"{self.expid}_{digest(params)}", params, tuned)
+
+    def split(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A trial's entries for ``model_config.yaml`` and ``dataset_config.yaml``.
+
+        A tuned key of the data set becomes a key of the model: loaded together, they are the same
+        again, and all trials share one data set, with its name and folder.
+        """
+        dataset = {k: v for k, v in self.dataset.items() if k not in self.choices}
+        model = {k: v for k, v in params.items() if k not in dataset}
+        return model, dataset
+
+
+def read_space(file: Path, root: Path) -> Space:
+    """Read a tuner file and the base experiment it names.
+
+    Args:
+        file: has ``base_expid``, ``tuner_space`` and, unless ``model_config`` and
+            ``dataset_config`` are in it too, ``base_config``, a directory (default: the file's own).
+        root: where a relative ``base_config`` starts.
+
+    Raises:
+        UserError: the file, or what it names, is wrong; needs no torch.
+    """
+    content = read_yaml(file)
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{file}: unknown key `{key}`{did_you_mean(key, KEYS)}")
+    for key, kind, what in (
+        ("base_expid", str, "an experiment id"),
+        ("tuner_space", dict, "a mapping from keys to lists of values"),
+    ):
+        if not isinstance(content.get(key), kind):
+            raise UserError(f"{file}, {key}: is {content.get(key)!r}; write {what}")
+    expid, base = content["base_expid"], root / content.get("base_config", file.resolve().parent)
+    model = dict(_inline(file, content, "model_config", expid) or _base_model(file, base, expid))
+    dataset_id = str(content.get("dataset_id", model.get("dataset_id")))
+    dataset = _inline(file, content, "dataset_config", dataset_id)
+    try:
+        dataset = with_tables(dataset) if dataset else dataset_part(base, dataset_id, expid)
+    except UserError as error:
+        raise UserError(f"{file}, dataset_id: {error}") from None
+    if model.get("dataset_id") == "TBD":  # in some of LongCTR's base experiments
+        expid = f"{model.get('model')}_{dataset_id}"
+    model["dataset_id"] = dataset_id
+    choices = _choices(file, content["tuner_space"], [*model, *dataset], expid)
+    return Space(file, expid, model, dataset, choices)
+
+
+def check_values(space: Space, root: Path) -> None:
+    """Check the base experiment with each value of the space, and that its data is there; generate
+    data that can be.
+
+    Raises:
+        UserError: what a run would refuse; the message names the file and the key.
+    """
+    from ..columns import open_parquet  # these need torch
+    from ..config_check import check
+    from ..datasets import ensure_generated
+    from ..zoo import find_model
+
+    first = {key: values[0] for key, values in space.choices.items()}
+    singles = [{key: value} for key, values in space.choices.items() for value in values]
+    for values in singles or [{}]:
+        params = {**space.model, **space.dataset, **first, **values, "model_id": space.expid}
+        params.setdefault("model_root", ".")
+        try:
+            params = check(params, find_model(str(params.get("model", ""))))
+        except UserError as error:
+            raise UserError(f"{space.file}: {error}") from None
+        params = resolve_paths(params, root)
+        ensure_generated(params)
+        for key in ("train_data", "valid_data", "test_data", "user_info", "item_info"):
+            open_parquet(Path(params[key]))
+
+
+def _base_model(file: Path, base: Path, expid: str) -> dict[str, Any]:
+    try:
+        return model_part(base, expid)
+    except UserError as error:
+        raise UserError(f"{file}, base_expid: {str(error).removeprefix('--expid ')}") from None
+
+
+def _inline(file: Path, content: dict[str, Any], key: str, name: str) -> dict[str, Any] | None:
+    """An entry of a configuration that is written in the tuner file itself."""
+    if key not in content:
+        return None
+    entries = content[key]
+    if not isinstance(entries, dict) or not isinstance(entries.get(name), dict):
+        known = entries if isinstance(entries, dict) else ()
+        raise UserError(f"{file}, {key}: has no {name!r}{did_you_mean(name, known)}")
+    return entries[name]
+
+
+def _choices(
+    file: Path, space: dict[str, Any], known: list[str], expid: str
+) -> dict[str, list[Any]]:
+    """The checked values of each tuned key, in the order of the base experiment's keys."""
+    for key, values in space.items():
+        where = f"{file}, tuner_space, {key}"
+        if key in NOT_TUNED:
+            raise UserError(f"{where}: cannot be tuned; {NOT_TUNED[key]}")
+        if key not in known:
+            raise UserError(
+                f"{where}: not a key of {expid} or of its data set; write it there first"
+                f"{did_you_mean(key, known)}"
+            )
+        if values == []:
+            raise UserError(f"{where}: is an empty list; write the values to try")
+        seen: dict[str, Any] = {}
+        for value in values if isinstance(values, list) else [values]:
+            if (text := canonical(value)) in seen:
+                same = "" if value == seen[text] else f" (as {seen[text]!r} and {value!r})"
+                raise UserError(f"{where}: {value!r} is there twice{same}; write it once")
+            seen[text] = value
+    order = [key for key in dict.fromkeys(known) if key in space]
+    return {
+        key: [number(v) for v in (space[key] if isinstance(space[key], list) else [space[key]])]
+        for key in order
+    }

@@ -1,0 +1,118 @@
+"""One call of the tuner, from its arguments to its exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .display import Display
+from .engines import CPU, Engine, LocalEngine
+from .folder import Folder
+from .report import Monitor, exit_code, write_report
+from .scheduler import Command, Scheduler
+from .search import Grid, Search
+from .space import Space, check_values, read_space
+from .trial import QUEUED, Trial
+
+
+def tune(
+    file: Path,
+    root: Path,
+    output: Path | None = None,
+    tag: str = "",
+    gpus: Sequence[int] = (CPU,),
+    per_gpu: int = 1,
+    trials: int | None = None,
+    ray: bool = False,
+) -> int:
+    """Run the trials of a tuner file and write their report; returns the exit code.
+
+    Args:
+        file: the tuner file.
+        root: the repository, where ``run_expid.py`` is and relative paths start.
+        output: default ``checkpoints/tuner/<name of file>`` in ``root``.
+        tag: run only the trials with this text in their name.
+        gpus: CUDA devices; -1 is the CPU.
+        per_gpu: trials at a time on each.
+        trials: how many to draw by Optuna; None runs the whole grid.
+        ray: run on a Ray cluster.
+
+    Raises:
+        UserError: bad input; nothing has been started.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the runs are ended, and the same call goes on.
+    """
+    for wanted, module in ((trials, ".optuna_search"), (ray, ".ray_engine")):
+        if wanted:
+            import_module(module, __package__)  # says what is missing before anything slow starts
+    space = read_space(file, root)
+    folder = Folder(output or root / "checkpoints" / "tuner" / file.stem)
+    check_values(space, root)
+    if not ray:
+        _require_devices(gpus)
+    folder.open()
+    search = make_search(space, folder, tag, trials)
+    engine = make_engine(gpus, per_gpu, ray)
+    return run_and_report(space, folder, search, engine, run_expid_command(root, folder), root)
+
+
+def make_search(space: Space, folder: Folder, tag: str, trials: int | None) -> Search:
+    """The search, with what the output folder knows of its trials."""
+    if trials is not None:
+        from .optuna_search import OptunaSearch
+
+        return OptunaSearch(space, folder, trials)
+    known = list(space.grid())
+    for trial in known:
+        folder.restore(trial)
+    if not any(tag in trial.name for trial in known):
+        names = ", ".join(trial.name for trial in known[:5])
+        raise UserError(f"--tag {tag}: in no trial's name; there are {names} ({len(known)} in all)")
+    return Grid(known, tag)
+
+
+def make_engine(gpus: Sequence[int], per_gpu: int, ray: bool) -> Engine:
+    """Where the trials run."""
+    if not ray:
+        return LocalEngine(gpus, per_gpu)
+    from .ray_engine import RayEngine
+
+    return RayEngine(gpu=list(gpus) != [CPU], per_device=per_gpu)
+
+
+def run_and_report(
+    space: Space, folder: Folder, search: Search, engine: Engine, command: Command, root: Path
+) -> int:
+    """Run all that the search asks for, and write and print the report; returns the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    monitor = Monitor(space.model)
+    ended = sum(trial.status != QUEUED for trial in search.selected())
+    display = Display(search.size, ended, monitor, str(monitor), monitor.mode)
+    Scheduler(space, folder, search, engine, command, display).run()
+    print("\n" + write_report(space, folder, search.trials, root))
+    return exit_code(search.selected())
+
+
+def run_expid_command(root: Path, folder: Folder) -> Command:
+    """``run_expid.py`` on a trial's experiment id, going on where it was killed."""
+
+    def command(trial: Trial, gpu: int) -> list[str]:
+        script = [sys.executable, "-u", str(root / "run_expid.py"), "--config", str(folder.path)]
+        return [*script, "--expid", trial.expid, "--gpu", str(gpu), "--resume"]
+
+    return command
+
+
+def _require_devices(gpus: Sequence[int]) -> None:
+    from ..experiment import require_device  # imports torch
+
+    for gpu in gpus:
+        require_device(gpu)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
