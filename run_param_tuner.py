@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument("--search", choices=["grid", "optuna"], default="grid")
     parser.add_argument("--trials", type=int, help="how many trials Optuna draws")
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
+    parser.add_argument(
+        "--data-root", type=Path, help="folder of the data sets, in place of data_root"
+    )
     args = parser.parse_args()
     if args.trials_per_gpu < 1:
         raise UserError(f"--trials-per-gpu {args.trials_per_gpu}: write a number above 0")
@@ -43,6 +46,7 @@ def main() -> int:
         args.trials_per_gpu,
         args.trials,
         args.engine == "ray",
+        args.data_root,
     )
 
 

@@ -27,6 +27,7 @@ from .compat import build_feature_map
 from .datasets import ensure_generated
 from .datasets.layout import SPLITS, fingerprint
 from .errors import UserError
+from .files import write_json
 from .flops import mean_flops, num_parameters
 from .loader import SequenceLoader
 from .parameters import load
@@ -91,7 +92,7 @@ def run(
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
     result["seconds"]["total"] = time.perf_counter() - start
-    results.write(result, files.result)
+    write_json(files.result, result)
     files.close()
     results.append_bars_line(result, config_dir)
     return result
@@ -182,7 +183,7 @@ class RunFiles:
         if not resume:
             self.state.unlink(missing_ok=True)
             self.progress.unlink(missing_ok=True)
-        results.write(params, self.started_with)
+        write_json(self.started_with, params)
 
     def close(self) -> None:
         """A finished run needs nothing to resume from."""
@@ -261,7 +262,7 @@ def _train_and_evaluate(
         loaders["train"],
         validation_data=loaders["valid"],
         resume_file=str(files.state),
-        on_evaluation=lambda stage_log: results.write({"stage_log": stage_log}, files.progress),
+        on_evaluation=lambda stage_log: write_json(files.progress, {"stage_log": stage_log}),
         **params,
     )
     fit_seconds = time.perf_counter() - start

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 from datetime import datetime
 from pathlib import Path
@@ -13,17 +11,6 @@ from .errors import UserError
 from .text_table import text_table
 
 Result = dict[str, Any]
-
-
-def write(result: Result, path: Path) -> None:
-    """Write a JSON file beside its name, then rename: the old file or the new one, never half."""
-    temporary = path.with_suffix(".json.tmp")
-    try:
-        temporary.write_text(json.dumps(result, indent=2))
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def append_bars_line(result: Result, config_dir: Path) -> None:

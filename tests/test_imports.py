@@ -54,7 +54,7 @@ ALLOWED = {
         "engine",
     },
     "engine/datasets/hub.py": {"huggingface_hub", "fuxictr", "engine"},
-    "engine/tuner": {"yaml", "tqdm", "engine"},
+    "engine/tuner": {"tqdm", "engine"},
     "engine/tuner/optuna_search.py": {"optuna", "engine"},
     "engine/tuner/ray_engine.py": {"ray", "engine"},
     "data": {"engine"},

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from engine.errors import UserError
+from engine.tuner import scheduler
 from engine.tuner.engines import threads_environment
 from engine.tuner.folder import Folder
 from engine.tuner.publications import publication
@@ -163,13 +165,28 @@ def test_no_memory_halves_the_batch_until_it_fits(tuner: FakeTuner) -> None:
     assert tuner.run() == 0 and tuner.reports() == before
 
 
-def test_killed_by_the_system_is_no_memory_too_and_ends(tuner: FakeTuner) -> None:
-    tuner.write({"topk": [1]}, modes={"1": "never enough memory"})
+def test_killed_by_the_system_is_no_memory_too_and_ends(
+    tuner: FakeTuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux counts what it kills for want of memory."""
+    monkeypatch.setattr(scheduler, "memory_kills", iter(range(100)).__next__)
+    tuner.write({"topk": [1]}, modes={"1": "killed"})
     assert tuner.run() == 1
     (status,) = tuner.status().values()
     assert status["reason"] == "out of memory: killed by SIGKILL"
     assert len(status["attempts"]) == 6 and status["changes"]["batch_size"] == 128 // 2**5
     assert not (tuner.out / "best").exists()
+
+
+def test_killed_by_somebody_it_goes_on_as_it_was(tuner: FakeTuner) -> None:
+    tuner.write({"topk": [1, 2]}, modes={"1": "killed twice"})
+    assert tuner.run() == 0
+    status = tuner.by_topk()[1]
+    assert [attempt["exit_code"] for attempt in status["attempts"]] == [-9, -9, 0]
+    assert status["changes"] == {} and status["status"] == "done"
+    tuner.write({"topk": [3]}, modes={"3": "killed"})
+    assert tuner.run() == 1  # but not for ever
+    assert tuner.by_topk()[3]["reason"] == "killed by SIGKILL"
 
 
 def test_different_data_is_not_compared(tuner: FakeTuner) -> None:
@@ -228,6 +245,28 @@ def test_killed_three_times_it_ends_with_the_same_reports(tmp_path: Path) -> Non
     }
     attempts = [len(status["attempts"]) for status in killed.status().values()]
     assert sum(attempts) > 12 + 3 + 3 + 6  # so the kills did interrupt
+
+
+def test_runs_killed_three_times_end_with_the_same_reports(tmp_path: Path) -> None:
+    undisturbed, killed = FakeTuner(tmp_path / "calm"), FakeTuner(tmp_path / "killed")
+    for tuner in (undisturbed, killed):
+        tuner.path.mkdir()
+        tuner.write(GRID, epochs=3, seconds=0.1)
+    assert undisturbed.run() == 0
+    rng = random.Random(2)
+    with start(killed) as process:
+        for _ in range(3):
+            wait_for(lambda: children(process.pid))
+            time.sleep(rng.uniform(0.1, 0.6))
+            wait_for(lambda: children(process.pid))
+            with contextlib.suppress(ProcessLookupError, IndexError):  # it has just ended
+                os.kill(children(process.pid)[0], signal.SIGKILL)
+        shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    assert killed.reports() == {
+        name: text.replace(str(undisturbed.path), str(killed.path))
+        for name, text in undisturbed.reports().items()
+    }
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

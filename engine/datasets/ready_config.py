@@ -6,21 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import list_experiments, read_yaml
-from ..errors import UserError
+from ..files import write_yaml
 from .layout import SPLITS
 
 LIKE = "movielens_1m"  # the shipped data set whose hyper-parameters are the start for others
 COPIED = ("type", "source", "vocab_size", "max_len", "embedding_dim", "feature_encoder")
-
-
-class _Plain(yaml.SafeDumper):
-    """Without anchors for lists that occur twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 def write(folder: Path, root: Path) -> str:
@@ -52,18 +43,9 @@ def write(folder: Path, root: Path) -> str:
         if dataset == LIKE:
             experiments[f"{model}_{dataset_id}"] = models[expid] | {"dataset_id": dataset_id}
     config = folder / "config"
-    try:
-        config.mkdir(exist_ok=True)
-        for name, content in (
-            ("model_config", experiments),
-            ("dataset_config", {dataset_id: dataset_entry(folder, root)}),
-        ):
-            text = yaml.dump(
-                content, Dumper=_Plain, default_flow_style=None, sort_keys=False, width=100
-            )
-            (config / f"{name}.yaml").write_text(text)
-    except OSError as error:
-        raise UserError(f"{config}: cannot be written ({error.strerror})") from None
+    config.mkdir(exist_ok=True)
+    write_yaml(config / "model_config.yaml", experiments)
+    write_yaml(config / "dataset_config.yaml", {dataset_id: dataset_entry(folder, root)})
     return f"python run_expid.py --config {_shown(config, root)} --expid TWIN_MoS_{dataset_id}"
 
 

@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .. import results
 from ..errors import UserError
+from ..files import write_json, write_text, write_yaml
 from .space import Space
 from .trial import Trial
 
@@ -78,7 +76,7 @@ class Folder:
 
     def save(self, trial: Trial) -> None:
         """Write its status file."""
-        results.write(trial.to_json(), self._status(trial))
+        write_json(self._status(trial), trial.to_json())
 
     def restore(self, trial: Trial) -> None:
         """Take up its status file, if there is one."""
@@ -106,12 +104,12 @@ class Folder:
             entries[expid]["model_root"] = root
         _, dataset = space.split({})
         path.mkdir(exist_ok=True)
-        _write_yaml(path / "model_config.yaml", entries)
-        _write_yaml(path / "dataset_config.yaml", {space.model["dataset_id"]: dataset})
+        write_yaml(path / "model_config.yaml", entries)
+        write_yaml(path / "dataset_config.yaml", {space.model["dataset_id"]: dataset})
 
     def write_text(self, name: str, text: str) -> None:
         """Write a report."""
-        _write(self.path / name, text)
+        write_text(self.path / name, text)
 
     def _status(self, trial: Trial) -> Path:
         return self._trials / f"{trial.name}.json"
@@ -127,27 +125,6 @@ def require_same_data(trials: Iterable[Trial]) -> None:
                 f"{trial.dataset_hash}), so that they cannot be compared; put the data back, or "
                 "write another --output"
             )
-
-
-def _write_yaml(path: Path, content: dict[str, Any]) -> None:
-    _write(path, yaml.dump(content, Dumper=_Dumper, default_flow_style=None, sort_keys=False))
-
-
-class _Dumper(yaml.SafeDumper):
-    """No anchors: every entry can be read, and copied, alone."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import time
 from pathlib import Path
@@ -87,14 +86,19 @@ class RayEngine:
         ref, job = self._running.pop(name)
         try:
             return Exit(name, *ray.get(ref))
-        except OutOfMemoryError:
-            return Exit(name, -signal.SIGKILL, "ray")
-        except RayTaskError as error:  # the process could not be started there
-            with open(job.log, "a") as log:
-                log.write(f"error: on another machine: {error.cause}\n")
-            return Exit(name, 1, "ray")
+        except OutOfMemoryError:  # Ray kills what takes too much of a machine's memory
+            return _failed(job, "out of memory, on another machine")
+        except RayTaskError as error:
+            return _failed(job, f"could not be started on another machine: {error.cause}")
         except RayError:
             return Exit(name, None, "a machine")
+
+
+def _failed(job: Job, reason: str) -> Exit:
+    """A failure that the run itself could not write into its log."""
+    with open(job.log, "a") as log:
+        log.write(f"error: {reason}\n")
+    return Exit(job.name, 1, "ray")
 
 
 @ray.remote(max_retries=0)

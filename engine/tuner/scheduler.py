@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .display import Display
@@ -20,7 +21,8 @@ from .trial import DONE, FAILED, PRUNED, QUEUED, RUNNING, Trial
 
 POLL_SECONDS = 0.2
 TRIES = 2  # of a trial that fails, in one call of the tuner
-LOST_TRIES = 10  # of a trial whose machine is lost
+LOST_TRIES = 10  # of a trial whose machine is lost, or that somebody kills
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_LINES = 20  # of the log, in the status file
 OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|MemoryError|DefaultCPUAllocator: can't allocate memory"
@@ -53,6 +55,7 @@ class Scheduler:
         self._again: deque[Trial] = deque()
         self._tries: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
+        self._memory_kills = memory_kills()
         self._log_start: dict[str, int] = {}
         self._evaluations: dict[str, int] = {}
         self._configured: set[str] = set()
@@ -134,18 +137,20 @@ class Scheduler:
         """Done, failed, or once more."""
         trial = self.running[ended.name]
         trial.attempts[-1]["device"] = ended.device
-        if ended.code is None:
-            self._lost[trial.name] += 1
-            if self._lost[trial.name] < LOST_TRIES:
-                self._repeat(trial, None, f"{ended.device} was lost, back in the queue")
-                return
         tail = self._tail(trial)
         result = self.folder.result(trial) if ended.code == 0 else None
         if result is not None:
             self._done(trial, result)
             return
-        killed = ended.code == -signal.SIGKILL
+        killed = ended.code == -signal.SIGKILL and memory_kills() > self._memory_kills
+        self._memory_kills = memory_kills()
         memory = killed or (ended.code != 0 and any(map(OUT_OF_MEMORY.search, tail)))
+        if ended.code is None or (not memory and -ended.code in FROM_OUTSIDE):
+            self._lost[trial.name] += 1
+            if self._lost[trial.name] < LOST_TRIES:
+                what = f"{ended.device} was lost" if ended.code is None else "was killed"
+                self._repeat(trial, ended.code, f"{what}, back in the queue")
+                return
         reason = _reason(ended, tail)
         trial.log_tail = tail
         if memory and trial.halve_batch():
@@ -193,6 +198,15 @@ class Scheduler:
             return []
         lines = [line.rpartition("\r")[2].rstrip() for line in text.splitlines()]
         return [line for line in lines if line][-TAIL_LINES:]
+
+
+def memory_kills() -> int:
+    """How many processes Linux has killed since its start because memory ran out; else 0."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(counts.get("oom_kill", 0))
 
 
 def now() -> str:

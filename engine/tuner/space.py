@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..config import dataset_part, model_part, read_yaml, resolve_paths, with_tables
+from ..config import dataset_part, model_part, read_yaml, redirect, resolve_paths, with_tables
 from ..errors import UserError, did_you_mean
 from .trial import Trial, canonical, digest, number
 
@@ -75,13 +75,14 @@ class Space:
         return model, dataset
 
 
-def read_space(file: Path, root: Path) -> Space:
+def read_space(file: Path, root: Path, data_root: Path | None = None) -> Space:
     """Read a tuner file and the base experiment it names.
 
     Args:
         file: has ``base_expid``, ``tuner_space`` and, unless ``model_config`` and
             ``dataset_config`` are in it too, ``base_config``, a directory (default: the file's own).
         root: where a relative ``base_config`` starts.
+        data_root: folder of the data sets, in place of the configuration's.
 
     Raises:
         UserError: the file, or what it names, is wrong; needs no torch.
@@ -104,6 +105,8 @@ def read_space(file: Path, root: Path) -> Space:
         dataset = with_tables(dataset) if dataset else dataset_part(base, dataset_id, expid)
     except UserError as error:
         raise UserError(f"{file}, dataset_id: {error}") from None
+    if data_root is not None:
+        dataset = redirect(resolve_paths(dataset, root), data_root, None)
     if model.get("dataset_id") == "TBD":  # in some of LongCTR's base experiments
         expid = f"{model.get('model')}_{dataset_id}"
     model["dataset_id"] = dataset_id

@@ -29,6 +29,7 @@ def tune(
     per_gpu: int = 1,
     trials: int | None = None,
     ray: bool = False,
+    data_root: Path | None = None,
 ) -> int:
     """Run the trials of a tuner file and write their report; returns the exit code.
 
@@ -41,6 +42,7 @@ def tune(
         per_gpu: trials at a time on each.
         trials: how many to draw by Optuna; None runs the whole grid.
         ray: run on a Ray cluster.
+        data_root: folder of the data sets, in place of the configuration's.
 
     Raises:
         UserError: bad input; nothing has been started.
@@ -49,7 +51,7 @@ def tune(
     for wanted, module in ((trials, ".optuna_search"), (ray, ".ray_engine")):
         if wanted:
             import_module(module, __package__)  # says what is missing before anything slow starts
-    space = read_space(file, root)
+    space = read_space(file, root, data_root)
     folder = Folder(output or root / "checkpoints" / "tuner" / file.stem)
     check_values(space, root)
     if not ray:

@@ -1,0 +1,45 @@
+"""Files that are written whole or not at all: to a temporary name, which is then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text.
+
+    Raises:
+        UserError: it cannot be written; the file is as before.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, for machines and for people."""
+    write_text(path, json.dumps(content, indent=2))
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    """Write YAML as configurations have it: keys in order, short values on one line, no anchors."""
+    text = yaml.dump(content, Dumper=_Plain, default_flow_style=None, sort_keys=False, width=100)
+    write_text(path, text)
+
+
+class _Plain(yaml.SafeDumper):
+    """No anchors: every entry can be read, and copied, alone."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
