@@ -254,6 +254,9 @@ BAD = {
     "odd number": (broken("price", 30, "cheap"), {"item_features": ["price:numeric"]}, ("price, line 32: is 'cheap'",)),
     "unknown kind": (nothing, {"item_features": ["price:number"]}, ("'number' is none of", "did you mean `numeric`")),
     "vectors in text": (nothing, {"item_features": ["tags:embedding"]}, ("column tags: is String",)),
+    "two features of one name": (
+        nothing, {"item_features": ["price"], "sample_features": ["price"]}, ("price: is a feature of items and",)
+    ),
     "shares": (nothing, {"train": 0.9, "valid": 0.2}, ("together below 1",)),
     "split": (nothing, {"split": "random"}, ("--split random: write time or user",)),
     "all liked": (nothing, {"positive": 0.0}, ("every label of the training data is 1",)),

@@ -138,7 +138,11 @@ def load(mapping: Mapping, source: str | None = None, licence: str = "your own")
                 f"--sample-features {feature.name}: is the label; it cannot be a feature"
             )
     context = {feature.name: shown.feature(feature) for feature in features}
-    item_table = _item_table(table, mapping)
+    item_table, item_names = _item_table(table, mapping)
+    for name in sorted(item_names & {feature.name for feature in features}):
+        raise UserError(
+            f"feature {name}: is a feature of items and of samples; a name is one feature"
+        )
     if mapping.exposures:
         samples = _moments(shown, mapping) | {"label": pl.lit(0, pl.Int8)} | context
         shown.check()
@@ -202,8 +206,9 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
     return feature
 
 
-def _item_table(table: Source, mapping: Mapping) -> ItemTable:
-    """Features of items, of a table of their own or of the first row in which an item occurs."""
+def _item_table(table: Source, mapping: Mapping) -> tuple[ItemTable, set[str]]:
+    """Features of items, of a table of their own or of the first row in which an item occurs; and
+    their names."""
     if mapping.exposures and mapping.item_features and not mapping.items:
         raise UserError(
             "--item-features with --exposures: need --items, a table with a row per item"
@@ -239,4 +244,4 @@ def _item_table(table: Source, mapping: Mapping) -> ItemTable:
         ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
         return item_table(raw.rename({"item": ITEM_ID}), [ids, *features], times_N)
 
-    return make
+    return make, {feature.name for feature in features}
