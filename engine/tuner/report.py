@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ..results import text_table
 from .folder import Folder, require_same_data
 from .publications import publication
 from .space import Space
-from .trial import DONE, FAILED, QUEUED, Trial
+from .trial import DONE, FAILED, QUEUED, Trial, as_text
 
 BARS_COLUMNS = (
     "Year", "Publication", "Model", "Paper URL", "gAUC", "AUC", "Logloss", "Running Steps",
@@ -80,7 +79,7 @@ def _table(space: Space, order: list[Trial]) -> tuple[list[str], list[list[str]]
     metrics = _metrics(order)
     header = ["trial", *space.choices, *(f"{split} {m}" for split, m in metrics), "note"]
     rows = [
-        [trial.name, *(_text(trial.tuned[key]) for key in space.choices)]
+        [trial.name, *(as_text(trial.tuned[key]) for key in space.choices)]
         + [f"{trial.metrics[s][m]:.6f}" if trial.metrics else "" for s, m in metrics]
         + [_note(trial)]
         for trial in order
@@ -94,7 +93,7 @@ def _note(trial: Trial) -> str:
     if trial.reason:
         notes.append(trial.reason)
     if trial.changes:
-        notes.append("out of memory, ran with " + _text(trial.changes))
+        notes.append("out of memory, ran with " + as_text(trial.changes))
     return "; ".join(notes)
 
 
@@ -114,9 +113,9 @@ def _leaderboard(space: Space, order: list[Trial], monitor: Monitor) -> str:
     for trial in order:
         score = repr(monitor(trial.metrics["valid"])) if trial.metrics else ""
         rows.append(
-            [trial.name, trial.status, *(_text(trial.tuned[key]) for key in space.choices)]
+            [trial.name, trial.status, *(as_text(trial.tuned[key]) for key in space.choices)]
             + [repr(trial.metrics[s][m]) if trial.metrics else "" for s, m in metrics]
-            + [score, _text(trial.changes), trial.reason or ""]
+            + [score, as_text(trial.changes), trial.reason or ""]
         )
     end = ["score", "changes", "reason"]
     return _csv([["trial", "status", *space.choices, *names, *end], *rows])
@@ -140,7 +139,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
         return ", ".join(f"{m} {value:.6f}" for m, value in trial.metrics[split].items())
 
     return (
-        f"best: {trial.name} ({_text(trial.tuned)})\n"
+        f"best: {trial.name} ({as_text(trial.tuned)})\n"
         f"valid {listed('valid')}\ntest  {listed('test')}\n"
         f"python run_expid.py --config {steps} --expid {expid}"
     )
@@ -150,13 +149,6 @@ def _metrics(order: list[Trial]) -> list[tuple[str, str]]:
     """Split and name of each metric; all finished trials have the same."""
     done = next((trial.metrics for trial in order if trial.metrics), {})
     return [(split, name) for split in ("valid", "test") for name in done.get(split, ())]
-
-
-def _text(value: Any) -> str:
-    """A parameter's value, or several, as in YAML."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_text(entry)}" for key, entry in value.items())
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _csv(rows: list[list[Any]]) -> str:

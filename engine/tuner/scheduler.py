@@ -17,7 +17,7 @@ from .engines import Engine, Exit, Job
 from .folder import Folder, require_same_data
 from .search import Search
 from .space import Space
-from .trial import DONE, FAILED, PRUNED, QUEUED, RUNNING, Trial
+from .trial import DONE, FAILED, PRUNED, QUEUED, RUNNING, Trial, as_text
 
 POLL_SECONDS = 0.2
 TRIES = 2  # of a trial that fails, in one call of the tuner
@@ -114,7 +114,8 @@ class Scheduler:
         job = Job(trial.name, partial(self.command, trial), log, self.folder.runs)
         trial.attempts[-1]["device"] = self.engine.start(job)
         self.folder.save(trial)
-        self.display.event(trial, f"started on {trial.attempts[-1]['device']}")
+        where = f"started on {trial.attempts[-1]['device']}"
+        self.display.event(trial, f"{where}: {as_text(trial.tuned | trial.changes)}")
 
     def _watch(self) -> None:
         """Read how the running trials fare, and stop the hopeless."""

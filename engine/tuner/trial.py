@@ -95,6 +95,13 @@ def number(value: Any) -> Any:
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
+def as_text(value: Any) -> str:
+    """A parameter's value, or several, as in YAML."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {as_text(entry)}" for key, entry in value.items())
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
