@@ -150,7 +150,9 @@ def _parser() -> argparse.ArgumentParser:
 
     own = command("generic", _generic, "any table of interactions: say which column is what")
     own.add_argument("--mapping", help="YAML file with the keys below, _ for -")
-    own.add_argument("--input", help="CSV or Parquet: a file, a folder or a pattern")
+    own.add_argument("--input", help="CSV, TSV or Parquet: a file, a folder or a pattern")
+    own.add_argument("--separator", help="of the fields of a text file; , or tab by its ending")
+    own.add_argument("--no-quotes", action="store_true", default=None, help='" is a character')
     for name in ("user", "item", "time"):
         own.add_argument(f"--{name}", help=f"column of the {name}")
     own.add_argument("--time-format", help="such as '%%d.%%m.%%Y', where it is not recognised")

@@ -127,7 +127,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file}: must map expids to their keys, but is {type(content).__name__}")
+        raise UserError(f"{file}: must map keys to values, but is {type(content).__name__}")
     return content
 
 

@@ -183,7 +183,7 @@ TEXTS = {
         yaml("X: !!python/object/apply:os.mkdir [pwned]\n"), (MODEL_CONFIG, "os.mkdir", "line")
     ),
     "not a text file": Case(yaml(b"\xff\xfe\x00"), (MODEL_CONFIG, "utf-8")),
-    "empty file": Case(yaml(b""), ("model_config.yaml: must map expids to their keys",)),
+    "empty file": Case(yaml(b""), ("model_config.yaml: must map keys to values",)),
     "no such configuration": Case(
         nothing,
         ("--config nowhere: has no model_config.yaml", "name a configuration directory"),

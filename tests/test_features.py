@@ -72,5 +72,5 @@ def test_numbers_are_scaled_by_the_training_data() -> None:
 def test_vectors_keep_their_values() -> None:
     values, spec = encoded(Feature("x", "embedding"), [[1.0, 2.5], None, [3.0, 4.0]])
     assert values == [[1.0, 2.5], [0.0, 0.0], [3.0, 4.0]] and spec["embedding_dim"] == 2
-    with pytest.raises(UserError, match="vectors of 2 and of 3"):
+    with pytest.raises(UserError, match="vectors of 3 and of 2"):
         encoded(Feature("x", "embedding"), [[1.0, 2.0], [1.0, 2.0, 3.0]])

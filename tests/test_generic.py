@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
-from datetime import datetime, timedelta
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +68,7 @@ def written(folder: Path, form: str) -> str:
     if form == "csv":
         text.write_csv(folder / "log.csv")
     elif form == "tsv":
-        text.write_csv(folder / "log.tsv", separator="\t")
+        text.write_csv(folder / "log.tsv", separator="\t", quote_style="never")
     elif form == "parquet":
         table.write_parquet(folder / "log.parquet")
     elif form == "folder":
@@ -172,6 +177,158 @@ def test_exposures_are_the_samples(tmp_path: Path) -> None:
     assert table["slot"].n_unique() == 3
 
 
+# ---------------------------------------------------------------- what real files are like
+
+
+def small(**columns: list) -> pl.DataFrame:
+    """Twelve events of two users, one moment after the other, clicked in turns."""
+    frame = {
+        "u": ["a", "b"] * 6,
+        "i": list("xyzxyzzyxzyx"),
+        "t": list(range(12)),
+        "y": [0, 1, 1, 0] * 3,
+    }
+    return pl.DataFrame(frame | columns)
+
+
+def prepare_small(folder: Path, path: Path, **flags: Any) -> dict[str, pl.DataFrame]:
+    mapping = {
+        "input": str(path),
+        "user": "u",
+        "item": "i",
+        "time": "t",
+        "label": "y",
+        "train": 0.5,
+        "valid": 0.3,
+    }
+    log = generic.load(generic.read_mapping(None, mapping | flags))
+    interactions.write(log, folder / "out", True)
+    return {name: pl.read_parquet(folder / "out" / name) for name in FILES}
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> dict[str, pl.DataFrame]:
+    """The data set of ``small``."""
+    (tmp_path / "expected").mkdir()
+    small().write_parquet(tmp_path / "expected" / "log.parquet")
+    return prepare_small(tmp_path / "expected", tmp_path / "expected" / "log.parquet")
+
+
+TIMES = {
+    "fractions of a second": [t / 1e5 for t in range(12)],
+    "nanoseconds": [1_700_000_000_000_000_000 + t for t in range(12)],
+    "before 1970": [t - 100 for t in range(12)],
+    "huge": [2**64 - 100 + t for t in range(12)],
+    "days": [datetime(2024, 1, 1 + t).date() for t in range(12)],
+    "time zone": [datetime(2024, 1, 1, t, tzinfo=timezone(timedelta(hours=2))) for t in range(12)],
+}
+
+
+NOT_TEXT = ("huge", "time zone")
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [(k, form) for k in TIMES for form in ("csv", "parquet") if form != "csv" or k not in NOT_TEXT],
+)
+def test_moments_keep_their_order(tmp_path: Path, expected: dict, kind: str, form: str) -> None:
+    times = pl.Series(TIMES[kind], dtype=pl.UInt64 if kind == "huge" else None)
+    path = tmp_path / f"log.{form}"
+    table = small().with_columns(t=times).sample(fraction=1, shuffle=True, seed=1)
+    table.write_csv(path) if form == "csv" else table.write_parquet(path)
+    found = prepare_small(tmp_path, path)
+    assert_same({name: found[name] for name in FILES}, expected)
+
+
+def test_moments_in_nanoseconds_of_a_date(tmp_path: Path, expected: dict) -> None:
+    times = pl.Series([1_700_000_000_000_000_000 + t for t in range(12)]).cast(pl.Datetime("ns"))
+    small().with_columns(t=times).write_parquet(tmp_path / "log.parquet")
+    assert_same(prepare_small(tmp_path, tmp_path / "log.parquet"), expected)
+
+
+WRITERS = {
+    "semicolons": (lambda t, p: t.write_csv(p, separator=";"), "log.csv", {"separator": ";"}),
+    "other ending": (lambda t, p: t.write_csv(p, separator="|"), "log.txt", {"separator": "|"}),
+    "capitals": (lambda t, p: t.write_csv(p), "LOG.CSV", {}),
+    "compressed": (lambda t, p: p.write_bytes(gzip.compress(t.write_csv().encode())), "log.csv.gz", {}),
+    "windows": (lambda t, p: p.write_text("\ufeff" + t.write_csv(line_terminator="\r\n"), newline=""), "log.csv", {}),
+    "blank lines": (lambda t, p: p.write_text(t.write_csv().replace("\nb", "\n\nb")), "log.csv", {}),
+    "a column called row": (lambda t, p: t.with_columns(row=pl.lit(1)).write_csv(p), "log.csv", {}),
+    "labels of decimals": (lambda t, p: t.cast({"y": pl.Decimal(10, 2)}).write_parquet(p), "log.parquet", {}),
+    "labels of words": (lambda t, p: t.with_columns(y=pl.col("y") == 1).write_csv(p), "log.csv", {}),
+    "small types": (lambda t, p: t.cast({"y": pl.UInt8, "t": pl.Int16, "u": pl.Categorical}).write_parquet(p), "log.parquet", {}),
+    "a tsv with quotes": (lambda t, p: t.with_columns(n=pl.lit('12" \\"mix')).write_csv(p, separator="\t", quote_style="never"), "log.tsv", {}),
+    "stray quotes": (lambda t, p: t.with_columns(n=pl.lit('"Weird')).write_csv(p, quote_style="never"), "log.csv", {"no_quotes": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_files_of_every_kind(tmp_path: Path, expected: dict, kind: str) -> None:
+    writer, name, flags = WRITERS[kind]
+    writer(small(), tmp_path / name)
+    assert_same(prepare_small(tmp_path, tmp_path / name, **flags), expected)
+
+
+def test_stray_quotes_are_not_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = small(n=["good"] * 3 + ['"bad'] + ["good"] * 3 + ['bad"'] + ["good"] * 4)
+    table.select("n", "u", "i", "t", "y").write_csv(tmp_path / "log.csv", quote_style="never")
+    with contextlib.suppress(UserError):
+        prepare_small(tmp_path, tmp_path / "log.csv")
+    assert "12 lines are 8 rows" in capsys.readouterr().err
+    (tmp_path / "good").mkdir()
+    small().write_csv(tmp_path / "good" / "log.csv")
+    prepare_small(tmp_path / "good", tmp_path / "good" / "log.csv")
+    assert not [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+
+
+def test_features_of_an_item_are_its_earliest(tmp_path: Path) -> None:
+    """In whatever order the file is."""
+    table = small(stock=[float(t) for t in range(12)]).reverse()
+    table.write_csv(tmp_path / "log.csv")
+    items = prepare_small(tmp_path, tmp_path / "log.csv", item_features=["stock:numeric"])[
+        "item_info.parquet"
+    ]
+    assert items["stock"][1] < items["stock"][2] < items["stock"][3]  # x, y, z come at 0, 1, 2
+
+
+def test_fractions_as_ids_and_dots_in_names(tmp_path: Path) -> None:
+    """Pandas makes fractions of whole numbers where some are missing; names of modules have no dot."""
+    numbers = {"x": 7.0, "y": 8.0, "z": 9.0}
+    table = small().with_columns(i=pl.col("i").replace_strict(numbers), **{"a.b": pl.lit("q")})
+    table.write_parquet(tmp_path / "log.parquet")
+    pl.DataFrame({"i": [7, 8, 9], "c.d": [1.5, 2.5, 9.5]}).write_csv(tmp_path / "items.csv")
+    frames = prepare_small(
+        tmp_path, tmp_path / "log.parquet", items=str(tmp_path / "items.csv"),
+        item_features=["c.d"], sample_features=["a.b"],
+    )  # fmt: skip
+    assert frames["item_info.parquet"]["c_d"].n_unique() == 4 and set(
+        frames["train.parquet"]["a_b"]
+    ) == {2}
+
+
+def test_the_card_tells_how_it_was_made(tmp_path: Path) -> None:
+    table = pl.concat([small(), small()[3:5]])
+    table.write_csv(tmp_path / "log.csv")
+    prepare_small(tmp_path, tmp_path / "log.csv")
+    card = json.loads((tmp_path / "out" / "dataset_card.json").read_text())
+    assert card["events"] == 14 and card["events_merged"] == 2
+    assert card["mapping"]["label"] == "y" and card["mapping"]["train"] == 0.5
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for owner in (dead.pid, os.getpid()):
+        (tmp_path / f".out-{owner}-abc").mkdir()
+    small().write_csv(tmp_path / "log.csv")
+    prepare_small(tmp_path, tmp_path / "log.csv")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f".out-{os.getpid()}-abc",
+        "log.csv",
+        "out",
+    ]
+
+
 # ---------------------------------------------------------------- from a command to a model
 
 
@@ -254,6 +411,18 @@ BAD = {
     "odd number": (broken("price", 30, "cheap"), {"item_features": ["price:numeric"]}, ("price, line 32: is 'cheap'",)),
     "unknown kind": (nothing, {"item_features": ["price:number"]}, ("'number' is none of", "did you mean `numeric`")),
     "vectors in text": (nothing, {"item_features": ["tags:embedding"]}, ("column tags: is String",)),
+    "label is a feature of items": (nothing, {"item_features": ["stars"]}, ("stars: is the label",)),
+    "a feature twice": (nothing, {"item_features": ["price", "price"]}, ("price: is there twice",)),
+    "columns twice": (nothing, {"item": "who"}, ("are three columns",)),
+    "positive without rating": (nothing, {"rating": None, "label": "stars", "positive": 3.0}, ("--positive 3: goes",)),
+    "min count": (nothing, {"min_count": 0}, ("--min-count 0: write 1 or more",)),
+    "all rare": (nothing, {"min_count": 10_000}, ("--min-count 10000: no item occurs so often",)),
+    "infinite time": (broken("when", 0, "inf"), {}, ("column when, line 2: is 'inf'; write a number",)),
+    "none of the items": (
+        lambda p: (p.parent / "items.csv").write_text("what,price\nx,1\n"),
+        {"items": "in/items.csv", "item_features": ["price"]}, ("items.csv: has none of the items", "'100'"),
+    ),
+    "separator": (lambda p: p.write_text("who;what;when;stars\na;b;1;5\n"), {}, ("looks separated by ';', write --separator",)),
     "two features of one name": (
         nothing, {"item_features": ["price"], "sample_features": ["price"]}, ("price: is a feature of items and",)
     ),
@@ -280,8 +449,6 @@ def test_bad_input_is_named_and_nothing_written(
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     """The limit on the size of a file stands for the disk."""
     import resource
-    import subprocess
-    import sys
 
     path = written(tmp_path, "csv")
     columns = [f"--{name}={column}" for name, column in COLUMNS.items()]

@@ -16,6 +16,7 @@ from . import ready_config
 from .layout import CARD, SPLITS, describe, make_card
 
 PAIR = ("user_index", "item_index")
+WITHOUT_HISTORY = 0.5  # of a split
 DUPLICATES = 0.01  # of a split: some are natural, where an item is shown twice
 SELF_LEAK = 0.5  # of the positives: so often the newest history item is the target only by mistake
 
@@ -123,6 +124,12 @@ def _statistics(folder: Path, feature_map: Any, report: Report) -> None:
             f"test samples whose {what[:-1]} is not in the training samples: {share:.1%}"
         )
     for name, split in card["splits"].items():
+        empty = split["history_length"]["histogram"]["0+"] / split["rows"]
+        report.facts.append(f"{name} samples without a history: {empty:.1%}")
+        if empty > WITHOUT_HISTORY:
+            report.warnings.append(
+                f"{name}: most samples have no history; is the time of events right?"
+            )
         if split["label_rate"] in (0, 1):
             report.warnings.append(f"{name}: every label is {split['label_rate']:g}")
 
@@ -137,8 +144,8 @@ def _duplicates(folder: Path, report: Report) -> None:
         report.facts.append(f"{second} samples that are in {first} too: {rows:,} ({share:.1%})")
         if share > DUPLICATES:
             report.warnings.append(
-                f"{rows:,} samples of {second}.parquet stand in {first}.parquet with the same history; "
-                "a model can learn their labels by heart"
+                f"{rows:,} samples of {second}.parquet stand in {first}.parquet with the same history: "
+                "natural where items are shown again, else a model can learn their labels by heart"
             )
 
 

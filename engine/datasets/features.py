@@ -30,6 +30,7 @@ class Feature:
         separator: between the values of a sequence, where the column holds texts.
         max_len: values of a sequence that are kept, the first ones.
         min_count: how often a value must occur in the training data to get an id of its own.
+        column: where it is in the raw table, if that has another name.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Feature:
     separator: str | None = None
     max_len: int = MAX_LEN
     min_count: int = 1
+    column: str | None = None
+
+    @property
+    def source_column(self) -> str:
+        """Its name in the raw table."""
+        return self.column or self.name
 
     def encoder(self) -> Encoder:
         """A new encoder, which has seen nothing."""
@@ -145,15 +152,15 @@ class SequenceEncoder(CategoricalEncoder):
 
 
 class NumericEncoder(Encoder):
-    """A number, scaled to mean 0 and deviation 1; missing values become the mean."""
+    """A number, scaled to mean 0 and deviation 1; missing and infinite ones become the mean."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
         self.sums = np.zeros(3)  # of the counts, the values, their squares
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
-        x = values.cast(pl.Float64).fill_nan(None)
-        known = x.is_not_null().to_numpy()
+        x = values.cast(pl.Float64)
+        known = x.is_finite().fill_null(False).to_numpy()
         x, times = x.to_numpy()[known], times[known]
         self.sums += [times.sum(), (times * x).sum(), (times * x * x).sum()]
 
@@ -161,8 +168,9 @@ class NumericEncoder(Encoder):
         n, total, squares = self.sums
         mean = total / n if n else 0.0
         deviation = max(squares / n - mean**2, 0.0) ** 0.5 if n else 0.0
-        scaled = (values.cast(pl.Float64).fill_nan(None) - mean) / (deviation or 1.0)
-        return scaled.fill_null(0.0).cast(pl.Float32)
+        x = values.cast(pl.Float64)
+        scaled = (x - mean) / (deviation or 1.0)
+        return scaled.set(~x.is_finite().fill_null(False), 0.0).cast(pl.Float32)
 
     def padding(self) -> float:
         return 0.0
@@ -179,22 +187,30 @@ class EmbeddingEncoder(Encoder):
         self.width = 0
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
-        lengths = values.drop_nulls().list.len()
-        for length in (lengths.min(), lengths.max()):
-            self.width = self.width or length or 0
-            if length is not None and length != self.width:
-                raise UserError(
-                    f"column {self.feature.name}: has vectors of {self.width} and of {length} numbers; "
-                    "an embedding has one width"
-                )
+        self.width = self.width or values.list.len().max() or 0
+        self._vectors(values)
 
     def encode(self, values: pl.Series) -> pl.Series:
         vectors = np.zeros((len(values), self.width), np.float32)
-        known = values.is_not_null().to_numpy()
-        vectors[known] = np.asarray(values.drop_nulls().explode(), np.float32).reshape(
-            -1, self.width
-        )
+        vectors[values.is_not_null().to_numpy()] = self._vectors(values)
         return _rows(vectors, pl.Float32)
+
+    def _vectors(self, values: pl.Series) -> NDArray:
+        """Those that are there, checked."""
+        given = values.drop_nulls()
+        other = given.list.len().filter(given.list.len() != self.width)
+        if len(other):
+            raise UserError(
+                f"column {self.feature.name}: has vectors of {self.width} and of {other[0]} numbers; "
+                "an embedding has one width"
+            )
+        flat = given.explode().cast(pl.Float32).to_numpy()
+        if not np.isfinite(flat).all():
+            raise UserError(
+                f"column {self.feature.name}: has vectors with missing or infinite numbers; fill them "
+                "in, or leave the whole vector out"
+            )
+        return flat.reshape(-1, self.width)
 
     def padding(self) -> list[float]:
         return [0.0] * self.width

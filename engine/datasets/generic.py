@@ -5,7 +5,7 @@ A mapping says it, by flags of ``data/prepare.py generic`` or by a YAML file wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from ..config import read_yaml
 from ..errors import UserError, did_you_mean
-from .features import ENCODERS, Feature, item_table
+from .features import ENCODERS, FIRST, Feature, item_table
 from .interactions import ItemTable, Log, Split
-from .source import Source, readable
+from .source import ROW, Source, readable
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = ("row", "user", "item", "time", "label", "positive", "split", ITEM_ID)
 RESERVED += ("user_index", "item_index", "seq_len")
+POSITIVE = 4.0  # the least rating that counts, unless said otherwise
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Mapping:
     """What the columns of a table mean.
 
     Attributes:
-        input: file or folder (CSV, TSV or Parquet) of the interactions.
+        input: file, folder or pattern of the interactions, see ``source.Source``.
+        separator, no_quotes: of text files, see ``source.Source``.
         user, item, time: columns. Ids may be anything; times numbers or dates.
         time_format: of times that are texts, in strftime's letters, where it cannot be guessed.
         label: column of 0 and 1; or
-        rating: column of numbers; an interaction is positive from ``positive`` on. Without either,
-            every interaction is positive.
+        rating: column of numbers; an interaction is positive from ``positive`` (4) on. Without
+            either, every interaction is positive.
         exposures: file or folder of what was shown, with the same ``user``, ``item`` and ``time``
             columns. Its rows are the samples then, see ``interactions.Log``.
         items: file or folder with one row for each item, which has the column ``item``.
@@ -47,10 +49,12 @@ class Mapping:
     user: str
     item: str
     time: str
+    separator: str | None = None
+    no_quotes: bool = False
     time_format: str | None = None
     label: str | None = None
     rating: str | None = None
-    positive: float = 4.0
+    positive: float | None = None
     exposures: str | None = None
     items: str | None = None
     item_features: list[Any] = field(default_factory=list)
@@ -63,10 +67,19 @@ class Mapping:
     def __post_init__(self) -> None:
         for name, kind in KINDS.items():
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            wrong = not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)
+            if value is not None and wrong:
                 raise UserError(f"{name}: is {value!r}; write {NAMES[kind]}")
+        if len({self.user, self.item, self.time}) < 3:
+            raise UserError(
+                f"--user {self.user} --item {self.item} --time {self.time}: are three columns"
+            )
         if self.label and self.rating:
             raise UserError("--label and --rating: write one of them")
+        if self.positive is not None and not self.rating:
+            raise UserError(f"--positive {self.positive:g}: goes with --rating")
+        if self.min_count < 1:
+            raise UserError(f"--min-count {self.min_count}: write 1 or more")
         if not (self.label or self.rating or self.exposures):
             raise UserError(
                 "without --label or --rating every interaction is a click, and nothing can be learned "
@@ -82,8 +95,14 @@ class Mapping:
 
 KEYS = tuple(f.name for f in fields(Mapping))
 NUMBERS, LISTS = ("positive", "train", "valid"), ("item_features", "sample_features")
-NAMES = {str: "a text", int: "a whole number", int | float: "a number", list: "a list"}
-KINDS: dict[str, Any] = dict.fromkeys(KEYS, str) | {"min_count": int}
+NAMES = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    int | float: "a number",
+    list: "a list",
+}
+KINDS: dict[str, Any] = dict.fromkeys(KEYS, str) | {"min_count": int, "no_quotes": bool}
 KINDS |= dict.fromkeys(NUMBERS, int | float) | dict.fromkeys(LISTS, list)
 
 
@@ -122,42 +141,40 @@ def load(mapping: Mapping, source: str | None = None, licence: str = "your own")
     Raises:
         UserError: names the file, the column and the row.
     """
-    table = Source(mapping.input)
-    events = _moments(table, mapping)
-    if mapping.label:
-        events["label"] = table.label(mapping.label)
-    elif mapping.rating:
-        events["label"] = (table.number(mapping.rating) >= mapping.positive).cast(pl.Int8)
-    else:
-        events["label"] = pl.lit(1, pl.Int8)
-    shown = Source(mapping.exposures) if mapping.exposures else table
-    features = [_feature(shown, entry, mapping) for entry in mapping.sample_features]
-    for feature in features:
-        if feature.name in (mapping.label, mapping.rating):
-            raise UserError(
-                f"--sample-features {feature.name}: is the label; it cannot be a feature"
-            )
+    table = _open(mapping.input, mapping)
+    shown = _open(mapping.exposures, mapping) if mapping.exposures else table
+    unit = max(source.time_unit(mapping.time) for source in (table, shown))  # "us" < "ns"
+    events = _moments(table, mapping, unit) | {"label": _label(table, mapping)}
+    features = _features(shown, mapping.sample_features, mapping)
     context = {feature.name: shown.feature(feature) for feature in features}
     item_table, item_names = _item_table(table, mapping)
-    for name in sorted(item_names & {feature.name for feature in features}):
+    for name in sorted(item_names & context.keys()):
         raise UserError(
             f"feature {name}: is a feature of items and of samples; a name is one feature"
         )
     if mapping.exposures:
-        samples = _moments(shown, mapping) | {"label": pl.lit(0, pl.Int8)} | context
+        samples = _moments(shown, mapping, unit) | {"label": pl.lit(0, pl.Int8)} | context
+        if (
+            len({source.has_dates(mapping.time, mapping.time_format) for source in (table, shown)})
+            > 1
+        ):
+            raise UserError(
+                f"column {mapping.time}: holds dates in one of {table.path} and {shown.path}, numbers "
+                "in the other; bring them into one form"
+            )
         shown.check()
     table.check()
     if mapping.exposures:
-        clicks = table.frame.select("row", **events).filter(pl.col("label") == 1)
+        clicks = table.rows().select(row=ROW, **events).filter(pl.col("label") == 1)
         frame = pl.concat(
             [
                 clicks.with_columns(label=pl.lit(None, pl.Int8), positive=True),
-                shown.frame.select("row", **samples, positive=pl.lit(False)),
+                shown.rows().select(row=ROW, **samples, positive=pl.lit(False)),
             ],
-            how="diagonal",
+            how="diagonal_relaxed",
         )
     else:
-        frame = table.frame.select("row", **events, **context)
+        frame = table.rows().select(row=ROW, **events, **context)
         frame = frame.with_columns(positive=pl.col("label") == 1)
     return Log(
         events=frame,
@@ -168,15 +185,42 @@ def load(mapping: Mapping, source: str | None = None, licence: str = "your own")
         licence=licence,
         sample_features=features,
         exposures=mapping.exposures is not None,
+        about={"mapping": {k: v for k, v in asdict(mapping).items() if v not in (None, [])}},
     )
 
 
-def _moments(table: Source, mapping: Mapping) -> dict[str, pl.Expr]:
+def _open(path: str, mapping: Mapping) -> Source:
+    return Source(path, mapping.separator, quotes=not mapping.no_quotes)
+
+
+def _moments(table: Source, mapping: Mapping, unit: str) -> dict[str, pl.Expr]:
     return {
         "user": table.identity(mapping.user),
         "item": table.identity(mapping.item),
-        "time": table.time(mapping.time, mapping.time_format),
+        "time": table.time(mapping.time, mapping.time_format, unit),
     }
+
+
+def _label(table: Source, mapping: Mapping) -> pl.Expr:
+    if mapping.label:
+        return table.label(mapping.label)
+    if mapping.rating:
+        least = POSITIVE if mapping.positive is None else mapping.positive
+        return (table.number(mapping.rating) >= least).cast(pl.Int8)
+    return pl.lit(1, pl.Int8)
+
+
+def _features(table: Source, entries: list[Any], mapping: Mapping) -> list[Feature]:
+    features = [_feature(table, entry, mapping) for entry in entries]
+    names = [feature.name for feature in features]
+    for feature in features:
+        if feature.source_column in (mapping.label, mapping.rating) and table.path == Path(
+            mapping.input
+        ):
+            raise UserError(f"feature {feature.name}: is the label; it cannot be a feature")
+        if names.count(feature.name) > 1:
+            raise UserError(f"feature {feature.name}: is there twice; write it once")
+    return features
 
 
 def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
@@ -195,9 +239,14 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
                 f"feature {entry['name']}: unknown key {key!r}{did_you_mean(key, known)}"
             )
     feature = Feature(**{"kind": "", "min_count": mapping.min_count} | entry)
+    # A dot cannot be in the name of a torch module, and there is one for each feature.
+    feature = replace(feature, name=feature.name.replace(".", "_"), column=feature.source_column)
     if feature.name in RESERVED:
-        raise UserError(f"feature {feature.name}: the name is taken; rename the column")
-    feature = replace(feature, kind=feature.kind or table.guess(feature.name))
+        raise UserError(
+            f"feature {feature.name}: the name is taken, as are {', '.join(RESERVED)}; rename the "
+            "column, or write {name: another, column: " + feature.name + "} in a mapping file"
+        )
+    feature = replace(feature, kind=feature.kind or table.guess(feature.source_column))
     if feature.kind not in ENCODERS:
         raise UserError(
             f"feature {feature.name}: kind {feature.kind!r} is none of {', '.join(ENCODERS)}"
@@ -213,15 +262,16 @@ def _item_table(table: Source, mapping: Mapping) -> tuple[ItemTable, set[str]]:
         raise UserError(
             "--item-features with --exposures: need --items, a table with a row per item"
         )
-    described = Source(mapping.items) if mapping.items else table
-    features = [_feature(described, entry, mapping) for entry in mapping.item_features]
+    described = _open(mapping.items, mapping) if mapping.items else table
+    features = _features(described, mapping.item_features, mapping)
     columns = {feature.name: described.feature(feature) for feature in features}
+    key = "item" if mapping.items else "row"
+    columns[key] = described.identity(mapping.item) if mapping.items else pl.col(ROW)
     if mapping.items:
-        columns["item"] = described.identity(mapping.item)
         described.check()
-        values = described.frame.select(**columns)
         with readable(described.path):
-            double = values.group_by("item").len().filter(pl.col("len") > 1).head(1).collect()
+            counts = described.rows().select(columns["item"].alias("item")).group_by("item").len()
+            double = counts.filter(pl.col("len") > 1).head(1).collect(engine="streaming")
         if len(double):
             raise UserError(
                 f"{described.path}: item {double['item'][0]} stands twice; keep one row"
@@ -230,18 +280,32 @@ def _item_table(table: Source, mapping: Mapping) -> tuple[ItemTable, set[str]]:
     def make(
         items: pl.DataFrame, times_N: NDArray
     ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-        key = "item" if mapping.items else "row"
-        known = described.frame.select("row", **columns).drop(
-            "row" if mapping.items else "item", strict=False
-        )
-        known = known.join(items.lazy().select(key), on=key, how="semi").collect(engine="streaming")
-        if mapping.items and len(known) < len(items):
-            missing = len(items) - len(known)
-            print(
-                f"{missing:,} of {len(items):,} items are not in {described.path}; their features are unknown"
-            )
+        with readable(described.path):
+            known = described.rows().select(**columns)
+            known = known.join(items.lazy().select(key), on=key, how="semi")
+            known = known.collect(engine="streaming")
+        if mapping.items:
+            _report_missing(items, known, described)
         raw = items.join(known, on=key, how="left", maintain_order="left")
         ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
-        return item_table(raw.rename({"item": ITEM_ID}), [ids, *features], times_N)
+        table, specs = item_table(raw.rename({"item": ITEM_ID}), [ids, *features], times_N)
+        if specs[ITEM_ID]["vocab_size"] == FIRST:
+            raise UserError(
+                f"--min-count {mapping.min_count}: no item occurs so often in the training data"
+            )
+        return table, specs
 
     return make, {feature.name for feature in features}
+
+
+def _report_missing(items: pl.DataFrame, known: pl.DataFrame, described: Source) -> None:
+    missing = items.join(known, on="item", how="anti")["item"]
+    if len(missing) == len(items):
+        raise UserError(
+            f"{described.path}: has none of the items of the interactions, such as {missing[0]!r}"
+        )
+    if len(missing):
+        print(
+            f"{len(missing):,} of {len(items):,} items, such as {missing[0]!r}, are not in "
+            f"{described.path}; their features are unknown"
+        )

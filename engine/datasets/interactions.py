@@ -56,10 +56,10 @@ class Log:
 
     Attributes:
         events: columns ``row`` (a number that orders events of one moment), ``user``, ``item``,
-            ``time`` (a whole number), ``label`` (0, 1, or null: no sample), ``positive`` (joins the
+            ``time`` (anything that can be compared), ``label`` (0, 1, or null: no sample), ``positive`` (joins the
             history), and the features of a sample. Events of the same user, item and time are one.
         item_table: makes the item table: ``(items, times_N) -> (table, specs)``, where ``items`` has
-            the columns ``item`` and ``row`` (the first in which it occurs), row i the item of index
+            the columns ``item`` and ``row`` (that of its earliest event), row i the item of index
             i + 1, and ``times_N`` is how often each occurs in the training data.
         sample_features: how the features of a sample are to be read.
         label: name of the label's column.
@@ -67,6 +67,7 @@ class Log:
         source, licence: for the card.
         exposures: samples say what was shown, not what came of it: each is labelled 1 if a positive
             event of its user and item follows, before the item is shown to the user again.
+        about: more entries for the card.
     """
 
     events: pl.LazyFrame
@@ -77,6 +78,7 @@ class Log:
     licence: str
     sample_features: list[Feature] = field(default_factory=list)
     exposures: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, An
         UserError: a split would be empty, or the training labels are all the same.
     """
     with new_folder(output, overwrite) as folder:
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{Path(output).name}-events-"))
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-events-"))
         try:
             return _Writer(log, folder, scratch).run(Path(output).name)
         finally:
@@ -101,6 +103,7 @@ class _Writer:
         self.names = [feature.name for feature in log.sample_features]
         self.encoders: list[Encoder] = [feature.encoder() for feature in log.sample_features]
         self.files: dict[str, pq.ParquetWriter] = {}
+        self.merged = 0  # events of the same user, item and moment as another
 
     def run(self, dataset_id: str) -> dict[str, Any]:
         users, items = self._number()
@@ -127,7 +130,8 @@ class _Writer:
         specs = self._encode_samples()
         table, item_specs = self.log.item_table(items, times_N)
         table.write_parquet(self.folder / "item_info.parquet")
-        about = {"source": self.log.source, "licence": self.log.licence}
+        about = {"source": self.log.source, "licence": self.log.licence} | self.log.about
+        about |= {"events": int(users.sum()), "events_merged": self.merged}
         return finish(self.folder, dataset_id, item_specs | specs, self.log.label, **about)
 
     def _number(self) -> tuple[NDArray, pl.DataFrame]:
@@ -138,7 +142,9 @@ class _Writer:
         events = pl.scan_parquet(raw)
         by_user = events.group_by("user").agg(pl.len().alias("events"))
         users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
-        by_item = events.group_by("item").agg(pl.col("row").min())
+        earliest = events.group_by("item").agg(pl.col("time").min())
+        by_item = events.join(earliest, on=["item", "time"]).group_by("item")
+        by_item = by_item.agg(pl.col("row").min())
         items = by_item.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
         count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
         print(count, flush=True)
@@ -153,19 +159,23 @@ class _Writer:
     def _events(self) -> pl.LazyFrame:
         return pl.scan_parquet(self.scratch / "numbered.parquet")
 
-    def _starts(self) -> tuple[int, int]:
+    def _starts(self) -> tuple[Any, Any]:
         """First moments of validation and test, where the split is by time."""
         split = self.log.split
         if split.by == "user":
             return (0, 0)
         if split.starts is not None:
             return split.starts
-        time = pl.col("time").filter(pl.col("label").is_not_null())
+        samples = self._events().filter(pl.col("label").is_not_null()).select("time")
+        time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
+        if not len(time_M):
+            raise UserError(f"{self.log.source}: has no samples")
         shares = (split.train, split.train + split.valid)
-        starts = [time.quantile(share, "lower").alias(str(share)) for share in shares]
-        return self._events().select(starts).collect(engine="streaming").row(0)
+        places = [int(share * (len(time_M) - 1) + 1e-9) for share in shares]
+        time_M.partition(places)
+        return time_M[places[0]], time_M[places[1]]
 
-    def _split(self, starts: tuple[int, int]) -> pl.Expr:
+    def _split(self, starts: tuple[Any, Any]) -> pl.Expr:
         """0 for training, 1 for validation, 2 for the test."""
         if self.log.split.by == "time":
             place, edges = pl.col("time"), starts
@@ -183,6 +193,7 @@ class _Writer:
             first, last = np.flatnonzero(block_U == block)[[0, -1]]
             mine = pl.col("user_index").is_between(int(first), int(last))
             events = _in_time_order(self._events().filter(mine), self.names)
+            self.merged += int(events_U[first : last + 1].sum()) - len(events)
             if self.log.exposures:
                 events = _labelled(events)
             yield _samples(events), _histories(events, first, last)

@@ -86,7 +86,8 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise UserError(f"{output}: exists already; add --overwrite, or choose another --output")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
+        _remove_leftovers(output)
+        partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-{os.getpid()}-"))
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
     try:
@@ -102,6 +103,24 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise UserError(f"{output}: cannot be written ({reason})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Delete what processes that were killed have left beside ``output``."""
+    for folder in output.parent.glob(f".{output.name}-*-*"):
+        owner = folder.name.removeprefix(f".{output.name}-").split("-")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def finish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..config import list_experiments, read_yaml
@@ -34,9 +35,8 @@ def write(folder: Path, root: Path) -> str:
         if folder.parent == root / "data":
             return command
         other = folder.parent  # results of other data of that name go elsewhere, too
-        return (
-            f"{command} --data-root {_shown(other, root)} --model-root ./checkpoints/{other.name}"
-        )
+        roots = quote(_shown(other, root)), quote(f"./checkpoints/{other.name}")
+        return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
     models = read_yaml(root / "config" / "model_config.yaml")
     experiments = {"Base": models["Base"]}
     for expid, (model, dataset) in shipped.items():
@@ -46,7 +46,8 @@ def write(folder: Path, root: Path) -> str:
     config.mkdir(exist_ok=True)
     write_yaml(config / "model_config.yaml", experiments)
     write_yaml(config / "dataset_config.yaml", {dataset_id: dataset_entry(folder, root)})
-    return f"python run_expid.py --config {_shown(config, root)} --expid TWIN_MoS_{dataset_id}"
+    expid = quote(f"TWIN_MoS_{dataset_id}")
+    return f"python run_expid.py --config {quote(_shown(config, root))} --expid {expid}"
 
 
 def dataset_entry(folder: Path, root: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""A table of raw data in CSV or Parquet files, read lazily, with every value checked."""
+"""A table of raw data in text or Parquet files, read lazily, with every value checked."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ import polars as pl
 from ..errors import UserError, did_you_mean
 from .features import Feature
 
-SUFFIXES = {".csv": ",", ".tsv": "\t", ".parquet": None}
+ROW = "#row"  # the number of a row, beside the table's own columns
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PARQUET = ".parquet"
 DATES = (
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -23,31 +26,42 @@ DATES = (
     "%Y/%m/%d",
 )
 SAMPLE = 10_000  # rows from which the kind of a text column is guessed
+SHOWN = 300  # characters of what a file holds, in a message
 Parse = Callable[[pl.Expr], pl.Expr]
 
 
 class Source:
     """One file, all files of a folder, or those of a pattern (``logs/*.csv``).
 
+    Args:
+        path: ``.csv``, ``.tsv`` (both also ``.gz``) or ``.parquet``; with a ``separator`` any text.
+        separator: of the fields of a text; by its ending otherwise.
+        quotes: whether fields of a text may be quoted; in a ``.tsv`` they are not.
+
     Attributes:
-        frame: the table, with a column ``row`` in front; every column of a CSV file is text.
-        text: whether it is.
+        frame: the table, with a column ``ROW`` in front; every column of a text is text.
+        text: whether it is one.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, separator: str | None = None, quotes: bool = True) -> None:
         self.path = Path(path)
-        files, suffix = _files(self.path)
-        separator = SUFFIXES[suffix]
-        self.text = separator is not None
+        self.files, kind = _files(self.path, separator)
+        self.text = kind != PARQUET
+        self.quotes = quotes and kind != ".tsv"
         with readable(self.path):
             if self.text:
                 self.frame = pl.scan_csv(
-                    files, separator=separator, infer_schema=False, row_index_name="row"
+                    self.files,
+                    separator=separator or SEPARATORS[kind],
+                    quote_char='"' if self.quotes else None,
+                    infer_schema=False,
+                    row_index_name=ROW,
                 )
             else:
-                self.frame = pl.scan_parquet(files, row_index_name="row")
+                self.frame = pl.scan_parquet(self.files, row_index_name=ROW)
             self.schema = self.frame.collect_schema()
         self.checks: list[tuple[str, pl.Expr, str]] = []
+        self.blank = pl.lit(True)  # a row without any of the columns that must be there
 
     def read(self, column: str, parse: Parse, expects: str, optional: bool = False) -> pl.Expr:
         """The parsed column; ``check`` rejects values that ``parse`` makes null.
@@ -57,18 +71,20 @@ class Source:
             optional: whether a value may be missing.
         """
         if column not in self.schema:
-            names = [name for name in self.schema if name != "row"]
-            raise UserError(
-                f"{self.path}: has no column {column!r}; there are {', '.join(names)}"
-                f"{did_you_mean(column, names)}"
-            )
+            raise UserError(self._no_column(column))
         raw = pl.col(column)
         parsed = parse(raw)
         given = raw.is_not_null()
         if self.schema[column] == pl.String:
             given &= raw != ""
+        if not optional:
+            self.blank &= ~given
         self.checks.append((column, parsed.is_null() & (given | (not optional)), expects))
         return parsed
+
+    def rows(self) -> pl.LazyFrame:
+        """The table without blank rows; call it when all columns have been read."""
+        return self.frame.filter(~self.blank)
 
     def check(self) -> None:
         """Read the table once and reject the first bad value.
@@ -77,33 +93,54 @@ class Source:
             UserError: names the file, the column and the row.
         """
         print(f"checking {self.path} ...", flush=True)
-        rows = [
-            pl.when(bad).then("row").min().alias(str(i))
+        first = [
+            pl.when(bad & ~self.blank).then(ROW).min().alias(str(i))
             for i, (_, bad, _) in enumerate(self.checks)
         ]
+        kept = (~self.blank).sum().alias("kept")
         with readable(self.path):
-            found = (
-                self.frame.select(pl.len().alias("rows"), *rows).collect(engine="streaming").row(0)
-            )
-            if not found[0]:
+            table = self.frame.select(pl.len().alias("rows"), kept, *first)
+            rows, kept, *found = table.collect(engine="streaming").row(0)
+            if not kept:
                 raise UserError(f"{self.path}: has no rows")
-            for (column, _, expects), row in zip(self.checks, found[1:], strict=True):
+            for (column, _, expects), row in zip(self.checks, found, strict=True):
                 if row is not None:
-                    value = self.frame.filter(pl.col("row") == row).select(column).collect().item()
+                    value = self.frame.filter(pl.col(ROW) == row).select(column).collect().item()
                     what = "is missing" if value in (None, "") else f"is {value!r}"
-                    place = f"line {row + 2}" if self.text else f"row {row}"
+                    place = f"line {row + 2}" if self.text else f"row {row} (the first is 0)"
                     raise UserError(
                         f"{self.path}, column {column}, {place}: {what}; write {expects}"
                     )
+        self._warn_of_quotes(rows)
+
+    def _warn_of_quotes(self, rows: int) -> None:
+        """A stray quote swallows lines up to the next one, without any error."""
+        if not (self.text and self.quotes) or any(file.suffix == ".gz" for file in self.files):
+            return
+        lines = sum(map(_count_lines, self.files)) - len(self.files)
+        if lines > rows:
+            print(
+                f"warning: {self.path}: {lines:,} lines are {rows:,} rows, for quoted texts span "
+                "several lines; if stray quotes do it, add --no-quotes",
+                file=sys.stderr,
+            )
+
+    def _no_column(self, column: str) -> str:
+        names = [name for name in self.schema if name != ROW]
+        text = f"{self.path}: has no column {column!r}; there are {', '.join(names)[:SHOWN]}"
+        other = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
+        hint = f"; it looks separated by {other!r}, write --separator" if other else ""
+        return text + (hint or did_you_mean(column, names))
 
     # ---------------------------------------------------------------- what columns can hold
 
     def identity(self, column: str) -> pl.Expr:
-        """Users or items: anything, as text."""
-        return self.read(column, _as_text, "an id")
+        """Users or items: anything, as text; whole numbers that are stored as fractions are whole."""
+        floats = self.schema.get(column, pl.String).is_float()
+        return self.read(column, _fraction_as_text if floats else _as_text, "an id")
 
     def number(self, column: str) -> pl.Expr:
-        """Numbers that must be there."""
+        """Finite numbers that must be there."""
         return self.read(column, _as_number, "a number")
 
     def label(self, column: str) -> pl.Expr:
@@ -111,24 +148,37 @@ class Source:
 
         def parse(raw: pl.Expr) -> pl.Expr:
             text = raw.cast(pl.String).str.strip_chars().str.to_lowercase()
-            yes, no = text.is_in(["1", "1.0", "true"]), text.is_in(["0", "0.0", "false"])
+            number = text.cast(pl.Float64, strict=False)
+            yes, no = (number == 1) | (text == "true"), (number == 0) | (text == "false")
             return pl.when(yes).then(1).when(no).then(0).cast(pl.Int8)
 
-        return self.read(column, parse, "0 or 1")
+        return self.read(column, parse, "0 or 1; of a rating say --rating and --positive")
 
-    def time(self, column: str, form: str | None = None) -> pl.Expr:
-        """Moments as whole numbers: of a date, microseconds; of a number, thousandths of it."""
-        kind = self.schema.get(column)
-        if kind is not None and kind.is_temporal():
-            return self.read(
-                column, lambda raw: raw.cast(pl.Datetime("us")).cast(pl.Int64), "a date"
-            )
-        first = self._first(column) if kind == pl.String else None
-        numeric = first is None or pl.Series([first]).cast(pl.Float64, strict=False)[0] is not None
-        if numeric and form is None:
-            return self.read(
-                column, lambda raw: (_as_number(raw) * 1000).cast(pl.Int64), "a number"
-            )
+    def has_dates(self, column: str, form: str | None) -> bool:
+        """Whether a column of times holds dates; numbers otherwise."""
+        kind = self.schema.get(column, pl.String)
+        if kind != pl.String:
+            return kind.is_temporal()
+        first = self._first(column)
+        return form is not None or (first is not None and _number_in(first) is None)
+
+    def time_unit(self, column: str) -> str:
+        """The unit of dates that loses nothing."""
+        return "ns" if getattr(self.schema.get(column), "time_unit", "us") == "ns" else "us"
+
+    def time(self, column: str, form: str | None, unit: str) -> pl.Expr:
+        """Moments that can be compared: dates in ``unit``, numbers as they are."""
+        kind = self.schema.get(column, pl.String)
+        if not self.has_dates(column, form):
+            if kind.is_integer() or (kind == pl.String and self._whole(column)):
+                whole = pl.Int64 if kind != pl.UInt64 else pl.UInt64
+                return self.read(
+                    column, lambda raw: raw.cast(whole, strict=False), "a whole number"
+                )
+            return self.read(column, _as_number, "a number")
+        if kind != pl.String:
+            return self.read(column, lambda raw: raw.dt.epoch(unit), "a date")
+        first = self._first(column)
         form = form or next((f for f in DATES if _fits(first, f)), None)
         if form is None:
             raise UserError(
@@ -137,51 +187,55 @@ class Source:
             )
 
         def parse(raw: pl.Expr) -> pl.Expr:
-            return raw.str.to_datetime(form, time_unit="us", strict=False).cast(pl.Int64)
+            return raw.str.to_datetime(form, time_unit=unit, strict=False).dt.epoch(unit)
 
         return self.read(column, parse, f"a date in the form {form}")
 
     def feature(self, feature: Feature) -> pl.Expr:
         """The values of a feature; they may be missing."""
-        kind = self.schema.get(feature.name)
+        column = feature.source_column
+        kind = self.schema.get(column)
         lists = isinstance(kind, pl.List | pl.Array)
         if kind is not None and (
             (feature.kind == "embedding" and not lists)
             or (feature.kind == "sequence" and not lists and kind != pl.String)
             or (feature.kind in ("categorical", "numeric") and lists)
         ):
-            raise UserError(
-                f"{self.path}, column {feature.name}: is {kind}, which is no {feature.kind}"
-            )
+            raise UserError(f"{self.path}, column {column}: is {kind}, which is no {feature.kind}")
         if feature.kind == "numeric":
-            return self.read(feature.name, _as_number, "a number, or declare it categorical", True)
+            return self.read(column, _as_number, "a number, or declare it categorical", True)
         if feature.kind == "embedding":
-            return self.read(
-                feature.name, lambda raw: raw.cast(pl.List(pl.Float32)), "numbers", optional=True
-            )
+            return self.read(column, lambda raw: raw.cast(pl.List(pl.Float32)), "numbers", True)
         if lists:
-            texts = pl.List(pl.String)
-            return self.read(feature.name, lambda raw: raw.cast(texts), "texts", optional=True)
-        return self.read(feature.name, _as_text, "a text", optional=True)
+            return self.read(column, lambda raw: raw.cast(pl.List(pl.String)), "texts", True)
+        return self.read(column, _as_text, "a text", True)
 
     def guess(self, column: str) -> str:
-        """The kind of a feature, from the type of its column or, in CSV, its first values."""
+        """The kind of a feature, from the type of its column or, in a text, its first values."""
         kind = self.schema.get(column, pl.String)
         if isinstance(kind, pl.List | pl.Array):
             return "embedding" if kind.inner.is_float() else "sequence"
         if kind == pl.String and column in self.schema:
-            values = self.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
+            with readable(self.path):
+                values = self.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
             whole = values.cast(pl.Int64, strict=False).null_count() == 0
             numbers = values.cast(pl.Float64, strict=False).null_count() == 0
             return "numeric" if numbers and not whole else "categorical"
-        return "numeric" if kind.is_float() else "categorical"
+        return "numeric" if kind.is_float() or kind.is_decimal() else "categorical"
 
     def _first(self, column: str) -> str | None:
+        if column not in self.schema:
+            raise UserError(self._no_column(column))
+        return self._one(pl.col(column).drop_nulls().first())
+
+    def _whole(self, column: str) -> bool:
+        """Whether all texts of a column that are numbers are whole ones."""
+        number = pl.col(column).cast(pl.Float64, strict=False).is_not_null()
+        return not self._one((number & pl.col(column).cast(pl.Int64, strict=False).is_null()).any())
+
+    def _one(self, value: pl.Expr):
         with readable(self.path):
-            values = self.frame.select(pl.col(column).drop_nulls().first()).collect(
-                engine="streaming"
-            )
-        return values.item()
+            return self.frame.select(value).collect(engine="streaming").item()
 
 
 @contextmanager
@@ -190,28 +244,46 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:300]})") from None
+        reason = " ".join(str(error).split())[:SHOWN]
+        raise UserError(f"{path}: cannot be read ({reason})") from None
 
 
-def _files(path: Path) -> tuple[list[Path], str]:
+def _files(path: Path, separator: str | None) -> tuple[list[Path], str]:
     """The files of a table and what they all end with."""
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
-    elif "*" in path.name:
-        files = sorted(path.parent.glob(path.name))
-    else:
-        files = [path]
-    if not files or not files[0].exists():
+    with readable(path):
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if _kind(file) in (*SEPARATORS, PARQUET))
+        elif "*" in path.name:
+            files = sorted(path.parent.glob(path.name))
+        else:
+            files = [path] if path.exists() else []
+    known = ", ".join((*SEPARATORS, PARQUET))
+    if not files:
         raise UserError(
-            f"{path}: no such file; name one, a folder of them, or a pattern such as '*.csv'"
+            f"{path}: no such file; name one that ends with {known}, a folder of them, or a pattern "
+            "such as '*.csv'"
         )
-    kinds = sorted({file.suffix for file in files})
-    if len(kinds) > 1 or kinds[0] not in SUFFIXES:
-        known = ", ".join(SUFFIXES)
+    kinds = sorted({_kind(file) for file in files})
+    if len(kinds) > 1 or (kinds[0] not in (*SEPARATORS, PARQUET) and separator is None):
         raise UserError(
-            f"{path}: ends with {', '.join(kinds)}; the files must all end with one of {known}"
+            f"{path}: ends with {', '.join(kinds)}; the files must all end with one of {known}, or "
+            "say --separator"
         )
     return files, kinds[0]
+
+
+def _kind(file: Path) -> str:
+    """The ending, without that of a compression."""
+    name = file.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def _count_lines(file: Path) -> int:
+    lines, last = 0, b"\n"
+    with open(file, "rb") as content:
+        while block := content.read(1 << 24):
+            lines, last = lines + block.count(b"\n"), block
+    return lines + (not last.endswith(b"\n"))
 
 
 def _as_text(raw: pl.Expr) -> pl.Expr:
@@ -219,8 +291,18 @@ def _as_text(raw: pl.Expr) -> pl.Expr:
     return pl.when(text != "").then(text)
 
 
+def _fraction_as_text(raw: pl.Expr) -> pl.Expr:
+    whole = raw.cast(pl.Int64, strict=False)
+    return pl.when(raw == whole).then(whole.cast(pl.String)).otherwise(raw.cast(pl.String))
+
+
 def _as_number(raw: pl.Expr) -> pl.Expr:
-    return raw.cast(pl.Float64, strict=False).fill_nan(None)
+    number = raw.cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number)
+
+
+def _number_in(text: str) -> float | None:
+    return pl.Series([text]).cast(pl.Float64, strict=False)[0]
 
 
 def _fits(value: str, form: str) -> bool:
