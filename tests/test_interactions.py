@@ -148,6 +148,15 @@ def test_split_by_user_against_a_plain_loop(tmp_path: Path) -> None:
     assert found == {split: without_moment(part) for split, part in expected.items()}
 
 
+def test_raw_ids_are_kept(tmp_path: Path) -> None:
+    rows = random_rows(6, 50)
+    interactions.write(log(rows, Split()), tmp_path / "data")
+    users = pl.read_parquet(tmp_path / "data" / "user_ids.parquet")
+    items = pl.read_parquet(tmp_path / "data" / "item_ids.parquet")
+    assert users.rows() == list(enumerate(sorted({r[0] for r in rows})))
+    assert items.rows() == list(enumerate(sorted({r[1] for r in rows}), start=1))
+
+
 def test_given_moments_split(tmp_path: Path) -> None:
     rows = random_rows(2, 100)
     card = interactions.write(log(rows, Split(starts=(50, 90))), tmp_path / "data")

@@ -135,7 +135,8 @@ class _Writer:
         return finish(self.folder, dataset_id, item_specs | specs, self.log.label, **about)
 
     def _number(self) -> tuple[NDArray, pl.DataFrame]:
-        """Write the events as numbers; returns how many events each user has, and the items."""
+        """Write the events as numbers, and whose numbers they are; returns how many events each
+        user has, and the items."""
         raw, numbered = self.scratch / "raw.parquet", self.scratch / "numbered.parquet"
         print("reading the log ...", flush=True)
         self.log.events.sink_parquet(raw, compression="lz4", maintain_order=False)
@@ -154,6 +155,8 @@ class _Writer:
         events = events.join(items.lazy().select("item", "item_index"), on="item")
         events.drop("user", "item").sink_parquet(numbered, compression="lz4", maintain_order=False)
         raw.unlink()
+        users.select("user_index", "user").write_parquet(self.folder / "user_ids.parquet")
+        items.select("item_index", "item").write_parquet(self.folder / "item_ids.parquet")
         return users["events"].to_numpy(), items.select("item", "row")
 
     def _events(self) -> pl.LazyFrame:
