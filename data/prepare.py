@@ -25,8 +25,16 @@ def main() -> int:
     if args.command == "check":
         return _check(Path(args.folder).resolve())
     output = _output(args)
+    config, kept = output / "config", output / "config_before"
+    before = {file.name: file.read_bytes() for file in config.glob("*.yaml")}
     print(layout.describe(args.prepare(args, output)))
-    print(f"train on it: {ready_config.write(output, ROOT)}")
+    command = ready_config.write(output, ROOT)
+    if before and before != {file.name: file.read_bytes() for file in config.glob("*.yaml")}:
+        kept.mkdir()
+        for name, content in before.items():
+            (kept / name).write_bytes(content)
+        print(f"the configuration that was there is in {kept}")
+    print(f"train on it: {command}")
     return 0
 
 
@@ -117,6 +125,12 @@ def _output(args: argparse.Namespace) -> Path:
                 f"--output {args.output}: is no data set (there is no {layout.CARD}), and --overwrite "
                 "would delete it; name another folder"
             )
+        for path in output.iterdir():
+            if path.name not in layout.WRITTEN:
+                raise UserError(
+                    f"--output {args.output}: holds {path.name}, which is no part of a data set, and "
+                    "--overwrite would delete it; move it away"
+                )
     return output
 
 

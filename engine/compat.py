@@ -39,7 +39,8 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
 
     data_dir = Path(params["data_root"]) / params["dataset_id"]
     feature_map = FeatureMap(params["dataset_id"], str(data_dir))
-    prepared = _prepared_features(data_dir / "feature_map.json")
+    path = data_dir / "feature_map.json"
+    prepared = read_feature_map(path)[0] if path.exists() else {}
     for column in _columns(params, "feature_cols"):
         if column.get("active", True):
             name = column["name"]
@@ -74,15 +75,20 @@ def write_feature_map(path: Path, dataset_id: str, features: dict[str, dict], la
     path.write_text(json.dumps(content, indent=4))
 
 
-def _prepared_features(path: Path) -> dict[str, dict]:
-    if not path.exists():
-        return {}
+def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
+    """The specification of each feature of a prepared data set, and its label.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         content = json.loads(path.read_text())
-        return {name: spec for entry in content["features"] for name, spec in entry.items()}
-    except (ValueError, KeyError, TypeError) as error:
+        features = {name: spec for entry in content["features"] for name, spec in entry.items()}
+        kinds = {name: spec["type"] for name, spec in features.items()}
+        return {name: features[name] for name in kinds}, str(content["labels"][0])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
         raise UserError(
-            f"{path}: not a FuxiCTR feature map ({error}); prepare the data again"
+            f"{path}: not a FuxiCTR feature map ({error!r}); prepare the data again"
         ) from None
 
 

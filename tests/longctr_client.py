@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
 import yaml
@@ -67,15 +66,9 @@ def install_fuxictr(version: str, folder: Path) -> Path:
 
 
 def write_data(root: Path) -> Path:
-    """A small data set as LongCTR's loader needs it: sample columns are whole numbers."""
-    folder = root / DATASET
-    dataset = synthetic.generate(SIZE, seed=1)
-    dataset.splits = {
-        name: part.with_columns(pl.col("is_click").cast(pl.Int64))
-        for name, part in dataset.splits.items()
-    }
-    layout.write(dataset, folder)
-    return folder
+    """A small data set, as every data set is written."""
+    layout.write(synthetic.generate(SIZE, seed=1), root / DATASET)
+    return root / DATASET
 
 
 def write_config(folder: Path, data: Path, models: dict[str, dict[str, Any]]) -> Path:

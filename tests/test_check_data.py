@@ -9,7 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from engine.datasets import layout, paper_synthetic
 from engine.datasets.check import Report, check
+from engine.errors import UserError
 
 from .command_line import ROOT, run_script
 
@@ -59,10 +61,38 @@ def test_changed_files_are_noticed(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_samples_in_two_splits_are_counted(tiny_data: Path, tmp_path: Path) -> None:
-    """The data has one of its own: a user without a history is shown an item twice."""
-    train = pl.read_parquet(tiny_data / "train.parquet")
-    report = edited(tiny_data, tmp_path / "data", {"test": lambda t: pl.concat([t, train[:7]])})
-    assert any("8 samples of test.parquet stand in train.parquet" in w for w in report.warnings)
+    """An item that is shown again with another outcome is natural."""
+    key = pl.struct("user_index", "item_index", "seq_len")
+    train = pl.read_parquet(tiny_data / "train.parquet").filter(~key.is_duplicated())[:30]
+    report = edited(tiny_data, tmp_path / "data", {"test": lambda _: train})
+    assert any("30 samples of test.parquet stand in train.parquet" in w for w in report.warnings)
+    other = train.with_columns(is_click=1 - pl.col("is_click"))
+    again = edited(tiny_data, tmp_path / "again", {"test": lambda _: other})
+    assert any("test samples that are in train too: 30 " in fact for fact in again.facts)
+    assert not [w for w in again.warnings if "by heart" in w]
+
+
+def test_files_copied_by_hand(tmp_path: Path) -> None:
+    """Without a feature map, the configuration says what the columns are."""
+    data = tmp_path / "Ebnerd_small_x1"
+    layout.write(paper_synthetic.generate(data.name, 1e-4), data)
+    for name in ("feature_map.json", "dataset_card.json"):
+        (data / name).unlink()
+    assert not check(data, ROOT).errors
+    train = pl.read_parquet(data / "train.parquet")
+    train.drop("topics").write_parquet(data / "train.parquet")
+    assert "column 'topics' is missing" in check(data, ROOT).errors[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"features": [{"a": 3}], "labels": ["y"]}', '{"features": [], "labels": []}'],
+)
+def test_a_damaged_feature_map_is_named(tiny_data: Path, tmp_path: Path, text: str) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    (tmp_path / "data" / "feature_map.json").write_text(text)
+    with pytest.raises(UserError, match=r"feature_map\.json: not a FuxiCTR feature map"):
+        check(tmp_path / "data", ROOT)
 
 
 def test_clicks_of_the_test_in_earlier_histories(tiny_data: Path, tmp_path: Path) -> None:

@@ -67,10 +67,30 @@ def test_numbers_are_scaled_by_the_training_data() -> None:
     assert scaled[2] == scaled[4] == 0 and spec == {"source": "item", "type": "numeric"}
     constant, _ = encoded(Feature("x", "numeric"), [4.0, 4.0])
     assert constant == [0, 0]
+    infinite, _ = encoded(Feature("x", "numeric"), [1.0, float("inf"), 3.0])
+    assert infinite == [-1, 0, 1]
+
+
+def test_large_numbers_are_scaled_as_small_ones_in_one_part_or_many() -> None:
+    rng = np.random.default_rng(0)
+    values, times = 1.6e12 + rng.normal(scale=3e3, size=1000), rng.integers(0, 5, size=1000)
+    mean = np.average(values, weights=times)
+    expected = (values - mean) / np.average((values - mean) ** 2, weights=times) ** 0.5
+    encoder = Feature("x", "numeric").encoder()
+    for part in np.array_split(np.arange(1000), 7):
+        encoder.observe(pl.Series(values[part]), times[part])
+    assert np.allclose(encoder.encode(pl.Series(values)), expected, atol=1e-5)
 
 
 def test_vectors_keep_their_values() -> None:
     values, spec = encoded(Feature("x", "embedding"), [[1.0, 2.5], None, [3.0, 4.0]])
     assert values == [[1.0, 2.5], [0.0, 0.0], [3.0, 4.0]] and spec["embedding_dim"] == 2
+    empty, _ = encoded(Feature("x", "embedding"), [[1.0], [], None])
+    assert empty == [[1.0], [0.0], [0.0]]
+    for bad in ([1.0, float("nan")], [1.0, None]):
+        with pytest.raises(UserError, match="missing or infinite"):
+            encoded(Feature("x", "embedding"), [[1.0, 2.0], bad])
+    with pytest.raises(UserError, match="holds no vector"):
+        encoded(Feature("x", "embedding"), [[], None], dtype=pl.List(pl.Float32))
     with pytest.raises(UserError, match="vectors of 3 and of 2"):
         encoded(Feature("x", "embedding"), [[1.0, 2.0], [1.0, 2.0, 3.0]])

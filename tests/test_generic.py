@@ -17,11 +17,12 @@ import polars as pl
 import pytest
 import yaml
 
-from engine.datasets import generic, interactions
+from engine.datasets import ebnerd, generic, interactions, ready_config
 from engine.datasets.layout import FILES, SPLITS
 from engine.errors import UserError
 
 from .command_line import ROOT, environment, run_script
+from .raw_files import write_ebnerd
 
 COLUMNS = {"user": "who", "item": "what", "time": "when", "rating": "stars"}
 
@@ -367,13 +368,52 @@ def test_fuxictr_reads_the_written_configuration(tmp_path: Path) -> None:
     from fuxictr.utils import load_config
 
     from engine.config import load_experiment
-    from engine.datasets import ready_config
 
     prepare(tmp_path, input=written(tmp_path, "csv"))
     command = ready_config.write(tmp_path / "out", ROOT)
     assert command.endswith(f"--config {tmp_path / 'out' / 'config'} --expid TWIN_MoS_out")
     config = str(tmp_path / "out" / "config")
     assert load_experiment(config, "MIRRN_out") == load_config(config, "MIRRN_out")
+
+
+def test_shipped_experiments_only_where_they_fit(tmp_path: Path) -> None:
+    """A folder with the name of a shipped data set and other columns gets experiments of its own."""
+    raw = tmp_path / "raw"
+    write_ebnerd(raw)
+    interactions.write(ebnerd.load(raw), tmp_path / "a" / "ebnerd")
+    command = ready_config.write(tmp_path / "a" / "ebnerd", ROOT)
+    assert "--config" not in command and f"--data-root {tmp_path / 'a'} " in command
+    interactions.write(ebnerd.load(raw, item_features=["category"]), tmp_path / "b c" / "ebnerd")
+    command = ready_config.write(tmp_path / "b c" / "ebnerd", ROOT)
+    assert f"--config '{tmp_path / 'b c' / 'ebnerd' / 'config'}'" in command
+
+
+def test_overwriting_loses_nothing_that_is_not_written_again(tmp_path: Path) -> None:
+    small().write_csv(tmp_path / "log.csv")
+    arguments = [
+        "generic",
+        "--user=u",
+        "--item=i",
+        "--time=t",
+        "--label=y",
+        "--train=.5",
+        "--valid=.3",
+    ]
+
+    def run(*more: str) -> Any:
+        return run_script("data/prepare.py", *arguments, *more, "--output", "mine", cwd=tmp_path)
+
+    assert run("--input", "log.csv").code == 0
+    config = tmp_path / "mine" / "config" / "model_config.yaml"
+    config.write_text("Base: {epochs: 3}\n")
+    again = run("--input", "log.csv", "--overwrite")
+    assert again.code == 0 and "the configuration that was there is in" in again.stdout
+    kept = tmp_path / "mine" / "config_before" / "model_config.yaml"
+    assert kept.read_text() == "Base: {epochs: 3}\n" and "TWIN_MoS_mine" in config.read_text()
+    (tmp_path / "log.csv").rename(tmp_path / "mine" / "raw.csv")
+    refused = run("--input", "mine/raw.csv", "--overwrite")
+    assert refused.code == 2 and "holds raw.csv, which is no part of a data set" in refused.stderr
+    assert (tmp_path / "mine" / "raw.csv").exists()
 
 
 # ---------------------------------------------------------------- bad input
@@ -461,5 +501,5 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "mine: cannot be written" in done.stderr
+    assert "mine: was not written" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["in"]

@@ -15,41 +15,36 @@ from engine.datasets.interactions import Log, Split
 from engine.datasets.layout import SPLITS
 from engine.errors import UserError
 
-Row = tuple[str, str, int, int | None, bool, str]  # user, item, time, label, positive, place
+# row, user, item, time, label, positive, place
+Row = tuple[int, str, str, int, int | None, bool, str | None]
+PLACES = ["home", "mail", "search"]
 
 
 def random_rows(seed: int, moments: int, exposures: bool = False) -> list[Row]:
     """Few moments make many events of one moment, and events that stand twice."""
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
+    clicks = 0  # of a table of their own, whose rows are counted from 0 too
     for _ in range(600):
         user, item = f"u{rng.integers(12)}", f"i{rng.integers(30)}"
         time, clicked = int(rng.integers(moments)), bool(rng.random() < 0.4)
-        kind = rng.random()
-        place = str(rng.choice(["home", "search", "mail"]))
-        if exposures:
-            rows.append(
-                (user, item, time, None, True, place)
-                if clicked
-                else (user, item, time, 0, False, place)
-            )
-        elif kind < 0.2:
-            rows.append((user, item, time, None, True, place))  # history only
+        apart = clicked if exposures else rng.random() < 0.2
+        if apart:  # history only: it has no place
+            clicks += exposures
+            row = clicks if exposures else len(rows)
+            rows.append((row, user, item, time, None, True, None))
         else:
-            rows.append((user, item, time, int(clicked), clicked, place))
+            label = 0 if exposures else int(clicked)
+            place = str(rng.choice(PLACES))
+            rows.append((len(rows) - clicks, user, item, time, label, bool(label), place))
     return rows
 
 
 def log(rows: list[Row], split: Split, exposures: bool = False, min_count: int = 1) -> Log:
-    names = ["user", "item", "time", "label", "positive", "place"]
-    kinds = dict(
-        zip(names, [pl.String, pl.String, pl.Int64, pl.Int8, pl.Boolean, pl.String], strict=True)
-    )
+    kinds = {"row": pl.UInt32, "user": pl.String, "item": pl.String, "time": pl.Int64}
+    kinds |= {"label": pl.Int8, "positive": pl.Boolean, "place": pl.String}
     shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
-    order = {id(row): i for i, row in enumerate(rows)}
-    frame = pl.DataFrame(shuffled, schema=kinds, orient="row").with_columns(
-        row=pl.Series([order[id(row)] for row in shuffled], dtype=pl.UInt32)
-    )
+    frame = pl.DataFrame(shuffled, schema=kinds, orient="row")
 
     def table(items: pl.DataFrame, times_N: np.ndarray) -> tuple[pl.DataFrame, dict]:
         features = [Feature("item_id", "categorical", min_count=min_count)]
@@ -64,17 +59,20 @@ def log(rows: list[Row], split: Split, exposures: bool = False, min_count: int =
 def events_of(rows: list[Row]) -> dict[str, list[list]]:
     """By user in time order: ``[item, time, label, positive, place]``, doubles made one."""
     merged: dict[tuple, list] = {}
-    for user, item, time, label, positive, place in rows:
-        event = merged.setdefault((user, time, item), [None, False, place])
+    for _, user, item, time, label, positive, place in sorted(
+        rows, key=lambda r: (r[0], r[4] is None)
+    ):
+        event = merged.setdefault((user, time, item), [None, False, None])
         event[0] = max((x for x in (event[0], label) if x is not None), default=None)
         event[1] |= positive
+        event[2] = event[2] or place
     users = defaultdict(list)
     for (user, time, item), event in merged.items():  # in the order of the rows
         users[user].append([item, time, *event])
     return {user: sorted(events, key=lambda e: e[1]) for user, events in sorted(users.items())}
 
 
-def samples_of(rows: list[Row], exposures: bool) -> list[tuple]:
+def samples_of(rows: list[Row], exposures: bool, starts: tuple[int, ...] = ()) -> list[tuple]:
     """``(user, time, item, label, history, place)`` by definition."""
     found = []
     for user, events in events_of(rows).items():
@@ -83,24 +81,30 @@ def samples_of(rows: list[Row], exposures: bool) -> list[tuple]:
                 continue
             if exposures:
                 shown = [t for i, t, y, _, _ in events if i == item and y is not None and t > time]
-                end = min(shown, default=float("inf"))
+                end = min([*shown, *(start for start in starts if start > time)], default=10**9)
                 label = int(any(p for i, t, _, p, _ in events if i == item and time <= t < end))
             history = tuple(i for i, t, _, p, _ in events if p and t < time)
             found.append((user, time, item, label, history, place))
     return found
 
 
+def names_of(rows: list[Row]) -> tuple[list[str], list[str]]:
+    """Users, and items after the padding."""
+    return sorted({r[1] for r in rows}), ["", *sorted({r[2] for r in rows})]
+
+
 def read_samples(folder: Path, rows: list[Row]) -> dict[str, list[tuple]]:
     """The written splits in the same form, without the moment."""
-    users, items = sorted({r[0] for r in rows}), ["", *sorted({r[1] for r in rows})]
+    users, items = names_of(rows)
     histories = pl.read_parquet(folder / "user_info.parquet")["full_item_seq"].to_list()
     return {
         split: [
             (
                 users[row["user_index"]],
                 items[row["item_index"]],
-                int(row["click"]),
+                row["click"],
                 tuple(items[i] for i in histories[row["user_index"]][: row["seq_len"]]),
+                PLACES[row["place"] - 2],
             )
             for row in pl.read_parquet(folder / f"{split}.parquet").iter_rows(named=True)
         ]
@@ -109,7 +113,7 @@ def read_samples(folder: Path, rows: list[Row]) -> dict[str, list[tuple]]:
 
 
 def without_moment(samples: list[tuple]) -> list[tuple]:
-    return [(user, item, label, history) for user, _, item, label, history, _ in samples]
+    return [(user, item, *rest) for user, _, item, *rest in samples]
 
 
 @pytest.mark.parametrize("exposures", [False, True], ids=["labelled", "exposures"])
@@ -120,9 +124,9 @@ def test_split_by_time_against_a_plain_loop(
     monkeypatch.setattr(interactions, "BLOCK", 100)  # several blocks of users
     rows = random_rows(moments, moments, exposures)
     interactions.write(log(rows, Split("time", 0.6, 0.2), exposures), tmp_path / "data")
-    samples = samples_of(rows, exposures)
-    times = sorted(s[1] for s in samples)
+    times = sorted(r[3] for r in rows if r[4] is not None)
     starts = times[int(0.6 * (len(times) - 1) + 1e-9)], times[int(0.8 * (len(times) - 1) + 1e-9)]
+    samples = samples_of(rows, exposures, starts)
     found = read_samples(tmp_path / "data", rows)
     assert sum(map(len, found.values())) == len(samples)
     parts = {
@@ -153,8 +157,8 @@ def test_raw_ids_are_kept(tmp_path: Path) -> None:
     interactions.write(log(rows, Split()), tmp_path / "data")
     users = pl.read_parquet(tmp_path / "data" / "user_ids.parquet")
     items = pl.read_parquet(tmp_path / "data" / "item_ids.parquet")
-    assert users.rows() == list(enumerate(sorted({r[0] for r in rows})))
-    assert items.rows() == list(enumerate(sorted({r[1] for r in rows}), start=1))
+    assert users.rows() == list(enumerate(names_of(rows)[0]))
+    assert [(0, ""), *items.rows()] == list(enumerate(names_of(rows)[1]))
 
 
 def test_given_moments_split(tmp_path: Path) -> None:
@@ -179,7 +183,7 @@ def test_vocabularies_are_learned_from_the_training_data(tmp_path: Path) -> None
     rows = random_rows(4, 1000)
     interactions.write(log(rows, Split("time", 0.3, 0.3), min_count=6), tmp_path / "data")
     samples = samples_of(rows, False)
-    times = sorted(s[1] for s in samples)
+    times = sorted(r[3] for r in rows if r[4] is not None)
     train = [s for s in samples if s[1] < times[int(0.3 * (len(times) - 1))]]
     counts: dict[str, int] = defaultdict(int)
     for _, _, item, *_ in train:
@@ -188,7 +192,7 @@ def test_vocabularies_are_learned_from_the_training_data(tmp_path: Path) -> None
         for item in max((s[4] for s in train if s[0] == user), key=len):
             counts[item] += 1
     ids = pl.read_parquet(tmp_path / "data" / "item_info.parquet")["item_id"].to_list()
-    names = sorted({r[1] for r in rows})
+    names = names_of(rows)[1][1:]
     own = [name for name in names if counts[name] >= 6]
     assert 0 < len(own) < len(names)
     assert ids == [0] + [2 + own.index(name) if name in own else 1 for name in names]
@@ -198,13 +202,43 @@ def test_vocabularies_are_learned_from_the_training_data(tmp_path: Path) -> None
     assert set(places) <= {1, 2, 3, 4} and places.n_unique() == 3
 
 
+def test_shares_are_not_rounded_down(tmp_path: Path) -> None:
+    """0.7 + 0.1 is a little less than 0.8."""
+    rows = [
+        (u * 10 + t, f"u{u}", f"i{t}", t, t % 2, t % 2 == 1, "mail")
+        for u in range(40)
+        for t in range(10)
+    ]
+    card = interactions.write(log(rows, Split("user", 0.7, 0.1)), tmp_path / "data")
+    assert [card["splits"][s]["rows"] for s in SPLITS] == [280, 40, 80]
+
+
+@pytest.mark.parametrize("exposures", [False, True])
+def test_same_bytes_with_any_number_of_threads(tmp_path: Path, exposures: bool) -> None:
+    rows = random_rows(8, 12, exposures)
+    hashes = {
+        interactions.write(log(rows, Split(), exposures), tmp_path / str(i))["hash"]
+        for i in range(4)
+    }
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("column", ["user", "item", "time"])
+def test_events_without_a_key_are_refused(tmp_path: Path, column: str) -> None:
+    broken = log(random_rows(9, 50), Split())
+    empty = pl.when(pl.col("row") < 3).then(None).otherwise(column)
+    broken.events = broken.events.with_columns(empty.alias(column))
+    with pytest.raises(UserError, match=f"a test: [3-6] events have no {column}"):
+        interactions.write(broken, tmp_path / "data")
+
+
 @pytest.mark.parametrize(
     ("rows", "split", "says"),
     [
-        ([("u", "i", t, t % 2, t % 2 == 1, "x") for t in range(3)], Split(starts=(1, 99)), "falls into test"),
-        ([("u", "i", t, 1, True, "x") for t in range(30)], Split(), "every label .* is 1"),
-        ([("u", "i", t, 0, False, "x") for t in range(30)], Split(), "every label .* is 0"),
-        ([("u", "i", 7, t % 2, False, "x") for t in range(30)], Split(), "falls into train"),
+        ([(t, "u", "i", t, t % 2, t % 2 == 1, "x") for t in range(3)], Split(starts=(1, 99)), "falls into test"),
+        ([(t, "u", "i", t, 1, True, "x") for t in range(30)], Split(), "every label .* is 1"),
+        ([(t, "u", "i", t, 0, False, "x") for t in range(30)], Split(), "every label .* is 0"),
+        ([(t, "u", "i", 7, t % 2, False, "x") for t in range(30)], Split(), "falls into train"),
     ],
 )  # fmt: skip
 def test_useless_logs_leave_nothing(

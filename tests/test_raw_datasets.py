@@ -16,8 +16,8 @@ from .command_line import run_script
 from .raw_files import write_ebnerd, write_kuairand
 
 
-def samples_and_histories(folder: Path) -> dict[str, list[tuple]]:
-    """``(user_index, item_index, label, history)`` of each split."""
+def samples_and_histories(folder: Path, feature: str | None = None) -> dict[str, list[tuple]]:
+    """``(user_index, item_index, label, history)`` of each split, and a feature's ids."""
     histories = pl.read_parquet(folder / "user_info.parquet")["full_item_seq"].to_list()
     found = {}
     for split in SPLITS:
@@ -29,6 +29,7 @@ def samples_and_histories(folder: Path) -> dict[str, list[tuple]]:
                 r["item_index"],
                 r[label],
                 tuple(histories[r["user_index"]][: r["seq_len"]]),
+                *([r[feature]] if feature else []),
             )
             for r in table.iter_rows(named=True)
         ]
@@ -50,11 +51,12 @@ def test_ebnerd_against_a_plain_loop(tmp_path: Path) -> None:
         for row in table.iter_rows(named=True):
             for t, i in zip(row["impression_time_fixed"], row["article_id_fixed"], strict=True):
                 clicks.setdefault(row["user_id"], {})[t, i] = None
-    shown = {}
+    shown, age_of = {}, {}
     for table in behaviors:
         for row in table.iter_rows(named=True):
             for i in row["article_ids_inview"]:
                 key = row["user_id"], row["impression_time"], i
+                age_of.setdefault(key, row["age"])
                 shown[key] = shown.get(key, False) or i in row["article_ids_clicked"]
                 if i in row["article_ids_clicked"]:
                     clicks.setdefault(row["user_id"], {})[row["impression_time"], i] = None
@@ -67,10 +69,11 @@ def test_ebnerd_against_a_plain_loop(tmp_path: Path) -> None:
         split = SPLITS[(moment >= times[0]) + (moment >= middle)]
         before = sorted((t, i) for t, i in clicks.get(user, {}) if t < moment)
         history_of = tuple(articles.index(i) + 1 for _, i in before)
+        age = 2 + (age_of[user, moment, item] - 20) // 10  # ages are 20, 30, 40, 50
         expected[split].append(
-            (users.index(user), articles.index(item) + 1, float(clicked), history_of)
+            (users.index(user), articles.index(item) + 1, int(clicked), history_of, age)
         )
-    found = samples_and_histories(tmp_path / "data")
+    found = samples_and_histories(tmp_path / "data", "age")
     for split in SPLITS:
         assert sorted(found[split]) == sorted(expected[split]), split
         assert expected[split], split

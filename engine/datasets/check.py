@@ -17,7 +17,7 @@ from .layout import CARD, SPLITS, describe, make_card
 
 PAIR = ("user_index", "item_index")
 WITHOUT_HISTORY = 0.5  # of a split
-DUPLICATES = 0.01  # of a split: some are natural, where an item is shown twice
+CHANCE = 1e-3  # that labels of samples shown twice agree by chance, where they all do
 SELF_LEAK = 0.5  # of the positives: so often the newest history item is the target only by mistake
 
 
@@ -42,34 +42,37 @@ class Report:
         return "\n".join([*self.facts, *lines, count])
 
 
-def check(folder: Path, root: Path, dataset: dict[str, Any] | None = None) -> Report:
+def check(folder: Path, root: Path) -> Report:
     """Check a folder in LongCTR's layout.
+
+    What columns there must be is read from its ``feature_map.json`` or, where the files were copied
+    by hand and there is none, from the project's configuration of a data set of that name.
 
     Args:
         folder: the data set; its name is the ``dataset_id``.
-        root: where relative paths start.
-        dataset: its entry of a ``dataset_config.yaml``, which says what columns there must be; made
-            from the folder's ``feature_map.json`` by default.
+        root: of the project.
 
     Raises:
         UserError: there is no folder, or nothing says what its columns are.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if dataset is None:
-        if not (folder / "feature_map.json").exists():
-            raise UserError(
-                f"{folder}: has no feature_map.json, and no data set of its name is in the configuration; "
-                "name a folder that data/prepare.py wrote"
-            )
+    if (folder / "feature_map.json").exists():
         dataset = ready_config.dataset_entry(folder, root)
+    else:
+        dataset = ready_config.shipped_entry(folder.name, root)
+    if dataset is None:
+        raise UserError(
+            f"{folder}: has no feature_map.json, and no data set of its name is in the configuration; "
+            "name a folder that data/prepare.py wrote"
+        )
     params = dataset | {"dataset_id": folder.name, "data_root": str(folder.parent)}
     feature_map = build_feature_map(params | {"embedding_dim": 1, "group_id": None})
     report = Report()
     if _read_all(folder, feature_map, report):
         label = feature_map.labels[0]
         _statistics(folder, feature_map, report)
-        _duplicates(folder, report)
+        _duplicates(folder, label, report)
         _leaks(folder, label, report)
     return report
 
@@ -130,22 +133,30 @@ def _statistics(folder: Path, feature_map: Any, report: Report) -> None:
             report.warnings.append(
                 f"{name}: most samples have no history; is the time of events right?"
             )
-        if split["label_rate"] in (0, 1):
-            report.warnings.append(f"{name}: every label is {split['label_rate']:g}")
+        labels = _samples(folder, name, feature_map.labels[0]).select(feature_map.labels[0])
+        if len(kinds := labels.unique().collect()) == 1:
+            report.warnings.append(f"{name}: every label is {kinds.item():g}")
 
 
-def _duplicates(folder: Path, report: Report) -> None:
-    """Samples of the same user, target and history in two splits."""
+def _duplicates(folder: Path, label: str, report: Report) -> None:
+    """Samples of the same user, target and history in two splits. That is natural where an item is
+    shown again, but then the labels differ now and then."""
     key = [*PAIR, "seq_len"]
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        both = _samples(folder, second).join(_samples(folder, first), on=key, how="semi")
-        rows = both.select(pl.len()).collect().item()
-        share = rows / _samples(folder, second).select(pl.len()).collect().item()
-        report.facts.append(f"{second} samples that are in {first} too: {rows:,} ({share:.1%})")
-        if share > DUPLICATES:
+        earlier = _samples(folder, first, label).rename({label: "before"}).unique(key)
+        later = _samples(folder, second, label)
+        both = later.join(earlier, on=key)
+        rows, same = (
+            both.select(pl.len(), (pl.col(label) == pl.col("before")).sum()).collect().row(0)
+        )
+        total, rate = later.select(pl.len(), pl.col(label).cast(pl.Float64).mean()).collect().row(0)
+        report.facts.append(
+            f"{second} samples that are in {first} too: {rows:,} ({rows / total:.1%})"
+        )
+        if rows and same == rows and (rate**2 + (1 - rate) ** 2) ** rows < CHANCE:
             report.warnings.append(
-                f"{rows:,} samples of {second}.parquet stand in {first}.parquet with the same history: "
-                "natural where items are shown again, else a model can learn their labels by heart"
+                f"{rows:,} samples of {second}.parquet stand in {first}.parquet with the same history "
+                "and the same label; a model can learn them by heart"
             )
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import polars as pl
 from numpy.typing import NDArray
 
-from ..errors import UserError, did_you_mean
+from ..columns import require_columns
+from ..errors import UserError
 from .features import Feature, item_table
 from .interactions import Log, Split
 from .source import readable
@@ -68,7 +69,7 @@ def load(
     user = list(USER if sample_features is None else sample_features)
     article = list(ARTICLE if item_features is None else item_features)
     _refuse_leaks(user + article)
-    _require(parts[0] / "behaviors.parquet", behaviors.collect_schema().names(), user)
+    require_columns(parts[0] / "behaviors.parquet", behaviors.collect_schema().names(), user)
     samples = [Feature(name, "categorical") for name in (*user, *TIME)]
     return Log(
         events=_events(behaviors, history, user).with_row_index("row"),
@@ -123,6 +124,9 @@ def _item_table(
     if path.exists():
         articles = _scan([path], ("article_id", *names)).select("article_id", *names).collect()
         articles = articles.with_columns(pl.col("article_id").cast(pl.Int64))
+        double = articles.filter(pl.col("article_id").is_duplicated())
+        if len(double):
+            raise UserError(f"{path}: article {double['article_id'][0]} stands twice; keep one row")
         table = table.join(articles, on="article_id", how="left", maintain_order="left")
     elif names:
         print(f"{path}: not there; {', '.join(names)} of every article are unknown")
@@ -164,17 +168,9 @@ def _scan(paths: list[Path], columns: tuple[str, ...]) -> pl.LazyFrame:
                 "or train/ and validation/ with one of each"
             )
         with readable(path):
-            _require(path, pl.scan_parquet(path).collect_schema().names(), columns)
+            names = pl.scan_parquet(path).collect_schema().names()
+        require_columns(path, names, list(columns))
     return pl.concat([pl.scan_parquet(path) for path in paths], how="vertical_relaxed")
-
-
-def _require(path: Path, present: list[str], columns: tuple[str, ...] | list[str]) -> None:
-    for column in columns:
-        if column not in present:
-            hint = did_you_mean(column, present)
-            raise UserError(
-                f"{path}: column {column!r} is missing; there are {', '.join(present)}{hint}"
-            )
 
 
 def _refuse_leaks(names: list[str]) -> None:

@@ -156,20 +156,25 @@ class NumericEncoder(Encoder):
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
-        self.sums = np.zeros(3)  # of the counts, the values, their squares
+        self.count, self.mean, self.squares = 0, 0.0, 0.0  # squares: of the distances to the mean
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         x = values.cast(pl.Float64)
-        known = x.is_finite().fill_null(False).to_numpy()
+        known = x.is_finite().fill_null(False).to_numpy() & (times > 0)
         x, times = x.to_numpy()[known], times[known]
-        self.sums += [times.sum(), (times * x).sum(), (times * x * x).sum()]
+        if not len(x):
+            return
+        count, mean = times.sum(), np.average(x, weights=times)
+        squares = (times * (x - mean) ** 2).sum()
+        total, distance = self.count + count, mean - self.mean  # parts are merged as Chan et al. do
+        self.squares += squares + distance**2 * self.count * count / total
+        self.mean += distance * count / total
+        self.count = total
 
     def encode(self, values: pl.Series) -> pl.Series:
-        n, total, squares = self.sums
-        mean = total / n if n else 0.0
-        deviation = max(squares / n - mean**2, 0.0) ** 0.5 if n else 0.0
+        deviation = (self.squares / self.count) ** 0.5 if self.count else 0.0
         x = values.cast(pl.Float64)
-        scaled = (x - mean) / (deviation or 1.0)
+        scaled = (x - self.mean) / (deviation or 1.0)
         return scaled.set(~x.is_finite().fill_null(False), 0.0).cast(pl.Float32)
 
     def padding(self) -> float:
@@ -180,7 +185,7 @@ class NumericEncoder(Encoder):
 
 
 class EmbeddingEncoder(Encoder):
-    """A vector of one width, as it is; missing ones become zeros."""
+    """A vector of one width, as it is; missing and empty ones become zeros."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
@@ -188,16 +193,20 @@ class EmbeddingEncoder(Encoder):
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         self.width = self.width or values.list.len().max() or 0
-        self._vectors(values)
+        if self.width:
+            self._vectors(values)
 
     def encode(self, values: pl.Series) -> pl.Series:
+        if not self.width:
+            raise UserError(f"column {self.feature.name}: holds no vector in the training data")
         vectors = np.zeros((len(values), self.width), np.float32)
-        vectors[values.is_not_null().to_numpy()] = self._vectors(values)
+        given = (values.list.len() > 0).fill_null(False).to_numpy()
+        vectors[given] = self._vectors(values)
         return _rows(vectors, pl.Float32)
 
     def _vectors(self, values: pl.Series) -> NDArray:
         """Those that are there, checked."""
-        given = values.drop_nulls()
+        given = values.filter(values.list.len() > 0)
         other = given.list.len().filter(given.list.len() != self.width)
         if len(other):
             raise UserError(

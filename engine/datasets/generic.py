@@ -21,6 +21,8 @@ from .source import ROW, Source, readable
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = ("row", "user", "item", "time", "label", "positive", "split", ITEM_ID)
 RESERVED += ("user_index", "item_index", "seq_len")
+FEATURE_KEYS = dict.fromkeys(("name", "column", "kind", "separator"), str)
+FEATURE_KEYS |= dict.fromkeys(("max_len", "min_count"), int)
 POSITIVE = 4.0  # the least rating that counts, unless said otherwise
 
 
@@ -114,7 +116,7 @@ def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
     """
     given: dict[str, Any] = {}
     if file is not None:
-        given = read_yaml(Path(file))
+        given = {k: v for k, v in read_yaml(Path(file)).items() if v is not None}
         for key in given:
             if key not in KEYS:
                 raise UserError(f"{file}: unknown key {key!r}{did_you_mean(key, KEYS)}")
@@ -179,7 +181,7 @@ def load(mapping: Mapping, source: str | None = None, licence: str = "your own")
     return Log(
         events=frame,
         item_table=item_table,
-        label=mapping.label or "label",
+        label=mapping.label if mapping.label and mapping.label not in RESERVED else "label",
         split=Split(mapping.split, mapping.train, mapping.valid),
         source=source or Path(mapping.input).name,
         licence=licence,
@@ -213,13 +215,15 @@ def _label(table: Source, mapping: Mapping) -> pl.Expr:
 def _features(table: Source, entries: list[Any], mapping: Mapping) -> list[Feature]:
     features = [_feature(table, entry, mapping) for entry in entries]
     names = [feature.name for feature in features]
+    own = table.path == Path(mapping.input)
     for feature in features:
-        if feature.source_column in (mapping.label, mapping.rating) and table.path == Path(
-            mapping.input
-        ):
+        if own and feature.source_column in (mapping.label, mapping.rating):
             raise UserError(f"feature {feature.name}: is the label; it cannot be a feature")
         if names.count(feature.name) > 1:
             raise UserError(f"feature {feature.name}: is there twice; write it once")
+    if features:
+        kinds = ", ".join(f"{feature.name} {feature.kind}" for feature in features)
+        print(f"features of {table.path}: {kinds}", flush=True)
     return features
 
 
@@ -228,16 +232,19 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
     if isinstance(entry, str):
         name, _, kind = entry.partition(":")
         entry = {"name": name} | ({"kind": kind} if kind else {})
-    known = {f.name for f in fields(Feature)}
     if not isinstance(entry, dict) or "name" not in entry:
         raise UserError(
             f"feature {entry!r}: write a column, column:kind, or {{name: ..., kind: ...}}"
         )
-    for key in entry:
-        if key not in known:
+    for key, value in entry.items():
+        if key not in FEATURE_KEYS:
             raise UserError(
-                f"feature {entry['name']}: unknown key {key!r}{did_you_mean(key, known)}"
+                f"feature {entry['name']}: unknown key {key!r}{did_you_mean(key, FEATURE_KEYS)}"
             )
+        kind = FEATURE_KEYS[key]
+        if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 1)):
+            what = "a whole number above 0" if kind is int else "a text"
+            raise UserError(f"feature {entry['name']}, {key}: is {value!r}; write {what}")
     feature = Feature(**{"kind": "", "min_count": mapping.min_count} | entry)
     # A dot cannot be in the name of a torch module, and there is one for each feature.
     feature = replace(feature, name=feature.name.replace(".", "_"), column=feature.source_column)

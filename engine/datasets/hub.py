@@ -7,7 +7,6 @@ cache, and its environment variables (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -31,7 +30,6 @@ def download(
     """Fetch a data set into a folder, which appears whole or not at all.
 
     The repository may hold the five parquet files at its root, in a folder, or in ``<name>.zip``.
-    Files are hard links into the hub's cache where the file system allows it, else copies.
 
     Args:
         name: one of ``paper.NAMES``.
@@ -121,22 +119,20 @@ def _first_line(error: Exception) -> str:
 def _collect(name: str, snapshot: Path, folder: Path) -> None:
     """Put the five files of a snapshot into a folder."""
     archive = snapshot / f"{name}.zip"
-    loose = {file: path for file in FILES for path in sorted(snapshot.rglob(file))[:1]}
-    missing = [file for file in FILES if file not in loose]
-    if missing and archive.exists():
+    places = [snapshot, *sorted(path for path in snapshot.glob("*") if path.is_dir())]
+    whole = [place for place in places if all((place / file).exists() for file in FILES)]
+    if whole:
+        for file in FILES:
+            shutil.copyfile(whole[0] / file, folder / file)
+    elif archive.exists():
         _extract(archive, folder)
-    elif missing:
+    else:
         seen = sorted(str(path.relative_to(snapshot)) for path in snapshot.rglob("*.*"))
+        lacking = next(file for file in FILES if file not in seen)
         raise UserError(
-            f"{OWNER}/{name}: revision {snapshot.name} holds no {missing[0]} and no {name}.zip; "
+            f"{OWNER}/{name}: revision {snapshot.name} holds no {lacking} and no {name}.zip; "
             f"it holds {', '.join(seen) or 'no such files at all'}"
         )
-    else:
-        for file, path in loose.items():
-            try:
-                os.link(path.resolve(), folder / file)
-            except OSError:  # another file system
-                shutil.copyfile(path, folder / file)
 
 
 def _extract(archive: Path, folder: Path) -> None:

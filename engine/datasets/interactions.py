@@ -29,6 +29,7 @@ from .features import Encoder, Feature
 from .layout import SPLITS, finish, new_folder
 
 BLOCK = 4_000_000  # events that are sorted at a time
+ROUNDING = 1e-9  # of a share times a count: 0.7 + 0.1 is less than 0.8
 INDEX = ("user_index", "item_index", "seq_len")
 ItemTable = Callable[[pl.DataFrame, NDArray], tuple[pl.DataFrame, dict[str, dict[str, Any]]]]
 
@@ -66,7 +67,8 @@ class Log:
         split: which samples go where.
         source, licence: for the card.
         exposures: samples say what was shown, not what came of it: each is labelled 1 if a positive
-            event of its user and item follows, before the item is shown to the user again.
+            event of its user and item follows, before the item is shown to the user again and,
+            with a split by time, before the end of the sample's split.
         about: more entries for the card.
     """
 
@@ -111,7 +113,7 @@ class _Writer:
         times_N = np.zeros(len(items), np.int64)
         trained = np.zeros(2, np.int64)  # training samples by label
         try:
-            for samples, histories in self._blocks(users):
+            for samples, histories in self._blocks(users, starts):
                 self._append(self.folder / "user_info.parquet", histories)
                 samples = samples.with_columns(split=self._split(starts))
                 for i, name in enumerate(SPLITS):
@@ -120,7 +122,7 @@ class _Writer:
                         self._learn(part, histories, times_N)
                         trained += np.bincount(part["label"], minlength=2)
                     part = part.select(
-                        *INDEX, pl.col("label").cast(pl.Float32).alias(self.log.label), *self.names
+                        *INDEX, pl.col("label").cast(pl.Int64).alias(self.log.label), *self.names
                     )
                     self._append(self._raw(name), part)
         finally:
@@ -141,6 +143,11 @@ class _Writer:
         print("reading the log ...", flush=True)
         self.log.events.sink_parquet(raw, compression="lz4", maintain_order=False)
         events = pl.scan_parquet(raw)
+        needed = ("user", "item", "time", "positive")
+        missing = events.select(pl.col(needed).is_null().sum()).collect(engine="streaming")
+        for column, count in zip(needed, missing.row(0), strict=True):
+            if count:
+                raise UserError(f"{self.log.source}: {count:,} events have no {column}")
         by_user = events.group_by("user").agg(pl.len().alias("events"))
         users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
         earliest = events.group_by("item").agg(pl.col("time").min())
@@ -174,7 +181,7 @@ class _Writer:
         if not len(time_M):
             raise UserError(f"{self.log.source}: has no samples")
         shares = (split.train, split.train + split.valid)
-        places = [int(share * (len(time_M) - 1) + 1e-9) for share in shares]
+        places = [int(share * (len(time_M) - 1) + ROUNDING) for share in shares]
         time_M.partition(places)
         return time_M[places[0]], time_M[places[1]]
 
@@ -185,10 +192,13 @@ class _Writer:
         else:
             place = pl.int_range(pl.len()).over("user_index")
             shares = (self.log.split.train, self.log.split.train + self.log.split.valid)
-            edges = [(share * pl.len().over("user_index")).floor() for share in shares]
+            count = pl.len().over("user_index")
+            edges = [(share * count + ROUNDING).floor() for share in shares]
         return pl.when(place < edges[0]).then(0).when(place < edges[1]).then(1).otherwise(2)
 
-    def _blocks(self, events_U: NDArray) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    def _blocks(
+        self, events_U: NDArray, starts: tuple[Any, Any]
+    ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """Samples ``(user_index, item_index, seq_len, label, time, ...)`` in the time order of each
         user, and histories ``(user_index, full_item_seq)``, of some users at a time."""
         block_U = (events_U.cumsum() - 1) // BLOCK
@@ -198,7 +208,7 @@ class _Writer:
             events = _in_time_order(self._events().filter(mine), self.names)
             self.merged += int(events_U[first : last + 1].sum()) - len(events)
             if self.log.exposures:
-                events = _labelled(events)
+                events = _labelled(events, starts if self.log.split.by == "time" else ())
             yield _samples(events), _histories(events, first, last)
 
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
@@ -253,11 +263,20 @@ class _Writer:
 
 
 def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:
-    """Events sorted by user and time, with ``seq_len``: positive events at earlier moments."""
+    """Events sorted by user and time, with ``seq_len``: positive events at earlier moments.
+
+    Of events that are one, the features are those of the first sample: a click that is logged apart
+    has none, and would give the label away.
+    """
+    sample = pl.col("label").is_not_null()
     ordered = (
-        events.sort("user_index", "time", "row")
+        events.sort("user_index", "time", "row", ~sample)
         .group_by("user_index", "time", "item_index", maintain_order=True)
-        .agg(pl.col("label").max(), pl.col("positive").any(), pl.col(features).first())
+        .agg(
+            pl.col("label").max(),
+            pl.col("positive").any(),
+            pl.col(features).filter(sample).first(),
+        )
         .with_columns(pl.col("user_index", "item_index").cast(pl.Int64))
     )
     so_far = pl.col("positive").cast(pl.Int64).cum_sum().over("user_index") - pl.col("positive")
@@ -265,12 +284,17 @@ def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:
     return ordered.with_columns(pl.col("seq_len").first().over("user_index", "time")).collect()
 
 
-def _labelled(events: pl.DataFrame) -> pl.DataFrame:
-    """Exposures with the label of what followed them."""
+def _labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
+    """Exposures with the label of what followed them, before the next of the moments ``starts``:
+    what is known when training ends."""
     shown = pl.col("label").is_not_null()
     pair = ["user_index", "item_index"]
     visits = events.with_columns(visit=shown.cast(pl.Int64).cum_sum().over(pair))
-    followed = pl.col("positive").any().over(*pair, "visit").cast(events["label"].dtype)
+    first = pl.col("time").filter("positive").min().over(*pair, "visit")
+    followed = first.is_not_null()
+    for start in starts:
+        followed &= (pl.col("time") >= start) | (first < start)
+    followed = followed.fill_null(False).cast(events["label"].dtype)
     return visits.with_columns(label=pl.when(shown).then(followed)).drop("visit")
 
 

@@ -28,6 +28,8 @@ from ..errors import UserError
 SPLITS = ("train", "valid", "test")
 FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "user_info", "item_info"))
 CARD = "dataset_card.json"
+WRITTEN = (*FILES, "feature_map.json", CARD, "user_ids.parquet", "item_ids.parquet", "config")
+WRITTEN += ("config_before",)
 META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
 
 
@@ -100,7 +102,7 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, pl.exceptions.PolarsError) as error:  # of a full disk, and of damaged input
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{output}: cannot be written ({reason})") from None
+        raise UserError(f"{output}: was not written ({reason})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from ..errors import UserError, did_you_mean
+from ..columns import require_columns
+from ..errors import UserError
 from .interactions import Log, Split
 from .source import readable
 
@@ -105,10 +106,7 @@ def _ratings(folder: Path) -> tuple[pl.DataFrame, str]:
 def _csv(path: Path, columns: list[str]) -> pl.DataFrame:
     with readable(path):
         frame = pl.read_csv(path, infer_schema=False)
-    for column in columns:
-        if column not in frame.columns:
-            hint = did_you_mean(column, frame.columns)
-            raise UserError(f"{path}: column {column!r} is missing{hint}")
+    require_columns(path, frame.columns, columns)
     return frame.select(columns)
 
 
@@ -118,10 +116,7 @@ def _ordered_ratings(path: Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: not a whole parquet file ({error})") from None
     needed = ["user_id", "pos", "movie_id", "rating"]
-    for column in needed:
-        if column not in frame.columns:
-            hint = did_you_mean(column, frame.columns)
-            raise UserError(f"{path}: column {column!r} is missing{hint}")
+    require_columns(path, frame.columns, needed)
     return _numbers(path, frame.select(needed), needed).rename({"pos": "order"}).select(COLUMNS)
 
 
@@ -185,9 +180,9 @@ def _movies(folder: Path) -> pl.DataFrame:
             f"--input {folder}: has none of movies.csv, movies.dat, and u.item with u.genre"
         )
     movies = _numbers(path, frame, ["f0"]).select(
-        "genres",
+        pl.col("genres").fill_null([]),
         movie_id="f0",
-        year=pl.col("f1").map_elements(_year, return_dtype=pl.Int64),
+        year=pl.col("f1").fill_null("").map_elements(_year, return_dtype=pl.Int64),
     )
     double = movies["movie_id"].is_duplicated().arg_true()
     if len(double):
@@ -200,7 +195,7 @@ def _movies(folder: Path) -> pl.DataFrame:
 def _year(title: str) -> int:
     """The year in brackets at the end of a title."""
     tail = title.rstrip()[-5:-1]
-    return int(tail) if tail.isdigit() else 0
+    return int(tail) if tail.isdecimal() else 0
 
 
 def _item_info(movies: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from ..compat import read_feature_map
 from ..config import list_experiments, read_yaml
 from ..files import write_yaml
 from .layout import SPLITS
@@ -28,9 +28,8 @@ def write(folder: Path, root: Path) -> str:
     Returns:
         The command that trains on the data set.
     """
-    dataset_id = folder.name
-    shipped = list_experiments(root / "config")
-    if f"TWIN_MoS_{dataset_id}" in shipped:
+    dataset_id, entry = folder.name, dataset_entry(folder, root)
+    if _reads_the_same(shipped_entry(dataset_id, root), entry):
         command = f"python run_expid.py --expid TWIN_MoS_{dataset_id}"
         if folder.parent == root / "data":
             return command
@@ -39,26 +38,40 @@ def write(folder: Path, root: Path) -> str:
         return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
     models = read_yaml(root / "config" / "model_config.yaml")
     experiments = {"Base": models["Base"]}
-    for expid, (model, dataset) in shipped.items():
+    for expid, (model, dataset) in list_experiments(root / "config").items():
         if dataset == LIKE:
             experiments[f"{model}_{dataset_id}"] = models[expid] | {"dataset_id": dataset_id}
     config = folder / "config"
     config.mkdir(exist_ok=True)
     write_yaml(config / "model_config.yaml", experiments)
-    write_yaml(config / "dataset_config.yaml", {dataset_id: dataset_entry(folder, root)})
+    write_yaml(config / "dataset_config.yaml", {dataset_id: entry})
     expid = quote(f"TWIN_MoS_{dataset_id}")
     return f"python run_expid.py --config {quote(_shown(config, root))} --expid {expid}"
 
 
+def shipped_entry(dataset_id: str, root: Path) -> dict[str, Any] | None:
+    """The data set's entry in the project's own configuration."""
+    return read_yaml(root / "config" / "dataset_config.yaml").get(dataset_id)
+
+
+def _reads_the_same(shipped: dict[str, Any] | None, entry: dict[str, Any]) -> bool:
+    """Whether a shipped entry names the columns that a folder has."""
+
+    def columns(entry: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
+        names = {(column["name"], column["type"]) for column in entry["feature_cols"]}
+        return names, entry["label_col"]["name"]
+
+    return shipped is not None and columns(shipped) == columns(entry)
+
+
 def dataset_entry(folder: Path, root: Path) -> dict[str, Any]:
     """The entry of ``dataset_config.yaml`` for a prepared folder, from its ``feature_map.json``."""
-    prepared = json.loads((folder / "feature_map.json").read_text())
+    features, label = read_feature_map(folder / "feature_map.json")
     columns = []
-    for entry in prepared["features"]:
-        for name, spec in entry.items():
-            kind = "float" if spec["type"] in ("numeric", "embedding") else "int"
-            copied = {key: spec[key] for key in COPIED if key in spec}
-            columns.append({"name": name, "active": True, "dtype": kind} | copied)
+    for name, spec in features.items():
+        kind = "float" if spec["type"] in ("numeric", "embedding") else "int"
+        copied = {key: spec[key] for key in COPIED if key in spec}
+        columns.append({"name": name, "active": True, "dtype": kind} | copied)
     files = {f"{split}_data": f"{split}.parquet" for split in SPLITS}
     files |= {name: f"{name}.parquet" for name in ("user_info", "item_info")}
     return {
@@ -67,7 +80,7 @@ def dataset_entry(folder: Path, root: Path) -> dict[str, Any]:
         **{key: f"{_shown(folder, root)}/{name}" for key, name in files.items()},
         "rebuild_dataset": False,
         "feature_cols": columns,
-        "label_col": {"name": prepared["labels"][0], "dtype": "float"},
+        "label_col": {"name": label, "dtype": "float"},
     }
 
 

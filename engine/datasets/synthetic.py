@@ -171,7 +171,7 @@ def _user(
     shown = {
         "item_index": target_M,
         "seq_len": seq_len_M,
-        "is_click": (rng.random(size.impressions) < p_M).astype(np.float32),
+        "is_click": (rng.random(size.impressions) < p_M).astype(np.int64),
         "p": p_M,
     }
     return history_T, pl.DataFrame(shown)
