@@ -32,6 +32,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.trials_per_gpu < 1:
         raise UserError(f"--trials-per-gpu {args.trials_per_gpu}: write a number above 0")
+    if min(args.gpu) < -1:
+        raise UserError(f"--gpu {min(args.gpu)}: write numbers of CUDA devices, or -1 for the CPU")
     if (args.search == "optuna") != (args.trials is not None):
         raise UserError("--search optuna and --trials N go together: write both or neither")
     if args.trials is not None and (args.trials < 1 or args.tag):

@@ -81,7 +81,9 @@ def run(
     model, loaders = _build(params, model_class, gpu, files.name)
     about = _about(params)
     _keep_result_of_other_data(files.result, about["dataset_hash"])
-    files.open(params, resume)
+    if resume:
+        files.require_same_data(about["dataset_hash"])
+    files.open(params, about["dataset_hash"], resume)
     logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
     if resume and not files.state.exists():
         logging.info("--resume: nothing was saved yet, the run starts at its beginning")
@@ -122,23 +124,43 @@ class RunFiles:
     def require_unchanged(self, params: dict[str, Any]) -> None:
         """See to it that a resume is of the same run."""
         if self.started_with.exists():
-            before = json.loads(self.started_with.read_text())
+            before = self._started()
         elif self.result.exists():
             before = json.loads(self.result.read_text())["params"]
         else:
             return
-        changed = sorted(k for k in before | params if before.get(k) != params.get(k))
-        if changed:
+        known = before.keys() - {"dataset_hash"}
+        changed = sorted(k for k in known | params.keys() if before.get(k) != params.get(k))
+        if before and changed:
             raise UserError(
                 f"--resume: {changed[0]} was {before.get(changed[0])!r} when the run started and "
                 f"is {params.get(changed[0])!r} now; put it back, or start again without --resume"
             )
 
+    def require_same_data(self, dataset_hash: str) -> None:
+        """See to it that a resume is on the data that the run started with."""
+        before = self._started().get("dataset_hash", dataset_hash)
+        if before != dataset_hash:
+            raise UserError(
+                f"--resume: the data had hash {before} when the run started and has {dataset_hash} now; "
+                "put it back, or start again without --resume"
+            )
+
+    def _started(self) -> dict[str, Any]:
+        """What the run started with; empty if that is not known, and then the run starts again."""
+        try:
+            return json.loads(self.started_with.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError:  # a crash of the machine while it was written
+            self.state.unlink(missing_ok=True)
+            return {}
+
     def finished(self) -> bool:
         """Whether there is a result, and no run was started since."""
         return self.result.exists() and not self.started_with.exists()
 
-    def open(self, params: dict[str, Any], resume: bool) -> None:
+    def open(self, params: dict[str, Any], dataset_hash: str, resume: bool) -> None:
         """Make the folder and start the log; without ``resume``, forget what a killed run saved.
 
         The log is locked for as long as this process lives.
@@ -183,7 +205,7 @@ class RunFiles:
         if not resume:
             self.state.unlink(missing_ok=True)
             self.progress.unlink(missing_ok=True)
-        write_json(self.started_with, params)
+        write_json(self.started_with, params | {"dataset_hash": dataset_hash})
 
     def close(self) -> None:
         """A finished run needs nothing to resume from."""

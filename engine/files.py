@@ -20,7 +20,10 @@ def write_text(path: Path, text: str) -> None:
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        temporary.write_text(text, "utf-8")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave the name without the content
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -277,7 +278,14 @@ class Trainer:
     def _load_state(self) -> dict[str, Any] | None:
         if self.resume_file is None or not self.resume_file.exists():
             return None
-        saved = torch.load(self.resume_file, map_location="cpu", weights_only=True)
+        try:
+            saved = torch.load(self.resume_file, map_location="cpu", weights_only=True)
+        except (EOFError, RuntimeError, UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:100] or type(error).__name__
+            logging.warning(
+                f"{self.resume_file}: damaged ({reason}); the run starts at its beginning"
+            )
+            return None
         self.stage_index = saved["stage_index"]
         self.epochs_seen = saved["epochs_seen"]
         self.model.stage_log = saved["stage_log"]
@@ -309,6 +317,8 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
     try:
         with open(temporary, "wb") as file:
             torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave the name without the content
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)

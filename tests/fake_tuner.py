@@ -68,7 +68,7 @@ class FakeTuner:
     ) -> int:
         """Run the tuner; returns the exit code."""
         space, folder = self.space(), Folder(self.out)
-        folder.open()
+        folder.open(self.file)
         try:
             self.search: Search = make_search(space, folder, tag, trials)
             engine = engine or LocalEngine([-1], jobs)

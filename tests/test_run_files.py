@@ -99,7 +99,7 @@ def test_run_that_another_process_has_just_finished_stays_as_it_is(
     files.log.write_text("its log\n")
     before = snapshot(space.checkpoints)
     with pytest.raises(UserError, match="has just finished it"):
-        files.open(params, resume=True)
+        files.open(params, "hash", resume=True)
     assert snapshot(space.checkpoints) == before
 
 

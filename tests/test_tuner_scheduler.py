@@ -44,7 +44,7 @@ def test_results_are_ranked_and_the_best_is_ready_to_run(
     rows = list(csv.DictReader(io.StringIO(tuner.reports()["leaderboard.csv"])))
     scores = [float(row["valid_AUC"]) + float(row["valid_gAUC"]) for row in rows]
     assert scores == sorted(scores, reverse=True) and len(set(scores)) == 6
-    assert [float(row["score"]) for row in rows] == scores
+    assert [float(row["monitor"]) for row in rows] == scores
     best = rows[0]
     saved = tuner.status()[best["trial"]]
     assert saved["metrics"]["valid"]["AUC"] == float(best["valid_AUC"])
@@ -66,7 +66,7 @@ def test_results_are_ranked_and_the_best_is_ready_to_run(
         "Contributor": "",
     }
     shown = capsys.readouterr().out
-    assert "6/6 trials: 6 done, 0 running, 0 failed" in shown
+    assert "6 of 6 done, 0 running, 0 failed, best " in shown
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("TWIN_MoS_tiny_")][
         -6:
     ] == [row["trial"] for row in rows]
@@ -201,7 +201,7 @@ def test_different_data_is_not_compared(tuner: FakeTuner) -> None:
 def test_output_that_another_tuner_uses(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1]})
     holder = Folder(tuner.out)
-    holder.open()
+    holder.open(tuner.file)
     with pytest.raises(UserError, match=f"another tuner is using it, process {os.getpid()}"):
         tuner.run()
     holder.close()

@@ -57,7 +57,7 @@ def combinations(config: Path) -> set[str]:
 def written(space: Space, path: Path) -> Path:
     """The configuration directory that the tuner writes."""
     folder = Folder(path)
-    folder.open()
+    folder.open(space.file)
     trials = {trial.name: trial for trial in space.grid()}
     folder.write_config(path, space, trials, "anywhere")
     folder.close()

@@ -31,30 +31,43 @@ class Folder:
         self._trials = self.path / "trials"
         self._lock: int | None = None
 
-    def open(self) -> None:
-        """Make the folder and lock it for as long as this process lives.
+    def open(self, file: Path) -> None:
+        """Make the folder of a tuner file and lock it for as long as this process lives.
 
         Raises:
-            UserError: another tuner holds it, or it cannot be written.
+            UserError: it is not a tuner's, it is another file's, another tuner holds it, or it cannot
+                be written.
         """
+        owner, name = self.path / "tuner_file.txt", str(file.absolute())
+        if not owner.exists() and (self.path / "model_config.yaml").exists():
+            raise UserError(
+                f"--output {self.path}: has a configuration that no tuner has written, and it would be "
+                "overwritten; write another folder"
+            )
+        if owner.exists() and (before := owner.read_text()) != name:
+            raise UserError(
+                f"--output {self.path}: holds the trials of {before}; write another folder, or delete "
+                f"{owner} if that is the same file in another place"
+            )
         try:
             for path in (self.runs, self._trials):
                 path.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.path / "tuner.lock", os.O_RDWR | os.O_CREAT)
+            lock = os.open(self.path / "tuner.lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UserError(f"--output {self.path}: cannot be written ({error.strerror})") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.read(file, 20).decode() or "unknown"
-            os.close(file)
+            process = os.read(lock, 20).decode() or "unknown"
+            os.close(lock)
             raise UserError(
-                f"--output {self.path}: another tuner is using it, process {owner}; wait for it, "
+                f"--output {self.path}: another tuner is using it, process {process}; wait for it, "
                 "or write another folder"
             ) from None
-        os.ftruncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
-        self._lock = file
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        self._lock = lock
+        write_text(owner, name)
 
     def close(self) -> None:
         """Give the lock back."""
@@ -66,13 +79,13 @@ class Folder:
         return self._trials / f"{trial.name}.log"
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
-        """The JSON of its finished run."""
-        return _read_json(self.runs / f"{trial.run_name}.json")
+        """The JSON of its finished run; None if there is none that can be read."""
+        return _read_if_whole(self.runs / f"{trial.run_name}.json")
 
     def progress(self, trial: Trial) -> list[dict[str, Any]]:
         """The evaluations of its run so far; empty before the first and after the end."""
-        file = self.runs / f"{trial.run_name}.progress.json"
-        return (_read_json(file) or {"stage_log": []})["stage_log"]
+        progress = _read_if_whole(self.runs / f"{trial.run_name}.progress.json")
+        return progress["stage_log"] if progress else []
 
     def save(self, trial: Trial) -> None:
         """Write its status file."""
@@ -107,12 +120,30 @@ class Folder:
         write_yaml(path / "model_config.yaml", entries)
         write_yaml(path / "dataset_config.yaml", {space.model["dataset_id"]: dataset})
 
+    def require_data(self, trials: Iterable[Trial], data_hash: str) -> None:
+        """Reject results on other data than there is now."""
+        for trial in trials:
+            if trial.dataset_hash not in (None, data_hash):
+                files = self._status(trial), self.runs / f"{trial.run_name}.json"
+                raise UserError(
+                    f"{trial.name} ran on other data (hash {trial.dataset_hash}, now {data_hash}); put "
+                    "the data back, write another --output, or delete "
+                    f"{files[0]} and {files[1]} to run it again"
+                )
+
     def write_text(self, name: str, text: str) -> None:
         """Write a report."""
         write_text(self.path / name, text)
 
     def _status(self, trial: Trial) -> Path:
         return self._trials / f"{trial.name}.json"
+
+
+def _read_if_whole(path: Path) -> dict[str, Any] | None:
+    try:
+        return _read_json(path)
+    except UserError:
+        return None
 
 
 def require_same_data(trials: Iterable[Trial]) -> None:

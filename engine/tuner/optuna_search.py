@@ -1,32 +1,56 @@
 """Search by Optuna: TPE over the values of the tuner file, with hopeless trials stopped early.
 
-Optuna's study is a file in the output folder. It knows an asked-for combination by a number; several
-numbers may be one trial, which then runs once.
+Optuna's study is a file in the output folder. A combination is run once: where Optuna draws one again,
+that draw is given up and another is made.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any
+import sqlite3
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
 
 from ..errors import UserError
 from .folder import Folder
 from .report import Monitor
 from .space import Space
-from .trial import DONE, FAILED, PRUNED, QUEUED, Trial, canonical, digest
+from .trial import DONE, FAILED, PRUNED, Trial, canonical, digest
 
 try:
     import optuna
     from optuna.distributions import CategoricalDistribution
+    from optuna.exceptions import StorageInternalError
     from optuna.samplers import TPESampler
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, TrialState
+    from sqlalchemy.exc import SQLAlchemyError
 except ImportError:
     raise UserError("--search optuna: Optuna is missing; pip install optuna==5.0.0") from None
 
 
 SEED = 2024
-REDRAWS = 10  # of combinations that ran before, until any other is taken
+REDRAWS = 10  # of combinations that were drawn before, until any other is taken
+WAIT = 60  # seconds for another process that reads the study
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _of_the_study(method: Method) -> Method:
+    """What goes wrong with the study's file is said in one line."""
+
+    @wraps(method)
+    def wrapped(self: OptunaSearch, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except (StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise UserError(
+                f"{self.path}: cannot be used by Optuna ({reason}); if it is damaged, delete it: the "
+                "trials that are done stay done"
+            ) from None
+
+    return wrapped
 
 
 class OptunaSearch:
@@ -35,23 +59,38 @@ class OptunaSearch:
     Args:
         space: its values are drawn as categories, whatever they are.
         folder: holds the study and the trials' status files.
-        size: how many different trials to draw; a combination that is drawn again is not run
-            again: Optuna is told the result that is there.
+        size: how many different trials to draw.
     """
 
     def __init__(self, space: Space, folder: Folder, size: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space, self.folder, self.size = space, folder, min(size, space.size)
+        self.path = folder.path / "optuna.db"
         self.monitor = Monitor(space.model)
         self.trials: dict[str, Trial] = {}
-        self._numbers: dict[str, list[int]] = {}
+        self._number: dict[str, int] = {}  # the draw of each trial
         self._values = {
             key: {canonical(value): value for value in values}
             for key, values in space.choices.items()
         }
+        self._categories = {
+            key: CategoricalDistribution(list(texts)) for key, texts in self._values.items()
+        }
+        self._open()
+        self._queue = [t for t in self.trials.values() if t.status not in (DONE, PRUNED)]
+        for trial in self._queue:
+            trial.back_to_queue()
+
+    @_of_the_study
+    def _open(self) -> None:
+        """Open the study and take up what it knows."""
+
+        def connect() -> sqlite3.Connection:  # a path in a URL would have to be quoted
+            return sqlite3.connect(self.path, timeout=WAIT, check_same_thread=False)
+
         self._study = optuna.create_study(
-            storage=f"sqlite:///{folder.path / 'optuna.db'}",
-            study_name=digest({**space.model, **space.dataset, **space.choices}),
+            storage=RDBStorage("sqlite://", engine_kwargs={"creator": connect}),
+            study_name=digest({**self.space.model, **self.space.dataset, **self.space.choices}),
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(),
             load_if_exists=True,
@@ -61,16 +100,13 @@ class OptunaSearch:
                 self._remember(drawn.number, drawn.params)
             elif drawn.state == TrialState.RUNNING:  # killed in the middle of a draw
                 self._study.tell(drawn.number, state=TrialState.FAIL)
-        self._queue = [t for t in self.trials.values() if t.status not in (DONE, PRUNED)]
         for trial in self.trials.values():
-            if trial.status in (DONE, PRUNED):
-                self.tell(trial)
-        for trial in self._queue:
-            trial.status = QUEUED
+            self._tell(trial)
 
     def selected(self) -> list[Trial]:
         return list(self.trials.values())
 
+    @_of_the_study
     def next(self) -> Trial | None:
         if self._queue:
             return self._queue.pop(0)
@@ -81,17 +117,21 @@ class OptunaSearch:
             self._study.sampler = TPESampler(seed=seed)
             if redraws >= REDRAWS:
                 self._study.enqueue_trial(self._unseen(random.Random(seed)))
-            asked = self._study.ask(
-                {key: CategoricalDistribution(list(texts)) for key, texts in self._values.items()}
-            )
+            asked = self._study.ask(self._categories)
             if (trial := self._remember(asked.number, asked.params)) is not None:
-                return trial
+                if trial.status not in (
+                    DONE,
+                    PRUNED,
+                ):  # they ran in a grid, or before the file was lost
+                    return trial
+                self._tell(trial)
             redraws += 1
         return None
 
+    @_of_the_study
     def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
         joint = [entry for entry in stage_log if entry["stage"] == "joint"]
-        drawn = self._drawn()[self._numbers[trial.name][0]]
+        drawn = self._drawn()[self._number[trial.name]]
         if drawn.state.is_finished():  # failed in an earlier call: it has no say any more
             return False
         asked = optuna.trial.Trial(self._study, drawn._trial_id)
@@ -99,9 +139,9 @@ class OptunaSearch:
             asked.report(self.monitor(joint[step]), step)
         return bool(joint) and asked.should_prune()
 
+    @_of_the_study
     def tell(self, trial: Trial) -> None:
-        for number in self._numbers[trial.name]:
-            self._tell(number, trial)
+        self._tell(trial)
 
     def _unseen(self, rng: random.Random) -> dict[str, str]:
         """Any combination that was not drawn yet."""
@@ -118,22 +158,33 @@ class OptunaSearch:
         return self._study.get_trials(deepcopy=False)
 
     def _remember(self, number: int, params: Mapping[str, str]) -> Trial | None:
-        """Note a draw; returns its trial if it is one to be run."""
+        """Note a draw; returns its trial, or None if it was drawn before."""
         trial = self._trial(params)
-        known = self.trials.setdefault(trial.name, trial)
-        self._numbers.setdefault(trial.name, []).append(number)
-        if known is trial:
-            self.folder.restore(trial)
-            if trial.status not in (DONE, PRUNED):
-                return trial
-        if known.status in (DONE, FAILED, PRUNED):
-            self._tell(number, known)
-        return None
+        if trial.name in self.trials:
+            if not self._drawn()[number].state.is_finished():
+                self._study.tell(number, state=TrialState.FAIL)
+            elif self._drawn()[number].state == TrialState.COMPLETE:
+                self._number[trial.name] = number  # its late result, see ``_tell``
+            return None
+        self.folder.restore(trial)
+        self.trials[trial.name], self._number[trial.name] = trial, number
+        return trial
 
-    def _tell(self, number: int, trial: Trial) -> None:
+    def _tell(self, trial: Trial) -> None:
+        """Tell Optuna how a trial ended, unless it knows."""
+        number = self._number[trial.name]
+        state = self._drawn()[number].state
         if trial.status == DONE:
             value = self.monitor(trial.metrics["valid"])
-            self._study.tell(number, value, skip_if_finished=True)
-        else:
-            state = TrialState.PRUNED if trial.status == PRUNED else TrialState.FAIL
-            self._study.tell(number, state=state, skip_if_finished=True)
+            if not state.is_finished():
+                self._study.tell(number, value)
+            elif state != TrialState.COMPLETE:  # it had failed, and was run again later
+                texts = {key: canonical(trial.tuned[key]) for key in self._values}
+                late = optuna.trial.create_trial(
+                    params=texts, distributions=dict(self._categories), value=value
+                )
+                self._study.add_trial(late)
+                self._number[trial.name] = len(self._drawn()) - 1
+        elif trial.status in (FAILED, PRUNED) and not state.is_finished():
+            ended = TrialState.PRUNED if trial.status == PRUNED else TrialState.FAIL
+            self._study.tell(number, state=ended)

@@ -6,9 +6,10 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from ..results import text_table
+from ..text_table import text_table
 from .folder import Folder, require_same_data
 from .publications import publication
 from .space import Space
@@ -28,10 +29,13 @@ class Monitor:
         self.weights = {monitor: 1} if isinstance(monitor, str) else dict(monitor)
         self.mode = params.get("monitor_mode", "max")
 
+    def value(self, metrics: Mapping[str, float]) -> float:
+        """The weighted sum."""
+        return sum(weight * metrics[name] for name, weight in self.weights.items())
+
     def __call__(self, metrics: Mapping[str, float]) -> float:
-        """Larger is better, whatever the mode."""
-        value = sum(weight * metrics[name] for name, weight in self.weights.items())
-        return -value if self.mode == "min" else value
+        """The score: larger is better, whatever the mode."""
+        return -self.value(metrics) if self.mode == "min" else self.value(metrics)
 
     def __str__(self) -> str:
         return " + ".join(n if w == 1 else f"{w} {n}" for n, w in self.weights.items())
@@ -70,8 +74,7 @@ def write_report(space: Space, folder: Folder, trials: Mapping[str, Trial], root
         parts.append(_write_best(space, folder, order[0], root))
     failed = [trial for trial in order if trial.status == FAILED]
     if failed:
-        cells = [[t.name, t.reason or "", str(folder.log(t))] for t in failed]
-        parts.append(text_table(["failed", "reason", "log"], cells))
+        parts.append("\n".join(f"failed: {t.name}: {t.reason}\n  {folder.log(t)}" for t in failed))
     return "\n\n".join(parts)
 
 
@@ -90,9 +93,7 @@ def _table(space: Space, order: list[Trial]) -> tuple[list[str], list[list[str]]
 def _note(trial: Trial) -> str:
     """What else there is to know of a trial."""
     notes = [] if trial.status == DONE else [trial.status]
-    if trial.reason:
-        notes.append(trial.reason)
-    if trial.changes:
+    if trial.changes and trial.status == DONE:
         notes.append("out of memory, ran with " + as_text(trial.changes))
     return "; ".join(notes)
 
@@ -111,13 +112,13 @@ def _leaderboard(space: Space, order: list[Trial], monitor: Monitor) -> str:
     names = [f"{split}_{metric}" for split, metric in metrics]
     rows = []
     for trial in order:
-        score = repr(monitor(trial.metrics["valid"])) if trial.metrics else ""
+        score = repr(monitor.value(trial.metrics["valid"])) if trial.metrics else ""
         rows.append(
             [trial.name, trial.status, *(as_text(trial.tuned[key]) for key in space.choices)]
             + [repr(trial.metrics[s][m]) if trial.metrics else "" for s, m in metrics]
             + [score, as_text(trial.changes), trial.reason or ""]
         )
-    end = ["score", "changes", "reason"]
+    end = ["monitor", "changes", "reason"]
     return _csv([["trial", "status", *space.choices, *names, *end], *rows])
 
 
@@ -141,7 +142,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     return (
         f"best: {trial.name} ({as_text(trial.tuned)})\n"
         f"valid {listed('valid')}\ntest  {listed('test')}\n"
-        f"python run_expid.py --config {steps} --expid {expid}"
+        f"python run_expid.py --config {quote(steps)} --expid {quote(expid)}"
     )
 
 

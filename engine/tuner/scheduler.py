@@ -22,7 +22,10 @@ from .trial import DONE, FAILED, PRUNED, QUEUED, RUNNING, Trial, as_text
 POLL_SECONDS = 0.2
 TRIES = 2  # of a trial that fails, in one call of the tuner
 LOST_TRIES = 10  # of a trial whose machine is lost, or that somebody kills
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Exit codes of a run that somebody ended: run_expid.py answers Ctrl-C with 130.
+FROM_OUTSIDE = (130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+BUSY = "another run_expid.py is running it"
+MEMORY_SECONDS = 10  # from a kill for want of memory to the end of the process, at most
 TAIL_LINES = 20  # of the log, in the status file
 OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|MemoryError|DefaultCPUAllocator: can't allocate memory"
@@ -55,7 +58,7 @@ class Scheduler:
         self._again: deque[Trial] = deque()
         self._tries: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
-        self._memory_kills = memory_kills()
+        self._memory_kills = deque([memory_kills()], maxlen=int(MEMORY_SECONDS / POLL_SECONDS))
         self._log_start: dict[str, int] = {}
         self._evaluations: dict[str, int] = {}
         self._configured: set[str] = set()
@@ -68,9 +71,14 @@ class Scheduler:
             KeyboardInterrupt: the runs are ended and go back into the queue.
         """
         require_same_data(self.search.trials.values())
+        for trial in self.search.selected():
+            self.folder.save(trial)
         try:
-            while self._start_all() or self.running:
-                for ended in self.engine.poll():
+            # An engine that is not free and runs nothing has lost its machines, and waits for some.
+            while self._start_all() or self.running or not self.engine.free():
+                exits = self.engine.poll()
+                self._memory_kills.append(memory_kills())
+                for ended in exits:
                     self._judge(ended)
                 self._watch()
                 self.display.refresh(self.search.selected())
@@ -143,13 +151,14 @@ class Scheduler:
         if result is not None:
             self._done(trial, result)
             return
-        killed = ended.code == -signal.SIGKILL and memory_kills() > self._memory_kills
-        self._memory_kills = memory_kills()
+        killed = ended.code == -signal.SIGKILL and self._memory_kills[-1] > self._memory_kills[0]
         memory = killed or (ended.code != 0 and any(map(OUT_OF_MEMORY.search, tail)))
-        if ended.code is None or (not memory and -ended.code in FROM_OUTSIDE):
+        busy = ended.code == 2 and any(BUSY in line for line in tail)
+        if not memory and (ended.code is None or busy or ended.code in FROM_OUTSIDE):
             self._lost[trial.name] += 1
             if self._lost[trial.name] < LOST_TRIES:
-                what = f"{ended.device} was lost" if ended.code is None else "was killed"
+                ran = "runs elsewhere" if busy else "was killed"
+                what = f"{ended.device} was lost" if ended.code is None else ran
                 self._repeat(trial, ended.code, f"{what}, back in the queue")
                 return
         reason = _reason(ended, tail)
@@ -220,7 +229,8 @@ def _reason(ended: Exit, tail: list[str]) -> str:
     if ended.code is None:
         return f"{ended.device} was lost, {LOST_TRIES} times"
     if ended.code < 0:
-        return f"killed by {signal.Signals(-ended.code).name}"
+        known = -ended.code in set(signal.Signals)
+        return f"killed by {signal.Signals(-ended.code).name if known else -ended.code}"
     if ended.code == 0:
         return "ended without a result"
     errors = [line for line in tail if line.startswith("error: ")]

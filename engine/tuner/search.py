@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from .trial import DONE, QUEUED, Trial
+from .trial import DONE, Trial
 
 
 class Search(Protocol):
@@ -37,16 +37,20 @@ class Grid:
 
     Args:
         trials: with their saved status.
-        tag: run only those with this text in their name.
+        tag: run only those with this text in their name or in their number, such as ``_001_``.
     """
 
     def __init__(self, trials: Iterable[Trial], tag: str = "") -> None:
         self.trials = {trial.name: trial for trial in trials}
-        self._selected = [trial for trial in self.trials.values() if tag in trial.name]
+        self._selected = [
+            trial
+            for i, trial in enumerate(self.trials.values(), start=1)
+            if tag in f"{trial.name}_{i:03d}_"
+        ]
         self.size = len(self._selected)
         self._queue = [trial for trial in self._selected if trial.status != DONE]
         for trial in self._queue:
-            trial.status = QUEUED
+            trial.back_to_queue()
 
     def selected(self) -> list[Trial]:
         return self._selected

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..config import dataset_part, model_part, read_yaml, redirect, resolve_paths, with_tables
+from ..config import (
+    DATA_PATHS,
+    dataset_part,
+    model_part,
+    read_yaml,
+    redirect,
+    resolve_paths,
+    with_tables,
+)
 from ..errors import UserError, did_you_mean
 from .trial import Trial, canonical, digest, number
 
@@ -30,6 +38,8 @@ NOT_TUNED = {
     "model_root": "the tuner decides where files go",
     "model_id": "the tuner names its trials",
 }
+OTHER_DATA = (*DATA_PATHS, "data_format", "feature_cols", "label_col", "group_id")
+NOT_TUNED |= dict.fromkeys(OTHER_DATA, NOT_TUNED["dataset_id"])
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,10 @@ def read_space(file: Path, root: Path, data_root: Path | None = None) -> Space:
     ):
         if not isinstance(content.get(key), kind):
             raise UserError(f"{file}, {key}: is {content.get(key)!r}; write {what}")
-    expid, base = content["base_expid"], root / content.get("base_config", file.resolve().parent)
+    base = content.get("base_config", str(file.resolve().parent))
+    if not isinstance(base, str):
+        raise UserError(f"{file}, base_config: is {base!r}; write a configuration directory")
+    expid, base = content["base_expid"], root / base
     model = dict(_inline(file, content, "model_config", expid) or _base_model(file, base, expid))
     dataset_id = str(content.get("dataset_id", model.get("dataset_id")))
     dataset = _inline(file, content, "dataset_config", dataset_id)
@@ -105,6 +118,9 @@ def read_space(file: Path, root: Path, data_root: Path | None = None) -> Space:
         dataset = with_tables(dataset) if dataset else dataset_part(base, dataset_id, expid)
     except UserError as error:
         raise UserError(f"{file}, dataset_id: {error}") from None
+    for key in DATA_PATHS:
+        if data_root is not None and not isinstance(dataset.get(key), str):
+            raise UserError(f"{file}, dataset_id: {dataset_id} has no {key}; write its path")
     if data_root is not None:
         dataset = redirect(resolve_paths(dataset, root), data_root, None)
     if model.get("dataset_id") == "TBD":  # in some of LongCTR's base experiments
@@ -114,9 +130,12 @@ def read_space(file: Path, root: Path, data_root: Path | None = None) -> Space:
     return Space(file, expid, model, dataset, choices)
 
 
-def check_values(space: Space, root: Path) -> None:
+def check_values(space: Space, root: Path) -> Space:
     """Check the base experiment with each value of the space, and that its data is there; generate
     data that can be.
+
+    Returns:
+        The space with every value of its right type, whatever way it was written.
 
     Raises:
         UserError: what a run would refuse; the message names the file and the key.
@@ -126,19 +145,46 @@ def check_values(space: Space, root: Path) -> None:
     from ..datasets import ensure_generated
     from ..zoo import find_model
 
-    first = {key: values[0] for key, values in space.choices.items()}
-    singles = [{key: value} for key, values in space.choices.items() for value in values]
-    for values in singles or [{}]:
-        params = {**space.model, **space.dataset, **first, **values, "model_id": space.expid}
-        params.setdefault("model_root", ".")
+    base = {**space.model, **space.dataset, "model_id": space.expid}
+    base.setdefault("model_root", ".")
+
+    def checked(**values: Any) -> dict[str, Any]:
+        params = base | values
         try:
-            params = check(params, find_model(str(params.get("model", ""))))
+            return check(params, find_model(str(params.get("model", ""))))
         except UserError as error:
             raise UserError(f"{space.file}: {error}") from None
-        params = resolve_paths(params, root)
-        ensure_generated(params)
-        for key in ("train_data", "valid_data", "test_data", "user_info", "item_info"):
-            open_parquet(Path(params[key]))
+
+    first = {key: values[0] for key, values in space.choices.items()}
+    params = checked(**first)
+    choices = {
+        key: [checked(**first | {key: value})[key] for value in values]
+        for key, values in space.choices.items()
+    }
+    for key, values in choices.items():
+        for value in values:
+            if [canonical(v) for v in values].count(canonical(value)) > 1:
+                where = f"{space.file}, tuner_space, {key}"
+                raise UserError(f"{where}: {value!r} is there twice; write it once")
+    files = resolve_paths(params, root)
+    ensure_generated(files)
+    for key in DATA_PATHS[1:]:
+        open_parquet(Path(files[key]))
+    return replace(
+        space,
+        model={key: params.get(key, value) for key, value in space.model.items()},
+        dataset={key: params.get(key, value) for key, value in space.dataset.items()},
+        choices=choices,
+    )
+
+
+def data_hash(space: Space, root: Path) -> str:
+    """The hash that goes into the results of all trials."""
+    from ..datasets.layout import fingerprint
+
+    files = resolve_paths(space.dataset, root)
+    keys = ("train_data", "valid_data", "test_data", "user_info", "item_info")
+    return fingerprint(files[key] for key in keys)
 
 
 def _base_model(file: Path, base: Path, expid: str) -> dict[str, Any]:
@@ -176,7 +222,13 @@ def _choices(
             raise UserError(f"{where}: is an empty list; write the values to try")
         seen: dict[str, Any] = {}
         for value in values if isinstance(values, list) else [values]:
-            if (text := canonical(value)) in seen:
+            try:
+                text = canonical(value)
+            except TypeError:
+                raise UserError(
+                    f"{where}: {value!r} cannot be a parameter; write a number, a text or a list"
+                ) from None
+            if text in seen:
                 same = "" if value == seen[text] else f" (as {seen[text]!r} and {value!r})"
                 raise UserError(f"{where}: {value!r} is there twice{same}; write it once")
             seen[text] = value

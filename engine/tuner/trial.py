@@ -8,10 +8,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..config import DATA_PATHS
+
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 HALVINGS = 5  # of the batch size after running out of memory
 DIGITS = 12  # of the digest, in a trial's name
-NOT_OF_THE_TRIAL = ("model_root", "model_id")  # where files are, and what they are called
+# Where files are, what they are called, and how much is shown.
+NOT_OF_THE_TRIAL = ("model_root", "model_id", "verbose", "num_workers", *DATA_PATHS)
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
@@ -70,11 +73,19 @@ class Trial:
         """What the status file holds."""
         return {key: value for key, value in vars(self).items() if key != "params"}
 
+    def back_to_queue(self) -> None:
+        """Run it again; what made it run out of memory may be gone."""
+        if self.status == FAILED:
+            self.changes = {}
+        self.status = QUEUED
+
     def restore(self, saved: dict[str, Any]) -> None:
         """Take up what a status file holds; a trial that was running goes back into the queue."""
         for key in ("status", "changes", "attempts", "reason", "log_tail", "metrics"):
             setattr(self, key, saved[key])
         self.dataset_hash = saved["dataset_hash"]
+        if self.status == DONE:
+            _ = self.metrics["valid"], self.metrics["test"]  # KeyError in a damaged file
         if self.status == RUNNING:
             self.status = QUEUED
 

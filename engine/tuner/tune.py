@@ -16,7 +16,7 @@ from .folder import Folder
 from .report import Monitor, exit_code, write_report
 from .scheduler import Command, Scheduler
 from .search import Grid, Search
-from .space import Space, check_values, read_space
+from .space import Space, check_values, data_hash, read_space
 from .trial import QUEUED, Trial
 
 
@@ -53,11 +53,12 @@ def tune(
             import_module(module, __package__)  # says what is missing before anything slow starts
     space = read_space(file, root, data_root)
     folder = Folder(output or root / "checkpoints" / "tuner" / file.stem)
-    check_values(space, root)
+    space = check_values(space, root)
     if not ray:
         _require_devices(gpus)
-    folder.open()
+    folder.open(file)
     search = make_search(space, folder, tag, trials)
+    folder.require_data(search.trials.values(), data_hash(space, root))
     engine = make_engine(gpus, per_gpu, ray)
     return run_and_report(space, folder, search, engine, run_expid_command(root, folder), root)
 
@@ -71,10 +72,11 @@ def make_search(space: Space, folder: Folder, tag: str, trials: int | None) -> S
     known = list(space.grid())
     for trial in known:
         folder.restore(trial)
-    if not any(tag in trial.name for trial in known):
+    grid = Grid(known, tag)
+    if not grid.size:
         names = ", ".join(trial.name for trial in known[:5])
         raise UserError(f"--tag {tag}: in no trial's name; there are {names} ({len(known)} in all)")
-    return Grid(known, tag)
+    return grid
 
 
 def make_engine(gpus: Sequence[int], per_gpu: int, ray: bool) -> Engine:
@@ -90,12 +92,15 @@ def run_and_report(
     space: Space, folder: Folder, search: Search, engine: Engine, command: Command, root: Path
 ) -> int:
     """Run all that the search asks for, and write and print the report; returns the exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    monitor = Monitor(space.model)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     ended = sum(trial.status != QUEUED for trial in search.selected())
-    display = Display(search.size, ended, monitor, str(monitor), monitor.mode)
-    Scheduler(space, folder, search, engine, command, display).run()
-    print("\n" + write_report(space, folder, search.trials, root))
+    display = Display(search.size, ended, Monitor(space.model))
+    try:
+        Scheduler(space, folder, search, engine, command, display).run()
+    finally:  # what is known so far, also after Ctrl-C
+        report = write_report(space, folder, search.trials, root)
+    print("\n" + report)
     return exit_code(search.selected())
 
 
