@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -280,7 +279,9 @@ class Trainer:
             return None
         try:
             saved = torch.load(self.resume_file, map_location="cpu", weights_only=True)
-        except (EOFError, RuntimeError, UnpicklingError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file may make torch raise anything
             reason = " ".join(str(error).split())[:100] or type(error).__name__
             logging.warning(
                 f"{self.resume_file}: damaged ({reason}); the run starts at its beginning"

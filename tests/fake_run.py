@@ -69,7 +69,7 @@ def misfortune(mode: str, params: dict[str, Any], starts: int) -> None:
     """At the start of every process; ``starts`` counts them."""
     if mode == "fails":
         sys.exit("error: topk is unlucky")
-    if mode == "no memory" and params["batch_size"] > 32:
+    if mode == "never enough memory" or (mode == "no memory" and params["batch_size"] > 32):
         sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
     if mode == "killed" or (mode == "killed twice" and starts <= 2):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -103,6 +103,44 @@ def test_run_that_another_process_has_just_finished_stays_as_it_is(
     assert snapshot(space.checkpoints) == before
 
 
+# ---------------------------------------------------------------- what a resume is checked for
+
+
+def test_resume_on_other_data_is_refused(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    params, _ = load(space.config, ROOT, "TWIN_tiny", 1)
+    files = RunFiles(params)
+    files.open(params, "before", resume=False)
+    files.require_unchanged(params)
+    files.require_same_data("before")
+    with pytest.raises(
+        UserError, match=r"the data had hash before .* and has now now; put it back"
+    ):
+        files.require_same_data("now")
+    files.state.write_text("state")
+    files.started_with.write_text("")  # the machine crashed
+    files.require_unchanged(params)
+    files.require_same_data("now")
+    assert not files.state.exists()  # so the run starts again
+
+
+@pytest.mark.parametrize("content", [b"", b"half of a state"])
+def test_a_damaged_state_starts_again(
+    content: bytes, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    params = tiny_params(tiny_data, "TWIN", model_root=str(tmp_path), verbose=0)
+    weights = []
+    for name in ("whole", "damaged"):
+        state = tmp_path / name
+        if name == "damaged":
+            state.write_bytes(content)
+        model = build_model(params)
+        model.fit(loader(params), loader(params, "valid"), epochs=1, resume_file=str(state))
+        weights.append(model.state_dict())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert "damaged" in caplog.text and "starts at its beginning" in caplog.text
+
+
 # ---------------------------------------------------------------- a full disk
 
 
