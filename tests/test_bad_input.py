@@ -393,7 +393,7 @@ DATA = {
         ("valid.parquet, column user_index, row 3: is 60, outside 0 to 59",),
     ),
     "label 2": Case(
-        cell("test", "is_click", 5, 2.0), ("test.parquet, column is_click, row 5: label is 2",)
+        cell("test", "is_click", 5, 2), ("test.parquet, column is_click, row 5: label is 2",)
     ),
     "label is missing": Case(
         cell("test", "is_click", 6, None), ("test.parquet, column is_click, row 6", "write 0 or 1")
@@ -456,7 +456,7 @@ LATE = {
     "streamed label": Case(
         lambda space: (
             keys(streaming=True)(space),
-            cell("train", "is_click", 250, 2.0)(space),
+            cell("train", "is_click", 250, 2)(space),
             frame("train", lambda table: table, row_group_size=100)(space),
         )[0],
         ("train.parquet, column is_click, row 250: label is 2",),
@@ -466,7 +466,7 @@ LATE = {
         ("TWIN_tiny, seed 1: the training loss became", "lower learning_rate"),
     ),
     "labels of one kind": Case(
-        frame("valid", lambda table: table.with_columns(is_click=pl.lit(1.0))),
+        frame("valid", lambda table: table.with_columns(is_click=pl.lit(1))),
         ("TWIN_tiny, seed 1: validation in stage joint", "all labels are the same"),
     ),
 }
@@ -702,9 +702,9 @@ def test_overwrite_replaces_a_data_set(tmp_path: Path) -> None:
     for options in ((), ("--overwrite",)):
         outcome = run_script("data/prepare.py", *TO_OUT, *options, cwd=tmp_path)
         assert outcome.code == 0, outcome.stderr
-        (tmp_path / "out" / "old").write_text("")
+        (tmp_path / "out" / "train.parquet").write_text("old")
     written = {"dataset_card.json", "feature_map.json", "item_info.parquet", "user_info.parquet"}
     assert written < {path.name for path in (tmp_path / "out").iterdir()}
     again = run_script("data/prepare.py", *TO_OUT, "--overwrite", cwd=tmp_path)
-    assert again.code == 0 and not (tmp_path / "out" / "old").exists()
+    assert again.code == 0 and len(pl.read_parquet(tmp_path / "out" / "train.parquet"))
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}

@@ -62,8 +62,11 @@ def parameters(hidden: int) -> int:
 
 @pytest.fixture
 def imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forgets afterwards what a test imports, and from where."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    """Forgets what other tests have imported by the names here and, afterwards, what this one does."""
+    others = [p for p in sys.path if (Path(p) / "TWIN" / "__init__.py").exists()]
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in others])
+    for name in [n for n in sys.modules if n.split(".")[0] == "TWIN"]:
+        monkeypatch.delitem(sys.modules, name)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
