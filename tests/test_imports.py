@@ -55,7 +55,7 @@ ALLOWED = {
     },
     "engine/datasets/hub.py": {"huggingface_hub", "fuxictr", "engine"},
     "engine/tuner": {"tqdm", "engine"},
-    "engine/tuner/optuna_search.py": {"optuna", "engine"},
+    "engine/tuner/optuna_search.py": {"optuna", "sqlalchemy", "engine"},
     "engine/tuner/ray_engine.py": {"ray", "engine"},
     "data": {"engine"},
     "run_expid.py": {"engine"},

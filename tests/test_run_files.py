@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from engine.errors import UserError
-from engine.experiment import RunFiles, load
+from engine.experiment import load
+from engine.run_files import RunFiles
 from model_zoo.training import TrainingError, save_atomically
 
 from .command_line import ROOT, Outcome, Workspace, environment, snapshot, wait_for
