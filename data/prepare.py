@@ -63,9 +63,10 @@ def _kuairand(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 def _generic(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     from engine.datasets import generic, interactions
+    from engine.datasets.mapping import KEYS, read_mapping
 
-    flags = {name: value for name, value in vars(args).items() if name in generic.KEYS}
-    log = generic.load(generic.read_mapping(args.mapping, flags))
+    flags = {name: value for name, value in vars(args).items() if name in KEYS}
+    log = generic.load(read_mapping(args.mapping, flags))
     return interactions.write(log, output, args.overwrite)
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from engine.datasets import ebnerd, generic, interactions, ready_config
 from engine.datasets.layout import FILES, SPLITS
+from engine.datasets.mapping import read_mapping
 from engine.errors import UserError
 
 from .command_line import ROOT, environment, run_script
@@ -49,7 +50,7 @@ def random_table(seed: int = 0, rows: int = 2000) -> pl.DataFrame:
 def prepare(folder: Path, **flags: Any) -> dict[str, pl.DataFrame]:
     """The five files that the flags make."""
     output = folder / "out"
-    interactions.write(generic.load(generic.read_mapping(None, COLUMNS | flags)), output, True)
+    interactions.write(generic.load(read_mapping(None, COLUMNS | flags)), output, True)
     return {name: pl.read_parquet(output / name) for name in FILES}
 
 
@@ -106,7 +107,7 @@ def test_a_mapping_file_says_the_same_as_flags(tmp_path: Path) -> None:
     content = COLUMNS | {"input": "in/log.csv", "positive": 5, "split": "user"}
     content["item_features"] = [{"name": "tags", "kind": "sequence", "max_len": 1}, "price"]
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(content))
-    mapping = generic.read_mapping(str(tmp_path / "mapping.yaml"), {"positive": 3.0, "label": None})
+    mapping = read_mapping(str(tmp_path / "mapping.yaml"), {"positive": 3.0, "label": None})
     assert mapping.positive == 3 and mapping.input == path
     interactions.write(generic.load(mapping), tmp_path / "by_file")
     flags = prepare(
@@ -170,7 +171,7 @@ def test_exposures_are_the_samples(tmp_path: Path) -> None:
     pl.DataFrame(clicks, names, orient="row").write_csv(tmp_path / "clicks.csv")
     mapping = {k: v for k, v in COLUMNS.items() if k != "rating"}
     mapping |= {"input": str(tmp_path / "clicks.csv"), "exposures": str(tmp_path / "shown.csv")}
-    log = generic.load(generic.read_mapping(None, mapping | {"sample_features": ["slot"]}))
+    log = generic.load(read_mapping(None, mapping | {"sample_features": ["slot"]}))
     card = interactions.write(log, tmp_path / "out")
     assert sum(split["rows"] for split in card["splits"].values()) == 900
     table = pl.concat([pl.read_parquet(tmp_path / "out" / f"{s}.parquet") for s in SPLITS])
@@ -202,7 +203,7 @@ def prepare_small(folder: Path, path: Path, **flags: Any) -> dict[str, pl.DataFr
         "train": 0.5,
         "valid": 0.3,
     }
-    log = generic.load(generic.read_mapping(None, mapping | flags))
+    log = generic.load(read_mapping(None, mapping | flags))
     interactions.write(log, folder / "out", True)
     return {name: pl.read_parquet(folder / "out" / name) for name in FILES}
 

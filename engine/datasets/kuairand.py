@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
-from .generic import Mapping
 from .generic import load as load_table
 from .interactions import Log
+from .mapping import Mapping
 
 LICENCE = "CC BY-SA 4.0 (https://kuairand.com/)"
 FILES = {"log": "log_standard_*.csv", "videos": "video_features_basic_*.csv"}
@@ -31,7 +31,7 @@ def load(folder: str | Path, label: str = "is_click", min_count: int = 1) -> Log
         folder: holds ``log_standard_*.csv`` and ``video_features_basic_*.csv``, or has them in
             ``data``.
         label: another column of the log, such as ``long_view``.
-        min_count: see ``generic.Mapping``.
+        min_count: see ``mapping.Mapping``.
 
     Raises:
         UserError: a file or column is missing.
