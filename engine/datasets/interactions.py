@@ -57,8 +57,9 @@ class Log:
 
     Attributes:
         events: columns ``row`` (a number that orders events of one moment), ``user``, ``item``,
-            ``time`` (anything that can be compared), ``label`` (0, 1, or null: no sample), ``positive`` (joins the
-            history), and the features of a sample. Events of the same user, item and time are one.
+            ``time`` (anything that can be compared), ``label`` (0, 1, or null: no sample),
+            ``positive`` (joins the history), and the features of a sample. Events of the same user,
+            item and time are one.
         item_table: makes the item table: ``(items, times_N) -> (table, specs)``, where ``items`` has
             the columns ``item`` and ``row`` (that of its earliest event), row i the item of index
             i + 1, and ``times_N`` is how often each occurs in the training data.
