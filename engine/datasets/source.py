@@ -259,9 +259,10 @@ def _files(path: Path, separator: str | None) -> tuple[list[Path], str]:
             files = [path] if path.exists() else []
     known = ", ".join((*SEPARATORS, PARQUET))
     if not files:
+        what = "holds no file to read" if path.is_dir() else "no such file"
         raise UserError(
-            f"{path}: no such file; name one that ends with {known}, a folder of them, or a pattern "
-            "such as '*.csv'"
+            f"{path}: {what}; name one that ends with {known}, a folder of them, or a pattern such as "
+            "'*.csv'"
         )
     kinds = sorted({_kind(file) for file in files})
     if len(kinds) > 1 or (kinds[0] not in (*SEPARATORS, PARQUET) and separator is None):
