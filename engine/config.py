@@ -17,7 +17,8 @@ from yaml.composer import ComposerError
 from .errors import UserError, did_you_mean
 from .text_table import text_table
 
-DATA_PATHS = ("data_root", "train_data", "valid_data", "test_data", "user_info", "item_info")
+DATA_FILES = ("train_data", "valid_data", "test_data", "user_info", "item_info")
+DATA_PATHS = ("data_root", *DATA_FILES)
 PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
 LISTED = {  # keys that a listing shows, and how it calls them
     "model": "model",

@@ -23,6 +23,7 @@ from model_zoo.training import TrainingError
 from . import results
 from .allocator import keep_freed_memory
 from .compat import build_feature_map
+from .config import DATA_FILES
 from .datasets import ensure_generated
 from .datasets.layout import SPLITS, fingerprint
 from .errors import UserError
@@ -125,14 +126,13 @@ def _build(
 
 def _about(params: dict[str, Any]) -> dict[str, Any]:
     """The part of a result that is known before training."""
-    data = ("train_data", "valid_data", "test_data", "user_info", "item_info")
     return {
         "status": "done",
         "expid": params["model_id"],
         "seed": params["seed"],
         "model": params["model"],
         "dataset_id": params["dataset_id"],
-        "dataset_hash": fingerprint(params[key] for key in data),
+        "dataset_hash": fingerprint(params[key] for key in DATA_FILES),
         "bayes": _bayes(params),
         "versions": {name: version(name) for name in VERSIONS},
         "command": ["python", *sys.argv],

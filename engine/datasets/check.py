@@ -120,11 +120,11 @@ def _statistics(folder: Path, feature_map: Any, report: Report) -> None:
                 f"{path}: has hash {before}, the files have {card['hash']}: they were changed since"
             )
     train, test = _samples(folder, "train"), _samples(folder, "test")
-    for column, what in zip(PAIR, ("users", "targets"), strict=True):
+    for column, what in zip(PAIR, ("user", "target"), strict=True):
         new = test.join(train, on=column, how="anti").select(pl.len()).collect().item()
         share = new / card["splits"]["test"]["rows"]
         report.facts.append(
-            f"test samples whose {what[:-1]} is not in the training samples: {share:.1%}"
+            f"test samples whose {what} is not in the training samples: {share:.1%}"
         )
     for name, split in card["splits"].items():
         empty = split["history_length"]["histogram"]["0+"] / split["rows"]

@@ -146,11 +146,11 @@ class Scheduler:
         """Done, failed, or once more."""
         trial = self.running[ended.name]
         trial.attempts[-1]["device"] = ended.device
-        tail = self._tail(trial)
         result = self.folder.result(trial) if ended.code == 0 else None
         if result is not None:
             self._done(trial, result)
             return
+        tail = self._tail(trial)
         killed = ended.code == -signal.SIGKILL and self._memory_kills[-1] > self._memory_kills[0]
         memory = killed or (ended.code != 0 and any(map(OUT_OF_MEMORY.search, tail)))
         busy = ended.code == 2 and any(BUSY in line for line in tail)

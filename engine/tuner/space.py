@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import (
+    DATA_FILES,
     DATA_PATHS,
     dataset_part,
     model_part,
@@ -168,7 +169,7 @@ def check_values(space: Space, root: Path) -> Space:
                 raise UserError(f"{where}: {value!r} is there twice; write it once")
     files = resolve_paths(params, root)
     ensure_generated(files)
-    for key in DATA_PATHS[1:]:
+    for key in DATA_FILES:
         open_parquet(Path(files[key]))
     return replace(
         space,
@@ -183,8 +184,7 @@ def data_hash(space: Space, root: Path) -> str:
     from ..datasets.layout import fingerprint
 
     files = resolve_paths(space.dataset, root)
-    keys = ("train_data", "valid_data", "test_data", "user_info", "item_info")
-    return fingerprint(files[key] for key in keys)
+    return fingerprint(files[key] for key in DATA_FILES)
 
 
 def _base_model(file: Path, base: Path, expid: str) -> dict[str, Any]:
