@@ -54,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     _sizes(scan, batch=256, repeats=5)
     scan.set_defaults(run=_scan)
 
-    step = commands.add_parser("step", help="train step of TWIN, against LongCTR's TWIN")
+    step = commands.add_parser("step", help="train step of each model, against LongCTR's")
+    step.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     _sizes(step, batch=1024, repeats=5)
     _rival(step)
     step.set_defaults(run=_step)
@@ -119,11 +120,15 @@ def _scan(args: argparse.Namespace) -> None:
 
 
 def _step(args: argparse.Namespace) -> None:
-    from .step import measure
+    from .step import CASES, measure
     from .timing import find_device
 
-    device = find_device(args.device)
-    measure(args.longctr, args.length, args.batch, args.repeats, device).publish(args.json)
+    names = args.models or list(CASES)
+    for name in names:
+        if name not in CASES:
+            raise UserError(f"--models {name}: write some of {', '.join(CASES)}")
+    sizes = (args.length, args.batch, args.repeats)
+    measure(args.longctr, names, *sizes, find_device(args.device)).publish(args.json)
 
 
 def _prepare(args: argparse.Namespace) -> None:

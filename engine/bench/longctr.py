@@ -20,8 +20,14 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 
-LOADER, TWIN = "longctr_dataloader.py", "TWIN/TWIN.py"
+LOADER = "longctr_dataloader.py"
+MODELS = ("TWIN", "SDIM", "TransAct", "MIRRN")  # that we have too
 MISSING = "no rival: name a checkout of LongCTR with --longctr DIR to measure it in the same run"
+
+
+def load_model(checkout: str | Path, name: str) -> Any:
+    """The class of one of LongCTR's models."""
+    return load_class(checkout, f"{name}/{name}.py", name)
 
 
 def load_class(checkout: str | Path, file: str, name: str) -> Any:
@@ -29,7 +35,7 @@ def load_class(checkout: str | Path, file: str, name: str) -> Any:
 
     Args:
         checkout: LongCTR's root folder.
-        file: the module, relative to it (``LOADER`` or ``TWIN``).
+        file: the module, relative to it.
         name: the class.
 
     Raises:

@@ -86,8 +86,8 @@ class SDIMBlock(SequenceBlock):
             target_BD.dtype
         )
         if not self.l2_norm:
-            return (collide_BLH.mean(-1)[:, None, :] @ history.embed())[:, 0]
-        sums_BHD = collide_BLH.transpose(1, 2) @ history.embed()
+            return history.sums(collide_BLH.mean(-1)[:, None, :])[:, 0]
+        sums_BHD = history.sums(collide_BLH.transpose(1, 2))
         return F.normalize(sums_BHD, dim=-1).mean(1)
 
     @torch.no_grad()

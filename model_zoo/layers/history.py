@@ -12,26 +12,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .row_table import RowTable
+
+# Vectors per sample up to which a CPU takes products with rows where they lie. More share a gather.
+FEW = 4
+
 
 class History:
     """A batch of left-padded histories: rows of item vectors and indices into them.
 
-    Everything that selects (top-k, a subsequence) moves indices. ``embed`` alone builds
-    ``(B, L, D)`` vectors with gradient, so gradients and memory exist only for what is read.
+    Everything that selects (top-k, a subsequence) moves indices. ``scores`` and ``sums`` read the
+    rows of the real positions, ``embed`` alone builds ``(B, L, D)`` vectors with gradient, so gradients
+    and memory exist only for what is read.
 
     Args:
-        rows_UD: item vectors, differentiable; usually one row per distinct item of the batch.
+        rows: item vectors ``(U, D)``, differentiable, usually one row per distinct item of the batch;
+            or the table of another history.
         index_BL: row of each position, int64.
         mask_BL: bool, True at real positions; the newest one is column ``L - 1``.
 
     Values at padded positions are those of whatever row their index names: readers must mask.
     """
 
-    def __init__(self, rows_UD: Tensor, index_BL: Tensor, mask_BL: Tensor) -> None:
-        self.rows_UD = rows_UD
+    def __init__(self, rows: Tensor | RowTable, index_BL: Tensor, mask_BL: Tensor) -> None:
+        self.table = rows if isinstance(rows, RowTable) else RowTable(rows)
         self.index_BL = index_BL
         self.mask_BL = mask_BL
         self._x_BLD: Tensor | None = None
+
+    @property
+    def rows_UD(self) -> Tensor:
+        """The item vectors."""
+        return self.table.rows_UD
 
     @classmethod
     def of(cls, x_BLD: Tensor) -> History:
@@ -46,8 +58,24 @@ class History:
     def embed(self) -> Tensor:
         """Item vectors ``(B, L, D)``, differentiable with respect to the rows; gathered once."""
         if self._x_BLD is None or (torch.is_grad_enabled() and not self._x_BLD.requires_grad):
-            self._x_BLD = F.embedding(self.index_BL, self.rows_UD)
+            self._x_BLD = self.table.gather(self.index_BL)
         return self._x_BLD
+
+    def scores(self, query_BHD: Tensor) -> Tensor:
+        """``query . item`` of each query at every position, ``(B, H, L)``."""
+        if self._in_place(query_BHD.shape[1]):
+            return self.table.scores(query_BHD, self.index_BL)
+        return query_BHD @ self.embed().transpose(1, 2)
+
+    def sums(self, weights_BHL: Tensor) -> Tensor:
+        """``sum_l weight_l item_l``, ``(B, H, D)``; weights of padded positions must be zero."""
+        if self._in_place(weights_BHL.shape[1]):
+            return self.table.sums(weights_BHL, self.index_BL)
+        return weights_BHL @ self.embed()
+
+    def _in_place(self, vectors: int) -> bool:
+        """Whether so many vectors per sample meet the rows where they lie: on a CPU, if few."""
+        return vectors <= FEW and not self.rows_UD.is_cuda
 
     def peek(self) -> Tensor:
         """The values of ``embed()`` outside autograd, for routing and scoring."""
@@ -62,18 +90,22 @@ class History:
 
     def take(self, index_BK: Tensor, mask_BK: Tensor) -> History:
         """Move positions: the history of columns ``index_BK``, real where ``mask_BK``."""
-        return History(self.rows_UD, self.index_BL.gather(1, index_BK), mask_BK)
+        return History(self.table, self.index_BL.gather(1, index_BK), mask_BK)
 
     def last(self, count: int) -> History:
         """The newest ``count`` columns (fewer if the history is shorter)."""
         if count >= len(self):
             return self
         keep = slice(len(self) - count, None)
-        return History(self.rows_UD, self.index_BL[:, keep], self.mask_BL[:, keep])
+        return History(self.table, self.index_BL[:, keep], self.mask_BL[:, keep])
 
     def rows(self, index_P: Tensor) -> History:
         """The histories of samples ``index_P``."""
-        return History(self.rows_UD, self.index_BL[index_P], self.mask_BL[index_P])
+        return History(self.table, self.index_BL[index_P], self.mask_BL[index_P])
+
+    def reshape(self, B: int, L: int) -> History:
+        """The same positions in another number of samples."""
+        return History(self.table, self.index_BL.reshape(B, L), self.mask_BL.reshape(B, L))
 
     def windows(self, size: int, stride: int, anchor: str) -> History:
         """The history of window means (paper 4.2), left padded; each window is a row of its own.
@@ -111,10 +143,6 @@ class History:
         column_US = (item_US + (L - length_B)[sample_U, None]).clamp(0, L - 1)
         share_US = inside_US.to(self.rows_UD.dtype)
         share_US /= share_US.sum(1, keepdim=True).clamp(min=1)
-        means_UD = F.embedding_bag(
-            self.index_BL[sample_U[:, None], column_US],
-            self.rows_UD,
-            mode="sum",
-            per_sample_weights=share_US,
-        )
-        return History(means_UD, (real_BT.flatten().cumsum(0) - 1).view(B, T).clamp(min=0), mask_BT)
+        means_UD = self.table.sums(share_US[:, None], self.index_BL[sample_U[:, None], column_US])
+        row_BT = (real_BT.flatten().cumsum(0) - 1).view(B, T).clamp(min=0)
+        return History(means_UD[:, 0], row_BT, mask_BT)
