@@ -72,25 +72,30 @@ def counted_flops(model: StagedModel, batch: Batch) -> float:
 
 
 def mean_flops(model: StagedModel, batch: Batch, samples: int = SAMPLES) -> float:
-    """``counted_flops`` of one sample: the mean over samples spread over the batch. A foreign model
-    gets the whole batch, for some of LongCTR's fail on a history shorter than their window."""
+    """FLOPs of one sample by formula: the mean over samples spread over the batch.
+
+    The counter would take two seconds to import. A foreign model has no formula: counted is the
+    whole batch, for some of LongCTR's fail on a history shorter than their window.
+    """
     if not isinstance(model, SequenceModel):
         return counted_flops(model, batch) / len(batch[2])
-    return _mean(lambda one: counted_flops(model, one), batch, samples)
+    return sum(_mean(lambda one: _formula(model, one), batch, samples))
 
 
 def measure(model: SequenceModel, batch: Batch, samples: int = SAMPLES) -> Flops:
     """Formula and counter on the same samples."""
-    return Flops(
-        products=_mean(lambda one: _formula(model, one)[0], batch, samples),
-        elementwise=_mean(lambda one: _formula(model, one)[1], batch, samples),
-        counted=mean_flops(model, batch, samples),
-    )
+    products, elementwise = _mean(lambda one: _formula(model, one), batch, samples)
+    (counted,) = _mean(lambda one: (counted_flops(model, one),), batch, samples)
+    return Flops(products, elementwise, counted)
 
 
-def _mean(function: Callable[[Batch], float], batch: Batch, samples: int) -> float:
+def _mean(
+    function: Callable[[Batch], tuple[float, ...]], batch: Batch, samples: int
+) -> list[float]:
+    """Each number of ``function``, as its mean over samples spread over the batch."""
     chosen = torch.linspace(0, len(batch[2]) - 1, min(samples, len(batch[2]))).long().tolist()
-    return sum(function(one_sample(batch, sample)) for sample in chosen) / len(chosen)
+    found = [function(one_sample(batch, sample)) for sample in chosen]
+    return [sum(numbers) / len(found) for numbers in zip(*found, strict=True)]
 
 
 @torch.no_grad()
