@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import epoch_setup, process
+from engine.bench import epoch, epoch_setup, process
 from engine.config import read_yaml
 from engine.errors import UserError
 
@@ -24,6 +24,7 @@ from .command_line import ROOT, Outcome, run_module
 
 LONGCTR = os.environ.get("LONGCTR_DIR")
 TINY = ("--users", "60", "--length", "60", "--repeats", "1", "--threads", "1")
+PARTS = ("whole run", "training", "processor time")
 STAND_IN = """
 import argparse, fuxictr, os, sys
 os.chdir(os.path.dirname(os.path.realpath(__file__)))
@@ -93,17 +94,13 @@ def test_both_sides_end_with_the_same_numbers(tmp_path: Path, stand_in: Path) ->
     assert done.code == 0, done.stderr
     result = json.loads(file.read_text())
     assert set(result["times"]) == {
-        f"{side} TWIN, {part}"
-        for side in ("LongCTR's", "our")
-        for part in ("whole run", "training")
+        f"{side} TWIN, {part}" for side in ("LongCTR's", "our") for part in PARTS
     }
     assert all(0 < times["min_s"] < math.inf for times in result["times"].values())
     for side in ("LongCTR's", "our"):
         whole, part = (result["times"][f"{side} TWIN, {p}"] for p in ("whole run", "training"))
         assert part["median_s"] < whole["median_s"] and part["samples"] == 700
-    assert set(result["ratios"]) == {
-        "LongCTR's TWIN / our TWIN, whole run", "LongCTR's TWIN / our TWIN, training",
-    }  # fmt: skip
+    assert set(result["ratios"]) == {f"LongCTR's TWIN / our TWIN, {part}" for part in PARTS}
     assert len(result["differences"]) == 3
     # Of 88 samples, one pair in another order is 5e-4 of AUC.
     assert result["differences"]["TWIN, mean test logloss of the rounds"] < 1e-4
@@ -113,13 +110,11 @@ def test_both_sides_end_with_the_same_numbers(tmp_path: Path, stand_in: Path) ->
 
 
 def test_without_a_rival_ours_alone_is_measured(tmp_path: Path, data: Path) -> None:
-    file = tmp_path / "result.json"
-    command = ("--data", str(data), "--models", "SDIM", "--rows", "300")
-    done = bench(*TINY, *command, "--json", str(file))
-    assert done.code == 0, done.stderr
-    result = json.loads(file.read_text())
-    assert set(result["times"]) == {"our SDIM, whole run", "our SDIM, training"}
-    assert result["ratios"] == {} and "--longctr DIR" in done.stdout
+    options = {"rows": 300, "length": 60, "rival": False}
+    setup = epoch_setup.prepare(data, tmp_path / "SDIM", "small", "SDIM", 1, **options)
+    report = epoch.measure(None, [setup], 1, 1)
+    assert set(report.seconds) == {f"our SDIM, {part}" for part in PARTS}
+    assert report.ratios == {} and "--longctr DIR" in report.text()
 
 
 @pytest.mark.skipif(not LONGCTR, reason="LONGCTR_DIR names no checkout of LongCTR")
@@ -157,12 +152,11 @@ def test_bad_input_is_one_line(
         main()
 
 
-def test_a_rival_that_fails_is_quoted(stand_in: Path, data: Path) -> None:
+def test_a_rival_that_fails_is_quoted(tmp_path: Path, stand_in: Path, data: Path) -> None:
     (stand_in / "run_expid.py").write_text("raise RuntimeError('short history')")
-    command = ("--data", str(data), "--models", "TWIN", "--longctr", str(stand_in))
-    done = bench(*TINY, *command)
-    assert done.code == 2 and "RuntimeError: short history" in done.stderr
-    assert "Traceback" not in done.stderr.split("stopped with exit code")[0]
+    setup = epoch_setup.prepare(data, tmp_path / "TWIN", "small", "TWIN", 1)
+    with pytest.raises(UserError, match="RuntimeError: short history"):
+        epoch.measure(str(stand_in), [setup], 1, 1)
 
 
 @pytest.mark.parametrize("model", epoch_setup.MODELS)
