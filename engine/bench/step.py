@@ -134,7 +134,9 @@ def _measure_case(
             models[rival] = _build(longctr.load_model(checkout, case.model), options)
             rows = (batch[0], dict(batch[1]), batch[2])
             compat = _build(type(model), options | {"longctr_compat": True})
-            report.differences[f"predictions, {name}"] = _compare(compat, models[rival], batch, rows)
+            report.differences[f"predictions, {name}"] = _compare(
+                compat, models[rival], batch, rows
+            )
             steps = {rival: longctr_step(models[rival], rows)} | steps
             report.ratios[f"{rival} / {ours}"] = (rival, ours, case.goal)
         if case.mixture_goal is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import masked_softmax
+from .functional import masked_softmax
 
 
 def entmax(scores: Tensor, mask: Tensor, alpha: float = 1.5) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .row_table import RowTable
+from .functional import masked_softmax
+from .row_table import BagTable, Positions, RowTable, scores
 
 # Vectors per sample up to which a CPU takes products with rows where they lie. More share a gather.
 FEW = 4
@@ -21,8 +22,8 @@ FEW = 4
 class History:
     """A batch of left-padded histories: rows of item vectors and indices into them.
 
-    Everything that selects (top-k, a subsequence) moves indices. ``scores`` and ``sums`` read the
-    rows of the real positions, ``embed`` alone builds ``(B, L, D)`` vectors with gradient, so gradients
+    Everything that selects (top-k, a subsequence) moves indices. ``attend``, ``scores``
+    and ``sums`` read rows where they lie, ``embed`` alone builds ``(B, L, D)`` vectors with gradient, so gradients
     and memory exist only for what is read.
 
     Args:
@@ -36,9 +37,14 @@ class History:
 
     def __init__(self, rows: Tensor | RowTable, index_BL: Tensor, mask_BL: Tensor) -> None:
         self.table = rows if isinstance(rows, RowTable) else RowTable(rows)
-        self.index_BL = index_BL
+        self.positions = Positions(index_BL)
         self.mask_BL = mask_BL
         self._x_BLD: Tensor | None = None
+
+    @property
+    def index_BL(self) -> Tensor:
+        """The row of each position."""
+        return self.positions.index_BL
 
     @property
     def rows_UD(self) -> Tensor:
@@ -58,35 +64,45 @@ class History:
     def embed(self) -> Tensor:
         """Item vectors ``(B, L, D)``, differentiable with respect to the rows; gathered once."""
         if self._x_BLD is None or (torch.is_grad_enabled() and not self._x_BLD.requires_grad):
-            self._x_BLD = self.table.gather(self.index_BL)
+            self._x_BLD = self.table.gather(self.positions)
         return self._x_BLD
 
-    def scores(self, query_BHD: Tensor) -> Tensor:
-        """``query . item`` of each query at every position, ``(B, H, L)``."""
+    def attend(self, query_BHD: Tensor, dropout: float = 0.0) -> Tensor:
+        """Each query's attention over the items, ``(B, H, D)``: softmax of their products with it,
+        dropout on that, and the items' sum; zero without real items."""
         if self._in_place(query_BHD.shape[1]):
-            return self.table.scores(query_BHD, self.index_BL)
-        return query_BHD @ self.embed().transpose(1, 2)
+            return self.table.attend(query_BHD, self.positions, self.mask_BL, dropout)
+        x_BLD = self.embed()
+        weights_BHL = masked_softmax(query_BHD @ x_BLD.mT, self.mask_BL[:, None, :])
+        return F.dropout(weights_BHL, dropout) @ x_BLD
+
+    @torch.no_grad()
+    def scores(self, query_BHD: Tensor) -> Tensor:
+        """The product of each query with each position's item, ``(B, H, L)``, outside autograd."""
+        if self._in_place(query_BHD.shape[1]):
+            return scores(query_BHD, self.table.values(), self.positions)
+        return query_BHD @ self.peek().mT
 
     def sums(self, weights_BHL: Tensor) -> Tensor:
         """``sum_l weight_l item_l``, ``(B, H, D)``; weights of padded positions must be zero."""
         if self._in_place(weights_BHL.shape[1]):
-            return self.table.sums(weights_BHL, self.index_BL)
+            return self.table.sums(weights_BHL, self.positions)
         return weights_BHL @ self.embed()
 
     def _in_place(self, vectors: int) -> bool:
         """Whether so many vectors per sample meet the rows where they lie: on a CPU, if few."""
-        return vectors <= FEW and not self.rows_UD.is_cuda
+        return vectors <= FEW and not self.index_BL.is_cuda
 
     def peek(self) -> Tensor:
         """The values of ``embed()`` outside autograd, for routing and scoring."""
-        return F.embedding(self.index_BL, self.rows_UD.detach())
+        return F.embedding(self.index_BL, self.table.values())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """``function`` of each item, ``(..., D) -> (..., Z)``, at every position: ``(B, L, Z)``. It
         sees each row once, or each position, whichever are fewer."""
-        if len(self.rows_UD) <= self.index_BL.numel():
+        if len(self.table) <= self.index_BL.numel():
             return F.embedding(self.index_BL, function(self.rows_UD))
-        return function(F.embedding(self.index_BL, self.rows_UD))
+        return function(self.table.gather(self.positions))
 
     def take(self, index_BK: Tensor, mask_BK: Tensor) -> History:
         """Move positions: the history of columns ``index_BK``, real where ``mask_BK``."""
@@ -99,9 +115,20 @@ class History:
         keep = slice(len(self) - count, None)
         return History(self.table, self.index_BL[:, keep], self.mask_BL[:, keep])
 
-    def rows(self, index_P: Tensor) -> History:
-        """The histories of samples ``index_P``."""
+    def rows(self, index_P: Tensor | slice) -> History:
+        """The histories of some samples."""
         return History(self.table, self.index_BL[index_P], self.mask_BL[index_P])
+
+    def narrow(self) -> History:
+        """The same positions, with a table of only those windows that they show."""
+        if not isinstance(self.table, BagTable):
+            return self
+        shown_U = self.mask_BL.new_zeros(len(self.table))
+        shown_U[0] = True  # a table has a row
+        shown_U[self.index_BL[self.mask_BL]] = True
+        row_U = (shown_U.cumsum(0) - 1).clamp(min=0)
+        table = self.table.select(shown_U.nonzero().flatten())
+        return History(table, row_U[self.index_BL], self.mask_BL)
 
     def reshape(self, B: int, L: int) -> History:
         """The same positions in another number of samples."""
@@ -141,8 +168,8 @@ class History:
         item_US = first_U[:, None] + torch.arange(size, device=device)
         inside_US = (item_US >= 0) & (item_US < length_B[sample_U, None])
         column_US = (item_US + (L - length_B)[sample_U, None]).clamp(0, L - 1)
-        share_US = inside_US.to(self.rows_UD.dtype)
+        share_US = inside_US.to(self.table.values().dtype)
         share_US /= share_US.sum(1, keepdim=True).clamp(min=1)
-        means_UD = self.table.sums(share_US[:, None], self.index_BL[sample_U[:, None], column_US])
+        items = Positions(self.index_BL[sample_U[:, None], column_US])
         row_BT = (real_BT.flatten().cumsum(0) - 1).view(B, T).clamp(min=0)
-        return History(means_UD[:, 0], row_BT, mask_BT)
+        return History(self.table.bags(items, share_US), row_BT, mask_BT)

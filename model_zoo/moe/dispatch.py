@@ -46,15 +46,18 @@ class SubsequenceExperts(nn.Module):
         weight_Bk, expert_Bk = readout_BE.topk(self.router.max_experts, dim=-1)
         read = Reading(weight_Bk.detach() > 0, expert_Bk, len(self.experts), member)
 
-        y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)
+        subsequences = history.rows(read.sample_P).take(read.index_PT, read.mask_PT).narrow()
+        samples, outputs = [], []
         for expert, pairs, width in read.slices():
             sample = read.sample_P[pairs]
-            subsequence = history.rows(sample).take(
-                read.index_PT[pairs, -width:], read.mask_PT[pairs, -width:]
-            )
+            subsequence = subsequences.rows(pairs).last(width)
             output = self.experts[expert](subsequence, target_BD[sample])
             weight = weight_Bk.flatten()[read.order_P[pairs]]
-            y_BH = y_BH.index_add(0, sample, output * weight[:, None])
+            samples.append(sample)
+            outputs.append(output * weight[:, None])
+        y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)
+        if samples:
+            y_BH = y_BH.index_add(0, torch.cat(samples), torch.cat(outputs))
         return y_BH, aux_loss
 
     @torch.no_grad()
@@ -62,8 +65,8 @@ class SubsequenceExperts(nn.Module):
         """The gates of every position, for analysis: nothing is kept by ``forward``."""
         if not self.router.itemwise:
             return self.router.assign(history.map(self.router.project), history.mask_BL)
-        rows_UD, count_U = distinct_rows(history)
-        routing = self.router(rows_UD[None], count_U[None])
+        z_UZ = self.router.project_rows(history.table)
+        routing = self.router.assign(z_UZ[None], row_counts(history)[None])
         weights_BTE = F.embedding(history.index_BL, routing.weights_BTE[0])
         return Routing(weights_BTE * history.mask_BL[:, :, None], routing.aux_loss)
 
@@ -84,13 +87,13 @@ class SubsequenceExperts(nn.Module):
         self, history: History
     ) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
         """``_route`` for an itemwise router: each distinct row once, then members are looked up."""
-        rows_UD, count_U = distinct_rows(history)
+        count_U = row_counts(history)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.router.auxiliary):
-            z_UZ = self.router.project(rows_UD if self.router.auxiliary else rows_UD.detach())
+            z_UZ = self.router.project_rows(history.table)
             routing = self.router.assign(z_UZ[None], count_U[None])
         sent_UE = routing.weights_BTE[0].detach() > 0
         if self.training:
-            self.router.observe(z_UZ.detach(), sent_UE * count_U[:, None])
+            self.router.observe(z_UZ.detach(), (sent_UE * count_U[:, None]).to(z_UZ.dtype))
 
         def member(sample_P: Tensor, expert_P: Tensor) -> Tensor:
             flat = history.index_BL[sample_P] * sent_UE.shape[1] + expert_P[:, None]
@@ -100,23 +103,23 @@ class SubsequenceExperts(nn.Module):
             return member_PT & history.mask_BL[sample_P]
 
         newest = history.last(1)
-        readout = self.router(newest.embed(), newest.mask_BL)
+        if self.router.auxiliary or not self.router.trains:
+            readout_BE = F.embedding(newest.index_BL[:, 0], routing.weights_BTE[0])
+            return member, readout_BE * newest.mask_BL, routing.aux_loss
+        readout = self.router(newest.narrow().embed(), newest.mask_BL)
         return member, readout.weights_BTE[:, -1], routing.aux_loss
 
     @torch.no_grad()
     def projections(self, history: History) -> Tensor:
         """The projections of the distinct rows that occur in the history, ``(N, Z)``."""
-        rows_UD, count_U = distinct_rows(history)
-        return self.router.project(rows_UD[count_U > 0])
+        return self.router.project_rows(history.table)[row_counts(history) > 0]
 
 
-def distinct_rows(history: History) -> tuple[Tensor, Tensor]:
-    """What an itemwise router has to see: ``rows_UD``, and ``count_U``, how many real positions
-    show each row. Items share rows; every window has its own."""
-    rows_UD = history.rows_UD
-    count_U = rows_UD.new_zeros(len(rows_UD))
-    count_U.index_add_(0, history.index_BL.flatten(), history.mask_BL.flatten().to(rows_UD.dtype))
-    return rows_UD, count_U
+def row_counts(history: History) -> Tensor:
+    """How many real positions show each row, ``(U,)``. Items share rows; every window has its own."""
+    real = history.mask_BL.flatten().float()
+    count_U = real.new_zeros(len(history.table))
+    return count_U.index_add_(0, history.index_BL.flatten(), real)
 
 
 class Reading:

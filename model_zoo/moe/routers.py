@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..layers.row_table import RowTable
+
 
 @dataclass
 class Routing:
@@ -37,11 +39,13 @@ class Router(nn.Module):
         itemwise: ``assign`` too treats each item alone, so that each distinct item needs to be
             routed once only; its second argument may then be a count of occurrences.
         auxiliary: there is an auxiliary loss, which reads every row with gradient.
+        trains: the gates carry gradient.
     """
 
     num_experts: int
     itemwise: bool = False
     auxiliary: bool = False
+    trains: bool = True
 
     @property
     def max_experts(self) -> int:
@@ -55,6 +59,10 @@ class Router(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         """What ``assign`` has to know of each item: ``(..., D) -> (..., Z)``."""
         raise NotImplementedError
+
+    def project_rows(self, table: RowTable) -> Tensor:
+        """``project`` of each row of a table, ``(U, Z)``."""
+        return self.project(table.rows_UD if torch.is_grad_enabled() else table.values())
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         """The gates of projected items; ``count_BT`` is 0 (False) at padding."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..layers.row_table import RowTable
 from .codebook import Codebook
 from .routers import Router, Routing, check_topk
 
@@ -76,6 +77,9 @@ class ThemeRouter(Router):
     def project(self, x: Tensor) -> Tensor:
         """h(x), the item in theme space."""
         return self.h(x)
+
+    def project_rows(self, table: RowTable) -> Tensor:
+        return self.h[1:](table.linear(self.h[0]))
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         """Eq. 3 and 2; the gates carry gradient unless ``trains`` is False."""
