@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from model_zoo.codebook_init import load_kmeans_codes
+from model_zoo.layers.row_table import RowTable
 from model_zoo.layers.sequence import SequenceBlock
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.staged_model import Batch, StagedModel
@@ -65,10 +66,29 @@ def num_parameters(model: nn.Module) -> int:
 def counted_flops(model: StagedModel, batch: Batch) -> float:
     """Matrix-product FLOPs of a forward pass over a batch, by torch's counter."""
     model.eval()
+    return product_flops(lambda: model(batch))
+
+
+def product_flops(function: Callable[[], object]) -> float:
+    """FLOPs of the matrix products of one call, backward included, by torch's counter."""
     # The counter does not know every fused attention kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(batch)
+        function()
     return counter.get_total_flops()
+
+
+@register_flop_formula(torch.ops.aten.sparse_sampled_addmm, get_raw=True)
+def _sampled_product(pattern: torch.Tensor, left: torch.Tensor, *rest: Any, **kwargs: Any) -> int:
+    """Dot products at some places."""
+    return 2 * pattern.values().numel() * left.shape[1]
+
+
+@register_flop_formula(
+    [torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only], get_raw=True
+)
+def _weighted_sum(weight: torch.Tensor, index: torch.Tensor, *rest: Any, **kwargs: Any) -> int:
+    """Sums of rows by weights, which are a sparse matrix times a dense one."""
+    return 2 * index.numel() * weight.shape[1]
 
 
 def mean_flops(model: StagedModel, batch: Batch, samples: int = SAMPLES) -> float:
@@ -99,7 +119,10 @@ def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
     length of its own sequence, the routers, the encoders of item features and the head."""
     found = [0.0, 0.0]
 
+    tables: set[RowTable] = set()
+
     def add(block: SequenceBlock, inputs: tuple, output: Any) -> None:
+        tables.add(inputs[0].table)
         length = int(inputs[0].mask_BL.sum())
         found[0] += block.products(length)
         found[1] += block.elementwise(length)
@@ -114,13 +137,16 @@ def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
             hook.remove()
     history, _ = model.embed_items(one)
     for name, branch in model.branches.items():
-        sequence = model.encoder.sequence(name, history)
-        rows, positions = len(sequence.rows_UD), sequence.index_BL.numel()
-        projected = rows + 1 if branch.router.itemwise else min(rows, positions)
-        found[0] += branch.router.products() * projected
-    found[0] += 2 * (
-        _matrices(model.classifier) + _matrices(model.embedding_layer) * len(history.rows_UD)
-    )
+        sequence, router = model.encoder.sequence(name, history), branch.router
+        if not router.itemwise:
+            found[0] += router.products() * min(len(sequence.table), sequence.index_BL.numel())
+            continue
+        found[0] += router.row_products(sequence.table)
+        if router.trains and not router.auxiliary:  # the newest once more, with gradient
+            found[0] += router.products() + sequence.last(1).narrow().table.products()
+    found[0] += sum(table.products() for table in tables)
+    found[0] += 2 * _matrices(model.classifier)
+    found[0] += 2 * _matrices(model.embedding_layer) * len(history.table)
     return found[0], found[1]
 
 

@@ -165,7 +165,7 @@ def test_hashes_are_drawn_anew_in_training_only() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_dropouts_act_in_training_only(rate: float) -> None:
     block, history, target_BD = make(topk=4, attention_dropout=rate)
-    assert block.short_attention.dropout.p == block.long_attention.dropout.p == rate
+    assert block.short_attention.dropout == block.long_attention.dropout == rate
     assert not torch.equal(block(history, target_BD), block(history, target_BD))
     block.eval()
     assert torch.equal(block(history, target_BD), block(history, target_BD))

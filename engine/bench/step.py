@@ -29,8 +29,9 @@ from model_zoo.training import Trainer
 
 from ..config import model_part
 from ..errors import UserError
+from ..flops import product_flops
 from . import longctr, microvideo
-from .floor import Work, matrix_flops, measure_machine, step_bytes
+from .floor import Work, measure_machine, step_bytes
 from .timing import Report, alternate, require_close
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -149,7 +150,7 @@ def _measure_case(
         for step_name, step in steps.items():
             step()
             moved = step_bytes(models[step_name], batch_size, length, distinct, model.item_dim)
-            report.work[step_name] = Work(moved, matrix_flops(step))
+            report.work[step_name] = Work(moved, product_flops(step))
             report.samples[step_name] = batch_size
         report.seconds |= alternate(steps, repeats, device)
 

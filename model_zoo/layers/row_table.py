@@ -30,11 +30,6 @@ with warnings.catch_warnings():  # torch says once that sparse rows are in beta
     torch.sparse_csr_tensor([0, 0], torch.zeros(0, dtype=torch.long), torch.zeros(0), (1, 1))
 
 
-# So many rows for each position of a sample are multiplied with all queries: a dense product is that
-# much faster for each number.
-FEW_ROWS = 4
-
-
 class Positions:
     """Which row each position shows, and the same by row, sorted once for all gradients.
 
@@ -59,7 +54,7 @@ def scores(query_BHD: Tensor, rows_UD: Tensor, positions: Positions) -> Tensor:
     L = positions.index_BL.shape[1]
     index = positions.index_BL.repeat_interleave(H, dim=0)
     query = query_BHD.flatten(0, 1)
-    if len(rows_UD) <= FEW_ROWS * L:
+    if len(rows_UD) < L:  # less work, and more than torch lets a line of a sparse matrix have
         return (query @ rows_UD.T).gather(1, index).view(B, H, L)
     # A sparse matrix whose every line has L entries, at the positions' rows.
     line = torch.arange(0, index.numel() + 1, L, device=index.device)
@@ -128,6 +123,10 @@ class RowTable:
         """The layer's output for each row, outside autograd."""
         with torch.no_grad():
             return layer(self.values())
+
+    def products(self, layer: nn.Linear | None = None) -> float:
+        """FLOPs of the matrix products that make the rows, or ``linear``'s output for them."""
+        return 2.0 * layer.weight.numel() * len(self) if layer else 0.0
 
     def attend(
         self, query_BHD: Tensor, positions: Positions, mask_BL: Tensor, dropout: float
@@ -204,6 +203,10 @@ class BagTable(RowTable):
         """By the parent's rows, which are fewer: a layer of a sum is the sum of its layers."""
         z_VZ = self._bag(F.linear(self._parent.values(), layer.weight))
         return z_VZ if layer.bias is None else z_VZ + layer.bias
+
+    def products(self, layer: nn.Linear | None = None) -> float:
+        width = layer.out_features if layer else self._parent.values().shape[1]
+        return self._parent.products(layer) + 2.0 * width * self._share_VS.numel()
 
     def select(self, row_R: Tensor) -> BagTable:
         """The table of some of the sums."""
