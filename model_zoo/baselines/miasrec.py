@@ -142,7 +142,7 @@ class MiasRecBlock(SequenceBlock):
 
     def products(self, length: int) -> float:
         T, D = min(length, self.max_len) + 1, self.importance.in_features
-        layers = sum(layer.products(T, T) for layer in self.encoder)
+        layers = sum(layer.products(T) for layer in self.encoder)
         return layers + 2 * T * (2 * D * D + 3 * D)
 
     def _meet(self, z_BTD: Tensor, p_BT: Tensor, target_BD: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class TargetAttention(nn.Module):
 
     def _pool(self, query_BHD: Tensor, history: History) -> Tensor:
         """Attention-weighted raw items of each head: ``(B, H, D)``."""
-        return history.attend(query_BHD, self.dropout if self.training else 0.0)
+        return history.attend(query_BHD, self.dropout if self.training else 0.0)[0]
 
     def _project(self, pooled_BHD: Tensor) -> Tensor:
         if not self.use_qkvo:

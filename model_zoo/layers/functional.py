@@ -13,6 +13,15 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return F.softmax(filled, dim=-1).masked_fill(~mask, 0.0)
 
 
+def attend(
+    query_BHD: Tensor, x_BLD: Tensor, mask_BL: Tensor, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Attention of H queries over L vectors that are keys and values: the weighted sums ``(B, H, D)``,
+    and what the weights add up to ``(B, H)``: 1 before dropout, 0 where the mask is empty."""
+    weights_BHL = F.dropout(masked_softmax(query_BHD @ x_BLD.mT, mask_BL[:, None, :]), dropout)
+    return weights_BHL @ x_BLD, weights_BHL.sum(-1)
+
+
 def check_heads(width: int, num_heads: int) -> None:
     """Raise a ValueError that says what to write where the heads do not divide the width."""
     if num_heads < 1 or width % num_heads:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .functional import masked_softmax
+from .functional import attend
 from .row_table import BagTable, Positions, RowTable, scores
 
 # Vectors per sample up to which a CPU takes products with rows where they lie. More share a gather.
@@ -67,14 +67,11 @@ class History:
             self._x_BLD = self.table.gather(self.positions)
         return self._x_BLD
 
-    def attend(self, query_BHD: Tensor, dropout: float = 0.0) -> Tensor:
-        """Each query's attention over the items, ``(B, H, D)``: softmax of their products with it,
-        dropout on that, and the items' sum; zero without real items."""
+    def attend(self, query_BHD: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Attention of some queries over the items, as ``functional.attend`` has it."""
         if self._in_place(query_BHD.shape[1]):
             return self.table.attend(query_BHD, self.positions, self.mask_BL, dropout)
-        x_BLD = self.embed()
-        weights_BHL = masked_softmax(query_BHD @ x_BLD.mT, self.mask_BL[:, None, :])
-        return F.dropout(weights_BHL, dropout) @ x_BLD
+        return attend(query_BHD, self.embed(), self.mask_BL, dropout)
 
     @torch.no_grad()
     def scores(self, query_BHD: Tensor) -> Tensor:

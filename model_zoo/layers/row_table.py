@@ -130,8 +130,8 @@ class RowTable:
 
     def attend(
         self, query_BHD: Tensor, positions: Positions, mask_BL: Tensor, dropout: float
-    ) -> Tensor:
-        """Softmax of the scores where ``mask_BL``, dropout, and the sums by that: ``(B, H, D)``."""
+    ) -> tuple[Tensor, Tensor]:
+        """``functional.attend`` over the positions' rows."""
         return _Attend.apply(query_BHD, mask_BL, dropout, *self._inputs(positions))
 
     def sums(self, weights_BHL: Tensor, positions: Positions) -> Tensor:
@@ -329,8 +329,8 @@ class _Sums(Function):
 
 
 class _Attend(Function):
-    """With p the softmax and m the dropout's factors: ``y = sums(m p)``, so that with
-    ``dp = m scores(dy)``, ``ds = p (dp - p . dp)``."""
+    """With p the softmax and m the dropout's factors: ``y = sums(m p)`` and ``t = sum_l m p``, so that
+    with ``dp = m (scores(dy) + dt)``, ``ds = p (dp - p . dp)``."""
 
     @staticmethod
     def forward(
@@ -341,19 +341,19 @@ class _Attend(Function):
         rows_UD: Tensor,
         positions: Positions,
         *hook: Any,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         p_BHL = masked_softmax(scores(query_BHD, rows_UD, positions), mask_BL[:, None, :])
         factor_BHL = F.dropout(torch.ones_like(p_BHL), dropout) if dropout else None
         weights_BHL = p_BHL if factor_BHL is None else p_BHL * factor_BHL
         ctx.save_for_backward(query_BHD, rows_UD, p_BHL, factor_BHL)
         ctx.positions, ctx.gradient = positions, hook[1]
-        return sums(weights_BHL, rows_UD, positions)
+        return sums(weights_BHL, rows_UD, positions), weights_BHL.sum(-1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy_BHD: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy_BHD: Tensor, dt_BH: Tensor) -> tuple[Tensor | None, ...]:
         query_BHD, rows_UD, p_BHL, factor_BHL = ctx.saved_tensors
-        dp_BHL, weights_BHL = scores(dy_BHD, rows_UD, ctx.positions), p_BHL
+        dp_BHL, weights_BHL = scores(dy_BHD, rows_UD, ctx.positions) + dt_BH[:, :, None], p_BHL
         if factor_BHL is not None:
             dp_BHL, weights_BHL = dp_BHL * factor_BHL, p_BHL * factor_BHL
         ds_BHL = p_BHL * (dp_BHL - (p_BHL * dp_BHL).sum(-1, keepdim=True))
