@@ -10,6 +10,7 @@ import math
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.attention import ShortTargetAttention, TargetAttention
@@ -20,6 +21,7 @@ from ..sequence_model import SequenceModel
 RECENT = 16  # items whose mean is the query of the short granularity
 POSITION_SCALE = 0.02
 FILTER_DROPOUT = 0.1
+MATRIX_MOST = 64  # items up to which a filter is a matrix product: its cost grows with their square
 AGE_RANGE = 2**20  # above any age: more equal bits always beat a newer item
 
 
@@ -67,7 +69,7 @@ class MIRRNBlock(SequenceBlock):
         )
         self.long_attention = TargetAttention(*attention)
         self.pos = nn.Embedding(max_len + 1, item_dim)
-        self.filters = nn.ModuleList(FrequencyFilter(item_dim) for _ in range(3))
+        self.filters = nn.ModuleList(FrequencyFilter(item_dim, topk) for _ in range(3))
         self.register_buffer("rotations_DT", torch.randn(item_dim, hash_bits))
         self.topk = topk
         self.reuse_hash = reuse_hash
@@ -83,14 +85,8 @@ class MIRRNBlock(SequenceBlock):
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         history = history.last(self.max_len)
         short_BD = self.short_attention(history, target_BD)
-        mask_BL1 = history.mask_BL[:, :, None]
         with torch.no_grad():
-            x_BLD = history.peek()
-            queries = (
-                target_BD.detach(),
-                masked_mean(x_BLD[:, -RECENT:], mask_BL1[:, -RECENT:]),
-                masked_mean(x_BLD, mask_BL1),
-            )
+            queries = (target_BD.detach(), mean(history.last(RECENT)), mean(history))
             indices = self._retrieve(history, queries)
         interests = [
             self._refine(history, index_BK, frequency_filter)
@@ -127,17 +123,21 @@ class MIRRNBlock(SequenceBlock):
         if self.longctr_compat:
             mask_BK = torch.ones_like(mask_BK)
         x_BKD = history.take(index_BK, mask_BK).embed()
-        x_BKD = x_BKD + POSITION_SCALE * self.pos(len(history) - index_BK)
-        return masked_mean(frequency_filter(x_BKD, mask_BK), mask_BK[:, :, None])
+        x_BKD = x_BKD + F.embedding(len(history) - index_BK, POSITION_SCALE * self.pos.weight)
+        return (shares(mask_BK, x_BKD.dtype)[:, None] @ frequency_filter(x_BKD, mask_BK))[:, 0]
 
     def products(self, length: int) -> float:
         length = min(length, self.max_len)
         D, T = self.rotations_DT.shape
-        hashed = 2 * D * T * (length + 3)
-        return self.short_attention.products(length) + self.long_attention.products(3) + hashed
+        K = min(self.topk, length)
+        attention = self.short_attention.products(length) + self.long_attention.products(3)
+        filters = 3 * K * K * D if K <= MATRIX_MOST else 0
+        return attention + 2 * (D * T * (length + 3) + D * (length + min(length, RECENT)) + filters)
 
     def elementwise(self, length: int) -> float:
         K, D = min(self.topk, length), len(self.rotations_DT)
+        if K <= MATRIX_MOST:
+            return 0.0
         return 3 * 5 * D * K * math.log2(max(K, 2))  # three filters, there and back
 
     @staticmethod
@@ -157,16 +157,21 @@ class FrequencyFilter(nn.Module):
     dropout, the input added, and LayerNorm.
 
     The original has square blocks of weights, of which it uses the diagonals only; these are they.
+    Of one weight ``a + b i`` at every frequency the filter is ``a x + b M x``, M being that of ``i``: so
+    short sequences need one matrix product and no transform.
 
     Args:
         dim: D.
+        longest: sequences up to this length are filtered by matrix products.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, longest: int) -> None:
         super().__init__()
         self.weight_D2 = nn.Parameter(torch.empty(dim, 2))
         self.dropout = nn.Dropout(FILTER_DROPOUT)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
+        longest = min(longest, MATRIX_MOST)
+        self.register_buffer("turn_NKK", quarter_turns(longest), persistent=False)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -174,9 +179,20 @@ class FrequencyFilter(nn.Module):
 
     def forward(self, x_BKD: Tensor, mask_BK: Tensor) -> Tensor:
         """Filter the real items, which are right aligned, as sequences of their own lengths."""
+        short = x_BKD.shape[1] < len(self.turn_NKK)
+        filtered_BKD = (self._by_product if short else self._by_transform)(x_BKD, mask_BK.sum(1))
+        return self.norm(self.dropout(filtered_BKD) + x_BKD)
+
+    def _by_product(self, x_BKD: Tensor, length_B: Tensor) -> Tensor:
+        K = x_BKD.shape[1]
+        turn_BKK = self.turn_NKK[:, -K:, -K:].to(x_BKD.dtype).index_select(0, length_B)
+        real_D, imaginary_D = self.weight_D2.unbind(1)
+        # Padding goes through as if it were real; what it becomes is never read.
+        return torch.addcmul(x_BKD * real_D, turn_BKK @ x_BKD, imaginary_D)
+
+    def _by_transform(self, x_BKD: Tensor, length_B: Tensor) -> Tensor:
         weight_D = torch.view_as_complex(self.weight_D2)
         filtered_BKD = torch.zeros_like(x_BKD)
-        length_B = mask_BK.sum(1)
         for length in length_B.unique().tolist():  # most often there is one: K
             if length:
                 of_length = length_B == length
@@ -184,7 +200,17 @@ class FrequencyFilter(nn.Module):
                 filtered_BKD[of_length, -length:] = torch.fft.irfft(
                     spectrum * weight_D, n=length, dim=1, norm="ortho"
                 )
-        return self.norm(self.dropout(filtered_BKD) + x_BKD)
+        return filtered_BKD
+
+
+def quarter_turns(longest: int) -> Tensor:
+    """For each length N to ``longest`` the matrix of a filter that multiplies every frequency of N
+    right-aligned positions by ``i``: ``(longest + 1, longest, longest)``, zero elsewhere."""
+    turn_NKK = torch.zeros(longest + 1, longest, longest, dtype=torch.float64)
+    for length in range(1, longest + 1):
+        spectrum = 1j * torch.fft.rfft(torch.eye(length, dtype=torch.float64), dim=0)
+        turn_NKK[length, -length:, -length:] = torch.fft.irfft(spectrum, n=length, dim=0)
+    return turn_NKK
 
 
 def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
@@ -192,9 +218,15 @@ def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
     return x @ rotations_DT > 0
 
 
-def masked_mean(x_BKD: Tensor, mask_BK1: Tensor) -> Tensor:
-    """Mean over the real items, ``(B, D)``; zero where there are none."""
-    return (x_BKD * mask_BK1).sum(1) / mask_BK1.sum(1).clamp(min=1)
+def mean(history: History) -> Tensor:
+    """Mean of the real items, ``(B, D)``; zero where there are none."""
+    dtype = history.table.values().dtype
+    return history.sums(shares(history.mask_BL, dtype)[:, None])[:, 0]
+
+
+def shares(mask_BK: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each real position counts in a mean over them, ``(B, K)``."""
+    return mask_BK.to(dtype) / mask_BK.sum(1, keepdim=True).clamp(min=1)
 
 
 class MIRRN(SequenceModel):
