@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.dropout import Dropout
 from ..layers.functional import check_heads, masked_softmax, unit_length
 from ..layers.history import History
 from ..layers.sequence import SequenceBlock
@@ -77,8 +78,8 @@ class AttenMixerBlock(SequenceBlock):
         self.W_v = nn.Linear(item_dim, item_dim)
         self.norm = nn.LayerNorm(item_dim, eps=1e-8)
         self.session = nn.Linear(2 * item_dim, item_dim)
-        self.dropout = nn.Dropout(dropout)
-        self.attention_dropout = nn.Dropout(attention_dropout)
+        self.dropout = Dropout(dropout)
+        self.attention_dropout = Dropout(attention_dropout)
         self.output_dim = 2 * item_dim + 1
         self.init_weights()
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.dropout import Dropout
 from ..layers.entmax import entmax
 from ..layers.functional import unit_length
 from ..layers.history import History
@@ -92,7 +93,7 @@ class MiasRecBlock(SequenceBlock):
         self.positions = nn.Embedding(max_len + 1, item_dim)
         self.frequencies = nn.Embedding(max_repeat, item_dim)  # of 1 and more: padding is masked
         self.input_norm = nn.LayerNorm(item_dim, eps=1e-12)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         layer = (item_dim, num_heads, dim_feedforward, dropout, attention_dropout)
         self.encoder = nn.ModuleList(
             EncoderLayer(*layer, activation=F.gelu, eps=1e-12) for _ in range(num_layers)

@@ -7,13 +7,13 @@ Shape suffixes: B samples, L history length, K retrieved items, D item width, T 
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.attention import ShortTargetAttention, TargetAttention
+from ..layers.dropout import Dropout
 from ..layers.history import History
 from ..layers.sequence import SequenceBlock
 from ..sequence_model import SequenceModel
@@ -100,18 +100,20 @@ class MIRRNBlock(SequenceBlock):
         L = len(history)
         draw = not self.reuse_hash and (self.training or self.longctr_compat)
         age_L = torch.arange(L - 1, -1, -1, device=history.mask_BL.device)
-        rotations_DT, code_BLT, found = self.rotations_DT, None, []
+        rotations_DT, codes, found = self.rotations_DT, None, []
         for query_BD in queries:
             if draw:
                 rotations_DT = torch.randn_like(rotations_DT)
-            if draw or code_BLT is None:
-                code_BLT = history.map(partial(code, rotations_DT))
-            equal_BL = (code_BLT == code(rotations_DT, query_BD)[:, None]).sum(-1)
+            if draw or codes is None:
+                rows_UT = code(rotations_DT, history.table.values())
+                codes = History(rows_UT, history.index_BL, history.mask_BL)
+            # Bits that are equal, less those that are not: exact, for they are small whole numbers.
+            agree_BL = codes.scores(code(rotations_DT, query_BD)[:, None])[:, 0]
             if self.longctr_compat:
-                near_BL = equal_BL.float().masked_fill(~history.mask_BL, -1.0)
+                near_BL = agree_BL.masked_fill(~history.mask_BL, -torch.inf)
             else:
-                near_BL = equal_BL * AGE_RANGE - age_L
-                near_BL = near_BL.masked_fill(~history.mask_BL, -AGE_RANGE)
+                near_BL = agree_BL.long() * AGE_RANGE - age_L
+                near_BL = near_BL.masked_fill(~history.mask_BL, torch.iinfo(torch.long).min)
             found.append(near_BL.topk(min(self.topk, L), dim=1).indices.sort(dim=1).values)
         return found
 
@@ -168,7 +170,7 @@ class FrequencyFilter(nn.Module):
     def __init__(self, dim: int, longest: int) -> None:
         super().__init__()
         self.weight_D2 = nn.Parameter(torch.empty(dim, 2))
-        self.dropout = nn.Dropout(FILTER_DROPOUT)
+        self.dropout = Dropout(FILTER_DROPOUT)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         longest = min(longest, MATRIX_MOST)
         self.register_buffer("turn_NKK", quarter_turns(longest), persistent=False)
@@ -214,8 +216,8 @@ def quarter_turns(longest: int) -> Tensor:
 
 
 def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
-    """On which side of each hyperplane: ``(..., D) -> (..., T)``, bool."""
-    return x @ rotations_DT > 0
+    """On which side of each hyperplane: ``(..., D) -> (..., T)``, 1 or -1; 0 counts as -."""
+    return torch.where(x @ rotations_DT > 0, 1.0, -1.0)
 
 
 def mean(history: History) -> Tensor:

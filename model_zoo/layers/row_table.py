@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .dropout import keep_factors
 from .functional import masked_softmax
 
 with warnings.catch_warnings():  # torch says once that sparse rows are in beta
@@ -343,7 +344,7 @@ class _Attend(Function):
         *hook: Any,
     ) -> tuple[Tensor, Tensor]:
         p_BHL = masked_softmax(scores(query_BHD, rows_UD, positions), mask_BL[:, None, :])
-        factor_BHL = F.dropout(torch.ones_like(p_BHL), dropout) if dropout else None
+        factor_BHL = keep_factors(p_BHL, dropout) if dropout else None
         weights_BHL = p_BHL if factor_BHL is None else p_BHL * factor_BHL
         ctx.save_for_backward(query_BHD, rows_UD, p_BHL, factor_BHL)
         ctx.positions, ctx.gradient = positions, hook[1]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import Dropout
 from .functional import attend, check_heads
 from .history import FEW, History
 
@@ -57,8 +58,8 @@ class EncoderLayer(nn.Module):
         self.expand = nn.Linear(width, dim_feedforward)
         self.contract = nn.Linear(dim_feedforward, width)
         self.output_norm = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(dropout)
-        self.hidden_dropout = nn.Dropout(hidden_dropout)
+        self.dropout = Dropout(dropout)
+        self.hidden_dropout = Dropout(hidden_dropout)
 
     def forward(self, x_BLW: Tensor, mask_BL: Tensor, last: int | None = None) -> Tensor:
         """The newest ``last`` positions (default: all) after the layer: ``(B, R, W)``.
