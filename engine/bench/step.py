@@ -128,13 +128,13 @@ def _measure_case(
     ours, rival, mixture = f"our {name}", f"LongCTR's {name}", f"our {name}, MoS"
     with tempfile.TemporaryDirectory() as folder:  # of checkpoints; none is written
         options = model_options(case.model, folder, device) | case.changes | {"max_len": length}
-        model = _build(model_zoo.get_model(case.model), options)
+        model = build(model_zoo.get_model(case.model), options)
         models: dict[str, nn.Module] = {ours: model}
         steps = {ours: our_step(model, batch)}
         if checkout and case.model in longctr.MODELS:
-            models[rival] = _build(longctr.load_model(checkout, case.model), options)
+            models[rival] = build(longctr.load_model(checkout, case.model), options)
             rows = (batch[0], dict(batch[1]), batch[2])
-            compat = _build(type(model), options | {"longctr_compat": True})
+            compat = build(type(model), options | {"longctr_compat": True})
             report.differences[f"predictions, {name}"] = _compare(
                 compat, models[rival], batch, rows
             )
@@ -142,7 +142,7 @@ def _measure_case(
             report.ratios[f"{rival} / {ours}"] = (rival, ours, case.goal)
         if case.mixture_goal is not None:
             shipped = model_options(f"{case.model}_MoS", folder, device)
-            models[mixture] = _build(model_zoo.get_model(f"{case.model}_MoS"), shipped | options)
+            models[mixture] = build(model_zoo.get_model(f"{case.model}_MoS"), shipped | options)
             load_kmeans_codes(models[mixture], [batch], seed=0)
             steps[mixture] = our_step(models[mixture], batch)
             report.ratios[f"{mixture} / {ours}"] = (mixture, ours, case.mixture_goal)
@@ -178,7 +178,8 @@ def longctr_step(model: nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
     return lambda: model.train_step(batch)
 
 
-def _build(model_class: type[nn.Module], options: dict[str, Any]) -> Any:
+def build(model_class: type[nn.Module], options: dict[str, Any]) -> Any:
+    """A model on MicroVideo1.7M_x2's features, always with the same first weights."""
     torch.manual_seed(0)
     return model_class(microvideo.feature_map(), **options)
 
