@@ -54,6 +54,7 @@ ALLOWED = {
         "engine",
     },
     "engine/datasets/hub.py": {"huggingface_hub", "fuxictr", "engine"},
+    "engine/bench/growth.py": {"torch", "matplotlib", "model_zoo", "engine"},
     "engine/tuner": {"tqdm", "engine"},
     "engine/tuner/optuna_search.py": {"optuna", "sqlalchemy", "engine"},
     "engine/tuner/ray_engine.py": {"ray", "engine"},
