@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model_zoo.layers import history as history_module
+from model_zoo.layers import row_table
 from model_zoo.layers.functional import attend
 from model_zoo.layers.history import History
 from model_zoo.layers.row_table import Positions, RowTable
+
+from .helpers import build_model, random_batch, tiny_params
 
 LENGTHS = [0, 3, 9, 1, 5, 0, 9]
 L, D = 9, 6
@@ -89,9 +94,31 @@ def test_in_place_or_gathered_is_the_same(anchor: str, monkeypatch: pytest.Monke
         inputs = [rows_UD, query_BHD, weights_BHL]
         return [*values, *torch.autograd.grad(sum(y.sin().sum() for y in values), inputs)]
 
-    in_place = outputs()
+    here = outputs()
     monkeypatch.setattr(history_module, "FEW", 0)
-    for own, wanted in zip(in_place, outputs(), strict=True):
+    many = outputs()
+    monkeypatch.setattr(row_table, "in_place", lambda x: False)
+    for own, *wanted in zip(here, many, outputs(), strict=True):
+        for one in wanted:
+            torch.testing.assert_close(own, one, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["TWIN_MoS", "SDIM_GShard", "TransAct", "TransAct_MoS", "MIRRN"])
+def test_a_model_that_gathers_is_the_same(
+    name: str, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a GPU, on this machine."""
+    last_only = {"concat_max_pool": False} if name.startswith("TransAct") else {}
+    model = build_model(tiny_params(tiny_data, name, **last_only)).eval().double()
+    batch = random_batch(model.feature_map, LENGTHS, L=L, num_items=60)
+    found = []
+    for here in (True, False):
+        monkeypatch.setattr(row_table, "in_place", lambda x, here=here: here)
+        model.zero_grad()
+        model(batch)["logit"].sum().backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        found.append([model(batch)["logit"].detach(), *gradients])
+    for own, wanted in zip(*found, strict=True):
         torch.testing.assert_close(own, wanted, rtol=1e-9, atol=1e-9)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import row_table
 from .functional import attend
 from .row_table import BagTable, Positions, RowTable, scores
 
@@ -87,8 +88,8 @@ class History:
         return weights_BHL @ self.embed()
 
     def _in_place(self, vectors: int) -> bool:
-        """Whether so many vectors per sample meet the rows where they lie: on a CPU, if few."""
-        return vectors <= FEW and not self.index_BL.is_cuda
+        """Whether so many vectors per sample meet the rows where they lie."""
+        return vectors <= FEW and row_table.in_place(self.index_BL)
 
     def peek(self) -> Tensor:
         """The values of ``embed()`` outside autograd, for routing and scoring."""
@@ -145,7 +146,7 @@ class History:
                 ``stride - 1`` of the newest items may be in no window) or ``end`` (the last window
                 ends at the newest item; the oldest window may be partial, and none is left out).
         """
-        B, L = self.mask_BL.shape
+        L = len(self)
         device = self.mask_BL.device
         length_B = self.mask_BL.sum(1)
         beyond_B = (length_B - size).clamp(min=0)
@@ -154,10 +155,7 @@ class History:
         T = max(0, L - size + step_up) // stride + 1
         from_newest_T = torch.arange(T - 1, -1, -1, device=device)
         mask_BT = from_newest_T < count_B[:, None]
-        # Only real windows become rows; the first is kept always, so that there is one.
-        real_BT = mask_BT.clone()
-        real_BT[0, 0] = True
-        sample_U, slot_U = real_BT.nonzero(as_tuple=True)
+        sample_U, slot_U, row_BT = window_rows(mask_BT, every=not row_table.in_place(mask_BT))
         if anchor == "start":
             first_U = (count_B[sample_U] - 1 - from_newest_T[slot_U]) * stride
         else:
@@ -168,5 +166,22 @@ class History:
         share_US = inside_US.to(self.table.values().dtype)
         share_US /= share_US.sum(1, keepdim=True).clamp(min=1)
         items = Positions(self.index_BL[sample_U[:, None], column_US])
-        row_BT = (real_BT.flatten().cumsum(0) - 1).view(B, T).clamp(min=0)
         return History(self.table.bags(items, share_US), row_BT, mask_BT)
+
+
+def window_rows(mask_BT: Tensor, every: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample and slot of each window that becomes a row, ``(V,)`` each, and the row of each slot.
+
+    Args:
+        mask_BT: True at real windows.
+        every: each slot is a row; else only real windows are, and one, so that there is a row. To
+            count the real ones a host has to wait for a GPU.
+    """
+    B, T = mask_BT.shape
+    if every:
+        row_BT = torch.arange(B * T, device=mask_BT.device).view(B, T)
+        return row_BT.flatten() // T, row_BT.flatten() % T, row_BT
+    kept_BT = mask_BT.clone()
+    kept_BT[0, 0] = True
+    sample_V, slot_V = kept_BT.nonzero(as_tuple=True)
+    return sample_V, slot_V, (kept_BT.flatten().cumsum(0) - 1).view(B, T).clamp(min=0)
