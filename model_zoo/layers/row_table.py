@@ -208,7 +208,7 @@ class BagTable(RowTable):
     def linear(self, layer: nn.Linear) -> Tensor:
         """By the parent's rows, which are fewer: a layer of a sum is the sum of its layers."""
         z_VZ = self._bag(F.linear(self._parent.values(), layer.weight))
-        return z_VZ if layer.bias is None else z_VZ + layer.bias
+        return z_VZ if layer.bias is None else z_VZ.add_(layer.bias)
 
     def products(self, layer: nn.Linear | None = None) -> float:
         width = layer.out_features if layer else self._parent.values().shape[1]

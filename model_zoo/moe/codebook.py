@@ -40,7 +40,11 @@ class Codebook(nn.Module):
 
     def similarity(self, h: Tensor) -> Tensor:
         """Cosine of ``h (..., C)`` with every code, ``(..., E)`` (eq. 3)."""
-        return F.normalize(h, dim=-1, eps=1e-8) @ F.normalize(self.codes_EC, dim=-1, eps=1e-8).T
+        return self.products(F.normalize(h, dim=-1, eps=1e-8))
+
+    def products(self, h: Tensor) -> Tensor:
+        """The same before ``h`` is normalised, which changes no order."""
+        return h @ F.normalize(self.codes_EC, dim=-1, eps=1e-8).T
 
     @torch.no_grad()
     def observe(self, h_NC: Tensor, weight_NE: Tensor) -> None:
