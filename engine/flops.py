@@ -15,8 +15,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from model_zoo.codebook_init import load_kmeans_codes
 from model_zoo.layers.row_table import RowTable
@@ -65,52 +63,37 @@ def num_parameters(model: nn.Module) -> int:
 @torch.no_grad()
 def counted_flops(model: StagedModel, batch: Batch) -> float:
     """Matrix-product FLOPs of a forward pass over a batch, by torch's counter."""
+    from .flop_counter import product_flops  # here, for it takes two seconds to import
+
     model.eval()
     return product_flops(lambda: model(batch))
 
 
-def product_flops(function: Callable[[], object]) -> float:
-    """FLOPs of the matrix products of one call, backward included, by torch's counter."""
-    # The counter does not know every fused attention kernel.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
-
-
-@register_flop_formula(torch.ops.aten.sparse_sampled_addmm, get_raw=True)
-def _sampled_product(pattern: torch.Tensor, left: torch.Tensor, *rest: Any, **kwargs: Any) -> int:
-    """Dot products at some places."""
-    return 2 * pattern.values().numel() * left.shape[1]
-
-
-@register_flop_formula(
-    [torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only], get_raw=True
-)
-def _weighted_sum(weight: torch.Tensor, index: torch.Tensor, *rest: Any, **kwargs: Any) -> int:
-    """Sums of rows by weights, which are a sparse matrix times a dense one."""
-    return 2 * index.numel() * weight.shape[1]
-
-
 def mean_flops(model: StagedModel, batch: Batch, samples: int = SAMPLES) -> float:
-    """``counted_flops`` of one sample: the mean over samples spread over the batch. A foreign model
-    gets the whole batch, for some of LongCTR's fail on a history shorter than their window."""
+    """FLOPs of one sample by formula: the mean over samples spread over the batch.
+
+    A foreign model has no formula: counted is the
+    whole batch, for some of LongCTR's fail on a history shorter than their window.
+    """
     if not isinstance(model, SequenceModel):
         return counted_flops(model, batch) / len(batch[2])
-    return _mean(lambda one: counted_flops(model, one), batch, samples)
+    return sum(_mean(lambda one: _formula(model, one), batch, samples))
 
 
 def measure(model: SequenceModel, batch: Batch, samples: int = SAMPLES) -> Flops:
     """Formula and counter on the same samples."""
-    return Flops(
-        products=_mean(lambda one: _formula(model, one)[0], batch, samples),
-        elementwise=_mean(lambda one: _formula(model, one)[1], batch, samples),
-        counted=mean_flops(model, batch, samples),
-    )
+    products, elementwise = _mean(lambda one: _formula(model, one), batch, samples)
+    (counted,) = _mean(lambda one: (counted_flops(model, one),), batch, samples)
+    return Flops(products, elementwise, counted)
 
 
-def _mean(function: Callable[[Batch], float], batch: Batch, samples: int) -> float:
+def _mean(
+    function: Callable[[Batch], tuple[float, ...]], batch: Batch, samples: int
+) -> list[float]:
+    """Each number of ``function``, as its mean over samples spread over the batch."""
     chosen = torch.linspace(0, len(batch[2]) - 1, min(samples, len(batch[2]))).long().tolist()
-    return sum(function(one_sample(batch, sample)) for sample in chosen) / len(chosen)
+    found = [function(one_sample(batch, sample)) for sample in chosen]
+    return [sum(numbers) / len(found) for numbers in zip(*found, strict=True)]
 
 
 @torch.no_grad()

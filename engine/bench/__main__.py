@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step|growth|prepare``."""
+"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step|epoch|growth|prepare``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Time ours and a rival in turns, and print medians and their ratios.",
     )
     commands = parser.add_subparsers(
-        required=True, metavar="loader|metrics|dispatch|scan|step|growth|prepare"
+        required=True, metavar="loader|metrics|dispatch|scan|step|epoch|growth|prepare"
     )
 
     loader = commands.add_parser("loader", help="batches per second, against LongCTR's loader")
@@ -59,6 +59,19 @@ def _parser() -> argparse.ArgumentParser:
     _sizes(step, batch=1024, repeats=5)
     _rival(step)
     step.set_defaults(run=_step)
+
+    epoch = commands.add_parser("epoch", help="a whole run of run_expid.py, against LongCTR's")
+    epoch.add_argument("--size", choices=("small", "micro"), default="small", help="(%(default)s)")
+    epoch.add_argument("--models", nargs="+", metavar="NAME", help="default: TWIN SDIM TransAct")
+    epoch.add_argument("--users", type=int, help="of generated data; default: the size's")
+    epoch.add_argument("--rows", type=int, help="the most training samples; default: by model")
+    epoch.add_argument("--length", type=int, help="history length; default: the experiment's")
+    epoch.add_argument("--batch", type=int, help="samples; default: the experiment's")
+    epoch.add_argument("--threads", type=int, help="of torch in each process")
+    epoch.add_argument("--data", help="data set's folder, generated there if missing (temporary)")
+    _rival(epoch)
+    _output(epoch, repeats=2)
+    epoch.set_defaults(run=_epoch)
 
     growth = commands.add_parser("growth", help="cost against history length and experts")
     growth.add_argument("--model", default="TWIN", help="backbone (%(default)s)")
@@ -143,6 +156,29 @@ def _step(args: argparse.Namespace) -> None:
             raise UserError(f"--models {name}: write some of {', '.join(CASES)}")
     sizes = (args.length, args.batch, args.repeats)
     measure(args.longctr, names, *sizes, find_device(args.device)).publish(args.json)
+
+
+def _epoch(args: argparse.Namespace) -> None:
+    from . import epoch_setup as setup
+    from .epoch import measure
+
+    models = args.models or setup.MODELS
+    for name in models:
+        if name not in setup.MODELS:
+            raise UserError(f"--models {name}: write some of {', '.join(setup.MODELS)}")
+    if args.longctr:
+        setup.require_rival(args.longctr, models, args.length)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = Path(args.data or folder / args.size)
+        setup.ensure_data(data, args.size, args.users)
+        options = {"rows": args.rows, "batch": args.batch, "length": args.length}
+        options |= {"rival": bool(args.longctr)}
+        setups = [
+            setup.prepare(data, folder / name, args.size, name, args.repeats, **options)
+            for name in models
+        ]
+        measure(args.longctr, setups, args.repeats, args.threads).publish(args.json)
 
 
 def _growth(args: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ from model_zoo.layers.history import History
 from model_zoo.moe.dispatch import SubsequenceExperts, compact
 from model_zoo.moe.mixtures import MoS
 
-from ..flops import product_flops
+from ..flop_counter import product_flops
 from . import microvideo
 from .floor import FLOAT, Work, measure_machine
 from .timing import Report, alternate, require_close

@@ -44,7 +44,7 @@ def load_class(checkout: str | Path, file: str, name: str) -> Any:
     path = Path(checkout) / file
     if not path.is_file():
         raise UserError(f"--longctr {checkout}: has no {file}; name the root of a LongCTR checkout")
-    _provide_keras_preprocessing()
+    provide_keras_preprocessing()
     spec = importlib.util.spec_from_file_location(f"longctr_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -77,7 +77,8 @@ def pad_sequences(
     return rows
 
 
-def _provide_keras_preprocessing() -> None:
+def provide_keras_preprocessing() -> None:
+    """Put the stand-in where the import looks for the package, unless it is installed."""
     if "keras_preprocessing" in sys.modules or importlib.util.find_spec("keras_preprocessing"):
         return
     package = ModuleType("keras_preprocessing")

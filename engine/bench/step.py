@@ -29,7 +29,7 @@ from model_zoo.training import Trainer
 
 from ..config import model_part
 from ..errors import UserError
-from ..flops import product_flops
+from ..flop_counter import product_flops
 from . import longctr, microvideo
 from .floor import Work, measure_machine, step_bytes
 from .timing import Report, alternate, require_close
