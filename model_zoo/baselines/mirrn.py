@@ -134,7 +134,8 @@ class MIRRNBlock(SequenceBlock):
         K = min(self.topk, length)
         attention = self.short_attention.products(length) + self.long_attention.products(3)
         filters = 3 * K * K * D if K <= MATRIX_MOST else 0
-        return attention + 2 * (D * T * (length + 3) + D * (length + min(length, RECENT)) + filters)
+        hashed = D * T * (length + 3) + 3 * T * length
+        return attention + 2 * (hashed + D * (length + min(length, RECENT)) + filters)
 
     def elementwise(self, length: int) -> float:
         K, D = min(self.topk, length), len(self.rotations_DT)
