@@ -135,7 +135,8 @@ class MIRRNBlock(SequenceBlock):
         attention = self.short_attention.products(length) + self.long_attention.products(3)
         filters = 3 * K * K * D if K <= MATRIX_MOST else 0
         hashed = D * T * (length + 3) + 3 * T * length
-        return attention + 2 * (hashed + D * (length + min(length, RECENT)) + filters)
+        means = D * (length + min(length, RECENT) + 3 * K)
+        return attention + 2 * (hashed + means + filters)
 
     def elementwise(self, length: int) -> float:
         K, D = min(self.topk, length), len(self.rotations_DT)
