@@ -7,6 +7,7 @@ Shape suffixes: B samples, L history length, K retrieved items, D item width, T 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -105,8 +106,7 @@ class MIRRNBlock(SequenceBlock):
             if draw:
                 rotations_DT = torch.randn_like(rotations_DT)
             if draw or codes is None:
-                rows_UT = code(rotations_DT, history.table.values())
-                codes = History(rows_UT, history.index_BL, history.mask_BL)
+                codes = history.mapped(partial(code, rotations_DT))
             # Bits that are equal, less those that are not: exact, for they are small whole numbers.
             agree_BL = codes.scores(code(rotations_DT, query_BD)[:, None])[:, 0]
             if self.longctr_compat:

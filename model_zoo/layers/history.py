@@ -102,6 +102,14 @@ class History:
             return F.embedding(self.index_BL, function(self.rows_UD))
         return function(self.table.gather(self.positions))
 
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> History:
+        """The history of ``function`` of each item, outside autograd; computed as in ``map``."""
+        rows = self.table.values()
+        if len(rows) <= self.index_BL.numel():
+            return History(function(rows), self.index_BL, self.mask_BL)
+        of_positions = History.of(function(self.peek()))
+        return History(of_positions.table, of_positions.index_BL, self.mask_BL)
+
     def take(self, index_BK: Tensor, mask_BK: Tensor) -> History:
         """Move positions: the history of columns ``index_BK``, real where ``mask_BK``."""
         return History(self.table, self.index_BL.gather(1, index_BK), mask_BK)
