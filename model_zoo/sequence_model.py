@@ -20,12 +20,15 @@ from torch import Tensor, nn
 from . import compat
 from .checkpoints import load_backbone
 from .heads import MLPHead
+from .layers.compiled import call_compiled, require_compiler
 from .layers.history import History
 from .layers.item_dict import ItemDict
+from .layers.precision import bf16_products
 from .layers.sequence import SequenceBlock
 from .moe.mixtures import Mixture, Single, Stage
 from .staged_model import Batch, StagedModel, chosen, keywords
 
+AMP = (None, "bf16")
 LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's names of one loss
 
 
@@ -43,6 +46,8 @@ class SequenceModel(StagedModel):
         loss: binary cross-entropy, under any of FuxiCTR's names.
         backbone_checkpoint: weights to start embeddings, global block and head from: of the vanilla
             backbone, or of LongCTR's model of that name. They replace the backbone warm-up.
+        amp: ``bf16`` rounds the blocks' and the head's matrix products to bf16, in training and
+            evaluation; weights, optimizer and loss stay float32 (see ``layers/precision.py``).
         kwargs: of ``StagedModel``, block, mixture, head and FuxiCTR.
     """
 
@@ -59,10 +64,14 @@ class SequenceModel(StagedModel):
         embedding_dim: int = 10,
         loss: str = LOSSES[0],
         backbone_checkpoint: str | None = None,
+        amp: str | None = None,
+        compile: bool = False,
         **kwargs: Any,
     ) -> None:
         if loss not in LOSSES:
             raise ValueError(f"loss: {loss!r} is not supported; write {LOSSES[0]}")
+        if amp not in AMP:
+            raise ValueError(f"amp: {amp!r} is not supported; write bf16, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
         self.item_dim = sum(
@@ -87,10 +96,17 @@ class SequenceModel(StagedModel):
         )
         torch.set_rng_state(rng)
         self.reset_parameters()
+        self.amp = amp
         self.backbone_checkpoint = backbone_checkpoint
         if backbone_checkpoint is not None:
             load_backbone(self, backbone_checkpoint)
         self.model_to_device()
+        self.compiled = compile
+        if compile:
+            require_compiler(self.device)
+            for module in self.modules():
+                if isinstance(module, SequenceBlock):
+                    module.compiled = True
 
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
@@ -134,12 +150,17 @@ class SequenceModel(StagedModel):
         """``y_pred (B, 1)`` in (0, 1), its ``logit``, and the routers' ``aux_loss``."""
         history, target_BD = self.embed_items(inputs)
         context = self.context_features(inputs[0])
-        y_BH, aux_loss = self.encoder(history, target_BD)
-        features = [target_BD, y_BH]
-        if context:
-            features.insert(0, self.embedding_layer(context, flatten_emb=True))
-        logit = self.classifier(torch.cat(features, dim=-1))
+        features = [self.embedding_layer(context, flatten_emb=True)] if context else []
+        with bf16_products(self.device, enabled=self.amp == "bf16"):
+            y_BH, aux_loss = self.encoder(history, target_BD)
+            features_BF = torch.cat([*features, target_BD, y_BH], dim=-1)
+            logit = self._head(features_BF)
         return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
+
+    def _head(self, features_BF: Tensor) -> Tensor:
+        if self.compiled and len(features_BF) > 1:
+            return call_compiled(self.classifier, features_BF)
+        return self.classifier(features_BF)
 
     def embed_items(self, inputs: Batch) -> tuple[History, Tensor]:
         """The history, to be embedded where it is read, and the target's vector ``(B, D)``.

@@ -25,7 +25,7 @@ ALLOWED = {
     "model_zoo/moe": {"torch", "model_zoo.layers", "model_zoo.moe"},
     "model_zoo/metrics.py": {"numpy", "fuxictr"},
     "model_zoo/compat.py": {"torch", "fuxictr"},
-    "model_zoo/heads.py": {"torch", "fuxictr"},
+    "model_zoo/heads.py": {"torch", "fuxictr", "model_zoo.layers"},
     "model_zoo/checkpoints.py": {"torch", "model_zoo.sequence_model"},
     "model_zoo/codebook_init.py": {"torch", "sklearn", "model_zoo.sequence_model"},
     "model_zoo/optimization.py": {"torch", "fuxictr", "model_zoo.staged_model"},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..layers.dropout import Dropout
 from ..layers.functional import check_heads, masked_softmax, unit_length
 from ..layers.history import History
+from ..layers.precision import at_least_float32
 from ..layers.sequence import SequenceBlock
 from ..sequence_model import SequenceModel
 
@@ -126,7 +127,7 @@ class AttenMixerBlock(SequenceBlock):
         carried_BHKD = torch.einsum("bkhc,hcd->bhkd", query_BKHC, keys_HCD)
         offset_BHK = torch.einsum("bkhc,hc->bhk", query_BKHC, bias_HC)
         scores_BHKL = (carried_BHKD.flatten(1, 2) @ e_BLD.mT).unflatten(1, offset_BHK.shape[1:])
-        scores_BHKL = scores_BHKL + offset_BHK[..., None]
+        scores_BHKL = at_least_float32(scores_BHKL + offset_BHK[..., None])
 
         # The Lp norm in logarithms: no power underflows, and no root is taken of a zero.
         padding_B11L = ~mask_BL[:, None, None, :]

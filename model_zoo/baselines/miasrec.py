@@ -14,6 +14,7 @@ from ..layers.dropout import Dropout
 from ..layers.entmax import entmax
 from ..layers.functional import unit_length
 from ..layers.history import History
+from ..layers.precision import unrounded
 from ..layers.sequence import SequenceBlock
 from ..layers.transformer import EncoderLayer
 from ..sequence_model import SequenceModel
@@ -137,8 +138,9 @@ class MiasRecBlock(SequenceBlock):
 
         g_BTD = self.highway(torch.cat([e_BTD, x_BTD], dim=-1)).sigmoid()
         o_BTD = x_BTD + g_BTD * (e_BTD - x_BTD)
-        p_BT = entmax(self.importance(o_BTD).squeeze(-1), mask_BT, self.entmax_alpha)
-        out_BH = self._meet(unit_length(o_BTD), p_BT, target_BD)
+        with unrounded(target_BD):
+            p_BT = entmax(self.importance(o_BTD).squeeze(-1), mask_BT, self.entmax_alpha)
+            out_BH = self._meet(unit_length(o_BTD), p_BT, target_BD)
         return out_BH.masked_fill(length_B1 == 0, 0)
 
     def products(self, length: int) -> float:
@@ -150,7 +152,8 @@ class MiasRecBlock(SequenceBlock):
         """``[z*, zbar, r / tau]``: the intents, weighted by importance, and the target."""
         cosine_BT = (z_BTD @ unit_length(target_BD)[..., None]).squeeze(-1)
         best_B1, index_B1 = cosine_BT.masked_fill(p_BT == 0, -torch.inf).max(1, keepdim=True)
-        best_BD = z_BTD.take_along_dim(index_B1[..., None], dim=1).squeeze(1)
+        # Not take_along_dim: torch.compile takes that for each length anew.
+        best_BD = z_BTD.gather(1, index_B1[..., None].expand(-1, 1, z_BTD.shape[-1])).squeeze(1)
         mean_BD = (p_BT[:, None, :] @ z_BTD).squeeze(1)
         mean_B1 = (p_BT * cosine_BT).sum(1, keepdim=True)
         r_B1 = self.beta * best_B1 + (1 - self.beta) * mean_B1

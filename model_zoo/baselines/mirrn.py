@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..layers.attention import ShortTargetAttention, TargetAttention
 from ..layers.dropout import Dropout
 from ..layers.history import History
+from ..layers.precision import unrounded
 from ..layers.sequence import SequenceBlock
 from ..sequence_model import SequenceModel
 
@@ -86,13 +87,14 @@ class MIRRNBlock(SequenceBlock):
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         history = history.last(self.max_len)
         short_BD = self.short_attention(history, target_BD)
-        with torch.no_grad():
-            queries = (target_BD.detach(), mean(history.last(RECENT)), mean(history))
-            indices = self._retrieve(history, queries)
-        interests = [
-            self._refine(history, index_BK, frequency_filter)
-            for index_BK, frequency_filter in zip(indices, self.filters, strict=True)
-        ]
+        with unrounded(target_BD):
+            with torch.no_grad():
+                queries = (target_BD.detach(), mean(history.last(RECENT)), mean(history))
+                indices = self._retrieve(history, queries)
+            interests = [
+                self._refine(history, index_BK, frequency_filter)
+                for index_BK, frequency_filter in zip(indices, self.filters, strict=True)
+            ]
         long_BD = self.long_attention(History.of(torch.stack(interests, dim=1)), target_BD)
         return torch.cat([short_BD, long_BD], dim=-1)
 

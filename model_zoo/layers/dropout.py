@@ -13,7 +13,7 @@ class Dropout(nn.Dropout):
     by exactly that."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda or not self.training or not self.p:
+        if x.is_cuda or torch.compiler.is_compiling() or not self.training or not self.p:
             return super().forward(x)
         return x * keep_factors(x, self.p)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import row_table
 from .functional import attend
+from .precision import at_least_float32, unrounded
 from .row_table import BagTable, Positions, RowTable, scores
 
 # Vectors per sample up to which a CPU takes products with rows where they lie. More share a gather.
@@ -71,21 +72,26 @@ class History:
     def attend(self, query_BHD: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """Attention of some queries over the items, as ``functional.attend`` has it."""
         if self._in_place(query_BHD.shape[1]):
-            return self.table.attend(query_BHD, self.positions, self.mask_BL, dropout)
+            query_BHD = at_least_float32(query_BHD)
+            with unrounded(query_BHD):
+                return self.table.attend(query_BHD, self.positions, self.mask_BL, dropout)
         return attend(query_BHD, self.embed(), self.mask_BL, dropout)
 
     @torch.no_grad()
     def scores(self, query_BHD: Tensor) -> Tensor:
         """The product of each query with each position's item, ``(B, H, L)``, outside autograd."""
-        if self._in_place(query_BHD.shape[1]):
-            return scores(query_BHD, self.table.values(), self.positions)
-        return query_BHD @ self.peek().mT
+        query_BHD = at_least_float32(query_BHD)
+        with unrounded(query_BHD):
+            if self._in_place(query_BHD.shape[1]):
+                return scores(query_BHD, self.table.values(), self.positions)
+            return query_BHD @ self.peek().mT
 
     def sums(self, weights_BHL: Tensor) -> Tensor:
         """``sum_l weight_l item_l``, ``(B, H, D)``; weights of padded positions must be zero."""
-        if self._in_place(weights_BHL.shape[1]):
-            return self.table.sums(weights_BHL, self.positions)
-        return weights_BHL @ self.embed()
+        with unrounded(weights_BHL):
+            if self._in_place(weights_BHL.shape[1]):
+                return self.table.sums(weights_BHL, self.positions)
+            return weights_BHL @ self.embed()
 
     def _in_place(self, vectors: int) -> bool:
         """Whether so many vectors per sample meet the rows where they lie."""

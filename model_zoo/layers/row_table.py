@@ -32,8 +32,9 @@ with warnings.catch_warnings():  # torch says once that sparse rows are in beta
 
 
 def in_place(x: Tensor) -> bool:
-    """Whether rows are read where they lie: on a CPU. A GPU gathers them faster, and never waits."""
-    return not x.is_cuda
+    """Whether rows are read where they lie: on a CPU. A GPU gathers them faster, and never waits;
+    torch.compile understands gathers only."""
+    return not (x.is_cuda or torch.compiler.is_compiling())
 
 
 class Positions:

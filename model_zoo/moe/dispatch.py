@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.history import History
+from ..layers.precision import unrounded
 from .routers import Router, Routing
 
 
@@ -42,7 +43,8 @@ class SubsequenceExperts(nn.Module):
 
         A sample without history gets exact zeros.
         """
-        member, readout_BE, aux_loss = self._route(history)
+        with unrounded(target_BD):
+            member, readout_BE, aux_loss = self._route(history)
         weight_Bk, expert_Bk = readout_BE.topk(self.router.max_experts, dim=-1)
         read = Reading(weight_Bk.detach() > 0, expert_Bk, len(self.experts), member)
 
