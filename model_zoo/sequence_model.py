@@ -17,15 +17,17 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor, nn
 
-from . import compat
+from . import compat, optimization
 from .checkpoints import load_backbone
 from .heads import MLPHead
 from .layers.compiled import call_compiled, require_compiler
 from .layers.history import History
 from .layers.item_dict import ItemDict
 from .layers.precision import bf16_products
+from .layers.row_table import Positions
 from .layers.sequence import SequenceBlock
 from .moe.mixtures import Mixture, Single, Stage
+from .optimization import sparse_tables, use_sparse_gradients
 from .staged_model import Batch, StagedModel, chosen, keywords
 
 AMP = (None, "bf16")
@@ -48,6 +50,8 @@ class SequenceModel(StagedModel):
             backbone, or of LongCTR's model of that name. They replace the backbone warm-up.
         amp: ``bf16`` rounds the blocks' and the head's matrix products to bf16, in training and
             evaluation; weights, optimizer and loss stay float32 (see ``layers/precision.py``).
+        sparse_embedding: update and regularise large embedding tables only in the rows that a batch
+            reads; for tables of millions of rows. See ``row_adam`` for how near that is to dense.
         kwargs: of ``StagedModel``, block, mixture, head and FuxiCTR.
     """
 
@@ -66,6 +70,7 @@ class SequenceModel(StagedModel):
         backbone_checkpoint: str | None = None,
         amp: str | None = None,
         compile: bool = False,
+        sparse_embedding: bool = False,
         **kwargs: Any,
     ) -> None:
         if loss not in LOSSES:
@@ -74,6 +79,11 @@ class SequenceModel(StagedModel):
             raise ValueError(f"amp: {amp!r} is not supported; write bf16, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
+        if sparse_embedding and self.optimizer_name not in optimization.SPARSE_OPTIMIZERS:
+            raise ValueError(
+                f"sparse_embedding: optimizer {self.optimizer_name!r} takes no sparse gradients; "
+                f"write one of {', '.join(optimization.SPARSE_OPTIMIZERS)}"
+            )
         self.item_dim = sum(
             spec.get("emb_output_dim", spec.get("embedding_dim", embedding_dim))
             for spec in feature_map.features.values()
@@ -85,6 +95,9 @@ class SequenceModel(StagedModel):
                 "mark the item's features so in dataset_config.yaml"
             )
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
+        self.sparse_embedding = sparse_embedding
+        if sparse_embedding:
+            use_sparse_gradients(self.embedding_layer)
         block_config = chosen(self.block, kwargs)
         self.encoder = self.mixture(
             lambda: self.block(self.item_dim, **block_config),
@@ -142,6 +155,12 @@ class SequenceModel(StagedModel):
     def fit(self, *args: Any, **kwargs: Any) -> None:
         if self.backbone_checkpoint is not None:
             logging.info(f"backbone from {self.backbone_checkpoint}, its warm-up is left out")
+        if self.sparse_embedding:
+            rows = [f"{table.num_embeddings:,}" for table in sparse_tables(self)]
+            logging.info(
+                f"sparse_embedding: tables of {' + '.join(rows) or 'no'} rows; those of up to "
+                f"{optimization.SMALL_TABLE:,} stay dense"
+            )
         super().fit(*args, **kwargs)
 
     # ---------------------------------------------------------------- forward
@@ -182,7 +201,7 @@ class SequenceModel(StagedModel):
             mask_BL, row_BL1 = mask_BL.new_zeros(len(mask_BL), 1), row_BL1.repeat(1, 2)
         rows_UD = self.embedding_layer(columns, flatten_emb=True)
         history = History(rows_UD, row_BL1[:, :-1], mask_BL)
-        return history, F.embedding(row_BL1[:, -1], rows_UD)
+        return history, history.table.gather(Positions(row_BL1[:, -1:]))[:, 0]
 
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of the sample itself (user, context), without labels, meta and item ones."""

@@ -145,6 +145,12 @@ def test_a_floor_is_the_slower_of_moving_and_computing() -> None:
     assert Work(bytes=20.0, flops=500.0).floor(machine) == 5.0
 
 
+def test_table(tmp_path: Path) -> None:
+    arguments = ("--rows", "300", "12000", "--length", "12", "--batch", "16", *SMALL)
+    result, _ = bench(tmp_path, "table", *arguments)
+    assert len(result["times"]) == 4 and len(result["ratios"]) == 3
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_prepare(tmp_path: Path, form: str) -> None:
     result, text = bench(tmp_path, "prepare", "--rows", "3000", "--users", "30", "--form", form)
@@ -177,6 +183,8 @@ def test_longctr_itself(tmp_path: Path, command: tuple[str, ...]) -> None:
         (("loader", "--batch", "0"), "--batch 0: write 1 or more"),
         ((*LOADER, "--batch", "9999"), "--batch 9999"),
         (("metrics", "--rows", "1"), "write more rows"),
+        (("table", "--rows", "100", "0"), "--rows 0: write 1 or more"),
+        (("table", "--rows", "1", "100"), "--rows 1: row 0 is padding"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

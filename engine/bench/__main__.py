@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step|epoch|growth|prepare``."""
+"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step|epoch|growth|table|prepare``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def main() -> None:
     args = _parser().parse_args()
     for option in ("batch", "length", "repeats", "rows", "users", "threads"):
         value = getattr(args, option, None)
-        if value is not None and value < 1:
-            raise UserError(f"--{option} {value}: write 1 or more")
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and number < 1:
+                raise UserError(f"--{option} {number}: write 1 or more")
     if getattr(args, "threads", None):
         torch.set_num_threads(args.threads)
     keep_freed_memory()  # as run_expid.py does; rivals in this process gain from it too
@@ -30,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Time ours and a rival in turns, and print medians and their ratios.",
     )
     commands = parser.add_subparsers(
-        required=True, metavar="loader|metrics|dispatch|scan|step|epoch|growth|prepare"
+        required=True, metavar="loader|metrics|dispatch|scan|step|epoch|growth|table|prepare"
     )
 
     loader = commands.add_parser("loader", help="batches per second, against LongCTR's loader")
@@ -82,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     _machine(growth)
     _output(growth, repeats=3)
     growth.set_defaults(run=_growth)
+
+    table = commands.add_parser("table", help="train step by size of the item table, sparse, dense")
+    table.add_argument(
+        "--rows", type=int, nargs="+", default=[10_000, 10_000_000], help="sizes (%(default)s)"
+    )
+    _sizes(table, batch=1024, repeats=5)
+    table.set_defaults(run=_table)
 
     prepare = commands.add_parser("prepare", help="a data set from a log larger than memory")
     prepare.add_argument("--rows", type=int, default=50_000_000, help="of the log (%(default)s)")
@@ -195,6 +203,14 @@ def _growth(args: argparse.Namespace) -> None:
     report.publish(args.json)
     if args.plot:
         plot(report, lengths, experts, Path(args.plot))
+
+
+def _table(args: argparse.Namespace) -> None:
+    from .table import measure
+    from .timing import find_device
+
+    device = find_device(args.device)
+    measure(args.rows, args.length, args.batch, args.repeats, device).publish(args.json)
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -163,11 +163,17 @@ def model_options(model: str, model_root: str, device: torch.device) -> dict[str
 
 
 def our_step(model: SequenceModel, batch: Batch) -> Callable[[], torch.Tensor]:
-    """The product's own train step, in training mode."""
+    """The product's own train step on a batch."""
+    train = train_step(model)
+    return lambda: train(batch)
+
+
+def train_step(model: SequenceModel) -> Callable[[Batch], torch.Tensor]:
+    """The product's own train step, in training mode, on any batch."""
     trainer = Trainer(model, [], [], max_gradient_norm=10.0, seed=0, resume_file=None)
     trainer.optimizer = build_optimizer(model)
     model.train()
-    return lambda: trainer.train_step(batch, step=1, steps=1)
+    return lambda batch: trainer.train_step(batch, step=1, steps=1)
 
 
 def longctr_step(model: nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
