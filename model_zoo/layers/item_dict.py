@@ -10,6 +10,8 @@ from collections.abc import Iterator, MutableMapping
 import torch
 from torch import Tensor
 
+from . import row_table
+
 
 class ItemDict(MutableMapping):
     """A mapping from item feature to its ``B * (L + 1)`` rows: each history, then its target.
@@ -48,6 +50,8 @@ class ItemDict(MutableMapping):
         """The features of the batch's distinct items ``(U, ...)`` and each position's row in them
         ``(B, L + 1)``."""
         num_items = len(next(iter(self.tables.values())))
+        if not row_table.in_place(self.index) and num_items <= self.index.numel():
+            return self.tables, self.index  # all of the table: to count, a host waits for the GPU
         flat = self.index.flatten()
         seen_N = torch.zeros(num_items, dtype=torch.bool, device=flat.device).scatter_(
             0, flat, True
