@@ -10,6 +10,8 @@ from collections.abc import Iterator, MutableMapping
 import torch
 from torch import Tensor
 
+from . import row_table
+
 
 class ItemDict(MutableMapping):
     """A mapping from item feature to its ``B * (L + 1)`` rows: each history, then its target.
@@ -47,12 +49,14 @@ class ItemDict(MutableMapping):
     def distinct(self) -> tuple[dict[str, Tensor], Tensor]:
         """The features of the batch's distinct items ``(U, ...)``, in the order of the table, and
         each position's row in them ``(B, L + 1)``."""
-        item_U, row_BL1 = self._distinct_items()
+        num_items = len(next(iter(self.tables.values())))
+        if not row_table.in_place(self.index) and num_items <= self.index.numel():
+            return self.tables, self.index  # all of the table: to count, a host waits for the GPU
+        item_U, row_BL1 = self._distinct_items(num_items)
         columns = {name: table.index_select(0, item_U) for name, table in self.tables.items()}
         return columns, row_BL1
 
-    def _distinct_items(self) -> tuple[Tensor, Tensor]:
-        num_items = len(next(iter(self.tables.values())))
+    def _distinct_items(self, num_items: int) -> tuple[Tensor, Tensor]:
         if num_items > 2 * self.index.numel():  # measured: sorting is then the faster way
             return torch.unique(self.index, return_inverse=True)
         flat = self.index.flatten()

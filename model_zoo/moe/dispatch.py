@@ -6,7 +6,7 @@ Shape suffixes: B samples, T items or windows, E experts, k experts read per sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..layers.history import History
 from ..layers.precision import unrounded
 from .routers import Router, Routing
+
+Counts = list[list[int]]
 
 
 class SubsequenceExperts(nn.Module):
@@ -43,24 +45,31 @@ class SubsequenceExperts(nn.Module):
 
         A sample without history gets exact zeros.
         """
-        with unrounded(target_BD):
+        reading = self.read(history)
+        return self.run(reading, *host_counts([reading]), target_BD), reading.aux_loss
+
+    def read(self, history: History) -> Reading:
+        """Route: which subsequences have to be read. Nothing here waits for a GPU."""
+        with unrounded(history.mask_BL):
             member, readout_BE, aux_loss = self._route(history)
         weight_Bk, expert_Bk = readout_BE.topk(self.router.max_experts, dim=-1)
-        read = Reading(weight_Bk.detach() > 0, expert_Bk, len(self.experts), member)
+        return Reading(history, weight_Bk, expert_Bk, len(self.experts), member, aux_loss)
 
-        subsequences = history.rows(read.sample_P).take(read.index_PT, read.mask_PT).narrow()
+    def run(self, reading: Reading, counts: Counts, target_BD: Tensor) -> Tensor:
+        """The mixed output ``(B, H)`` of the experts that are read."""
+        subsequences = reading.subsequences()
         samples, outputs = [], []
-        for expert, pairs, width in read.slices():
-            sample = read.sample_P[pairs]
+        for expert, pairs, width in slices(*counts):
+            sample = reading.sample_P[pairs]
             subsequence = subsequences.rows(pairs).last(width)
             output = self.experts[expert](subsequence, target_BD[sample])
-            weight = weight_Bk.flatten()[read.order_P[pairs]]
+            weight = reading.weight_Bk.flatten()[reading.order_P[pairs]]
             samples.append(sample)
             outputs.append(output * weight[:, None])
         y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)
         if samples:
             y_BH = y_BH.index_add(0, torch.cat(samples), torch.cat(outputs))
-        return y_BH, aux_loss
+        return y_BH
 
     @torch.no_grad()
     def routing(self, history: History) -> Routing:
@@ -128,42 +137,60 @@ class Reading:
     """Which (sample, expert) pairs run, sorted by expert, and the compacted columns of each.
 
     Args:
-        used_Bk: which of the k choices have a gate above zero.
+        history: whose positions are read.
+        weight_Bk: gates of the k choices; those of zero are not used.
         expert_Bk: the chosen experts.
         num_experts: E.
         member: lookup of the positions that belong to a pair's subsequence.
+        aux_loss: of the router.
+
+    Attributes:
+        counts_2E: pairs of each expert, and its longest subsequence.
     """
 
     def __init__(
         self,
-        used_Bk: Tensor,
+        history: History,
+        weight_Bk: Tensor,
         expert_Bk: Tensor,
         num_experts: int,
         member: Callable[[Tensor, Tensor], Tensor],
+        aux_loss: Tensor,
     ) -> None:
+        self._history, self.weight_Bk, self.aux_loss = history, weight_Bk, aux_loss
         k = expert_Bk.shape[1]
         # Unused choices sort last, behind every expert, and are never sliced.
-        expert_P = torch.where(used_Bk, expert_Bk, num_experts).flatten()
+        expert_P = torch.where(weight_Bk.detach() > 0, expert_Bk, num_experts).flatten()
         expert_P, self.order_P = expert_P.sort(stable=True)
         self.sample_P = self.order_P // k
         member_PT = member(self.sample_P, expert_P.clamp(max=num_experts - 1))
-        self.index_PT, self.mask_PT = compact(member_PT)
+        self._columns = compact(member_PT)
 
         length_P = member_PT.sum(1)
         pairs_E = expert_P.new_zeros(num_experts + 1)
         pairs_E.scatter_add_(0, expert_P, torch.ones_like(expert_P))
         width_E = torch.zeros_like(pairs_E).scatter_reduce(0, expert_P, length_P, "amax")
-        # The one host sync of the dispatch: all counts at once.
-        self._pairs, self._widths = torch.stack([pairs_E, width_E])[:, :num_experts].tolist()
+        self.counts_2E = torch.stack([pairs_E, width_E])[:, :num_experts]
 
-    def slices(self) -> list[tuple[int, slice, int]]:
-        """``(expert, slice of pairs, longest subsequence)`` of every expert that has work."""
-        out, start = [], 0
-        for expert, (pairs, width) in enumerate(zip(self._pairs, self._widths, strict=True)):
-            if pairs:
-                out.append((expert, slice(start, start + pairs), max(width, 1)))
-            start += pairs
-        return out
+    def subsequences(self) -> History:
+        """The subsequence of each pair."""
+        return self._history.rows(self.sample_P).take(*self._columns).narrow()
+
+
+def host_counts(readings: Sequence[Reading]) -> list[Counts]:
+    """The counts of readings with equally many experts: all at once, so that a host waits for a GPU
+    once in a step."""
+    return torch.stack([reading.counts_2E for reading in readings]).tolist()
+
+
+def slices(pairs_E: list[int], width_E: list[int]) -> list[tuple[int, slice, int]]:
+    """``(expert, slice of pairs, longest subsequence)`` of every expert that has work."""
+    out, start = [], 0
+    for expert, (pairs, width) in enumerate(zip(pairs_E, width_E, strict=True)):
+        if pairs:
+            out.append((expert, slice(start, start + pairs), max(width, 1)))
+        start += pairs
+    return out
 
 
 def compact(member_PT: Tensor) -> tuple[Tensor, Tensor]:
