@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.codebook_init import load_kmeans_codes
+from model_zoo.layers.row_table import RowTable
 from model_zoo.layers.sequence import SequenceBlock
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.staged_model import Batch, StagedModel
@@ -64,17 +63,16 @@ def num_parameters(model: nn.Module) -> int:
 @torch.no_grad()
 def counted_flops(model: StagedModel, batch: Batch) -> float:
     """Matrix-product FLOPs of a forward pass over a batch, by torch's counter."""
+    from .flop_counter import product_flops  # here, for it takes two seconds to import
+
     model.eval()
-    # The counter does not know every fused attention kernel.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(batch)
-    return counter.get_total_flops()
+    return product_flops(lambda: model(batch))
 
 
 def mean_flops(model: StagedModel, batch: Batch, samples: int = SAMPLES) -> float:
     """FLOPs of one sample by formula: the mean over samples spread over the batch.
 
-    The counter would take two seconds to import. A foreign model has no formula: counted is the
+    A foreign model has no formula: counted is the
     whole batch, for some of LongCTR's fail on a history shorter than their window.
     """
     if not isinstance(model, SequenceModel):
@@ -104,7 +102,10 @@ def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
     length of its own sequence, the routers, the encoders of item features and the head."""
     found = [0.0, 0.0]
 
+    tables: set[RowTable] = set()
+
     def add(block: SequenceBlock, inputs: tuple, output: Any) -> None:
+        tables.add(inputs[0].table)
         length = int(inputs[0].mask_BL.sum())
         found[0] += block.products(length)
         found[1] += block.elementwise(length)
@@ -119,13 +120,16 @@ def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
             hook.remove()
     history, _ = model.embed_items(one)
     for name, branch in model.branches.items():
-        sequence = model.encoder.sequence(name, history)
-        rows, positions = len(sequence.rows_UD), sequence.index_BL.numel()
-        projected = rows + 1 if branch.router.itemwise else min(rows, positions)
-        found[0] += branch.router.products() * projected
-    found[0] += 2 * (
-        _matrices(model.classifier) + _matrices(model.embedding_layer) * len(history.rows_UD)
-    )
+        sequence, router = model.encoder.sequence(name, history), branch.router
+        if not router.itemwise:
+            found[0] += router.products() * min(len(sequence.table), sequence.index_BL.numel())
+            continue
+        found[0] += router.row_products(sequence.table)
+        if router.trains and not router.auxiliary:  # the newest once more, with gradient
+            found[0] += router.products() + sequence.last(1).narrow().table.products()
+    found[0] += sum(table.products() for table in tables)
+    found[0] += 2 * _matrices(model.classifier)
+    found[0] += 2 * _matrices(model.embedding_layer) * len(history.table)
     return found[0], found[1]
 
 

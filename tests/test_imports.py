@@ -25,10 +25,13 @@ ALLOWED = {
     "model_zoo/moe": {"torch", "model_zoo.layers", "model_zoo.moe"},
     "model_zoo/metrics.py": {"numpy", "fuxictr"},
     "model_zoo/compat.py": {"torch", "fuxictr"},
-    "model_zoo/heads.py": {"torch", "fuxictr"},
+    "model_zoo/heads.py": {"torch", "fuxictr", "model_zoo.layers"},
     "model_zoo/checkpoints.py": {"torch", "model_zoo.sequence_model"},
     "model_zoo/codebook_init.py": {"torch", "sklearn", "model_zoo.sequence_model"},
-    "model_zoo/optimization.py": {"torch", "fuxictr", "model_zoo.staged_model"},
+    "model_zoo/optimization.py": {
+        "torch", "fuxictr", "model_zoo.layers", "model_zoo.row_adam", "model_zoo.staged_model",
+    },
+    "model_zoo/row_adam.py": {"torch"},
     "model_zoo/routing_report.py": {
         "torch", "model_zoo.moe", "model_zoo.layers", "model_zoo.sequence_model",
         "model_zoo.staged_model",
@@ -42,7 +45,7 @@ ALLOWED = {
     },
     "model_zoo/sequence_model.py": {
         "torch", "fuxictr", "model_zoo", "model_zoo.checkpoints", "model_zoo.heads",
-        "model_zoo.moe", "model_zoo.layers", "model_zoo.staged_model",
+        "model_zoo.moe", "model_zoo.layers", "model_zoo.optimization", "model_zoo.staged_model",
     },
     "model_zoo/backbones": {
         "torch", "model_zoo.sequence_model", "model_zoo.heads", "model_zoo.moe", "model_zoo.layers",
@@ -56,6 +59,7 @@ ALLOWED = {
         "engine",
     },
     "engine/datasets/hub.py": {"huggingface_hub", "fuxictr", "engine"},
+    "engine/bench/growth.py": {"torch", "matplotlib", "model_zoo", "engine"},
     "engine/tuner": {"tqdm", "engine"},
     "engine/tuner/optuna_search.py": {"optuna", "sqlalchemy", "engine"},
     "engine/tuner/ray_engine.py": {"ray", "engine"},

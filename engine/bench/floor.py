@@ -14,14 +14,14 @@ from functools import cache
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 REPEATS = 5
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # far beyond any cache
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, float32
 FLOAT = 4  # bytes
-ADAM_PASSES = 8  # over the parameters: gradient written; parameter, gradient, two moments read; three written
+ADAM_PASSES = (
+    8  # over the parameters: gradient written; parameter, gradient, two moments read; three written
+)
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,6 @@ def measure_machine(device: torch.device) -> Machine:
     copy_s = _best(lambda: target.copy_(source), device)
     product_s = _best(lambda: torch.mm(a, b, out=c), device)
     return Machine(2 * COPY_BYTES[device.type] / copy_s, 2 * size**3 / product_s)
-
-
-def matrix_flops(case: Callable[[], object]) -> float:
-    """FLOPs of the matrix products of one call, backward included, by torch's counter."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        case()
-    return counter.get_total_flops()
 
 
 def step_bytes(model: nn.Module, batch_size: int, length: int, rows: int, width: int) -> float:

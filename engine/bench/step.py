@@ -29,8 +29,9 @@ from model_zoo.training import Trainer
 
 from ..config import model_part
 from ..errors import UserError
+from ..flop_counter import product_flops
 from . import longctr, microvideo
-from .floor import Work, matrix_flops, measure_machine, step_bytes
+from .floor import Work, measure_machine, step_bytes
 from .timing import Report, alternate, require_close
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -127,19 +128,21 @@ def _measure_case(
     ours, rival, mixture = f"our {name}", f"LongCTR's {name}", f"our {name}, MoS"
     with tempfile.TemporaryDirectory() as folder:  # of checkpoints; none is written
         options = model_options(case.model, folder, device) | case.changes | {"max_len": length}
-        model = _build(model_zoo.get_model(case.model), options)
+        model = build(model_zoo.get_model(case.model), options)
         models: dict[str, nn.Module] = {ours: model}
         steps = {ours: our_step(model, batch)}
         if checkout and case.model in longctr.MODELS:
-            models[rival] = _build(longctr.load_model(checkout, case.model), options)
+            models[rival] = build(longctr.load_model(checkout, case.model), options)
             rows = (batch[0], dict(batch[1]), batch[2])
-            compat = _build(type(model), options | {"longctr_compat": True})
-            report.differences[f"predictions, {name}"] = _compare(compat, models[rival], batch, rows)
+            compat = build(type(model), options | {"longctr_compat": True})
+            report.differences[f"predictions, {name}"] = _compare(
+                compat, models[rival], batch, rows
+            )
             steps = {rival: longctr_step(models[rival], rows)} | steps
             report.ratios[f"{rival} / {ours}"] = (rival, ours, case.goal)
         if case.mixture_goal is not None:
             shipped = model_options(f"{case.model}_MoS", folder, device)
-            models[mixture] = _build(model_zoo.get_model(f"{case.model}_MoS"), shipped | options)
+            models[mixture] = build(model_zoo.get_model(f"{case.model}_MoS"), shipped | options)
             load_kmeans_codes(models[mixture], [batch], seed=0)
             steps[mixture] = our_step(models[mixture], batch)
             report.ratios[f"{mixture} / {ours}"] = (mixture, ours, case.mixture_goal)
@@ -147,7 +150,7 @@ def _measure_case(
         for step_name, step in steps.items():
             step()
             moved = step_bytes(models[step_name], batch_size, length, distinct, model.item_dim)
-            report.work[step_name] = Work(moved, matrix_flops(step))
+            report.work[step_name] = Work(moved, product_flops(step))
             report.samples[step_name] = batch_size
         report.seconds |= alternate(steps, repeats, device)
 
@@ -160,11 +163,17 @@ def model_options(model: str, model_root: str, device: torch.device) -> dict[str
 
 
 def our_step(model: SequenceModel, batch: Batch) -> Callable[[], torch.Tensor]:
-    """The product's own train step, in training mode."""
+    """The product's own train step on a batch."""
+    train = train_step(model)
+    return lambda: train(batch)
+
+
+def train_step(model: SequenceModel) -> Callable[[Batch], torch.Tensor]:
+    """The product's own train step, in training mode, on any batch."""
     trainer = Trainer(model, [], [], max_gradient_norm=10.0, seed=0, resume_file=None)
     trainer.optimizer = build_optimizer(model)
     model.train()
-    return lambda: trainer.train_step(batch, step=1, steps=1)
+    return lambda batch: trainer.train_step(batch, step=1, steps=1)
 
 
 def longctr_step(model: nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
@@ -175,7 +184,8 @@ def longctr_step(model: nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
     return lambda: model.train_step(batch)
 
 
-def _build(model_class: type[nn.Module], options: dict[str, Any]) -> Any:
+def build(model_class: type[nn.Module], options: dict[str, Any]) -> Any:
+    """A model on MicroVideo1.7M_x2's features, always with the same first weights."""
     torch.manual_seed(0)
     return model_class(microvideo.feature_map(), **options)
 

@@ -64,7 +64,7 @@ class Report:
     def text(self) -> str:
         """Tables for a terminal."""
         header = ["", "median ms", "min ms", "max ms", "samples/s"]
-        rows = [header + ["MB", "GFLOP", "floor ms", "x floor"] if self.work else header]
+        rows = [[*header, "MB", "GFLOP", "floor ms", "x floor"] if self.work else header]
         for name, found in self.times().items():
             cells = [f"{1000 * found[key]:,.2f}" for key in ("median_s", "min_s", "max_s")]
             cells.append(f"{found['samples_per_s']:,.0f}")

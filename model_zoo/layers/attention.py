@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import masked_softmax
 from .history import History
 
 
@@ -56,7 +55,7 @@ class TargetAttention(nn.Module):
             self.W_k = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_v = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_o = nn.Linear(attention_dim, input_dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         """The attended history, ``(B, D)``."""
@@ -81,8 +80,7 @@ class TargetAttention(nn.Module):
 
     def _pool(self, query_BHD: Tensor, history: History) -> Tensor:
         """Attention-weighted raw items of each head: ``(B, H, D)``."""
-        weights_BHL = masked_softmax(history.scores(query_BHD), history.mask_BL[:, None, :])
-        return history.sums(self.dropout(weights_BHL))
+        return history.attend(query_BHD, self.dropout if self.training else 0.0)[0]
 
     def _project(self, pooled_BHD: Tensor) -> Tensor:
         if not self.use_qkvo:
@@ -151,10 +149,9 @@ class TopKTargetAttention(TargetAttention):
         if len(history) <= self.topk:
             return super().forward(history, target_BD)
         query_BHD = self._query(target_BD)
-        with torch.no_grad():
-            scores_BHL = history.scores(query_BHD)
-            scores_BHL.masked_fill_(~history.mask_BL[:, None, :], -torch.inf)
-            best_BHK, index_BHK = scores_BHL.topk(self.topk, dim=-1, sorted=False)
+        scores_BHL = history.scores(query_BHD)
+        scores_BHL.masked_fill_(~history.mask_BL[:, None, :], -torch.inf)
+        best_BHK, index_BHK = scores_BHL.topk(self.topk, dim=-1, sorted=False)
         selected = history.take(index_BHK.flatten(1), best_BHK.flatten(1) > -torch.inf)
         # Every head has items of its own: fold the heads into the batch.
         by_head = selected.reshape(-1, self.topk)

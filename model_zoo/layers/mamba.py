@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .compiled import uncompiled
+from .precision import all_digits
 from .selective_scan import selective_scan, selective_scan_last
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts from
@@ -86,11 +88,8 @@ class Mamba(nn.Module):
         dt_BLR, B_BLN, C_BLN = self.x_proj(u_BLE).split(self.split, dim=-1)
         delta_BLE = F.softplus(self.dt_proj(dt_BLR)) * mask_BL1
         scanned = (u_BLE, delta_BLE, -self.A_log.exp(), B_BLN, C_BLN, self.D)
-        if last:
-            y_BLE = selective_scan_last(*scanned)[:, None]
-            x_BLW = x_BLW[:, -1:]
-        else:
-            y_BLE = selective_scan(*scanned)
+        y_BLE = scan(last, *scanned)
+        x_BLW = x_BLW[:, -y_BLE.shape[1] :]
         return self.out_proj(y_BLE * F.silu(F.linear(x_BLW, weight_z)))
 
     def _convolve(self, x_BLE: Tensor) -> Tensor:
@@ -115,3 +114,12 @@ class Mamba(nn.Module):
         """FLOPs of the convolution, and of the scan's states: 7 per number and position."""
         convolution = 2 * self.conv1d.kernel_size[0] * len(self.D)
         return (convolution + 7 * self.A_log.numel()) * length
+
+
+@uncompiled
+def scan(last: bool, u_BLE: Tensor, *others: Tensor) -> Tensor:
+    """All outputs of the selective scan, or with ``last`` the newest: ``(B, L or 1, E)``."""
+    with all_digits(u_BLE):
+        if last:
+            return selective_scan_last(u_BLE, *others)[:, None]
+        return selective_scan(u_BLE, *others)
