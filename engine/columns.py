@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from .errors import UserError, did_you_mean
 
+PIECE = 65_536  # rows
+
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file, or say what is wrong with it."""
@@ -32,6 +34,25 @@ def whole_file(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: not a whole parquet file ({reason}); prepare or copy it again"
         ) from None
+
+
+def pieces(path: Path, names: list[str]) -> Iterator[tuple[int, pa.Table]]:
+    """Columns of a file, some rows at a time, and the number of the first of these rows.
+
+    Reading lists whole takes several times the memory and the time. There is one piece at least.
+    """
+    file, start = open_parquet(path), 0
+    for group in range(file.num_row_groups):
+        batches = file.iter_batches(PIECE, row_groups=[group], columns=names)
+        while True:
+            with whole_file(path):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            yield start, pa.Table.from_batches([batch])
+            start += len(batch)
+    if not start:
+        yield 0, file.schema_arrow.empty_table().select(names)
 
 
 def require_columns(path: Path, present: list[str], needed: list[str]) -> None:
@@ -138,15 +159,16 @@ def read_label(
     return values.astype(np.float32)
 
 
-def require_contiguous(path: Path, name: str, column: pa.ChunkedArray) -> None:
+def require_contiguous(path: Path, name: str, column: pa.ChunkedArray, first_row: int = 0) -> None:
     """Reject an index column that is not 0, 1, 2, ...: rows are found by their number."""
-    _require_filled(path, name, column)
+    _require_filled(path, name, column, first_row)
     values = integers(path, name, column)
-    bad = np.flatnonzero(values != np.arange(len(values)))
+    bad = np.flatnonzero(values != np.arange(first_row, first_row + len(values)))
     if len(bad):
+        row = first_row + bad[0]
         raise UserError(
-            f"{path}, column {name}, row {bad[0]}: is {values[bad[0]]}; rows must be numbered "
-            f"0, 1, 2, ... in order, so that row {bad[0]} has {name} {bad[0]}"
+            f"{path}, column {name}, row {row}: is {values[bad[0]]}; rows must be numbered "
+            f"0, 1, 2, ... in order, so that row {row} has {name} {row}"
         )
 
 

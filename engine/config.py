@@ -8,6 +8,8 @@ wrong expid is answered at once.
 from __future__ import annotations
 
 import os
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +124,7 @@ def redirect(
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file with mappings only; duplicate keys are errors."""
     try:
-        content = yaml.load(file.read_text("utf-8"), Loader=_StrictLoader)
+        content = deepcopy(_parsed(file.read_text("utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     except OSError as error:
@@ -130,6 +132,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{file}: must map keys to values, but is {type(content).__name__}")
     return content
+
+
+@lru_cache(maxsize=4)  # a run reads its two files three times
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader=_StrictLoader)
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from model_zoo.sequence_model import LOSSES
+from model_zoo.sequence_model import AMP, LOSSES
 from model_zoo.staged_model import StagedModel
 
 from .errors import UserError, did_you_mean
@@ -240,6 +240,8 @@ def _check_choices(expid: str, params: dict[str, Any]) -> None:
         value = params.get(key, known[0])
         if value not in known:
             raise UserError(f"{expid}, {key}: is {value!r}; choose from {', '.join(known)}")
+    if params.get("amp") not in AMP:
+        raise UserError(f"{expid}, amp: is {params['amp']!r}; write bf16, or null for float32")
     for key in ("dnn_activations", "hidden_activations"):
         name = params.get(key)
         if isinstance(name, str) and not {name, name.lower()} & set(ACTIVATIONS):

@@ -17,7 +17,7 @@ import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 
 from model_zoo.routing_report import routing_report
-from model_zoo.staged_model import StagedModel
+from model_zoo.staged_model import StagedModel, log_metrics
 from model_zoo.training import TrainingError
 
 from . import results
@@ -160,7 +160,8 @@ def _train_and_evaluate(
     )
     fit_seconds = time.perf_counter() - start
     logging.info("****** Validation evaluation ******")  # headings as FuxiCTR's
-    metrics = {"valid": model.evaluate(loaders["valid"])}
+    metrics = {"valid": _best_metrics(model)}
+    log_metrics(metrics["valid"])
     logging.info("******** Test evaluation ********")
     start = time.perf_counter()
     try:
@@ -180,6 +181,13 @@ def _train_and_evaluate(
         "seconds": {"fit": fit_seconds, "test": test_seconds},
         "device": torch.cuda.get_device_name(gpu) if gpu >= 0 else "cpu",
     }
+
+
+def _best_metrics(model: StagedModel) -> dict[str, float]:
+    """The validation metrics of the weights that training ended with: those that chose them."""
+    last = model.stage_log[-1]["stage"]
+    best = [entry for entry in model.stage_log if entry["stage"] == last and entry["best"]][-1]
+    return {metric: best[metric] for metric in model.validation_metrics}
 
 
 def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, SequenceLoader]:

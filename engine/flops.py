@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.codebook_init import load_kmeans_codes
+from model_zoo.layers.row_table import RowTable
 from model_zoo.layers.sequence import SequenceBlock
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.staged_model import Batch, StagedModel
@@ -64,33 +63,37 @@ def num_parameters(model: nn.Module) -> int:
 @torch.no_grad()
 def counted_flops(model: StagedModel, batch: Batch) -> float:
     """Matrix-product FLOPs of a forward pass over a batch, by torch's counter."""
+    from .flop_counter import product_flops  # here, for it takes two seconds to import
+
     model.eval()
-    # The counter does not know every fused attention kernel.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(batch)
-    return counter.get_total_flops()
+    return product_flops(lambda: model(batch))
 
 
 def mean_flops(model: StagedModel, batch: Batch, samples: int = SAMPLES) -> float:
-    """``counted_flops`` of one sample: the mean over samples spread over the batch. A foreign model
-    gets the whole batch, for some of LongCTR's fail on a history shorter than their window."""
+    """FLOPs of one sample by formula: the mean over samples spread over the batch.
+
+    A foreign model has no formula: counted is the
+    whole batch, for some of LongCTR's fail on a history shorter than their window.
+    """
     if not isinstance(model, SequenceModel):
         return counted_flops(model, batch) / len(batch[2])
-    return _mean(lambda one: counted_flops(model, one), batch, samples)
+    return sum(_mean(lambda one: _formula(model, one), batch, samples))
 
 
 def measure(model: SequenceModel, batch: Batch, samples: int = SAMPLES) -> Flops:
     """Formula and counter on the same samples."""
-    return Flops(
-        products=_mean(lambda one: _formula(model, one)[0], batch, samples),
-        elementwise=_mean(lambda one: _formula(model, one)[1], batch, samples),
-        counted=mean_flops(model, batch, samples),
-    )
+    products, elementwise = _mean(lambda one: _formula(model, one), batch, samples)
+    (counted,) = _mean(lambda one: (counted_flops(model, one),), batch, samples)
+    return Flops(products, elementwise, counted)
 
 
-def _mean(function: Callable[[Batch], float], batch: Batch, samples: int) -> float:
+def _mean(
+    function: Callable[[Batch], tuple[float, ...]], batch: Batch, samples: int
+) -> list[float]:
+    """Each number of ``function``, as its mean over samples spread over the batch."""
     chosen = torch.linspace(0, len(batch[2]) - 1, min(samples, len(batch[2]))).long().tolist()
-    return sum(function(one_sample(batch, sample)) for sample in chosen) / len(chosen)
+    found = [function(one_sample(batch, sample)) for sample in chosen]
+    return [sum(numbers) / len(found) for numbers in zip(*found, strict=True)]
 
 
 @torch.no_grad()
@@ -99,7 +102,10 @@ def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
     length of its own sequence, the routers, the encoders of item features and the head."""
     found = [0.0, 0.0]
 
+    tables: set[RowTable] = set()
+
     def add(block: SequenceBlock, inputs: tuple, output: Any) -> None:
+        tables.add(inputs[0].table)
         length = int(inputs[0].mask_BL.sum())
         found[0] += block.products(length)
         found[1] += block.elementwise(length)
@@ -114,13 +120,16 @@ def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
             hook.remove()
     history, _ = model.embed_items(one)
     for name, branch in model.branches.items():
-        sequence = model.encoder.sequence(name, history)
-        rows, positions = len(sequence.rows_UD), sequence.index_BL.numel()
-        projected = rows + 1 if branch.router.itemwise else min(rows, positions)
-        found[0] += branch.router.products() * projected
-    found[0] += 2 * (
-        _matrices(model.classifier) + _matrices(model.embedding_layer) * len(history.rows_UD)
-    )
+        sequence, router = model.encoder.sequence(name, history), branch.router
+        if not router.itemwise:
+            found[0] += router.products() * min(len(sequence.table), sequence.index_BL.numel())
+            continue
+        found[0] += router.row_products(sequence.table)
+        if router.trains and not router.auxiliary:  # the newest once more, with gradient
+            found[0] += router.products() + sequence.last(1).narrow().table.products()
+    found[0] += sum(table.products() for table in tables)
+    found[0] += 2 * _matrices(model.classifier)
+    found[0] += 2 * _matrices(model.embedding_layer) * len(history.table)
     return found[0], found[1]
 
 

@@ -25,8 +25,9 @@ class SequenceLoader:
 
     A history is the first ``seq_len`` items of its user, cut to the newest ``max_len`` and left
     padded to the longest of the batch (at least one column). ``item_dict`` is an ``ItemDict``: item
-    features stay in resident tables on ``device`` and are gathered where they are read; only
-    indices cross over. Integers stay int64, floats are float32.
+    features stay in resident tables on ``device`` and are gathered where they are read. To a GPU only
+    indices cross over, 4 bytes each, with labels and features of the samples, from pinned memory:
+    nobody waits for them. Integers stay int64, floats are float32.
 
     Args:
         feature_map: names the columns to load.
@@ -39,7 +40,7 @@ class SequenceLoader:
         padding: ``pre``, the only one that the models read.
         streaming: read one row group at a time, for samples larger than memory; shuffling is then
             by row group and within it.
-        device: where the item tables live.
+        device: where the item tables live, and what models read of a batch.
         kwargs: other keys of FuxiCTR's configuration, which need nothing here (``num_workers``).
 
     Attributes:
@@ -78,6 +79,11 @@ class SequenceLoader:
         self.batch_size, self.shuffle, self.max_len, self.seed = batch_size, shuffle, max_len, seed
         self.device = torch.device(device)
         self.epoch = 0
+        self.read = [*feature_map.labels] + [  # meta columns, as the user's, are for the host
+            name
+            for name, spec in feature_map.features.items()
+            if spec["type"] != "meta" and spec.get("source") != "item"
+        ]
         self.num_samples = len(self.samples)
         self.num_batches = -(-self.num_samples // batch_size)
 
@@ -92,13 +98,19 @@ class SequenceLoader:
 
     def collate(self, columns: dict[str, np.ndarray]) -> Batch:
         """The batch of some samples, given as columns of B rows."""
-        index_BL1, mask_BL = self.indices(columns)
-        batch_dict = {name: torch.from_numpy(column) for name, column in columns.items()}
-        return batch_dict, ItemDict(self.items.tables, index_BL1.to(self.device)), mask_BL
-
-    def indices(self, columns: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Item of each position ``(B, L + 1)`` int64, target last, and the float mask ``(B, L)``."""
-        index_BL1, mask_BL = self.histories.batch(
+        positions = self.histories.batch(
             columns["user_index"], columns["seq_len"], columns["item_index"], self.max_len
         )
-        return torch.from_numpy(index_BL1).long(), torch.from_numpy(mask_BL)
+        index_BL1, mask_BL = map(torch.from_numpy, positions)
+        batch_dict = {name: torch.from_numpy(column) for name, column in columns.items()}
+        if self.device.type != "cpu":
+            index_BL1 = self._send(index_BL1)
+            mask_BL = (index_BL1[:, :-1] > 0).float()
+            batch_dict |= {name: self._send(batch_dict[name]) for name in self.read}
+        return batch_dict, ItemDict(self.items.tables, index_BL1.long()), mask_BL
+
+    def _send(self, x: Tensor) -> Tensor:
+        """To the device; from pinned memory, for else the host waits until the GPU has caught up."""
+        if self.device.type == "cuda":
+            x = x.pin_memory()
+        return x.to(self.device, non_blocking=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .columns import (
     integers,
     open_parquet,
+    pieces,
     read_feature,
     read_label,
     require_columns,
@@ -122,18 +123,25 @@ class ItemTable:
         features = {k: v for k, v in feature_map.features.items() if v.get("source") == "item"}
         file = open_parquet(self.path)
         require_columns(self.path, file.schema_arrow.names, ["item_index", *features])
-        with whole_file(self.path):
-            table = file.read(["item_index", *features])
-        require_contiguous(self.path, "item_index", table["item_index"])
-        self.tables: dict[str, torch.Tensor] = {}
-        for name, spec in features.items():
-            values = read_feature(self.path, name, table[name], spec)
-            if np.any(values[:1]):
-                raise UserError(
-                    f"{self.path}, column {name}, row 0: is {shortened(values[0])}; "
-                    "row 0 is the padding item and must be zero"
-                )
-            self.tables[name] = torch.from_numpy(values)
+        arrays: dict[str, NDArray] = {}
+        for start, table in pieces(self.path, ["item_index", *features]):
+            require_contiguous(self.path, "item_index", table["item_index"], start)
+            for name, spec in features.items():
+                values = read_feature(self.path, name, table[name], spec, start)
+                if start == 0:
+                    self._require_padding(name, values[:1])
+                    arrays[name] = np.empty(
+                        (file.metadata.num_rows, *values.shape[1:]), values.dtype
+                    )
+                arrays[name][start : start + len(values)] = values
+        self.tables = {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+    def _require_padding(self, name: str, row: NDArray) -> None:
+        if np.any(row):
+            raise UserError(
+                f"{self.path}, column {name}, row 0: is {shortened(row[0])}; "
+                "row 0 is the padding item and must be zero"
+            )
 
     def __len__(self) -> int:
         return len(next(iter(self.tables.values())))

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
-from sklearn.cluster import KMeans
 
 if TYPE_CHECKING:
     from .sequence_model import Batch, SequenceModel
@@ -37,6 +36,8 @@ def load_kmeans_codes(model: SequenceModel, loader: Iterable[Batch], seed: int) 
             )
     if model.encoder.codebook_init != "kmeans":
         return
+    from sklearn.cluster import KMeans  # here, for most runs need none
+
     if hasattr(loader, "epoch"):
         loader.epoch = 0
     model.eval()

@@ -11,6 +11,8 @@ import torch
 from fuxictr.pytorch.layers import CrossNetV2, MLP_Block
 from torch import Tensor, nn
 
+from .layers.precision import at_least_float32, unrounded
+
 
 class MLPHead(nn.Module):
     """A multi-layer perceptron.
@@ -41,7 +43,7 @@ class MLPHead(nn.Module):
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """The logit ``(B, 1)``."""
-        return self.dnn(features_BF)
+        return to_logit(self.dnn, features_BF)
 
 
 class DCNv2Head(nn.Module):
@@ -86,4 +88,13 @@ class DCNv2Head(nn.Module):
     def forward(self, features_BF: Tensor) -> Tensor:
         """The logit ``(B, 1)``."""
         crossed = self.crossnet(features_BF)
-        return self.mlp(torch.cat([crossed, self.parallel_dnn(features_BF)], dim=-1))
+        return to_logit(self.mlp, torch.cat([crossed, self.parallel_dnn(features_BF)], dim=-1))
+
+
+def to_logit(block: MLP_Block, x_BF: Tensor) -> Tensor:
+    """``block(x_BF)``, its last layer unrounded: a logit of 8 bits would tie with many others."""
+    *layers, last = block.mlp
+    for layer in layers:
+        x_BF = layer(x_BF)
+    with unrounded(x_BF):
+        return last(at_least_float32(x_BF))

@@ -1,18 +1,28 @@
-"""What a stage trains, with which optimizer, and FuxiCTR's regulariser as a gradient."""
+"""What a stage trains, with which optimizer, and FuxiCTR's regulariser as a gradient.
+
+A table with sparse gradients is regularised, clipped and updated in the rows that the batch reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import unwrap
 from typing import TYPE_CHECKING
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.torch_utils import get_optimizer, get_regularizer
-from torch import nn
+from torch import Tensor, nn
+
+from .layers.table_rows import use_sparse_gradient
+from .row_adam import RowAdam
 
 if TYPE_CHECKING:
     from .staged_model import StagedModel
+
+SPARSE_OPTIMIZERS = ("adam", "Adam", "SGD", "Adagrad")  # those that take sparse gradients
+SMALL_TABLE = 10_000  # rows; up to here a dense update costs less than finding the rows
 
 
 @contextmanager
@@ -36,11 +46,28 @@ def frozen_modules(model: StagedModel, stage: str) -> Iterator[list[nn.Module]]:
 
 
 def build_optimizer(model: StagedModel) -> torch.optim.Optimizer:
-    """A fresh optimizer over what trains. Adam is fused: one pass over each large table."""
+    """A fresh optimizer over what trains. Adam is fused: one pass over each dense table."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if model.optimizer_name.lower() == "adam":
-        return torch.optim.Adam(parameters, lr=model.learning_rate, fused=True)
+        tables = [table for table in sparse_tables(model) if table.weight.requires_grad]
+        if tables:
+            return RowAdam(parameters, tables, lr=model.learning_rate)
+        return Adam(parameters, lr=model.learning_rate, fused=True)
     return get_optimizer(model.optimizer_name, parameters, model.learning_rate)
+
+
+class Adam(torch.optim.Adam):
+    """torch's Adam without the guards that keep ``torch.compile`` out of its methods.
+
+    At their first call they import ``torch._dynamo``, which takes two seconds and 70 MB; nothing
+    here compiles an optimizer.
+    """
+
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
 
 
 @torch.no_grad()
@@ -63,7 +90,46 @@ def add_regularizer_gradient(model: StagedModel) -> None:
             continue
         if getattr(parameter, "_no_weight_decay", False):  # Mamba's A and D
             continue
+        values, gradient = parameter, parameter.grad
+        if gradient.is_sparse:
+            parameter.grad = coalesced(gradient)
+            values = parameter.index_select(0, parameter.grad.indices()[0])
+            gradient = parameter.grad.values()
         for norm, weight in of_embedding if id(parameter) in embeddings else of_net:
             if weight:
-                gradient = parameter.sign() if norm == 1 else parameter
-                parameter.grad.add_(gradient, alpha=weight)
+                gradient.add_(values.sign() if norm == 1 else values, alpha=weight)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """``clip_grad_norm_`` that also counts and scales sparse gradients; these must be coalesced."""
+    holders = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            values = parameter.grad.values()
+            parameter = values.detach()
+            parameter.grad = values  # scaled in place, it stays the sparse gradient's
+        holders.append(parameter)
+    nn.utils.clip_grad_norm_(holders, max_norm)
+
+
+def use_sparse_gradients(module: nn.Module) -> None:
+    """Give every table of more than ``SMALL_TABLE`` rows a sparse gradient."""
+    for table in module.modules():
+        if isinstance(table, nn.Embedding) and table.num_embeddings > SMALL_TABLE:
+            use_sparse_gradient(table)
+
+
+def sparse_tables(module: nn.Module) -> list[nn.Embedding]:
+    """The tables with sparse gradients."""
+    return [m for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse]
+
+
+def coalesced(gradient: Tensor) -> Tensor:
+    """A sparse gradient with each row once. Rows that rise, as those of a batch's distinct items
+    do, need no sorting and no sums."""
+    rows, values = gradient._indices(), gradient._values()
+    if bool((rows[0, 1:] <= rows[0, :-1]).any()):
+        return gradient.coalesce()
+    return torch.sparse_coo_tensor(
+        rows, values, gradient.shape, is_coalesced=True, check_invariants=False
+    )

@@ -17,15 +17,20 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor, nn
 
-from . import compat
+from . import compat, optimization
 from .checkpoints import load_backbone
 from .heads import MLPHead
+from .layers.compiled import call_compiled, require_compiler
 from .layers.history import History
 from .layers.item_dict import ItemDict
+from .layers.precision import bf16_products
+from .layers.row_table import Positions
 from .layers.sequence import SequenceBlock
 from .moe.mixtures import Mixture, Single, Stage
+from .optimization import sparse_tables, use_sparse_gradients
 from .staged_model import Batch, StagedModel, chosen, keywords
 
+AMP = (None, "bf16")
 LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's names of one loss
 
 
@@ -43,6 +48,10 @@ class SequenceModel(StagedModel):
         loss: binary cross-entropy, under any of FuxiCTR's names.
         backbone_checkpoint: weights to start embeddings, global block and head from: of the vanilla
             backbone, or of LongCTR's model of that name. They replace the backbone warm-up.
+        amp: ``bf16`` rounds the blocks' and the head's matrix products to bf16, in training and
+            evaluation; weights, optimizer and loss stay float32 (see ``layers/precision.py``).
+        sparse_embedding: update and regularise large embedding tables only in the rows that a batch
+            reads; for tables of millions of rows. See ``row_adam`` for how near that is to dense.
         kwargs: of ``StagedModel``, block, mixture, head and FuxiCTR.
     """
 
@@ -59,12 +68,22 @@ class SequenceModel(StagedModel):
         embedding_dim: int = 10,
         loss: str = LOSSES[0],
         backbone_checkpoint: str | None = None,
+        amp: str | None = None,
+        compile: bool = False,
+        sparse_embedding: bool = False,
         **kwargs: Any,
     ) -> None:
         if loss not in LOSSES:
             raise ValueError(f"loss: {loss!r} is not supported; write {LOSSES[0]}")
+        if amp not in AMP:
+            raise ValueError(f"amp: {amp!r} is not supported; write bf16, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
+        if sparse_embedding and self.optimizer_name not in optimization.SPARSE_OPTIMIZERS:
+            raise ValueError(
+                f"sparse_embedding: optimizer {self.optimizer_name!r} takes no sparse gradients; "
+                f"write one of {', '.join(optimization.SPARSE_OPTIMIZERS)}"
+            )
         self.item_dim = sum(
             spec.get("emb_output_dim", spec.get("embedding_dim", embedding_dim))
             for spec in feature_map.features.values()
@@ -76,6 +95,9 @@ class SequenceModel(StagedModel):
                 "mark the item's features so in dataset_config.yaml"
             )
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
+        self.sparse_embedding = sparse_embedding
+        if sparse_embedding:
+            use_sparse_gradients(self.embedding_layer)
         block_config = chosen(self.block, kwargs)
         self.encoder = self.mixture(
             lambda: self.block(self.item_dim, **block_config),
@@ -87,10 +109,17 @@ class SequenceModel(StagedModel):
         )
         torch.set_rng_state(rng)
         self.reset_parameters()
+        self.amp = amp
         self.backbone_checkpoint = backbone_checkpoint
         if backbone_checkpoint is not None:
             load_backbone(self, backbone_checkpoint)
         self.model_to_device()
+        self.compiled = compile
+        if compile:
+            require_compiler(self.device)
+            for module in self.modules():
+                if isinstance(module, SequenceBlock):
+                    module.compiled = True
 
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
@@ -126,6 +155,12 @@ class SequenceModel(StagedModel):
     def fit(self, *args: Any, **kwargs: Any) -> None:
         if self.backbone_checkpoint is not None:
             logging.info(f"backbone from {self.backbone_checkpoint}, its warm-up is left out")
+        if self.sparse_embedding:
+            rows = [f"{table.num_embeddings:,}" for table in sparse_tables(self)]
+            logging.info(
+                f"sparse_embedding: tables of {' + '.join(rows) or 'no'} rows; those of up to "
+                f"{optimization.SMALL_TABLE:,} stay dense"
+            )
         super().fit(*args, **kwargs)
 
     # ---------------------------------------------------------------- forward
@@ -134,12 +169,17 @@ class SequenceModel(StagedModel):
         """``y_pred (B, 1)`` in (0, 1), its ``logit``, and the routers' ``aux_loss``."""
         history, target_BD = self.embed_items(inputs)
         context = self.context_features(inputs[0])
-        y_BH, aux_loss = self.encoder(history, target_BD)
-        features = [target_BD, y_BH]
-        if context:
-            features.insert(0, self.embedding_layer(context, flatten_emb=True))
-        logit = self.classifier(torch.cat(features, dim=-1))
+        features = [self.embedding_layer(context, flatten_emb=True)] if context else []
+        with bf16_products(self.device, enabled=self.amp == "bf16"):
+            y_BH, aux_loss = self.encoder(history, target_BD)
+            features_BF = torch.cat([*features, target_BD, y_BH], dim=-1)
+            logit = self._head(features_BF)
         return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
+
+    def _head(self, features_BF: Tensor) -> Tensor:
+        if self.compiled and len(features_BF) > 1:
+            return call_compiled(self.classifier, features_BF)
+        return self.classifier(features_BF)
 
     def embed_items(self, inputs: Batch) -> tuple[History, Tensor]:
         """The history, to be embedded where it is read, and the target's vector ``(B, D)``.
@@ -161,7 +201,7 @@ class SequenceModel(StagedModel):
             mask_BL, row_BL1 = mask_BL.new_zeros(len(mask_BL), 1), row_BL1.repeat(1, 2)
         rows_UD = self.embedding_layer(columns, flatten_emb=True)
         history = History(rows_UD, row_BL1[:, :-1], mask_BL)
-        return history, F.embedding(row_BL1[:, -1], rows_UD)
+        return history, history.table.gather(Positions(row_BL1[:, -1:]))[:, 0]
 
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of the sample itself (user, context), without labels, meta and item ones."""

@@ -123,7 +123,7 @@ class StagedModel(BaseModel):
         results = self.evaluate_metrics(
             y_true, y_pred, metrics or self.validation_metrics, group_id
         )
-        logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in results.items()))
+        log_metrics(results)
         return results
 
     def evaluate_metrics(self, y_true, y_pred, metrics, group_id=None) -> dict[str, float]:
@@ -137,6 +137,11 @@ class StagedModel(BaseModel):
     def get_group_id(self, inputs: Batch) -> Tensor:
         """The user of each sample, for gAUC."""
         return inputs[0][self.feature_map.group_id]
+
+
+def log_metrics(metrics: dict[str, float]) -> None:
+    """FuxiCTR's line."""
+    logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in metrics.items()))
 
 
 def keywords(reader: Any) -> dict[str, Any]:

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .codebook_init import load_kmeans_codes
 from .moe.mixtures import Stage
-from .optimization import add_regularizer_gradient, build_optimizer, frozen_modules
+from .optimization import (
+    add_regularizer_gradient,
+    build_optimizer,
+    clip_gradients,
+    frozen_modules,
+)
 from .routing_report import log_report, routing_report
 
 if TYPE_CHECKING:
@@ -183,9 +187,7 @@ class Trainer:
             (loss / (steps % group if last_group else group)).backward()
         if step % group == 0 or step == steps:
             add_regularizer_gradient(model)
-            nn.utils.clip_grad_norm_(
-                self.optimizer.param_groups[0]["params"], self.max_gradient_norm
-            )
+            clip_gradients(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
             model.after_step()

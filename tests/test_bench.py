@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from engine.bench import dispatch, longctr, scan, step
+from engine.bench.floor import Machine, Work
 from engine.bench.timing import Report, alternate, find_device, require_close
 from engine.errors import UserError
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGCTR = os.environ.get("LONGCTR_DIR")
 SMALL = ("--repeats", "2", "--threads", "1")
 LOADER = ("loader", "--users", "40", "--length", "60", "--batch", "64", *SMALL)
-STEP = ("step", "--length", "60", "--batch", "16", *SMALL)
+STEP = ("step", "--models", "TWIN", "--length", "60", "--batch", "16", *SMALL)
 
 STAND_IN_LOADER = """
 from keras_preprocessing.sequence import pad_sequences
@@ -41,13 +42,12 @@ STAND_IN_TWIN = """
 import model_zoo
 
 class TWIN(model_zoo.TWIN):
-    def load_state_dict(self, weights):
-        own = {}
-        for name, weight in weights.items():
-            part = name.split(".")[0].split("_")[-1]
-            prefix = {"attention": "encoder.global_block.", "dnn": "classifier."}.get(part, "")
-            own[prefix + name.replace("W_h", "W_k")] = weight
-        super().load_state_dict(own)
+    def state_dict(self):
+        weights = super().state_dict()
+        for name in list(weights):
+            bare = name.removeprefix("encoder.global_block.").removeprefix("classifier.")
+            weights[bare.replace("long_attention.W_k", "long_attention.W_h")] = weights.pop(name)
+        return weights
 
     def train_step(self, batch):
         loss = self.add_loss(self(batch), self.get_labels(batch))
@@ -61,7 +61,7 @@ def stand_in(tmp_path: Path) -> str:
     """A folder that looks like a LongCTR checkout."""
     (tmp_path / "TWIN").mkdir()
     (tmp_path / longctr.LOADER).write_text(STAND_IN_LOADER)
-    (tmp_path / longctr.TWIN).write_text(STAND_IN_TWIN)
+    (tmp_path / "TWIN" / "TWIN.py").write_text(STAND_IN_TWIN)
     return str(tmp_path)
 
 
@@ -110,27 +110,58 @@ def test_scan(tmp_path: Path) -> None:
 
 def test_dispatch(tmp_path: Path) -> None:
     result, _ = bench(tmp_path, "dispatch", "--length", "60", "--batch", "16", *SMALL)
-    assert len(result["ratios"]) == 3
+    assert len(result["ratios"]) == 4
     assert max(result["differences"].values()) < dispatch.TOLERANCE
 
 
 def test_step(tmp_path: Path, stand_in: str) -> None:
     result, _ = bench(tmp_path, *STEP, "--longctr", stand_in)
-    assert len(result["times"]) == 3 and len(result["ratios"]) == 3
-    assert result["differences"]["predictions of the two TWINs"] < step.TOLERANCE
+    assert len(result["times"]) == 3 and len(result["ratios"]) == 2
+    assert result["differences"]["predictions, TWIN"] < step.TOLERANCE
+    for times in result["times"].values():
+        assert times["bytes"] > 0 and times["flops"] > 0 and times["floor_s"] > 0
+
+
+def test_step_of_every_case_without_a_rival(tmp_path: Path) -> None:
+    result, _ = bench(tmp_path, "step", "--length", "20", "--batch", "8", *SMALL)
+    assert set(result["times"]) == {f"our {name}" for name in step.CASES} | {
+        f"our {name}, MoS" for name, case in step.CASES.items() if case.mixture_goal
+    }
+    assert result["times"]["our TransAct"]["samples"] == 2
+
+
+def test_growth(tmp_path: Path) -> None:
+    sizes = ("--lengths", "12", "120", "--experts", "1", "3", "--batch", "6", *SMALL)
+    plot = tmp_path / "growth.svg"
+    result, _ = bench(tmp_path, "growth", *sizes, "--plot", str(plot))
+    assert "MoS, length 120, 3 experts" in result["times"]
+    assert "3 experts / 1, length 120" in result["ratios"]
+    assert "<svg" in plot.read_text()[:2_000]
+
+
+def test_a_floor_is_the_slower_of_moving_and_computing() -> None:
+    machine = Machine(bytes_per_s=10.0, flops_per_s=100.0)
+    assert Work(bytes=20.0, flops=100.0).floor(machine) == 2.0
+    assert Work(bytes=20.0, flops=500.0).floor(machine) == 5.0
+
+
+def test_table(tmp_path: Path) -> None:
+    arguments = ("--rows", "300", "12000", "--length", "12", "--batch", "16", *SMALL)
+    result, _ = bench(tmp_path, "table", *arguments)
+    assert len(result["times"]) == 4 and len(result["ratios"]) == 3
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_prepare(tmp_path: Path, form: str) -> None:
     result, text = bench(tmp_path, "prepare", "--rows", "3000", "--users", "30", "--form", form)
-    assert len(result["times"]) == 2 and result["samples"] == 3000
+    assert [times["samples"] for times in result["times"].values()] == [3000, 3000]
     assert "peak memory of data/prepare.py: 0." in text
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_without_a_rival_it_says_so(tmp_path: Path) -> None:
     result, text = bench(tmp_path, *STEP)
-    assert set(result["times"]) == {step.TWIN, step.MOS}
+    assert set(result["times"]) == {"our TWIN", "our TWIN, MoS"}
     assert "--longctr DIR" in text
 
 
@@ -145,10 +176,15 @@ def test_longctr_itself(tmp_path: Path, command: tuple[str, ...]) -> None:
     ("arguments", "message"),
     [
         ((*STEP, "--longctr", "nowhere"), "has no TWIN/TWIN.py"),
+        (("step", "--models", "TWINS"), "--models TWINS: write some of TWIN"),
+        (("growth", "--model", "MIRRN"), "--model MIRRN: write one of TWIN"),
+        (("growth", "--lengths", "0"), "--lengths 0: write 1 or more"),
         (("step", "--length", "20", "--longctr", "."), "--length 20"),
         (("loader", "--batch", "0"), "--batch 0: write 1 or more"),
         ((*LOADER, "--batch", "9999"), "--batch 9999"),
         (("metrics", "--rows", "1"), "write more rows"),
+        (("table", "--rows", "100", "0"), "--rows 0: write 1 or more"),
+        (("table", "--rows", "1", "100"), "--rows 1: row 0 is padding"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -37,6 +37,15 @@ def test_every_experiment_is_read_as_fuxictr_does_and_passes_the_check(expid: st
     check(params, get_model(EXPERIMENTS[expid][0]))
 
 
+def test_a_configuration_that_was_changed_in_memory_or_on_disk_is_read_anew(tmp_path: Path) -> None:
+    file = tmp_path / "model_config.yaml"
+    file.write_text("a: {list: [1, 2]}")
+    config.read_yaml(file)["a"]["list"].append(3)
+    assert config.read_yaml(file) == {"a": {"list": [1, 2]}}
+    file.write_text("a: {list: []}")
+    assert config.read_yaml(file) == {"a": {"list": []}}
+
+
 def test_relative_paths_start_at_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from .command_line import Workspace
+
 ROOT = Path(__file__).parent.parent
 FILES = sorted(p.relative_to(ROOT) for p in ROOT.glob("**/*.py") if ".venv" not in p.parts)
 STANDARD = set(sys.stdlib_module_names) | {"__future__"}
@@ -23,10 +25,13 @@ ALLOWED = {
     "model_zoo/moe": {"torch", "model_zoo.layers", "model_zoo.moe"},
     "model_zoo/metrics.py": {"numpy", "fuxictr"},
     "model_zoo/compat.py": {"torch", "fuxictr"},
-    "model_zoo/heads.py": {"torch", "fuxictr"},
+    "model_zoo/heads.py": {"torch", "fuxictr", "model_zoo.layers"},
     "model_zoo/checkpoints.py": {"torch", "model_zoo.sequence_model"},
     "model_zoo/codebook_init.py": {"torch", "sklearn", "model_zoo.sequence_model"},
-    "model_zoo/optimization.py": {"torch", "fuxictr", "model_zoo.staged_model"},
+    "model_zoo/optimization.py": {
+        "torch", "fuxictr", "model_zoo.layers", "model_zoo.row_adam", "model_zoo.staged_model",
+    },
+    "model_zoo/row_adam.py": {"torch"},
     "model_zoo/routing_report.py": {
         "torch", "model_zoo.moe", "model_zoo.layers", "model_zoo.sequence_model",
         "model_zoo.staged_model",
@@ -40,7 +45,7 @@ ALLOWED = {
     },
     "model_zoo/sequence_model.py": {
         "torch", "fuxictr", "model_zoo", "model_zoo.checkpoints", "model_zoo.heads",
-        "model_zoo.moe", "model_zoo.layers", "model_zoo.staged_model",
+        "model_zoo.moe", "model_zoo.layers", "model_zoo.optimization", "model_zoo.staged_model",
     },
     "model_zoo/backbones": {
         "torch", "model_zoo.sequence_model", "model_zoo.heads", "model_zoo.moe", "model_zoo.layers",
@@ -54,6 +59,7 @@ ALLOWED = {
         "engine",
     },
     "engine/datasets/hub.py": {"huggingface_hub", "fuxictr", "engine"},
+    "engine/bench/growth.py": {"torch", "matplotlib", "model_zoo", "engine"},
     "engine/tuner": {"tqdm", "engine"},
     "engine/tuner/optuna_search.py": {"optuna", "sqlalchemy", "engine"},
     "engine/tuner/ray_engine.py": {"ray", "engine"},
@@ -95,6 +101,24 @@ def test_the_zoo_needs_no_engine(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == "<class 'model_zoo.backbones.twin.TWIN_MoS'> 23\n"
+
+
+def test_a_run_imports_nothing_slow_that_it_does_not_need(tmp_path: Path, tiny_data: Path) -> None:
+    """Not torch's compiler (2 s), nor the clustering that only codebooks need."""
+    Workspace(tmp_path, tiny_data)
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = ["run_expid.py", "--config", {str(tmp_path / "experiments")!r}, "--expid", "TWIN_tiny"]
+import run_expid
+run_expid.main()
+print([name for name in ("torch._dynamo", "sklearn.cluster") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("[]\n")
 
 
 def test_every_model_is_a_fuxictr_model_found_by_its_name() -> None:

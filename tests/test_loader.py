@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 import torch
 
+from engine import columns
 from engine.compat import build_feature_map
 from engine.errors import UserError
 from engine.loader import SequenceLoader
+from engine.tables import ItemTable
 
 NUM_ITEMS, NUM_USERS, ROWS = 50, 17, 333
 
@@ -55,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def feature_map(data: Path):
-    columns: list[dict[str, Any]] = [
+    described: list[dict[str, Any]] = [
         {"name": ["user_index", "item_index", "seq_len"], "type": "meta"},
         {"name": "hour", "type": "categorical", "vocab_size": 24},
         {"name": "item_id", "type": "categorical", "vocab_size": NUM_ITEMS + 1, "source": "item"},
@@ -67,7 +69,7 @@ def feature_map(data: Path):
         {
             "data_root": str(data.parent),
             "dataset_id": "random",
-            "feature_cols": columns,
+            "feature_cols": described,
             "label_col": {"name": "label"},
         }
     )
@@ -172,3 +174,28 @@ def test_item_dict_behaves_as_longctr_models_use_it(data: Path, feature_map) -> 
 def test_only_left_padding(data: Path, feature_map) -> None:
     with pytest.raises(UserError, match="padding: 'post'"):
         make(data, feature_map, padding="post")
+
+
+@pytest.mark.parametrize("piece", [1, 4, 7, 1000])
+def test_an_item_table_read_in_pieces_is_the_same(
+    piece: int, data: Path, feature_map, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ItemTable(data / "item_info.parquet", feature_map).tables
+    items = pl.read_parquet(data / "item_info.parquet")
+    items.write_parquet(tmp_path / "item_info.parquet", row_group_size=7)
+    monkeypatch.setattr(columns, "PIECE", piece)
+    tables = ItemTable(tmp_path / "item_info.parquet", feature_map).tables
+    assert set(tables) == set(whole)
+    assert all(table.equal(whole[name]) for name, table in tables.items())
+    for name, value, message in (
+        ("item_index", 99, "column item_index, row 23: is 99; rows must be numbered"),
+        ("item_id", 77, "column item_id, row 23: index 77 is outside"),
+        ("price", float("nan"), "column price, row 23: is nan"),
+        ("image", [1.0], "column image, row 23: has 1 values"),
+        ("price", None, "column price, row 23: is missing"),
+    ):
+        rows = items.to_dicts()
+        rows[23][name] = value
+        pl.DataFrame(rows, schema=items.schema).write_parquet(tmp_path / "bad.parquet")
+        with pytest.raises(UserError, match=message):
+            ItemTable(tmp_path / "bad.parquet", feature_map)

@@ -114,14 +114,15 @@ def test_of_equally_near_items_the_newest_are_retrieved() -> None:
     assert ages == [1, 2, 3]
 
 
+@pytest.mark.parametrize("longest", [0, 9], ids=["by transform", "by product"])
 @pytest.mark.parametrize("K", [1, 2, 5, 8])
-def test_filter_equals_the_blocks_of_the_original(K: int) -> None:
+def test_filter_equals_the_blocks_of_the_original(K: int, longest: int) -> None:
     """``einsum("blnd,ndd->blnd")`` reads the diagonals of its blocks, whatever else is in them."""
     torch.manual_seed(0)
     dim, blocks = 12, 4
     size = dim // blocks
     weight = torch.randn(blocks, size, size, 2, dtype=torch.float64)
-    frequency_filter = randomize(FrequencyFilter(dim)).eval()
+    frequency_filter = randomize(FrequencyFilter(dim, longest)).eval()
     converted = MIRRNBlock.from_longctr({"MHFT_block.1.complex_weight": weight})
     frequency_filter.weight_D2.data = converted["filters.1.weight_D2"]
     x_BKD = torch.randn(3, K, dim, dtype=torch.float64)
@@ -131,6 +132,22 @@ def test_filter_equals_the_blocks_of_the_original(K: int) -> None:
     wanted_BKD = plain_norm(frequency_filter.norm, wanted_BKD, 1e-12)
     found_BKD = frequency_filter(x_BKD, torch.ones(3, K, dtype=torch.bool))
     torch.testing.assert_close(found_BKD, wanted_BKD, rtol=1e-9, atol=1e-9)
+
+
+def test_both_forms_of_the_filter_agree_on_ragged_lengths() -> None:
+    torch.manual_seed(1)
+    K, dim = 7, 5
+    mask_BK = torch.arange(K) >= K - torch.tensor([7, 0, 3, 1, 2, 7])[:, None]
+    x_BKD = torch.randn(6, K, dim, dtype=torch.float64, requires_grad=True)
+    product = randomize(FrequencyFilter(dim, K)).eval()
+    transform = FrequencyFilter(dim, 0).double().eval()
+    transform.load_state_dict(product.state_dict())
+    found = []
+    for form in (product, transform):
+        y_BKD = form(x_BKD, mask_BK)[mask_BK]
+        found.append([y_BKD, *torch.autograd.grad(y_BKD.sin().sum(), [x_BKD, form.weight_D2])])
+    for ours, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_longctrs_retrieval_counts_padding_as_items() -> None:
@@ -165,7 +182,7 @@ def test_hashes_are_drawn_anew_in_training_only() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_dropouts_act_in_training_only(rate: float) -> None:
     block, history, target_BD = make(topk=4, attention_dropout=rate)
-    assert block.short_attention.dropout.p == block.long_attention.dropout.p == rate
+    assert block.short_attention.dropout == block.long_attention.dropout == rate
     assert not torch.equal(block(history, target_BD), block(history, target_BD))
     block.eval()
     assert torch.equal(block(history, target_BD), block(history, target_BD))

@@ -190,10 +190,11 @@ def test_checkpoint_gives_the_metrics_of_the_result(undisturbed: Undisturbed) ->
         feature_map = build_feature_map(params)
         model = model_class(feature_map, **params)
         model.load_state_dict(weights(undisturbed.space, expid, 2))
-        measured = model.evaluate(make_loaders(params, feature_map, "cpu")["test"])
-        result = undisturbed.results[expid, 2]
-        assert measured["logloss"] == pytest.approx(result["metrics"]["test"]["logloss"], abs=1e-6)
-        assert measured["AUC"] == pytest.approx(result["metrics"]["test"]["AUC"], abs=1e-3)
+        loaders, result = make_loaders(params, feature_map, "cpu"), undisturbed.results[expid, 2]
+        for split in ("valid", "test"):
+            measured, told = model.evaluate(loaders[split]), result["metrics"][split]
+            assert measured["logloss"] == pytest.approx(told["logloss"], abs=1e-6)
+            assert measured["AUC"] == pytest.approx(told["AUC"], abs=1e-3)
         assert sum(p.numel() for p in model.parameters()) == result["num_parameters"]
 
 

@@ -113,7 +113,7 @@ def test_equals_the_equations(setting: dict, l2_norm: bool, training: bool) -> N
 @pytest.mark.parametrize("l2_norm", [False, True])
 def test_gradient_of_the_long_part_reaches_colliding_items_only(l2_norm: bool) -> None:
     block, history, target_BD = make([10], num_hashes=1, hash_bits=2, l2_norm=l2_norm)
-    history.index_BL = torch.arange(L)[None]
+    history = History(history.rows_UD, torch.arange(L)[None], history.mask_BL)
     (block(history, target_BD)[:, :D] * torch.randn(D)).sum().backward()
     rotation_DT = block.rotations_DHT[:, 0]
     hit = [collides(item_D, target_BD[0], rotation_DT) for item_D in history.rows_UD[2:L]]

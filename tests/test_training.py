@@ -234,3 +234,27 @@ def test_regularizer_gradient_is_that_of_fuxictrs_loss(params: dict, regularizer
     optimization.add_regularizer_gradient(model)
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, expected[name], msg=name)
+
+
+def test_adam_is_torchs_adam() -> None:
+    """Step by step, over a saved and loaded state, and for a group that joins later."""
+
+    def trained(optimizer_class: type[torch.optim.Adam]) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        first, second = (torch.nn.Parameter(torch.randn(7, n)) for n in (3, 5))
+        optimizer = optimizer_class([first], lr=1e-2, fused=True)
+        optimizer.add_param_group({"params": [second], "lr": 1e-1})
+        for step in range(6):
+            ((first**4).sum() + (first @ torch.ones(3, 5) * second).sum()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert first.grad is None and second.grad is None
+            if step == 2:
+                state = optimizer.state_dict()
+                optimizer = optimizer_class([first], lr=1.0, fused=True)
+                optimizer.add_param_group({"params": [second]})
+                optimizer.load_state_dict(state)
+        return [first, second]
+
+    pairs = zip(trained(optimization.Adam), trained(torch.optim.Adam), strict=True)
+    assert all(own.equal(reference) for own, reference in pairs)

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step|prepare``."""
+"""Command line of the benchmarks: ``python -m engine.bench loader|metrics|dispatch|scan|step|epoch|growth|table|prepare``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def main() -> None:
     args = _parser().parse_args()
     for option in ("batch", "length", "repeats", "rows", "users", "threads"):
         value = getattr(args, option, None)
-        if value is not None and value < 1:
-            raise UserError(f"--{option} {value}: write 1 or more")
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and number < 1:
+                raise UserError(f"--{option} {number}: write 1 or more")
     if getattr(args, "threads", None):
         torch.set_num_threads(args.threads)
     keep_freed_memory()  # as run_expid.py does; rivals in this process gain from it too
@@ -30,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Time ours and a rival in turns, and print medians and their ratios.",
     )
     commands = parser.add_subparsers(
-        required=True, metavar="loader|metrics|dispatch|scan|step|prepare"
+        required=True, metavar="loader|metrics|dispatch|scan|step|epoch|growth|table|prepare"
     )
 
     loader = commands.add_parser("loader", help="batches per second, against LongCTR's loader")
@@ -54,10 +55,41 @@ def _parser() -> argparse.ArgumentParser:
     _sizes(scan, batch=256, repeats=5)
     scan.set_defaults(run=_scan)
 
-    step = commands.add_parser("step", help="train step of TWIN, against LongCTR's TWIN")
+    step = commands.add_parser("step", help="train step of each model, against LongCTR's")
+    step.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
     _sizes(step, batch=1024, repeats=5)
     _rival(step)
     step.set_defaults(run=_step)
+
+    epoch = commands.add_parser("epoch", help="a whole run of run_expid.py, against LongCTR's")
+    epoch.add_argument("--size", choices=("small", "micro"), default="small", help="(%(default)s)")
+    epoch.add_argument("--models", nargs="+", metavar="NAME", help="default: TWIN SDIM TransAct")
+    epoch.add_argument("--users", type=int, help="of generated data; default: the size's")
+    epoch.add_argument("--rows", type=int, help="the most training samples; default: by model")
+    epoch.add_argument("--length", type=int, help="history length; default: the experiment's")
+    epoch.add_argument("--batch", type=int, help="samples; default: the experiment's")
+    epoch.add_argument("--threads", type=int, help="of torch in each process")
+    epoch.add_argument("--data", help="data set's folder, generated there if missing (temporary)")
+    _rival(epoch)
+    _output(epoch, repeats=2)
+    epoch.set_defaults(run=_epoch)
+
+    growth = commands.add_parser("growth", help="cost against history length and experts")
+    growth.add_argument("--model", default="TWIN", help="backbone (%(default)s)")
+    growth.add_argument("--lengths", nargs="+", type=int, help="default: 100 to 2000")
+    growth.add_argument("--experts", nargs="+", type=int, help="per branch; default: 1 to 16")
+    growth.add_argument("--plot", metavar="FILE", help="draw it there, as .svg, .png or .pdf")
+    growth.add_argument("--batch", type=int, default=256, help="samples (%(default)s)")
+    _machine(growth)
+    _output(growth, repeats=3)
+    growth.set_defaults(run=_growth)
+
+    table = commands.add_parser("table", help="train step by size of the item table, sparse, dense")
+    table.add_argument(
+        "--rows", type=int, nargs="+", default=[10_000, 10_000_000], help="sizes (%(default)s)"
+    )
+    _sizes(table, batch=1024, repeats=5)
+    table.set_defaults(run=_table)
 
     prepare = commands.add_parser("prepare", help="a data set from a log larger than memory")
     prepare.add_argument("--rows", type=int, default=50_000_000, help="of the log (%(default)s)")
@@ -71,11 +103,15 @@ def _parser() -> argparse.ArgumentParser:
 def _sizes(parser: argparse.ArgumentParser, batch: int, repeats: int) -> None:
     parser.add_argument("--length", type=int, default=200, help="history length (%(default)s)")
     parser.add_argument("--batch", type=int, default=batch, help="samples (%(default)s)")
+    _machine(parser)
+    _output(parser, repeats)
+
+
+def _machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, help="of torch; 1 gives steady ratios where other jobs run too"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
-    _output(parser, repeats)
 
 
 def _rival(parser: argparse.ArgumentParser) -> None:
@@ -119,11 +155,62 @@ def _scan(args: argparse.Namespace) -> None:
 
 
 def _step(args: argparse.Namespace) -> None:
-    from .step import measure
+    from .step import CASES, measure
+    from .timing import find_device
+
+    names = args.models or list(CASES)
+    for name in names:
+        if name not in CASES:
+            raise UserError(f"--models {name}: write some of {', '.join(CASES)}")
+    sizes = (args.length, args.batch, args.repeats)
+    measure(args.longctr, names, *sizes, find_device(args.device)).publish(args.json)
+
+
+def _epoch(args: argparse.Namespace) -> None:
+    from . import epoch_setup as setup
+    from .epoch import measure
+
+    models = args.models or setup.MODELS
+    for name in models:
+        if name not in setup.MODELS:
+            raise UserError(f"--models {name}: write some of {', '.join(setup.MODELS)}")
+    if args.longctr:
+        setup.require_rival(args.longctr, models, args.length)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = Path(args.data or folder / args.size)
+        setup.ensure_data(data, args.size, args.users)
+        options = {"rows": args.rows, "batch": args.batch, "length": args.length}
+        options |= {"rival": bool(args.longctr)}
+        setups = [
+            setup.prepare(data, folder / name, args.size, name, args.repeats, **options)
+            for name in models
+        ]
+        measure(args.longctr, setups, args.repeats, args.threads).publish(args.json)
+
+
+def _growth(args: argparse.Namespace) -> None:
+    from .growth import EXPERTS, LENGTHS, measure, plot
+    from .timing import find_device
+
+    lengths = sorted(args.lengths or LENGTHS)
+    experts = sorted(args.experts or EXPERTS)
+    for option, values in (("lengths", lengths), ("experts", experts)):
+        if values[0] < 1:
+            raise UserError(f"--{option} {values[0]}: write 1 or more")
+    device = find_device(args.device)
+    report = measure(args.model, lengths, experts, args.batch, args.repeats, device)
+    report.publish(args.json)
+    if args.plot:
+        plot(report, lengths, experts, Path(args.plot))
+
+
+def _table(args: argparse.Namespace) -> None:
+    from .table import measure
     from .timing import find_device
 
     device = find_device(args.device)
-    measure(args.longctr, args.length, args.batch, args.repeats, device).publish(args.json)
+    measure(args.rows, args.length, args.batch, args.repeats, device).publish(args.json)
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
 """MoS's dispatch: only the experts that the read-out uses, against all experts on all samples.
 
 Forward and backward of an encoder with TWIN blocks, 5 item and 5 window experts, k = 1. The
-reference is what the equations say word by word: every expert reads its compacted subsequence of
-every sample, and the outputs are mixed with the gate row of the newest item. It routes each
-distinct item once, as the product does, so that the difference is the dispatch alone. Outputs and
+reference is what the equations say word by word: every expert reads every sample, gathered into masked
+sequences of the full length, and the outputs are mixed with the gate row of the newest item. It routes
+each distinct item once, as the product does. "Read in place" is the same without the gather, so that the
+rest of the difference is the dispatch alone. Outputs and
 gradients are compared before anything is timed. The encoder of vanilla TWIN, one block, shows what
 the mixture adds.
 
@@ -14,23 +15,28 @@ D item width, H output width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model_zoo.backbones.twin import TWINBlock
+from model_zoo.layers import history as history_module
 from model_zoo.layers.history import History
 from model_zoo.moe.dispatch import SubsequenceExperts, compact
 from model_zoo.moe.mixtures import MoS
 
+from ..flop_counter import product_flops
 from . import microvideo
+from .floor import FLOAT, Work, measure_machine
 from .timing import Report, alternate, require_close
 
 ITEM_DIM = 3 * microvideo.WIDTH
 ATTENTION_DIM, TOPK = 256, 50  # LongCTR's published widths
 TOLERANCE = 1e-5
 OURS, ALL, VANILLA = "MoS, experts that are read", "MoS, all experts", "vanilla, one block"
+IN_PLACE = "MoS, all experts, read in place"
 
 
 def measure(length: int, batch_size: int, repeats: int, device: torch.device) -> Report:
@@ -59,15 +65,17 @@ def measure(length: int, batch_size: int, repeats: int, device: torch.device) ->
 
     item = encoder.branches["item"]
     cases = {
-        ALL: step(lambda: _all_experts_encoder(encoder, history, target_BD)),
+        ALL: gathered(step(lambda: _all_experts_encoder(encoder, history, target_BD))),
+        IN_PLACE: step(lambda: _all_experts_encoder(encoder, history, target_BD)),
         OURS: step(lambda: encoder(history, target_BD)[0]),
         VANILLA: step(lambda: encoder.global_block(history, target_BD)),
-        "item branch, all experts": step(lambda: all_experts(item, history, target_BD)),
+        "item branch, all experts": gathered(step(lambda: all_experts(item, history, target_BD))),
         "item branch, experts that are read": step(lambda: item(history, target_BD)[0]),
     }
     for case in cases.values():
         case()
-    branch = ("item branch, all experts", "item branch, experts that are read", "at least 2")
+    moved = 2 * FLOAT * sum(leaf.numel() for leaf in leaves)  # each is read, its gradient written
+    branch = ("item branch, all experts", "item branch, experts that are read", "at least 4")
     return Report(
         title="Dispatch: forward and backward of an encoder with TWIN blocks, 5 + 5 experts, k = 1",
         settings={
@@ -82,13 +90,26 @@ def measure(length: int, batch_size: int, repeats: int, device: torch.device) ->
         samples=batch_size,
         seconds=alternate(cases, repeats, device),
         ratios={
-            "all experts / experts that are read, encoder": (ALL, OURS, "at least 2"),
+            "all experts / experts that are read, encoder": (ALL, OURS, "at least 4"),
             "all experts / experts that are read, item branch": branch,
+            "all experts in place / experts that are read, encoder": (IN_PLACE, OURS, ""),
             "MoS / vanilla, encoder": (OURS, VANILLA, ""),
         },
         differences=differences,
+        work={name: Work(moved, product_flops(case)) for name, case in cases.items()},
+        machine=measure_machine(device),
         notes=[f"samples by expert: {_loads(encoder, history)}"],
     )
+
+
+def gathered(case: Callable[[], None]) -> Callable[[], None]:
+    """The case with every history gathered before it is read."""
+
+    def run() -> None:
+        with patch.object(history_module, "FEW", 0):
+            case()
+
+    return run
 
 
 def all_experts(branch: SubsequenceExperts, history: History, target_BD: Tensor) -> Tensor:
@@ -96,15 +117,15 @@ def all_experts(branch: SubsequenceExperts, history: History, target_BD: Tensor)
     newest = history.last(1)
     readout_BE = branch.router(newest.embed(), newest.mask_BL).weights_BTE[:, -1]
     with torch.no_grad():
-        every_1U = torch.ones_like(history.rows_UD[None, :, 0], dtype=torch.bool)
-        sent_1UE = branch.router(history.rows_UD[None], every_1U).weights_BTE > 0
+        rows_1UD = history.table.values()[None]
+        every_1U = torch.ones_like(rows_1UD[:, :, 0], dtype=torch.bool)
+        sent_1UE = branch.router(rows_1UD, every_1U).weights_BTE > 0
         sent_BTE = F.embedding(history.index_BL, sent_1UE[0].float()) > 0
         sent_BTE &= history.mask_BL[:, :, None]
     y_BH = 0
     for expert, block in enumerate(branch.experts):
         index_BT, mask_BT = compact(sent_BTE[:, :, expert])
-        width = max(1, int(mask_BT.sum(1).max()))
-        subsequence = history.take(index_BT[:, -width:], mask_BT[:, -width:])
+        subsequence = history.take(index_BT, mask_BT)
         y_BH = y_BH + readout_BE[:, expert, None] * block(subsequence, target_BD)
     return y_BH
 

@@ -20,8 +20,14 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 
-LOADER, TWIN = "longctr_dataloader.py", "TWIN/TWIN.py"
+LOADER = "longctr_dataloader.py"
+MODELS = ("TWIN", "SDIM", "TransAct", "MIRRN")  # that we have too
 MISSING = "no rival: name a checkout of LongCTR with --longctr DIR to measure it in the same run"
+
+
+def load_model(checkout: str | Path, name: str) -> Any:
+    """The class of one of LongCTR's models."""
+    return load_class(checkout, f"{name}/{name}.py", name)
 
 
 def load_class(checkout: str | Path, file: str, name: str) -> Any:
@@ -29,7 +35,7 @@ def load_class(checkout: str | Path, file: str, name: str) -> Any:
 
     Args:
         checkout: LongCTR's root folder.
-        file: the module, relative to it (``LOADER`` or ``TWIN``).
+        file: the module, relative to it.
         name: the class.
 
     Raises:
@@ -38,7 +44,7 @@ def load_class(checkout: str | Path, file: str, name: str) -> Any:
     path = Path(checkout) / file
     if not path.is_file():
         raise UserError(f"--longctr {checkout}: has no {file}; name the root of a LongCTR checkout")
-    _provide_keras_preprocessing()
+    provide_keras_preprocessing()
     spec = importlib.util.spec_from_file_location(f"longctr_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -71,7 +77,8 @@ def pad_sequences(
     return rows
 
 
-def _provide_keras_preprocessing() -> None:
+def provide_keras_preprocessing() -> None:
+    """Put the stand-in where the import looks for the package, unless it is installed."""
     if "keras_preprocessing" in sys.modules or importlib.util.find_spec("keras_preprocessing"):
         return
     package = ModuleType("keras_preprocessing")

@@ -26,12 +26,12 @@ THEMES = 5
 SHORTEST = 50  # LongCTR's TWIN shifts its short mask by one item, which full windows do not show
 
 
-def feature_map() -> FeatureMap:
-    """LongCTR's published description of the data set."""
+def feature_map(items: int = ITEMS) -> FeatureMap:
+    """LongCTR's published description of the data set; ``items`` are the rows of the item table."""
     item = {"source": "item"}
     columns = [{"name": n, "type": "meta"} for n in ("user_index", "item_index", "seq_len")]
     columns += [
-        item | {"name": "item_id", "type": "categorical", "vocab_size": ITEMS},
+        item | {"name": "item_id", "type": "categorical", "vocab_size": items},
         item | {"name": "cate_id", "type": "categorical", "vocab_size": CATEGORIES},
         item | {"name": f"image_emb_dim{WIDTH}", "type": "embedding", "embedding_dim": WIDTH},
     ]
@@ -40,26 +40,47 @@ def feature_map() -> FeatureMap:
     return build_feature_map(dataset | {"feature_cols": columns, "label_col": {"name": "is_click"}})
 
 
-def random_batch(batch_size: int, length: int, device: torch.device, seed: int = 0) -> Batch:
-    """A batch whose histories are 50 to 1000 items long, cut to ``length``.
-
-    Items are drawn evenly, so that a batch shows nearly all of them: the worst case for a model
-    that embeds each distinct item once. Image embeddings gather around ``THEMES`` centres.
-    """
-    g = torch.Generator().manual_seed(seed)
-    theme_N = torch.randint(THEMES, (ITEMS,), generator=g)
+def item_tables(device: torch.device, items: int = ITEMS) -> dict[str, torch.Tensor]:
+    """Item features; image embeddings gather around ``THEMES`` centres."""
+    g = torch.Generator().manual_seed(0)
+    theme_N = torch.randint(THEMES, (items,), generator=g)
     image = 2 * torch.randn(THEMES, WIDTH, generator=g)[theme_N]
-    image += torch.randn(ITEMS, WIDTH, generator=g)
+    image += torch.randn(items, WIDTH, generator=g)
     tables = {
-        "item_id": torch.arange(ITEMS),
-        "cate_id": torch.randint(1, CATEGORIES, (ITEMS,), generator=g),
+        "item_id": torch.arange(items),
+        "cate_id": torch.randint(1, CATEGORIES, (items,), generator=g),
         f"image_emb_dim{WIDTH}": image,
     }
     for table in tables.values():
         table[0] = 0
+    return {name: table.to(device) for name, table in tables.items()}
+
+
+def random_batch(
+    batch_size: int,
+    length: int,
+    device: torch.device,
+    seed: int = 0,
+    tables: dict[str, torch.Tensor] | None = None,
+    distinct: int | None = None,
+) -> Batch:
+    """A batch whose histories are 50 to 1000 items long, cut to ``length``.
+
+    Items are drawn evenly, so that a batch shows nearly all of them, or of many hardly one twice:
+    the worst case for a model that embeds each distinct item once.
+
+    Args:
+        tables: those of ``item_tables``, by default.
+        distinct: draw from so many items of the table only, picked at random.
+    """
+    tables = item_tables(device) if tables is None else tables
+    g = torch.Generator().manual_seed(seed)
     kept_B = torch.randint(SHORTEST, 1_001, (batch_size,), generator=g).clamp(max=length)
     mask_BL = (torch.arange(length) >= length - kept_B[:, None]).float()
-    index_BL1 = torch.randint(1, ITEMS, (batch_size, length + 1), generator=g)
+    items = len(tables["item_id"])
+    index_BL1 = torch.randint(1, distinct or items, (batch_size, length + 1), generator=g)
+    if distinct is not None:
+        index_BL1 = torch.randint(1, items, (distinct,), generator=g)[index_BL1]
     index_BL1[:, :-1] *= mask_BL.long()
     batch_dict = {
         "user_index": torch.arange(batch_size),
@@ -67,7 +88,6 @@ def random_batch(batch_size: int, length: int, device: torch.device, seed: int =
         "seq_len": kept_B,
         "is_click": torch.randint(2, (batch_size,), generator=g).float(),
     }
-    tables = {name: table.to(device) for name, table in tables.items()}
     return batch_dict, ItemDict(tables, index_BL1.to(device)), mask_BL
 
 

@@ -6,10 +6,6 @@ that any preparation has to do once.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from ..errors import UserError
+from .process import run_python
 from .timing import Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,17 +49,17 @@ def measure(rows: int, users: int, form: str, folder: Path) -> Report:
         *features,
     ]
     prepare += ["--output", str(folder / "data")]
-    prepare_s, prepare_bytes = _run(prepare)
-    pass_s, _ = _run(["-c", SCAN, str(log)])
+    ours = run_python(*prepare, log=folder / "prepare.txt")
+    one_pass = run_python("-c", SCAN, str(log), log=folder / "pass.txt")
     return Report(
         title="data/prepare.py generic",
         settings={"rows": f"{rows:,}", "users": f"{users:,}", "form": form},
         samples=rows,
-        seconds={PREPARE: [prepare_s], PASS: [pass_s]},
+        seconds={PREPARE: [ours.seconds], PASS: [one_pass.seconds]},
         ratios={"time of one pass over the file": (PREPARE, PASS, "")},
         notes=[
             f"the log: {log.stat().st_size / 2**30:.2f} GiB on disk",
-            f"peak memory of data/prepare.py: {prepare_bytes / 2**30:.2f} GiB (goal: under 4 at 50M rows)",
+            f"peak memory of data/prepare.py: {ours.peak_bytes / 2**30:.2f} GiB (goal: under 4 at 50M rows)",
         ],
     )
 
@@ -90,14 +86,3 @@ def write_log(path: Path, rows: int, users: int, seed: int = 0) -> None:
             writer = kind(path, table.schema)
         writer.write_table(table)
     writer.close()
-
-
-def _run(arguments: list[str]) -> tuple[float, int]:
-    """Seconds and peak bytes of a Python process."""
-    start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise UserError(f"python {arguments[0]}: stopped with exit code {process.returncode}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024

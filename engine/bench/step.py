@@ -1,110 +1,179 @@
-"""The train step: our TWIN and TWIN_MoS against LongCTR's TWIN, at LongCTR's published widths.
+"""The train step of each model on data of MicroVideo1.7M_x2's shape, against LongCTR's own.
 
-One step is forward, backward, gradient clipping and Adam on a batch that is there already, the same
+Forward, backward, regulariser, gradient clipping and Adam on a batch that is there already, the same
 content for all: LongCTR's model gets item features as a plain dictionary of rows, built beforehand;
-ours gets item indices and gathers within the step. The two TWINs get the same weights, and their
-predictions are compared in evaluation mode before anything is timed. TWIN_MoS is in its joint
-stage, with codebooks of k-means.
+ours gets item indices and gathers within the step. Hyper-parameters are those of the shipped
+experiments (``<model>_MicroVideo1.7M_x2``), LongCTR's published ones. Before anything is timed, the
+rival's weights are loaded into our model, and the predictions of both are compared in evaluation mode
+(with ``longctr_compat``, which repeats LongCTR's short mask). The mixture is in its joint stage, with
+codebooks of k-means.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 import model_zoo
+from model_zoo.checkpoints import from_longctr
 from model_zoo.codebook_init import load_kmeans_codes
 from model_zoo.optimization import build_optimizer
 from model_zoo.sequence_model import Batch, SequenceModel
 from model_zoo.training import Trainer
 
+from ..config import model_part
 from ..errors import UserError
+from ..flop_counter import product_flops
 from . import longctr, microvideo
+from .floor import Work, measure_machine, step_bytes
 from .timing import Report, alternate, require_close
 
-RIVAL, TWIN, MOS = "LongCTR's TWIN", "our TWIN", "our TWIN_MoS"
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 TOLERANCE = 1e-4
-WIDTHS: dict[str, Any] = {
-    "embedding_dim": microvideo.WIDTH,
-    "attention_dim": 256,
-    "num_heads": 1,
-    "topk": 50,
-    "short_seq_len": 50,
-    "dnn_hidden_units": [1024, 512, 256],
-    "dnn_activations": "relu",
-    "batch_norm": True,
-    "net_dropout": 0.1,
-    "attention_dropout": 0.1,
-    "embedding_regularizer": 1e-5,
-    "learning_rate": 1e-3,
-}
-FUXICTR = {
-    "optimizer": "adam",
-    "loss": "binary_crossentropy",
-    "metrics": ["AUC"],
-    "verbose": 0,
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model to time.
+
+    Attributes:
+        model: its vanilla class.
+        changes: what differs from the shipped experiment.
+        goal: of the rival's time over ours.
+        mixture_goal: of the time of its MoS over ours; None if that is not timed.
+        share: of ``--batch``; LongCTR's TransAct is slow.
+    """
+
+    model: str
+    changes: dict[str, Any]
+    goal: str = ""
+    mixture_goal: str | None = None
+    share: float = 1.0
+
+
+CASES = {
+    "TWIN": Case("TWIN", {}, "at least 5", "at most 2"),
+    "SDIM": Case("SDIM", {"reuse_hash": True}, "at least 4", "at most 2"),
+    "TransAct": Case("TransAct", {"concat_max_pool": False}, "at least 30", share=0.25),
+    "TransAct-max-pool": Case(
+        "TransAct", {"concat_max_pool": True}, "at least 1.5", "at most 1.5", share=0.25
+    ),
+    "TransAct-2-layers": Case(
+        "TransAct",
+        {"concat_max_pool": True, "transformer_layers": 2},
+        "at least 1.5",
+        share=0.25,
+    ),
+    "MIRRN": Case("MIRRN", {}, "at least 3"),
+    "Mamba4Rec": Case("Mamba4Rec", {}, mixture_goal="at most 1.5"),
 }
 
 
 def measure(
-    checkout: str | None, length: int, batch_size: int, repeats: int, device: torch.device
+    checkout: str | None,
+    names: list[str],
+    length: int,
+    batch_size: int,
+    repeats: int,
+    device: torch.device,
 ) -> Report:
     """See the module.
 
     Args:
         checkout: LongCTR's root folder, or None for ours alone.
-        length: L; LongCTR's TWIN needs its short window, 50, or more.
+        names: of ``CASES``.
+        length: L; some of LongCTR's models need their short window, 50, or more.
         batch_size: B.
         repeats: rounds.
         device: where it runs.
     """
-    if checkout and length < WIDTHS["short_seq_len"]:
+    if checkout and length < microvideo.SHORTEST:
         raise UserError(
-            f"--length {length}: LongCTR's TWIN crashes on batches shorter than its short window; "
-            f"write {WIDTHS['short_seq_len']} or more, or leave --longctr out"
+            f"--length {length}: LongCTR's models crash on batches shorter than their short window; "
+            f"write {microvideo.SHORTEST} or more, or leave --longctr out"
         )
-    rival_class = checkout and longctr.load_class(checkout, longctr.TWIN, "TWIN")
-    batch = microvideo.random_batch(batch_size, length, device)
-    cases: dict[str, Callable[[], torch.Tensor]] = {}
-    ratios = {f"{MOS} / {TWIN}": (MOS, TWIN, "")}
-    differences = {}
-    with tempfile.TemporaryDirectory() as folder:  # of checkpoints; none is written
-        gpu = 0 if device.type == "cuda" else -1
-        options = {**WIDTHS, **FUXICTR, "model_root": folder, "gpu": gpu}
-        twin = _build(model_zoo.get_model("TWIN"), options)
-        mos = _build(model_zoo.get_model("TWIN_MoS"), options)
-        load_kmeans_codes(mos, [batch], seed=0)
-        if rival_class:
-            rival = _build(rival_class, options)
-            rows = (batch[0], dict(batch[1]), batch[2])
-            differences["predictions of the two TWINs"] = _compare(twin, rival, batch, rows)
-            cases[RIVAL] = longctr_step(rival, rows)
-            ratios[f"{RIVAL} / {TWIN}"] = (RIVAL, TWIN, "at least 3")
-            ratios[f"{RIVAL} / {MOS}"] = (RIVAL, MOS, "")
-        cases |= {TWIN: our_step(twin, batch), MOS: our_step(mos, batch)}
-    for case in cases.values():
-        case()
-    return Report(
+    settings = {"batch": batch_size, "length": length, "device": str(device), "repeats": repeats}
+    report = Report(
         title="Train step: forward, backward and optimiser, MicroVideo1.7M_x2's shape",
-        settings={"batch": batch_size, "length": length, "device": str(device), "repeats": repeats},
-        samples=batch_size,
-        seconds=alternate(cases, repeats, device),
-        ratios=ratios,
-        differences=differences,
+        settings=settings,
+        samples={},
+        seconds={},
+        machine=measure_machine(device),
         notes=[] if checkout else [longctr.MISSING],
     )
+    for name in names:
+        _measure_case(report, name, checkout, length, batch_size, repeats, device)
+    return report
+
+
+def _measure_case(
+    report: Report,
+    name: str,
+    checkout: str | None,
+    length: int,
+    batch_size: int,
+    repeats: int,
+    device: torch.device,
+) -> None:
+    """Time one model, its rival and its MoS in turns, and add them to the report."""
+    case = CASES[name]
+    batch_size = max(1, round(case.share * batch_size))
+    batch = microvideo.random_batch(batch_size, length, device)
+    ours, rival, mixture = f"our {name}", f"LongCTR's {name}", f"our {name}, MoS"
+    with tempfile.TemporaryDirectory() as folder:  # of checkpoints; none is written
+        options = model_options(case.model, folder, device) | case.changes | {"max_len": length}
+        model = build(model_zoo.get_model(case.model), options)
+        models: dict[str, nn.Module] = {ours: model}
+        steps = {ours: our_step(model, batch)}
+        if checkout and case.model in longctr.MODELS:
+            models[rival] = build(longctr.load_model(checkout, case.model), options)
+            rows = (batch[0], dict(batch[1]), batch[2])
+            compat = build(type(model), options | {"longctr_compat": True})
+            report.differences[f"predictions, {name}"] = _compare(
+                compat, models[rival], batch, rows
+            )
+            steps = {rival: longctr_step(models[rival], rows)} | steps
+            report.ratios[f"{rival} / {ours}"] = (rival, ours, case.goal)
+        if case.mixture_goal is not None:
+            shipped = model_options(f"{case.model}_MoS", folder, device)
+            models[mixture] = build(model_zoo.get_model(f"{case.model}_MoS"), shipped | options)
+            load_kmeans_codes(models[mixture], [batch], seed=0)
+            steps[mixture] = our_step(models[mixture], batch)
+            report.ratios[f"{mixture} / {ours}"] = (mixture, ours, case.mixture_goal)
+        distinct = len(batch[1].index.unique())
+        for step_name, step in steps.items():
+            step()
+            moved = step_bytes(models[step_name], batch_size, length, distinct, model.item_dim)
+            report.work[step_name] = Work(moved, product_flops(step))
+            report.samples[step_name] = batch_size
+        report.seconds |= alternate(steps, repeats, device)
+
+
+def model_options(model: str, model_root: str, device: torch.device) -> dict[str, Any]:
+    """The shipped hyper-parameters of a model on MicroVideo1.7M_x2."""
+    options = model_part(CONFIG, f"{model}_MicroVideo1.7M_x2")
+    gpu = 0 if device.type == "cuda" else -1
+    return options | {"metrics": ["AUC"], "verbose": 0, "model_root": model_root, "gpu": gpu}
 
 
 def our_step(model: SequenceModel, batch: Batch) -> Callable[[], torch.Tensor]:
-    """The product's own train step, in training mode."""
+    """The product's own train step on a batch."""
+    train = train_step(model)
+    return lambda: train(batch)
+
+
+def train_step(model: SequenceModel) -> Callable[[Batch], torch.Tensor]:
+    """The product's own train step, in training mode, on any batch."""
     trainer = Trainer(model, [], [], max_gradient_norm=10.0, seed=0, resume_file=None)
     trainer.optimizer = build_optimizer(model)
     model.train()
-    return lambda: trainer.train_step(batch, step=1, steps=1)
+    return lambda batch: trainer.train_step(batch, step=1, steps=1)
 
 
 def longctr_step(model: nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
@@ -115,19 +184,18 @@ def longctr_step(model: nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
     return lambda: model.train_step(batch)
 
 
-def _build(model_class: type[nn.Module], options: dict[str, Any]) -> Any:
+def build(model_class: type[nn.Module], options: dict[str, Any]) -> Any:
+    """A model on MicroVideo1.7M_x2's features, always with the same first weights."""
     torch.manual_seed(0)
     return model_class(microvideo.feature_map(), **options)
 
 
 @torch.no_grad()
 def _compare(ours: SequenceModel, rival: nn.Module, batch: Batch, rows: Batch) -> float:
-    """Give the rival our weights; the largest difference of their predictions."""
-    weights = {}
-    for name, value in ours.state_dict().items():
-        name = name.removeprefix("encoder.global_block.").removeprefix("classifier.")
-        weights[name.replace("long_attention.W_k", "long_attention.W_h")] = value
-    rival.load_state_dict(weights)
-    ours.eval()
-    rival.eval()
-    return require_close("TWIN", ours(batch)["y_pred"], rival(rows)["y_pred"], TOLERANCE)
+    """Give ours the rival's weights; the largest difference of their predictions."""
+    ours.load_state_dict(from_longctr(ours, rival.state_dict()))
+    found = []
+    for model, inputs in ((ours.eval(), batch), (rival.eval(), rows)):
+        torch.manual_seed(0)  # hashes that are drawn anew
+        found.append(model(inputs)["y_pred"])
+    return require_close(type(ours).__name__, *found, TOLERANCE)

@@ -11,7 +11,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -21,6 +21,7 @@ import torch
 
 from ..errors import UserError
 from ..text_table import text_table
+from .floor import Machine, Work
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas")
 
@@ -32,19 +33,23 @@ class Report:
     Attributes:
         title: what was measured, in one line.
         settings: sizes and options.
-        samples: how many samples one call of a case handles.
+        samples: how many samples one call of a case handles; by case, if they differ.
         seconds: the times of each case, one per round.
         ratios: by name, ``(slow case, fast case, goal)``; the goal is a text.
         differences: the largest difference of two outputs that should agree.
+        work: what a case has to move and compute at least.
+        machine: what the device can do; with ``work``.
         notes: lines for the reader.
     """
 
     title: str
     settings: dict[str, Any]
-    samples: int
+    samples: int | dict[str, int]
     seconds: dict[str, list[float]]
     ratios: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     differences: dict[str, float] = field(default_factory=dict)
+    work: dict[str, Work] = field(default_factory=dict)
+    machine: Machine | None = None
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, name: str) -> dict[str, Any]:
@@ -58,10 +63,16 @@ class Report:
 
     def text(self) -> str:
         """Tables for a terminal."""
-        rows = [["", "median ms", "min ms", "max ms", "samples/s"]]
-        for name, times in self.seconds.items():
-            cells = [f"{1000 * value:,.2f}" for value in (median(times), min(times), max(times))]
-            rows.append([name, *cells, f"{self.samples / median(times):,.0f}"])
+        header = ["", "median ms", "min ms", "max ms", "samples/s"]
+        rows = [[*header, "MB", "GFLOP", "floor ms", "x floor"] if self.work else header]
+        for name, found in self.times().items():
+            cells = [f"{1000 * found[key]:,.2f}" for key in ("median_s", "min_s", "max_s")]
+            cells.append(f"{found['samples_per_s']:,.0f}")
+            if name in self.work:
+                cells += [f"{found['bytes'] / 1e6:,.1f}", f"{found['flops'] / 1e9:,.2f}"]
+                cells.append(f"{1000 * found['floor_s']:,.2f}")
+                cells.append(f"{found['median_s'] / found['floor_s']:,.1f}")
+            rows.append([name, *cells])
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         parts = [self.title, settings, "", text_table(rows[0], rows[1:])]
         if self.ratios:
@@ -74,24 +85,34 @@ class Report:
         if self.differences:
             parts.append("")
         parts += [f"largest difference, {k}: {value:.2g}" for k, value in self.differences.items()]
-        return "\n".join([*parts, *self.notes])
+        machine = [f"floor: {self.machine}"] if self.machine else []
+        return "\n".join([*parts, *machine, *self.notes])
+
+    def times(self) -> dict[str, dict[str, Any]]:
+        """By case: median, minimum and maximum, samples per second, floor, and every round."""
+        found = {}
+        for name, times in self.seconds.items():
+            samples = self.samples if isinstance(self.samples, int) else self.samples[name]
+            found[name] = {
+                "median_s": median(times),
+                "min_s": min(times),
+                "max_s": max(times),
+                "samples": samples,
+                "samples_per_s": samples / median(times),
+                "seconds": times,
+            }
+            if name in self.work:
+                floor = self.work[name].floor(self.machine)
+                found[name] |= asdict(self.work[name]) | {"floor_s": floor}
+        return found
 
     def to_json(self) -> str:
         """Everything in ``text``, and the times of every round."""
         content = {
             "title": self.title,
             "settings": self.settings,
-            "samples": self.samples,
-            "times": {
-                name: {
-                    "median_s": median(times),
-                    "min_s": min(times),
-                    "max_s": max(times),
-                    "samples_per_s": self.samples / median(times),
-                    "seconds": times,
-                }
-                for name, times in self.seconds.items()
-            },
+            "times": self.times(),
+            "machine": asdict(self.machine) if self.machine else None,
             "ratios": {name: self.ratio(name) for name in self.ratios},
             "differences": self.differences,
             "notes": self.notes,

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.dropout import Dropout
 from ..layers.history import History
 from ..layers.mamba import Mamba
 from ..layers.sequence import SequenceBlock
@@ -50,7 +51,7 @@ class Mamba4RecBlock(SequenceBlock):
             raise ValueError(f"num_layers={num_layers}: must be at least 1")
         width = hidden_size or item_dim
         self.project = nn.Linear(item_dim, width, bias=False) if hidden_size else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.layers = nn.ModuleList(
             MambaLayer(
@@ -96,7 +97,7 @@ class MambaLayer(nn.Module):
         self.w_1 = nn.Linear(width, 4 * width)
         self.w_2 = nn.Linear(4 * width, width)
         self.ffn_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.residual = residual
 
     def init_weights(self) -> None:

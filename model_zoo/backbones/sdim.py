@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..layers.attention import ShortTargetAttention
 from ..layers.history import History
+from ..layers.precision import unrounded
 from ..layers.sequence import SequenceBlock
 from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
@@ -78,7 +79,9 @@ class SDIMBlock(SequenceBlock):
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         short_BD = self.short_attention(history, target_BD)
-        return torch.cat([self._long_interest(history, target_BD), short_BD], dim=-1)
+        with unrounded(target_BD):
+            long_BD = self._long_interest(history, target_BD)
+        return torch.cat([long_BD, short_BD], dim=-1)
 
     def _long_interest(self, history: History, target_BD: Tensor) -> Tensor:
         """Mean over the hashes of the sum of the items that collide with the target."""
@@ -86,8 +89,8 @@ class SDIMBlock(SequenceBlock):
             target_BD.dtype
         )
         if not self.l2_norm:
-            return (collide_BLH.mean(-1)[:, None, :] @ history.embed())[:, 0]
-        sums_BHD = collide_BLH.transpose(1, 2) @ history.embed()
+            return history.sums(collide_BLH.mean(-1)[:, None, :])[:, 0]
+        sums_BHD = history.sums(collide_BLH.transpose(1, 2))
         return F.normalize(sums_BHD, dim=-1).mean(1)
 
     @torch.no_grad()

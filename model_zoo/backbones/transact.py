@@ -88,10 +88,10 @@ class TransActBlock(SequenceBlock):
         return out_BH if self.longctr_compat else out_BH.masked_fill(empty_B1, 0.0)
 
     def products(self, length: int) -> float:
-        read = length if self.out_linear is not None else min(length, self.first_k_cols)
-        inner = sum(layer.products(length, length) for layer in self.layers[:-1])
+        last = self.first_k_cols if self.out_linear is None else None
+        inner = sum(layer.products(length) for layer in self.layers[:-1])
         pool = 2 * self.out_linear.weight.numel() if self.out_linear is not None else 0
-        return inner + self.layers[-1].products(length, read) + pool
+        return inner + self.layers[-1].products(length, last) + pool
 
     def init_weights(self) -> None:
         """torch's start of an attention, which LongCTR's model keeps (FuxiCTR calls this)."""

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.dropout import Dropout
 from ..layers.functional import check_heads, masked_softmax, unit_length
 from ..layers.history import History
+from ..layers.precision import at_least_float32
 from ..layers.sequence import SequenceBlock
 from ..sequence_model import SequenceModel
 
@@ -77,8 +79,8 @@ class AttenMixerBlock(SequenceBlock):
         self.W_v = nn.Linear(item_dim, item_dim)
         self.norm = nn.LayerNorm(item_dim, eps=1e-8)
         self.session = nn.Linear(2 * item_dim, item_dim)
-        self.dropout = nn.Dropout(dropout)
-        self.attention_dropout = nn.Dropout(attention_dropout)
+        self.dropout = Dropout(dropout)
+        self.attention_dropout = Dropout(attention_dropout)
         self.output_dim = 2 * item_dim + 1
         self.init_weights()
 
@@ -125,7 +127,7 @@ class AttenMixerBlock(SequenceBlock):
         carried_BHKD = torch.einsum("bkhc,hcd->bhkd", query_BKHC, keys_HCD)
         offset_BHK = torch.einsum("bkhc,hc->bhk", query_BKHC, bias_HC)
         scores_BHKL = (carried_BHKD.flatten(1, 2) @ e_BLD.mT).unflatten(1, offset_BHK.shape[1:])
-        scores_BHKL = scores_BHKL + offset_BHK[..., None]
+        scores_BHKL = at_least_float32(scores_BHKL + offset_BHK[..., None])
 
         # The Lp norm in logarithms: no power underflows, and no root is taken of a zero.
         padding_B11L = ~mask_BL[:, None, None, :]

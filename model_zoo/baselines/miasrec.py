@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.dropout import Dropout
 from ..layers.entmax import entmax
 from ..layers.functional import unit_length
 from ..layers.history import History
+from ..layers.precision import unrounded
 from ..layers.sequence import SequenceBlock
 from ..layers.transformer import EncoderLayer
 from ..sequence_model import SequenceModel
@@ -92,7 +94,7 @@ class MiasRecBlock(SequenceBlock):
         self.positions = nn.Embedding(max_len + 1, item_dim)
         self.frequencies = nn.Embedding(max_repeat, item_dim)  # of 1 and more: padding is masked
         self.input_norm = nn.LayerNorm(item_dim, eps=1e-12)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         layer = (item_dim, num_heads, dim_feedforward, dropout, attention_dropout)
         self.encoder = nn.ModuleList(
             EncoderLayer(*layer, activation=F.gelu, eps=1e-12) for _ in range(num_layers)
@@ -136,20 +138,22 @@ class MiasRecBlock(SequenceBlock):
 
         g_BTD = self.highway(torch.cat([e_BTD, x_BTD], dim=-1)).sigmoid()
         o_BTD = x_BTD + g_BTD * (e_BTD - x_BTD)
-        p_BT = entmax(self.importance(o_BTD).squeeze(-1), mask_BT, self.entmax_alpha)
-        out_BH = self._meet(unit_length(o_BTD), p_BT, target_BD)
+        with unrounded(target_BD):
+            p_BT = entmax(self.importance(o_BTD).squeeze(-1), mask_BT, self.entmax_alpha)
+            out_BH = self._meet(unit_length(o_BTD), p_BT, target_BD)
         return out_BH.masked_fill(length_B1 == 0, 0)
 
     def products(self, length: int) -> float:
         T, D = min(length, self.max_len) + 1, self.importance.in_features
-        layers = sum(layer.products(T, T) for layer in self.encoder)
+        layers = sum(layer.products(T) for layer in self.encoder)
         return layers + 2 * T * (2 * D * D + 3 * D)
 
     def _meet(self, z_BTD: Tensor, p_BT: Tensor, target_BD: Tensor) -> Tensor:
         """``[z*, zbar, r / tau]``: the intents, weighted by importance, and the target."""
         cosine_BT = (z_BTD @ unit_length(target_BD)[..., None]).squeeze(-1)
         best_B1, index_B1 = cosine_BT.masked_fill(p_BT == 0, -torch.inf).max(1, keepdim=True)
-        best_BD = z_BTD.take_along_dim(index_B1[..., None], dim=1).squeeze(1)
+        # Not take_along_dim: torch.compile takes that for each length anew.
+        best_BD = z_BTD.gather(1, index_B1[..., None].expand(-1, 1, z_BTD.shape[-1])).squeeze(1)
         mean_BD = (p_BT[:, None, :] @ z_BTD).squeeze(1)
         mean_B1 = (p_BT * cosine_BT).sum(1, keepdim=True)
         r_B1 = self.beta * best_B1 + (1 - self.beta) * mean_B1

@@ -10,16 +10,20 @@ import math
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.attention import ShortTargetAttention, TargetAttention
+from ..layers.dropout import Dropout
 from ..layers.history import History
+from ..layers.precision import unrounded
 from ..layers.sequence import SequenceBlock
 from ..sequence_model import SequenceModel
 
 RECENT = 16  # items whose mean is the query of the short granularity
 POSITION_SCALE = 0.02
 FILTER_DROPOUT = 0.1
+MATRIX_MOST = 64  # items up to which a filter is a matrix product: its cost grows with their square
 AGE_RANGE = 2**20  # above any age: more equal bits always beat a newer item
 
 
@@ -67,7 +71,7 @@ class MIRRNBlock(SequenceBlock):
         )
         self.long_attention = TargetAttention(*attention)
         self.pos = nn.Embedding(max_len + 1, item_dim)
-        self.filters = nn.ModuleList(FrequencyFilter(item_dim) for _ in range(3))
+        self.filters = nn.ModuleList(FrequencyFilter(item_dim, topk) for _ in range(3))
         self.register_buffer("rotations_DT", torch.randn(item_dim, hash_bits))
         self.topk = topk
         self.reuse_hash = reuse_hash
@@ -83,19 +87,14 @@ class MIRRNBlock(SequenceBlock):
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         history = history.last(self.max_len)
         short_BD = self.short_attention(history, target_BD)
-        mask_BL1 = history.mask_BL[:, :, None]
-        with torch.no_grad():
-            x_BLD = history.peek()
-            queries = (
-                target_BD.detach(),
-                masked_mean(x_BLD[:, -RECENT:], mask_BL1[:, -RECENT:]),
-                masked_mean(x_BLD, mask_BL1),
-            )
-            indices = self._retrieve(history, queries)
-        interests = [
-            self._refine(history, index_BK, frequency_filter)
-            for index_BK, frequency_filter in zip(indices, self.filters, strict=True)
-        ]
+        with unrounded(target_BD):
+            with torch.no_grad():
+                queries = (target_BD.detach(), mean(history.last(RECENT)), mean(history))
+                indices = self._retrieve(history, queries)
+            interests = [
+                self._refine(history, index_BK, frequency_filter)
+                for index_BK, frequency_filter in zip(indices, self.filters, strict=True)
+            ]
         long_BD = self.long_attention(History.of(torch.stack(interests, dim=1)), target_BD)
         return torch.cat([short_BD, long_BD], dim=-1)
 
@@ -104,18 +103,19 @@ class MIRRNBlock(SequenceBlock):
         L = len(history)
         draw = not self.reuse_hash and (self.training or self.longctr_compat)
         age_L = torch.arange(L - 1, -1, -1, device=history.mask_BL.device)
-        rotations_DT, code_BLT, found = self.rotations_DT, None, []
+        rotations_DT, codes, found = self.rotations_DT, None, []
         for query_BD in queries:
             if draw:
                 rotations_DT = torch.randn_like(rotations_DT)
-            if draw or code_BLT is None:
-                code_BLT = history.map(partial(code, rotations_DT))
-            equal_BL = (code_BLT == code(rotations_DT, query_BD)[:, None]).sum(-1)
+            if draw or codes is None:
+                codes = history.mapped(partial(code, rotations_DT))
+            # Bits that are equal, less those that are not: exact, for they are small whole numbers.
+            agree_BL = codes.scores(code(rotations_DT, query_BD)[:, None])[:, 0]
             if self.longctr_compat:
-                near_BL = equal_BL.float().masked_fill(~history.mask_BL, -1.0)
+                near_BL = agree_BL.masked_fill(~history.mask_BL, -torch.inf)
             else:
-                near_BL = equal_BL * AGE_RANGE - age_L
-                near_BL = near_BL.masked_fill(~history.mask_BL, -AGE_RANGE)
+                near_BL = agree_BL.long() * AGE_RANGE - age_L
+                near_BL = near_BL.masked_fill(~history.mask_BL, torch.iinfo(torch.long).min)
             found.append(near_BL.topk(min(self.topk, L), dim=1).indices.sort(dim=1).values)
         return found
 
@@ -127,17 +127,23 @@ class MIRRNBlock(SequenceBlock):
         if self.longctr_compat:
             mask_BK = torch.ones_like(mask_BK)
         x_BKD = history.take(index_BK, mask_BK).embed()
-        x_BKD = x_BKD + POSITION_SCALE * self.pos(len(history) - index_BK)
-        return masked_mean(frequency_filter(x_BKD, mask_BK), mask_BK[:, :, None])
+        x_BKD = x_BKD + F.embedding(len(history) - index_BK, POSITION_SCALE * self.pos.weight)
+        return (shares(mask_BK, x_BKD.dtype)[:, None] @ frequency_filter(x_BKD, mask_BK))[:, 0]
 
     def products(self, length: int) -> float:
         length = min(length, self.max_len)
         D, T = self.rotations_DT.shape
-        hashed = 2 * D * T * (length + 3)
-        return self.short_attention.products(length) + self.long_attention.products(3) + hashed
+        K = min(self.topk, length)
+        attention = self.short_attention.products(length) + self.long_attention.products(3)
+        filters = 3 * K * K * D if K <= MATRIX_MOST else 0
+        hashed = D * T * (length + 3) + 3 * T * length
+        means = D * (length + min(length, RECENT) + 3 * K)
+        return attention + 2 * (hashed + means + filters)
 
     def elementwise(self, length: int) -> float:
         K, D = min(self.topk, length), len(self.rotations_DT)
+        if K <= MATRIX_MOST:
+            return 0.0
         return 3 * 5 * D * K * math.log2(max(K, 2))  # three filters, there and back
 
     @staticmethod
@@ -157,16 +163,21 @@ class FrequencyFilter(nn.Module):
     dropout, the input added, and LayerNorm.
 
     The original has square blocks of weights, of which it uses the diagonals only; these are they.
+    Of one weight ``a + b i`` at every frequency the filter is ``a x + b M x``, M being that of ``i``: so
+    short sequences need one matrix product and no transform.
 
     Args:
         dim: D.
+        longest: sequences up to this length are filtered by matrix products.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, longest: int) -> None:
         super().__init__()
         self.weight_D2 = nn.Parameter(torch.empty(dim, 2))
-        self.dropout = nn.Dropout(FILTER_DROPOUT)
+        self.dropout = Dropout(FILTER_DROPOUT)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
+        longest = min(longest, MATRIX_MOST)
+        self.register_buffer("turn_NKK", quarter_turns(longest), persistent=False)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -174,9 +185,20 @@ class FrequencyFilter(nn.Module):
 
     def forward(self, x_BKD: Tensor, mask_BK: Tensor) -> Tensor:
         """Filter the real items, which are right aligned, as sequences of their own lengths."""
+        short = x_BKD.shape[1] < len(self.turn_NKK)
+        filtered_BKD = (self._by_product if short else self._by_transform)(x_BKD, mask_BK.sum(1))
+        return self.norm(self.dropout(filtered_BKD) + x_BKD)
+
+    def _by_product(self, x_BKD: Tensor, length_B: Tensor) -> Tensor:
+        K = x_BKD.shape[1]
+        turn_BKK = self.turn_NKK[:, -K:, -K:].to(x_BKD.dtype).index_select(0, length_B)
+        real_D, imaginary_D = self.weight_D2.unbind(1)
+        # Padding goes through as if it were real; what it becomes is never read.
+        return torch.addcmul(x_BKD * real_D, turn_BKK @ x_BKD, imaginary_D)
+
+    def _by_transform(self, x_BKD: Tensor, length_B: Tensor) -> Tensor:
         weight_D = torch.view_as_complex(self.weight_D2)
         filtered_BKD = torch.zeros_like(x_BKD)
-        length_B = mask_BK.sum(1)
         for length in length_B.unique().tolist():  # most often there is one: K
             if length:
                 of_length = length_B == length
@@ -184,17 +206,33 @@ class FrequencyFilter(nn.Module):
                 filtered_BKD[of_length, -length:] = torch.fft.irfft(
                     spectrum * weight_D, n=length, dim=1, norm="ortho"
                 )
-        return self.norm(self.dropout(filtered_BKD) + x_BKD)
+        return filtered_BKD
+
+
+def quarter_turns(longest: int) -> Tensor:
+    """For each length N to ``longest`` the matrix of a filter that multiplies every frequency of N
+    right-aligned positions by ``i``: ``(longest + 1, longest, longest)``, zero elsewhere."""
+    turn_NKK = torch.zeros(longest + 1, longest, longest, dtype=torch.float64)
+    for length in range(1, longest + 1):
+        spectrum = 1j * torch.fft.rfft(torch.eye(length, dtype=torch.float64), dim=0)
+        turn_NKK[length, -length:, -length:] = torch.fft.irfft(spectrum, n=length, dim=0)
+    return turn_NKK
 
 
 def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
-    """On which side of each hyperplane: ``(..., D) -> (..., T)``, bool."""
-    return x @ rotations_DT > 0
+    """On which side of each hyperplane: ``(..., D) -> (..., T)``, 1 or -1; 0 counts as -."""
+    return torch.where(x @ rotations_DT > 0, 1.0, -1.0)
 
 
-def masked_mean(x_BKD: Tensor, mask_BK1: Tensor) -> Tensor:
-    """Mean over the real items, ``(B, D)``; zero where there are none."""
-    return (x_BKD * mask_BK1).sum(1) / mask_BK1.sum(1).clamp(min=1)
+def mean(history: History) -> Tensor:
+    """Mean of the real items, ``(B, D)``; zero where there are none."""
+    dtype = history.table.values().dtype
+    return history.sums(shares(history.mask_BL, dtype)[:, None])[:, 0]
+
+
+def shares(mask_BK: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each real position counts in a mean over them, ``(B, K)``."""
+    return mask_BK.to(dtype) / mask_BK.sum(1, keepdim=True).clamp(min=1)
 
 
 class MIRRN(SequenceModel):

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import masked_softmax
 from .history import History
 
 
@@ -56,12 +55,11 @@ class TargetAttention(nn.Module):
             self.W_k = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_v = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_o = nn.Linear(attention_dim, input_dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         """The attended history, ``(B, D)``."""
-        pooled_BHD = self._pool(self._query(target_BD), history.embed(), history.mask_BL)
-        return self._project(pooled_BHD)
+        return self._project(self._pool(self._query(target_BD), history))
 
     def products(self, length: int) -> float:
         """FLOPs of the matrix products for one sample with ``length`` items."""
@@ -80,11 +78,9 @@ class TargetAttention(nn.Module):
         keys_HCD = self.W_k.weight.unflatten(0, heads)
         return torch.einsum("bhc,hcd->bhd", query_BHC, keys_HCD) * self.scale
 
-    def _pool(self, query_BHD: Tensor, x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    def _pool(self, query_BHD: Tensor, history: History) -> Tensor:
         """Attention-weighted raw items of each head: ``(B, H, D)``."""
-        scores_BHL = query_BHD @ x_BLD.transpose(1, 2)
-        weights_BHL = self.dropout(masked_softmax(scores_BHL, mask_BL[:, None, :]))
-        return weights_BHL @ x_BLD
+        return history.attend(query_BHD, self.dropout if self.training else 0.0)[0]
 
     def _project(self, pooled_BHD: Tensor) -> Tensor:
         if not self.use_qkvo:
@@ -153,19 +149,14 @@ class TopKTargetAttention(TargetAttention):
         if len(history) <= self.topk:
             return super().forward(history, target_BD)
         query_BHD = self._query(target_BD)
-        with torch.no_grad():
-            scores_BHL = query_BHD @ history.peek().transpose(1, 2)
-            scores_BHL.masked_fill_(~history.mask_BL[:, None, :], -torch.inf)
-            best_BHK, index_BHK = scores_BHL.topk(self.topk, dim=-1, sorted=False)
+        scores_BHL = history.scores(query_BHD)
+        scores_BHL.masked_fill_(~history.mask_BL[:, None, :], -torch.inf)
+        best_BHK, index_BHK = scores_BHL.topk(self.topk, dim=-1, sorted=False)
         selected = history.take(index_BHK.flatten(1), best_BHK.flatten(1) > -torch.inf)
         # Every head has items of its own: fold the heads into the batch.
-        heads = (-1, self.topk)
-        pooled_BHD = self._pool(
-            query_BHD.flatten(0, 1)[:, None, :],
-            selected.embed().reshape(*heads, query_BHD.shape[-1]),
-            selected.mask_BL.reshape(heads),
-        ).view_as(query_BHD)
-        return self._project(pooled_BHD)
+        by_head = selected.reshape(-1, self.topk)
+        pooled = self._pool(query_BHD.flatten(0, 1)[:, None, :], by_head)
+        return self._project(pooled.view_as(query_BHD))
 
     def products(self, length: int) -> float:
         if length <= self.topk:

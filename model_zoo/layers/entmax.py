@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import masked_softmax
+from .compiled import uncompiled
+from .functional import masked_softmax
 
 
+@uncompiled  # the first step of its bisection depends on N: a graph for each length
 def entmax(scores: Tensor, mask: Tensor, alpha: float = 1.5) -> Tensor:
     """Alpha-entmax over the last dimension where ``mask`` is True (Peters et al., ACL 2019).
 

@@ -6,11 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .precision import at_least_float32, unrounded
+
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the last dimension where ``mask`` is True; exact zeros elsewhere and in empty rows."""
+    scores = at_least_float32(scores)
     filled = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return F.softmax(filled, dim=-1).masked_fill(~mask, 0.0)
+
+
+def attend(
+    query_BHD: Tensor, x_BLD: Tensor, mask_BL: Tensor, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Attention of H queries over L vectors that are keys and values: the weighted sums ``(B, H, D)``,
+    and what the weights add up to ``(B, H)``: 1 before dropout, 0 where the mask is empty."""
+    query_BHD, x_BLD = at_least_float32(query_BHD), at_least_float32(x_BLD)
+    with unrounded(x_BLD):
+        weights_BHL = F.dropout(masked_softmax(query_BHD @ x_BLD.mT, mask_BL[:, None, :]), dropout)
+        return weights_BHL @ x_BLD, weights_BHL.sum(-1)
 
 
 def check_heads(width: int, num_heads: int) -> None:

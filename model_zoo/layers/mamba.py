@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .causal_conv import causal_conv
+from .compiled import uncompiled
 from .final_state import selective_scan_last
+from .precision import all_digits
 from .selective_scan import selective_scan
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts from
@@ -93,8 +95,7 @@ class Mamba(nn.Module):
         dt_BLR, B_BLN = F.linear(u_BLE, weight_dtB).split([rank, N], dim=-1)
         C_BRN = F.linear(u_BRE, weight_C)
         delta_BLE = F.softplus(self._steps(dt_BLR))
-        scan = selective_scan_last if last else selective_scan
-        y_BRE = scan(u_BLE, delta_BLE, -self.A_log.exp(), B_BLN, C_BRN, self.D, mask_BL)
+        y_BRE = scan(last, u_BLE, delta_BLE, -self.A_log.exp(), B_BLN, C_BRN, self.D, mask_BL)
         return self.out_proj(y_BRE * F.silu(F.linear(x_BRW, weight_z)))
 
     def _steps(self, dt_BLR: Tensor) -> Tensor:
@@ -117,3 +118,10 @@ class Mamba(nn.Module):
         """FLOPs of the convolution, and of the scan: 7 per state and position, 4 for the last."""
         convolution = 2 * self.conv1d.kernel_size[0] * len(self.D)
         return (convolution + (4 if last else 7) * self.A_log.numel()) * length
+
+
+@uncompiled
+def scan(last: bool, u_BLE: Tensor, *others: Tensor) -> Tensor:
+    """All outputs of the selective scan, or with ``last`` the newest: ``(B, L or 1, E)``."""
+    with all_digits(u_BLE):
+        return (selective_scan_last if last else selective_scan)(u_BLE, *others)

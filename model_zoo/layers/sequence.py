@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .compiled import call_compiled
 from .history import History
 
 
@@ -17,6 +18,15 @@ class SequenceBlock(nn.Module):
     """
 
     output_dim: int
+    compiled: bool = False
+
+    def __call__(self, history: History, target_BD: Tensor) -> Tensor:
+        """``forward``, compiled if asked for, unless a size is 1, which would be another graph."""
+        if not self.compiled or min(*history.mask_BL.shape, len(history.table)) < 2:
+            return super().__call__(history, target_BD)
+        # Slices and cached vectors would be other graphs too.
+        index_BL, mask_BL = history.index_BL.contiguous(), history.mask_BL.contiguous()
+        return call_compiled(self, History(history.rows_UD, index_BL, mask_BL), target_BD)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         raise NotImplementedError

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import check_heads
-from .history import History
+from .dropout import Dropout
+from .functional import attend, check_heads
+from .history import FEW, History
 
 
 class EncoderLayer(nn.Module):
@@ -57,8 +58,8 @@ class EncoderLayer(nn.Module):
         self.expand = nn.Linear(width, dim_feedforward)
         self.contract = nn.Linear(dim_feedforward, width)
         self.output_norm = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(dropout)
-        self.hidden_dropout = nn.Dropout(hidden_dropout)
+        self.dropout = Dropout(dropout)
+        self.hidden_dropout = Dropout(hidden_dropout)
 
     def forward(self, x_BLW: Tensor, mask_BL: Tensor, last: int | None = None) -> Tensor:
         """The newest ``last`` positions (default: all) after the layer: ``(B, R, W)``.
@@ -67,32 +68,68 @@ class EncoderLayer(nn.Module):
             mask_BL: bool, True where a key may be attended to; at least one in each row.
         """
         read_BRW = x_BLW if last is None else x_BLW[:, -last:]
-        return self._mix(read_BRW, self.W_q(read_BRW), self.W_k(x_BLW), self.W_v(x_BLW), mask_BL)
+        q_BRW = self.W_q(read_BRW)
+        if self.reads_few(last):
+            weights = self.W_k.weight, self.W_v.weight
+            query_BND = self._carried(q_BRW, weights[0])
+            pooled_BND, total_BN = attend(query_BND, x_BLW, mask_BL, self._rate())
+            mixed_BRW = self._values(pooled_BND, total_BN, weights[1], self.W_v.bias)
+        else:
+            mixed_BRW = self._mix(q_BRW, self.W_k(x_BLW), self.W_v(x_BLW), mask_BL)
+        return self._finish(read_BRW, mixed_BRW)
 
-    def _mix(
-        self, read_BRW: Tensor, q_BRW: Tensor, k_BLW: Tensor, v_BLW: Tensor, mask_BL: Tensor
+    def reads_few(self, last: int | None) -> bool:
+        """Whether the queries are so few that they visit the positions' space, and no position is
+        projected: ``q W_k x = (W_k^T q) x`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``."""
+        return last is not None and last * self.num_heads <= FEW
+
+    def _carried(self, q_BRW: Tensor, key_WD: Tensor) -> Tensor:
+        """The queries of R positions and H heads in the space of the keys: ``(B, R * H, D)``."""
+        query_BRHC = q_BRW.unflatten(-1, (self.num_heads, -1))
+        keys_HCD = key_WD.unflatten(0, (self.num_heads, -1))
+        scale = keys_HCD.shape[1] ** -0.5
+        return torch.einsum("brhc,hcd->brhd", query_BRHC, keys_HCD).flatten(1, 2) * scale
+
+    def _values(
+        self, pooled_BND: Tensor, total_BN: Tensor, value_WD: Tensor, constant: Tensor
     ) -> Tensor:
-        """Attention of the read positions and what follows it, from projected positions."""
+        """The values of what those queries pooled, ``(B, R, W)``; ``constant`` is a part that every
+        position's value has, ``(W,)`` or ``(B, W)``."""
+        heads = (-1, self.num_heads)
+        values_HCD = value_WD.unflatten(0, (self.num_heads, -1))
+        mixed_BRHC = torch.einsum("brhd,hcd->brhc", pooled_BND.unflatten(1, heads), values_HCD)
+        constant_BRHC = constant.unflatten(-1, (self.num_heads, -1))
+        if constant.dim() == 2:
+            constant_BRHC = constant_BRHC[:, None]
+        return (mixed_BRHC + total_BN.unflatten(1, heads)[..., None] * constant_BRHC).flatten(2)
+
+    def _mix(self, q_BRW: Tensor, k_BLW: Tensor, v_BLW: Tensor, mask_BL: Tensor) -> Tensor:
+        """Attention from projected positions, ``(B, R, W)``."""
         query, key, value = (
             z.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for z in (q_BRW, k_BLW, v_BLW)
         )
         mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask_BL[:, None, None, :],
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            query, key, value, attn_mask=mask_BL[:, None, None, :], dropout_p=self._rate()
         )
-        mixed_BRW = self.W_o(mixed.transpose(1, 2).flatten(2))
-        read_BRW = self.attention_norm(read_BRW + self.dropout(mixed_BRW))
+        return mixed.transpose(1, 2).flatten(2)
+
+    def _finish(self, read_BRW: Tensor, mixed_BRW: Tensor) -> Tensor:
+        """What follows attention."""
+        read_BRW = self.attention_norm(read_BRW + self.dropout(self.W_o(mixed_BRW)))
         hidden = self.hidden_dropout(self.activation(self.expand(read_BRW)))
         return self.output_norm(read_BRW + self.dropout(self.contract(hidden)))
 
-    def products(self, length: int, read: int) -> float:
-        """FLOPs of the matrix products for one sample, of ``length`` positions ``read`` read."""
-        W, hidden = self.expand.in_features, self.expand.out_features
-        projections = 2 * W * W * (length + read)
-        return 2 * (projections + 2 * W * length * read + 2 * W * hidden * read)
+    def _rate(self) -> float:
+        return self.attention_dropout if self.training else 0.0
+
+    def products(self, length: int, last: int | None = None) -> float:
+        """FLOPs of the matrix products for one sample of ``length`` positions."""
+        W, read = self.expand.in_features, min(length, last or length)
+        if self.reads_few(last):  # four projections of W x W at positions that are read
+            mixing = 4 * W * W * read + 2 * W * length * read * self.num_heads
+        else:
+            mixing = 2 * W * W * (length + read) + 2 * W * length * read
+        return 2 * (mixing + 2 * W * self.expand.out_features * read)
 
 
 class PairEncoderLayer(EncoderLayer):
@@ -117,16 +154,27 @@ class PairEncoderLayer(EncoderLayer):
         def target_half(linear: nn.Linear) -> Tensor:
             return F.linear(target_B1D, linear.weight[:, D:], linear.bias)
 
-        return self._mix(
-            torch.cat([x_BRD, target_B1D.expand_as(x_BRD)], dim=-1),
-            item_half(self.W_q, recent) + target_half(self.W_q),
-            item_half(self.W_k, history),
-            item_half(self.W_v, history) + target_half(self.W_v),
-            mask_BL,
-        )
+        read_BRW = torch.cat([x_BRD, target_B1D.expand_as(x_BRD)], dim=-1)
+        if self.reads_few(last):
+            query_BND = self._carried(self.W_q(read_BRW), self.W_k.weight[:, :D])
+            items = History(history.table, history.index_BL, mask_BL)
+            pooled_BND, total_BN = items.attend(query_BND, self._rate())
+            constant_BW = target_half(self.W_v)[:, 0]
+            mixed = self._values(pooled_BND, total_BN, self.W_v.weight[:, :D], constant_BW)
+        else:
+            mixed = self._mix(
+                item_half(self.W_q, recent) + target_half(self.W_q),
+                item_half(self.W_k, history),
+                item_half(self.W_v, history) + target_half(self.W_v),
+                mask_BL,
+            )
+        return self._finish(read_BRW, mixed)
 
-    def products(self, length: int, read: int) -> float:
-        W = self.expand.in_features
-        apart = W * W * (length + read / 2) + W * W  # item halves; target halves of query, value
-        together = W * W * (2 * length + read)
-        return super().products(length, read) + 2 * (apart - together)
+    def products(self, length: int, last: int | None = None) -> float:
+        W, read = self.expand.in_features, min(length, last or length)
+        D = W // 2
+        if self.reads_few(last):  # keys and values of width D, and the target's value
+            less = 2 * D * W * read + 2 * D * length * read * self.num_heads - D * W
+        else:  # instead of whole projections: item halves, and the target's of query and value
+            less = W * W * (2 * length + read) - W * D * (2 * length + read) - W * W
+        return super().products(length, last) - 2 * less

@@ -10,6 +10,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.precision import all_digits
+
 
 class Codebook(nn.Module):
     """Theme vectors W (paper 4.1), scored by cosine (eq. 3) and updated by eq. 4.
@@ -40,12 +42,18 @@ class Codebook(nn.Module):
 
     def similarity(self, h: Tensor) -> Tensor:
         """Cosine of ``h (..., C)`` with every code, ``(..., E)`` (eq. 3)."""
-        return F.normalize(h, dim=-1, eps=1e-8) @ F.normalize(self.codes_EC, dim=-1, eps=1e-8).T
+        return self.products(F.normalize(h, dim=-1, eps=1e-8))
+
+    def products(self, h: Tensor) -> Tensor:
+        """The same before ``h`` is normalised, which changes no order."""
+        with all_digits(h):
+            return h @ F.normalize(self.codes_EC, dim=-1, eps=1e-8).T
 
     @torch.no_grad()
     def observe(self, h_NC: Tensor, weight_NE: Tensor) -> None:
         """Add items to the sums of eq. 4: ``weight_NE`` counts how often item n went to expert e."""
-        self.sum_EC += weight_NE.T @ h_NC
+        with all_digits(h_NC):
+            self.sum_EC += weight_NE.T @ h_NC
         self.count_E += weight_NE.sum(0)
 
     @torch.no_grad()

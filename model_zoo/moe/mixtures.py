@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers.history import History
-from .dispatch import SubsequenceExperts
+from .dispatch import SubsequenceExperts, host_counts
 from .dselect_k import DSelectKRouter
 from .expert_choice import ExpertChoiceRouter
 from .gshard import GShardRouter
@@ -121,9 +121,14 @@ class SparseMixture(Mixture):
         y_BH, aux_loss = 0, target_BD.new_zeros(())
         if alpha_global:
             y_BH = alpha_global * self.global_block(history, target_BD)
-        for name, alpha in self.fusion.items():
-            y_branch_BH, aux = self.branches[name](self.sequence(name, history), target_BD)
-            y_BH, aux_loss = y_BH + alpha * y_branch_BH, aux_loss + aux
+        branches = [self.branches[name] for name in self.fusion]
+        sequences = [self.sequence(name, history) for name in self.fusion]
+        readings = [branch.read(x) for branch, x in zip(branches, sequences, strict=True)]
+        counts = host_counts(readings) if readings else []
+        work = zip(self.fusion.values(), branches, readings, counts, strict=True)
+        for alpha, branch, reading, count in work:
+            y_BH = y_BH + alpha * branch.run(reading, count, target_BD)
+            aux_loss = aux_loss + reading.aux_loss
         return y_BH, aux_loss
 
     def stages(self, epochs: float) -> list[Stage]:

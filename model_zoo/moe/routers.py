@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..layers.row_table import RowTable
+
 
 @dataclass
 class Routing:
@@ -37,11 +39,13 @@ class Router(nn.Module):
         itemwise: ``assign`` too treats each item alone, so that each distinct item needs to be
             routed once only; its second argument may then be a count of occurrences.
         auxiliary: there is an auxiliary loss, which reads every row with gradient.
+        trains: the gates carry gradient.
     """
 
     num_experts: int
     itemwise: bool = False
     auxiliary: bool = False
+    trains: bool = True
 
     @property
     def max_experts(self) -> int:
@@ -56,6 +60,10 @@ class Router(nn.Module):
         """What ``assign`` has to know of each item: ``(..., D) -> (..., Z)``."""
         raise NotImplementedError
 
+    def project_rows(self, table: RowTable) -> Tensor:
+        """``project`` of each row of a table, ``(U, Z)``."""
+        return self.project(table.rows_UD if torch.is_grad_enabled() else table.values())
+
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         """The gates of projected items; ``count_BT`` is 0 (False) at padding."""
         raise NotImplementedError
@@ -66,6 +74,10 @@ class Router(nn.Module):
     def products(self) -> float:
         """FLOPs of the matrix products for one item."""
         return 2.0 * sum(p.numel() for p in self.parameters() if p.dim() == 2)
+
+    def row_products(self, table: RowTable) -> float:
+        """FLOPs of the matrix products for all rows of a table."""
+        return self.products() * len(table) + table.products()
 
     def codes(self) -> Tensor | None:
         """One vector per expert ``(E, Z)`` that the gates compare items with, where there is one."""

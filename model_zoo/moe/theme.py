@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..layers.row_table import RowTable
 from .codebook import Codebook
 from .routers import Router, Routing, check_topk
 
@@ -77,18 +78,23 @@ class ThemeRouter(Router):
         """h(x), the item in theme space."""
         return self.h(x)
 
+    def project_rows(self, table: RowTable) -> Tensor:
+        return self.h[1:](table.linear(self.h[0]))
+
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         """Eq. 3 and 2; the gates carry gradient unless ``trains`` is False."""
-        scores_BTE = self.codebook.similarity(z_BTZ) / self.temperature
-        best_BTk, expert_BTk = scores_BTE.topk(self._topk, dim=-1)
-        if not self.trains:
-            gate_BTk = torch.ones_like(best_BTk)  # what the softmax gives, without a zero gradient
-        elif self.weight == "topk_softmax":
-            gate_BTk = best_BTk.softmax(-1)
+        if not self.trains:  # one expert, and the softmax of its score alone is 1
+            expert_BTk = self.codebook.products(z_BTZ).argmax(-1, keepdim=True)
+            gate_BTk = torch.ones_like(z_BTZ[..., :1])
         else:
-            gate_BTk = scores_BTE.softmax(-1).gather(-1, expert_BTk)
+            scores_BTE = self.codebook.similarity(z_BTZ) / self.temperature
+            best_BTk, expert_BTk = scores_BTE.topk(self._topk, dim=-1)
+            gate_BTk = best_BTk.softmax(-1)
+            if self.weight == "softmax_topk":
+                gate_BTk = scores_BTE.softmax(-1).gather(-1, expert_BTk)
         gate_BTk = gate_BTk.masked_fill((count_BT == 0)[:, :, None], 0.0)
-        weights_BTE = torch.zeros_like(scores_BTE).scatter(-1, expert_BTk, gate_BTk)
+        weights_BTE = gate_BTk.new_zeros(*count_BT.shape, self.num_experts)
+        weights_BTE = weights_BTE.scatter(-1, expert_BTk, gate_BTk)
         return Routing(weights_BTE, weights_BTE.new_zeros(()))
 
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
@@ -96,6 +102,10 @@ class ThemeRouter(Router):
 
     def products(self) -> float:
         return super().products() + 2 * self.codebook.codes_EC.numel()
+
+    def row_products(self, table: RowTable) -> float:
+        later = self.products() - 2 * self.h[0].weight.numel()
+        return later * len(table) + table.products(self.h[0])
 
     def codes(self) -> Tensor:
         return self.codebook.codes_EC

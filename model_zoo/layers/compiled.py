@@ -1,0 +1,71 @@
+"""``compile: True``: blocks and head as kernels that torch.compile fuses.
+
+A graph is traced with sizes left open, so that batches of other sizes and lengths reuse it; a new one
+is made where a model takes another path (a history shorter than the top-k), and for training and
+evaluation. ``torch._dynamo`` takes a second to import: nothing here does so before it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Of one function: paths, by what a stage trains, in training and evaluation. torch's own limit is 8.
+MAX_GRAPHS = 64
+
+_left_alone: dict[str, Callable[..., Any]] = {}
+
+
+def call_compiled(part: nn.Module, *inputs: Any) -> Tensor:
+    """``part(*inputs)`` compiled; parts of one structure share their graphs."""
+    return _compiled()(part, *inputs)
+
+
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that torch.compile calls as it is; by position only."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    _left_alone[name] = function
+
+    @wraps(function)
+    def call(*inputs: Any) -> Any:
+        return _left_alone[name](*inputs)
+
+    return call
+
+
+def require_compiler(device: torch.device) -> None:
+    """Compile a line, to fail before training where torch.compile lacks a compiler.
+
+    Raises:
+        ValueError: it cannot compile here; says why.
+    """
+    try:
+        torch.compile(_add_one)(torch.zeros(2, device=device))
+    except Exception as error:  # each backend has errors of its own
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"compile: True: torch.compile fails here ({reason}); "
+            "it needs a C++ compiler (on CUDA also triton); install one or write compile: False"
+        ) from error
+
+
+def _add_one(x: Tensor) -> Tensor:
+    return x + 1
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    import torch._dynamo as dynamo
+
+    dynamo.config.cache_size_limit = max(dynamo.config.cache_size_limit, MAX_GRAPHS)
+    for name, function in _left_alone.items():
+        _left_alone[name] = dynamo.disable(function)
+    return torch.compile(_forward, dynamic=True)
+
+
+def _forward(part: nn.Module, *inputs: Any) -> Tensor:
+    return part.forward(*inputs)

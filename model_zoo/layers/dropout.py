@@ -1,0 +1,28 @@
+"""Dropout that draws 16 random bits for each number: on a CPU torch's own draws cost four times as much."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = 2**16
+
+
+class Dropout(nn.Dropout):
+    """``nn.Dropout``; on a CPU its rate is rounded to a multiple of 2^-16, and what is kept is scaled
+    by exactly that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda or torch.compiler.is_compiling() or not self.training or not self.p:
+            return super().forward(x)
+        return x * keep_factors(x, self.p)
+
+
+def keep_factors(like: Tensor, rate: float) -> Tensor:
+    """Zero with probability ``rate``, else ``1 / (1 - rate)``; shape and type of ``like``, on a CPU."""
+    if rate == 1:
+        return torch.zeros_like(like)
+    dropped = round(rate * LEVELS)
+    words = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    drawn = words.view(torch.int16)[: like.numel()].view(like.shape)
+    return (drawn >= dropped - LEVELS // 2).to(like.dtype).mul_(LEVELS / (LEVELS - dropped))
