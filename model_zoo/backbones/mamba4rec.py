@@ -63,7 +63,7 @@ class Mamba4RecBlock(SequenceBlock):
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         mask_BL = history.mask_BL
-        x_BLW = self.norm(self.dropout(self.project(history.embed())))
+        x_BLW = self.norm(self.dropout(history.map(self.project)))
         for layer in self.layers[:-1]:
             x_BLW = layer(x_BLW, mask_BL)
         h_BW = self.layers[-1](x_BLW, mask_BL, last=True)[:, 0]
@@ -76,7 +76,8 @@ class Mamba4RecBlock(SequenceBlock):
         return project + inner + self.layers[-1].products(length, last=True)
 
     def elementwise(self, length: int) -> float:
-        return sum(layer.mamba.elementwise(length) for layer in self.layers)
+        inner = sum(layer.mamba.elementwise(length, last=False) for layer in self.layers[:-1])
+        return inner + self.layers[-1].mamba.elementwise(length, last=True)
 
 
 class MambaLayer(nn.Module):

