@@ -133,9 +133,11 @@ def test_a_narrow_table_has_only_what_is_shown() -> None:
     assert len(nothing.table) == 1 and not nothing.mask_BL.any()
 
 
-def test_a_layer_of_windows_is_computed_from_the_items() -> None:
-    rows_UD, *_, mask_BL = make(40, 1)
-    table = History(rows_UD, index(40), mask_BL).windows(3, 2, "start").table
+@pytest.mark.parametrize("U", [4, 40])
+def test_a_layer_of_windows_may_be_computed_from_the_items(U: int) -> None:
+    """It is where there are fewer items than windows."""
+    rows_UD, *_, mask_BL = make(U, 1)
+    table = History(rows_UD, index(U), mask_BL).windows(3, 2, "start").table
     for bias in (True, False):
         layer = torch.nn.Linear(D, 4, bias=bias).double()
         wanted = layer(table.values())

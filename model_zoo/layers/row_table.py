@@ -187,6 +187,7 @@ class BagTable(RowTable):
         self._parent, self._positions, self._share_VS = parent, positions, share_VS
         self._gradient = RowGradient(len(share_VS))
         self._values_VD: Tensor | None = None
+        self._inherited = False  # the values come from a larger table
         self._anchor = parent.anchor()
         if self._anchor is not None:
             gradients = (parent._gradient, self._gradient)
@@ -207,18 +208,26 @@ class BagTable(RowTable):
 
     @torch.no_grad()
     def linear(self, layer: nn.Linear) -> Tensor:
-        """By the parent's rows, which are fewer: a layer of a sum is the sum of its layers."""
+        """By the parent's rows where they are fewer: a layer of a sum is the sum of its layers."""
+        if len(self._parent) >= len(self):
+            return super().linear(layer)
         z_VZ = self._bag(F.linear(self._parent.values(), layer.weight))
         return z_VZ if layer.bias is None else z_VZ.add_(layer.bias)
 
     def products(self, layer: nn.Linear | None = None) -> float:
-        width = layer.out_features if layer else self._parent.values().shape[1]
-        return self._parent.products(layer) + 2.0 * width * self._share_VS.numel()
+        if layer is not None and len(self._parent) < len(self):
+            return self._parent.products(layer) + 2.0 * layer.out_features * self._share_VS.numel()
+        width = self._parent.values().shape[1]
+        built = 0.0 if self._inherited else 2.0 * width * self._share_VS.numel()
+        return built + super().products(layer)
 
     def select(self, row_R: Tensor) -> BagTable:
         """The table of some of the sums."""
         positions = Positions(self._positions.index_BL[row_R])
-        return BagTable(self._parent, positions, self._share_VS[row_R])
+        table = BagTable(self._parent, positions, self._share_VS[row_R])
+        if self._values_VD is not None:
+            table._values_VD, table._inherited = self._values_VD[row_R], True
+        return table
 
     def anchor(self) -> Tensor | None:
         return self._anchor if torch.is_grad_enabled() else None
