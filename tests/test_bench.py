@@ -20,6 +20,7 @@ import torch
 
 from engine.bench import dispatch, longctr, scan, step
 from engine.bench.floor import Machine, Work
+from engine.bench.scan_memory import peak_bytes
 from engine.bench.timing import Report, alternate, find_device, require_close
 from engine.errors import UserError
 
@@ -103,9 +104,18 @@ def test_metrics(tmp_path: Path) -> None:
 
 
 def test_scan(tmp_path: Path) -> None:
-    result, _ = bench(tmp_path, "scan", "--length", "12", "--batch", "4", *SMALL)
-    assert len(result["times"]) == 4 and len(result["ratios"]) == 3
+    result, text = bench(tmp_path, "scan", "--length", "12", "60", "--batch", "4", *SMALL)
+    assert len(result["times"]) == 2 * 6 and len(result["ratios"]) == 2 * 4
     assert max(result["differences"].values()) < scan.TOLERANCE
+    assert text.count("peak memory, length") == 2
+
+
+def test_scan_memory() -> None:
+    """What a loop keeps for backward grows with its length, in the process that runs it."""
+    cpu = torch.device("cpu")
+    short, long = (peak_bytes("loop over unbind", length, 64, cpu) for length in (20, 100))
+    state = 4 * 64 * 128 * 16  # bytes of the states of a position; the loop keeps several
+    assert 2 * state * 80 < long - short < 12 * state * 80
 
 
 def test_dispatch(tmp_path: Path) -> None:

@@ -52,7 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     dispatch.set_defaults(run=_dispatch)
 
     scan = commands.add_parser("scan", help="Mamba's selective scan, against loops in plain torch")
-    _sizes(scan, batch=256, repeats=5)
+    scan.add_argument(
+        "--length", type=int, nargs="+", default=[200, 1000], help="of histories (%(default)s)"
+    )
+    scan.add_argument("--batch", type=int, default=256, help="samples (%(default)s)")
+    _machine(scan)
+    _output(scan, repeats=5)
     scan.set_defaults(run=_scan)
 
     step = commands.add_parser("step", help="train step of each model, against LongCTR's")
