@@ -75,7 +75,8 @@ def add_regularizer_gradient(model: StagedModel) -> None:
     """Add the gradient of FuxiCTR's ``regularization_loss`` in place, before clipping.
 
     The same mathematics as adding the loss, without a graph over the whole embedding table.
-    Parameters that got no gradient, as experts that no sample read, are left alone.
+    What got no gradient, as experts that no sample read and rows of sparse gradients that no score
+    read, is left alone.
     """
     embeddings = {
         id(p)
@@ -90,14 +91,20 @@ def add_regularizer_gradient(model: StagedModel) -> None:
             continue
         if getattr(parameter, "_no_weight_decay", False):  # Mamba's A and D
             continue
-        values, gradient = parameter, parameter.grad
-        if gradient.is_sparse:
-            parameter.grad = coalesced(gradient)
-            values = parameter.index_select(0, parameter.grad.indices()[0])
-            gradient = parameter.grad.values()
+        if parameter.grad.is_sparse:
+            parameter.grad = coalesced(parameter.grad)
         for norm, weight in of_embedding if id(parameter) in embeddings else of_net:
             if weight:
+                values, gradient = _with_gradient(parameter)
                 gradient.add_(values.sign() if norm == 1 else values, alpha=weight)
+
+
+def _with_gradient(parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
+    """What of a parameter has a gradient, and that gradient: all, or of a table some rows."""
+    gradient = parameter.grad
+    if gradient.is_sparse:
+        return parameter.index_select(0, gradient.indices()[0]), gradient.values()
+    return parameter, gradient
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.bench import dispatch, longctr, scan, step
+from engine.bench import dispatch, longctr, scan, step, table
 from engine.bench.floor import Machine, Work
 from engine.bench.scan_memory import peak_bytes
 from engine.bench.timing import Report, alternate, find_device, require_close
@@ -158,7 +158,18 @@ def test_a_floor_is_the_slower_of_moving_and_computing() -> None:
 def test_table(tmp_path: Path) -> None:
     arguments = ("--rows", "300", "12000", "--length", "12", "--batch", "16", *SMALL)
     result, _ = bench(tmp_path, "table", *arguments)
-    assert len(result["times"]) == 4 and len(result["ratios"]) == 3
+    assert len(result["times"]) == 7 and len(result["ratios"]) == 4
+
+
+@pytest.mark.parametrize("draw", [table.evenly, table.by_popularity, table.from_few(5)])
+def test_items_are_drawn_from_the_whole_table(draw: table.Draw) -> None:
+    drawn = draw(50, (40, 30), torch.Generator().manual_seed(0))
+    assert drawn.shape == (40, 30) and drawn.min() >= 1 and drawn.max() <= 49
+    counts = drawn.flatten().bincount(minlength=50).sort(descending=True).values
+    if draw is table.by_popularity:
+        assert 2 < counts[0] / counts[3] < 5
+    else:
+        assert (counts > 0).sum() == (49 if draw is table.evenly else 5)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -194,7 +205,7 @@ def test_longctr_itself(tmp_path: Path, command: tuple[str, ...]) -> None:
         ((*LOADER, "--batch", "9999"), "--batch 9999"),
         (("metrics", "--rows", "1"), "write more rows"),
         (("table", "--rows", "100", "0"), "--rows 0: write 1 or more"),
-        (("table", "--rows", "1", "100"), "--rows 1: row 0 is padding"),
+        (("table", "--rows", "1", "100"), "--rows 1 100: write a small"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

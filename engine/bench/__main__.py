@@ -91,7 +91,12 @@ def _parser() -> argparse.ArgumentParser:
 
     table = commands.add_parser("table", help="train step by size of the item table, sparse, dense")
     table.add_argument(
-        "--rows", type=int, nargs="+", default=[10_000, 10_000_000], help="sizes (%(default)s)"
+        "--rows",
+        type=int,
+        nargs=2,
+        metavar=("SMALL", "LARGE"),
+        default=[10_000, 10_000_000],
+        help="of two tables (%(default)s)",
     )
     _sizes(table, batch=1024, repeats=5)
     table.set_defaults(run=_table)
@@ -215,7 +220,7 @@ def _table(args: argparse.Namespace) -> None:
     from .timing import find_device
 
     device = find_device(args.device)
-    measure(args.rows, args.length, args.batch, args.repeats, device).publish(args.json)
+    measure(*args.rows, args.length, args.batch, args.repeats, device).publish(args.json)
 
 
 def _prepare(args: argparse.Namespace) -> None:

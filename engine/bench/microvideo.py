@@ -62,25 +62,18 @@ def random_batch(
     device: torch.device,
     seed: int = 0,
     tables: dict[str, torch.Tensor] | None = None,
-    distinct: int | None = None,
 ) -> Batch:
     """A batch whose histories are 50 to 1000 items long, cut to ``length``.
 
-    Items are drawn evenly, so that a batch shows nearly all of them, or of many hardly one twice:
-    the worst case for a model that embeds each distinct item once.
-
-    Args:
-        tables: those of ``item_tables``, by default.
-        distinct: draw from so many items of the table only, picked at random.
+    Items are drawn evenly from ``tables`` (by default those of ``item_tables``), so that a batch
+    shows nearly all of them, or of millions hardly one twice: the worst case for a model that
+    embeds each distinct item once.
     """
     tables = item_tables(device) if tables is None else tables
     g = torch.Generator().manual_seed(seed)
     kept_B = torch.randint(SHORTEST, 1_001, (batch_size,), generator=g).clamp(max=length)
     mask_BL = (torch.arange(length) >= length - kept_B[:, None]).float()
-    items = len(tables["item_id"])
-    index_BL1 = torch.randint(1, distinct or items, (batch_size, length + 1), generator=g)
-    if distinct is not None:
-        index_BL1 = torch.randint(1, items, (distinct,), generator=g)[index_BL1]
+    index_BL1 = torch.randint(1, len(tables["item_id"]), (batch_size, length + 1), generator=g)
     index_BL1[:, :-1] *= mask_BL.long()
     batch_dict = {
         "user_index": torch.arange(batch_size),

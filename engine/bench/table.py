@@ -1,11 +1,13 @@
-"""Embedding tables of any size: the train step of TWIN with ``sparse_embedding``, and without.
+"""Item tables of any size: the train step of TWIN with ``sparse_embedding``, and without.
 
-MicroVideo1.7M_x2's shape and LongCTR's published widths, with item tables of the sizes asked for.
-Two things set the large table apart: its size, and that a batch shows more distinct items. So the
-step of the largest table is compared with that of the smallest twice: on batches with as many
-distinct items, and on items drawn evenly, hardly any twice. Batches take turns, so that no cache
-holds the rows of the next. Dense updates are timed at a size where four dense copies of a table
-(weights, gradient, two moments) fit beside the others.
+MicroVideo1.7M_x2's shape and LongCTR's published widths. A large table differs from a small one in
+two ways: it is large, and a batch shows more distinct items of it. So the step is compared on items
+drawn by popularity, as in most logs; on items drawn evenly, hardly one twice, the worst case; and on
+as many distinct items as the small table has. Batches take turns, so that no cache holds the rows of
+the next. Dense updates are timed on a table of which four copies (weights, gradient, two moments)
+fit beside the others.
+
+Shape suffixes: B samples, L history length, N items of the table.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from collections.abc import Callable
 from itertools import cycle
 
 import torch
+from torch import Tensor
 
 import model_zoo
+from model_zoo.layers.item_dict import ItemDict
 from model_zoo.sequence_model import Batch
 
 from ..errors import UserError
@@ -30,47 +34,63 @@ GOAL = "at most 1.5"
 
 
 def measure(
-    rows: list[int], length: int, batch_size: int, repeats: int, device: torch.device
+    small: int, large: int, length: int, batch_size: int, repeats: int, device: torch.device
 ) -> Report:
     """See the module.
 
     Args:
-        rows: sizes of item tables.
+        small, large: rows of two item tables.
         length: L.
         batch_size: B.
         repeats: rounds.
         device: where it runs.
     """
-    small, large = min(rows), max(rows)
-    if small < 2:
-        raise UserError(f"--rows {small}: row 0 is padding; write 2 or more")
-    dense = min(large, DENSE_ROWS)
+    if not 2 <= small <= large:
+        raise UserError(
+            f"--rows {small} {large}: write a small and a large table, of 2 rows or more"
+        )
     tables = microvideo.item_tables(device, large)
+    seen: dict[str, int] = {}  # distinct items of a batch, by case
 
-    def batches(count: int, distinct: int | None = None) -> list[Batch]:
-        cut = {name: table[:count] for name, table in tables.items()}
-        sizes = (batch_size, length, device)
-        return [microvideo.random_batch(*sizes, n, cut, distinct) for n in range(BATCHES)]
+    def case(name: str, train: Callable[[Batch], Tensor], rows: int, draw: Draw) -> None:
+        batches = _batches(
+            {n: table[:rows] for n, table in tables.items()}, draw, batch_size, length
+        )
+        seen[name] = len(batches[0][1].index.unique())
+        turns = cycle(batches)
+        cases[name] = lambda: train(next(turns))
 
-    cases = {}
-    few, dense_case = f"{_name(large)}, as many distinct items", f"{_name(dense)}, dense"
+    cases: dict[str, Callable[[], Tensor]] = {}
+    dense_rows = min(large, DENSE_ROWS)
+    of_small, of_large, of_dense = (f"{rows:,} rows" for rows in (small, large, dense_rows))
     with tempfile.TemporaryDirectory() as folder:  # of checkpoints; none is written
         options = model_options("TWIN", folder, device)
 
-        def train(count: int, sparse: bool) -> Callable[[Batch], torch.Tensor]:
+        def twin(rows: int, sparse: bool = True) -> Callable[[Batch], Tensor]:
             torch.manual_seed(0)
-            feature_map = microvideo.feature_map(count)
+            feature_map = microvideo.feature_map(rows)
             return train_step(model_zoo.TWIN(feature_map, sparse_embedding=sparse, **options))
 
-        for count in sorted({*rows, dense}):
-            step = train(count, sparse=True)
-            cases[_name(count)] = _in_turns(step, batches(count))
-            if count == large:
-                cases[few] = _in_turns(step, batches(count, distinct=small))
-        cases[dense_case] = _in_turns(train(dense, sparse=False), batches(dense))
-    for case in cases.values():
+        for name, rows in ((of_small, small), (of_large, large)):
+            train = twin(rows)
+            case(f"{name}, by popularity", train, rows, by_popularity)
+            case(f"{name}, evenly", train, rows, evenly)
+        case(f"{of_large}, {small:,} items", train, large, from_few(small))
+        for name, sparse in (("sparse", True), ("dense", False)):
+            train = twin(dense_rows, sparse)
+            case(f"{of_dense}, by popularity, {name}", train, dense_rows, by_popularity)
+    for run in cases.values():
         for _ in range(BATCHES):
-            case()
+            run()
+    against_small = {
+        f"{of_large}, {what}": (f"{of_large}, {what}", f"{of_small}, {rival}", GOAL)
+        for what, rival in (
+            ("by popularity", "by popularity"),
+            ("evenly", "evenly"),
+            (f"{small:,} items", "evenly"),
+        )
+    }
+    dense, sparse = (f"{of_dense}, by popularity, {name}" for name in ("dense", "sparse"))
     return Report(
         title="Train step of TWIN by size of the item table, MicroVideo1.7M_x2's shape",
         settings={
@@ -82,20 +102,51 @@ def measure(
         },
         samples=batch_size,
         seconds=alternate(cases, repeats, device),
-        ratios={
-            f"{few} / {_name(small)}": (few, _name(small), GOAL),
-            f"{_name(large)} / {_name(small)}": (_name(large), _name(small), GOAL),
-            f"{dense_case} / sparse": (dense_case, _name(dense), ""),
-        },
+        ratios={f"{name} / {of_small}": ratio for name, ratio in against_small.items()}
+        | {f"{of_dense}, dense / sparse": (dense, sparse, "")},
+        notes=["distinct items of a batch:"]
+        + [f"  {name}: {count:,}" for name, count in seen.items()],
     )
 
 
-def _in_turns(
-    step: Callable[[Batch], torch.Tensor], batches: list[Batch]
-) -> Callable[[], torch.Tensor]:
-    turns = cycle(batches)
-    return lambda: step(next(turns))
+# ---------------------------------------------------------------- which items a batch shows
+
+Draw = Callable[[int, tuple[int, ...], torch.Generator], Tensor]
+"""Of a table of N rows, indices from 1 to N - 1 of some shape."""
 
 
-def _name(rows: int) -> str:
-    return f"{rows:,} rows"
+def evenly(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
+    return torch.randint(1, rows, shape, generator=g)
+
+
+def by_popularity(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
+    """Zipf's law: the n-th most popular item has about 1 / n of the first one's share."""
+    rank = (rows - 1) ** torch.rand(shape, generator=g, dtype=torch.float64)
+    return _scattered(rows)[rank.long().clamp(max=rows - 1) - 1]
+
+
+def from_few(count: int) -> Draw:
+    """Evenly from ``count`` items, others in each batch."""
+
+    def draw(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
+        return evenly(rows, (count,), g)[torch.randint(count, shape, generator=g)]
+
+    return draw
+
+
+def _scattered(rows: int) -> Tensor:
+    """All indices, in the same random order every time."""
+    return torch.randperm(rows - 1, generator=torch.Generator().manual_seed(0)) + 1
+
+
+def _batches(tables: dict[str, Tensor], draw: Draw, batch_size: int, length: int) -> list[Batch]:
+    batches = []
+    for seed in range(BATCHES):
+        device = tables["item_id"].device
+        batch_dict, items, mask_BL = microvideo.random_batch(
+            batch_size, length, device, seed, tables
+        )
+        drawn = draw(len(tables["item_id"]), items.index.shape, torch.Generator().manual_seed(seed))
+        index_BL1 = drawn.to(device) * (items.index > 0)
+        batches.append((batch_dict, ItemDict(tables, index_BL1), mask_BL))
+    return batches
