@@ -185,8 +185,10 @@ class FrequencyFilter(nn.Module):
 
     def forward(self, x_BKD: Tensor, mask_BK: Tensor) -> Tensor:
         """Filter the real items, which are right aligned, as sequences of their own lengths."""
-        short = x_BKD.shape[1] < len(self.turn_NKK)
-        filtered_BKD = (self._by_product if short else self._by_transform)(x_BKD, mask_BK.sum(1))
+        if x_BKD.shape[1] < len(self.turn_NKK):
+            filtered_BKD = self._by_product(x_BKD, mask_BK.sum(1))
+        else:
+            filtered_BKD = self._by_transform(x_BKD, mask_BK.sum(1))
         return self.norm(self.dropout(filtered_BKD) + x_BKD)
 
     def _by_product(self, x_BKD: Tensor, length_B: Tensor) -> Tensor:
