@@ -77,9 +77,9 @@ def outputs(model: SequenceModel, B: int, L: int) -> list[Tensor]:
     return [out["logit"].detach()] + [p.grad for p in model.parameters() if p.grad is not None]
 
 
-def check_graphs(params: dict, most: int) -> None:
+def check_graphs(params: dict, most: int, later: int = 0) -> None:
     """The numbers of eager code over all shapes, with at most so many graphs for training and as
-    many for evaluation; shapes that come again make none."""
+    many for evaluation; other shapes make no more than ``later``."""
     eager, fast = models(params)
     assert list(eager.state_dict()) == list(fast.state_dict())
     start = graphs()
@@ -95,8 +95,8 @@ def check_graphs(params: dict, most: int) -> None:
         before = graphs()
         for shape in [(12, 58), (10, 31), (15, 12)]:
             outputs(fast, *shape)
-        assert graphs() == before
-        start = before
+        assert graphs() - before <= later
+        start = graphs()
 
 
 def test_few_graphs_for_all_lengths(tiny_data: Path, traced_only: None) -> None:
@@ -107,8 +107,9 @@ def test_few_graphs_for_all_lengths(tiny_data: Path, traced_only: None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", model_zoo.MODELS)
 def test_few_graphs_of_every_model(name: str, tiny_data: Path, traced_only: None) -> None:
-    """Layers that call a kernel of their own are in several graphs."""
-    check_graphs(tiny_params(tiny_data, name, verbose=0), most=16)
+    """Layers that call a kernel of their own are in several graphs, and a subsequence that is shorter
+    than a convolution makes another."""
+    check_graphs(tiny_params(tiny_data, name, verbose=0), most=16, later=2)
 
 
 def test_compiled_kernels_agree(tiny_data: Path) -> None:
