@@ -50,6 +50,7 @@ class SequenceModel(StagedModel):
             backbone, or of LongCTR's model of that name. They replace the backbone warm-up.
         amp: ``bf16`` rounds the blocks' and the head's matrix products to bf16, in training and
             evaluation; weights, optimizer and loss stay float32 (see ``layers/precision.py``).
+        compile: blocks and head by torch.compile, for a GPU (see ``layers/compiled.py``).
         sparse_embedding: update and regularise large embedding tables only in the rows that a batch
             reads; for tables of millions of rows. See ``row_adam`` for how near that is to dense.
         kwargs: of ``StagedModel``, block, mixture, head and FuxiCTR.
@@ -188,13 +189,13 @@ class SequenceModel(StagedModel):
         a plain dictionary every position is a row of its own.
         """
         _, item_dict, mask = inputs
-        mask_BL = mask.to(self.device) > 0
+        mask_BL = self.on_device(mask) > 0
         if isinstance(item_dict, ItemDict):
             columns, row_BL1 = item_dict.distinct()
-            columns = {name: rows.to(self.device) for name, rows in columns.items()}
-            row_BL1 = row_BL1.to(self.device)
+            columns = {name: self.on_device(rows) for name, rows in columns.items()}
+            row_BL1 = self.on_device(row_BL1)
         else:
-            columns = {name: rows.to(self.device) for name, rows in item_dict.items()}
+            columns = {name: self.on_device(rows) for name, rows in item_dict.items()}
             B, L = mask_BL.shape
             row_BL1 = torch.arange(B * (L + 1), device=self.device).view(B, L + 1)
         if not mask_BL.shape[1]:  # LongCTR's loader, where no sample has a history
@@ -207,7 +208,7 @@ class SequenceModel(StagedModel):
         """The features of the sample itself (user, context), without labels, meta and item ones."""
         features = self.feature_map.features
         return {
-            name: value.to(self.device)
+            name: self.on_device(value)
             for name, value in batch_dict.items()
             if name in features
             and features[name]["type"] != "meta"

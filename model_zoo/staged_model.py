@@ -132,7 +132,11 @@ class StagedModel(BaseModel):
 
     def get_labels(self, inputs: Batch) -> Tensor:
         """Labels ``(B, 1)``, float32."""
-        return inputs[0][self.feature_map.labels[0]].to(self.device).float().view(-1, 1)
+        return self.on_device(inputs[0][self.feature_map.labels[0]]).float().view(-1, 1)
+
+    def on_device(self, x: Tensor) -> Tensor:
+        """A part of a batch on the model's device; the host does not wait for pinned memory."""
+        return x.to(self.device, non_blocking=True)
 
     def get_group_id(self, inputs: Batch) -> Tensor:
         """The user of each sample, for gAUC."""

@@ -63,4 +63,6 @@ class _CausalConv(Function):
 
 def _earlier(x_BLE: Tensor, taps_KE: Tensor) -> list[tuple[int, Tensor]]:
     """Each tap but the last with how far back it reaches, if the input goes as far."""
-    return list(enumerate(reversed(taps_KE.unbind(0))))[1 : x_BLE.shape[1]]
+    taps = enumerate(reversed(taps_KE.unbind(0)))
+    # not a slice up to L, which torch.compile would take for each L anew
+    return [(back, tap_E) for back, tap_E in taps if 0 < back < x_BLE.shape[1]]
