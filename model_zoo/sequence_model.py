@@ -24,7 +24,7 @@ from .layers.compiled import call_compiled, require_compiler
 from .layers.history import History
 from .layers.item_dict import ItemDict
 from .layers.precision import bf16_products
-from .layers.row_table import Positions
+from .layers.row_products import Positions
 from .layers.sequence import SequenceBlock
 from .moe.mixtures import Mixture, Single, Stage
 from .optimization import sparse_tables, use_sparse_gradients

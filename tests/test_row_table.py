@@ -13,7 +13,8 @@ from model_zoo.layers import history as history_module
 from model_zoo.layers import row_table
 from model_zoo.layers.functional import attend
 from model_zoo.layers.history import History
-from model_zoo.layers.row_table import Positions, RowTable
+from model_zoo.layers.row_products import Positions
+from model_zoo.layers.row_table import RowTable
 
 from .helpers import build_model, random_batch, tiny_params
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from . import row_table
 from .functional import attend
 from .precision import at_least_float32, unrounded
-from .row_table import BagTable, Positions, RowTable, scores
+from .row_products import Positions, scores
+from .row_table import BagTable, RowTable
 
 # Vectors per sample up to which a CPU takes products with rows where they lie. More share a gather.
 FEW = 4
@@ -24,9 +25,9 @@ FEW = 4
 class History:
     """A batch of left-padded histories: rows of item vectors and indices into them.
 
-    Everything that selects (top-k, a subsequence) moves indices. ``attend``, ``scores``
-    and ``sums`` read rows where they lie, ``embed`` alone builds ``(B, L, D)`` vectors with gradient, so gradients
-    and memory exist only for what is read.
+    Everything that selects (top-k, a subsequence) moves indices. ``attend``, ``scores`` and ``sums``
+    read rows where they lie, ``embed`` alone builds ``(B, L, D)`` vectors with gradient, so gradients and
+    memory exist only for what is read.
 
     Args:
         rows: item vectors ``(U, D)``, differentiable, usually one row per distinct item of the batch;

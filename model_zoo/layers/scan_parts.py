@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .precision import unrounded
+
 # Numbers in a work buffer. On a CPU those of a thread stay in its cache, and every operation is large
 # enough to be split among the threads; on a GPU they keep it busy.
 SIZE_PER_THREAD, SIZE_ON_GPU = 2**19, 2**25
@@ -66,7 +68,7 @@ def blocks_per_buffer(state: Tensor) -> int:
 
 def product(vectors: Tensor, matrices: Tensor) -> Tensor:
     """Each vector times its matrix: ``(..., I)`` and ``(..., I, J)`` to ``(..., J)``."""
-    with torch.autocast(vectors.device.type, enabled=False):  # it would round to a half type
+    with unrounded(vectors):
         return (vectors.unsqueeze(-2) @ matrices).squeeze(-2)
 
 
