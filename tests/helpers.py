@@ -5,9 +5,12 @@ Shape suffixes as in the code: B samples, L history length, D item width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import model_zoo
@@ -19,6 +22,7 @@ from engine.random_batch import random_batch as random_batch
 from model_zoo.layers.history import History
 from model_zoo.layers.item_dict import ItemDict
 from model_zoo.sequence_model import SequenceModel
+from model_zoo.training import Trainer
 
 CONFIG = Path(__file__).parent.parent / "config"
 
@@ -68,3 +72,24 @@ def rows_of(batch: tuple, keep: list[int], cut: int = 0) -> tuple:
         ItemDict(items.tables, items.index[keep][:, cut:]),
         mask[keep][:, cut:],
     )
+
+
+class _Killed(Exception):
+    pass
+
+
+@contextmanager
+def killed_after(saves: int) -> Iterator[None]:
+    """Training inside must save its state ``saves`` times; it dies right after the last."""
+    real, done = Trainer._save_state, 0
+
+    def save_then_die(trainer: Trainer, epochs_done: float) -> None:
+        nonlocal done
+        real(trainer, epochs_done)
+        done += 1
+        if done == saves:
+            raise _Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(_Killed):
+        patch.setattr(Trainer, "_save_state", save_then_die)
+        yield

@@ -23,7 +23,7 @@ from model_zoo.row_adam import RowAdam
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training import Trainer
 
-from .helpers import build_model, loader, tiny_params
+from .helpers import build_model, killed_after, loader, tiny_params
 
 SPARSE = {"sparse_embedding": True}
 ITEM = "embedding_layer.embedding_layer.embedding_layers.item_id.weight"
@@ -174,9 +174,7 @@ def test_features_that_share_a_table_and_features_of_several_values(tmp_path: Pa
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
-def test_resume_gives_the_same_numbers(
-    params: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
-) -> None:
+def test_resume_gives_the_same_numbers(params: dict, tmp_path: Path, stop_after: int) -> None:
     """A kill within a stage; to the last bit."""
     params |= SPARSE | {"batch_size": 24, "max_len": 20}
 
@@ -187,23 +185,9 @@ def test_resume_gives_the_same_numbers(
     whole = build_model(params)
     fit(whole, tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    saves: list[float] = []
-    real = Trainer._save_state
-
-    def save_then_die(self: Trainer, done: float) -> None:
-        real(self, done)
-        saves.append(done)
-        if len(saves) == stop_after:
-            raise Killed
-
-    monkeypatch.setattr(Trainer, "_save_state", save_then_die)
     params["model_id"] = "killed"
-    with pytest.raises(Killed):
+    with killed_after(stop_after):
         fit(build_model(params), tmp_path / "killed")
-    monkeypatch.setattr(Trainer, "_save_state", real)
     resumed = build_model(params, seed=99)
     fit(resumed, tmp_path / "killed")
     for name, value in whole.state_dict().items():

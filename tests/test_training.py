@@ -11,7 +11,7 @@ import torch
 from model_zoo import optimization, training
 from model_zoo.training import TrainingError
 
-from .helpers import build_model, loader, tiny_params
+from .helpers import build_model, killed_after, loader, tiny_params
 
 
 @pytest.fixture
@@ -160,9 +160,7 @@ def test_nan_in_validation_never_becomes_best(
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5, 6, 7])
-def test_resume_gives_the_same_numbers(
-    params: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
-) -> None:
+def test_resume_gives_the_same_numbers(params: dict, tmp_path: Path, stop_after: int) -> None:
     """Stop after any epoch, between any two stages, or after the last one, when only evaluation is
     left; the rest equals an undisturbed run bit for bit."""
     params |= {"attention_dropout": 0.2, "net_dropout": 0.2, "router_topk": 2}
@@ -174,23 +172,9 @@ def test_resume_gives_the_same_numbers(
     whole = build_model(params)
     fit(whole, tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    saves = []
-    real = training.Trainer._save_state
-
-    def save_then_die(self, done: float) -> None:
-        real(self, done)
-        saves.append(done)
-        if len(saves) == stop_after:
-            raise Killed
-
-    monkeypatch.setattr(training.Trainer, "_save_state", save_then_die)
     params["model_id"] = "killed"
-    with pytest.raises(Killed):
+    with killed_after(stop_after):
         fit(build_model(params), tmp_path / "killed")
-    monkeypatch.undo()
     resumed = build_model(params, seed=99)
     fit(resumed, tmp_path / "killed")
     for name, value in whole.state_dict().items():

@@ -66,16 +66,20 @@ def test_it_finds_a_good_trial_and_prunes_bad_ones(tuner: FakeTuner) -> None:
 
 
 def test_killed_it_goes_on_with_what_was_running(tuner: FakeTuner) -> None:
-    tuner.write(CHOICES, epochs=4, seconds=0.2)
+    def running() -> set[str]:
+        return {name for name, status in tuner.status().items() if status["status"] == "running"}
+
+    tuner.write(CHOICES, epochs=4, seconds=10)  # they outlive the tuner on any machine
     rng = random.Random(3)
     for _ in range(2):
         with start(tuner, "6") as process:
-            wait_for(lambda process=process: children(process.pid))
-            time.sleep(rng.uniform(0.3, 1))
+            wait_for(lambda process=process: running() and children(process.pid))
+            time.sleep(rng.uniform(0, 1))
             runs = children(process.pid)
             process.kill()
         wait_for(lambda runs=runs: not any(map(alive, runs)))
-    before = {name for name, s in tuner.status().items() if s["status"] == "running"}
+    before = running()
+    tuner.write(CHOICES, epochs=4, seconds=0.2)
     assert before
     assert tuner.run(trials=6) == 0
     assert all(d.state.is_finished() for d in draws(tuner))
