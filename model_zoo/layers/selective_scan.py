@@ -18,6 +18,7 @@ J chunks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,7 +32,6 @@ from .scan_parts import (
     LOG2_E,
     Work,
     WorkBuffer,
-    add_skip,
     blocks_per_buffer,
     compute_dtype,
     mask_steps,
@@ -95,82 +95,82 @@ def selective_scan(
     kernel = kernel_for(u, A, dtype)
     if kernel is not None:
         return call_mamba(kernel, u, delta, A, B, C, D)
-    u_BLE, delta_BLE, A_EN, B_BLN, C_BLN = (x.to(dtype) for x in (u, delta, A, B, C))
-    rate_NE = (A_EN * LOG2_E).T.contiguous()
-    y_BLE = _Scan.apply(torch.is_grad_enabled(), rate_NE, delta_BLE, u_BLE, B_BLN, C_BLN)
-    return add_skip(y_BLE, u_BLE, D).to(u.dtype)
+    rate_NE = (A.to(dtype) * LOG2_E).T.contiguous()
+    D_E = u.new_zeros(len(A)) if D is None else D
+    inputs = (x.to(dtype) for x in (D_E, u, delta, B, C))
+    return _Scan.apply(torch.is_grad_enabled(), rate_NE, *inputs).to(u.dtype)
 
 
 class _Scan(Function):
-    """``sum_n C_t[n] h_t[n]`` of all positions.
+    """``y_t = sum_n C_t[n] h_t[n] + D u_t`` of all positions.
 
     A tile of samples takes K steps at a time, in place, so that its work buffers stay in the cache.
-    ``rows`` are delta, u, B and C, each ``(B, L, .)``.
+    ``rows`` are u, delta, B and C, each ``(B, L, .)``.
     """
 
     @staticmethod
-    def forward(ctx: Any, keep_states: bool, rate_NE: Tensor, *rows: Tensor) -> Tensor:
-        tiles, chunks = _tiles_and_chunks(rows[0], rate_NE)
+    def forward(ctx: Any, keep_states: bool, rate_NE: Tensor, D_E: Tensor, *rows: Tensor) -> Tensor:
         buffers = [WorkBuffer(rate_NE) for _ in range(2)]
-        y_BLE = torch.empty_like(rows[0])
-        starts_shape = (len(chunks) if keep_states else 0, len(y_BLE), *rate_NE.shape)
-        starts_JBNE = y_BLE.new_empty(starts_shape)  # the state before each chunk
-        for tile in tiles:
+        y_BLE = torch.empty(rows[0].shape, dtype=D_E.dtype, device=D_E.device)
+        kept = -(-y_BLE.shape[1] // _steps(rate_NE)) if keep_states else 0
+        starts_JBNE = y_BLE.new_empty(kept, len(y_BLE), *rate_NE.shape)  # before each chunk
+        for tile, chunks in _tiles(rate_NE, *rows, y_BLE):
             h_SNE = rate_NE.new_zeros(len(y_BLE[tile]), *rate_NE.shape)
-            for j, chunk in enumerate(chunks):
+            for j, (u_SKE, delta_SKE, B_SKN, C_SKN, y_SKE) in enumerate(chunks):
                 if keep_states:
                     starts_JBNE[j, tile] = h_SNE
-                delta_SKE, u_SKE, B_SKN, C_SKN = (row[tile, chunk] for row in rows)
                 _, h = _states(buffers, h_SNE, rate_NE, delta_SKE, delta_SKE * u_SKE, B_SKN)
-                y_BLE[tile, chunk] = product(C_SKN, h.whole)
+                torch.addcmul(h.over_states(C_SKN), u_SKE, D_E, out=y_SKE)
                 h_SNE.copy_(h.steps[-1])
-        ctx.save_for_backward(starts_JBNE, rate_NE, *rows)
+        ctx.save_for_backward(starts_JBNE, rate_NE, D_E, *rows)
         return y_BLE
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BLE: Tensor) -> tuple[Tensor | None, ...]:
-        starts_JBNE, rate_NE, *rows = ctx.saved_tensors
-        tiles, chunks = _tiles_and_chunks(dy_BLE, rate_NE)
+        starts_JBNE, rate_NE, D_E, *rows = ctx.saved_tensors
         *buffers, spare = (WorkBuffer(rate_NE) for _ in range(3))
-        gradients = [torch.empty_like(row) for row in rows]
-        drate_NE = torch.zeros_like(rate_NE)
-        for tile in tiles:
+        gradients = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in rows]
+        drate_NE, dD_E = torch.zeros_like(rate_NE), torch.zeros_like(D_E)
+        for tile, chunks in _tiles(rate_NE, *rows, dy_BLE, *gradients):
             carry_SNE, drate_SNE = rate_NE.new_zeros(2, len(dy_BLE[tile]), *rate_NE.shape)
             for j, chunk in reversed(list(enumerate(chunks))):
-                h_SNE = starts_JBNE[j, tile]
-                delta_SKE, u_SKE, B_SKN, C_SKN, dy_SKE = (
-                    row[tile, chunk] for row in (*rows, dy_BLE)
-                )
-                x_SKE = delta_SKE * u_SKE
+                u_SKE, delta_SKE, B_SKN, C_SKN, dy_SKE, *found = chunk
+                h_SNE, x_SKE = starts_JBNE[j, tile], delta_SKE * u_SKE
                 decay, h = _states(buffers, h_SNE, rate_NE, delta_SKE, x_SKE, B_SKN)
                 # dh_{k-1} = C_{k-1} dy_{k-1} + decay_k dh_k; that of the chunk before is carried
                 dh = spare.outer(C_SKN, dy_SKE)
                 dh.steps[-1].add_(carry_SNE)
                 before_h, before_dh = (h_SNE, *h.steps), (carry_SNE.zero_(), *dh.steps)
-                for k, delta_SE in reversed(list(enumerate(delta_SKE.unbind(1)))):
+                for k, delta_S1E in reversed(list(enumerate(delta_SKE[:, :, None].unbind(1)))):
                     passed_SNE = decay.steps[k].mul_(dh.steps[k])
                     before_dh[k].add_(passed_SNE)
                     dexponent_SNE = passed_SNE.mul_(before_h[k])  # of delta_k rate
-                    drate_SNE.addcmul_(dexponent_SNE, delta_SE[:, None])
-                dexponent_SKNE = decay.whole
-                dx_SKE, dB_SKN = product(B_SKN, dh.whole), product(x_SKE, dh.whole.mT)
-                dC_SKN = product(dy_SKE, h.whole.mT)
-                ddelta_SKE = dexponent_SKNE.mul_(rate_NE).sum(2).mul_(LN_2).addcmul_(dx_SKE, u_SKE)
-                found = (ddelta_SKE, dx_SKE.mul_(delta_SKE), dB_SKN, dC_SKN)
-                for gradient, part in zip(gradients, found, strict=True):
-                    gradient[tile, chunk] = part
+                    drate_SNE.addcmul_(dexponent_SNE, delta_S1E)
+                decay.whole.mul_(rate_NE)  # no longer decays, but what their exponents pass on
+                dx_SKE, dtime_SKE = dh.over_states(B_SKN), decay.over_states()
+                du_SKE, ddelta_SKE, dB_SKN, dC_SKN = found
+                torch.mul(dx_SKE, delta_SKE, out=du_SKE).addcmul_(dy_SKE, D_E)
+                torch.mul(dx_SKE, u_SKE, out=ddelta_SKE).add_(dtime_SKE, alpha=LN_2)
+                dB_SKN.copy_(product(x_SKE, dh.whole.mT))
+                dC_SKN.copy_(product(dy_SKE, h.whole.mT))
+                dD_E += (dy_SKE * u_SKE).sum((0, 1))
             drate_NE += drate_SNE.sum(0)
-        return None, LN_2 * drate_NE, *gradients
+        return None, LN_2 * drate_NE, dD_E, *gradients
 
 
-def _tiles_and_chunks(x_BLE: Tensor, rate_NE: Tensor) -> tuple[list[slice], list[slice]]:
-    """The samples of each tile, and the positions of each chunk."""
-    samples, length, _ = x_BLE.shape
-    steps = STEPS.get(x_BLE.device.type, STEPS["cuda"])
+def _tiles(rate_NE: Tensor, *rows: Tensor) -> Iterator[tuple[slice, list[tuple[Tensor, ...]]]]:
+    """The samples of each tile, and its chunks: K positions of each of the rows."""
+    steps = _steps(rate_NE)
     size = max(1, blocks_per_buffer(rate_NE) // steps)
-    tiles = [slice(i, i + size) for i in range(0, samples, size)]
-    return tiles, [slice(t, t + steps) for t in range(0, length, steps)]
+    for start in range(0, len(rows[0]), size):
+        tile = slice(start, start + size)
+        yield tile, list(zip(*(row[tile].split(steps, dim=1) for row in rows), strict=True))
+
+
+def _steps(rate_NE: Tensor) -> int:
+    """K."""
+    return STEPS.get(rate_NE.device.type, STEPS["cuda"])
 
 
 def _states(
