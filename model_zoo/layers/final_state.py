@@ -72,69 +72,76 @@ def selective_scan_last(
     kernel = kernel_for(u, A, dtype)
     if kernel is not None:
         return call_mamba(kernel, u, delta, A, B, C.expand_as(B), D)[:, -1:]
-    rate_NE = (A.to(dtype) * LOG2_E).T.contiguous()
-    D_E = u.new_zeros(len(A)) if D is None else D
-    inputs = (D_E.to(dtype), u.to(dtype), delta.to(dtype), B.to(dtype) * C.to(dtype))
-    return _LastOutput.apply(mask, rate_NE, *inputs)[:, None].to(u.dtype)
+    u_BLE, delta_BLE, A_EN, B_BLN, C_B1N = (x.to(dtype) for x in (u, delta, A, B, C))
+    rate_NE = (A_EN * LOG2_E).T.contiguous()
+    y_B1E = _LastOutput.apply(mask, rate_NE, delta_BLE, u_BLE, B_BLN * C_B1N)[:, None]
+    if D is not None:
+        y_B1E = torch.addcmul(y_B1E, u_BLE[:, -1:], D.to(dtype))
+    return y_B1E.to(u.dtype)
 
 
 class _LastOutput(Function):
-    """``y_L = sum_t weight_t delta_t u_t + D u_L``, ``weight_t = sum_n G_t[n] 2^(later_t rate[n])``.
+    """``y_L = sum_t weight_t delta_t u_t``, ``weight_t = sum_n G_t[n] 2^(later_t rate[n])``.
 
     ``G_t = B_t C_L``. Positions do not depend on each other; some samples and positions at a time
-    fill the work buffers. ``rows`` are u, delta and G, each ``(B, L, .)``.
+    fill the work buffers.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, mask_BL: Tensor | None, rate_NE: Tensor, D_E: Tensor, *rows: Tensor
+        ctx: Any,
+        mask_BL: Tensor | None,
+        rate_NE: Tensor,
+        delta_BLE: Tensor,
+        u_BLE: Tensor,
+        G_BLN: Tensor,
     ) -> Tensor:
-        u_BLE, delta_BLE, G_BLN = rows
         later_BLE = _sum_of_others(delta_BLE, later=True)
         parts = list(_parts(later_BLE, mask_BL, rate_NE))
         weight_BLE = torch.empty_like(later_BLE)
-        y_BE = D_E * u_BLE[:, -1]
+        y_BE = torch.zeros_like(u_BLE[:, 0])
         buffer = WorkBuffer(rate_NE)
         for part, M in parts:
-            decay = buffer.decay(later_BLE[part], rate_NE[:M])
-            weight_BLE[part] = weight_SKE = decay.over_states(G_BLN[part][..., :M])
-            y_BE[part[0]] += weight_SKE.mul_(delta_BLE[part]).mul_(u_BLE[part]).sum(1)
+            term_SKME = buffer.decay(later_BLE[part], rate_NE[:M]).whole
+            weight_SKE = torch.sum(
+                term_SKME.mul_(G_BLN[part][..., :M, None]), 2, out=weight_BLE[part]
+            )
+            y_BE[part[0]] += (weight_SKE * delta_BLE[part]).mul_(u_BLE[part]).sum(1)
         ctx.parts = parts
-        ctx.save_for_backward(rate_NE, D_E, *rows, later_BLE, weight_BLE)
+        ctx.first = parts[-1][0][1].start if parts else u_BLE.shape[1]  # older terms are zero
+        ctx.save_for_backward(rate_NE, delta_BLE, u_BLE, G_BLN, later_BLE, weight_BLE)
         return y_BE
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BE: Tensor) -> tuple[Tensor | None, ...]:
-        rate_NE, D_E, *rows, later_BLE, weight_BLE = ctx.saved_tensors
-        gradients = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (*rows, rows[1])]
-        (u_BLE, delta_BLE, G_BLN), (du_BLE, ddelta_BLE, dG_BLN, dlater_BLE) = rows, gradients
+        rate_NE, delta_BLE, u_BLE, G_BLN, later_BLE, weight_BLE = ctx.saved_tensors
+        gradients = du_BLE, ddelta_BLE, dlater_BLE, dG_BLN = [
+            torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            for x in (u_BLE, delta_BLE, later_BLE, G_BLN)
+        ]
         drate_NE = torch.zeros_like(rate_NE)
         buffer, spare = WorkBuffer(rate_NE), WorkBuffer(rate_NE)
-        oldest = u_BLE.shape[1]
         for part, M in ctx.parts:
-            oldest = part[1].start
-            u_SKE, delta_SKE, later_SKE = u_BLE[part], delta_BLE[part], later_BLE[part]
-            G_SKM, dG_SKN, dy_S1E = G_BLN[part][..., :M], dG_BLN[part], dy_BE[part[0], None]
+            later_SKE, delta_SKE, u_SKE = later_BLE[part], delta_BLE[part], u_BLE[part]
+            dy_S1E = dy_BE[part[0], None]
             dx_SKE = weight_BLE[part] * dy_S1E  # of x = delta u
             torch.mul(dx_SKE, delta_SKE, out=du_BLE[part])
             torch.mul(dx_SKE, u_SKE, out=ddelta_BLE[part])
 
             dweight_SKE = torch.mul(delta_SKE, u_SKE, out=dx_SKE).mul_(dy_S1E)
-            term = buffer.decay(later_SKE, rate_NE[:M])
-            term.whole.mul_(dweight_SKE[:, :, None])
-            dG_SKN[..., :M], dG_SKN[..., M:] = term.whole.sum(-1), 0
-            timed = spare.view(*term.whole.shape)
-            torch.mul(term.whole, later_SKE[:, :, None], out=timed.whole)
-            drate_NE[:M] += timed.over_positions(G_SKM)
-            term.whole.mul_(rate_NE[:M])
-            dlater_BLE[part] = term.over_states(G_SKM)
+            term_SKME = buffer.decay(later_SKE, rate_NE[:M]).whole.mul_(dweight_SKE[:, :, None])
+            dG_BLN[part][..., :M] = term_SKME.sum(-1)
+            dG_BLN[part][..., M:] = 0
+            term_SKME.mul_(G_BLN[part][..., :M, None])
+            timed_SKME = spare.view(*term_SKME.shape).whole
+            torch.mul(term_SKME, later_SKE[:, :, None], out=timed_SKME)
+            drate_NE[:M] += timed_SKME.sum((0, 1))
+            torch.sum(term_SKME.mul_(rate_NE[:M]), 2, out=dlater_BLE[part])
         for gradient in gradients:
-            gradient[:, :oldest] = 0  # their terms are not only small
+            gradient[:, : ctx.first] = 0
         ddelta_BLE.add_(_sum_of_others(dlater_BLE, later=False), alpha=LN_2)
-        du_BLE[:, -1].addcmul_(dy_BE, D_E)
-        dD_E = (dy_BE * u_BLE[:, -1]).sum(0)
-        return None, LN_2 * drate_NE, dD_E, du_BLE, ddelta_BLE, dG_BLN
+        return None, LN_2 * drate_NE, ddelta_BLE, du_BLE, dG_BLN
 
 
 def _parts(

@@ -35,7 +35,6 @@ class Work:
         self.steps = whole_SKNE.unbind(1)
         self.rows = whole_SKNE.view(S * K * N, E)
         self.index_PN = torch.arange(S * K * N, device=whole_SKNE.device).view(S * K, N)
-        self.index_NP = self.index_PN.T.contiguous()
 
     def over_states(self, weights_SKN: Tensor | None = None) -> Tensor:
         """``sum_n weights[n] whole[n]`` of each step of each sample, ``(S, K, E)``; without weights
@@ -45,11 +44,6 @@ class Work:
             self.index_PN, self.rows, mode="sum", per_sample_weights=weights_PN
         )
         return sums_PE.view(*self.whole.shape[:2], -1)
-
-    def over_positions(self, weights_SKN: Tensor) -> Tensor:
-        """The sum over all samples and steps, each with its weights, ``(N, E)``."""
-        weights_NP = weights_SKN.flatten(0, 1).T.contiguous()
-        return F.embedding_bag(self.index_NP, self.rows, mode="sum", per_sample_weights=weights_NP)
 
 
 class WorkBuffer:
