@@ -13,7 +13,6 @@ from model_zoo.layers import history as history_module
 from model_zoo.layers import row_table
 from model_zoo.layers.functional import attend
 from model_zoo.layers.history import History
-from model_zoo.layers.row_products import Positions
 from model_zoo.layers.row_table import RowTable
 
 from .helpers import build_model, random_batch, tiny_params
@@ -46,7 +45,7 @@ def test_equals_gathering(U: int, H: int, dtype: torch.dtype) -> None:
     inputs = [rows_UD, query_BHD, weights_BHL]
 
     def ours() -> list[Tensor]:
-        table, positions = RowTable(rows_UD), Positions(index(U))
+        table, positions = RowTable(rows_UD), index(U)
         pooled_BHD, total_BH = table.attend(query_BHD, positions, mask_BL, 0.0)
         return [pooled_BHD, total_BH, table.sums(weights_BHL, positions), table.gather(positions)]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from . import row_table
 from .functional import attend
 from .precision import at_least_float32, unrounded
-from .row_products import Positions, scores
+from .row_products import scores
 from .row_table import BagTable, RowTable
 
 # Vectors per sample up to which a CPU takes products with rows where they lie. More share a gather.
@@ -40,14 +40,8 @@ class History:
 
     def __init__(self, rows: Tensor | RowTable, index_BL: Tensor, mask_BL: Tensor) -> None:
         self.table = rows if isinstance(rows, RowTable) else RowTable(rows)
-        self.positions = Positions(index_BL)
-        self.mask_BL = mask_BL
+        self.index_BL, self.mask_BL = index_BL, mask_BL
         self._x_BLD: Tensor | None = None
-
-    @property
-    def index_BL(self) -> Tensor:
-        """The row of each position."""
-        return self.positions.index_BL
 
     @property
     def rows_UD(self) -> Tensor:
@@ -67,7 +61,7 @@ class History:
     def embed(self) -> Tensor:
         """Item vectors ``(B, L, D)``, differentiable with respect to the rows; gathered once."""
         if self._x_BLD is None or (torch.is_grad_enabled() and not self._x_BLD.requires_grad):
-            self._x_BLD = self.table.gather(self.positions)
+            self._x_BLD = self.table.gather(self.index_BL)
         return self._x_BLD
 
     def attend(self, query_BHD: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -75,7 +69,7 @@ class History:
         if self._in_place(query_BHD.shape[1]):
             query_BHD = at_least_float32(query_BHD)
             with unrounded(query_BHD):
-                return self.table.attend(query_BHD, self.positions, self.mask_BL, dropout)
+                return self.table.attend(query_BHD, self.index_BL, self.mask_BL, dropout)
         return attend(query_BHD, self.embed(), self.mask_BL, dropout)
 
     @torch.no_grad()
@@ -84,14 +78,14 @@ class History:
         query_BHD = at_least_float32(query_BHD)
         with unrounded(query_BHD):
             if self._in_place(query_BHD.shape[1]):
-                return scores(query_BHD, self.table.values(), self.positions)
+                return scores(query_BHD, self.table.values(), self.index_BL)
             return query_BHD @ self.peek().mT
 
     def sums(self, weights_BHL: Tensor) -> Tensor:
         """``sum_l weight_l item_l``, ``(B, H, D)``; weights of padded positions must be zero."""
         with unrounded(weights_BHL):
             if self._in_place(weights_BHL.shape[1]):
-                return self.table.sums(weights_BHL, self.positions)
+                return self.table.sums(weights_BHL, self.index_BL)
             return weights_BHL @ self.embed()
 
     def _in_place(self, vectors: int) -> bool:
@@ -107,7 +101,7 @@ class History:
         sees each row once, or each position, whichever are fewer."""
         if len(self.table) <= self.index_BL.numel():
             return F.embedding(self.index_BL, function(self.rows_UD))
-        return function(self.table.gather(self.positions))
+        return function(self.table.gather(self.index_BL))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> History:
         """The history of ``function`` of each item, outside autograd; computed as in ``map``."""
@@ -180,8 +174,8 @@ class History:
         column_US = (item_US + (L - length_B)[sample_U, None]).clamp(0, L - 1)
         share_US = inside_US.to(self.table.values().dtype)
         share_US /= share_US.sum(1, keepdim=True).clamp(min=1)
-        items = Positions(self.index_BL[sample_U[:, None], column_US])
-        return History(self.table.bags(items, share_US), row_BT, mask_BT)
+        items_US = self.index_BL[sample_U[:, None], column_US]
+        return History(self.table.bags(items_US, share_US), row_BT, mask_BT)
 
 
 def window_rows(mask_BT: Tensor, every: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Products with rows, differentiable, and the one gradient of the rows that all of them add to.
 
 Autograd would give each product a dense gradient of its own and add them up. Here each product of a
-table takes the table's anchor, a scalar, as an input. In backward it adds its part to a ``RowGradient``
+table takes the table's anchor, a scalar, as an input. In backward it hands its part to a ``RowGradient``
 and gives the anchor the gradient 1, so that the rows' turn comes when every part is there, and the
 anchor's gradient is how many there are. Derivatives of a derivative are not available.
 
@@ -23,11 +23,11 @@ from torch.autograd.function import once_differentiable
 
 from .dropout import keep_factors
 from .functional import masked_softmax
-from .row_products import Positions, outer, scores, sums
+from .row_products import outer, scores, sums
 
 
 class RowGradient:
-    """The sum of all parts of a table's gradient.
+    """The parts of a table's gradient, to be summed at once.
 
     Args:
         rows: U.
@@ -35,29 +35,21 @@ class RowGradient:
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._sum_UD: Tensor | None = None
-        self._used_U: Tensor | None = None
-        self._parts = 0
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, row_R: Tensor, part_RD: Tensor) -> Tensor:
-        """Add to rows ``row_R``; returns the gradient of the anchor: one part."""
-        if self._sum_UD is None:
-            self._sum_UD = part_RD.new_zeros(self._rows, part_RD.shape[1])
-            self._used_U = row_R.new_zeros(self._rows, dtype=torch.bool)
-        self._sum_UD.index_add_(0, row_R, part_RD)
-        self._used_U.index_fill_(0, row_R, True)
-        self._parts += 1
-        return part_RD.new_ones(())
+    def add(self, weights_BHL: Tensor, vectors_BHD: Tensor, index_BL: Tensor) -> Tensor:
+        """A part, as ``outer`` has it; returns the gradient of the anchor: one part."""
+        self._parts.append((weights_BHL, vectors_BHD, index_BL))
+        return vectors_BHD.new_ones(())
 
-    def take(self, parts: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of that many parts ``(U, D)``, and which rows are in use."""
-        if int(parts) != self._parts:
+    def take(self, count: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of that many parts ``(U, D)``, and how many terms each row has."""
+        if int(count) != len(self._parts):
             raise RuntimeError(
                 "a gradient that left out the item rows was taken before; ask for all in one call"
             )
-        found = self._sum_UD, self._used_U
-        self._sum_UD, self._used_U, self._parts = None, None, 0
-        return found
+        parts, self._parts = self._parts, []
+        return outer(parts, self._rows)
 
 
 class Anchor(Function):
@@ -95,9 +87,9 @@ class BagAnchor(Function):
     def backward(ctx: Any, parts: Tensor) -> tuple[Tensor | None, ...]:
         index_VS, share_VS = ctx.saved_tensors
         parent, own = ctx.gradients
-        sum_VD, used_V = own.take(parts)
-        row_R = used_V.nonzero().flatten()
-        part = outer(share_VS[row_R, None], sum_VD[row_R, None], Positions(index_VS[row_R]))
+        sum_VD, count_V = own.take(parts)
+        row_R = count_V.nonzero().flatten()
+        part = share_VS[row_R, None], sum_VD[row_R, None], index_VS[row_R]
         return parent.add(*part), None, None, None, None
 
 
@@ -105,14 +97,15 @@ class Gather(Function):
     """The rows of the positions."""
 
     @staticmethod
-    def forward(ctx: Any, rows_UD: Tensor, positions: Positions, *hook: Any) -> Tensor:
-        ctx.positions, ctx.gradient = positions, hook[1]
-        return F.embedding(positions.index_BL, rows_UD)
+    def forward(ctx: Any, rows_UD: Tensor, index_BL: Tensor, *hook: Any) -> Tensor:
+        ctx.index_BL, ctx.gradient = index_BL, hook[1]
+        return F.embedding(index_BL, rows_UD)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dx_BLD: Tensor) -> tuple[Tensor | None, ...]:
-        part = ctx.positions.index_BL.flatten(), dx_BLD.flatten(0, 1)
+        dx_P1D = dx_BLD.reshape(-1, 1, dx_BLD.shape[-1])  # a position is a sum of one row
+        part = dx_P1D.new_ones(len(dx_P1D), 1, 1), dx_P1D, ctx.index_BL.reshape(-1, 1)
         return None, None, ctx.gradient.add(*part), None
 
 
@@ -121,20 +114,20 @@ class Sums(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, weights_BHL: Tensor, rows_UD: Tensor, positions: Positions, *hook: Any
+        ctx: Any, weights_BHL: Tensor, rows_UD: Tensor, index_BL: Tensor, *hook: Any
     ) -> Tensor:
         ctx.save_for_backward(weights_BHL, rows_UD)
-        ctx.positions, ctx.gradient = positions, hook[1]
-        return sums(weights_BHL, rows_UD, positions)
+        ctx.index_BL, ctx.gradient = index_BL, hook[1]
+        return sums(weights_BHL, rows_UD, index_BL)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BHD: Tensor) -> tuple[Tensor | None, ...]:
         weights_BHL, rows_UD = ctx.saved_tensors
-        dweights_BHL = scores(dy_BHD, rows_UD, ctx.positions) if ctx.needs_input_grad[0] else None
+        dweights_BHL = scores(dy_BHD, rows_UD, ctx.index_BL) if ctx.needs_input_grad[0] else None
         part = None
         if ctx.needs_input_grad[3]:
-            part = ctx.gradient.add(*outer(weights_BHL, dy_BHD, ctx.positions))
+            part = ctx.gradient.add(weights_BHL, dy_BHD, ctx.index_BL)
         return dweights_BHL, None, None, part, None
 
 
@@ -151,28 +144,28 @@ class Attend(Function):
         mask_BL: Tensor,
         dropout: float,
         rows_UD: Tensor,
-        positions: Positions,
+        index_BL: Tensor,
         *hook: Any,
     ) -> tuple[Tensor, Tensor]:
-        p_BHL = masked_softmax(scores(query_BHD, rows_UD, positions), mask_BL[:, None, :])
+        p_BHL = masked_softmax(scores(query_BHD, rows_UD, index_BL), mask_BL[:, None, :])
         factor_BHL = keep_factors(p_BHL, dropout) if dropout else None
         weights_BHL = p_BHL if factor_BHL is None else p_BHL * factor_BHL
         ctx.save_for_backward(query_BHD, rows_UD, p_BHL, factor_BHL)
-        ctx.positions, ctx.gradient = positions, hook[1]
-        return sums(weights_BHL, rows_UD, positions), weights_BHL.sum(-1)
+        ctx.index_BL, ctx.gradient = index_BL, hook[1]
+        return sums(weights_BHL, rows_UD, index_BL), weights_BHL.sum(-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BHD: Tensor, dt_BH: Tensor) -> tuple[Tensor | None, ...]:
         query_BHD, rows_UD, p_BHL, factor_BHL = ctx.saved_tensors
-        dp_BHL, weights_BHL = scores(dy_BHD, rows_UD, ctx.positions) + dt_BH[:, :, None], p_BHL
+        dp_BHL, weights_BHL = scores(dy_BHD, rows_UD, ctx.index_BL) + dt_BH[:, :, None], p_BHL
         if factor_BHL is not None:
             dp_BHL, weights_BHL = dp_BHL * factor_BHL, p_BHL * factor_BHL
         ds_BHL = p_BHL * (dp_BHL - (p_BHL * dp_BHL).sum(-1, keepdim=True))
-        dquery_BHD = sums(ds_BHL, rows_UD, ctx.positions)
+        dquery_BHD = sums(ds_BHL, rows_UD, ctx.index_BL)
         part = None
         if ctx.needs_input_grad[5]:
             weights = torch.cat([weights_BHL, ds_BHL], dim=1)
             vectors = torch.cat([dy_BHD, query_BHD], dim=1)
-            part = ctx.gradient.add(*outer(weights, vectors, ctx.positions))
+            part = ctx.gradient.add(weights, vectors, ctx.index_BL)
         return dquery_BHD, None, None, None, None, part, None

@@ -9,13 +9,14 @@ the rows, of y ``scores(dy)`` at w and ``outer(w, dy)`` at the rows. A gather wr
 ``B L D`` numbers; these read each row where it lies. All are outside autograd: ``row_gradient`` has
 their gradients.
 
-Shape suffixes: B samples, H heads, L positions, U rows, R rows in use, D width.
+Shape suffixes: B samples, H heads, L positions, U rows, D width; in ``outer`` V vectors, P positions of
+all of them.
 """
 
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,29 +27,11 @@ with warnings.catch_warnings():  # torch says once that sparse rows are in beta
     torch.sparse_csr_tensor([0, 0], torch.zeros(0, dtype=torch.long), torch.zeros(0), (1, 1))
 
 
-class Positions:
-    """Which row each position shows, and the same by row, sorted once for all gradients.
-
-    Args:
-        index_BL: int64.
-    """
-
-    def __init__(self, index_BL: Tensor) -> None:
-        self.index_BL = index_BL
-
-    @cached_property
-    def by_row(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows in use ``(R,)``, where each begins ``(R,)``, and the positions in their order."""
-        row, order = self.index_BL.flatten().sort(stable=True)
-        row_R, count_R = row.unique_consecutive(return_counts=True)
-        return row_R, count_R.cumsum(0) - count_R, order
-
-
-def scores(query_BHD: Tensor, rows_UD: Tensor, positions: Positions) -> Tensor:
+def scores(query_BHD: Tensor, rows_UD: Tensor, index_BL: Tensor) -> Tensor:
     """``s`` of the module."""
     B, H, _ = query_BHD.shape
-    L = positions.index_BL.shape[1]
-    index = positions.index_BL.repeat_interleave(H, dim=0)
+    L = index_BL.shape[1]
+    index = index_BL.repeat_interleave(H, dim=0)
     query = query_BHD.flatten(0, 1)
     if len(rows_UD) < L:  # less work, and more than torch lets a line of a sparse matrix have
         return (query @ rows_UD.T).gather(1, index).view(B, H, L)
@@ -62,25 +45,40 @@ def scores(query_BHD: Tensor, rows_UD: Tensor, positions: Positions) -> Tensor:
     return found.values().view(B, H, L)
 
 
-def sums(weights_BHL: Tensor, rows_UD: Tensor, positions: Positions) -> Tensor:
+def sums(weights_BHL: Tensor, rows_UD: Tensor, index_BL: Tensor) -> Tensor:
     """``y`` of the module."""
     B, H, _ = weights_BHL.shape
-    index = positions.index_BL.repeat_interleave(H, dim=0)
+    index = index_BL.repeat_interleave(H, dim=0)
     weights = weights_BHL.reshape(index.shape)
     return F.embedding_bag(index, rows_UD, mode="sum", per_sample_weights=weights).view(B, H, -1)
 
 
-def outer(weights_BHL: Tensor, vectors_BHD: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
-    """``g`` of the module at the rows in use: these rows, and ``(R, D)``."""
-    _, H, L = weights_BHL.shape
-    row_R, start_R, order = positions.by_row
-    vector = (order // L * H)[:, None] + torch.arange(H, device=order.device)
-    weights = weights_BHL.transpose(1, 2).reshape(-1, H)[order]
-    part_RD = F.embedding_bag(
-        vector.flatten(),
-        vectors_BHD.flatten(0, 1),
-        start_R * H,
+def outer(parts: Sequence[tuple[Tensor, Tensor, Tensor]], rows: int) -> tuple[Tensor, Tensor]:
+    """``g`` of the module, summed over several products: all positions are sorted at once.
+
+    Args:
+        parts: weights ``(B, H, L)``, vectors ``(B, H, D)`` and index ``(B, L)`` of each.
+        rows: U.
+
+    Returns:
+        The sums ``(U, D)``, and how many terms each row has, ``(U,)``.
+    """
+    index, weights, vectors, lengths = [], [], [], []
+    for weights_BHL, vectors_BHD, index_BL in parts:
+        B, H, L = weights_BHL.shape
+        index.append(index_BL[:, None].expand(B, H, L).reshape(-1))
+        weights.append(weights_BHL.reshape(-1))
+        vectors.append(vectors_BHD.flatten(0, 1))
+        lengths.append(index_BL.new_full((B * H,), L))
+    row_P, order_P = torch.cat(index).sort(stable=True)
+    count_U = row_P.bincount(minlength=rows)
+    length_V = torch.cat(lengths)
+    vector_P = torch.repeat_interleave(length_V, output_size=len(row_P))
+    sum_UD = F.embedding_bag(
+        vector_P[order_P],
+        torch.cat(vectors),
+        count_U.cumsum(0) - count_U,
         mode="sum",
-        per_sample_weights=weights.flatten(),
+        per_sample_weights=torch.cat(weights)[order_P],
     )
-    return row_R, part_RD
+    return sum_UD, count_U

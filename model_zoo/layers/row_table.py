@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .row_gradient import Anchor, Attend, BagAnchor, Gather, RowGradient, Sums
-from .row_products import Positions, sums
+from .row_products import sums
 
 
 def in_place(x: Tensor) -> bool:
@@ -56,29 +56,27 @@ class RowTable:
         return 2.0 * layer.weight.numel() * len(self) if layer else 0.0
 
     def attend(
-        self, query_BHD: Tensor, positions: Positions, mask_BL: Tensor, dropout: float
+        self, query_BHD: Tensor, index_BL: Tensor, mask_BL: Tensor, dropout: float
     ) -> tuple[Tensor, Tensor]:
         """``functional.attend`` over the positions' rows."""
-        return Attend.apply(query_BHD, mask_BL, dropout, *self._inputs(positions))
+        return Attend.apply(query_BHD, mask_BL, dropout, *self._inputs(index_BL))
 
-    def sums(self, weights_BHL: Tensor, positions: Positions) -> Tensor:
+    def sums(self, weights_BHL: Tensor, index_BL: Tensor) -> Tensor:
         """The weighted sum of the positions' rows, ``(B, H, D)``."""
-        return Sums.apply(weights_BHL, *self._inputs(positions))
+        return Sums.apply(weights_BHL, *self._inputs(index_BL))
 
-    def gather(self, positions: Positions) -> Tensor:
+    def gather(self, index_BL: Tensor) -> Tensor:
         """The rows of the positions, ``(B, L, D)``."""
-        if not in_place(positions.index_BL):
-            return F.embedding(positions.index_BL, self.rows_UD)
-        return Gather.apply(*self._inputs(positions))
+        if not in_place(index_BL):
+            return F.embedding(index_BL, self.rows_UD)
+        return Gather.apply(*self._inputs(index_BL))
 
-    def bags(self, positions: Positions, share_VS: Tensor) -> RowTable:
-        """The table of weighted sums of rows, one for each sample of ``positions``."""
+    def bags(self, index_VS: Tensor, share_VS: Tensor) -> RowTable:
+        """The table of weighted sums of rows: S rows for each of V sums, and their weights."""
         if in_place(share_VS):
-            return BagTable(self, positions, share_VS)
+            return BagTable(self, index_VS, share_VS)
         return RowTable(
-            F.embedding_bag(
-                positions.index_BL, self.rows_UD, mode="sum", per_sample_weights=share_VS
-            )
+            F.embedding_bag(index_VS, self.rows_UD, mode="sum", per_sample_weights=share_VS)
         )
 
     def anchor(self) -> Tensor | None:
@@ -89,8 +87,8 @@ class RowTable:
             self._anchor = Anchor.apply(self._rows_UD, self._gradient)
         return self._anchor
 
-    def _inputs(self, positions: Positions) -> tuple[Any, ...]:
-        return self.values(), positions, self.anchor(), self._gradient
+    def _inputs(self, index_BL: Tensor) -> tuple[Any, ...]:
+        return self.values(), index_BL, self.anchor(), self._gradient
 
 
 class BagTable(RowTable):
@@ -99,26 +97,26 @@ class BagTable(RowTable):
 
     Args:
         parent: the other table.
-        positions: its rows, S for each of V sums.
+        index_VS: its rows, S for each of V sums.
         share_VS: their weights.
     """
 
-    def __init__(self, parent: RowTable, positions: Positions, share_VS: Tensor) -> None:
-        self._parent, self._positions, self._share_VS = parent, positions, share_VS
+    def __init__(self, parent: RowTable, index_VS: Tensor, share_VS: Tensor) -> None:
+        self._parent, self._index_VS, self._share_VS = parent, index_VS, share_VS
         self._gradient = RowGradient(len(share_VS))
         self._values_VD: Tensor | None = None
         self._inherited = False  # the values come from a larger table
         self._anchor = parent.anchor()
         if self._anchor is not None:
             gradients = (parent._gradient, self._gradient)
-            self._anchor = BagAnchor.apply(self._anchor, *gradients, positions.index_BL, share_VS)
+            self._anchor = BagAnchor.apply(self._anchor, *gradients, index_VS, share_VS)
 
     def __len__(self) -> int:
         return len(self._share_VS)
 
     @property
     def rows_UD(self) -> Tensor:
-        return self.gather(Positions(torch.arange(len(self))[None]))[0]
+        return self.gather(torch.arange(len(self))[None])[0]
 
     @torch.no_grad()
     def values(self) -> Tensor:
@@ -143,8 +141,7 @@ class BagTable(RowTable):
 
     def select(self, row_R: Tensor) -> BagTable:
         """The table of some of the sums."""
-        positions = Positions(self._positions.index_BL[row_R])
-        table = BagTable(self._parent, positions, self._share_VS[row_R])
+        table = BagTable(self._parent, self._index_VS[row_R], self._share_VS[row_R])
         if self._values_VD is not None:
             table._values_VD, table._inherited = self._values_VD[row_R], True
         return table
@@ -153,4 +150,4 @@ class BagTable(RowTable):
         return self._anchor if torch.is_grad_enabled() else None
 
     def _bag(self, rows_UD: Tensor) -> Tensor:
-        return sums(self._share_VS[:, None], rows_UD, self._positions)[:, 0]
+        return sums(self._share_VS[:, None], rows_UD, self._index_VS)[:, 0]
