@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import UserError, did_you_mean
 
-PIECE = 65_536  # rows
+PIECE = 16_384  # rows
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -21,7 +21,8 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     if not path.exists():
         raise UserError(f"{path}: no such file; prepare the data first (see data/README.md)")
     with whole_file(path):
-        return pq.ParquetFile(path)
+        # Else pyarrow reads all of a row group at once, and keeps it.
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**18)
 
 
 @contextmanager
@@ -36,14 +37,15 @@ def whole_file(path: Path) -> Iterator[None]:
         ) from None
 
 
-def pieces(path: Path, names: list[str]) -> Iterator[tuple[int, pa.Table]]:
+def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[tuple[int, pa.Table]]:
     """Columns of a file, some rows at a time, and the number of the first of these rows.
 
-    Reading lists whole takes several times the memory and the time. There is one piece at least.
+    Reading lists whole takes several times the memory and the time. There is one piece at least, of
+    at most ``rows`` rows (default: ``PIECE``).
     """
     file, start = open_parquet(path), 0
     for group in range(file.num_row_groups):
-        batches = file.iter_batches(PIECE, row_groups=[group], columns=names)
+        batches = file.iter_batches(rows or PIECE, row_groups=[group], columns=names)
         while True:
             with whole_file(path):
                 batch = next(batches, None)
@@ -53,6 +55,24 @@ def pieces(path: Path, names: list[str]) -> Iterator[tuple[int, pa.Table]]:
             start += len(batch)
     if not start:
         yield 0, file.schema_arrow.empty_table().select(names)
+
+
+def read_in_pieces(
+    path: Path, names: list[str], rows: int, convert: Callable[[pa.Table, int], dict[str, NDArray]]
+) -> dict[str, NDArray]:
+    """Whole columns as arrays, at hardly more memory than theirs.
+
+    Args:
+        rows: of the file.
+        convert: makes arrays of some rows, given the number of the first.
+    """
+    arrays: dict[str, NDArray] = {}
+    for start, table in pieces(path, names):
+        for name, values in convert(table, start).items():
+            if start == 0:
+                arrays[name] = np.empty((rows, *values.shape[1:]), values.dtype)
+            arrays[name][start : start + len(values)] = values
+    return arrays
 
 
 def require_columns(path: Path, present: list[str], needed: list[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from fuxictr.features import FeatureMap
 from numpy.lib.stride_tricks import sliding_window_view
@@ -20,6 +21,7 @@ from .columns import (
     open_parquet,
     pieces,
     read_feature,
+    read_in_pieces,
     read_label,
     require_columns,
     require_contiguous,
@@ -29,6 +31,8 @@ from .columns import (
 from .errors import UserError
 
 Columns = dict[str, NDArray]
+FRONT = 1024  # zeros before the first item; more are put there for longer windows
+PIECE = 2**16  # items of histories that are read at a time
 
 
 class Histories:
@@ -41,37 +45,48 @@ class Histories:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with whole_file(self.path):
-            table = open_parquet(self.path).read()
-        require_columns(self.path, table.column_names, ["full_item_seq"])
-        if "user_index" in table.column_names:
-            require_contiguous(self.path, "user_index", table["user_index"])
-        lists = table["full_item_seq"].combine_chunks()
-        if isinstance(lists, pa.ChunkedArray):
-            lists = (
-                pa.concat_arrays(lists.chunks)
-                if lists.num_chunks
-                else pa.array([], pa.list_(pa.int64()))
-            )
-        if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+        file = open_parquet(self.path)
+        present = file.schema_arrow.names
+        require_columns(self.path, present, ["full_item_seq"])
+        room = _values(file.metadata, "full_item_seq")
+        rows = max(1, PIECE * file.metadata.num_rows // max(1, room))
+        # Zeros around the items, so that every window of a batch lies within the tape.
+        self._front = FRONT
+        self._tape = np.zeros(FRONT + room + 1, np.int32)
+        end, lengths = FRONT, []
+        columns = [name for name in ("user_index", "full_item_seq") if name in present]
+        for start, table in pieces(self.path, columns, rows):
+            if "user_index" in present:
+                require_contiguous(self.path, "user_index", table["user_index"], start)
+            lists = self._lists(table["full_item_seq"])
+            items_S = integers(self.path, "full_item_seq", lists.flatten())
+            self._tape[end : end + len(items_S)] = np.clip(items_S, -1, 2**31 - 1)
+            end += len(items_S)
+            lengths.append(np.asarray(lists.value_lengths()))
+        self._tape = self._tape[: end + 1]
+        self.offsets = np.r_[0, np.cumsum(np.concatenate(lengths), dtype=np.int64)]
+
+    def _lists(self, column: pa.ChunkedArray) -> pa.ListArray:
+        """The column as one array of lists without gaps."""
+        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
             raise UserError(
-                f"{self.path}, column full_item_seq: is {lists.type}; it must hold lists of item indices"
+                f"{self.path}, column full_item_seq: is {column.type}; it must hold lists of item indices"
             )
+        lists = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
         if lists.null_count or lists.flatten().null_count:
             raise UserError(
                 f"{self.path}, column full_item_seq: has missing values; write empty lists"
             )
-        items_S = integers(self.path, "full_item_seq", lists.flatten())
-        self.offsets = np.asarray(lists.offsets).astype(np.int64)
-        self.offsets -= self.offsets[0]
-        # Zeros around the items, so that every window of a batch lies within the tape.
-        self._front = int(self.lengths().max(initial=0)) + 1
-        self._tape = np.zeros(self._front + len(items_S) + 1, np.int32)
-        self._tape[self._front : -1] = np.clip(items_S, -1, 2**31 - 1)
+        return lists
 
     def __len__(self) -> int:
         """The number of users."""
         return len(self.offsets) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self._tape.nbytes + self.offsets.nbytes
 
     def lengths(self) -> NDArray[np.int64]:
         """The whole history's length of each user."""
@@ -89,6 +104,9 @@ class Histories:
         """
         kept_B = np.minimum(seq_len_B, max_len)
         L = max(1, int(kept_B.max(initial=0)))
+        if self._front < L:
+            self._tape = np.r_[np.zeros(L - self._front, np.int32), self._tape]
+            self._front = L
         start_B = self._front + self.offsets[user_B] + seq_len_B - L
         index_BL1 = sliding_window_view(self._tape, L + 1)[start_B]
         # Window k of a step of L zeros, then ones, is zero in all but the last k of L columns.
@@ -100,8 +118,8 @@ class Histories:
     def check_items(self, num_items: int, item_path: Path) -> None:
         """Reject an item index that is outside the item table, or 0, which is padding."""
         items_S = self._tape[self._front : -1]
-        bad = np.flatnonzero((items_S < 1) | (items_S >= num_items))
-        if len(bad):
+        if len(items_S) and not 1 <= items_S.min() <= items_S.max() < num_items:
+            bad = np.flatnonzero((items_S < 1) | (items_S >= num_items))
             user = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
             raise UserError(
                 f"{self.path}, column full_item_seq, row {user}: item index {items_S[bad[0]]} is "
@@ -123,17 +141,20 @@ class ItemTable:
         features = {k: v for k, v in feature_map.features.items() if v.get("source") == "item"}
         file = open_parquet(self.path)
         require_columns(self.path, file.schema_arrow.names, ["item_index", *features])
-        arrays: dict[str, NDArray] = {}
-        for start, table in pieces(self.path, ["item_index", *features]):
+
+        def convert(table: pa.Table, start: int) -> Columns:
             require_contiguous(self.path, "item_index", table["item_index"], start)
-            for name, spec in features.items():
-                values = read_feature(self.path, name, table[name], spec, start)
-                if start == 0:
+            found = {
+                name: read_feature(self.path, name, table[name], spec, start)
+                for name, spec in features.items()
+            }
+            if start == 0:
+                for name, values in found.items():
                     self._require_padding(name, values[:1])
-                    arrays[name] = np.empty(
-                        (file.metadata.num_rows, *values.shape[1:]), values.dtype
-                    )
-                arrays[name][start : start + len(values)] = values
+            return found
+
+        names, rows = ["item_index", *features], file.metadata.num_rows
+        arrays = read_in_pieces(self.path, names, rows, convert)
         self.tables = {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def _require_padding(self, name: str, row: NDArray) -> None:
@@ -145,6 +166,11 @@ class ItemTable:
 
     def __len__(self) -> int:
         return len(next(iter(self.tables.values())))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tables."""
+        return sum(table.nbytes for table in self.tables.values())
 
     def to(self, device: str | torch.device) -> ItemTable:
         """Move the tables to a device, once for all loaders that share them."""
@@ -185,10 +211,17 @@ class Samples:
         rows = [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
         self.group_start = np.r_[0, np.cumsum(rows, dtype=np.int64)]
         self.limits = histories.path, histories.lengths(), num_items
-        self.resident = None if streaming else self._read(None)
+        self.resident = None
+        if not streaming:
+            self.resident = read_in_pieces(self.path, self.names, len(self), self._convert)
 
     def __len__(self) -> int:
         return int(self.group_start[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is resident."""
+        return sum(column.nbytes for column in (self.resident or {}).values())
 
     def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Columns]:
         """Columns of ``batch_size`` rows, the last batch shorter; in file order without ``rng``."""
@@ -214,13 +247,12 @@ class Samples:
         for group in groups if rng is None else rng.permutation(groups):
             yield self._read(int(group))
 
-    def _read(self, group: int | None) -> Columns:
-        first = 0 if group is None else int(self.group_start[group])
+    def _read(self, group: int) -> Columns:
         with whole_file(self.path):
-            if group is None:
-                table = self.file.read(self.names)
-            else:
-                table = self.file.read_row_group(group, self.names)
+            table = self.file.read_row_group(group, self.names)
+        return self._convert(table, int(self.group_start[group]))
+
+    def _convert(self, table: pa.Table, first: int) -> Columns:
         columns = {}
         for name in self.names:
             if name in self.feature_map.labels:
@@ -256,3 +288,10 @@ class Samples:
 
 def _rows(columns: Columns) -> int:
     return len(next(iter(columns.values())))
+
+
+def _values(metadata: pq.FileMetaData, column: str) -> int:
+    """How many values the lists of a column hold, or a few more: an empty list counts as one."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    leaves = (group.column(j) for group in groups for j in range(group.num_columns))
+    return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.split(".")[0] == column)

@@ -90,7 +90,8 @@ def bench(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 def test_loader(tmp_path: Path, stand_in: str) -> None:
-    result, _ = bench(tmp_path, *LOADER, "--longctr", stand_in)
+    result, text = bench(tmp_path, *LOADER, "--longctr", stand_in)
+    assert "peak memory of loading" in text
     assert len(result["times"]) == 4 and len(result["ratios"]) == 3
     assert result["differences"] == {"first batch of both loaders": 0}
 

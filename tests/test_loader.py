@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 import torch
 
-from engine import columns
+from engine import columns, tables
 from engine.compat import build_feature_map
 from engine.errors import UserError
 from engine.loader import SequenceLoader
-from engine.tables import ItemTable
+from engine.tables import Histories, ItemTable
 
 NUM_ITEMS, NUM_USERS, ROWS = 50, 17, 333
 
@@ -95,6 +95,36 @@ def straightforward(data: Path, rows: list[dict], max_len: int) -> tuple[dict, n
     }
     mask = (np.array(positions).reshape(len(rows), L + 1)[:, :-1] > 0).astype(np.float32)
     return item_dict, mask
+
+
+@pytest.mark.parametrize("front", [2, tables.FRONT])
+@pytest.mark.parametrize("piece", [1, 25, tables.PIECE])
+def test_histories_read_in_pieces_are_the_same(
+    front: int, piece: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so are windows longer than the zeros before the first item."""
+    frame = pl.read_parquet(data / "user_info.parquet")
+    frame.write_parquet(tmp_path / "user_info.parquet", row_group_size=5)
+    monkeypatch.setattr(tables, "PIECE", piece)
+    monkeypatch.setattr(tables, "FRONT", front)
+    found = Histories(tmp_path / "user_info.parquet")
+    wanted = frame["full_item_seq"].to_list()
+    assert found.lengths().tolist() == list(map(len, wanted))
+    user_B = np.arange(NUM_USERS)
+    for max_len in (1, 7, 40):  # each longer than the one before
+        index_BL1, _ = found.batch(user_B, found.lengths(), user_B + 1, max_len)
+        for user, row in enumerate(index_BL1.tolist()):
+            kept = wanted[user][-max_len:]
+            assert row == [0] * (max_len - len(kept)) + kept + [user + 1]
+    rows = frame.to_dicts()
+    rows[11]["full_item_seq"] = [3, NUM_ITEMS, 4]
+    pl.DataFrame(rows, schema=frame.schema).write_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(UserError, match=f"row 11: item index {NUM_ITEMS} is not between 1 and"):
+        Histories(tmp_path / "bad.parquet").check_items(NUM_ITEMS, Path("items"))
+    rows[11]["user_index"] = 99
+    pl.DataFrame(rows, schema=frame.schema).write_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(UserError, match="column user_index, row 11: is 99"):
+        Histories(tmp_path / "bad.parquet")
 
 
 @pytest.mark.parametrize("max_len", [1, 7, 25, 100])
@@ -184,9 +214,9 @@ def test_an_item_table_read_in_pieces_is_the_same(
     items = pl.read_parquet(data / "item_info.parquet")
     items.write_parquet(tmp_path / "item_info.parquet", row_group_size=7)
     monkeypatch.setattr(columns, "PIECE", piece)
-    tables = ItemTable(tmp_path / "item_info.parquet", feature_map).tables
-    assert set(tables) == set(whole)
-    assert all(table.equal(whole[name]) for name, table in tables.items())
+    found = ItemTable(tmp_path / "item_info.parquet", feature_map).tables
+    assert set(found) == set(whole)
+    assert all(table.equal(whole[name]) for name, table in found.items())
     for name, value, message in (
         ("item_index", 99, "column item_index, row 23: is 99; rows must be numbered"),
         ("item_id", 77, "column item_id, row 23: index 77 is outside"),

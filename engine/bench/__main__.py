@@ -84,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     growth.add_argument("--lengths", nargs="+", type=int, help="default: 100 to 2000")
     growth.add_argument("--experts", nargs="+", type=int, help="per branch; default: 1 to 16")
     growth.add_argument("--plot", metavar="FILE", help="draw it there, as .svg, .png or .pdf")
-    growth.add_argument("--batch", type=int, default=256, help="samples (%(default)s)")
+    growth.add_argument("--batch", type=int, default=1024, help="samples (%(default)s)")
     _machine(growth)
-    _output(growth, repeats=3)
+    _output(growth, repeats=5)
     growth.set_defaults(run=_growth)
 
     table = commands.add_parser("table", help="train step by size of the item table, sparse, dense")

@@ -17,22 +17,21 @@ from typing import Any
 
 import polars as pl
 
-from ..config import DATA_FILES, dataset_part, model_part
+from ..config import DATA_FILES, dataset_part
 from ..datasets import SEED, layout, synthetic
 from ..errors import UserError
 from ..files import write_yaml
+from . import longctr
+from .process import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("TWIN", "SDIM", "TransAct")
 DATASET = "session_hopping"  # its feature columns are those of all sizes
-PUBLISHED = "MicroVideo1.7M_x2"  # whose experiments give the hyper-parameters
 BATCH = {"small": 2048}  # of the published 8192 it would make 8 steps
 # The most training samples, so that LongCTR's run takes minutes at most.
 ROWS = {
     "small": {"TWIN": 32_768, "TransAct": 8_192},
     "micro": {"TWIN": 32_768, "SDIM": 65_536, "TransAct": 4_096},
 }
-SHORT_WINDOW = 50  # of LongCTR's TWIN and SDIM
 FIRST_SEED = 2024  # of the first round; each round has one of its own
 
 
@@ -146,7 +145,7 @@ def _hyper_parameters(
     size: str, model: str, folder: Path, batch: int | None, length: int | None
 ) -> dict[str, Any]:
     """Those of a shipped experiment, without what is left to chance."""
-    keys = model_part(ROOT / "config", f"{model}_{PUBLISHED}")
+    keys = longctr.published(model)
     keys |= {key: 0.0 for key in keys if key.endswith("dropout")}
     keys |= {"dataset_id": DATASET, "model_root": f"{folder / 'checkpoints'}/"}
     keys |= {"epochs": 1, "shuffle": False}
@@ -186,12 +185,6 @@ def require_rival(checkout: str, models: Sequence[str], length: int | None) -> N
         UserError: the folder is no checkout, or histories are too short for its models.
     """
     for file in ("run_expid.py", *(f"{model}/{model}.py" for model in models)):
-        if not (Path(checkout) / file).is_file():
-            raise UserError(
-                f"--longctr {checkout}: has no {file}; name the root of a LongCTR checkout"
-            )
-    if length is not None and length < SHORT_WINDOW and set(models) - {"TransAct"}:
-        raise UserError(
-            f"--length {length}: LongCTR's models crash on batches shorter than their short window; "
-            f"write {SHORT_WINDOW} or more, or leave --longctr out"
-        )
+        longctr.find(checkout, file)
+    if length is not None and set(models) - {"TransAct"}:
+        longctr.require_length(length)

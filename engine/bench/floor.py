@@ -19,9 +19,8 @@ REPEATS = 5
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # far beyond any cache
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, float32
 FLOAT = 4  # bytes
-ADAM_PASSES = (
-    8  # over the parameters: gradient written; parameter, gradient, two moments read; three written
-)
+# Over the parameters: the gradient written; it, the parameter and two moments read; three written.
+ADAM_PASSES = 8
 
 
 @dataclass(frozen=True)

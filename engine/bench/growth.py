@@ -42,14 +42,14 @@ def measure(
     Args:
         backbone: one of ``BACKBONES``.
         lengths: history lengths, with five experts per branch.
-        experts: numbers of experts per branch, at the shortest length above 100 (or the longest).
+        experts: numbers of experts per branch, at the length of ``_middle``.
         batch_size: B.
         repeats: rounds.
         device: where it runs.
     """
     if backbone not in BACKBONES:
         raise UserError(f"--model {backbone}: write one of {', '.join(BACKBONES)}")
-    middle = min([length for length in lengths if length > 100], default=max(lengths))
+    middle = _middle(lengths)
     seconds: dict[str, list[float]] = {}
     for length in lengths:
         seconds |= _times(backbone, length, [5], batch_size, repeats, device, positions=True)
@@ -82,7 +82,7 @@ def plot(report: Report, lengths: list[int], experts: list[int], file: Path) -> 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    middle = min([length for length in lengths if length > 100], default=max(lengths))
+    middle = _middle(lengths)
 
     def milliseconds(name: str) -> float:
         return 1000 * median(report.seconds[name])
@@ -143,6 +143,11 @@ def _mos_step(
     model = build(model_zoo.get_model(f"{backbone}_MoS"), options | {"num_experts": experts})
     load_kmeans_codes(model, [batch], seed=0)
     return our_step(model, batch)
+
+
+def _middle(lengths: list[int]) -> int:
+    """At which length experts are counted: the shortest above 100, or the longest."""
+    return min([length for length in lengths if length > 100], default=max(lengths))
 
 
 def _name(label: str, length: int, experts: int | None = None) -> str:

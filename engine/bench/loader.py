@@ -23,6 +23,7 @@ from ..errors import UserError
 from ..loader import SequenceLoader
 from . import longctr, microvideo
 from .floor import Work, measure_machine
+from .loader_memory import loader_bytes
 from .timing import Report, alternate, require_close
 
 RIVAL = "LongCTR's loader"
@@ -103,7 +104,16 @@ def measure(
         differences=differences,
         work=work,
         machine=measure_machine(device),
-        notes=[] if checkout else [longctr.MISSING],
+        notes=[_memory(folder, length, batch_size), *([] if checkout else [longctr.MISSING])],
+    )
+
+
+def _memory(folder: Path, length: int, batch_size: int) -> str:
+    """What the tables take, and the most that loading them and an epoch take."""
+    resident, loading, epoch = loader_bytes(folder, length, batch_size)
+    return (
+        f"resident tables {resident / 1e6:,.1f} MB; peak memory of loading {loading / resident:.2f}x that "
+        f"(goal: at most 1.3), of an epoch {epoch / 1e6:,.1f} MB"
     )
 
 

@@ -1,6 +1,6 @@
 """Loads the rival: single modules of a LongCTR checkout, by path, on current package versions.
 
-LongCTR's own entry point asserts fuxictr 2.3.2 and imports every model. The two modules measured
+LongCTR's own entry point asserts fuxictr 2.3.2 and imports every model. The modules measured
 here need neither, only ``keras_preprocessing``, a package that is no longer maintained and of which
 LongCTR uses one function. Unless it is installed, a stand-in with that function is put into
 ``sys.modules`` before the import. None of LongCTR's code is copied or changed.
@@ -18,11 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import model_part
 from ..errors import UserError
+from .process import ROOT
 
 LOADER = "longctr_dataloader.py"
 MODELS = ("TWIN", "SDIM", "TransAct", "MIRRN")  # that we have too
+SHORT_WINDOW = 50  # the most recent items, which its TWIN and SDIM read beside all
 MISSING = "no rival: name a checkout of LongCTR with --longctr DIR to measure it in the same run"
+
+
+def published(model: str) -> dict[str, Any]:
+    """The shipped hyper-parameters on MicroVideo1.7M_x2: for LongCTR's models those of its best run."""
+    return model_part(ROOT / "config", f"{model}_MicroVideo1.7M_x2")
 
 
 def load_model(checkout: str | Path, name: str) -> Any:
@@ -41,9 +49,7 @@ def load_class(checkout: str | Path, file: str, name: str) -> Any:
     Raises:
         UserError: the folder is not a checkout, or its module cannot be imported.
     """
-    path = Path(checkout) / file
-    if not path.is_file():
-        raise UserError(f"--longctr {checkout}: has no {file}; name the root of a LongCTR checkout")
+    path = find(checkout, file)
     provide_keras_preprocessing()
     spec = importlib.util.spec_from_file_location(f"longctr_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
@@ -52,6 +58,31 @@ def load_class(checkout: str | Path, file: str, name: str) -> Any:
         return getattr(module, name)
     except Exception as error:  # it is foreign code: anything may be raised
         raise UserError(f"{path}: cannot be used here ({type(error).__name__}: {error})") from error
+
+
+def find(checkout: str | Path, file: str) -> Path:
+    """A file of the checkout.
+
+    Raises:
+        UserError: it has none, so it is no checkout.
+    """
+    path = Path(checkout) / file
+    if not path.is_file():
+        raise UserError(f"--longctr {checkout}: has no {file}; name the root of a LongCTR checkout")
+    return path
+
+
+def require_length(length: int) -> None:
+    """See to it that histories are long enough for LongCTR's models.
+
+    Raises:
+        UserError: they are not.
+    """
+    if length < SHORT_WINDOW:
+        raise UserError(
+            f"--length {length}: LongCTR's models crash on batches shorter than their short window; "
+            f"write {SHORT_WINDOW} or more, or leave --longctr out"
+        )
 
 
 def pad_sequences(

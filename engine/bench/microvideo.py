@@ -17,13 +17,13 @@ from model_zoo.sequence_model import Batch
 
 from ..compat import build_feature_map
 from ..datasets import SEED, layout, synthetic
+from . import longctr
 
 ITEMS = 24_323  # rows of the item table, padding included; also the vocabulary of item_id
 CATEGORIES = 514
 WIDTH = 64  # of the image embedding, and of every embedding in LongCTR's published runs
 IMPRESSIONS = 20  # per user: enough batches, and quickly generated
 THEMES = 5
-SHORTEST = 50  # LongCTR's TWIN shifts its short mask by one item, which full windows do not show
 
 
 def feature_map(items: int = ITEMS) -> FeatureMap:
@@ -63,7 +63,8 @@ def random_batch(
     seed: int = 0,
     tables: dict[str, torch.Tensor] | None = None,
 ) -> Batch:
-    """A batch whose histories are 50 to 1000 items long, cut to ``length``.
+    """A batch whose histories are 50 to 1000 items long, cut to ``length``: from LongCTR's short window
+    on, for its TWIN shifts the mask of shorter ones by an item.
 
     Items are drawn evenly from ``tables`` (by default those of ``item_tables``), so that a batch
     shows nearly all of them, or of millions hardly one twice: the worst case for a model that
@@ -71,7 +72,8 @@ def random_batch(
     """
     tables = item_tables(device) if tables is None else tables
     g = torch.Generator().manual_seed(seed)
-    kept_B = torch.randint(SHORTEST, 1_001, (batch_size,), generator=g).clamp(max=length)
+    length_B = torch.randint(longctr.SHORT_WINDOW, 1_001, (batch_size,), generator=g)
+    kept_B = length_B.clamp(max=length)
     mask_BL = (torch.arange(length) >= length - kept_B[:, None]).float()
     index_BL1 = torch.randint(1, len(tables["item_id"]), (batch_size, length + 1), generator=g)
     index_BL1[:, :-1] *= mask_BL.long()

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from .process import run_python
+from .process import ROOT, run_python
 from .timing import Report
 
-ROOT = Path(__file__).resolve().parents[2]
 BLOCK = 1_000_000  # rows drawn at a time
 PREPARE, PASS = "data/prepare.py generic", "one pass of polars"
 SCAN = """

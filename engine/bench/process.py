@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from ..errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]  # of the project
+
 
 class Usage(NamedTuple):
     """What a process took: wall time, processor time of all its threads, and its peak memory.
@@ -60,3 +62,12 @@ def run_python(
             f"python {' '.join(arguments)}: stopped with exit code {process.returncode}: {last}"
         )
     return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def memory(field: str) -> int:
+    """Bytes of this process by the kernel's count: ``VmRSS`` now, ``VmHWM`` at its peak. ``getrusage``
+    would count the parent's peak too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")

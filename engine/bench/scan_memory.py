@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
+from .process import ROOT, memory
 from .scan_cases import SCANS, random_inputs
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def peak_bytes(name: str, length: int, batch_size: int, device: torch.device) -> int:
@@ -30,18 +28,10 @@ def main() -> None:
     inputs = [x.to(device).requires_grad_() for x in random_inputs(int(length), int(batch_size))]
     for x in inputs:
         x.grad = torch.ones_like(x)
-    before = _bytes("VmRSS") if device == "cpu" else torch.cuda.memory_allocated()
+    before = memory("VmRSS") if device == "cpu" else torch.cuda.memory_allocated()
     scan(*inputs).sum().backward()
-    peak = _bytes("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
+    peak = memory("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
     print(peak - before)
-
-
-def _bytes(field: str) -> int:
-    """From the kernel's count of this process; ``getrusage`` would count the parent's peak too."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,14 +26,11 @@ from model_zoo.optimization import build_optimizer
 from model_zoo.sequence_model import Batch, SequenceModel
 from model_zoo.training import Trainer
 
-from ..config import model_part
-from ..errors import UserError
 from ..flop_counter import product_flops
 from . import longctr, microvideo
 from .floor import Work, measure_machine, step_bytes
 from .timing import Report, alternate, require_close
 
-CONFIG = Path(__file__).resolve().parents[2] / "config"
 TOLERANCE = 1e-4
 
 
@@ -93,11 +89,8 @@ def measure(
         repeats: rounds.
         device: where it runs.
     """
-    if checkout and length < microvideo.SHORTEST:
-        raise UserError(
-            f"--length {length}: LongCTR's models crash on batches shorter than their short window; "
-            f"write {microvideo.SHORTEST} or more, or leave --longctr out"
-        )
+    if checkout:
+        longctr.require_length(length)
     settings = {"batch": batch_size, "length": length, "device": str(device), "repeats": repeats}
     report = Report(
         title="Train step: forward, backward and optimiser, MicroVideo1.7M_x2's shape",
@@ -157,7 +150,7 @@ def _measure_case(
 
 def model_options(model: str, model_root: str, device: torch.device) -> dict[str, Any]:
     """The shipped hyper-parameters of a model on MicroVideo1.7M_x2."""
-    options = model_part(CONFIG, f"{model}_MicroVideo1.7M_x2")
+    options = longctr.published(model)
     gpu = 0 if device.type == "cuda" else -1
     return options | {"metrics": ["AUC"], "verbose": 0, "model_root": model_root, "gpu": gpu}
 
