@@ -86,7 +86,7 @@ def require_columns(path: Path, present: list[str], needed: list[str]) -> None:
 
 
 def read_feature(
-    path: Path, name: str, column: pa.ChunkedArray, spec: dict, first_row: int = 0
+    path: Path, name: str, column: pa.ChunkedArray, spec: dict, first_row: int
 ) -> NDArray:
     """One feature column: int64 for indices, float32 for numbers and vectors; checked.
 
@@ -114,7 +114,7 @@ def read_feature(
     return values if width is None else values.reshape(-1, width)
 
 
-def _require_filled(path: Path, name: str, column: pa.ChunkedArray, first_row: int = 0) -> None:
+def _require_filled(path: Path, name: str, column: pa.ChunkedArray, first_row: int) -> None:
     if column.null_count:
         row = first_row + int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise UserError(f"{path}, column {name}, row {row}: is missing; fill it in")
@@ -179,7 +179,7 @@ def read_label(
     return values.astype(np.float32)
 
 
-def require_contiguous(path: Path, name: str, column: pa.ChunkedArray, first_row: int = 0) -> None:
+def require_contiguous(path: Path, name: str, column: pa.ChunkedArray, first_row: int) -> None:
     """Reject an index column that is not 0, 1, 2, ...: rows are found by their number."""
     _require_filled(path, name, column, first_row)
     values = integers(path, name, column)

@@ -32,7 +32,7 @@ from .errors import UserError
 
 Columns = dict[str, NDArray]
 FRONT = 1024  # zeros before the first item; more are put there for longer windows
-PIECE = 2**16  # items of histories that are read at a time
+ITEMS_PER_PIECE = 2**16  # items of histories that are read at a time
 
 
 class Histories:
@@ -49,7 +49,7 @@ class Histories:
         present = file.schema_arrow.names
         require_columns(self.path, present, ["full_item_seq"])
         room = _values(file.metadata, "full_item_seq")
-        rows = max(1, PIECE * file.metadata.num_rows // max(1, room))
+        rows = max(1, ITEMS_PER_PIECE * file.metadata.num_rows // max(1, room))
         # Zeros around the items, so that every window of a batch lies within the tape.
         self._front = FRONT
         self._tape = np.zeros(FRONT + room + 1, np.int32)
@@ -58,7 +58,7 @@ class Histories:
         for start, table in pieces(self.path, columns, rows):
             if "user_index" in present:
                 require_contiguous(self.path, "user_index", table["user_index"], start)
-            lists = self._lists(table["full_item_seq"])
+            lists = self._lists(table["full_item_seq"], start)
             items_S = integers(self.path, "full_item_seq", lists.flatten())
             self._tape[end : end + len(items_S)] = np.clip(items_S, -1, 2**31 - 1)
             end += len(items_S)
@@ -66,16 +66,26 @@ class Histories:
         self._tape = self._tape[: end + 1]
         self.offsets = np.r_[0, np.cumsum(np.concatenate(lengths), dtype=np.int64)]
 
-    def _lists(self, column: pa.ChunkedArray) -> pa.ListArray:
-        """The column as one array of lists without gaps."""
+    def _lists(self, column: pa.ChunkedArray, start: int) -> pa.ListArray | pa.LargeListArray:
+        """The column, whose first row has the number ``start``, as one array of lists without gaps."""
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
             raise UserError(
                 f"{self.path}, column full_item_seq: is {column.type}; it must hold lists of item indices"
             )
         lists = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
-        if lists.null_count or lists.flatten().null_count:
+        if lists.null_count:
+            row = start + int(np.flatnonzero(lists.is_null())[0])
             raise UserError(
-                f"{self.path}, column full_item_seq: has missing values; write empty lists"
+                f"{self.path}, column full_item_seq, row {row}: has missing values; write empty lists"
+            )
+        items = lists.flatten()
+        if items.null_count:
+            first = np.flatnonzero(items.is_null())[0]
+            ends = np.cumsum(np.asarray(lists.value_lengths()))
+            row = start + int(np.searchsorted(ends, first, side="right"))
+            raise UserError(
+                f"{self.path}, column full_item_seq, row {row}: has missing values in its list; leave "
+                "them out"
             )
         return lists
 
@@ -105,8 +115,9 @@ class Histories:
         kept_B = np.minimum(seq_len_B, max_len)
         L = max(1, int(kept_B.max(initial=0)))
         if self._front < L:
-            self._tape = np.r_[np.zeros(L - self._front, np.int32), self._tape]
-            self._front = L
+            front = min(max_len, int(self.lengths().max()))
+            self._tape = np.r_[np.zeros(front - self._front, np.int32), self._tape]
+            self._front = front
         start_B = self._front + self.offsets[user_B] + seq_len_B - L
         index_BL1 = sliding_window_view(self._tape, L + 1)[start_B]
         # Window k of a step of L zeros, then ones, is zero in all but the last k of L columns.
@@ -179,7 +190,7 @@ class ItemTable:
 
 
 class Samples:
-    """``train/valid/test.parquet``: one row per impression, read whole or by row group.
+    """``train/valid/test.parquet``: one row per impression, kept whole or read by row group.
 
     Args:
         path: has ``user_index``, ``item_index``, ``seq_len``, the label, and the features of the

@@ -98,14 +98,14 @@ def straightforward(data: Path, rows: list[dict], max_len: int) -> tuple[dict, n
 
 
 @pytest.mark.parametrize("front", [2, tables.FRONT])
-@pytest.mark.parametrize("piece", [1, 25, tables.PIECE])
+@pytest.mark.parametrize("piece", [1, 25, tables.ITEMS_PER_PIECE])
 def test_histories_read_in_pieces_are_the_same(
     front: int, piece: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And so are windows longer than the zeros before the first item."""
     frame = pl.read_parquet(data / "user_info.parquet")
     frame.write_parquet(tmp_path / "user_info.parquet", row_group_size=5)
-    monkeypatch.setattr(tables, "PIECE", piece)
+    monkeypatch.setattr(tables, "ITEMS_PER_PIECE", piece)
     monkeypatch.setattr(tables, "FRONT", front)
     found = Histories(tmp_path / "user_info.parquet")
     wanted = frame["full_item_seq"].to_list()
@@ -116,15 +116,21 @@ def test_histories_read_in_pieces_are_the_same(
         for user, row in enumerate(index_BL1.tolist()):
             kept = wanted[user][-max_len:]
             assert row == [0] * (max_len - len(kept)) + kept + [user + 1]
-    rows = frame.to_dicts()
-    rows[11]["full_item_seq"] = [3, NUM_ITEMS, 4]
-    pl.DataFrame(rows, schema=frame.schema).write_parquet(tmp_path / "bad.parquet")
-    with pytest.raises(UserError, match=f"row 11: item index {NUM_ITEMS} is not between 1 and"):
-        Histories(tmp_path / "bad.parquet").check_items(NUM_ITEMS, Path("items"))
-    rows[11]["user_index"] = 99
-    pl.DataFrame(rows, schema=frame.schema).write_parquet(tmp_path / "bad.parquet")
-    with pytest.raises(UserError, match="column user_index, row 11: is 99"):
-        Histories(tmp_path / "bad.parquet")
+    for column, value, message in (
+        (
+            "full_item_seq",
+            [3, NUM_ITEMS, 4],
+            f"row 11: item index {NUM_ITEMS} is not between 1 and",
+        ),
+        ("full_item_seq", None, "full_item_seq, row 11: has missing values; write empty lists"),
+        ("full_item_seq", [3, None], "full_item_seq, row 11: has missing values in its list"),
+        ("user_index", 99, "column user_index, row 11: is 99"),
+    ):
+        rows = frame.to_dicts()
+        rows[11][column] = value
+        pl.DataFrame(rows, schema=frame.schema).write_parquet(tmp_path / "bad.parquet")
+        with pytest.raises(UserError, match=message):
+            Histories(tmp_path / "bad.parquet").check_items(NUM_ITEMS, Path("items"))
 
 
 @pytest.mark.parametrize("max_len", [1, 7, 25, 100])

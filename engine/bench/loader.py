@@ -52,6 +52,7 @@ def measure(
     """
     rival_class = checkout and longctr.load_class(checkout, longctr.LOADER, "LongCTRDataLoader")
     microvideo.ensure_dataset(folder, users)
+    memory = _memory(folder, length, batch_size)
     files = {name: str(folder / f"{name}.parquet") for name in ("train", "user_info", "item_info")}
     paths = (microvideo.feature_map(), *files.values())
     options = {"batch_size": batch_size, "max_len": length}
@@ -104,7 +105,7 @@ def measure(
         differences=differences,
         work=work,
         machine=measure_machine(device),
-        notes=[_memory(folder, length, batch_size), *([] if checkout else [longctr.MISSING])],
+        notes=[memory, *([] if checkout else [longctr.MISSING])],
     )
 
 

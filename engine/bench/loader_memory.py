@@ -1,6 +1,6 @@
 """Memory of the loader in a process of its own:
 ``python -m engine.bench.loader_memory FEW FOLDER LENGTH BATCH`` prints the bytes of its resident tables,
-the peak of loading them, and the peak of an epoch after that.
+and the peaks of loading them and of an epoch.
 
 Counted is what comes on top of loading the data set FEW, of a few users: code and pools of the
 libraries are not the tables'.
@@ -13,9 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..allocator import keep_freed_memory
 from ..loader import SequenceLoader
 from . import microvideo
-from .process import ROOT, memory
+from .process import ROOT, forget_peak, memory
 
 FEW = 40  # users
 
@@ -34,15 +35,21 @@ def loader_bytes(folder: Path, length: int, batch_size: int) -> tuple[int, int, 
 def main() -> None:
     few, folder = map(Path, sys.argv[1:3])
     options = {"batch_size": int(sys.argv[4]), "max_len": int(sys.argv[3])}
-    for _ in _load(few, options):
-        pass
+    _pass(_load(few, options))
+    keep_freed_memory()  # as run_expid.py does
     before = memory("VmRSS")
+    forget_peak()
     loader = _load(folder, options)
     loading = memory("VmHWM") - before
-    for _ in loader:
-        pass
+    forget_peak()
+    _pass(loader)
     resident = loader.histories.nbytes + loader.items.nbytes + loader.samples.nbytes
     print(resident, loading, memory("VmHWM") - before)
+
+
+def _pass(loader: SequenceLoader) -> None:
+    for _ in loader:
+        pass
 
 
 def _load(folder: Path, options: dict[str, int]) -> SequenceLoader:

@@ -71,3 +71,8 @@ def memory(field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"/proc/self/status has no {field}")
+
+
+def forget_peak() -> None:
+    """Let ``VmHWM`` start again from what the process holds now."""
+    Path("/proc/self/clear_refs").write_text("5")

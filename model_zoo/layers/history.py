@@ -25,9 +25,9 @@ FEW = 4
 class History:
     """A batch of left-padded histories: rows of item vectors and indices into them.
 
-    Everything that selects (top-k, a subsequence) moves indices. ``attend``, ``scores`` and ``sums``
-    read rows where they lie, ``embed`` alone builds ``(B, L, D)`` vectors with gradient, so gradients and
-    memory exist only for what is read.
+    Everything that selects (top-k, a subsequence) moves indices; vectors, gradients and memory exist only
+    for what is read. On a CPU ``attend``, ``scores`` and ``sums`` of a few vectors read rows where they lie;
+    else, and in ``embed``, they are gathered.
 
     Args:
         rows: item vectors ``(U, D)``, differentiable, usually one row per distinct item of the batch;

@@ -8,7 +8,8 @@ anchor's gradient is how many there are. Derivatives of a derivative are not ava
 The last two inputs of each product, ``hook``, are the anchor (None where the rows need no gradient) and
 the ``RowGradient``.
 
-Shape suffixes: B samples, H heads, L positions, U rows, R rows in use, V sums of S rows, D width.
+Shape suffixes: B samples, H heads, L positions, P = B * L, U rows, V sums of S rows, R of them in use,
+D width.
 """
 
 from __future__ import annotations
@@ -98,14 +99,16 @@ class Gather(Function):
 
     @staticmethod
     def forward(ctx: Any, rows_UD: Tensor, index_BL: Tensor, *hook: Any) -> Tensor:
-        ctx.index_BL, ctx.gradient = index_BL, hook[1]
+        ctx.save_for_backward(index_BL)
+        ctx.gradient = hook[1]
         return F.embedding(index_BL, rows_UD)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dx_BLD: Tensor) -> tuple[Tensor | None, ...]:
+        (index_BL,) = ctx.saved_tensors
         dx_P1D = dx_BLD.reshape(-1, 1, dx_BLD.shape[-1])  # a position is a sum of one row
-        part = dx_P1D.new_ones(len(dx_P1D), 1, 1), dx_P1D, ctx.index_BL.reshape(-1, 1)
+        part = dx_P1D.new_ones(len(dx_P1D), 1, 1), dx_P1D, index_BL.reshape(-1, 1)
         return None, None, ctx.gradient.add(*part), None
 
 
@@ -116,18 +119,18 @@ class Sums(Function):
     def forward(
         ctx: Any, weights_BHL: Tensor, rows_UD: Tensor, index_BL: Tensor, *hook: Any
     ) -> Tensor:
-        ctx.save_for_backward(weights_BHL, rows_UD)
-        ctx.index_BL, ctx.gradient = index_BL, hook[1]
+        ctx.save_for_backward(weights_BHL, rows_UD, index_BL)
+        ctx.gradient = hook[1]
         return sums(weights_BHL, rows_UD, index_BL)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BHD: Tensor) -> tuple[Tensor | None, ...]:
-        weights_BHL, rows_UD = ctx.saved_tensors
-        dweights_BHL = scores(dy_BHD, rows_UD, ctx.index_BL) if ctx.needs_input_grad[0] else None
+        weights_BHL, rows_UD, index_BL = ctx.saved_tensors
+        dweights_BHL = scores(dy_BHD, rows_UD, index_BL) if ctx.needs_input_grad[0] else None
         part = None
         if ctx.needs_input_grad[3]:
-            part = ctx.gradient.add(weights_BHL, dy_BHD, ctx.index_BL)
+            part = ctx.gradient.add(weights_BHL, dy_BHD, index_BL)
         return dweights_BHL, None, None, part, None
 
 
@@ -150,22 +153,22 @@ class Attend(Function):
         p_BHL = masked_softmax(scores(query_BHD, rows_UD, index_BL), mask_BL[:, None, :])
         factor_BHL = keep_factors(p_BHL, dropout) if dropout else None
         weights_BHL = p_BHL if factor_BHL is None else p_BHL * factor_BHL
-        ctx.save_for_backward(query_BHD, rows_UD, p_BHL, factor_BHL)
-        ctx.index_BL, ctx.gradient = index_BL, hook[1]
+        ctx.save_for_backward(query_BHD, rows_UD, index_BL, p_BHL, factor_BHL)
+        ctx.gradient = hook[1]
         return sums(weights_BHL, rows_UD, index_BL), weights_BHL.sum(-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BHD: Tensor, dt_BH: Tensor) -> tuple[Tensor | None, ...]:
-        query_BHD, rows_UD, p_BHL, factor_BHL = ctx.saved_tensors
-        dp_BHL, weights_BHL = scores(dy_BHD, rows_UD, ctx.index_BL) + dt_BH[:, :, None], p_BHL
+        query_BHD, rows_UD, index_BL, p_BHL, factor_BHL = ctx.saved_tensors
+        dp_BHL, weights_BHL = scores(dy_BHD, rows_UD, index_BL) + dt_BH[:, :, None], p_BHL
         if factor_BHL is not None:
             dp_BHL, weights_BHL = dp_BHL * factor_BHL, p_BHL * factor_BHL
         ds_BHL = p_BHL * (dp_BHL - (p_BHL * dp_BHL).sum(-1, keepdim=True))
-        dquery_BHD = sums(ds_BHL, rows_UD, ctx.index_BL)
+        dquery_BHD = sums(ds_BHL, rows_UD, index_BL)
         part = None
         if ctx.needs_input_grad[5]:
             weights = torch.cat([weights_BHL, ds_BHL], dim=1)
             vectors = torch.cat([dy_BHD, query_BHD], dim=1)
-            part = ctx.gradient.add(weights, vectors, ctx.index_BL)
+            part = ctx.gradient.add(weights, vectors, index_BL)
         return dquery_BHD, None, None, None, None, part, None

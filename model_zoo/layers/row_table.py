@@ -1,6 +1,7 @@
 """Tables of rows that histories show by index: items, and windows as weighted sums of items.
 
-Shape suffixes: B samples, H heads, L positions, U rows, V sums of S rows, D width, Z width of a layer.
+Shape suffixes: B samples, H heads, L positions, U rows, V sums of S rows, R of them,
+D width, Z width of a layer.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ along them. Shape suffixes: S samples of a tile, K positions of a chunk, N state
 from __future__ import annotations
 
 import math
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 import torch.nn.functional as F
@@ -30,19 +30,22 @@ class Work:
     """
 
     def __init__(self, whole_SKNE: Tensor) -> None:
-        S, K, N, E = whole_SKNE.shape
         self.whole = whole_SKNE
         self.steps = whole_SKNE.unbind(1)
-        self.rows = whole_SKNE.view(S * K * N, E)
-        self.index_PN = torch.arange(S * K * N, device=whole_SKNE.device).view(S * K, N)
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Its rows, and the N of them that belong to each step of each sample."""
+        S, K, N, E = self.whole.shape
+        index_PN = torch.arange(S * K * N, device=self.whole.device).view(S * K, N)
+        return self.whole.view(S * K * N, E), index_PN
 
     def over_states(self, weights_SKN: Tensor | None = None) -> Tensor:
         """``sum_n weights[n] whole[n]`` of each step of each sample, ``(S, K, E)``; without weights
         the plain sum."""
-        weights_PN = None if weights_SKN is None else weights_SKN.reshape(self.index_PN.shape)
-        sums_PE = F.embedding_bag(
-            self.index_PN, self.rows, mode="sum", per_sample_weights=weights_PN
-        )
+        rows, index_PN = self._rows
+        weights_PN = None if weights_SKN is None else weights_SKN.reshape(index_PN.shape)
+        sums_PE = F.embedding_bag(index_PN, rows, mode="sum", per_sample_weights=weights_PN)
         return sums_PE.view(*self.whole.shape[:2], -1)
 
 

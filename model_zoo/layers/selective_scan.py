@@ -79,7 +79,7 @@ def selective_scan(
     place; backward keeps ``B L E N / STEPS`` numbers beside the inputs.
 
     Args:
-        u: ``(B, L, E)``.
+        u: ``(B, L, E)``, L at least 1.
         delta: step sizes, ``(B, L, E)``, not negative.
         A: ``(E, N)``, negative.
         B: ``(B, L, N)``.
@@ -154,7 +154,8 @@ class _Scan(Function):
                 torch.mul(dx_SKE, u_SKE, out=ddelta_SKE).add_(dtime_SKE, alpha=LN_2)
                 dB_SKN.copy_(product(x_SKE, dh.whole.mT))
                 dC_SKN.copy_(product(dy_SKE, h.whole.mT))
-                dD_E += (dy_SKE * u_SKE).sum((0, 1))
+                if ctx.needs_input_grad[2]:
+                    dD_E += (dy_SKE * u_SKE).sum((0, 1))
             drate_NE += drate_SNE.sum(0)
         return None, LN_2 * drate_NE, dD_E, *gradients
 
