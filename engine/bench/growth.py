@@ -81,6 +81,7 @@ def plot(report: Report, lengths: list[int], experts: list[int], file: Path) -> 
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     middle = _middle(lengths)
 
@@ -94,6 +95,8 @@ def plot(report: Report, lengths: list[int], experts: list[int], file: Path) -> 
         left.plot(lengths, times, style, label=label)
     left.set(xlabel="history length", ylabel="ms per train step", xscale="log", yscale="log")
     left.set_xticks(lengths, [str(length) for length in lengths])
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
     left.minorticks_off()
     left.legend()
     right.axhline(milliseconds(_name(VANILLA, middle)), linestyle=":", color="0.4", label=VANILLA)
