@@ -134,7 +134,8 @@ def test_step(tmp_path: Path, stand_in: str) -> None:
 
 
 def test_step_of_every_case_without_a_rival(tmp_path: Path) -> None:
-    result, _ = bench(tmp_path, "step", "--length", "20", "--batch", "8", *SMALL)
+    result, _ = bench(tmp_path, "step", "--length", "20", "--batch", "8", "--amp", "bf16", *SMALL)
+    assert result["settings"]["amp"] == "bf16"
     assert set(result["times"]) == {f"our {name}" for name in step.CASES} | {
         f"our {name}, MoS" for name, case in step.CASES.items() if case.mixture_goal
     }

@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 
     step = commands.add_parser("step", help="train step of each model, against LongCTR's")
     step.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
+    step.add_argument("--amp", choices=("bf16",), help="precision of our models")
+    step.add_argument("--compile", action="store_true", help="blocks and head of ours by torch.compile")
     _sizes(step, batch=1024, repeats=5)
     _rival(step)
     step.set_defaults(run=_step)
@@ -172,8 +174,11 @@ def _step(args: argparse.Namespace) -> None:
     for name in names:
         if name not in CASES:
             raise UserError(f"--models {name}: write some of {', '.join(CASES)}")
+    own = {"amp": args.amp} if args.amp else {}
+    if args.compile:
+        own["compile"] = True
     sizes = (args.length, args.batch, args.repeats)
-    measure(args.longctr, names, *sizes, find_device(args.device)).publish(args.json)
+    measure(args.longctr, names, *sizes, find_device(args.device), own).publish(args.json)
 
 
 def _epoch(args: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ from model_zoo.training import Trainer
 from ..flop_counter import product_flops
 from . import longctr, microvideo
 from .floor import Work, measure_machine, step_bytes
+from .gpu_use import describe_use
 from .timing import Report, alternate, require_close
 
 TOLERANCE = 1e-4
@@ -78,6 +79,7 @@ def measure(
     batch_size: int,
     repeats: int,
     device: torch.device,
+    own: dict[str, Any],
 ) -> Report:
     """See the module.
 
@@ -88,10 +90,12 @@ def measure(
         batch_size: B.
         repeats: rounds.
         device: where it runs.
+        own: hyper-parameters that our models have on top (``amp``, ``compile``).
     """
     if checkout:
         longctr.require_length(length)
     settings = {"batch": batch_size, "length": length, "device": str(device), "repeats": repeats}
+    settings |= own
     report = Report(
         title="Train step: forward, backward and optimiser, MicroVideo1.7M_x2's shape",
         settings=settings,
@@ -101,7 +105,7 @@ def measure(
         notes=[] if checkout else [longctr.MISSING],
     )
     for name in names:
-        _measure_case(report, name, checkout, length, batch_size, repeats, device)
+        _measure_case(report, name, checkout, length, batch_size, repeats, device, own)
     return report
 
 
@@ -113,6 +117,7 @@ def _measure_case(
     batch_size: int,
     repeats: int,
     device: torch.device,
+    own: dict[str, Any],
 ) -> None:
     """Time one model, its rival and its MoS in turns, and add them to the report."""
     case = CASES[name]
@@ -121,7 +126,7 @@ def _measure_case(
     ours, rival, mixture = f"our {name}", f"LongCTR's {name}", f"our {name}, MoS"
     with tempfile.TemporaryDirectory() as folder:  # of checkpoints; none is written
         options = model_options(case.model, folder, device) | case.changes | {"max_len": length}
-        model = build(model_zoo.get_model(case.model), options)
+        model = build(model_zoo.get_model(case.model), options | own)
         models: dict[str, nn.Module] = {ours: model}
         steps = {ours: our_step(model, batch)}
         if checkout and case.model in longctr.MODELS:
@@ -135,7 +140,9 @@ def _measure_case(
             report.ratios[f"{rival} / {ours}"] = (rival, ours, case.goal)
         if case.mixture_goal is not None:
             shipped = model_options(f"{case.model}_MoS", folder, device)
-            models[mixture] = build(model_zoo.get_model(f"{case.model}_MoS"), shipped | options)
+            models[mixture] = build(
+                model_zoo.get_model(f"{case.model}_MoS"), shipped | options | own
+            )
             load_kmeans_codes(models[mixture], [batch], seed=0)
             steps[mixture] = our_step(models[mixture], batch)
             report.ratios[f"{mixture} / {ours}"] = (mixture, ours, case.mixture_goal)
@@ -146,6 +153,10 @@ def _measure_case(
             report.work[step_name] = Work(moved, product_flops(step))
             report.samples[step_name] = batch_size
         report.seconds |= alternate(steps, repeats, device)
+        if device.type == "cuda":
+            for step_name, step in steps.items():
+                facts = (report.seconds[step_name], report.work[step_name], device)
+                report.notes.append(f"{step_name}: {describe_use(step, *facts)}")
 
 
 def model_options(model: str, model_root: str, device: torch.device) -> dict[str, Any]:
