@@ -206,6 +206,8 @@ def test_longctr_itself(tmp_path: Path, command: tuple[str, ...]) -> None:
         (("loader", "--batch", "0"), "--batch 0: write 1 or more"),
         ((*LOADER, "--batch", "9999"), "--batch 9999"),
         (("metrics", "--rows", "1"), "write more rows"),
+        ((*STEP, "--json", "nowhere/x.json"), "there is no folder nowhere"),
+        (("growth", "--plot", "nowhere/x.svg"), "there is no folder nowhere"),
         (("table", "--rows", "100", "0"), "--rows 0: write 1 or more"),
         (("table", "--rows", "1", "100"), "--rows 1 100: write a small"),
     ],

@@ -19,6 +19,12 @@ def main() -> None:
         for number in value if isinstance(value, list) else [value]:
             if number is not None and number < 1:
                 raise UserError(f"--{option} {number}: write 1 or more")
+    for option in ("json", "plot"):  # before hours of work
+        file = getattr(args, option, None)
+        if file and not Path(file).parent.is_dir():
+            raise UserError(
+                f"--{option} {file}: there is no folder {Path(file).parent}; make it first"
+            )
     if getattr(args, "threads", None):
         torch.set_num_threads(args.threads)
     keep_freed_memory()  # as run_expid.py does; rivals in this process gain from it too
@@ -61,9 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     scan.set_defaults(run=_scan)
 
     step = commands.add_parser("step", help="train step of each model, against LongCTR's")
-    step.add_argument("--models", nargs="+", metavar="NAME", help="default: all")
+    step.add_argument(
+        "--models",
+        nargs="+",
+        metavar="NAME",
+        help="of TWIN, SDIM, TransAct, TransAct-max-pool, TransAct-2-layers, MIRRN, Mamba4Rec; default: all",
+    )
     step.add_argument("--amp", choices=("bf16",), help="precision of our models")
-    step.add_argument("--compile", action="store_true", help="blocks and head of ours by torch.compile")
+    step.add_argument(
+        "--compile", action="store_true", help="blocks and head of ours by torch.compile"
+    )
     _sizes(step, batch=1024, repeats=5)
     _rival(step)
     step.set_defaults(run=_step)

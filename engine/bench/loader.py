@@ -52,7 +52,6 @@ def measure(
     """
     rival_class = checkout and longctr.load_class(checkout, longctr.LOADER, "LongCTRDataLoader")
     microvideo.ensure_dataset(folder, users)
-    memory = _memory(folder, length, batch_size)
     files = {name: str(folder / f"{name}.parquet") for name in ("train", "user_info", "item_info")}
     paths = (microvideo.feature_map(), *files.values())
     options = {"batch_size": batch_size, "max_len": length}
@@ -62,6 +61,7 @@ def measure(
             f"--batch {batch_size}: {folder} has {len(ordered.samples)} training samples; "
             "write a smaller batch, or more --users"
         )
+    memory = _memory(folder, length, batch_size)
     ours = SequenceLoader(
         paths[0], paths[1], ordered.histories, ordered.items, **options, shuffle=True, device=device
     )
