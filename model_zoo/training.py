@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -25,16 +24,13 @@ from .optimization import (
     frozen_modules,
 )
 from .routing_report import log_report, routing_report
+from .state_files import TrainingError, save_atomically
 
 if TYPE_CHECKING:
     from .staged_model import Batch, StagedModel
 
 ROUTING_BATCHES = 20  # of the validation data, spread over it, for the report of each evaluation
 MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to try."""
 
 
 def fit(
@@ -308,27 +304,3 @@ class Trainer:
         torch.set_rng_state(saved["rng"])
         if saved["cuda_rng"]:
             torch.cuda.set_rng_state_all(saved["cuda_rng"])
-
-
-def save_atomically(state: dict[str, Any], path: str | Path) -> None:
-    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one.
-
-    Raises:
-        TrainingError: it cannot be written, on a full disk for one; the old file is kept.
-    """
-    temporary = Path(f"{path}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the name without the content
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        # On closing, torch's writer fails a second time, with an error of its own.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        raise TrainingError(
-            f"{path}: cannot be written ({cause.strerror}); the last good files are kept"
-        ) from None

@@ -38,8 +38,9 @@ ALLOWED = {
     },
     "model_zoo/training.py": {
         "torch", "tqdm", "model_zoo.moe", "model_zoo.codebook_init", "model_zoo.optimization",
-        "model_zoo.routing_report", "model_zoo.staged_model",
+        "model_zoo.routing_report", "model_zoo.staged_model", "model_zoo.state_files",
     },
+    "model_zoo/state_files.py": {"torch"},
     "model_zoo/staged_model.py": {
         "torch", "fuxictr", "model_zoo", "model_zoo.moe", "model_zoo.metrics",
     },
