@@ -34,6 +34,8 @@ class Mamba4RecBlock(SequenceBlock):
         d_state, d_conv, expand, dt_init: see ``Mamba``.
     """
 
+    dense = True
+
     def __init__(
         self,
         item_dim: int,

@@ -35,6 +35,8 @@ class TransActBlock(SequenceBlock):
         longctr_compat: without history, the output for one padded position, as in LongCTR.
     """
 
+    dense = True
+
     def __init__(
         self,
         item_dim: int,

@@ -50,6 +50,8 @@ class AttenMixerBlock(SequenceBlock):
         attention_dropout: rate on the attention weights.
     """
 
+    dense = True
+
     def __init__(
         self,
         item_dim: int,

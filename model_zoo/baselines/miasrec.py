@@ -59,6 +59,8 @@ class MiasRecBlock(SequenceBlock):
         max_len: the longest history; of a longer one the newest ``max_len`` items are read.
     """
 
+    dense = True
+
     def __init__(
         self,
         item_dim: int,
