@@ -33,6 +33,7 @@ KEYS: dict[str, Any] = {
     "embedding_regularizer": float | str | None,
     "net_regularizer": float | str | None,
     "group_id": str | None,
+    "tensorboard": bool,
     # the loader
     "batch_size": int,
     "max_len": int,

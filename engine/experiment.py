@@ -32,6 +32,7 @@ from .flops import mean_flops, num_parameters
 from .loader import SequenceLoader
 from .parameters import load
 from .run_files import RunFiles
+from .scalars import ScalarWriter
 from .tables import Histories, ItemTable
 from .zoo import AdoptedModel, build, own_words
 
@@ -52,7 +53,8 @@ def run(
     """Run an experiment and write its result; returns the result.
 
     Checkpoint, log, result and, while running, resume state and the evaluations so far are
-    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume,progress.json}``. None of them is
+    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume,progress.json}``, and with
+    ``tensorboard: True`` the folder ``tensorboard/<expid>_seed<seed>`` beside them. None of them is
     touched before configuration and data have been checked.
 
     Args:
@@ -150,15 +152,24 @@ def _train_and_evaluate(
     """The part of a result that is measured."""
     if gpu >= 0:
         torch.cuda.reset_peak_memory_stats(gpu)
+    scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
+
+    def on_evaluation(stage_log: list[dict[str, Any]]) -> None:
+        write_json(files.progress, {"stage_log": stage_log})
+        if scalars is not None:
+            scalars.write(stage_log)
+
     start = time.perf_counter()
     model.fit(
         loaders["train"],
         validation_data=loaders["valid"],
         resume_file=str(files.state),
-        on_evaluation=lambda stage_log: write_json(files.progress, {"stage_log": stage_log}),
+        on_evaluation=on_evaluation,
         **params,
     )
     fit_seconds = time.perf_counter() - start
+    if scalars is not None:
+        scalars.close()
     logging.info("****** Validation evaluation ******")  # headings as FuxiCTR's
     metrics = {"valid": _best_metrics(model)}
     log_metrics(metrics["valid"])

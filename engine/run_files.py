@@ -24,6 +24,7 @@ class RunFiles:
         self.started_with = self.folder / f"{self.name}.resume.json"
         self.progress = self.folder / f"{self.name}.progress.json"
         self.log = self.folder / f"{self.name}.log"
+        self.scalars = self.folder / "tensorboard" / self.name
 
     def require_unchanged(self, params: dict[str, Any]) -> None:
         """See to it that a resume is of the same run."""

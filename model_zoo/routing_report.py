@@ -72,6 +72,19 @@ def log_report(report: dict[str, dict[str, Any]]) -> None:
         logging.warning("routing collapses: " + ", ".join(collapsed) + " of the load")
 
 
+def branch_codes(model: StagedModel) -> dict[str, Tensor]:
+    """A copy of the experts' codes of each branch that has some."""
+    codes = {name: branch.router.codes() for name, branch in model.branches.items()}
+    return {name: c.detach().float().cpu().clone() for name, c in codes.items() if c is not None}
+
+
+def code_movement(before_EC: Tensor | None, after_EC: Tensor | None) -> float | None:
+    """The mean cosine distance (0 to 2) of the codes from where they were; None without codes."""
+    if before_EC is None or after_EC is None:
+        return None
+    return float(1 - F.cosine_similarity(before_EC.double(), after_EC.double(), dim=-1).mean())
+
+
 class Tally:
     """Counts of one branch, summed over batches."""
 

@@ -23,7 +23,7 @@ from .optimization import (
     clip_gradients,
     frozen_modules,
 )
-from .routing_report import log_report, routing_report
+from .routing_report import branch_codes, code_movement, log_report, routing_report
 from .state_files import TrainingError, save_atomically
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def fit(
             saved what it measures, and then removes it.
         on_evaluation: called with ``model.stage_log`` after each evaluation.
 
-    ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, routing.
+    ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, routing (with
+    the movement of the codes since the evaluation before, or since the stage began).
 
     Raises:
         TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written; the best
@@ -99,6 +100,7 @@ class Trainer:
         self.sign = -1 if model._monitor_mode == "min" else 1
         self.stage_index = 0
         self.epochs_seen = 0  # of all stages: it decides the order of samples
+        self.codes: dict[str, torch.Tensor] = {}  # of each branch, at the last evaluation
         model.stage_log = []
         Path(model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
 
@@ -124,6 +126,7 @@ class Trainer:
             self.optimizer = build_optimizer(model)
             self.best, self.bad_evaluations, done = -math.inf, 0, 0.0
             if saved is None:
+                self.codes = branch_codes(model)
                 start = f"at most {stage.epochs:g} epochs"
             else:
                 done = self._restore(saved)
@@ -208,6 +211,9 @@ class Trainer:
             every = -(-len(self.valid_loader) // ROUTING_BATCHES)
             routing = routing_report(model, islice(self.valid_loader, 0, None, every))
             log_report(routing)
+            before, self.codes = self.codes, branch_codes(model)
+            for name, branch in routing.items():
+                branch["code_movement"] = code_movement(before.get(name), self.codes.get(name))
         model.stage_log.append(
             dict(
                 stage=stage.name,
@@ -267,6 +273,7 @@ class Trainer:
             stage_log=self.model.stage_log,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
+            codes=self.codes,
             rng=torch.get_rng_state(),
             cuda_rng=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         )
@@ -297,6 +304,7 @@ class Trainer:
         self._restore_model(saved)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best, self.bad_evaluations = saved["best"], saved["bad_evaluations"]
+        self.codes = saved["codes"]
         return saved["done"]
 
     def _restore_model(self, saved: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,28 @@ def test_stages_run_in_order_and_are_logged(params: dict) -> None:
     joint = model.stage_log[-1]
     assert set(joint["routing"]) == {"item", "window"} and math.isfinite(joint["train_loss"])
     assert model.encoder.fusion == {"item": 0.25, "window": 0.25}
+    moved = [e["routing"]["item"]["code_movement"] for e in model.stage_log[1:]]
+    assert all(0 < m < 2 for m in moved)
+
+
+def test_code_movement_is_since_the_evaluation_before(params: dict) -> None:
+    """Equal to that between the checkpoints of an undisturbed run; routers without codes have none."""
+    params |= {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 0.0, "codebook_decay": 0.9}
+    model = build_model(params)
+    codes = []
+
+    def keep(_: list) -> None:
+        codes.append(model.branches["item"].router.codebook.codes_EC.double().clone())
+
+    training.fit(model, loader(params), loader(params, "valid"), epochs=3, on_evaluation=keep)
+    for (before, after), entry in zip(pairwise(codes), model.stage_log[1:], strict=True):
+        cosines = (before * after).sum(1) / (before.norm(dim=1) * after.norm(dim=1))
+        expected = 1 - float(cosines.mean())
+        assert entry["routing"]["item"]["code_movement"] == pytest.approx(expected, abs=1e-6)
+        assert expected > 1e-6
+    model = build_model(params | {"model": "TWIN_DSelectK"})
+    model.fit(loader(params), loader(params, "valid"), epochs=1)
+    assert model.stage_log[-1]["routing"]["moe"]["code_movement"] is None
 
 
 def test_backbone_stage_equals_the_vanilla_model(params: dict) -> None:

@@ -55,7 +55,7 @@ def tune(
     folder = Folder(output or root / "checkpoints" / "tuner" / file.stem)
     space = check_values(space, root)
     if not ray:
-        _require_devices(gpus)
+        require_devices(gpus)
     folder.open(file)
     search = make_search(space, folder, tag, trials)
     folder.require_data(search.trials.values(), data_hash(space, root))
@@ -93,7 +93,7 @@ def run_and_report(
 ) -> int:
     """Run all that the search asks for, and write and print the report; returns the exit code."""
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _interrupt)
+        signal.signal(ending, interrupt)
     ended = sum(trial.status != QUEUED for trial in search.selected())
     display = Display(search.size, ended, Monitor(space.model))
     try:
@@ -114,12 +114,14 @@ def run_expid_command(root: Path, folder: Folder) -> Command:
     return command
 
 
-def _require_devices(gpus: Sequence[int]) -> None:
+def require_devices(gpus: Sequence[int]) -> None:
+    """Reject a CUDA device that is not there."""
     from ..experiment import require_device  # imports torch
 
     for gpu in gpus:
         require_device(gpu)
 
 
-def _interrupt(*_: Any) -> None:
+def interrupt(*_: Any) -> None:
+    """A signal's handler: as Ctrl-C."""
     raise KeyboardInterrupt

@@ -1,0 +1,28 @@
+"""Tables and figures from results: ``python -m engine.analysis RESULTS_DIR``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import run_command
+from .artefacts import TABLES, write_artefacts
+from .figures import FIGURES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.analysis",
+        description="Write tables (Markdown, CSV, LaTeX, HTML) and figures (SVG, PNG) from results.",
+    )
+    parser.add_argument("results", type=Path, help="folder of engine.study or run_expid.py")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*TABLES, *FIGURES], help="default: all there is data for"
+    )
+    args = parser.parse_args()
+    for path in write_artefacts(args.results, args.only):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,75 @@
+"""Every table and figure by name, and where it is written below the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import UserError
+from . import tables
+from .figures import FIGURES
+from .figures.style import save
+from .formats import write_table
+from .results import DatasetResults, read_results
+from .table import Table
+
+TABLES: dict[str, Callable[[list[DatasetResults]], Table]] = {
+    "table1": tables.table1,
+    "table2": tables.table2,
+    "knobs": tables.knobs,
+    "cost": tables.cost,
+    "tuning": tables.tuning,
+}
+
+
+def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
+    """Write tables to ``tables/`` and figures to ``<dataset_id>/figures/`` in a folder of results.
+
+    Args:
+        folder: see ``results.py``.
+        names: of tables and figures; None writes all that the results have the numbers for.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: the folder has no results, or one that was named cannot be made from them.
+    """
+    results = read_results(folder)
+    written = []
+    for name in names or TABLES:
+        if name in TABLES and (names or _has(results, name)):
+            target = folder / "tables"
+            _make(target)
+            written += write_table(target, name, TABLES[name](results))
+    for name in names or FIGURES:
+        if name not in FIGURES:
+            continue
+        drawn = []
+        for data in results:
+            figure = FIGURES[name](data)
+            if figure is not None:
+                target = data.folder / "figures"
+                _make(target)
+                drawn += save(figure, target, name)
+        if names and not drawn:
+            raise UserError(
+                f"{name}: the results below {folder} lack what it shows; see README.md, Evidence"
+            )
+        written += drawn
+    return written
+
+
+def _has(results: list[DatasetResults], name: str) -> bool:
+    """Whether there is anything for a table."""
+    if name == "tuning":
+        return any(data.tuning for data in results)
+    needed = ("table1", "table2") if name == "cost" else (name,)
+    return any(data.experiment(experiment) for data in results for experiment in needed)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,83 @@
+"""The weights of item and window experts (paper, figure 7): AUC and gAUC over alpha_item and alpha_window."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ..results import METRICS, Cell, DatasetResults
+from . import style
+
+KEYS = ("alpha_item", "alpha_window")
+
+
+@style.styled
+def draw(results: DatasetResults) -> Figure | None:
+    """A triangle for each metric, the best cell framed; None without the experiment."""
+    cells = results.experiment("alphas")
+    if not cells:
+        return None
+    model = cells[0].model
+    cells = [cell for cell in cells if cell.model == model]
+    figure = style.new(9.2, 4.2)
+    for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
+        _triangle(figure, axes, cells, metric)
+    number = style.seeds(len(cell.runs) for cell in cells)
+    style.heading(
+        figure,
+        _title(cells),
+        f"{model} on {results.dataset_id}, test split, means over {number}; "
+        "the global block has the rest of the weight; frame: the best",
+    )
+    return figure
+
+
+def _triangle(figure: Figure, axes: Axes, cells: list[Cell], metric: str) -> None:
+    steps = [sorted({cell.varied[key] for cell in cells}) for key in KEYS]
+    mean = np.full((len(steps[1]), len(steps[0])), np.nan)
+    for cell in cells:
+        mean[_place(cell, steps)] = _mean(cell, metric)
+    image = axes.imshow(mean, origin="lower", cmap="cividis", aspect="auto")
+    middle = (np.nanmin(mean) + np.nanmax(mean)) / 2
+    for (row, column), value in np.ndenumerate(mean):
+        if not np.isnan(value):
+            colour = "black" if value > middle else "white"
+            axes.text(
+                column, row, f"{value:.4f}", ha="center", va="center", color=colour, fontsize=7.5
+            )
+    row, column = _place(max(cells, key=lambda cell: _mean(cell, metric)), steps)
+    axes.add_patch(
+        Rectangle(
+            (column - 0.5, row - 0.5),
+            1,
+            1,
+            fill=False,
+            edgecolor=style.RED,
+            linewidth=2,
+            clip_on=False,
+        )
+    )
+    axes.set(title=f"test {metric}", xlabel="weight of the item experts, alpha_item")
+    axes.set_ylabel("weight of the window experts, alpha_window")
+    for axis, values in zip("xy", steps, strict=True):
+        style.only_ticks(axes, axis, range(len(values)), [f"{value:g}" for value in values])
+    bar = figure.colorbar(image, ax=axes, format="%.4f", label=f"test {metric}")
+    bar.outline.set_visible(False)
+
+
+def _place(cell: Cell, steps: list[list[float]]) -> tuple[int, int]:
+    item, window = (values.index(cell.varied[key]) for key, values in zip(KEYS, steps, strict=True))
+    return window, item
+
+
+def _mean(cell: Cell, metric: str) -> float:
+    return style.mean_and_std(cell.values(metric).values())[0]
+
+
+def _title(cells: list[Cell]) -> str:
+    best = max(cells, key=lambda cell: _mean(cell, "AUC"))
+    item, window = (best.varied[key] for key in KEYS)
+    rest = round(1 - item - window, 6)
+    return f"AUC is best at weights of {rest:g} global, {item:g} item and {window:g} window experts"

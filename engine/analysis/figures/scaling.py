@@ -1,0 +1,108 @@
+"""Scaling with the history's length and with the number of experts (paper, figure 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ..results import BACKBONES, METRICS, Cell, DatasetResults, split_name
+from . import style
+
+VARIED = {
+    "length": ("max_len", "longest history (items)"),
+    "experts": ("num_experts", "experts per branch"),
+}
+SPREAD = 0.012  # of an axis, between the backbones' points, so that error bars stay apart
+
+
+@style.styled
+def draw(results: DatasetResults) -> Figure | None:
+    """AUC and gAUC over what is varied, a column for each experiment that was run; None without."""
+    columns = {name: results.experiment(name) for name in VARIED if results.experiment(name)}
+    if not columns:
+        return None
+    figure = style.new(max(6.5, 1.4 + 3.6 * len(columns)), 5.2)
+    panels = figure.subplots(len(METRICS), len(columns), squeeze=False, sharex="col", sharey="row")
+    for column, (name, cells) in enumerate(columns.items()):
+        for row, metric in enumerate(METRICS):
+            axes = panels[row, column]
+            _lines(axes, cells, VARIED[name][0], metric)
+            axes.set_ylabel(f"test {metric}")
+            axes.set_xlabel(VARIED[name][1])
+            axes.label_outer()
+    cells = [cell for group in columns.values() for cell in group]
+    shown = {split_name(cell.model)[0] for cell in cells}
+    plain = any(not split_name(cell.model)[1] for cell in cells)
+    figure.legend(
+        handles=[
+            *(
+                Line2D(
+                    [],
+                    [],
+                    color=style.BACKBONE_COLOURS[b],
+                    marker=style.BACKBONE_MARKERS[b],
+                    label=b,
+                )
+                for b in BACKBONES
+                if b in shown
+            ),
+            Line2D([], [], color="0.3", label="MoS"),
+            *([Line2D([], [], color="0.3", linestyle=":", label="Vanilla")] if plain else []),
+        ],
+        loc="outside right center",
+    )
+    spread = style.over_seeds(len(cell.runs) for cell in cells)
+    facts = f"{results.dataset_id}, test split, {spread}"
+    if "experts" in columns:
+        facts += "; 0 experts is the vanilla backbone"
+    style.heading(figure, _title(columns), facts)
+    return figure
+
+
+def _lines(axes: Axes, cells: list[Cell], key: str, metric: str) -> None:
+    values = sorted({cell.varied[key] for cell in cells})
+    span = values[-1] - values[0]
+    for place, backbone in enumerate(BACKBONES):
+        for mixture, line in (("", ":"), ("MoS", "-")):
+            points = _points(cells, backbone, mixture, key)
+            if not points:
+                continue
+            summary = [style.mean_and_std(cell.values(metric).values()) for cell in points]
+            axes.errorbar(
+                [cell.varied[key] + (place - 1.5) * SPREAD * span for cell in points],
+                [mean for mean, _ in summary],
+                [std for _, std in summary],
+                color=style.BACKBONE_COLOURS[backbone], marker=style.BACKBONE_MARKERS[backbone],
+                markerfacecolor=None if mixture else "white",
+                linestyle=line, elinewidth=0.8, capsize=2,
+            )  # fmt: skip
+    style.only_ticks(axes, "x", values)
+
+
+def _points(cells: Iterable[Cell], backbone: str, mixture: str, key: str) -> list[Cell]:
+    found = [cell for cell in cells if split_name(cell.model) == (backbone, mixture)]
+    return sorted(found, key=lambda cell: cell.varied[key])
+
+
+def _title(columns: dict[str, list[Cell]]) -> str:
+    """For each experiment, on how many backbones MoS gains from the first value to the last."""
+    parts = []
+    for name, cells in columns.items():
+        key = VARIED[name][0]
+        lines = [_points(cells, backbone, "MoS", key) for backbone in BACKBONES]
+        lines = [line for line in lines if len(line) > 1]
+        rising = sum(
+            style.mean_and_std(line[-1].values("AUC").values())
+            > style.mean_and_std(line[0].values("AUC").values())
+            for line in lines
+        )
+        if lines:
+            values = [cell.varied[key] for line in lines for cell in line]
+            what = {"length": "items", "experts": "experts"}[name]
+            parts.append(
+                f"{min(values)} to {max(values)} {what} on {rising} of {len(lines)} backbones"
+            )
+    return f"MoS gains AUC from {', and from '.join(parts)}" if parts else "Scaling"

@@ -1,0 +1,152 @@
+"""Session hopping (paper, figures 2 and 8): similarity of a user's items, and the phenomenon in numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import NDArray
+
+from ..results import DatasetResults
+from . import style
+from .select import typical_probe, whose
+
+SIMILARITIES = {
+    "within": "within\na session",
+    "adjacent": "adjacent\nsessions",
+    "distant": "sessions two\nor more apart",
+}
+RATES = {
+    "nearer_than_adjacent": "is nearer than\nthe adjacent one",
+    "as_near_as_within": "is as near as items\nwithin a session",
+}
+SIDES = {"real": ("o", style.MEASURED, -0.1), "shuffled": ("s", style.NULL, 0.1)}
+
+
+@style.styled
+def draw(results: DatasetResults) -> Figure | None:
+    """Three example users above, the measured phenomenon below; None without a probe."""
+    probe = typical_probe(results)
+    if probe is None or not probe["session_hopping"]["users"]:
+        return None
+    hopping = probe["session_hopping"]
+    figure = style.new(9.6, 7.2)
+    above, below = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    _examples(above, hopping["examples"])
+    similarity, rates = below.subplots(1, 2, width_ratios=(3, 2))
+    _intervals(similarity, hopping, SIMILARITIES)
+    similarity.set(
+        ylabel="mean cosine similarity",
+        xlabel="pairs of items of one user",
+        title="Stability and switches",
+    )
+    _intervals(rates, hopping, RATES)
+    rates.set(
+        ylabel="share of sessions",
+        xlabel="an earlier session, not the adjacent one, ...",
+        title="Reappearance",
+    )
+    rates.set_ylim(-0.04, 1.04)
+    rates.legend(loc="best")
+    style.heading(
+        figure,
+        _title(hopping),
+        f"{whose(probe)}. Cosines of trained item vectors minus their mean over all appearances. White lines: "
+        "sessions found without labels. Examples: the users at quantiles of the hopping score.\n"
+        f"Below: means over {hopping['users']:,} users with 95 % intervals; shuffled: the same "
+        "histories in random order, cut into sessions in the same way.",
+    )
+    return figure
+
+
+def _examples(figure: SubFigure, examples: list[dict[str, Any]]) -> None:
+    """A heatmap for each user, and below it the expert of each item."""
+    if not examples:
+        return
+    routed = any(example["experts"] for example in examples)
+    highest = 1 + max((max(example["experts"] or [0]) for example in examples), default=0)
+    rows = 2 if routed else 1
+    panels = figure.subplots(
+        rows, len(examples), squeeze=False, sharex="col", height_ratios=(4, 1)[:rows]
+    )
+    for column, example in enumerate(examples):
+        heat = panels[0, column]
+        image = heat.imshow(
+            _matrix(example),
+            cmap="cividis",
+            vmin=-0.5,
+            vmax=1,
+            aspect="auto",
+            interpolation="nearest",
+        )
+        heat.grid(False)
+        for border in example["borders"]:
+            heat.axhline(border - 0.5, color="white", linewidth=0.9)
+            heat.axvline(border - 0.5, color="white", linewidth=0.9)
+        heat.set(
+            title=f"quantile {example['quantile']:g} (score {example['score']:.2f})",
+            ylabel="item, oldest first",
+        )
+        if routed:
+            _experts(panels[1, column], example, highest)
+        panels[-1, column].set_xlabel("item, oldest first")
+        heat.tick_params(labelbottom=not routed)
+    figure.colorbar(image, ax=panels[0].tolist(), label="cosine similarity", extend="min", pad=0.01)
+
+
+def _matrix(example: dict[str, Any]) -> NDArray:
+    """The cosines ``(L, L)`` from the texts of the lower triangle."""
+    rows = [np.array(text.split(), dtype=float) / 100 for text in example["similarity"]]
+    lower = np.zeros((len(rows), len(rows)))
+    for i, row in enumerate(rows):
+        lower[i, : i + 1] = row
+    return lower + np.tril(lower, -1).T
+
+
+def _experts(axes: Axes, example: dict[str, Any], highest: int) -> None:
+    """A dot for each item that an expert takes, at the height of the expert."""
+    expert_L = np.array(example["experts"])
+    place = np.flatnonzero(expert_L >= 0)
+    colours = [style.EXPERT_COLOURS[e % len(style.EXPERT_COLOURS)] for e in expert_L[place]]
+    axes.scatter(place, expert_L[place] + 1, s=9, c=colours, edgecolors="0.3", linewidths=0.3)
+    for border in example["borders"]:
+        axes.axvline(border - 0.5, color="0.5", linewidth=0.7, linestyle="--")
+    axes.set(ylabel="expert", ylim=(highest + 0.6, 0.4))
+    style.only_ticks(axes, "y", range(1, highest + 1))
+    axes.tick_params(axis="y", labelsize=6.5)
+    axes.grid(False)
+
+
+def _intervals(axes: Axes, hopping: dict[str, Any], names: dict[str, str]) -> None:
+    for side, (marker, colour, shift) in SIDES.items():
+        known = [
+            (i, found)
+            for i, name in enumerate(names)
+            if (found := hopping[side][name])["low"] is not None
+        ]
+        axes.errorbar(
+            [i + shift for i, _ in known],
+            [found["mean"] for _, found in known],
+            [
+                [found["mean"] - found["low"] for _, found in known],
+                [found["high"] - found["mean"] for _, found in known],
+            ],
+            marker=marker, markersize=7, color=colour, markerfacecolor=colour if side == "real" else "white",
+            linestyle="", capsize=4, label=f"{side} histories",
+        )  # fmt: skip
+    style.only_ticks(axes, "x", range(len(names)), names.values())
+    axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _title(hopping: dict[str, Any]) -> str:
+    parts = [
+        f"{hopping['real'][key]['mean']:.2f} {where} (shuffled {hopping['shuffled'][key]['mean']:.2f})"
+        for key, where in (
+            ("within", "within a session"),
+            ("adjacent", "between adjacent sessions"),
+        )
+        if None not in (hopping["real"][key]["mean"], hopping["shuffled"][key]["mean"])
+    ]
+    return f"Items of a user have a cosine of {' and '.join(parts)}"

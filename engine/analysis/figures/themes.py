@@ -1,0 +1,120 @@
+"""What the codes of MoS's item experts stand for: agreement with known categories, and each code's nearest items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..results import DatasetResults, split_name
+from . import style
+from .select import probes_of, whose
+
+LETTERS = 96  # of a line of nearest items
+MEASURES = {"purity": "purity (share of items)", "ami": "adjusted mutual information"}
+
+
+@style.styled
+def draw(results: DatasetResults) -> Figure | None:
+    """Bars against shuffled categories, beside a table of codes; None without a probe with a codebook."""
+    probes = {
+        name: [probe for probe in group if probe["themes"]]
+        for name, group in probes_of(results).items()
+    }
+    probes = {name: group for name, group in probes.items() if group}
+    if not probes:
+        return None
+    first = next(iter(probes.values()))[0]
+    found = first["themes"]
+    figure = style.new(10.5, 1.6 + 0.45 * max(4, len(found["codes"])))
+    grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 2.8))
+    known = {
+        name: [p["themes"] for p in group if "ami" in p["themes"]] for name, group in probes.items()
+    }
+    known = {name: group for name, group in known.items() if group}
+    if known:
+        for column, (measure, words) in enumerate(MEASURES.items()):
+            axes = figure.add_subplot(grid[column])
+            _bars(axes, known, measure)
+            axes.set(ylabel=words, xlabel="backbone of MoS")
+    _table(figure.add_subplot(grid[2:] if known else grid[:]), found)
+    style.heading(figure, _title(known), _facts(first, known))
+    return figure
+
+
+def _bars(axes: Axes, known: dict[str, list[dict[str, Any]]], measure: str) -> None:
+    for i, group in enumerate(known.values()):
+        for side, key, colour, hatch, name in (
+            (-0.2, measure, style.MEASURED, "", "experts"),
+            (0.2, f"{measure}_null", style.NULL, "///", "shuffled"),
+        ):
+            mean, std = style.mean_and_std(found[key] for found in group)
+            axes.bar(
+                i + side, mean, 0.38, yerr=std or None, color=colour, hatch=hatch, edgecolor="white",
+                capsize=2, error_kw={"elinewidth": 0.8}, label=None if i else name,
+            )  # fmt: skip
+    style.only_ticks(axes, "x", range(len(known)), [split_name(name)[0] for name in known])
+    if len(known) > 2:
+        for text in axes.get_xticklabels():
+            text.set(rotation=30, ha="right", rotation_mode="anchor")
+    middle, half = (len(known) - 1) / 2, max(1, len(known) / 2 + 0.2)
+    axes.set_xlim(middle - half, middle + half)
+    axes.axhline(0, color="0.3", linewidth=0.8)
+    axes.set_ylim(min(0, axes.get_ylim()[0]), 1)  # not nearer: a small share should look small
+    if measure == "purity":
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1)
+
+
+def _table(axes: Axes, found: dict[str, Any]) -> None:
+    """Two lines for each code: what it owns, and the items nearest to it."""
+    axes.set(xlim=(0, 1), ylim=(len(found["codes"]) - 0.4, -0.6))
+    axes.set_title("items nearest to each code, with their category")
+    axes.axis("off")
+    for row, code in enumerate(found["codes"]):
+        colour = style.EXPERT_COLOURS[row % len(style.EXPERT_COLOURS)]
+        axes.barh(row, 0.012, 0.75, color=colour, edgecolor="0.3", linewidth=0.5)
+        head = f"expert {row + 1}: {code['items']:,} items"
+        if code.get("main_category") is not None:
+            main = code["main_name"] or f"{found['kind']} {code['main_category']}"
+            head += f", {code['main_share']:.0%} of them {main}"
+        plain = {"va": "center", "parse_math": False}  # a title may have dollar signs
+        axes.text(0.03, row - 0.2, head, weight="bold", fontsize=8, **plain)
+        axes.text(0.03, row + 0.2, _nearest(code), fontsize=7.5, color="0.25", **plain)
+
+
+def _nearest(code: dict[str, Any]) -> str:
+    """As many of the nearest items, the nearest first, as there is room for."""
+    line = ""
+    for near in code["nearest"]:
+        name = near["name"] or f"item {near['item']}"
+        category = near["category_name"] or near["category"]
+        name += "" if category is None else f" ({category})"
+        longer = f"{line} · {name}" if line else name
+        if line and len(longer) > LETTERS:
+            break
+        line = longer
+    return line
+
+
+def _title(known: dict[str, list[dict[str, Any]]]) -> str:
+    if not known:
+        return "Items nearest to the codes of the item experts"
+    groups = [found for group in known.values() for found in group]
+    mean = {key: np.mean([found[key] for found in groups]) for key in ("ami", "ami_null")}
+    kind = groups[0]["kind"].replace("category", "categorie")
+    found, null = (f"{round(value, 2) + 0:.2f}" for value in mean.values())  # + 0: -0 becomes 0
+    return f"Experts against {kind}s: AMI {found}, of shuffled ones {null}"
+
+
+def _facts(first: dict[str, Any], known: dict[str, list[dict[str, Any]]]) -> str:
+    facts = f"Table: {whose(first)}; {first['about']['items']:,} items that its users have seen"
+    if known:
+        spread = style.over_seeds(len(group) for group in known.values())
+        kind, categories = first["themes"]["kind"], first["themes"]["categories"]
+        facts += (
+            f".\nBars: each item counts once, by its {kind} ({categories} of them); {spread}; "
+            "grey: categories shuffled among the items"
+        )
+    return facts

@@ -1,0 +1,82 @@
+"""Utility against cost (paper, figure 4): AUC and gAUC over FLOPs per sample, of every variant of every backbone."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+from ..results import BACKBONES, METRICS, VARIANTS, Cell, DatasetResults, split_name
+from . import style
+
+
+@style.styled
+def draw(results: DatasetResults) -> Figure | None:
+    """A point for each model of Table 1, with the deviation over seeds; None below two models."""
+    cells = results.experiment("table1")
+    if len(cells) < 2:
+        return None
+    figure = style.new(8.6, 3.7)
+    for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
+        for cell in cells:
+            backbone, mixture = split_name(cell.model)
+            mean, std = style.mean_and_std(cell.values(metric).values())
+            axes.errorbar(
+                _flops(cell), mean, std,
+                color=style.BACKBONE_COLOURS[backbone], marker=style.VARIANT_MARKERS[mixture],
+                markersize=8 if mixture == "MoS" else 5.5, markeredgecolor="white",
+                markeredgewidth=0.5, elinewidth=0.8, capsize=2, zorder=3 if mixture == "MoS" else 2,
+            )  # fmt: skip
+        axes.set(xscale="log", xlabel="FLOPs per sample (forward)", ylabel=f"test {metric}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_locator(NullLocator())
+    parts = {split_name(cell.model) for cell in cells}
+    figure.legend(
+        handles=[
+            *style.backbone_handles(
+                [b for b in BACKBONES if b in {p[0] for p in parts}], linewidth=5
+            ),
+            *style.variant_handles([v for v in VARIANTS if v in {p[1] for p in parts}]),
+        ],
+        loc="outside right center",
+    )
+    style.heading(
+        figure,
+        _title(cells),
+        f"{results.dataset_id}, test split, {style.over_seeds(len(cell.runs) for cell in cells)}; "
+        "upper left is better",
+    )
+    return figure
+
+
+def _flops(cell: Cell) -> float:
+    return style.mean_and_std(run["flops_per_sample"] for run in cell.runs.values())[0]
+
+
+def _title(cells: list[Cell]) -> str:
+    """On how many backbones MoS has the best AUC, and the fewest FLOPs of the mixtures."""
+    by_backbone: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_backbone.setdefault(split_name(cell.model)[0], []).append(cell)
+    compared = [group for group in by_backbone.values() if _mos(group) and len(group) > 1]
+    if not compared:
+        return "Utility and cost of each model"
+    best = sum(max(group, key=_auc) is _mos(group) for group in compared)
+    title = f"MoS has the best AUC on {best} of {len(compared)} backbones"
+    rivals = [group for group in compared if len(_mixtures(group)) > 1]
+    if rivals:
+        fewest = sum(min(_mixtures(group), key=_flops) is _mos(group) for group in rivals)
+        title += f", and the fewest FLOPs of the mixtures on {fewest} of {len(rivals)}"
+    return title
+
+
+def _auc(cell: Cell) -> float:
+    return style.mean_and_std(cell.values("AUC").values())[0]
+
+
+def _mixtures(cells: list[Cell]) -> list[Cell]:
+    return [cell for cell in cells if split_name(cell.model)[1]]
+
+
+def _mos(cells: list[Cell]) -> Cell | None:
+    return next((cell for cell in cells if split_name(cell.model)[1] == "MoS"), None)

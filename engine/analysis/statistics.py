@@ -1,0 +1,90 @@
+"""Statistics over seeds: mean and spread, paired comparison, correction for many tests, ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95  # of intervals
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one model is better by than another on the same seeds, in the unit of the metric.
+
+    Attributes:
+        difference: mean over the pairs; positive if the first model is larger.
+        low: lower end of the 95 % t-interval of the difference; None with one pair.
+        high: upper end.
+        p: two-sided, of the paired t-test; None with one pair.
+        pairs: number of seeds that both have.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+    pairs: int
+
+
+def paired(values: dict[int, float], reference: dict[int, float]) -> Comparison | None:
+    """Compare two models on the seeds that both have; None if there is no such seed.
+
+    Args:
+        values: a metric of the one model by seed.
+        reference: the same metric of the other.
+
+    Where all differences are equal the t-test is undefined: then the interval is that one value, and
+    p is 1 if it is zero, else 0.
+    """
+    seeds = sorted(values.keys() & reference.keys())
+    if not seeds:
+        return None
+    ours = np.array([values[seed] for seed in seeds], np.float64)
+    theirs = np.array([reference[seed] for seed in seeds], np.float64)
+    difference = ours - theirs
+    mean = float(difference.mean())
+    if len(seeds) == 1:
+        return Comparison(mean, None, None, None, 1)
+    # 0.72 - 0.71 and 0.71 - 0.70 differ in the last bits: equal means equal up to rounding.
+    rounding = 4 * np.finfo(np.float64).eps * max(np.abs(ours).max(), np.abs(theirs).max())
+    if np.ptp(difference) <= rounding:
+        return Comparison(mean, mean, mean, float(abs(mean) <= rounding), len(seeds))
+    test = stats.ttest_rel(ours, theirs)
+    low, high = test.confidence_interval(CONFIDENCE)
+    return Comparison(mean, float(low), float(high), float(test.pvalue), len(seeds))
+
+
+def holm(p_values: list[float | None]) -> list[float | None]:
+    """Holm's step-down correction for a family of tests.
+
+    Args:
+        p_values: of the family's tests, in any order; None where there was no test, which does not
+            count.
+
+    Returns:
+        The corrected values in the same order; None stays None.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    tests = [i for i, p in enumerate(p_values) if p is not None]
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for done, i in enumerate(sorted(tests, key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(tests) - done) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def mean_std(values: Iterable[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n - 1) of some values; the latter None for a single one."""
+    array = np.array(list(values), np.float64)
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
+
+
+def ranks(values: list[float]) -> list[int]:
+    """Competition ranking, 1 is the largest; ties share the smallest rank, as in the paper."""
+    return [int(rank) for rank in stats.rankdata(-np.array(values, np.float64), method="min")]

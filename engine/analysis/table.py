@@ -1,0 +1,71 @@
+"""A table between its numbers and its four forms (``formats.py``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one place of a table shows.
+
+    Attributes:
+        text: the value; ``-`` if there is none.
+        number: the value unrounded, to sort by; None if the text is no number.
+        mark: ``best``, ``second`` or empty.
+        secondary: smaller lines below, such as the gain.
+        footnotes: numbers of ``Table.footnotes``, from 1.
+    """
+
+    text: str = "-"
+    number: float | None = None
+    mark: str = ""
+    secondary: tuple[str, ...] = ()
+    footnotes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        title: one line.
+        header: its rows, each of headings with the number of columns that they span.
+        labels: how many columns at the left name the row; rows with the same first label belong together.
+        rows: as many entries as there are columns.
+        notes: sentences below the table.
+        footnotes: sentences that entries refer to.
+        records: the same numbers, unrounded and in long form: one dictionary for each line of the CSV
+            file, all with the same keys. Metrics and their differences are fractions.
+    """
+
+    title: str
+    header: tuple[tuple[tuple[str, int], ...], ...]
+    labels: int
+    rows: tuple[tuple[Entry, ...], ...]
+    notes: tuple[str, ...]
+    footnotes: tuple[str, ...]
+    records: tuple[dict[str, Any], ...]
+
+
+class Footnotes:
+    """Numbers footnotes; the same text keeps its number."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def number(self, text: str) -> int:
+        """The number of a text, from 1."""
+        if text not in self._texts:
+            self._texts.append(text)
+        return self._texts.index(text) + 1
+
+    def texts(self) -> tuple[str, ...]:
+        """All of them in order."""
+        return tuple(self._texts)
+
+
+def points(value: float | None, sign: str = "") -> str:
+    """A fraction in points (x100) with two decimals as in the paper; ``-`` for None."""
+    return "-" if value is None else f"{100 * value:{sign}.2f}"

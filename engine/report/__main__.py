@@ -1,0 +1,35 @@
+"""Command line of the report: ``python -m engine.report RESULTS [-o report.html]``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import UserError, run_command
+from ..files import write_text
+from .page import build
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    output = args.output or args.results / "report.html"
+    if args.output and (output.is_dir() or not output.parent.is_dir()):
+        raise UserError(f"-o {output}: name a file in a folder that is there")
+    write_text(output, build(args.results))
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, open it in a browser")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.report",
+        description="Write one HTML page with all results below a folder; it needs no network.",
+    )
+    parser.add_argument(
+        "results", type=Path, help="folder that engine.study or run_expid.py wrote to"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="the page (RESULTS/report.html)")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main, interrupted="nothing was written")

@@ -1,0 +1,84 @@
+"""The configurations of a data set: the runs of one experiment id with all its seeds, and what is missing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..analysis.results import DatasetResults, Run
+from ..errors import UserError
+from .table import spread
+
+OUTSIDE = "outside the study"
+NEEDED = {
+    "seed", "model", "versions", "command", "params", "routing", "num_parameters", "flops_per_sample",
+    "train_samples_per_s", "test_samples_per_s", "peak_memory_bytes", "seconds", "device", "bayes",
+}  # fmt: skip
+
+
+@dataclass
+class Group:
+    """One configuration.
+
+    Attributes:
+        expid: experiment id.
+        model: name of the model.
+        experiments: of the study that it belongs to, or ``OUTSIDE``; empty without a study.
+        varied: the keys that these experiments set.
+        runs: in the order of seeds.
+        missing: seeds that are planned and have no run.
+    """
+
+    expid: str
+    model: str
+    experiments: list[str] = field(default_factory=list)
+    varied: dict[str, Any] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+
+    def values(self, split: str, metric: str) -> list[float | None]:
+        """A metric by run."""
+        return [run["metrics"][split].get(metric) for run in self.runs]
+
+
+def groups(results: DatasetResults) -> list[Group]:
+    """All configurations, planned or run, in the study's order, then those outside the study.
+
+    A seed that the study does not plan makes a group of its own, so that means are those of the tables.
+
+    Raises:
+        UserError: a run lacks something.
+    """
+    planned: dict[str, Group] = {}
+    for cell in results.cells:
+        group = planned.setdefault(cell.expid, Group(cell.expid, cell.model))
+        group.experiments.append(cell.experiment)
+        group.varied |= cell.varied
+    seeds = results.study.get("seeds")
+    outside: dict[str, Group] = {}
+    for run in sorted(results.runs, key=lambda run: run["seed"]):
+        if lacking := sorted(NEEDED - run.keys()):
+            raise UserError(
+                f"{run['file']}: lacks {', '.join(lacking)}; no result of this version: run it again"
+            )
+        expid = run["expid"]
+        if expid in planned and (seeds is None or run["seed"] in seeds):
+            planned[expid].runs.append(run)
+        else:
+            labels = [OUTSIDE] if seeds is not None else []
+            outside.setdefault(expid, Group(expid, run["model"], labels)).runs.append(run)
+    for group in planned.values():
+        ran = {run["seed"] for run in group.runs}
+        group.missing = [seed for seed in seeds or [] if seed not in ran]
+    return [*planned.values(), *outside.values()]
+
+
+def best_first(known: list[Group]) -> list[Group]:
+    """The groups with runs by mean test AUC; those without one at the end, ties in order."""
+
+    def key(group: Group) -> float:
+        mean = spread(group.values("test", "AUC")).value
+        return math.inf if mean is None else -mean
+
+    return sorted((group for group in known if group.runs), key=key)

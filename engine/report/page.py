@@ -1,0 +1,123 @@
+"""The page: results in, HTML out; everything from results is escaped by the template."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from ..analysis.results import DatasetResults, read_results
+from . import summaries
+from .embedded import embedded
+from .groups import Group, best_first, groups
+from .inlined import Figure, figures, tables
+from .table import Shown, Table
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a leaderboard; ``index`` is its group's place in the embedded data."""
+
+    index: int
+    group: Group
+    cells: list[Shown]
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One data set, as the template shows it."""
+
+    results: DatasetResults
+    anchor: str
+    folder: str
+    card: summaries.Card | None
+    best_possible: dict[str, float]
+    entries: list[Entry]
+    planned: int
+    missing: Table
+    tuning: Table
+    other_budget: dict[str, int]
+    figures: list[Figure]
+
+
+def build(folder: Path) -> str:
+    """The page about all results below a folder.
+
+    Raises:
+        UserError: there are none, or a file is broken.
+    """
+    sections: list[Section] = []
+    known: list[Group] = []
+    for results in read_results(folder):
+        sections.append(_section(results, folder, len(sections), len(known)))
+        known += [entry.group for entry in sections[-1].entries]
+    commands = [line for s in sections for line in s.results.study.get("commands", [])]
+    script, style = _source("page.js"), _source("page.css")
+    return _template().render(
+        sections=sections,
+        columns=summaries.LEADERBOARD,
+        commands=list(dict.fromkeys(commands)),
+        tables=tables(folder),
+        num_runs=sum(len(s.results.runs) for s in sections),
+        num_groups=len(known),
+        runs=Markup(embedded(known, folder)),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=style,
+    )
+
+
+def _section(results: DatasetResults, folder: Path, place: int, first: int) -> Section:
+    """One data set.
+
+    Args:
+        place: of the data set among all.
+        first: place of its first group in the embedded data.
+    """
+    known = groups(results)
+    return Section(
+        results=results,
+        anchor=f"data{place}",  # two folders may hold the same data set
+        folder=results.folder.relative_to(folder).as_posix(),
+        card=summaries.data_card(results),
+        best_possible=summaries.best_possible(results),
+        entries=[
+            Entry(index, group, summaries.leaderboard_row(group), _seeds(group))
+            for index, group in enumerate(best_first(known), first)
+        ],
+        planned=len(results.study.get("seeds", [])) * len({cell.expid for cell in results.cells}),
+        missing=summaries.missing(known),
+        tuning=summaries.tuning(results),
+        other_budget=summaries.other_budget(results),
+        figures=figures(results.folder),
+    )
+
+
+def _seeds(group: Group) -> str:
+    """Every seed's test AUC in a line, for readers without scripts."""
+    values = [summaries.number(run["metrics"]["test"].get("AUC")).text for run in group.runs]
+    seeds = [f"seed {run['seed']}: {text}" for run, text in zip(group.runs, values, strict=True)]
+    return "test AUC of " + ", ".join(seeds)
+
+
+def _source(name: str) -> Markup:
+    return Markup((HERE / name).read_text("utf-8"))
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html.j2")

@@ -1,0 +1,136 @@
+"""The tables of a data set that need no script: leaderboard, data card, tuning and what is missing."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from ..analysis.results import DatasetResults
+from ..tuner.trial import as_text
+from .groups import Group
+from .table import Column, Shown, Table, number, spread
+
+LEADERBOARD = (
+    Column("Model"),
+    Column("Varied"),
+    Column("Experiment"),
+    Column("Seeds", numeric=True),
+    Column("Test AUC", numeric=True),
+    Column("Test gAUC", numeric=True),
+    Column("Test logloss", numeric=True),
+    Column("Valid AUC", numeric=True),
+    Column("Parameters", numeric=True),
+    Column("MFLOPs / sample", numeric=True),
+    Column("Train samples/s", numeric=True),
+    Column("Test samples/s", numeric=True),
+    Column("Peak memory, MB", numeric=True),
+    Column("Device"),
+)
+
+
+def leaderboard_row(group: Group) -> list[Shown]:
+    """The cells of one configuration: means over its seeds, but the largest memory."""
+    runs = group.runs
+
+    def mean(key: str) -> float:
+        return statistics.fmean(run[key] for run in runs)
+
+    return [
+        Shown(group.model, group.model),
+        Shown(as_text(group.varied)),
+        Shown(", ".join(group.experiments)),
+        number(len(runs), "d"),
+        *(spread(group.values("test", metric)) for metric in ("AUC", "gAUC", "logloss")),
+        spread(group.values("valid", "AUC")),
+        number(mean("num_parameters"), ",.0f"),
+        number(mean("flops_per_sample") / 1e6, ",.3f"),
+        number(mean("train_samples_per_s"), ",.0f"),
+        number(mean("test_samples_per_s"), ",.0f"),
+        number(max(run["peak_memory_bytes"] for run in runs) / 1e6, ",.0f"),
+        Shown(", ".join(dict.fromkeys(run["device"] for run in runs))),
+    ]
+
+
+def best_possible(results: DatasetResults) -> dict[str, float]:
+    """The test metrics that no model can beat, where the data set's maker knows them."""
+    return next((run["bayes"] for run in results.runs if run["bayes"]), {})
+
+
+@dataclass(frozen=True)
+class Card:
+    """A data card: single facts, and a table of the splits."""
+
+    facts: list[tuple[str, str]]
+    splits: Table | None
+
+
+def data_card(results: DatasetResults) -> Card | None:
+    """What ``dataset_card.json`` says; None without one."""
+    if not results.card:
+        return None
+    facts = [
+        (key.replace("_", " "), f"{value:,}" if isinstance(value, int) and key != "seed" else as_text(value))
+        for key, value in results.card.items()
+        if key not in ("splits", "dataset_id", "hash")
+    ]  # fmt: skip
+    splits = results.card.get("splits")
+    return Card(facts, _splits(splits) if splits else None)
+
+
+def _splits(splits: dict[str, Any]) -> Table:
+    """Size, labels and history lengths of each split; the histogram as shares of its rows."""
+    first = next(iter(splits.values()))["history_length"]["histogram"]
+    columns = ["Rows", "Users", "Label rate", "Mean history", "Longest"]
+    columns += [f"{start} items" for start in first]
+    table = Table([Column("Split"), *(Column(text, numeric=True) for text in columns)])
+    for name, split in splits.items():
+        length, rows = split["history_length"], split["rows"]
+        table.rows.append(
+            [
+                Shown(name),
+                number(rows, ",d"),
+                number(split["users"], ",d"),
+                number(split["label_rate"], ".3f"),
+                number(length["mean"], ",.1f"),
+                number(length["max"], ",d"),
+                *(number(length["histogram"][k] / max(1, rows), ".1%") for k in first),
+            ]
+        )
+    return table
+
+
+def tuning(results: DatasetResults) -> Table:
+    """The trials that chose hyper-parameters, on validation data only."""
+    metrics = list(dict.fromkeys(name for trial in results.tuning for name in trial["valid"]))
+    columns = ["Model", "Seed", "Tried", "Chosen"]
+    table = Table([*map(Column, columns), *(Column(f"Valid {m}", numeric=True) for m in metrics)])
+    for trial in results.tuning:
+        table.rows.append(
+            [
+                Shown(trial["model"]),
+                number(trial["seed"], "d"),
+                Shown(as_text(trial["tuned"])),
+                Shown("✓ chosen", "chosen") if trial["chosen"] else Shown(""),
+                *(number(trial["valid"].get(metric)) for metric in metrics),
+            ]
+        )
+    return table
+
+
+def other_budget(results: DatasetResults) -> dict[str, int]:
+    """Models with another number of trials than the study's budget, and that number."""
+    trials = Counter(trial["model"] for trial in results.tuning)
+    return {model: n for model, n in trials.items() if n != results.study.get("budget", n)}
+
+
+def missing(known: list[Group]) -> Table:
+    """Configurations that lack planned runs."""
+    columns = ["Model", "Varied", "Experiment", "Experiment id", "Missing seeds"]
+    table = Table([*map(Column, columns)])
+    for group in known:
+        if group.missing:
+            texts = [group.model, as_text(group.varied), ", ".join(group.experiments), group.expid]
+            table.rows.append([*map(Shown, texts), Shown(", ".join(map(str, group.missing)))])
+    return table

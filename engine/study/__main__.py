@@ -1,0 +1,89 @@
+"""The paper's experiments: ``python -m engine.study table1 --dataset movielens_100k --seeds 5``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError, run_command
+from .experiments import EXPERIMENTS
+from .study import study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> int:
+    summaries = {name: f.__doc__.splitlines()[0] for name, f in EXPERIMENTS.items()}
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.study",
+        description="Run what an experiment lacks: tuning, then every seed of every configuration; "
+        "and write tables and figures. The same command goes on after a kill.",
+        epilog="\n".join(f"{name:8} {text}" for name, text in summaries.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--dataset", required=True, help="data set id, as in <model>_<dataset>")
+    parser.add_argument("--seeds", type=int, default=5, help="how many: 1, 2, ... (default: 5)")
+    parser.add_argument(
+        "--budget", type=int, default=3,
+        help="tuning trials of each model (default: 3); 1 takes the configuration as it is",
+    )  # fmt: skip
+    parser.add_argument("--backbones", nargs="+", help="only these (default: all four)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of every configuration"
+    )
+    parser.add_argument(
+        "--gpu", nargs="+", type=int, default=[-1], help="CUDA devices, -1: the CPU"
+    )
+    parser.add_argument("--runs-per-gpu", type=int, default=1, help="at a time, per device")
+    parser.add_argument("--output", type=Path, default=ROOT / "results", help="default: results/")
+    parser.add_argument("--config", type=Path, default=ROOT / "config", help="default: config/")
+    parser.add_argument(
+        "--data-root", type=Path, help="folder of the data sets, in place of data_root"
+    )
+    parser.add_argument(
+        "--queue", type=Path,
+        help="folder of checkpoints and logs (default: checkpoints/study/<name of output>)",
+    )  # fmt: skip
+    args = parser.parse_args()
+    for flag in ("seeds", "budget", "runs_per_gpu"):
+        if getattr(args, flag) < 1:
+            name = flag.replace("_", "-")
+            raise UserError(f"--{name} {getattr(args, flag)}: write a number above 0")
+    if min(args.gpu) < -1:
+        raise UserError(f"--gpu {min(args.gpu)}: write numbers of CUDA devices, or -1 for the CPU")
+    return study(
+        args.experiment,
+        args.dataset,
+        ROOT,
+        args.config,
+        args.output,
+        range(1, args.seeds + 1),
+        args.budget,
+        args.backbones,
+        dict(map(_change, args.set)),
+        args.gpu,
+        args.runs_per_gpu,
+        args.data_root,
+        args.queue,
+    )
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` with a YAML value."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text}: write KEY=VALUE, such as max_len=100")
+    if key in ("seed", "model", "dataset_id", "model_root", "model_id"):
+        raise UserError(f"--set {text}: the study decides {key}")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {text}: {value!r} is no YAML value") from None
+
+
+if __name__ == "__main__":
+    run_command(main, "the same command goes on")

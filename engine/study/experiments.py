@@ -1,0 +1,110 @@
+"""Which configurations each experiment of the paper compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..analysis.results import BACKBONES, BASELINES, MIXTURES, VARIANTS, variant
+from ..errors import UserError, did_you_mean
+
+LENGTHS = (100, 200, 300, 400)  # paper, figure 6
+EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
+FIFTHS = range(6)  # paper, figure 7: weights in steps of 0.2
+# What DESIGN leaves open, one change at a time; the literal paper is the experiment without a change.
+KNOBS: tuple[dict[str, Any], ...] = (
+    {},
+    {"router_weight": "softmax_topk"},
+    {"router_topk": 2},
+    {"router_topk": 2, "router_weight": "softmax_topk"},
+    {"router_temperature": 0.2, "router_topk": 2},
+    {"codebook_init": "random"},
+    {"codebook_decay": 0.9},
+    {"window_anchor": "end"},
+    {"alpha_window": 0.0, "alpha_item": 0.5},
+    {"alpha_item": 0.0, "alpha_window": 0.5},
+    {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 0.0},
+    {"expert_warmup_epochs": 0.0},
+)
+
+
+class Planned(NamedTuple):
+    """A configuration that an experiment needs: a model, and the keys that are set in it."""
+
+    experiment: str
+    model: str
+    varied: dict[str, Any]
+
+
+def table1(backbones: Sequence[str]) -> list[Planned]:
+    """Every backbone alone and with every router."""
+    return [Planned("table1", variant(b, m), {}) for b in backbones for m in VARIANTS]
+
+
+def table2(backbones: Sequence[str]) -> list[Planned]:
+    """The baselines that fuse several scales, and MoS on every backbone."""
+    models = [*BASELINES, *(variant(b, "MoS") for b in backbones)]
+    return [Planned("table2", model, {}) for model in models]
+
+
+def length(backbones: Sequence[str]) -> list[Planned]:
+    """Vanilla and MoS on longer and longer histories."""
+    return [
+        Planned("length", variant(b, m), {"max_len": n})
+        for b in backbones
+        for m in ("", "MoS")
+        for n in LENGTHS
+    ]
+
+
+def experts(backbones: Sequence[str]) -> list[Planned]:
+    """MoS with more and more experts."""
+    return [
+        Planned("experts", variant(b, "MoS"), {"num_experts": n})
+        for b in backbones
+        for n in EXPERTS
+    ]
+
+
+def alphas(backbones: Sequence[str]) -> list[Planned]:
+    """MoS over the triangle of fusion weights."""
+    return [
+        Planned("alphas", variant(b, "MoS"), {"alpha_item": i / 5, "alpha_window": w / 5})
+        for b in backbones
+        for i in FIFTHS
+        for w in FIFTHS
+        if i + w <= 5
+    ]
+
+
+def routers(backbones: Sequence[str]) -> list[Planned]:
+    """Every router, to look into."""
+    return [Planned("routers", variant(b, m), {}) for b in backbones for m in MIXTURES]
+
+
+def knobs(backbones: Sequence[str]) -> list[Planned]:
+    """MoS with one decision changed at a time."""
+    return [Planned("knobs", variant(b, "MoS"), dict(k)) for b in backbones for k in KNOBS]
+
+
+EXPERIMENTS = {
+    function.__name__: function
+    for function in (table1, table2, length, experts, alphas, routers, knobs)
+}
+
+
+def plan(experiment: str, backbones: Sequence[str] | None) -> list[Planned]:
+    """The configurations of an experiment.
+
+    Args:
+        backbones: only these; None is all.
+
+    Raises:
+        UserError: an unknown backbone.
+    """
+    for name in backbones or ():
+        if name not in BACKBONES:
+            raise UserError(
+                f"--backbones {name}: not one of {', '.join(BACKBONES)}{did_you_mean(name, BACKBONES)}"
+            )
+    return EXPERIMENTS[experiment](backbones or BACKBONES)

@@ -1,0 +1,199 @@
+"""What a study runs, and in which order: a model's tuning, then the seeds of what won it."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..tuner.folder import Folder
+from ..tuner.report import Monitor
+from ..tuner.scheduler import Command
+from ..tuner.space import Space
+from ..tuner.trial import DONE, FAILED, PRUNED, Trial
+from .experiments import Planned
+from .spaces import balanced
+from .store import Store
+from .trials import SeededTrial, seeded_trial
+
+
+class ModelStudy:
+    """One model: its tuning trials, and once these have ended the runs of its cells.
+
+    Args:
+        plain: its experiment as the configuration directory has it.
+        tuned: the same with the study's changes, and the choices to tune.
+        cells: what is planned with this model.
+        budget: tuning trials; 1 takes the configuration as it is.
+    """
+
+    def __init__(
+        self, plain: Space, tuned: Space, cells: list[Planned], seeds: Sequence[int], budget: int
+    ) -> None:
+        self.plain, self.tuned, self.cells, self.seeds = plain, tuned, cells, seeds
+        own_seed = int(plain.model["seed"])
+        own = {**plain.model, **plain.dataset}
+        combinations = balanced(tuned.choices, own, budget) if budget > 1 else []
+        self.tuning = [
+            seeded_trial(plain, values, tuned.model, own_seed) for values in combinations
+        ]
+        self.monitor = Monitor(tuned.model)
+        self.runs: dict[str, list[SeededTrial]] = {}
+
+    def ready(self) -> bool:
+        """Whether tuning has ended."""
+        return all(trial.status in (DONE, FAILED, PRUNED) for trial in self.tuning)
+
+    def chosen(self) -> SeededTrial | None:
+        """The tuning trial that is best on validation data; None without tuning, or if all failed."""
+        done = [trial for trial in self.tuning if trial.status == DONE]
+        return max(done, key=lambda trial: self.monitor(trial.metrics["valid"]), default=None)
+
+    def plan_runs(self) -> list[SeededTrial]:
+        """The runs of every cell: the tuned values, the cell's own on top, each seed."""
+        best = self.chosen()
+        if self.tuning and best is None:
+            return []
+        tuned = {k: v for k, v in best.tuned.items() if k != "seed"} if best else {}
+        for cell in self.cells:
+            self.runs[cell_key(cell)] = [
+                seeded_trial(self.plain, tuned | cell.varied, self.tuned.model, seed)
+                for seed in self.seeds
+            ]
+        return [trial for trials in self.runs.values() for trial in trials]
+
+
+class StudySearch:
+    """The queue of a study (see ``tuner.search.Search``); what is known is not run again.
+
+    Args:
+        models: one study for each model.
+        folder: of the queue, which knows runs that were killed.
+        store: of the results.
+        command: how to call it again.
+        budget: tuning trials of each model.
+        dataset_hash: of the data there is.
+    """
+
+    def __init__(
+        self,
+        models: list[ModelStudy],
+        folder: Folder,
+        store: Store,
+        command: str,
+        budget: int,
+        dataset_hash: str,
+    ) -> None:
+        self.models, self.folder, self.store = models, folder, store
+        self.command, self.budget, self.dataset_hash = command, budget, dataset_hash
+        self.trials: dict[str, Trial] = {}
+        self._queue: deque[SeededTrial] = deque()
+        self._waiting: list[ModelStudy] = []
+        for model in models:
+            model.tuning = [self._known(trial, tuning=True) for trial in model.tuning]
+            self._waiting.append(model)
+        self._plan_ready(first=False)
+
+    @property
+    def size(self) -> int:
+        """Runs that are known, and those that wait for a choice."""
+        waiting = sum(len(model.cells) * len(model.seeds) for model in self._waiting)
+        return len(self.trials) + waiting
+
+    def selected(self) -> list[Trial]:
+        return list(self.trials.values())
+
+    def next(self) -> SeededTrial | None:
+        return self._queue.popleft() if self._queue else None
+
+    def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
+        return False
+
+    def tell(self, trial: Trial) -> None:
+        """Keep the result of a run that has ended; the seeds of a model that is tuned come next."""
+        self._keep(trial)
+        self._plan_ready(first=True)
+        self.save()
+
+    def save(self) -> None:
+        """Write what is known by now."""
+        cells = [
+            {**cell._asdict(), "expid": model.runs[cell_key(cell)][0].label}
+            for model in self.models
+            for cell in model.cells
+            if cell_key(cell) in model.runs
+        ]
+        tuning = [
+            {
+                "model": model.plain.model["model"],
+                "expid": trial.label,
+                "seed": trial.params["seed"],
+                "tuned": {k: v for k, v in trial.tuned.items() if k != "seed"},
+                "valid": trial.metrics["valid"],
+                "chosen": model.ready() and trial is model.chosen(),
+            }
+            for model in self.models
+            for trial in model.tuning
+            if trial.status == DONE
+        ]
+        seeds = self.models[0].seeds
+        self.store.save(self.command, self.dataset_hash, seeds, self.budget, cells, tuning)
+
+    def _plan_ready(self, first: bool) -> None:
+        """Queue tuning, and the seeds of every model that has been tuned; these go first while running,
+        so that a study that is cut short has whole rows."""
+        for model in list(self._waiting):
+            if not model.ready():
+                continue
+            self._waiting.remove(model)
+            planned = model.plan_runs()
+            names = {trial.name for trial in self.trials.values()}
+            runs = {trial.name: trial for trial in planned if trial.name not in names}
+            new = [self._known(trial, tuning=False) for trial in runs.values()]
+            open_runs = [trial for trial in new if trial.status != DONE]
+            if first:
+                self._queue.extendleft(reversed(open_runs))
+            else:
+                self._queue.extend(open_runs)
+        if not first:
+            self._queue.extend(
+                trial for model in self._waiting for trial in model.tuning if trial.status != DONE
+            )
+
+    def _known(self, trial: SeededTrial, tuning: bool) -> SeededTrial:
+        """The one trial of that name, with what the store or the queue's folder knows of it."""
+        if trial.name in self.trials:
+            return self.trials[trial.name]
+        self.store.restore(trial, tuning)
+        if trial.status != DONE:
+            self.folder.restore(trial)
+            if trial.status == DONE:
+                self._keep(trial)
+            else:
+                trial.back_to_queue()
+        self.trials[trial.name] = trial
+        return trial
+
+    def _keep(self, trial: SeededTrial) -> None:
+        """Store a finished run of a cell; of a tuning trial the index has all that is needed."""
+        result = self.folder.result(trial) if trial.status == DONE else None
+        if result is not None and trial.params["seed"] in self.models[0].seeds:
+            self.store.add(trial, result)
+
+
+def cell_key(cell: Planned) -> str:
+    """One text for a cell."""
+    return f"{cell.experiment} {cell.model} {cell.varied}"
+
+
+def run_command_of(root: Path, folder: Folder) -> Command:
+    """``run_expid.py`` on a run's experiment id and seed, going on where it was killed."""
+
+    def command(trial: Trial, gpu: int) -> list[str]:
+        script = [sys.executable, "-u", str(root / "run_expid.py"), "--config", str(folder.path)]
+        seed = str(trial.params["seed"])
+        return [*script, "--expid", trial.expid, "--seed", seed, "--gpu", str(gpu), "--resume"]
+
+    return command

@@ -1,0 +1,180 @@
+"""What a study leaves for others: results without paths of this machine, and how to repeat them.
+
+``engine/analysis/results.py`` says what is where, and reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..analysis.results import read_json
+from ..config import DATA_PATHS
+from ..errors import UserError
+from ..files import write_json, write_text, write_yaml
+from ..tuner.space import Space
+from ..tuner.trial import DONE
+from .trials import SeededTrial, configuration_digest
+
+
+class Store:
+    """The folder of a study's results on one data set.
+
+    Args:
+        output: holds a folder for each data set.
+        root: of the repository; paths below it are written relative to it.
+
+    Raises:
+        UserError: it cannot be written, or what is there is broken.
+    """
+
+    def __init__(self, output: Path, dataset_id: str, root: Path) -> None:
+        self.path, self.root = output.absolute() / dataset_id, root
+        self.index = self.path / "study.json"
+        self._runs = self.path / "runs"
+        try:
+            self._runs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
+        known = read_json(self.index) if self.index.exists() else {}
+        self.study: dict[str, Any] = {
+            "dataset_id": dataset_id, "commands": [], "seeds": [], "cells": [], "tuning": [], **known
+        }  # fmt: skip
+
+    # ---------------------------------------------------------------- what is known already
+
+    def restore(self, trial: SeededTrial, tuning: bool) -> None:
+        """Take up the metrics of a run whose result is here; a tuning trial's are in the index."""
+        metrics = self._tuned(trial) if tuning else None
+        if metrics is not None:
+            trial.metrics, trial.status = {"valid": metrics["valid"], "test": {}}, DONE
+            trial.dataset_hash = self.study["dataset_hash"]
+        elif (path := self.result(trial)).exists():
+            result = read_json(path)
+            if _plain(result["params"]) != _plain(trial.params):
+                raise UserError(
+                    f"{path}: is a result of other parameters than the configuration has now; move it "
+                    "away to run it again, or put the configuration back"
+                )
+            trial.metrics, trial.status = result["metrics"], DONE
+            trial.dataset_hash = result["dataset_hash"]
+
+    def result(self, trial: SeededTrial) -> Path:
+        """Where a run's result is."""
+        return self._runs / f"{trial.name}.json"
+
+    def probe(self, trial: SeededTrial) -> Path:
+        """Where what its trained weights show is."""
+        (self.path / "probes").mkdir(exist_ok=True)
+        return self.path / "probes" / f"{trial.name}.json"
+
+    def _tuned(self, trial: SeededTrial) -> dict[str, Any] | None:
+        for entry in self.study["tuning"]:
+            if entry["expid"] == trial.label and entry["seed"] == trial.params["seed"]:
+                return entry
+        return None
+
+    # ---------------------------------------------------------------- what is written
+
+    def add(self, trial: SeededTrial, result: dict[str, Any]) -> None:
+        """Keep a run's result."""
+        expid, seed = trial.label, str(trial.params["seed"])
+        config = str(self.relative(self.path / "config"))
+        kept = result | {
+            "expid": expid,
+            "command": [
+                "python",
+                "run_expid.py",
+                "--config",
+                config,
+                "--expid",
+                expid,
+                "--seed",
+                seed,
+            ],
+            "params": self._portable(result["params"]),
+            "stage_log": [_small(entry) for entry in result["stage_log"]],
+        }
+        write_text(self.result(trial), json.dumps(kept, separators=(",", ":")))
+
+    def save(
+        self,
+        command: str,
+        dataset_hash: str,
+        seeds: Iterable[int],
+        budget: int,
+        cells: list[dict[str, Any]],
+        tuning: list[dict[str, Any]],
+    ) -> None:
+        """Write the index: what is new replaces what it had of the same cell, or of the same model's
+        tuning."""
+        study = self.study
+        new = {_key(cell) for cell in cells}
+        kept = [cell for cell in study["cells"] if _key(cell) not in new]
+        models = {entry["model"] for entry in tuning}
+        study["cells"] = kept + cells
+        study["tuning"] = [e for e in study["tuning"] if e["model"] not in models] + tuning
+        study["commands"] = list(dict.fromkeys([*study["commands"], command]))
+        study["seeds"] = sorted({*study["seeds"], *seeds})
+        study |= {"budget": budget, "dataset_hash": dataset_hash}
+        write_json(self.index, study)
+
+    def write_config(self, space: Space) -> None:
+        """The experiments of all results, for ``run_expid.py --config``."""
+        _, dataset = space.split({})
+        entries = {}
+        for path in sorted(self._runs.glob("*.json")):
+            result = read_json(path)
+            model, _ = space.split(result["params"])
+            entries[result["expid"]] = {
+                k: v for k, v in model.items() if k not in ("model_id", "seed")
+            }
+        (self.path / "config").mkdir(exist_ok=True)
+        write_yaml(self.path / "config" / "model_config.yaml", entries)
+        datasets = {space.model["dataset_id"]: self._portable(dataset)}
+        write_yaml(self.path / "config" / "dataset_config.yaml", datasets)
+
+    def copy_card(self, space: Space) -> None:
+        """The data set's card, where it has one."""
+        data = self.root / space.dataset["train_data"]
+        card = data.parent / "dataset_card.json"
+        if card.exists():
+            shutil.copyfile(card, self.path / card.name)
+
+    def _portable(self, params: dict[str, Any]) -> dict[str, Any]:
+        """With the data in ``./data/``, wherever it is here, and ``./checkpoints/`` for what runs write."""
+        home = (self.root / params["data_root"]).absolute()
+        moved = {"model_root": "./checkpoints/"} if "model_root" in params else {}
+        for key in DATA_PATHS:
+            path = (self.root / params[key]).absolute()
+            inside = path.is_relative_to(home)
+            moved[key] = f"./data/{path.relative_to(home)}" if inside else str(self.relative(path))
+        return params | moved | {"data_root": "./data/"}
+
+    def relative(self, path: Path) -> Path:
+        """Relative to the repository where it is in it; else its name alone, for it is no one else's."""
+        path = path.absolute()
+        return path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
+
+
+def _small(entry: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation without the cosines of the codes, most of its size."""
+    routing = {
+        name: {k: v for k, v in branch.items() if k != "code_cosine"}
+        for name, branch in entry["routing"].items()
+    }
+    return entry | {"routing": routing}
+
+
+def _plain(params: dict[str, Any]) -> str:
+    """What a result must share with a planned run: all but the batch, which may have been halved."""
+    return configuration_digest(
+        {k: v for k, v in params.items() if k not in ("batch_size", "accumulation_steps")}
+    )
+
+
+def _key(cell: dict[str, Any]) -> str:
+    return json.dumps([cell["experiment"], cell["model"], cell["varied"]], sort_keys=True)

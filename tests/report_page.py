@@ -1,0 +1,28 @@
+"""What is in a report, and results that are not as a study left them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def embedded(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="runs">(.*?)</script>', page, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def rows(page: str) -> list[tuple[int, list[tuple[str, str]]]]:
+    """The leaderboard: place in the embedded data, and (sorted by, text) of each cell."""
+    found = re.findall(r'<tbody data-group="(\d+)"><tr>(.*?)</tr></tbody>', page, re.S)
+    cell = re.compile(r'<td(?: class="n")?(?: data-value="([^"]*)")?>(.*?)</td>', re.S)
+    return [(int(index), cell.findall(row)) for index, row in found]
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))

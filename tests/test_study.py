@@ -1,0 +1,235 @@
+"""Studies: what is planned, tuned alike, run once, kept without paths, and found again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.analysis.results import BACKBONES, BASELINES, read_results
+from engine.config import read_yaml
+from engine.errors import UserError
+from engine.study.experiments import EXPERIMENTS, plan
+from engine.study.spaces import balanced, model_space
+from engine.study.trials import seeded_trial
+
+from .command_line import ROOT, Outcome, Workspace, environment, run_module, snapshot, wait_for
+
+VARIANTS = ("", "_DSelectK", "_GShard", "_ExpertChoice", "_MoS")
+
+
+class StudySpace:
+    """A workspace with all variants of TWIN on ``tiny``, one short epoch each, and their grids."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.space = Workspace(folder, data)
+        self.output, self.queue = folder / "results", folder / "queue"
+        real = read_yaml(ROOT / "config" / "model_config.yaml")
+        short = {"dataset_id": "tiny", "epochs": 1, "verbose": 0, "batch_size": 512}
+        for ending in VARIANTS:
+            entry = real[f"TWIN{ending}_session_hopping_tiny"] | short
+            self.space.models[f"TWIN{ending}_tiny"] = entry
+            self.write_grid(f"TWIN{ending}_tiny", learning_rate=[1e-4, 1e-3, 0.02])
+        self.space.save()
+
+    def write_grid(self, expid: str, **choices: Any) -> None:
+        file = self.space.config / "tuner" / f"{expid}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        content = {"base_config": str(self.space.config), "base_expid": expid}
+        file.write_text(yaml.safe_dump(content | {"tuner_space": choices}))
+
+    def arguments(self, *more: str, experiment: str = "table1") -> list[str]:
+        given = [
+            experiment,
+            "--dataset",
+            "tiny",
+            "--backbones",
+            "TWIN",
+            "--seeds",
+            "2",
+            "--budget",
+            "2",
+        ]
+        given += ["--config", str(self.space.config), "--output", str(self.output)]
+        return [*given, "--queue", str(self.queue), *more]
+
+    def run(self, *more: str, experiment: str = "table1") -> Outcome:
+        arguments = self.arguments(*more, experiment=experiment)
+        return run_module("engine.study", *arguments, timeout=400)
+
+    def study(self) -> dict[str, Any]:
+        return json.loads((self.output / "tiny" / "study.json").read_text())
+
+
+@pytest.fixture
+def here(tiny_data: Path, tmp_path: Path) -> StudySpace:
+    return StudySpace(tmp_path, tiny_data)
+
+
+def started(outcome: Outcome) -> list[str]:
+    """The runs that a study started."""
+    return [line.split()[0] for line in outcome.stdout.splitlines() if " started on " in line]
+
+
+# ---------------------------------------------------------------- what is planned
+
+
+def test_plans_are_the_papers() -> None:
+    models = [cell.model for cell in plan("table1", None)]
+    assert models == [b + v for b in BACKBONES for v in VARIANTS]
+    assert [c.model for c in plan("table2", ["SDIM"])] == [*BASELINES, "SDIM_MoS"]
+    triangle = [tuple(cell.varied.values()) for cell in plan("alphas", ["TWIN"])]
+    assert len(set(triangle)) == 21 and all(0 <= i + w <= 1 for i, w in triangle)
+    lengths = Counter(cell.model for cell in plan("length", ["TWIN"]))
+    assert lengths == {"TWIN": 4, "TWIN_MoS": 4}
+    assert [c.varied["num_experts"] for c in plan("experts", ["TWIN"])] == [0, 2, 4, 6, 8]
+    for name in EXPERIMENTS:
+        cells = plan(name, ["TWIN"])
+        assert len({f"{c.model} {c.varied}" for c in cells}) == len(cells) > 1
+    with pytest.raises(UserError, match="did you mean `TWIN`"):
+        plan("table1", ["twin"])
+
+
+def test_every_knob_and_variation_is_a_key_that_models_read(here: StudySpace) -> None:
+    """A misspelt one would be refused only after hours."""
+    for name in EXPERIMENTS:
+        for cell in plan(name, ["TWIN"]):
+            if cell.model.startswith("TWIN"):
+                model_space(here.space.config, ROOT, cell.model, "tiny", 1, cell.varied)
+
+
+def test_a_budget_covers_values_evenly_from_the_configurations_own() -> None:
+    choices = {"rate": [1, 2, 3], "k": [1, 2], "width": [16, 32, 64]}
+    own = {"rate": 3, "k": 1, "width": 64}
+    drawn = balanced(choices, own, 6)
+    assert drawn[0] == own and len({tuple(d.values()) for d in drawn}) == 6
+    for key, values in choices.items():
+        uses = Counter(d[key] for d in drawn)
+        assert set(uses) == set(values) and max(uses.values()) - min(uses.values()) <= 1
+    everything = balanced(choices, own, 99)
+    assert len({tuple(d.values()) for d in everything}) == 18
+    assert balanced({"rate": [5, 6]}, {"rate": 1}, 1) == [{"rate": 5}]
+
+
+def test_runs_of_one_configuration_share_an_experiment_id(here: StudySpace) -> None:
+    plain, changed = model_space(here.space.config, ROOT, "TWIN", "tiny", 1, {"max_len": 20})
+    own = [seeded_trial(plain, {}, plain.model, seed) for seed in (1, 2)]
+    assert [t.expid for t in own] == ["TWIN_tiny"] * 2 and own[0].name != own[1].name
+    other = seeded_trial(plain, {"learning_rate": 0.5}, plain.model, 1)
+    short = seeded_trial(plain, {}, changed.model, 1)
+    assert len({own[0].expid, other.expid, short.expid}) == 3
+    assert short.params["max_len"] == 20 and short.expid.startswith("TWIN_tiny_")
+
+
+# ---------------------------------------------------------------- a whole study
+
+
+def test_a_study_from_tuning_to_tables_and_again(here: StudySpace) -> None:
+    """Two tuning trials, then each cell; killed on the way; then there is nothing left to do, also
+    without the queue's folder, and a run can be repeated to the same metrics."""
+    arguments = here.arguments("--runs-per-gpu", "2", "--seeds", "1", experiment="experts")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine.study", *arguments],
+        cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    done = here.output / "tiny" / "runs"
+    wait_for(lambda: len(list(done.glob("*.json"))) >= 2 or process.poll() is not None, 200)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = {path.name: path.stat().st_mtime_ns for path in done.glob("*.json")}
+
+    outcome = here.run("--runs-per-gpu", "2", "--seeds", "1", experiment="experts")
+    assert outcome.code == 0, outcome.stderr + outcome.stdout
+    assert not {f"{name}.json" for name in started(outcome)} & before.keys()
+    for name, time in before.items():
+        assert (done / name).stat().st_mtime_ns == time
+
+    trials = here.study()["tuning"]
+    best = max(trials, key=lambda trial: trial["valid"]["AUC"] + trial["valid"]["gAUC"])
+    assert [trial["chosen"] for trial in trials] == [trial is best for trial in trials]
+    assert len(trials) == 2 and {trial["seed"] for trial in trials} == {2024}
+    (part,) = read_results(here.output)
+    for cell, count in zip(part.experiment("experts"), (0, 2, 4, 6, 8), strict=True):
+        (run,) = cell.runs.values()
+        assert run["seed"] == 1 and run["params"]["num_experts"] == count
+        assert run["params"]["learning_rate"] == best["tuned"]["learning_rate"]
+    assert (here.output / "tiny" / "figures" / "scaling.svg").exists()
+    texts = [path.read_text() for path in here.output.rglob("*.json")]
+    assert texts and not any(str(here.queue.parent) in text for text in texts)
+
+    whole = snapshot(here.output)
+    here.queue.rename(here.queue.with_name("gone"))
+    again = here.run("--seeds", "1", experiment="experts")
+    assert again.code == 0 and not started(again), again.stdout
+    assert snapshot(here.output) == whole
+    assert here.study()["commands"] == [
+        "python -m engine.study experts --dataset tiny --seeds 1 --budget 2 --backbones TWIN --output results"
+    ]
+
+    cell = part.cell("experts", "TWIN_MoS", num_experts=4)
+    repeated = here.space.run_expid(
+        "--config", str(here.output / "tiny" / "config"), "--expid", cell.expid, "--seed", "1",
+        "--data-root", str(here.space.data.parent), "--model-root", str(here.space.checkpoints),
+    )  # fmt: skip
+    assert repeated.code == 0, repeated.stderr
+    assert here.space.result(cell.expid, 1)["metrics"] == cell.runs[1]["metrics"]
+
+
+def test_experiments_share_runs_and_refuse_those_of_other_parameters_or_data(
+    here: StudySpace,
+) -> None:
+    plainly = ("--budget", "1", "--seeds", "1")
+    first = here.run(*plainly, experiment="routers")
+    assert first.code == 0, first.stderr + first.stdout
+    probes = sorted(path.stem for path in (here.output / "tiny" / "probes").glob("*.json"))
+    assert probes == sorted(f"TWIN{v}_tiny_seed1" for v in VARIANTS[1:])
+    second = here.run(*plainly)
+    assert second.code == 0 and started(second) == ["TWIN_tiny_seed1"], second.stdout
+    experiments = Counter(cell["experiment"] for cell in here.study()["cells"])
+    assert experiments == {"routers": 4, "table1": 5}
+    assert {path.suffix for path in (here.output / "tables").glob("table1.*")} == {
+        ".md", ".csv", ".tex", ".html"
+    }  # fmt: skip
+
+    runs = here.output / "tiny" / "runs"
+    here.space.change_model("TWIN_MoS_tiny", topk=7)
+    outcome = here.run(*plainly)
+    result = runs / "TWIN_MoS_tiny_seed1.json"
+    assert outcome.code == 2 and f"{result}: is a result of other parameters" in outcome.stderr
+    here.space.change_model("TWIN_MoS_tiny", topk=20)
+    for path in runs.glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset_hash": "other"}))
+    outcome = here.run(*plainly)
+    assert outcome.code == 2 and "ran on other data (hash other" in outcome.stderr
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--backbones", "TWN"), "--backbones TWN: not one of"),
+        (("--dataset", "tinny"), "dataset_id 'tinny' is not in dataset_config.yaml"),
+        (("--budget", "4"), "TWIN_tiny.yaml has 3 combinations"),
+        (("--budget", "0"), "--budget 0: write a number above 0"),
+        (("--set", "max_length=5"), "unknown key"),
+        (("--set", "max_len"), "--set max_len: write KEY=VALUE"),
+        (("--set", "seed=5"), "--set seed=5: the study decides seed"),
+        (("--gpu", "0"), "--gpu 0: torch"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    here: StudySpace, arguments: tuple[str, ...], message: str
+) -> None:
+    outcome = here.run(*arguments)
+    assert outcome.code == 2 and outcome.stderr.count("\n") == 1, outcome.stderr
+    assert message in outcome.stderr
+    assert not here.output.exists() and not here.queue.exists()

@@ -1,0 +1,352 @@
+"""The tables, recomputed by the test from the result files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from engine.analysis.results import BACKBONES, BASELINES, METRICS, VARIANTS, read_results, variant
+from engine.analysis.table import Entry, Table
+from engine.analysis.tables import cost, knobs, table1, table2, tuning
+from engine.errors import UserError
+
+from .fake_results import write_run, write_study
+
+MICRO = "MicroVideo1.7M_x2"
+SEEDS = (1, 2, 3)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return write_study(tmp_path, seeds=SEEDS)
+
+
+@pytest.fixture
+def micro(tmp_path: Path) -> Path:
+    return write_study(tmp_path, MICRO, seeds=SEEDS)
+
+
+def read(home: Path, expid: str) -> dict[int, dict[str, Any]]:
+    """The runs of an experiment, straight from the files."""
+    runs = [json.loads(path.read_text()) for path in home.glob(f"runs/{expid}_seed*.json")]
+    return {run["seed"]: run for run in runs}
+
+
+def change(home: Path, expid: str, edit: Callable[[dict[str, Any]], Any]) -> None:
+    for path in home.glob(f"runs/{expid}_seed*.json"):
+        run = json.loads(path.read_text())
+        edit(run)
+        path.write_text(json.dumps(run))
+
+
+def remove(home: Path, expid: str, seeds: tuple[int, ...] = SEEDS) -> None:
+    for seed in seeds:
+        (home / "runs" / f"{expid}_seed{seed}.json").unlink()
+
+
+def array(home: Path, expid: str, metric: str, split: str = "test") -> np.ndarray:
+    runs = read(home, expid)
+    return np.array([runs[seed]["metrics"][split][metric] for seed in sorted(runs)])
+
+
+def t_test(difference: np.ndarray) -> tuple[float, float, float]:
+    """Interval and p of a paired t-test by the formula."""
+    n = len(difference)
+    error = difference.std(ddof=1) / np.sqrt(n)
+    half = student.ppf(0.975, n - 1) * error
+    p = 2 * student.sf(abs(difference.mean() / error), n - 1)
+    return difference.mean() - half, difference.mean() + half, p
+
+
+def record(table: Table, model: str, metric: str = "AUC", **where: Any) -> dict[str, Any]:
+    where |= {"model": model, "metric": metric}
+    (found,) = (r for r in table.records if all(r[key] == value for key, value in where.items()))
+    return found
+
+
+def headings(table: Table) -> list[str]:
+    """``data set|column`` of each column."""
+    columns = [[text for text, span in row for _ in range(span)] for row in table.header]
+    return ["|".join(parts) for parts in zip(*columns, strict=True)]
+
+
+def entry(table: Table, labels: tuple[str, ...], heading: str) -> Entry:
+    (row,) = (r for r in table.rows if tuple(e.text for e in r[: table.labels]) == labels)
+    return row[headings(table).index(heading)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_table1_is_what_the_files_say(home: Path, metric: str) -> None:
+    table = table1(read_results(home))
+    gains, ranks = {}, {}
+    for backbone in BACKBONES:
+        vanilla = array(home, f"{backbone}_toy", metric)
+        means = {}
+        for mixture in VARIANTS:
+            model = variant(backbone, mixture)
+            values = array(home, f"{model}_toy", metric)
+            found = record(table, model, metric)
+            means[model] = values.mean()
+            assert found["mean"] == pytest.approx(values.mean(), rel=1e-12)
+            assert found["std"] == pytest.approx(values.std(ddof=1), rel=1e-9)
+            assert found["n"] == 3
+            if mixture:
+                low, high, p = t_test(values - vanilla)
+                assert (found["low"], found["high"]) == pytest.approx((low, high), rel=1e-6)
+                assert found["gain"] == pytest.approx((values - vanilla).mean(), rel=1e-9)
+                gains[model] = p
+            else:
+                assert (found["gain"], found["p"], found["reference"]) == (None, None, "")
+        order = sorted(means, key=means.get, reverse=True)
+        ranks |= {model: order.index(model) + 1 for model in order}
+    assert {model: record(table, model, metric)["rank"] for model in ranks} == ranks
+    largest = 0.0  # Holm, over the 16 comparisons
+    for done, model in enumerate(sorted(gains, key=gains.get)):
+        largest = max(largest, min(1.0, (16 - done) * gains[model]))
+        assert record(table, model, metric)["p"] == pytest.approx(largest, rel=1e-6)
+    assert done == 15
+
+
+def test_table1_has_the_papers_order_and_shows_points(home: Path) -> None:
+    table = table1(read_results(home))
+    assert headings(table) == [
+        "|Backbone", "|Variant", "toy, 3 seeds|AUC", "toy, 3 seeds|gAUC", "Mean rank|AUC", "Mean rank|gAUC",
+    ]  # fmt: skip
+    assert [row[0].text for row in table.rows[::5]] == ["Mamba4Rec", "TransAct", "TWIN", "SDIM"]
+    variants = ["Vanilla", "DSelect-k", "GShard", "Expert Choice", "MoS"]
+    assert [row[1].text for row in table.rows] == variants * 4
+    values = array(home, "TWIN_MoS_toy", "AUC")
+    gain = values - array(home, "TWIN_toy", "AUC")
+    low, high, _ = t_test(gain)
+    shown = entry(table, ("TWIN", "MoS"), "toy, 3 seeds|AUC")
+    p = record(table, "TWIN_MoS")["p"]
+    assert shown.text == f"{100 * values.mean():.2f} ± {100 * values.std(ddof=1):.2f}"
+    assert shown.number == pytest.approx(values.mean())
+    assert shown.secondary == (
+        f"{100 * gain.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}], p {p:.2g}",
+        "rank 1",
+    )
+
+
+def test_marks_follow_the_rule_of_the_notes(home: Path) -> None:
+    """The tests of best against second and second against third of four backbones, by hand."""
+    table = table1(read_results(home))
+    tests = []
+    for backbone in BACKBONES:
+        values = {
+            m: array(home, f"{m}_toy", "AUC") for m in (variant(backbone, x) for x in VARIANTS)
+        }
+        order = sorted(values, key=lambda m: values[m].mean(), reverse=True)
+        for i, mark in enumerate(("best", "second")):
+            difference = values[order[i]] - values[order[i + 1]]
+            tests.append((t_test(difference)[2], order[i], mark))
+    expected, largest = {}, 0.0
+    for done, (p, model, mark) in enumerate(sorted(tests)):
+        largest = max(largest, (8 - done) * p)
+        if largest < 0.05:
+            expected[model] = mark
+    marks = {r["model"]: r["mark"] for r in table.records if r["metric"] == "AUC" and r["mark"]}
+    assert marks == expected
+    assert marks  # the fake gain of MoS is large enough for some
+    assert any("p below 0.05" in note and "Holm" in note for note in table.notes)
+
+
+def test_mean_ranks_are_over_the_data_sets_that_have_the_model(tmp_path: Path) -> None:
+    homes = [write_study(tmp_path, name, seeds=SEEDS) for name in ("one", "two")]
+    table = table1(read_results(tmp_path))
+    two = [record(table, "TWIN_GShard", dataset_id=home.name)["rank"] for home in homes]
+    shown = entry(table, ("TWIN", "GShard"), "Mean rank|AUC")
+    assert (shown.text, shown.number) == (f"{sum(two) / 2:.2f}", sum(two) / 2)
+    remove(homes[0], "TWIN_GShard_one")
+    table = table1(read_results(tmp_path))
+    shown = entry(table, ("TWIN", "GShard"), "Mean rank|AUC")
+    assert shown.text == f"{record(table, 'TWIN_GShard')['rank']:.2f}"
+    assert shown.secondary == ("1 of 2 data sets",)
+
+
+def test_fewer_seeds_are_said_and_pairs_are_the_common_ones(home: Path) -> None:
+    remove(home, "SDIM_MoS_toy", (2,))
+    table = table1(read_results(home))
+    found = record(table, "SDIM_MoS")
+    vanilla = array(home, "SDIM_toy", "AUC")[[0, 2]]
+    assert found["n"] == 2
+    assert found["gain"] == pytest.approx((array(home, "SDIM_MoS_toy", "AUC") - vanilla).mean())
+    column = "toy, 3 seeds|AUC"
+    assert entry(table, ("SDIM", "MoS"), column).secondary[0] == "n = 2"
+    assert not any(e.startswith("n =") for e in entry(table, ("SDIM", "GShard"), column).secondary)
+
+
+def test_missing_variants_are_dashes_and_leave_the_family(home: Path) -> None:
+    remove(home, "SDIM_MoS_toy")
+    remove(home, "TWIN_toy")
+    table = table1(read_results(home))
+    assert entry(table, ("SDIM", "MoS"), "toy, 3 seeds|AUC") == Entry()
+    assert entry(table, ("SDIM", "MoS"), "Mean rank|AUC") == Entry()
+    assert not [r for r in table.records if r["model"] == "SDIM_MoS"]
+    orphan = record(table, "TWIN_MoS")
+    assert (orphan["gain"], orphan["p"], orphan["rank"]) == (None, None, 1)
+    gains = [r["p"] for r in table.records if r["metric"] == "AUC" and r["p"] is not None]
+    assert len(gains) == 16 - 1 - 4
+    raw = [
+        t_test(array(home, f"{variant(b, m)}_toy", "AUC") - array(home, f"{b}_toy", "AUC"))[2]
+        for b in ("Mamba4Rec", "TransAct", "SDIM")
+        for m in VARIANTS[1:]
+        if (b, m) != ("SDIM", "MoS")
+    ]
+    assert min(gains) == pytest.approx(11 * min(raw), rel=1e-6)
+
+
+def test_one_seed_has_neither_spread_nor_test(tmp_path: Path) -> None:
+    table = table1(read_results(write_study(tmp_path, seeds=(5,))))
+    found = record(table, "TWIN_MoS")
+    assert (found["std"], found["low"], found["high"], found["p"]) == (None,) * 4
+    assert found["gain"] > 0
+    shown = entry(table, ("TWIN", "MoS"), "toy, 1 seed|AUC")
+    assert shown.text == f"{100 * found['mean']:.2f}"
+    assert shown.secondary == (f"{100 * found['gain']:+.2f}", "rank 1")
+    assert not any(r["mark"] for r in table.records)
+
+
+def test_a_data_set_of_the_paper_shows_what_is_published(micro: Path) -> None:
+    table = table1(read_results(micro))
+    head = f"{MICRO}, 3 seeds"
+    assert [h for h in headings(table) if h.startswith(MICRO)] == [
+        f"{head}|{c}" for c in ("AUC", "paper", "LongCTR", "gAUC", "paper", "LongCTR")
+    ]
+    assert entry(table, ("TransAct", "Vanilla"), f"{head}|paper").text == "70.58"
+    assert entry(table, ("TransAct", "Vanilla"), f"{head}|LongCTR").text == "70.62"  # at length 200
+    assert entry(table, ("TransAct", "MoS"), f"{head}|LongCTR") == Entry()
+    doubtful = entry(table, ("TWIN", "MoS"), f"{head}|paper")
+    assert doubtful.footnotes == (1,)
+    assert "70.83" in table.footnotes[0]
+    found = record(table, "TWIN", "gAUC")
+    assert (found["paper"], found["longctr"]) == (0.6967, 0.699074)
+
+
+def test_longctrs_value_is_at_the_runs_length(micro: Path) -> None:
+    change(micro, f"TWIN_{MICRO}", lambda run: run["params"].update(max_len=500))
+    assert record(table1(read_results(micro)), "TWIN")["longctr"] == 0.718564
+    change(micro, f"TWIN_{MICRO}", lambda run: run["params"].update(max_len=333))
+    assert record(table1(read_results(micro)), "TWIN")["longctr"] is None
+
+
+def test_a_published_value_without_our_run_stays(micro: Path) -> None:
+    remove(micro, f"TWIN_{MICRO}")
+    found = record(table1(read_results(micro)), "TWIN")
+    assert (found["paper"], found["mean"], found["n"], found["gain"]) == (0.7034, None, 0, None)
+
+
+def test_the_best_possible_value_is_a_row(home: Path) -> None:
+    results = read_results(home)
+    assert not any(row[0].text == "Best possible" for row in table1(results).rows)
+    change(home, "*", lambda run: run.update(bayes={"AUC": 0.8125}))
+    table = table1(read_results(home))
+    assert entry(table, ("Best possible", ""), "toy, 3 seeds|AUC").text == "81.25"
+    assert entry(table, ("Best possible", ""), "toy, 3 seeds|gAUC").text == "-"
+    assert record(table, "TWIN")["bayes"] == 0.8125
+
+
+def test_a_metric_that_was_not_computed_is_missing(home: Path) -> None:
+    change(home, "TWIN_toy", lambda run: run["metrics"]["test"].pop("gAUC"))
+    table = table1(read_results(home))
+    assert entry(table, ("TWIN", "Vanilla"), "toy, 3 seeds|gAUC") == Entry()
+    assert record(table, "TWIN")["n"] == 3
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_table2_compares_with_the_best_baseline(home: Path, metric: str) -> None:
+    table = table2(read_results(home))
+    values = {m: array(home, f"{m}_toy", metric) for m in BASELINES}
+    best = max(BASELINES, key=lambda m: values[m].mean())
+    p_values = {}
+    for backbone in BACKBONES:
+        model = f"{backbone}_MoS"
+        difference = array(home, f"{model}_toy", metric) - values[best]
+        found = record(table, model, metric)
+        assert found["reference"] == best
+        assert found["gain"] == pytest.approx(difference.mean(), rel=1e-9)
+        p_values[model] = t_test(difference)[2]
+    first = min(p_values, key=p_values.get)
+    assert record(table, first, metric)["p"] == pytest.approx(4 * p_values[first], rel=1e-6)
+    assert [record(table, m, metric)["gain"] for m in BASELINES] == [None] * 3
+    assert sorted(record(table, r[1].text, metric)["rank"] for r in table.rows) == [*range(1, 8)]
+
+
+def test_knobs_compare_validation_metrics_with_the_reference(home: Path) -> None:
+    table = knobs(read_results(home))
+    assert [row[1].text for row in table.rows] == [
+        "reference", "router_weight = softmax_topk", "router_topk = 2",
+    ]  # fmt: skip
+    assert "on validation data" in table.notes[0]
+    reference = array(home, "TWIN_MoS_toy", "gAUC", "valid")
+    differences = {
+        '{"router_topk": 2}': array(home, "TWIN_MoS_toy_router_topk2", "gAUC", "valid") - reference,
+        '{"router_weight": "softmax_topk"}': array(
+            home, "TWIN_MoS_toy_router_weightsoftmax_topk", "gAUC", "valid"
+        )
+        - reference,
+    }
+    p = sorted(t_test(difference)[2] for difference in differences.values())
+    corrected = []
+    for varied, difference in differences.items():
+        found = record(table, "TWIN_MoS", "gAUC", varied=varied)
+        assert found["split"] == "valid"
+        assert found["gain"] == pytest.approx(difference.mean(), rel=1e-9)
+        corrected.append(found["p"])
+    expected = [min(1, 2 * p[0]), max(min(1, 2 * p[0]), p[1])]
+    assert sorted(corrected) == pytest.approx(expected, rel=1e-6)
+
+
+def test_costs_are_medians_and_ratios(home: Path) -> None:
+    table = cost(read_results(home))
+    speeds = [
+        [run["train_samples_per_s"] for run in read(home, f"{m}_toy").values()]
+        for m in ("TWIN_MoS", "TWIN")
+    ]
+    (found,) = (
+        r for r in table.records
+        if r["model"] == "TWIN_MoS" and r["quantity"] == "train_samples_per_s"
+    )  # fmt: skip
+    assert (found["median"], found["n"], found["device"]) == (median(speeds[0]), 3, "cpu")
+    assert found["ratio"] == pytest.approx(median(speeds[0]) / median(speeds[1]))
+    flops = median(run["flops_per_sample"] for run in read(home, "MIRRN_toy").values())
+    assert entry(table, ("MIRRN", ""), "toy|MFLOPs per sample").text == f"{flops / 1e6:,.2f}"
+    assert len(table.records) == 23 * 5
+
+
+def test_speeds_on_different_devices_have_no_ratio(home: Path) -> None:
+    change(home, "TWIN_toy", lambda run: run.update(device="a GPU"))
+    table = cost(read_results(home))
+    ratios = {r["quantity"]: r["ratio"] for r in table.records if r["model"] == "TWIN_MoS"}
+    assert ratios["train_samples_per_s"] is None
+    assert ratios["peak_memory_bytes"] is None
+    assert ratios["num_parameters"] > 0
+    assert "cpu, a GPU" in table.notes[-1]
+
+
+def test_tuning_lists_every_trial(home: Path) -> None:
+    table = tuning(read_results(home))
+    trials = json.loads((home / "study.json").read_text())["tuning"]
+    assert len(table.rows) == len(table.records) == len(trials)
+    assert [r["chosen"] for r in table.records] == [trial["chosen"] for trial in trials]
+    assert [e.text for e in table.rows[1]] == [
+        "toy", "Mamba4Rec", "learning_rate = 0.001", "2024", "70.10", "65.00", "yes",
+    ]  # fmt: skip
+
+
+def test_results_without_an_experiment_say_how_to_make_them(tmp_path: Path) -> None:
+    write_run(tmp_path, "toy", "a", "MIRRN", 1)
+    results = read_results(tmp_path)
+    assert len(table2(results).records) == 2
+    for build, words in ((table1, "engine.study table1"), (knobs, "engine.study knobs")):
+        with pytest.raises(UserError, match=words):
+            build(results)
+    with pytest.raises(UserError, match="trials"):
+        tuning(results)
