@@ -59,7 +59,7 @@ ALLOWED = {
         "torch", "numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn", "model_zoo",
         "engine",
     },
-    "engine/analysis": {"numpy", "torch", "scipy", "sklearn", "model_zoo", "engine"},
+    "engine/analysis": {"numpy", "polars", "torch", "scipy", "sklearn", "model_zoo", "engine"},
     "engine/analysis/figures": {"numpy", "matplotlib", "engine.analysis", "engine.errors"},
     "engine/analysis/artefacts.py": {"engine"},
     "engine/report": {"jinja2", "markupsafe", "yaml", "engine"},

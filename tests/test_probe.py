@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -166,16 +167,21 @@ def test_a_vanilla_model_has_sessions_but_no_experts(tiny_data: Path, trained) -
     assert all(example["experts"] is None for example in result["session_hopping"]["examples"])
 
 
-def test_names_stand_beside_the_numbers(trained, found: dict[str, Any]) -> None:
+def test_names_stand_beside_the_numbers(trained, found: dict[str, Any], tmp_path: Path) -> None:
     params, loaders, model = trained
     code = found["themes"]["codes"][0]
-    item, category = code["nearest"][0]["item"], code["main_category"]
-    named = probe(
-        model, loaders, params, names={item: "Alien"}, category_names={category: "Horror"}
+    assert code["main_name"] is None
+    first, second = (code["nearest"][i]["item"] for i in (0, 1))
+    index = pl.read_parquet(params["item_info"])["item_index"][1:]
+    named = index.to_frame().with_columns(
+        name=pl.when(pl.col("item_index") == first).then(pl.lit("Alien")),
+        category=pl.lit("Horror"),
     )
-    code = named["themes"]["codes"][0]
-    assert code["nearest"][0]["name"] == "Alien" and code["main_name"] == "Horror"
-    assert code["nearest"][1]["name"] is None
+    named.write_parquet(tmp_path / "item_ids.parquet")
+    known = probe(model, loaders, params | {"item_info": str(tmp_path / "item_info.parquet")})
+    code = known["themes"]["codes"][0]
+    assert [near["name"] for near in code["nearest"][:2]] == ["Alien", None]
+    assert code["main_name"] == "Horror" and code["nearest"][1]["item"] == second
 
 
 def test_a_checkpoint_gives_the_model_back(trained, found: dict[str, Any], tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from ..experiment import make_loaders
 from ..loader import SequenceLoader
 from ..zoo import build, find_model
 from .dispatch_probe import dispatch, experts_of
+from .item_names import item_names
 from .results import read_json
 from .session_hopping import measure, planted_agreement
 from .themes import themes
@@ -69,8 +70,6 @@ def probe(
     loaders: Mapping[str, SequenceLoader],
     params: dict[str, Any],
     *,
-    names: Mapping[int, str] | None = None,
-    category_names: Mapping[int, str] | None = None,
     max_users: int = MAX_USERS,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -81,8 +80,6 @@ def probe(
         model: a trained model of the zoo.
         loaders: its data.
         params: of its experiment.
-        names: of items by index, such as titles; data sets do not have them.
-        category_names: of categories by number.
         max_users: more are drawn at random.
         seed: of the draw, the shuffles and the routers.
 
@@ -147,7 +144,7 @@ def probe(
         "themes": _themes(model, x_ID, item_I, kind, label_N, seed),
     }
     if result["themes"]:
-        _name(result["themes"], names or {}, category_names or {})
+        _name(result["themes"], *item_names(Path(params["item_info"]).parent, label_N))
     return rounded(result)
 
 

@@ -71,6 +71,7 @@ class Log:
             event of its user and item follows, before the item is shown to the user again and,
             with a split by time, before the end of the sample's split.
         about: more entries for the card.
+        item_names: ``item``, ``name`` and ``category``, for people; no model sees them.
     """
 
     events: pl.LazyFrame
@@ -82,6 +83,7 @@ class Log:
     sample_features: list[Feature] = field(default_factory=list)
     exposures: bool = False
     about: dict[str, Any] = field(default_factory=dict)
+    item_names: pl.DataFrame | None = None
 
 
 def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
@@ -164,7 +166,10 @@ class _Writer:
         events.drop("user", "item").sink_parquet(numbered, compression="lz4", maintain_order=False)
         raw.unlink()
         users.select("user_index", "user").write_parquet(self.folder / "user_ids.parquet")
-        items.select("item_index", "item").write_parquet(self.folder / "item_ids.parquet")
+        ids = items.select("item_index", "item")
+        if self.log.item_names is not None:
+            ids = ids.join(self.log.item_names, on="item", how="left", maintain_order="left")
+        ids.write_parquet(self.folder / "item_ids.parquet")
         return users["events"].to_numpy(), items.select("item", "row")
 
     def _events(self) -> pl.LazyFrame:

@@ -60,6 +60,9 @@ def load(folder: str | Path) -> Log:
         item_table=lambda items, _: _item_info(
             items.join(movies, left_on="item", right_on="movie_id", maintain_order="left")
         ),
+        item_names=movies.select(
+            item="movie_id", name="title", category=pl.col("genres").list.first()
+        ),
         label="label",
         split=Split(by="user"),
         source=f"MovieLens, from {name}",
@@ -154,7 +157,7 @@ def _numbers(
 
 
 def _movies(folder: Path) -> pl.DataFrame:
-    """``movie_id, genres (list of names), year (0 if unknown)``."""
+    """``movie_id, title, genres (list of names), year (0 if unknown)``."""
     if (folder / "movies.csv").exists():
         path = folder / "movies.csv"
         frame = _csv(path, ["movieId", "title", "genres"])
@@ -182,6 +185,7 @@ def _movies(folder: Path) -> pl.DataFrame:
     movies = _numbers(path, frame, ["f0"]).select(
         pl.col("genres").fill_null([]),
         movie_id="f0",
+        title=pl.col("f1").fill_null(""),
         year=pl.col("f1").fill_null("").map_elements(_year, return_dtype=pl.Int64),
     )
     double = movies["movie_id"].is_duplicated().arg_true()

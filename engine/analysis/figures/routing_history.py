@@ -16,6 +16,9 @@ from .select import fullest_backbone
 Point = tuple[float, dict[str, Any]]
 
 
+SHORT = {"backbone": "B", "experts": "E"}  # stages of one epoch have no room for their names
+
+
 @style.styled
 def draw(results: DatasetResults) -> Figure | None:
     """A column for each branch of each mixture of one backbone; None without a mixture's run."""
@@ -63,7 +66,7 @@ def draw(results: DatasetResults) -> Figure | None:
         f"How the experts of {backbone} share the load as training goes on",
         f"{results.dataset_id}, validation split after each evaluation, one run each "
         f"(seed {next(iter(runs.values()))['seed']}); entropy 1: an even load, 0: a single expert; "
-        "code movement: mean cosine distance since the evaluation before",
+        "code movement: mean cosine distance since the evaluation before; B, E: warm-up of backbone and experts",
     )
     return figure
 
@@ -125,7 +128,7 @@ def _stages(axes: Axes, run: Run, named: bool) -> None:
                 axes.axvline(times[i], color="0.4", linestyle="--", linewidth=0.8)
             if named:
                 axes.annotate(
-                    entry["stage"], ((start + times[i]) / 2, 1), xycoords=("data", "axes fraction"),
+                    SHORT.get(entry["stage"], entry["stage"]), ((start + times[i]) / 2, 1), xycoords=("data", "axes fraction"),
                     xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6.5, color="0.35",
                 )  # fmt: skip
             start = times[i]
