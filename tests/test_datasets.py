@@ -225,6 +225,10 @@ def test_movielens_items(tmp_path: Path, form: str) -> None:
         column = items[name]
         column = column.explode() if column.dtype == pl.List else column
         assert column.min() >= 0 and column.max() == size - 1, name
+    for row in pl.read_parquet(tmp_path / "data" / "item_ids.parquet").iter_rows(named=True):
+        i = row["item"] - 5
+        assert row["name"] == f"Film é {i} ({1950 + i % 40})"
+        assert row["category"] == ["Drama", "Comedy", "War"][i % 3]
 
 
 real_data = pytest.mark.skipif(

@@ -43,22 +43,24 @@ COSTS = (
 
 
 def table1(results: list[DatasetResults]) -> Table:
-    """Each backbone without and with each mixture; gains are over the vanilla backbone.
+    """Each backbone that has runs, without and with each mixture; gains are over the vanilla backbone.
 
     Raises:
         UserError: there is no such run.
     """
+    parts = _by_model(results, "table1")
+    backbones = _backbones_of(parts)
     plan = Plan(
         title="Table 1: backbones and mixtures",
         split="test",
-        groups=[Group(tuple(variant(b, m) for m in VARIANTS), (b,)) for b in BACKBONES],
-        labels={variant(b, m): (b, label(m)) for b in BACKBONES for m in VARIANTS},
+        groups=[Group(tuple(variant(b, m) for m in VARIANTS), (b,)) for b in backbones],
+        labels={variant(b, m): (b, label(m)) for b in backbones for m in VARIANTS},
         headings=("Backbone", "Variant"),
         notes=("Gains are over the vanilla backbone; ranks and marks are within a backbone.",),
         paper="table1",
         mean_ranks=True,
     )
-    return metric_table(plan, _by_model(results, "table1"))
+    return metric_table(plan, parts)
 
 
 def table2(results: list[DatasetResults]) -> Table:
@@ -67,7 +69,8 @@ def table2(results: list[DatasetResults]) -> Table:
     Raises:
         UserError: there is no such run.
     """
-    mos = tuple(variant(backbone, "MoS") for backbone in BACKBONES)
+    parts = _by_model(results, "table2")
+    mos = tuple(variant(backbone, "MoS") for backbone in _backbones_of(parts))
     plan = Plan(
         title="Table 2: MoS and models of long histories",
         split="test",
@@ -77,7 +80,7 @@ def table2(results: list[DatasetResults]) -> Table:
         notes=("Gains are over the best baseline: that with the largest mean in the column.",),
         paper="table2",
     )
-    return metric_table(plan, _by_model(results, "table2"))
+    return metric_table(plan, parts)
 
 
 def knobs(results: list[DatasetResults]) -> Table:
@@ -117,7 +120,11 @@ def cost(results: list[DatasetResults]) -> Table:
     parts = [data for data in results if data.experiment("table1") or data.experiment("table2")]
     if not parts:
         raise _nothing(results, "table1")
-    models = [variant(b, m) for b in BACKBONES for m in VARIANTS] + list(BASELINES)
+    models = [
+        model
+        for model in [*(variant(b, m) for b in BACKBONES for m in VARIANTS), *BASELINES]
+        if any(_table_cell(data, model) for data in parts)
+    ]
     rows, records = [], []
     for model in models:
         backbone, mixture = split_name(model)
@@ -210,6 +217,12 @@ def _by_model(
 ) -> list[tuple[DatasetResults, dict[str, Cell]]]:
     parts = _with_experiment(results, name)
     return [(data, {cell.model: cell for cell in data.experiment(name)}) for data in parts]
+
+
+def _backbones_of(parts: list[tuple[DatasetResults, dict[str, Cell]]]) -> list[str]:
+    """The backbones with a run on any data set, in the paper's order: the others get no empty rows."""
+    present = {split_name(model)[0] for _, cells in parts for model in cells}
+    return [backbone for backbone in BACKBONES if backbone in present]
 
 
 def _settings(varied: dict[str, Any]) -> str:

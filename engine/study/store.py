@@ -41,7 +41,8 @@ class Store:
             raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
         known = read_json(self.index) if self.index.exists() else {}
         self.study: dict[str, Any] = {
-            "dataset_id": dataset_id, "commands": [], "seeds": [], "cells": [], "tuning": [], **known
+            "dataset_id": dataset_id, "commands": [], "seeds": [], "budget": 1, "cells": [],
+            "tuning": [], **known,
         }  # fmt: skip
 
     # ---------------------------------------------------------------- what is known already
@@ -119,7 +120,7 @@ class Store:
         study["tuning"] = [e for e in study["tuning"] if e["model"] not in models] + tuning
         study["commands"] = list(dict.fromkeys([*study["commands"], command]))
         study["seeds"] = sorted({*study["seeds"], *seeds})
-        study |= {"budget": budget, "dataset_hash": dataset_hash}
+        study |= {"dataset_hash": dataset_hash} | ({"budget": budget} if tuning else {})
         write_json(self.index, study)
 
     def write_config(self, space: Space) -> None:
