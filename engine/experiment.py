@@ -25,7 +25,7 @@ from .allocator import keep_freed_memory
 from .compat import build_feature_map
 from .config import DATA_FILES
 from .datasets import ensure_generated
-from .datasets.layout import SPLITS, fingerprint
+from .datasets.layout import SPLITS, card_of, fingerprint
 from .errors import UserError
 from .files import write_json
 from .flops import mean_flops, num_parameters
@@ -234,13 +234,7 @@ def peak_memory(gpu: int) -> int:
 
 def _bayes(params: dict[str, Any]) -> dict[str, float]:
     """The best possible test metrics, where the data set's card knows them."""
-    card = Path(params["data_root"]) / params["dataset_id"] / "dataset_card.json"
-    if not card.exists():
-        return {}
-    try:
-        card = json.loads(card.read_text())
-    except ValueError as error:
-        raise UserError(f"{card}: not a card ({error}); prepare the data again") from None
+    card = card_of(params)
     names = {"AUC": "bayes_auc", "gAUC": "bayes_gauc"}
     return {metric: card[key]["test"] for metric, key in names.items() if key in card}
 

@@ -304,7 +304,7 @@ class Trainer:
         self._restore_model(saved)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best, self.bad_evaluations = saved["best"], saved["bad_evaluations"]
-        self.codes = saved["codes"]
+        self.codes = saved.get("codes", {})  # older files have none
         return saved["done"]
 
     def _restore_model(self, saved: dict[str, Any]) -> None:

@@ -43,7 +43,8 @@ def write_study(folder: Path, dataset_id: str = "toy", seeds: tuple[int, ...] = 
     for experiment, model, varied in cells:
         ending = "".join(f"_{key}{value}" for key, value in varied.items())
         expid = f"{model}_{dataset_id}{ending}"
-        entries.append({"experiment": experiment, "model": model, "varied": varied, "expid": expid})
+        entry = {"experiment": experiment, "model": model, "varied": varied, "expid": expid}
+        entries.append(entry | {"seeds": list(seeds), "budget": 2, "changes": {}})
         for seed in seeds:
             write_run(home / "runs", dataset_id, expid, model, seed, varied)
     tuning = [
@@ -55,8 +56,6 @@ def write_study(folder: Path, dataset_id: str = "toy", seeds: tuple[int, ...] = 
     ]  # fmt: skip
     study = {
         "dataset_id": dataset_id,
-        "seeds": list(seeds),
-        "budget": 2,
         "commands": [f"python -m engine.study table1 --dataset {dataset_id} --seeds {len(seeds)}"],
         "cells": entries,
         "tuning": tuning,

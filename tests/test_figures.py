@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.analysis.figures import FIGURES, draw_all, style
+from engine.analysis.artefacts import write_artefacts
+from engine.analysis.figures import FIGURES, style
 from engine.analysis.figures.routing_history import draw as draw_routing
 from engine.analysis.figures.select import fullest_backbone
 from engine.analysis.results import DatasetResults, read_results
@@ -84,10 +86,11 @@ def test_no_text_runs_over_the_edge_or_into_another(figures: dict[str, Figure]) 
 
 
 def test_the_same_results_give_the_same_bytes(results: DatasetResults, tmp_path: Path) -> None:
-    first = draw_all(results, tmp_path / "first")
-    second = draw_all(results, tmp_path / "second")
+    names = list(FIGURES)
+    first = [p for n in names for p in style.save(FIGURES[n](results), tmp_path / "first", n)]
+    second = [p for n in names for p in style.save(FIGURES[n](results), tmp_path / "second", n)]
     assert [path.name for path in first] == [
-        f"{n}.{kind}" for n in FIGURES for kind in ("svg", "png")
+        f"{n}.{kind}" for n in names for kind in ("svg", "png")
     ]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
@@ -98,11 +101,38 @@ def test_the_same_results_give_the_same_bytes(results: DatasetResults, tmp_path:
 def test_without_its_input_a_figure_is_left_out(results: DatasetResults, tmp_path: Path) -> None:
     empty = replace(results, cells=[], folder=tmp_path)
     assert {name for name, draw in FIGURES.items() if draw(empty) is not None} == set()
-    assert draw_all(empty, tmp_path / "figures") == []
     no_probes = replace(results, folder=tmp_path)
     assert {name for name, draw in FIGURES.items() if draw(no_probes) is None} == PROBED
     probes_only = replace(results, cells=[])
     assert {name for name, draw in FIGURES.items() if draw(probes_only) is not None} == PROBED
+
+
+def test_artefacts_of_results_that_are_gone_are_removed(tmp_path: Path) -> None:
+    home = write_study(tmp_path, seeds=(1, 2))
+    write_artefacts(tmp_path)
+    figures, tables = home / "figures", tmp_path / "tables"
+    assert (figures / "scaling.svg").exists() and (tables / "knobs.csv").exists()
+    study = json.loads((home / "study.json").read_text())
+    study["cells"] = [cell for cell in study["cells"] if cell["experiment"] == "table1"]
+    (home / "study.json").write_text(json.dumps(study))
+    write_artefacts(tmp_path)
+    left = {path.stem for folder in (figures, tables) for path in folder.iterdir()}
+    assert left == {"table1", "cost", "tuning", "utility_flops", "routing_history"}
+    with pytest.raises(UserError, match="lack what it shows"):
+        write_artefacts(tmp_path, ["scaling"])
+
+
+def test_without_grouped_auc_one_panel_is_left(results: DatasetResults) -> None:
+    cells = []
+    for cell in results.cells:
+        runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
+        for run in runs.values():
+            del run["metrics"]["test"]["gAUC"]
+        cells.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
+    without = replace(results, cells=cells)
+    for name in ("utility_flops", "scaling", "alphas"):
+        labels = " ".join(a.get_ylabel() + a.get_title() for a in FIGURES[name](without).axes)
+        assert "AUC" in labels and "gAUC" not in labels, name
 
 
 def test_a_part_of_an_experiment_is_drawn(results: DatasetResults) -> None:
@@ -121,7 +151,7 @@ def test_a_part_of_an_experiment_is_drawn(results: DatasetResults) -> None:
 
 def test_titles_follow_the_numbers(results: DatasetResults) -> None:
     """MoS is the best of each backbone in the fake results; made the worst, the title says so."""
-    assert "MoS has the best AUC on 4 of 4" in texts(FIGURES["utility_flops"](results))
+    assert "MoS has the highest mean AUC on 4 of 4" in texts(FIGURES["utility_flops"](results))
     worse = []
     for cell in results.cells:
         runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
@@ -129,9 +159,8 @@ def test_titles_follow_the_numbers(results: DatasetResults) -> None:
             run["metrics"]["test"]["AUC"] -= 0.5 * cell.model.endswith("MoS")
         worse.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
     assert "on 0 of 4" in texts(FIGURES["utility_flops"](replace(results, cells=worse)))
-    best = max(results.experiment("alphas"), key=lambda c: sum(c.values("AUC").values())).varied
-    title = texts(FIGURES["alphas"](results))
-    assert f"{best['alpha_item']:g} item and {best['alpha_window']:g} window" in title
+    means = [fmean(c.values("AUC").values()) for c in results.experiment("alphas")]
+    assert f"{min(means):.4f} to {max(means):.4f}" in texts(FIGURES["alphas"](results))
 
 
 def test_the_triangle_has_every_number_at_its_place(results: DatasetResults) -> None:

@@ -16,9 +16,12 @@ import yaml
 from engine.analysis.results import BACKBONES, BASELINES, read_results
 from engine.config import read_yaml
 from engine.errors import UserError
-from engine.study.experiments import EXPERIMENTS, plan
+from engine.study.experiments import EXPERIMENTS, Planned, plan
+from engine.study.queue import ModelStudy, StudySearch
 from engine.study.spaces import balanced, model_space
+from engine.study.store import Store
 from engine.study.trials import seeded_trial
+from engine.tuner.folder import Folder
 
 from .command_line import ROOT, Outcome, Workspace, environment, run_module, snapshot, wait_for
 
@@ -121,11 +124,13 @@ def test_a_budget_covers_values_evenly_from_the_configurations_own() -> None:
 def test_runs_of_one_configuration_share_an_experiment_id(here: StudySpace) -> None:
     plain, changed = model_space(here.space.config, ROOT, "TWIN", "tiny", 1, {"max_len": 20})
     own = [seeded_trial(plain, {}, plain.model, seed) for seed in (1, 2)]
-    assert [t.expid for t in own] == ["TWIN_tiny"] * 2 and own[0].name != own[1].name
+    assert own[0].expid == own[1].expid and own[0].name != own[1].name
     other = seeded_trial(plain, {"learning_rate": 0.5}, plain.model, 1)
     short = seeded_trial(plain, {}, changed.model, 1)
     assert len({own[0].expid, other.expid, short.expid}) == 3
     assert short.params["max_len"] == 20 and short.expid.startswith("TWIN_tiny_")
+    own[0].changes = {"batch_size": 64, "accumulation_steps": 2}
+    assert own[0].expid == own[1].expid + "_batch64"
 
 
 # ---------------------------------------------------------------- a whole study
@@ -170,7 +175,8 @@ def test_a_study_from_tuning_to_tables_and_again(here: StudySpace) -> None:
     assert again.code == 0 and not started(again), again.stdout
     assert snapshot(here.output) == whole
     assert here.study()["commands"] == [
-        "python -m engine.study experts --dataset tiny --seeds 1 --budget 2 --backbones TWIN --output results"
+        "python -m engine.study experts --dataset tiny --seeds 1 --budget 2 --backbones TWIN "
+        "--config experiments --output results"
     ]
 
     cell = part.cell("experts", "TWIN_MoS", num_experts=4)
@@ -182,32 +188,76 @@ def test_a_study_from_tuning_to_tables_and_again(here: StudySpace) -> None:
     assert here.space.result(cell.expid, 1)["metrics"] == cell.runs[1]["metrics"]
 
 
-def test_experiments_share_runs_and_refuse_those_of_other_parameters_or_data(
+def test_experiments_share_runs_and_results_that_differ_are_kept_apart(
     here: StudySpace,
 ) -> None:
     plainly = ("--budget", "1", "--seeds", "1")
     first = here.run(*plainly, experiment="routers")
     assert first.code == 0, first.stderr + first.stdout
-    probes = sorted(path.stem for path in (here.output / "tiny" / "probes").glob("*.json"))
-    assert probes == sorted(f"TWIN{v}_tiny_seed1" for v in VARIANTS[1:])
+    probes = {path.stem for path in (here.output / "tiny" / "probes").glob("*.json")}
+    (part,) = read_results(here.output)
+    cells = {cell.model: cell for cell in part.experiment("routers")}
+    assert set(cells) == {f"TWIN{v}" for v in VARIANTS[1:]}
+    assert probes == {f"{cell.expid}_seed1" for cell in cells.values()}
     second = here.run(*plainly)
-    assert second.code == 0 and started(second) == ["TWIN_tiny_seed1"], second.stdout
+    assert second.code == 0, second.stderr
+    (only,) = started(second)
+    assert only.startswith("TWIN_tiny_") and only.endswith("_seed1")
     experiments = Counter(cell["experiment"] for cell in here.study()["cells"])
     assert experiments == {"routers": 4, "table1": 5}
     assert {path.suffix for path in (here.output / "tables").glob("table1.*")} == {
         ".md", ".csv", ".tex", ".html"
     }  # fmt: skip
 
-    runs = here.output / "tiny" / "runs"
-    here.space.change_model("TWIN_MoS_tiny", topk=7)
+    here.space.change_model("TWIN_MoS_tiny", topk=7)  # another configuration: only it runs again
+    edited = here.run(*plainly)
+    assert edited.code == 0, edited.stderr
+    assert [name.rsplit("_", 2)[0] for name in started(edited)] == ["TWIN_MoS_tiny"]
+    (part,) = read_results(here.output)
+    cell = part.cell("table1", "TWIN_MoS")
+    assert cell.runs[1]["params"]["topk"] == 7 and cell.expid != cells["TWIN_MoS"].expid
+
+    mixed = here.run("--set", "max_len=20", *plainly)
+    assert mixed.code == 2 and "one table compares like with like" in mixed.stderr
+    study = here.study() | {"dataset_hash": "other"}
+    (here.output / "tiny" / "study.json").write_text(json.dumps(study))
     outcome = here.run(*plainly)
-    result = runs / "TWIN_MoS_tiny_seed1.json"
-    assert outcome.code == 2 and f"{result}: is a result of other parameters" in outcome.stderr
-    here.space.change_model("TWIN_MoS_tiny", topk=20)
-    for path in runs.glob("*.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset_hash": "other"}))
-    outcome = here.run(*plainly)
-    assert outcome.code == 2 and "ran on other data (hash other" in outcome.stderr
+    assert outcome.code == 2 and "has results on other data (hash other" in outcome.stderr
+
+
+def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Path) -> None:
+    """The configuration's own seed is among the study's, and its trial won."""
+    done: list[str] = []
+
+    def search(seeds: tuple[int, ...]) -> StudySearch:
+        space = model_space(here.space.config, ROOT, "TWIN", "tiny", 2, {})
+        cells = [Planned("table1", "TWIN", {})]
+        store, folder = Store(here.output, "tiny", ROOT), Folder(here.queue)
+        folder.runs.mkdir(parents=True, exist_ok=True)
+        (here.queue / "trials").mkdir(exist_ok=True)
+        return StudySearch([ModelStudy(*space, cells, seeds, 2)], folder, store, "", 2, {}, "hash")
+
+    def run(study: StudySearch) -> None:
+        while (trial := study.next()) is not None:
+            result = {"expid": trial.expid, "seed": trial.params["seed"], "params": trial.params}
+            auc = 0.9 if trial.params["learning_rate"] == 1e-3 else 0.5
+            metrics = {s: {"AUC": auc, "gAUC": auc, "logloss": 0.5} for s in ("valid", "test")}
+            result |= {"metrics": metrics, "dataset_hash": "hash", "stage_log": []}
+            path = study.folder.runs / f"{trial.run_name}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(result))
+            trial.metrics, trial.dataset_hash, trial.status = metrics, "hash", "done"
+            study.folder.save(trial)
+            study.tell(trial)
+            done.append(trial.name.rsplit("_", 1)[1])
+
+    here.space.change_model("TWIN_tiny", seed=2)
+    run(search((1,)))
+    assert done == ["seed2", "seed2", "seed1"]
+    run(search((1, 2, 3)))
+    assert done[3:] == ["seed3"]
+    stored = sorted(path.stem[-5:] for path in (here.output / "tiny" / "runs").glob("*.json"))
+    assert stored == ["seed1", "seed2", "seed3"]
 
 
 # ---------------------------------------------------------------- what is refused
@@ -222,6 +272,7 @@ def test_experiments_share_runs_and_refuse_those_of_other_parameters_or_data(
         (("--budget", "0"), "--budget 0: write a number above 0"),
         (("--set", "max_length=5"), "unknown key"),
         (("--set", "max_len"), "--set max_len: write KEY=VALUE"),
+        (("--set", "train_data=x.parquet"), "--set train_data: is a key of the data set"),
         (("--set", "seed=5"), "--set seed=5: the study decides seed"),
         (("--gpu", "0"), "--gpu 0: torch"),
     ],

@@ -42,6 +42,8 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
             target = folder / "tables"
             _make(target)
             written += write_table(target, name, TABLES[name](results))
+        elif name in TABLES:
+            _remove(folder / "tables", name)
     for name in names or FIGURES:
         if name not in FIGURES:
             continue
@@ -52,9 +54,11 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
                 target = data.folder / "figures"
                 _make(target)
                 drawn += save(figure, target, name)
+            else:
+                _remove(data.folder / "figures", name)
         if names and not drawn:
             raise UserError(
-                f"{name}: the results below {folder} lack what it shows; see README.md, Evidence"
+                f"{name}: the results below {folder} lack what it shows; README.md, Studies, says which study makes it"
             )
         written += drawn
     return written
@@ -66,6 +70,12 @@ def _has(results: list[DatasetResults], name: str) -> bool:
         return any(data.tuning for data in results)
     needed = ("table1", "table2") if name == "cost" else (name,)
     return any(data.experiment(experiment) for data in results for experiment in needed)
+
+
+def _remove(folder: Path, name: str) -> None:
+    """What was written from results that are gone is gone too."""
+    for path in folder.glob(f"{name}.*"):
+        path.unlink()
 
 
 def _make(folder: Path) -> None:

@@ -55,8 +55,8 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Figures
 
     Args:
         groups: a model is in one of them.
-        values: a metric on one data set, by model and seed; models without a seed are missing. All
-            p values of this call are one family (those of the gains, and those of the marks).
+        values: a metric on one data set, by model and seed; models without a seed are missing. The
+            p values of the gains are one family, those of the marks another.
     """
     spread = {name: mean_std(by_seed.values()) for name, by_seed in values.items()}
     means = {name: mean for name, (mean, _) in spread.items()}

@@ -21,13 +21,13 @@ from model_zoo.layers.item_dict import ItemDict
 from model_zoo.sequence_model import SequenceModel
 
 from ..compat import build_feature_map
+from ..datasets.layout import card_of
 from ..errors import UserError
 from ..experiment import make_loaders
 from ..loader import SequenceLoader
 from ..zoo import build, find_model
 from .dispatch_probe import dispatch, experts_of
 from .item_names import item_names
-from .results import read_json
 from .session_hopping import measure, planted_agreement
 from .themes import themes
 
@@ -207,7 +207,7 @@ def _categories(
         if feature in loader.items.tables:
             values = loader.items.tables[feature].cpu().numpy()
             label_N = values if values.ndim == 1 else values[:, 0]
-            num_themes = _planted_themes(params)
+            num_themes = card_of(params).get("themes", 0)  # planted; 0 in other data
             if feature == "cate_id" and num_themes:
                 # As engine.datasets.synthetic draws them: each theme has equally many categories.
                 per_theme = (
@@ -216,12 +216,6 @@ def _categories(
                 return "planted theme", np.where(label_N > 0, 1 + (label_N - 1) // per_theme, 0)
             return kind, label_N
     return None, None
-
-
-def _planted_themes(params: dict[str, Any]) -> int:
-    """How many themes were planted; 0 in other data."""
-    card = Path(params["data_root"]) / params["dataset_id"] / "dataset_card.json"
-    return read_json(card).get("themes", 0) if card.exists() else 0
 
 
 def _themes(

@@ -57,6 +57,7 @@ class Cell:
         model: name of the model.
         varied: the keys that the experiment sets, such as ``{"max_len": 100}``; empty in the tables.
         expid: experiment id of its runs.
+        seeds: that are planned; empty without a study.
         runs: by seed; failed ones are missing.
     """
 
@@ -64,6 +65,7 @@ class Cell:
     model: str
     varied: dict[str, Any]
     expid: str
+    seeds: tuple[int, ...] = ()
     runs: dict[int, Run] = field(default_factory=dict, compare=False)
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
@@ -194,7 +196,12 @@ def _planned(study: dict[str, Any], by_expid: dict[str, dict[int, Run]]) -> list
             entry["model"],
             entry["varied"],
             entry["expid"],
-            dict(sorted(by_expid.get(entry["expid"], {}).items())),
+            tuple(entry["seeds"]),
+            {
+                s: run
+                for s, run in sorted(by_expid.get(entry["expid"], {}).items())
+                if s in entry["seeds"]
+            },
         )
         for entry in study["cells"]
     ]
@@ -215,5 +222,5 @@ def _plain(by_expid: dict[str, dict[int, Run]]) -> list[Cell]:
                     f"{next(iter(runs.values()))['file']} and {other}: two experiments of {model}; a "
                     "table has one for each model: put them into separate folders"
                 )
-            cells[table, model] = Cell(table, model, {}, expid, dict(sorted(runs.items())))
+            cells[table, model] = Cell(table, model, {}, expid, (), dict(sorted(runs.items())))
     return list(cells.values())

@@ -98,7 +98,7 @@ def knobs(results: list[DatasetResults]) -> Table:
         labels |= {_knob(cell): (model, _settings(cell.varied)) for cell in own}
     models = dict.fromkeys(cell.model for cell in cells)
     plan = Plan(
-        title="Knobs: one key changed",
+        title="Knobs: what changed keys are worth",
         split="valid",
         groups=[
             Group(tuple(name for name, (of, _) in labels.items() if of == model), (model,))

@@ -33,6 +33,21 @@ WRITTEN += ("config_before",)
 META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
 
 
+def card_of(params: dict[str, Any]) -> dict[str, Any]:
+    """The card of an experiment's data set, which is beside its training data; empty without one.
+
+    Raises:
+        UserError: it is broken.
+    """
+    path = Path(params["train_data"]).parent / CARD
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not a card ({error}); prepare the data again") from None
+
+
 @dataclass
 class Dataset:
     """A prepared data set in memory.

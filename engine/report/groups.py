@@ -51,11 +51,12 @@ def groups(results: DatasetResults) -> list[Group]:
         UserError: a run lacks something.
     """
     planned: dict[str, Group] = {}
+    seeds: dict[str, list[int]] = {}
     for cell in results.cells:
+        seeds[cell.expid] = sorted({*seeds.get(cell.expid, ()), *cell.seeds})
         group = planned.setdefault(cell.expid, Group(cell.expid, cell.model))
         group.experiments.append(cell.experiment)
         group.varied |= cell.varied
-    seeds = results.study.get("seeds")
     outside: dict[str, Group] = {}
     for run in sorted(results.runs, key=lambda run: run["seed"]):
         if lacking := sorted(NEEDED - run.keys()):
@@ -63,14 +64,14 @@ def groups(results: DatasetResults) -> list[Group]:
                 f"{run['file']}: lacks {', '.join(lacking)}; no result of this version: run it again"
             )
         expid = run["expid"]
-        if expid in planned and (seeds is None or run["seed"] in seeds):
+        if expid in planned and (not results.study or run["seed"] in seeds[expid]):
             planned[expid].runs.append(run)
         else:
-            labels = [OUTSIDE] if seeds is not None else []
+            labels = [OUTSIDE] if results.study else []
             outside.setdefault(expid, Group(expid, run["model"], labels)).runs.append(run)
     for group in planned.values():
         ran = {run["seed"] for run in group.runs}
-        group.missing = [seed for seed in seeds or [] if seed not in ran]
+        group.missing = [seed for seed in seeds[group.expid] if seed not in ran]
     return [*planned.values(), *outside.values()]
 
 

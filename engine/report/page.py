@@ -43,7 +43,7 @@ class Section:
     planned: int
     missing: Table
     tuning: Table
-    other_budget: dict[str, int]
+    budgets: dict[str, int]
     figures: list[Figure]
 
 
@@ -92,10 +92,10 @@ def _section(results: DatasetResults, folder: Path, place: int, first: int) -> S
             Entry(index, group, summaries.leaderboard_row(group), _seeds(group))
             for index, group in enumerate(best_first(known), first)
         ],
-        planned=len(results.study.get("seeds", [])) * len({cell.expid for cell in results.cells}),
+        planned=len({(cell.expid, seed) for cell in results.cells for seed in cell.seeds}),
         missing=summaries.missing(known),
         tuning=summaries.tuning(results),
-        other_budget=summaries.other_budget(results),
+        budgets=summaries.budgets(results),
         figures=figures(results.folder),
     )
 

@@ -119,10 +119,9 @@ def tuning(results: DatasetResults) -> Table:
     return table
 
 
-def other_budget(results: DatasetResults) -> dict[str, int]:
-    """Models with another number of trials than the study's budget, and that number."""
-    trials = Counter(trial["model"] for trial in results.tuning)
-    return {model: n for model, n in trials.items() if n != results.study.get("budget", n)}
+def budgets(results: DatasetResults) -> dict[str, int]:
+    """How many tuning trials each model had."""
+    return dict(Counter(trial["model"] for trial in results.tuning))
 
 
 def missing(known: list[Group]) -> Table:

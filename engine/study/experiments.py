@@ -11,7 +11,7 @@ from ..errors import UserError, did_you_mean
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
 FIFTHS = range(6)  # paper, figure 7: weights in steps of 0.2
-# What DESIGN leaves open, one change at a time; the literal paper is the experiment without a change.
+# What the paper leaves open, changed from the literal configuration, which is the first.
 KNOBS: tuple[dict[str, Any], ...] = (
     {},
     {"router_weight": "softmax_topk"},
@@ -83,9 +83,11 @@ def routers(backbones: Sequence[str]) -> list[Planned]:
 
 
 def knobs(backbones: Sequence[str]) -> list[Planned]:
-    """MoS with one decision changed at a time."""
+    """MoS with one decision changed at a time, at the configuration's own values."""
     return [Planned("knobs", variant(b, "MoS"), dict(k)) for b in backbones for k in KNOBS]
 
+
+UNTUNED = ("knobs",)  # tuning would set the very keys that are compared
 
 EXPERIMENTS = {
     function.__name__: function

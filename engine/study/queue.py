@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..tuner.folder import Folder
 from ..tuner.report import Monitor
 from ..tuner.scheduler import Command
 from ..tuner.space import Space
-from ..tuner.trial import DONE, FAILED, PRUNED, Trial
+from ..tuner.trial import DONE, FAILED, PRUNED, QUEUED, Trial
 from .experiments import Planned
 from .spaces import balanced
 from .store import Store
@@ -74,7 +75,11 @@ class StudySearch:
         store: of the results.
         command: how to call it again.
         budget: tuning trials of each model.
+        changes: keys that are set in every configuration.
         dataset_hash: of the data there is.
+
+    Raises:
+        UserError: the queue's folder has a run on other data.
     """
 
     def __init__(
@@ -84,10 +89,12 @@ class StudySearch:
         store: Store,
         command: str,
         budget: int,
+        changes: dict[str, Any],
         dataset_hash: str,
     ) -> None:
         self.models, self.folder, self.store = models, folder, store
-        self.command, self.budget, self.dataset_hash = command, budget, dataset_hash
+        self.command, self.budget, self.changes = command, budget, changes
+        self.dataset_hash = dataset_hash
         self.trials: dict[str, Trial] = {}
         self._queue: deque[SeededTrial] = deque()
         self._waiting: list[ModelStudy] = []
@@ -120,7 +127,13 @@ class StudySearch:
     def save(self) -> None:
         """Write what is known by now."""
         cells = [
-            {**cell._asdict(), "expid": model.runs[cell_key(cell)][0].label}
+            {
+                **cell._asdict(),
+                "expid": model.runs[cell_key(cell)][0].label,
+                "seeds": list(model.seeds),
+                "budget": self.budget,
+                "changes": self.changes,
+            }
             for model in self.models
             for cell in model.cells
             if cell_key(cell) in model.runs
@@ -138,8 +151,7 @@ class StudySearch:
             for trial in model.tuning
             if trial.status == DONE
         ]
-        seeds = self.models[0].seeds
-        self.store.save(self.command, self.dataset_hash, seeds, self.budget, cells, tuning)
+        self.store.save(self.command, self.dataset_hash, cells, tuning)
 
     def _plan_ready(self, first: bool) -> None:
         """Queue tuning, and the seeds of every model that has been tuned; these go first while running,
@@ -149,10 +161,9 @@ class StudySearch:
                 continue
             self._waiting.remove(model)
             planned = model.plan_runs()
-            names = {trial.name for trial in self.trials.values()}
-            runs = {trial.name: trial for trial in planned if trial.name not in names}
-            new = [self._known(trial, tuning=False) for trial in runs.values()]
-            open_runs = [trial for trial in new if trial.status != DONE]
+            runs = [self._known(trial, tuning=False) for trial in planned]
+            names = {trial.name: trial for trial in runs if trial.status == QUEUED}
+            open_runs = [trial for trial in names.values() if trial not in self._queue]
             if first:
                 self._queue.extendleft(reversed(open_runs))
             else:
@@ -164,12 +175,18 @@ class StudySearch:
 
     def _known(self, trial: SeededTrial, tuning: bool) -> SeededTrial:
         """The one trial of that name, with what the store or the queue's folder knows of it."""
-        if trial.name in self.trials:
-            return self.trials[trial.name]
+        known = self.trials.get(trial.name)
+        if known is not None and (tuning or self.store.result(trial).exists()):
+            return known
         self.store.restore(trial, tuning)
         if trial.status != DONE:
             self.folder.restore(trial)
-            if trial.status == DONE:
+            if trial.dataset_hash not in (None, self.dataset_hash):
+                raise UserError(
+                    f"{self.folder.path}: {trial.name} ran on other data (hash {trial.dataset_hash}, now "
+                    f"{self.dataset_hash}); put the data back, or write another --queue"
+                )
+            if trial.status == DONE and self.folder.result(trial) is not None:
                 self._keep(trial)
             else:
                 trial.back_to_queue()
@@ -177,7 +194,7 @@ class StudySearch:
         return trial
 
     def _keep(self, trial: SeededTrial) -> None:
-        """Store a finished run of a cell; of a tuning trial the index has all that is needed."""
+        """Store a finished run of a seed; of a tuning trial the index has all that is needed."""
         result = self.folder.result(trial) if trial.status == DONE else None
         if result is not None and trial.params["seed"] in self.models[0].seeds:
             self.store.add(trial, result)

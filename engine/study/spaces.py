@@ -32,6 +32,11 @@ def model_space(
     """
     expid = f"{model}_{dataset_id}"
     dataset = dataset_part(config, dataset_id, expid)
+    for key in changes:
+        if key in dataset:
+            raise UserError(
+                f"--set {key}: is a key of the data set; write it in dataset_config.yaml"
+            )
     if data_root is not None:
         dataset = redirect(resolve_paths(dataset, root), data_root, None)
     plain = Space(config, expid, model_part(config, expid), dataset, {})

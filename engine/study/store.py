@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..analysis.results import read_json
-from ..config import DATA_PATHS
+from ..config import PATHS
 from ..errors import UserError
 from ..files import write_json, write_text, write_yaml
 from ..tuner.space import Space
 from ..tuner.trial import DONE
-from .trials import SeededTrial, configuration_digest
+from .trials import SeededTrial
 
 
 class Store:
@@ -41,11 +40,33 @@ class Store:
             raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
         known = read_json(self.index) if self.index.exists() else {}
         self.study: dict[str, Any] = {
-            "dataset_id": dataset_id, "commands": [], "seeds": [], "budget": 1, "cells": [],
-            "tuning": [], **known,
+            "dataset_id": dataset_id, "commands": [], "cells": [], "tuning": [], **known
         }  # fmt: skip
 
     # ---------------------------------------------------------------- what is known already
+
+    def require_alike(
+        self, experiment: str, changes: dict[str, Any], budget: int, dataset_hash: str
+    ) -> None:
+        """Reject a study whose results could not be compared with those that are here.
+
+        Raises:
+            UserError: they are on other data, or their cells have other changes or another budget.
+        """
+        found = self.study.get("dataset_hash", dataset_hash)
+        if found != dataset_hash:
+            raise UserError(
+                f"{self.path}: has results on other data (hash {found}, now {dataset_hash}); put the data "
+                "back, or write another --output"
+            )
+        for cell in self.study["cells"]:
+            before = cell["changes"], cell["budget"]
+            if cell["experiment"] == experiment and before != (changes, budget):
+                raise UserError(
+                    f"{self.index}: {experiment} has {cell['model']} with --set {before[0]} and --budget "
+                    f"{before[1]}, now {changes} and {budget}; one table compares like with like: write the "
+                    "same, or another --output"
+                )
 
     def restore(self, trial: SeededTrial, tuning: bool) -> None:
         """Take up the metrics of a run whose result is here; a tuning trial's are in the index."""
@@ -55,11 +76,6 @@ class Store:
             trial.dataset_hash = self.study["dataset_hash"]
         elif (path := self.result(trial)).exists():
             result = read_json(path)
-            if _plain(result["params"]) != _plain(trial.params):
-                raise UserError(
-                    f"{path}: is a result of other parameters than the configuration has now; move it "
-                    "away to run it again, or put the configuration back"
-                )
             trial.metrics, trial.status = result["metrics"], DONE
             trial.dataset_hash = result["dataset_hash"]
 
@@ -105,8 +121,6 @@ class Store:
         self,
         command: str,
         dataset_hash: str,
-        seeds: Iterable[int],
-        budget: int,
         cells: list[dict[str, Any]],
         tuning: list[dict[str, Any]],
     ) -> None:
@@ -119,17 +133,19 @@ class Store:
         study["cells"] = kept + cells
         study["tuning"] = [e for e in study["tuning"] if e["model"] not in models] + tuning
         study["commands"] = list(dict.fromkeys([*study["commands"], command]))
-        study["seeds"] = sorted({*study["seeds"], *seeds})
-        study |= {"dataset_hash": dataset_hash} | ({"budget": budget} if tuning else {})
+        study["dataset_hash"] = dataset_hash
         write_json(self.index, study)
 
     def write_config(self, space: Space) -> None:
         """The experiments of all results, for ``run_expid.py --config``."""
         _, dataset = space.split({})
-        entries = {}
+        entries: dict[str, dict[str, Any]] = {}
         for path in sorted(self._runs.glob("*.json")):
             result = read_json(path)
             model, _ = space.split(result["params"])
+            known = entries.get(result["expid"], model)
+            if known["batch_size"] > model["batch_size"]:  # this one ran out of memory
+                continue
             entries[result["expid"]] = {
                 k: v for k, v in model.items() if k not in ("model_id", "seed")
             }
@@ -149,7 +165,9 @@ class Store:
         """With the data in ``./data/``, wherever it is here, and ``./checkpoints/`` for what runs write."""
         home = (self.root / params["data_root"]).absolute()
         moved = {"model_root": "./checkpoints/"} if "model_root" in params else {}
-        for key in DATA_PATHS:
+        for key in PATHS[1:]:  # the first is model_root
+            if params.get(key) is None:
+                continue
             path = (self.root / params[key]).absolute()
             inside = path.is_relative_to(home)
             moved[key] = f"./data/{path.relative_to(home)}" if inside else str(self.relative(path))
@@ -168,13 +186,6 @@ def _small(entry: dict[str, Any]) -> dict[str, Any]:
         for name, branch in entry["routing"].items()
     }
     return entry | {"routing": routing}
-
-
-def _plain(params: dict[str, Any]) -> str:
-    """What a result must share with a planned run: all but the batch, which may have been halved."""
-    return configuration_digest(
-        {k: v for k, v in params.items() if k not in ("batch_size", "accumulation_steps")}
-    )
 
 
 def _key(cell: dict[str, Any]) -> str:

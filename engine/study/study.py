@@ -18,10 +18,10 @@ from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
 from ..tuner.report import Monitor, exit_code
 from ..tuner.scheduler import Scheduler
-from ..tuner.space import data_hash
+from ..tuner.space import Space, data_hash
 from ..tuner.trial import DONE, FAILED, QUEUED
 from ..tuner.tune import interrupt, require_devices
-from .experiments import plan
+from .experiments import UNTUNED, plan
 from .queue import ModelStudy, StudySearch, run_command_of
 from .spaces import model_space
 from .store import Store
@@ -64,15 +64,18 @@ def study(
         UserError: bad input; nothing has been started.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the runs are ended, and the same call goes on.
     """
-    planned = plan(experiment, backbones)
+    planned, changes = plan(experiment, backbones), changes or {}
+    budget = 1 if experiment in UNTUNED else budget
     names = list(dict.fromkeys(cell.model for cell in planned))
     spaces = {
-        name: model_space(config, root, name, dataset_id, budget, changes or {}, data_root)
+        name: model_space(config, root, name, dataset_id, budget, changes, data_root)
         for name in names
     }
     space = spaces[names[0]][1]
     require_devices(gpus)
+    found = data_hash(space, root)
     store = Store(output, dataset_id, root)
+    store.require_alike(experiment, changes, budget, found)
     queue = queue or root / "checkpoints" / "study" / output.absolute().name
     folder = Folder(queue / dataset_id)
     folder.open(store.index)
@@ -80,10 +83,11 @@ def study(
         ModelStudy(*spaces[name], [c for c in planned if c.model == name], seeds, budget)
         for name in names
     ]
-    command = command_line(experiment, dataset_id, store, seeds, budget, backbones, changes)
-    found = data_hash(space, root)
-    search = StudySearch(models, folder, store, command, budget, found)
-    folder.require_data(search.trials.values(), found)
+    words = command_words(experiment, dataset_id, seeds, budget, backbones, changes)
+    if config.absolute() != root / "config":
+        words += ["--config", str(store.relative(config))]
+    command = shlex.join([*words, "--output", str(store.relative(output))])
+    search = StudySearch(models, folder, store, command, budget, changes, found)
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, interrupt)
     ended = sum(trial.status != QUEUED for trial in search.selected())
@@ -99,32 +103,35 @@ def study(
         if trial.status == FAILED:
             print(f"failed: {trial.name}: {trial.reason}\n  {folder.log(trial)}")
     if experiment == "routers":
-        probe_first_seeds(search, store, folder, root)
+        probe_first_seeds(search, store, folder, space, root)
     if any(trial.status == DONE for trial in search.selected()):
         for path in write_artefacts(output):
             print(path)
     return exit_code(search.selected())
 
 
-def command_line(
+def command_words(
     experiment: str,
     dataset_id: str,
-    store: Store,
     seeds: Sequence[int],
     budget: int,
     backbones: Sequence[str] | None,
-    changes: dict[str, Any] | None,
-) -> str:
-    """The command that repeats the study on any machine: without devices and folders of this one."""
+    changes: dict[str, Any],
+) -> list[str]:
+    """The command that repeats the study on any machine, without devices and folders of this one."""
     words = ["python", "-m", "engine.study", experiment, "--dataset", dataset_id]
     words += ["--seeds", str(len(seeds)), "--budget", str(budget)]
     words += ["--backbones", *backbones] if backbones else []
     words += ["--set", *(f"{k}={json.dumps(v)}" for k, v in changes.items())] if changes else []
-    return shlex.join([*words, "--output", str(store.relative(store.path.parent))])
+    return words
 
 
-def probe_first_seeds(search: StudySearch, store: Store, folder: Folder, root: Path) -> None:
+def probe_first_seeds(
+    search: StudySearch, store: Store, folder: Folder, space: Space, root: Path
+) -> None:
     """Look into the trained weights of the first seed of each model, once."""
+    trials = {trial.expid: trial for trial in search.selected()}
+    folder.write_config(folder.path, space, trials, str(folder.runs))
     for model in search.models:
         for trial in (trials[0] for trials in model.runs.values()):
             target = store.probe(trial)
@@ -133,8 +140,8 @@ def probe_first_seeds(search: StudySearch, store: Store, folder: Folder, root: P
             checkpoint = (folder.runs / trial.run_name).with_suffix(".model")
             if not checkpoint.exists():
                 print(
-                    f"{trial.name}: its checkpoint is not in {folder.runs}; to look into its routing "
-                    f"delete {store.result(trial)} and run it again"
+                    f"{trial.name}: its checkpoint is not in {folder.runs}, so that its routing cannot be "
+                    "looked into; another --output runs it anew"
                 )
                 continue
             params, _ = load(folder.path, root, trial.expid, trial.params["seed"])

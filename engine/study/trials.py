@@ -14,8 +14,8 @@ class SeededTrial(Trial):
     """A trial whose experiment id leaves out the seed: runs of one configuration share it.
 
     Attributes:
-        label: ``<model>_<dataset_id>``, and a digest of the parameters where they are not those of that
-            experiment; without the changes after running out of memory.
+        label: ``<model>_<dataset_id>_<digest>``, of all parameters but the seed, so that a configuration
+            that was edited is another one; without the changes after running out of memory.
     """
 
     label: str = ""
@@ -35,10 +35,8 @@ def seeded_trial(
         tuned: what the run is known by in displays.
         model: all keys of the model.
     """
-    own = {**plain.model, **plain.dataset}
     params = {**model, **plain.dataset, **tuned, "seed": seed}
-    mark = configuration_digest(params)
-    label = plain.expid if mark == configuration_digest(own) else f"{plain.expid}_{mark}"
+    label = f"{plain.expid}_{configuration_digest(params)}"
     return SeededTrial(f"{label}_seed{seed}", params, tuned | {"seed": seed}, label=label)
 
 

@@ -67,7 +67,7 @@ def by_length(
 ) -> Tensor:
     """``block(history, target_BD)`` in groups of samples of like lengths, each cut to its longest.
 
-    The same numbers, for no block reads padded positions; but where most of a batch is padding, most
+    The same numbers (but for the draws of dropout), for no block reads padded positions; but where most of a batch is padding, most
     of the work is gone.
     """
     length_B, order_B = history.mask_BL.sum(1).sort()

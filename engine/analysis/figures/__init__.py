@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -14,7 +13,6 @@ from . import (
     routing_history,
     scaling,
     session_hopping,
-    style,
     themes,
     utility_flops,
 )
@@ -28,13 +26,3 @@ FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
     "routing_history": routing_history.draw,
     "themes": themes.draw,
 }
-
-
-def draw_all(results: DatasetResults, folder: Path) -> list[Path]:
-    """Write every figure that the results have the numbers for, as SVG and PNG; returns the files."""
-    written = []
-    for name, draw in FIGURES.items():
-        figure = draw(results)
-        if figure is not None:
-            written += style.save(figure, folder, name)
-    return written

@@ -7,29 +7,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..results import METRICS, Cell, DatasetResults
+from ..results import Cell, DatasetResults
 from . import style
+from .select import metrics_of
 
 KEYS = ("alpha_item", "alpha_window")
 
 
 @style.styled
 def draw(results: DatasetResults) -> Figure | None:
-    """A triangle for each metric, the best cell framed; None without the experiment."""
+    """A triangle for each model and metric, the highest mean framed; None without the experiment."""
     cells = results.experiment("alphas")
-    if not cells:
+    metrics = metrics_of(cells)
+    if not cells or "AUC" not in metrics:
         return None
-    model = cells[0].model
-    cells = [cell for cell in cells if cell.model == model]
-    figure = style.new(9.2, 4.2)
-    for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
-        _triangle(figure, axes, cells, metric)
+    models = list(dict.fromkeys(cell.model for cell in cells))
+    figure = style.new(9.2, 0.8 + 3.4 * len(models))
+    panels = figure.subplots(len(models), len(metrics), squeeze=False)
+    for row, model in zip(panels, models, strict=True):
+        for axes, metric in zip(row, metrics, strict=True):
+            _triangle(figure, axes, [c for c in cells if c.model == model], metric)
+            axes.set_title(f"{model}, test {metric}")
     number = style.seeds(len(cell.runs) for cell in cells)
     style.heading(
         figure,
         _title(cells),
-        f"{model} on {results.dataset_id}, test split, means over {number}; "
-        "the global block has the rest of the weight; frame: the best",
+        f"{results.dataset_id}, test split, means over {number}; the global block has the rest of the "
+        "weight; frame: the highest, not tested against the others",
     )
     return figure
 
@@ -59,7 +63,7 @@ def _triangle(figure: Figure, axes: Axes, cells: list[Cell], metric: str) -> Non
             clip_on=False,
         )
     )
-    axes.set(title=f"test {metric}", xlabel="weight of the item experts, alpha_item")
+    axes.set(xlabel="weight of the item experts, alpha_item")
     axes.set_ylabel("weight of the window experts, alpha_window")
     for axis, values in zip("xy", steps, strict=True):
         style.only_ticks(axes, axis, range(len(values)), [f"{value:g}" for value in values])
@@ -77,7 +81,9 @@ def _mean(cell: Cell, metric: str) -> float:
 
 
 def _title(cells: list[Cell]) -> str:
-    best = max(cells, key=lambda cell: _mean(cell, "AUC"))
-    item, window = (best.varied[key] for key in KEYS)
-    rest = round(1 - item - window, 6)
-    return f"AUC is best at weights of {rest:g} global, {item:g} item and {window:g} window experts"
+    """The spread of each model's means over the triangle."""
+    parts = []
+    for model in dict.fromkeys(cell.model for cell in cells):
+        means = [_mean(cell, "AUC") for cell in cells if cell.model == model]
+        parts.append(f"{model} has a mean AUC of {min(means):.4f} to {max(means):.4f}")
+    return "; ".join(parts)

@@ -36,12 +36,14 @@ def draw(results: DatasetResults) -> Figure | None:
     panels = figure.subplots(2, len(routers), squeeze=False, sharex=True, sharey=True)
     for column, (mixture, branch) in enumerate(routers.items()):
         consistency = branch["eval"]["consistency"]
-        panels[0, column].set_title(f"{label(mixture)}\nconsistency {consistency:.2f}")
+        unrouted = branch["eval"]["unrouted"]
+        dropped = f", {unrouted:.0%} dropped" if unrouted else ""
+        panels[0, column].set_title(f"{label(mixture)}\nconsistency {consistency:.2f}{dropped}")
         for row, end in enumerate(ROWS):
             axes = panels[row, column]
             _bars(axes, branch, end)
             axes.set_xlabel("expert")
-            axes.set_ylabel(f"{ROWS[end]}\nshare of appearances")
+            axes.set_ylabel(f"{ROWS[end]}\nshare of routed")
             axes.label_outer()
     figure.legend(
         handles=[
@@ -118,5 +120,5 @@ def _facts(backbone: str, probe: dict[str, Any], branch: dict[str, Any]) -> str:
         f"{backbone} on {about['dataset_id']}, {about['split']} split, {about['users']:,} users, seed "
         f"{about['seed']}; the items appear {seen['most']:,} and {seen['least']:,} times.\n"
         "Bars: the best expert of each appearance; dashes: all experts that get it, as shares of these. "
-        "Consistency: mean share of an item's usual expert."
+        "Consistency: mean share of an item's usual expert. Appearances without an expert are left out."
     )

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..results import BACKBONES, METRICS, Cell, DatasetResults, split_name
+from ..results import BACKBONES, Cell, DatasetResults, split_name
 from . import style
+from .select import metrics_of
 
 VARIED = {
     "length": ("max_len", "longest history (items)"),
@@ -24,10 +25,13 @@ def draw(results: DatasetResults) -> Figure | None:
     columns = {name: results.experiment(name) for name in VARIED if results.experiment(name)}
     if not columns:
         return None
+    metrics = metrics_of(cell for cells in columns.values() for cell in cells)
+    if "AUC" not in metrics:
+        return None
     figure = style.new(max(6.5, 1.4 + 3.6 * len(columns)), 5.2)
-    panels = figure.subplots(len(METRICS), len(columns), squeeze=False, sharex="col", sharey="row")
+    panels = figure.subplots(len(metrics), len(columns), squeeze=False, sharex="col", sharey="row")
     for column, (name, cells) in enumerate(columns.items()):
-        for row, metric in enumerate(METRICS):
+        for row, metric in enumerate(metrics):
             axes = panels[row, column]
             _lines(axes, cells, VARIED[name][0], metric)
             axes.set_ylabel(f"test {metric}")
@@ -105,4 +109,4 @@ def _title(columns: dict[str, list[Cell]]) -> str:
             parts.append(
                 f"{min(values)} to {max(values)} {what} on {rising} of {len(lines)} backbones"
             )
-    return f"MoS gains AUC from {', and from '.join(parts)}" if parts else "Scaling"
+    return f"The mean AUC of MoS rises from {', and from '.join(parts)}" if parts else "Scaling"

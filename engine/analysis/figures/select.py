@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..results import BACKBONES, MIXTURES, DatasetResults, split_name, variant
+from ..results import BACKBONES, METRICS, MIXTURES, Cell, DatasetResults, split_name, variant
 
 Probe = dict[str, Any]
 
@@ -17,6 +17,12 @@ def fullest_backbone(models: Iterable[str]) -> str | None:
     count = {b: sum(variant(b, m) in known for m in MIXTURES) for b in BACKBONES}
     best = max(BACKBONES, key=count.__getitem__)
     return best if count[best] else None
+
+
+def metrics_of(cells: Iterable[Cell]) -> list[str]:
+    """The paper's metrics that every run has."""
+    runs = [run for cell in cells for run in cell.runs.values()]
+    return [m for m in METRICS if all(m in run["metrics"]["test"] for run in runs)]
 
 
 def probes_of(results: DatasetResults) -> dict[str, list[Probe]]:

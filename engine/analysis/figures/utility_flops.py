@@ -5,18 +5,22 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from ..results import BACKBONES, METRICS, VARIANTS, Cell, DatasetResults, split_name
+from ..results import BACKBONES, VARIANTS, Cell, DatasetResults, split_name
 from . import style
+from .select import metrics_of
 
 
 @style.styled
 def draw(results: DatasetResults) -> Figure | None:
     """A point for each model of Table 1, with the deviation over seeds; None below two models."""
     cells = results.experiment("table1")
-    if len(cells) < 2:
+    metrics = metrics_of(cells)
+    if len(cells) < 2 or "AUC" not in metrics:
         return None
     figure = style.new(8.6, 3.7)
-    for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
+    for axes, metric in zip(
+        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
+    ):
         for cell in cells:
             backbone, mixture = split_name(cell.model)
             mean, std = style.mean_and_std(cell.values(metric).values())
@@ -44,7 +48,7 @@ def draw(results: DatasetResults) -> Figure | None:
         figure,
         _title(cells),
         f"{results.dataset_id}, test split, {style.over_seeds(len(cell.runs) for cell in cells)}; "
-        "upper left is better",
+        "upper left is better; what is significant is in Table 1",
     )
     return figure
 
@@ -62,7 +66,7 @@ def _title(cells: list[Cell]) -> str:
     if not compared:
         return "Utility and cost of each model"
     best = sum(max(group, key=_auc) is _mos(group) for group in compared)
-    title = f"MoS has the best AUC on {best} of {len(compared)} backbones"
+    title = f"MoS has the highest mean AUC on {best} of {len(compared)} backbones"
     rivals = [group for group in compared if len(_mixtures(group)) > 1]
     if rivals:
         fewest = sum(min(_mixtures(group), key=_flops) is _mos(group) for group in rivals)
