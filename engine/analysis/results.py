@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError
 
 Run = dict[str, Any]
 
@@ -138,20 +138,6 @@ def read_results(folder: Path) -> list[DatasetResults]:
     return [_dataset(home, runs) for home, runs in sorted(homes.items())]
 
 
-def require_dataset(results: list[DatasetResults], name: str) -> DatasetResults:
-    """One data set of several.
-
-    Raises:
-        UserError: it is not among them.
-    """
-    known = [part.dataset_id for part in results]
-    if name not in known:
-        raise UserError(
-            f"{name}: no results on it; there are {', '.join(known)}{did_you_mean(name, known)}"
-        )
-    return results[known.index(name)]
-
-
 def read_json(path: Path) -> Any:
     """A JSON file.
 
@@ -177,12 +163,18 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
         by_expid.setdefault(run["expid"], {})[run["seed"]] = run
     study = read_json(home / "study.json") if (home / "study.json").exists() else {}
     card = home / "dataset_card.json"
+    try:
+        cells = _planned(study, by_expid) if study else _plain(by_expid)
+    except KeyError as error:
+        raise UserError(
+            f"{home / 'study.json'}: a cell lacks {error}; the study's own command writes the file anew"
+        ) from None
     return DatasetResults(
         folder=home,
         dataset_id=first["dataset_id"],
         dataset_hash=first["dataset_hash"],
         runs=runs,
-        cells=_planned(study, by_expid) if study else _plain(by_expid),
+        cells=cells,
         tuning=study.get("tuning", []),
         study={key: value for key, value in study.items() if key not in ("cells", "tuning")},
         card=read_json(card) if card.exists() else {},
