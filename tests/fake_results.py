@@ -168,7 +168,6 @@ def write_probe(home: Path, model: str, seed: int = 1, users: int = 12) -> Path:
     hopping = session_hopping.measure([item_IC[i] - 0.2 for i in items], list(range(users)), seed)
     for example in hopping["examples"]:
         shown = items[example["user"]][example["first"] :]
-        example["items"] = (shown + 1).tolist()
         example["experts"] = {"": None, "MoS": (shown // 40).tolist()}.get(
             mixture, rng.integers(-1, 5, size=len(shown)).tolist()
         )

@@ -152,11 +152,9 @@ def test_examples_are_at_the_quantiles_and_hold_their_matrix(
     assert [e["score"] for e in examples] == sorted(e["score"] for e in examples)
     for example in examples:
         rows = [text.split() for text in example["similarity"]]
-        assert [len(row) for row in rows] == list(range(1, len(example["items"]) + 1))
+        assert [len(row) for row in rows] == list(range(1, len(example["experts"]) + 1))
         assert {row[-1] for row in rows} == {"100"}
-        assert len(example["experts"]) == len(example["items"])
-        pairs = dict(zip(example["items"], example["experts"], strict=True))
-        assert [pairs[item] for item in example["items"]] == example["experts"]  # MoS is consistent
+        assert len(set(example["experts"])) > 1 and set(example["experts"]) <= set(range(5))
 
 
 def test_a_vanilla_model_has_sessions_but_no_experts(tiny_data: Path, trained) -> None:

@@ -86,8 +86,9 @@ def probe(
     Returns:
         for JSON, in numbers of four decimals: ``about``; ``session_hopping``, see
         ``session_hopping.measure``, with ``planted_borders`` where sessions are known, and in each
-        example ``items`` and ``experts`` (None without a mixture); ``dispatch`` of each branch that
-        routes items, see ``dispatch_probe.dispatch``; ``themes``, see ``themes.themes``, with ``kind``,
+        example ``experts`` (None without a mixture), but not its items, which are the data set's;
+        ``dispatch`` of each branch that routes items, see ``dispatch_probe.dispatch``; ``themes``, see
+        ``themes.themes``, with ``kind``,
         what the categories are; None for a model without item codes.
 
     Raises:
@@ -119,7 +120,6 @@ def probe(
     histories = [_embed(model, loader, index_UL[batch], mask_UL[batch]) for batch in batches]
     for example in hopping["examples"]:
         u = int(np.flatnonzero(user_U == example["user"])[0])
-        example["items"] = index_UL[u][mask_UL[u]][example["first"] :].tolist()
         one = _embed(model, loader, index_UL[u : u + 1], mask_UL[u : u + 1])
         experts = [experts_of(branch, one)[example["first"] :] for branch in branches.values()]
         example["experts"] = experts[0] if experts else None
