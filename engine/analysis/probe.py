@@ -88,8 +88,7 @@ def probe(
         ``session_hopping.measure``, with ``planted_borders`` where sessions are known, and in each
         example ``experts`` (None without a mixture), but not its items, which are the data set's;
         ``dispatch`` of each branch that routes items, see ``dispatch_probe.dispatch``; ``themes``, see
-        ``themes.themes``, with ``kind``,
-        what the categories are; None for a model without item codes.
+        ``themes.themes``, with ``kind``, what the categories are; None for a model without item codes.
 
     Raises:
         UserError: the model is none of the zoo's, or no user has a history.
