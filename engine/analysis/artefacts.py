@@ -51,9 +51,7 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
         for data in results:
             figure = FIGURES[name](data)
             if figure is not None:
-                target = data.folder / "figures"
-                _make(target)
-                drawn += save(figure, target, name)
+                drawn += save(figure, data.folder / "figures", name)
             else:
                 _remove(data.folder / "figures", name)
         if names and not drawn:

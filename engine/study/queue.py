@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..tuner.report import Monitor
 from ..tuner.scheduler import Command
 from ..tuner.space import Space
 from ..tuner.trial import DONE, FAILED, PRUNED, QUEUED, Trial
+from ..tuner.tune import run_expid_command
 from .experiments import Planned
 from .spaces import balanced
 from .store import Store
@@ -97,10 +97,9 @@ class StudySearch:
         self.dataset_hash = dataset_hash
         self.trials: dict[str, Trial] = {}
         self._queue: deque[SeededTrial] = deque()
-        self._waiting: list[ModelStudy] = []
+        self._waiting = list(models)
         for model in models:
             model.tuning = [self._known(trial, tuning=True) for trial in model.tuning]
-            self._waiting.append(model)
         self._plan_ready(first=False)
 
     @property
@@ -205,12 +204,7 @@ def cell_key(cell: Planned) -> str:
     return f"{cell.experiment} {cell.model} {cell.varied}"
 
 
-def run_command_of(root: Path, folder: Folder) -> Command:
-    """``run_expid.py`` on a run's experiment id and seed, going on where it was killed."""
-
-    def command(trial: Trial, gpu: int) -> list[str]:
-        script = [sys.executable, "-u", str(root / "run_expid.py"), "--config", str(folder.path)]
-        seed = str(trial.params["seed"])
-        return [*script, "--expid", trial.expid, "--seed", seed, "--gpu", str(gpu), "--resume"]
-
-    return command
+def seeded_command(root: Path, folder: Folder) -> Command:
+    """The tuner's command of a trial, with its seed, which the experiment id leaves out."""
+    of_trial = run_expid_command(root, folder)
+    return lambda trial, gpu: [*of_trial(trial, gpu), "--seed", str(trial.params["seed"])]

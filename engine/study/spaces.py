@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -62,7 +61,7 @@ def balanced(
     uses = {key: [0] * len(values) for key, values in ordered.items()}
     left = list(product(*(range(len(values)) for values in ordered.values())))
     drawn = []
-    for _ in range(min(count, math.prod(map(len, ordered.values())))):
+    for _ in range(min(count, len(left))):
         # The least used values; then those nearest to the configuration's own.
         best = min(left, key=lambda c: (sum(uses[k][i] for k, i in zip(uses, c, strict=True)), c))
         left.remove(best)

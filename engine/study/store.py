@@ -12,6 +12,7 @@ from typing import Any
 
 from ..analysis.results import read_json
 from ..config import PATHS
+from ..datasets.layout import CARD
 from ..errors import UserError
 from ..files import write_json, write_text, write_yaml
 from ..tuner.space import Space
@@ -157,7 +158,7 @@ class Store:
     def copy_card(self, space: Space) -> None:
         """The data set's card, where it has one."""
         data = self.root / space.dataset["train_data"]
-        card = data.parent / "dataset_card.json"
+        card = data.parent / CARD
         if card.exists():
             shutil.copyfile(card, self.path / card.name)
 

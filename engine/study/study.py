@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,14 @@ from ..analysis.artefacts import write_artefacts
 from ..analysis.probe import load_trained, probe
 from ..files import write_json
 from ..parameters import load
-from ..tuner.display import Display
 from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
-from ..tuner.report import Monitor, exit_code
-from ..tuner.scheduler import Scheduler
+from ..tuner.report import exit_code
 from ..tuner.space import Space, data_hash
-from ..tuner.trial import DONE, FAILED, QUEUED
-from ..tuner.tune import interrupt, require_devices
+from ..tuner.trial import DONE, FAILED
+from ..tuner.tune import require_devices, run_all
 from .experiments import UNTUNED, plan
-from .queue import ModelStudy, StudySearch, run_command_of
+from .queue import ModelStudy, StudySearch, seeded_command
 from .spaces import model_space
 from .store import Store
 
@@ -88,13 +85,8 @@ def study(
         words += ["--config", str(store.relative(config))]
     command = shlex.join([*words, "--output", str(store.relative(output))])
     search = StudySearch(models, folder, store, command, budget, changes, found)
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, interrupt)
-    ended = sum(trial.status != QUEUED for trial in search.selected())
-    display = Display(search.size, ended, Monitor(space.model))
     try:
-        engine = LocalEngine(gpus, per_gpu)
-        Scheduler(space, folder, search, engine, run_command_of(root, folder), display).run()
+        run_all(space, folder, search, LocalEngine(gpus, per_gpu), seeded_command(root, folder))
     finally:  # what is known so far, also after Ctrl-C
         search.save()
         store.write_config(space)

@@ -92,16 +92,21 @@ def run_and_report(
     space: Space, folder: Folder, search: Search, engine: Engine, command: Command, root: Path
 ) -> int:
     """Run all that the search asks for, and write and print the report; returns the exit code."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, interrupt)
-    ended = sum(trial.status != QUEUED for trial in search.selected())
-    display = Display(search.size, ended, Monitor(space.model))
     try:
-        Scheduler(space, folder, search, engine, command, display).run()
+        run_all(space, folder, search, engine, command)
     finally:  # what is known so far, also after Ctrl-C
         report = write_report(space, folder, search.trials, root)
     print("\n" + report)
     return exit_code(search.selected())
+
+
+def run_all(space: Space, folder: Folder, search: Search, engine: Engine, command: Command) -> None:
+    """Run all that the search asks for, showing progress; a signal ends it as Ctrl-C does."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
+    ended = sum(trial.status != QUEUED for trial in search.selected())
+    display = Display(search.size, ended, Monitor(space.model))
+    Scheduler(space, folder, search, engine, command, display).run()
 
 
 def run_expid_command(root: Path, folder: Folder) -> Command:
@@ -122,6 +127,5 @@ def require_devices(gpus: Sequence[int]) -> None:
         require_device(gpu)
 
 
-def interrupt(*_: Any) -> None:
-    """A signal's handler: as Ctrl-C."""
+def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt

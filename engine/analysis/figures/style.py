@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from ...errors import UserError
 from ..results import BACKBONES, VARIANTS, label
+from ..statistics import mean_std
 
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -91,8 +91,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def mean_and_std(values: Iterable[float]) -> tuple[float, float]:
     """Over seeds; the deviation of one value is 0."""
-    known = np.array(list(values), dtype=float)
-    return float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else 0.0
+    mean, std = mean_std(values)
+    return mean, std or 0.0
 
 
 def seeds(numbers: Iterable[int]) -> str:
