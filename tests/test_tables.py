@@ -230,6 +230,20 @@ def test_a_data_set_of_the_paper_shows_what_is_published(micro: Path) -> None:
     assert (found["paper"], found["longctr"]) == (0.6967, 0.699074)
 
 
+def test_a_run_whose_batch_was_halved_says_so(home: Path) -> None:
+    path = home / "runs" / "TWIN_MoS_toy_seed2.json"
+    run = json.loads(path.read_text())
+    run["params"]["batch_size"] //= 2
+    path.write_text(json.dumps(run))
+    table = table1(read_results(home))
+    full = run["params"]["batch_size"] * 2
+    assert table.footnotes == (
+        f"TWIN_MoS: batches of {full}, seed 2 of {full // 2} (out of memory)",
+    )
+    assert entry(table, ("TWIN", "MoS"), "toy, 3 seeds|AUC").footnotes == (1,)
+    assert entry(table, ("TWIN", "GShard"), "toy, 3 seeds|AUC").footnotes == ()
+
+
 def test_longctrs_value_is_at_the_runs_length(micro: Path) -> None:
     change(micro, f"TWIN_{MICRO}", lambda run: run["params"].update(max_len=500))
     assert record(table1(read_results(micro)), "TWIN")["longctr"] == 0.718564

@@ -112,6 +112,14 @@ class _Block:
         """The longest history in the runs of a cell."""
         return _first_run(self.cells[name])["params"]["max_len"] if name in self.cells else None
 
+    def batch_note(self, name: str) -> str:
+        """Which runs of a cell had a smaller batch, since the tuner halves it where memory runs out."""
+        runs = self.cells[name].runs
+        sizes = {seed: run["params"]["batch_size"] for seed, run in runs.items()}
+        full = max(sizes.values())
+        small = [f"seed {seed} of {size}" for seed, size in sizes.items() if size < full]
+        return f"{name}: batches of {full}, {', '.join(small)} (out of memory)" if small else ""
+
     def note(self, name: str) -> str:
         """What is odd about the paper's number."""
         if not self.plan.paper:
@@ -177,14 +185,14 @@ def _header(plan: Plan, blocks: list[list[_Block]]) -> tuple[tuple[tuple[str, in
 
 
 def _entries(block: _Block, name: str, footnotes: Footnotes) -> Iterator[Entry]:
-    yield _own(block, name)
+    yield _own(block, name, footnotes)
     values, note = block.published(name), block.note(name)
     for source in block.sources:
         marked = (footnotes.number(note),) if source == "paper" and note else ()
         yield Entry(points(values[source]), values[source], footnotes=marked)
 
 
-def _own(block: _Block, name: str) -> Entry:
+def _own(block: _Block, name: str, footnotes: Footnotes) -> Entry:
     figures = block.figures.get(name)
     if figures is None:
         return Entry()
@@ -201,7 +209,9 @@ def _own(block: _Block, name: str) -> Entry:
             line += f" [{points(gain.low, '+')}, {points(gain.high, '+')}], p {figures.p:.2g}"
         lines.append(line)
     lines.append(f"rank {figures.rank}")
-    return Entry(text, figures.mean, figures.mark, tuple(lines))
+    note = block.batch_note(name)
+    marked = (footnotes.number(note),) if note else ()
+    return Entry(text, figures.mean, figures.mark, tuple(lines), marked)
 
 
 def _mean_rank(blocks: list[_Block], name: str) -> Entry:
