@@ -171,10 +171,15 @@ def write_probe(home: Path, model: str, seed: int = 1, users: int = 12) -> Path:
         example["experts"] = {"": None, "MoS": (shown // 40).tolist()}.get(
             mixture, rng.integers(-1, 5, size=len(shown)).tolist()
         )
-    found = None
-    if mixture == "MoS":
+    found: dict[str, Any] | None = None
+    if mixture:
         label_I = np.where(rng.random(200) < 0.7, 1 + np.arange(200) // 40, rng.integers(1, 6, 200))
-        found = themes.themes(item_IC, np.eye(5), np.arange(1, 201), label_I, seed)
+        expert_I = np.arange(200) // 40 if mixture == "MoS" else rng.integers(-1, 5, 200)
+        found = {"kind": "first genre", "codes": None} | themes.match(expert_I, label_I, seed)
+    if mixture == "MoS":
+        found["codes"] = themes.describe_codes(
+            item_IC, np.eye(5), expert_I, np.arange(1, 201), label_I
+        )
         for code in found["codes"]:
             code["main_name"] = "Drama"
             for near in code["nearest"]:
@@ -182,7 +187,6 @@ def write_probe(home: Path, model: str, seed: int = 1, users: int = 12) -> Path:
                     "name": f"A film of some length, no. {near['item']}",
                     "category_name": "Drama",
                 }
-        found["kind"] = "first genre"
     fixed = [0.0, 1.0, 0.0, 0.0, 0.0]
     shares = ("most", "least", "most_sent", "least_sent")
     modes = {

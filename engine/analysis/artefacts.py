@@ -10,12 +10,16 @@ from . import tables
 from .figures import FIGURES
 from .figures.style import save
 from .formats import write_table
+from .mos_table import mos_table
 from .results import DatasetResults, read_results
-from .table import Table
+from .routing_table import routing_table
+from .table import NothingToShow, Table
 
 TABLES: dict[str, Callable[[list[DatasetResults]], Table]] = {
     "table1": tables.table1,
     "table2": tables.table2,
+    "mos": mos_table,
+    "routing": routing_table,
     "knobs": tables.knobs,
     "cost": tables.cost,
     "tuning": tables.tuning,
@@ -38,12 +42,17 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
     results = read_results(folder)
     written = []
     for name in names or TABLES:
-        if name in TABLES and (names or _has(results, name)):
-            target = folder / "tables"
-            _make(target)
-            written += write_table(target, name, TABLES[name](results))
-        elif name in TABLES:
+        if name not in TABLES:
+            continue
+        try:
+            table = TABLES[name](results)
+        except NothingToShow:
+            if names:
+                raise
             _remove(folder / "tables", name)
+            continue
+        _make(folder / "tables")
+        written += write_table(folder / "tables", name, table)
     for name in names or FIGURES:
         if name not in FIGURES:
             continue
@@ -60,14 +69,6 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
             )
         written += drawn
     return written
-
-
-def _has(results: list[DatasetResults], name: str) -> bool:
-    """Whether there is anything for a table."""
-    if name == "tuning":
-        return any(data.tuning for data in results)
-    needed = ("table1", "table2") if name == "cost" else (name,)
-    return any(data.experiment(experiment) for data in results for experiment in needed)
 
 
 def _remove(folder: Path, name: str) -> None:

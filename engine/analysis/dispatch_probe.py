@@ -41,11 +41,9 @@ def dispatch(
         share of all appearances that no expert takes. Without an item seen so often, ``most`` and
         ``least`` are None.
     """
-    real = [history.mask_BL.cpu().numpy() for history in histories]
-    seen = np.concatenate(
-        [index_BL[mask_BL] for index_BL, mask_BL in zip(items, real, strict=True)]
+    item_I, row_P, count_I = np.unique(
+        _seen(histories, items), return_inverse=True, return_counts=True
     )
-    item_I, row_P, count_I = np.unique(seen, return_inverse=True, return_counts=True)
     often_I = np.flatnonzero(count_I >= SEEN)
     ends = (
         (often_I[count_I[often_I].argmax()], often_I[count_I[often_I].argmin()])
@@ -88,6 +86,27 @@ def gates(
     finally:
         branch.router.train(before)
     return torch.cat(parts).float().cpu().numpy()
+
+
+def usual_experts(
+    branch: SubsequenceExperts, histories: Sequence[History], items: Sequence[NDArray]
+) -> NDArray:
+    """The expert that is most often the best one of each item in evaluation, ``(I,)``; -1 if none takes it.
+
+    Args:
+        branch, histories, items: as in ``dispatch``; the distinct real items in order are I.
+    """
+    row_P = np.unique(_seen(histories, items), return_inverse=True)[1]
+    best_IE, _ = tally(gates(branch, histories, training=False), row_P, row_P.max() + 1)
+    return np.where(best_IE.any(1), best_IE.argmax(1), -1)
+
+
+def _seen(histories: Sequence[History], items: Sequence[NDArray]) -> NDArray:
+    """The item of each real position, in the order of the batches."""
+    real = [history.mask_BL.cpu().numpy() for history in histories]
+    return np.concatenate(
+        [index_BL[mask_BL] for index_BL, mask_BL in zip(items, real, strict=True)]
+    )
 
 
 def tally(gates_PE: NDArray, row_P: NDArray, num_items: int) -> tuple[NDArray, NDArray]:

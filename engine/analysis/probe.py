@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_zoo.layers.item_dict import ItemDict
+from model_zoo.moe.dispatch import SubsequenceExperts
 from model_zoo.sequence_model import SequenceModel
 
 from ..compat import build_feature_map
@@ -26,10 +27,10 @@ from ..errors import UserError
 from ..experiment import make_loaders
 from ..loader import SequenceLoader
 from ..zoo import build, find_model
-from .dispatch_probe import dispatch, experts_of
+from .dispatch_probe import dispatch, experts_of, usual_experts
 from .item_names import item_names
 from .session_hopping import measure, planted_agreement
-from .themes import themes
+from .themes import describe_codes, match
 
 MAX_USERS = 2_000
 MAX_ITEMS = 200  # newest of each user
@@ -87,8 +88,10 @@ def probe(
         for JSON, in numbers of four decimals: ``about``; ``session_hopping``, see
         ``session_hopping.measure``, with ``planted_borders`` where sessions are known, and in each
         example ``experts`` (None without a mixture), but not its items, which are the data set's;
-        ``dispatch`` of each branch that routes items, see ``dispatch_probe.dispatch``; ``themes``, see
-        ``themes.themes``, with ``kind``, what the categories are; None for a model without item codes.
+        ``dispatch`` of each branch that routes items, see ``dispatch_probe.dispatch``; ``themes`` of
+        the same branch, None without one: ``kind``, what the categories are; ``codes``, see
+        ``themes.describe_codes``, None without a codebook; and, with categories, the numbers of
+        ``themes.match``.
 
     Raises:
         UserError: the model is none of the zoo's, or no user has a history.
@@ -115,13 +118,20 @@ def probe(
             hopping["threshold"],
         )
     branches = {name: branch for name, branch in model.branches.items() if name != "window"}
+    by_item = next(iter(branches.values()), None)  # no model has two
+    label_I = None if label_N is None else label_N[item_I].astype(np.int64)
     batches = [slice(start, start + BATCH) for start in range(0, len(user_U), BATCH)]
     histories = [_embed(model, loader, index_UL[batch], mask_UL[batch]) for batch in batches]
     for example in hopping["examples"]:
         u = int(np.flatnonzero(user_U == example["user"])[0])
         one = _embed(model, loader, index_UL[u : u + 1], mask_UL[u : u + 1])
-        experts = [experts_of(branch, one)[example["first"] :] for branch in branches.values()]
-        example["experts"] = experts[0] if experts else None
+        example["experts"] = experts_of(by_item, one)[example["first"] :] if by_item else None
+    indices = [index_UL[batch] for batch in batches]
+    found = None
+    if by_item:
+        expert_I = usual_experts(by_item, histories, indices)
+        found = {"kind": kind, "codes": _codes(by_item, x_ID, expert_I, item_I, label_I)}
+        found |= {} if label_I is None else match(expert_I, label_I, seed)
     result = {
         "about": {
             "expid": params["model_id"],
@@ -137,13 +147,12 @@ def probe(
         },
         "session_hopping": hopping,
         "dispatch": {
-            name: dispatch(branch, histories, [index_UL[batch] for batch in batches], seed)
-            for name, branch in branches.items()
+            name: dispatch(branch, histories, indices, seed) for name, branch in branches.items()
         },
-        "themes": _themes(model, x_ID, item_I, kind, label_N, seed),
+        "themes": found,
     }
-    if result["themes"]:
-        _name(result["themes"], *item_names(Path(params["item_info"]).parent, label_N))
+    if found and found["codes"]:
+        _name(found["codes"], *item_names(Path(params["item_info"]).parent, label_N))
     return rounded(result)
 
 
@@ -217,31 +226,27 @@ def _categories(
     return None, None
 
 
-def _themes(
-    model: SequenceModel,
+def _codes(
+    branch: SubsequenceExperts,
     x_ID: NDArray,
+    expert_I: NDArray,
     item_I: NDArray,
-    kind: str | None,
-    label_N: NDArray | None,
-    seed: int,
-) -> dict[str, Any] | None:
-    router = model.branches["item"].router if "item" in model.branches else None
+    label_I: NDArray | None,
+) -> list[dict[str, Any]] | None:
+    router = branch.router
     if not hasattr(router, "codebook"):
         return None
     with torch.no_grad():
         weight = next(router.parameters())
         z_IC = router.project(torch.from_numpy(x_ID).to(weight)).double().cpu().numpy()
-    label_I = None if label_N is None else label_N[item_I].astype(np.int64)
-    return {"kind": kind} | themes(
-        z_IC, router.codes().double().cpu().numpy(), item_I, label_I, seed
-    )
+    return describe_codes(z_IC, router.codes().double().cpu().numpy(), expert_I, item_I, label_I)
 
 
 def _name(
-    found: dict[str, Any], names: Mapping[int, str], category_names: Mapping[int, str]
+    codes: list[dict[str, Any]], names: Mapping[int, str], category_names: Mapping[int, str]
 ) -> None:
     """Put the names that are known beside the numbers."""
-    for code in found["codes"]:
+    for code in codes:
         code["main_name"] = category_names.get(code.get("main_category"))
         for near in code["nearest"]:
             near["name"] = names.get(near["item"])

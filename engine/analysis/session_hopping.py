@@ -8,11 +8,12 @@ and a session begins at t if b_t is the least within less than k positions and b
 ``b`` over shuffled histories of the same users. So a border is where the two sides are less alike than two
 random groups of k items of one user. A user who stays with one theme has no border.
 
-Cutting where neighbours differ makes adjacent sessions differ even in noise, and a maximum over many
-earlier sessions is high even in noise. So no number means anything without its null: the same users'
-histories, shuffled, cut and measured in the same way.
+Cutting where neighbours differ makes adjacent sessions differ even in noise. So no number means anything
+without its null: the same users' histories, shuffled, cut and measured in the same way. And a shuffled
+history may be cut into more sessions: so reappearance is a share of pairs of sessions, for the most
+similar of many is near even in noise.
 
-Shape suffixes: L items of one user, S sessions, D item width, U users.
+Shape suffixes: L items of one user, S sessions, P pairs of sessions, D item width, U users.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ EXAMPLE_ITEMS = 100  # newest items of an example
 QUANTILES = (0.5, 0.75, 0.9)  # of the score, at which the examples are taken
 EPS = 1e-9  # vectors shorter than this have no direction; similarities nearer than this are equal
 STATISTICS = (
-    "within", "adjacent", "distant", "nearer_than_adjacent", "as_near_as_within", "sessions",
-    "session_items",
+    "within", "adjacent", "distant", "reappearing", "sessions", "session_items",
 )  # fmt: skip
 
 
@@ -114,18 +114,16 @@ def user_statistics(x_LD: NDArray, places: list[int], bar: float | None = None) 
     Args:
         x_LD: the user's items, centred.
         places: where sessions begin, but for the first.
-        bar: what ``as_near_as_within`` compares with; by default the median similarity of these
+        bar: what ``reappearing`` compares with; by default the median similarity of these
             sessions to themselves. A shuffled history is measured with the bar of the real one:
             its own would be low, for its sessions hang together by chance only.
 
     Returns:
-        ``within``; ``adjacent``; ``distant``, of sessions two or more apart; the rates of
-        reappearance, shares of the sessions from the third on that have an earlier, not adjacent
-        session which is more similar than the adjacent one (``nearer_than_adjacent``) and at least
-        as similar as the median session is to itself (``as_near_as_within``); ``sessions``;
-        ``session_items``, their mean length; and ``score``, by which much ``within`` and the most
-        similar earlier session, whichever is less, are above the adjacent one: high only where
-        sessions are stable, switches abrupt and themes reappear.
+        ``within``; ``adjacent``; ``distant``, of sessions two or more apart; ``reappearing``, the
+        share of the pairs of sessions two or more apart that are at least as similar as the median
+        session is to itself; ``sessions``; ``session_items``, their mean length; and ``score``, by
+        how much ``within`` and the most similar earlier session, whichever is less, are above the
+        adjacent one: high only where sessions are stable, switches abrupt and themes reappear.
     """
     within_S, between_SS = session_similarities(similarities(x_LD), places)
     S = len(within_S)
@@ -137,10 +135,9 @@ def user_statistics(x_LD: NDArray, places: list[int], bar: float | None = None) 
     statistics["adjacent"] = adjacent = np.diagonal(between_SS, 1).mean()
     if S < 3:
         return statistics
-    statistics["distant"] = between_SS[np.triu_indices(S, 2)].mean()
+    distant_P = between_SS[np.triu_indices(S, 2)]
+    statistics |= {"distant": distant_P.mean(), "reappearing": (distant_P >= bar).mean()}
     best_S = np.array([between_SS[s, : s - 1].max() for s in range(2, S)])
-    statistics["nearer_than_adjacent"] = (best_S > np.diagonal(between_SS, 1)[1:]).mean()
-    statistics["as_near_as_within"] = (best_S >= bar).mean()
     statistics["score"] = min(within_S.mean(), best_S.mean()) - adjacent
     return statistics
 

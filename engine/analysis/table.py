@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import UserError
+
+
+class NothingToShow(UserError):
+    """The results have no number for a table."""
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -6,7 +6,6 @@ import json
 from statistics import median
 from typing import Any, NamedTuple
 
-from ..errors import UserError
 from .comparison import Group
 from .metric_table import Plan, metric_table
 from .results import (
@@ -20,7 +19,7 @@ from .results import (
     split_name,
     variant,
 )
-from .table import Entry, Table, points
+from .table import Entry, NothingToShow, Table, points
 
 
 class Quantity(NamedTuple):
@@ -46,7 +45,7 @@ def table1(results: list[DatasetResults]) -> Table:
     """Each backbone that has runs, without and with each mixture; gains are over the vanilla backbone.
 
     Raises:
-        UserError: there is no such run.
+        NothingToShow: there is no such run.
     """
     parts = _by_model(results, "table1")
     backbones = _backbones_of(parts)
@@ -67,7 +66,7 @@ def table2(results: list[DatasetResults]) -> Table:
     """MoS models and published baselines; gains are over the best baseline.
 
     Raises:
-        UserError: there is no such run.
+        NothingToShow: there is no such run.
     """
     parts = _by_model(results, "table2")
     mos = tuple(variant(backbone, "MoS") for backbone in _backbones_of(parts))
@@ -87,7 +86,7 @@ def knobs(results: list[DatasetResults]) -> Table:
     """What single keys of the configuration change; on validation data, since keys are chosen by it.
 
     Raises:
-        UserError: there is no such run.
+        NothingToShow: there is no such run.
     """
     parts = _with_experiment(results, "knobs")
     cells = [cell for data in parts for cell in data.experiment("knobs")]
@@ -115,7 +114,7 @@ def cost(results: list[DatasetResults]) -> Table:
     """What the models of Tables 1 and 2 cost: medians over seeds, and ratios to the vanilla backbone.
 
     Raises:
-        UserError: there is no such run.
+        NothingToShow: there is no such run.
     """
     parts = [data for data in results if data.experiment("table1") or data.experiment("table2")]
     if not parts:
@@ -166,11 +165,11 @@ def tuning(results: list[DatasetResults]) -> Table:
     """The trials that chose the hyper-parameters, with their validation metrics.
 
     Raises:
-        UserError: there is no trial.
+        NothingToShow: there is no trial.
     """
     trials = [(data.dataset_id, trial) for data in results for trial in data.tuning]
     if not trials:
-        raise UserError(
+        raise NothingToShow(
             "the results have no trials of tuning; engine.study writes them to study.json"
         )
     rows, records = [], []
@@ -198,9 +197,9 @@ def tuning(results: list[DatasetResults]) -> Table:
     )
 
 
-def _nothing(results: list[DatasetResults], experiment: str) -> UserError:
+def _nothing(results: list[DatasetResults], experiment: str) -> NothingToShow:
     folders = ", ".join(str(data.folder) for data in results)
-    return UserError(
+    return NothingToShow(
         f"{folders}: no finished run of {experiment}; python -m engine.study {experiment} makes them"
     )
 

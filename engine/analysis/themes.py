@@ -1,4 +1,7 @@
-"""What the codes of a codebook stand for: their nearest items, and how well experts match known categories.
+"""What experts stand for: how well their items match known categories, and the items nearest to their codes.
+
+The expert of an item is its usual one (``dispatch_probe.usual_experts``), -1 if no expert takes it; every
+item counts once.
 
 Shape suffixes: I items, E experts (codes), C codebook width, G categories.
 """
@@ -17,42 +20,48 @@ NEAREST = 8  # items listed for each code
 SHUFFLES = 10  # of the labels, for the null
 
 
-def themes(
-    z_IC: NDArray, codes_EC: NDArray, item_I: NDArray, label_I: NDArray | None, seed: int
-) -> dict[str, Any]:
-    """Describe each code, and compare the experts with categories; every item counts once.
+def describe_codes(
+    z_IC: NDArray,
+    codes_EC: NDArray,
+    expert_I: NDArray,
+    item_I: NDArray,
+    label_I: NDArray | None,
+) -> list[dict[str, Any]]:
+    """What each code of a codebook stands for.
 
     Args:
         z_IC: items in theme space.
         codes_EC: the codebook.
+        expert_I: the expert of each item.
         item_I: index of each item.
         label_I: category of each item, 0 unknown; None where there are none.
-        seed: of the shuffles.
 
     Returns:
-        ``codes``: for each expert ``items`` (how many are nearest to its code), ``nearest``
-        (``{"item", "cosine", "category"}``, the nearest first) and, with categories, ``main_category``
-        and ``main_share`` of its items; and the numbers of ``match``, if there are categories.
+        for each expert ``items`` (how many are its own), ``nearest`` (``{"item", "cosine",
+        "category"}``, those of them that are nearest to its code, the nearest first) and, with
+        categories, ``main_category`` and ``main_share`` of its items.
     """
     cosine_IE = unit(z_IC) @ unit(codes_EC).T
-    expert_I = cosine_IE.argmax(1)
-    result: dict[str, Any] = {
-        "codes": [
-            _code(cosine_IE[:, e], expert_I == e, item_I, label_I) for e in range(len(codes_EC))
-        ]
-    }
-    return result if label_I is None else result | match(expert_I, label_I, seed)
+    return [
+        _code(cosine_IE[:, e], np.flatnonzero(expert_I == e), item_I, label_I)
+        for e in range(len(codes_EC))
+    ]
 
 
 def match(expert_I: NDArray, label_I: NDArray, seed: int) -> dict[str, float | int]:
-    """How well experts and categories agree, over the items with a known category.
+    """How well experts and categories agree, over the items that have both.
+
+    Args:
+        expert_I: the expert of each item.
+        label_I: category of each item, 0 unknown.
+        seed: of the shuffles.
 
     Returns:
         ``purity``, the share of items that belong to the main category of their expert; ``ami``, the
         adjusted mutual information (0 expected by chance, 1 the same partition); both for shuffled
         categories (``purity_null``, ``ami_null``, means over ``SHUFFLES``); ``items`` and ``categories``.
     """
-    known_I = label_I > 0
+    known_I = (label_I > 0) & (expert_I >= 0)
     expert_I, label_I = expert_I[known_I], label_I[known_I]
     rng = np.random.default_rng(seed)
     nulls = [rng.permutation(label_I) for _ in range(SHUFFLES)]
@@ -73,9 +82,9 @@ def purity(expert_I: NDArray, label_I: NDArray) -> float:
 
 
 def _code(
-    cosine_I: NDArray, owned_I: NDArray, item_I: NDArray, label_I: NDArray | None
+    cosine_I: NDArray, own: NDArray, item_I: NDArray, label_I: NDArray | None
 ) -> dict[str, Any]:
-    order = np.argsort(-cosine_I, kind="stable")[:NEAREST]
+    order = own[np.argsort(-cosine_I[own], kind="stable")[:NEAREST]]
     nearest = [
         {
             "item": int(item_I[i]),
@@ -84,9 +93,9 @@ def _code(
         }
         for i in order
     ]
-    code: dict[str, Any] = {"items": int(owned_I.sum()), "nearest": nearest}
+    code: dict[str, Any] = {"items": len(own), "nearest": nearest}
     if label_I is not None:
-        count_G = np.bincount(label_I[owned_I & (label_I > 0)], minlength=1)
+        count_G = np.bincount(label_I[own][label_I[own] > 0], minlength=1)
         code["main_category"] = int(count_G.argmax()) or None
         code["main_share"] = float(count_G.max() / max(1, count_G.sum()))
     return code

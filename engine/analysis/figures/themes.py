@@ -1,14 +1,15 @@
-"""What the codes of MoS's item experts stand for: agreement with known categories, and each code's nearest items."""
+"""What experts stand for: agreement of every router's with known categories, and the nearest items of MoS's codes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results import DatasetResults, split_name
+from ..results import DatasetResults, label, split_name
 from . import style
 from .select import probes_of, whose
 
@@ -19,26 +20,24 @@ MEASURES = {"purity": "purity (share of items)", "ami": "adjusted mutual informa
 @style.styled
 def draw(results: DatasetResults) -> Figure | None:
     """Bars against shuffled categories, beside a table of codes; None without a probe with a codebook."""
-    probes = {
-        name: [probe for probe in group if probe["themes"]]
-        for name, group in probes_of(results).items()
-    }
-    probes = {name: group for name, group in probes.items() if group}
-    if not probes:
+    probes = probes_of(results)
+    coded = [p for group in probes.values() for p in group if p["themes"] and p["themes"]["codes"]]
+    if not coded:
         return None
-    first = next(iter(probes.values()))[0]
+    first = coded[0]
     found = first["themes"]
     figure = style.new(10.5, 1.6 + 0.45 * max(4, len(found["codes"])))
     grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 2.8))
     known = {
-        name: [p["themes"] for p in group if "ami" in p["themes"]] for name, group in probes.items()
+        name: [p["themes"] for p in group if p["themes"] and "ami" in p["themes"]]
+        for name, group in probes.items()
     }
     known = {name: group for name, group in known.items() if group}
     if known:
         for column, (measure, words) in enumerate(MEASURES.items()):
             axes = figure.add_subplot(grid[column])
             _bars(axes, known, measure)
-            axes.set(ylabel=words, xlabel="backbone of MoS")
+            axes.set(ylabel=words, xlabel="router")
     _table(figure.add_subplot(grid[2:] if known else grid[:]), found)
     style.heading(figure, _title(known), _facts(first, known))
     return figure
@@ -55,7 +54,7 @@ def _bars(axes: Axes, known: dict[str, list[dict[str, Any]]], measure: str) -> N
                 i + side, mean, 0.38, yerr=std or None, color=colour, hatch=hatch, edgecolor="white",
                 capsize=2, error_kw={"elinewidth": 0.8}, label=None if i else name,
             )  # fmt: skip
-    style.only_ticks(axes, "x", range(len(known)), [split_name(name)[0] for name in known])
+    style.only_ticks(axes, "x", range(len(known)), _labels(known))
     if len(known) > 2:
         for text in axes.get_xticklabels():
             text.set(rotation=30, ha="right", rotation_mode="anchor")
@@ -65,6 +64,13 @@ def _bars(axes: Axes, known: dict[str, list[dict[str, Any]]], measure: str) -> N
     axes.set_ylim(min(0, axes.get_ylim()[0]), 1)  # not nearer: a small share should look small
     if measure == "purity":
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1)
+
+
+def _labels(models: Iterable[str]) -> list[str]:
+    """The mixtures, with their backbones where there are several."""
+    parts = [split_name(model) for model in models]
+    several = len({backbone for backbone, _ in parts}) > 1
+    return [f"{backbone} {label(m)}" if several else label(m) for backbone, m in parts]
 
 
 def _table(axes: Axes, found: dict[str, Any]) -> None:
@@ -101,11 +107,11 @@ def _nearest(code: dict[str, Any]) -> str:
 def _title(known: dict[str, list[dict[str, Any]]]) -> str:
     if not known:
         return "Items nearest to the codes of the item experts"
-    groups = [found for group in known.values() for found in group]
-    mean = {key: np.mean([found[key] for found in groups]) for key in ("ami", "ami_null")}
-    kind = groups[0]["kind"].replace("category", "categorie")
-    found, null = (f"{round(value, 2) + 0:.2f}" for value in mean.values())  # + 0: -0 becomes 0
-    return f"Experts against {kind}s: AMI {found}, of shuffled ones {null}"
+    kind = next(iter(known.values()))[0]["kind"].replace("category", "categorie")
+    means = [np.mean([found["ami"] for found in group]) for group in known.values()]
+    texts = [f"{round(mean, 2) + 0:.2f}" for mean in means]  # + 0: -0 becomes 0
+    found = ", ".join(" ".join(pair) for pair in zip(_labels(known), texts, strict=True))
+    return f"Experts against {kind}s, adjusted mutual information: {found}"
 
 
 def _facts(first: dict[str, Any], known: dict[str, list[dict[str, Any]]]) -> str:
@@ -114,7 +120,7 @@ def _facts(first: dict[str, Any], known: dict[str, list[dict[str, Any]]]) -> str
         spread = style.over_seeds(len(group) for group in known.values())
         kind, categories = first["themes"]["kind"], first["themes"]["categories"]
         facts += (
-            f".\nBars: each item counts once, by its {kind} ({categories} of them); {spread}; "
-            "grey: categories shuffled among the items"
+            f".\nBars: each item counts once, by its {kind} ({categories} of them) and the expert that it "
+            f"goes to most often; {spread}; grey: categories shuffled among the items"
         )
     return facts

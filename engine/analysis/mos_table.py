@@ -1,0 +1,98 @@
+"""MoS against every other router on the same backbone: the comparison that Table 1 leaves to the reader."""
+
+from __future__ import annotations
+
+from .results import BACKBONES, METRICS, MIXTURES, DatasetResults, label, variant
+from .statistics import Comparison, holm, paired
+from .table import Entry, NothingToShow, Table, points
+
+RIVALS = [(backbone, mixture) for backbone in BACKBONES for mixture in MIXTURES if mixture != "MoS"]
+
+Gains = dict[tuple[str, str], Comparison]  # by backbone and other router
+
+
+def mos_table(results: list[DatasetResults]) -> Table:
+    """What MoS is better by than each other mixture of Table 1; a column for each data set and metric.
+
+    Raises:
+        NothingToShow: no backbone has runs of both.
+    """
+    columns = {
+        (data.dataset_id, metric): gains
+        for data in results
+        for metric in METRICS
+        if (gains := _gains(data, metric))
+    }
+    if not columns:
+        raise NothingToShow(
+            "no backbone has runs of MoS and of another router; python -m engine.study table1 makes them"
+        )
+    p_values = {place: _corrected(gains) for place, gains in columns.items()}
+    rows = [
+        (
+            Entry(rival[0]),
+            Entry(label(rival[1])),
+            *(_entry(gains.get(rival), p_values[place].get(rival)) for place, gains in columns.items()),
+        )
+        for rival in RIVALS
+        if any(rival in gains for gains in columns.values())
+    ]  # fmt: skip
+    return Table(
+        title="MoS against the other routers",
+        header=(
+            (("", 2), *((dataset_id, 1) for dataset_id, _ in columns)),
+            (("Backbone", 1), ("MoS minus", 1), *((metric, 1) for _, metric in columns)),
+        ),
+        labels=2,
+        rows=tuple(rows),
+        notes=(
+            "Differences of test metrics in points (x100), paired by seed; then the 95 % t-interval (not "
+            "corrected) and p of the paired t-test, Holm-corrected over the rows of a column.",
+            "A large p does not say that two routers are alike: the interval says how far apart they may be.",
+        ),
+        footnotes=(),
+        records=tuple(
+            {
+                "dataset_id": dataset_id,
+                "backbone": backbone,
+                "router": mixture,
+                "metric": metric,
+                "gain": gain.difference,
+                "low": gain.low,
+                "high": gain.high,
+                "p": p_values[dataset_id, metric][backbone, mixture],
+                "pairs": gain.pairs,
+            }
+            for (dataset_id, metric), gains in columns.items()
+            for (backbone, mixture), gain in gains.items()
+        ),
+    )
+
+
+def _gains(data: DatasetResults, metric: str) -> Gains:
+    cells = {cell.model: cell for cell in data.experiment("table1")}
+    values = {
+        name: cell.values(metric)
+        for name, cell in cells.items()
+        if all(metric in run["metrics"]["test"] for run in cell.runs.values())
+    }
+    gains = {
+        (backbone, mixture): paired(
+            values.get(variant(backbone, "MoS"), {}), values.get(variant(backbone, mixture), {})
+        )
+        for backbone, mixture in RIVALS
+    }
+    return {rival: gain for rival, gain in gains.items() if gain}
+
+
+def _corrected(gains: Gains) -> dict[tuple[str, str], float | None]:
+    return dict(zip(gains, holm([gain.p for gain in gains.values()]), strict=True))
+
+
+def _entry(gain: Comparison | None, p: float | None) -> Entry:
+    if gain is None:
+        return Entry()
+    below = (
+        () if p is None else (f"[{points(gain.low, '+')}, {points(gain.high, '+')}], p {p:.2g}",)
+    )
+    return Entry(points(gain.difference, "+"), gain.difference, secondary=below)
