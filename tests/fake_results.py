@@ -197,7 +197,11 @@ def write_probe(home: Path, model: str, seed: int = 1, users: int = 12) -> Path:
         | {"consistency": 1.0 if mixture == "MoS" else 0.6, "unrouted": 0.01}
         for mode in ("train", "eval")
     }
-    ends = {"most": {"item": 3, "appearances": 1530}, "least": {"item": 9, "appearances": 5}}
+    ends = {
+        "experts": 5,
+        "most": {"item": 3, "appearances": 1530},
+        "least": {"item": 9, "appearances": 5},
+    }
     probe = {
         "about": {
             "expid": f"{model}_{home.name}", "seed": seed, "model": model, "dataset_id": home.name,

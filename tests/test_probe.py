@@ -74,6 +74,7 @@ def test_shares_of_every_router_sum_to_one(tiny_data: Path, trained, name: str) 
     result = probe(build_model(params), trained[1], params)
     assert list(result["dispatch"]) == (["item"] if name == "TWIN_MoS" else ["moe"])
     for branch in result["dispatch"].values():
+        assert branch["experts"] == 5
         assert branch["most"]["appearances"] >= branch["least"]["appearances"] >= 5
         for mode in ("train", "eval"):
             for end in ("most", "least", "most_sent", "least_sent"):

@@ -32,7 +32,7 @@ def dispatch(
         seed: of a router that draws.
 
     Returns:
-        ``most`` and ``least``, ``{"item", "appearances"}`` of the most popular item and of the least
+        ``experts``, how many there are; ``most`` and ``least``, ``{"item", "appearances"}`` of the most popular item and of the least
         popular one that appears ``SEEN`` times or more (of equal ones the first); and for each mode
         ``train`` and ``eval``: ``most`` and ``least``, the share of the item's routed appearances
         whose *best* expert is each one; ``most_sent`` and ``least_sent``, the same of all (appearance,
@@ -59,6 +59,7 @@ def dispatch(
         gates_PE = gates(branch, histories, training=mode == "train", seed=seed)
         best_IE, sent_IE = tally(gates_PE, row_P, len(item_I))
         most_share_I = best_IE[often_I].max(1, initial=0) / best_IE[often_I].sum(1).clip(min=1)
+        result["experts"] = gates_PE.shape[1]
         result[mode] = {
             **{name: shares(best_IE[row]) for name, row in named.items()},
             **{f"{name}_sent": shares(sent_IE[row]) for name, row in named.items()},

@@ -14,8 +14,10 @@ from typing import Any
 
 import yaml
 
+from ..analysis.figures.style import EXPERT_COLOURS
 from ..analysis.results import Run
 from .groups import Group
+from .table import LOSSES
 
 
 def embedded(known: list[Group], folder: Path) -> str:
@@ -31,9 +33,16 @@ def embedded(known: list[Group], folder: Path) -> str:
             for group in known
         ],
         "texts": list(texts),
+        "colours": [_colour(colour) for colour in EXPERT_COLOURS],
+        "losses": LOSSES,
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")  # or a value could close the script with its own tag
+
+
+def _colour(colour: str) -> str:
+    """A colour of the figures for CSS, which does not know greys as fractions."""
+    return colour if colour.startswith("#") else "#" + 3 * f"{round(255 * float(colour)):02x}"
 
 
 def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from ..analysis.results import DatasetResults, Run
 from ..errors import UserError
-from .table import spread
+from .table import Shown, metric
 
 OUTSIDE = "outside the study"
+TABLES = {"table1", "table2"}  # the paper's comparisons, all tuned alike
 NEEDED = {
     "seed", "model", "versions", "command", "params", "routing", "num_parameters", "flops_per_sample",
     "train_samples_per_s", "test_samples_per_s", "peak_memory_bytes", "seconds", "device", "bayes",
@@ -37,9 +38,14 @@ class Group:
     runs: list[Run] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
 
-    def values(self, split: str, metric: str) -> list[float | None]:
-        """A metric by run."""
-        return [run["metrics"][split].get(metric) for run in self.runs]
+    @property
+    def in_tables(self) -> bool:
+        """Whether it is compared in the paper's tables; without a study all are."""
+        return not self.experiments or not TABLES.isdisjoint(self.experiments)
+
+    def metric(self, split: str, name: str) -> Shown:
+        """A metric over the runs."""
+        return metric(name, [run["metrics"][split].get(name) for run in self.runs])
 
 
 def groups(results: DatasetResults) -> list[Group]:
@@ -79,7 +85,7 @@ def best_first(known: list[Group]) -> list[Group]:
     """The groups with runs by mean test AUC; those without one at the end, ties in order."""
 
     def key(group: Group) -> float:
-        mean = spread(group.values("test", "AUC")).value
+        mean = group.metric("test", "AUC").value
         return math.inf if mean is None else -mean
 
     return sorted((group for group in known if group.runs), key=key)

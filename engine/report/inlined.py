@@ -9,7 +9,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from ..analysis.figures import FIGURES
 from ..errors import UserError
+from .pieces import PIECES, Piece
 
 TAGS = {
     "table", "caption", "colgroup", "col", "thead", "tbody", "tfoot", "tr", "th", "td", "b", "strong",
@@ -21,35 +23,41 @@ ATTRIBUTES = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure: its name, and its content as a URI, so that the ids of two SVGs cannot clash."""
+class Fragment:
+    """A table: the name of its file without the ending, and its content."""
 
     name: str
+    html: Markup
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, and its content as a URI, so that the ids of two SVGs cannot clash."""
+
+    piece: Piece
     uri: str
 
 
-def tables(folder: Path) -> list[Markup]:
+def tables(folder: Path) -> list[Fragment]:
     """The fragments ``tables/*.html``, the paper's tables first; captions name them.
+
+    That of tuning is left out: each data set shows its trials itself.
 
     Raises:
         UserError: one is more than a table with notes, or cannot be read.
     """
-    paths = folder.glob("tables/*.html")
+    paths = (path for path in folder.glob("tables/*.html") if path.stem != "tuning")
     order = sorted(paths, key=lambda path: (not path.name.startswith("table"), path.name))
-    return [Markup(_checked(path)) for path in order]
+    return [Fragment(path.stem, Markup(_checked(path))) for path in order]
 
 
 def figures(folder: Path) -> list[Figure]:
-    """The figures ``figures/*.svg`` of a data set's folder."""
+    """The figures of a data set's folder, in the order of ``PIECES``."""
     return [
-        Figure(_title(path), "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode())
-        for path in sorted(folder.glob("figures/*.svg"))
-    ]  # fmt: skip
-
-
-def _title(path: Path) -> str:
-    name = path.stem.replace("_", " ")
-    return name[:1].upper() + name[1:]
+        Figure(piece, "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode())
+        for piece in PIECES
+        if piece.name in FIGURES and (path := folder / piece.file).is_file()
+    ]
 
 
 def _checked(path: Path) -> str:

@@ -1,7 +1,6 @@
 "use strict";
-// Sorting, filters, and the details of runs. Texts from results only ever become text nodes.
+// Sorting, filters, the details of runs, and figures at full size. Texts from results only ever become text nodes.
 
-const COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8A8A8A"];
 const collator = new Intl.Collator("en", { numeric: true });
 let runs = null;
 
@@ -27,6 +26,12 @@ function shown(value, digits = 4) {
 
 function fixed(value, digits = 4) {
   return value === null || value === undefined ? "–" : value.toFixed(digits);
+}
+
+/** A metric in points; a loss as it is. */
+function score(metric, value) {
+  if (data().losses.includes(metric) || value === null || value === undefined) return fixed(value);
+  return fixed(100 * value, 2);
 }
 
 function percent(share) {
@@ -109,13 +114,14 @@ function grid(headers, rows, firstNumber = 0) {
   return make("div", { class: "box" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
 }
 
-/** Shares of the experts as one bar; the numbers are in its label. */
+/** Shares of the experts as one bar; the numbers are in its label. Experts count from 1, as in the figures. */
 function bar(shares) {
-  const text = shares.map((share, expert) => `expert ${expert} ${percent(share)}`).join(", ");
+  const { colours } = data();
+  const text = shares.map((share, expert) => `expert ${expert + 1} ${percent(share)}`).join(", ");
   const parts = shares.map((share, expert) => {
     const part = make("i", {});
     part.style.width = `${100 * share}%`;
-    part.style.background = COLOURS[expert % COLOURS.length];
+    part.style.background = colours[expert % colours.length];
     return part;
   });
   return make("span", { class: "bar", role: "img", "aria-label": text, title: text }, ...parts);
@@ -132,7 +138,7 @@ function seedsTable(all) {
     "Parameters", "MFLOPs / sample", "Train samples/s", "Test samples/s", "Peak MB", "Fit s", "Total s", "Device"];
   const rows = all.map((run) => [
     String(run.seed),
-    ...["test", "valid"].flatMap((split) => metrics.map((metric) => fixed(run.metrics[split][metric]))),
+    ...["test", "valid"].flatMap((split) => metrics.map((metric) => score(metric, run.metrics[split][metric]))),
     shown(run.num_parameters), shown(run.flops_per_sample / 1e6, 3), shown(run.train_samples_per_s, 0),
     shown(run.test_samples_per_s, 0), shown(run.peak_memory_bytes / 1e6, 0),
     shown(run.seconds.fit, 1), shown(run.seconds.total, 1), run.device,
@@ -146,7 +152,7 @@ function stagesTable(run) {
   const headers = ["Stage", "Epoch", "Train loss", ...run.logged.map((metric) => `Valid ${metric}`), "Best", "Learning rate", "Samples/s",
     ...branches.flatMap((name) => [`Load of ${name} experts`, "Entropy", "Switch rate"])];
   const rows = run.log.map(([stage, epoch, loss, metrics, best, rate, speed, routing]) => [
-    stage, shown(epoch), fixed(loss), ...metrics.map((value) => fixed(value)), best ? "✓" : "", String(rate ?? "–"), shown(speed, 0),
+    stage, shown(epoch), fixed(loss), ...metrics.map((value, i) => score(run.logged[i], value)), best ? "✓" : "", String(rate ?? "–"), shown(speed, 0),
     ...branches.flatMap((name) => {
       if (!routing[name]) return ["", "", ""];
       const [shares, entropy, switched] = routing[name];
@@ -158,10 +164,10 @@ function stagesTable(run) {
 
 /** A value of the routing report: dead experts, cosines between experts, their shares, or a number. */
 function routingValue(key, value) {
-  if (key === "dead") return value.join(", ") || "none";
+  if (key === "dead") return value.map((expert) => expert + 1).join(", ") || "none";
   if (Array.isArray(value) && Array.isArray(value[0])) {
-    const head = make("tr", {}, make("th", {}), ...value.map((_, i) => make("th", { scope: "col" }, String(i))));
-    const rows = value.map((row, i) => make("tr", {}, make("th", { scope: "row" }, String(i)), ...row.map((x) => make("td", {}, fixed(x, 2)))));
+    const head = make("tr", {}, make("th", {}), ...value.map((_, i) => make("th", { scope: "col" }, String(i + 1))));
+    const rows = value.map((row, i) => make("tr", {}, make("th", { scope: "row" }, String(i + 1)), ...row.map((x) => make("td", {}, fixed(x, 2)))));
     return make("table", { class: "cosines" }, head, ...rows);
   }
   return Array.isArray(value) ? withNumbers(value) : shown(value);
@@ -208,7 +214,25 @@ function toggleRuns(body, details) {
   body.rows[1].hidden = !details.open;
 }
 
+// ---------------------------------------------------------------- figures
+
+/** A figure becomes a button that shows it at full size; the next click, or Escape, closes it. */
+function makeZoomable(image) {
+  const button = make("button", { type: "button", class: "zoom", title: "Show at full size" });
+  image.replaceWith(button);
+  button.append(image);
+  button.addEventListener("click", () => {
+    const close = make("button", { type: "button" }, "Close");
+    const dialog = make("dialog", { "aria-label": image.alt }, close, image.cloneNode());
+    dialog.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
 document.documentElement.classList.add("js");
+for (const image of document.querySelectorAll("figure img")) makeZoomable(image);
 for (const table of document.querySelectorAll("table.sortable, .fragment table")) makeSortable(table);
 for (const table of document.querySelectorAll("table[data-filter]")) addFilter(table);
 for (const body of document.querySelectorAll("tbody[data-group]")) {

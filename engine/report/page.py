@@ -14,8 +14,9 @@ from ..analysis.results import DatasetResults, read_results
 from . import summaries
 from .embedded import embedded
 from .groups import Group, best_first, groups
-from .inlined import Figure, figures, tables
-from .table import Shown, Table
+from .inlined import Figure, Fragment, figures, tables
+from .pieces import PIECES, Piece, State, state
+from .table import Shown, Table, metric
 
 HERE = Path(__file__).parent
 
@@ -31,15 +32,29 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class PieceRow:
+    """A row of the paper's pieces: where the page has it first, and its state by data set."""
+
+    piece: Piece
+    anchor: str
+    states: list[State]
+
+
+@dataclass(frozen=True)
 class Section:
-    """One data set, as the template shows it."""
+    """One data set, as the template shows it.
+
+    ``entries`` is the leaderboard of the paper's comparisons; ``others`` has what must not be compared
+    with it, such as single seeds of many knobs, where the best is the best by luck.
+    """
 
     results: DatasetResults
     anchor: str
     folder: str
     card: summaries.Card | None
-    best_possible: dict[str, float]
+    best_possible: dict[str, str]
     entries: list[Entry]
+    others: list[Entry]
     planned: int
     missing: Table
     tuning: Table
@@ -57,14 +72,16 @@ def build(folder: Path) -> str:
     known: list[Group] = []
     for results in read_results(folder):
         sections.append(_section(results, folder, len(sections), len(known)))
-        known += [entry.group for entry in sections[-1].entries]
+        known += [entry.group for entry in sections[-1].entries + sections[-1].others]
+    fragments = tables(folder)
     commands = [line for s in sections for line in s.results.study.get("commands", [])]
     script, style = _source("page.js"), _source("page.css")
     return _template().render(
         sections=sections,
         columns=summaries.LEADERBOARD,
         commands=list(dict.fromkeys(commands)),
-        tables=tables(folder),
+        pieces=_pieces(sections, fragments),
+        tables=fragments,
         num_runs=sum(len(s.results.runs) for s in sections),
         num_groups=len(known),
         runs=Markup(embedded(known, folder)),
@@ -82,16 +99,19 @@ def _section(results: DatasetResults, folder: Path, place: int, first: int) -> S
         first: place of its first group in the embedded data.
     """
     known = groups(results)
+    ranked = sorted(best_first(known), key=lambda group: not group.in_tables)
+    entries = [
+        Entry(index, group, summaries.leaderboard_row(group), _seeds(group))
+        for index, group in enumerate(ranked, first)
+    ]
     return Section(
         results=results,
         anchor=f"data{place}",  # two folders may hold the same data set
         folder=results.folder.relative_to(folder).as_posix(),
         card=summaries.data_card(results),
         best_possible=summaries.best_possible(results),
-        entries=[
-            Entry(index, group, summaries.leaderboard_row(group), _seeds(group))
-            for index, group in enumerate(best_first(known), first)
-        ],
+        entries=[entry for entry in entries if entry.group.in_tables],
+        others=[entry for entry in entries if not entry.group.in_tables],
         planned=len({(cell.expid, seed) for cell in results.cells for seed in cell.seeds}),
         missing=summaries.missing(known),
         tuning=summaries.tuning(results),
@@ -100,9 +120,25 @@ def _section(results: DatasetResults, folder: Path, place: int, first: int) -> S
     )
 
 
+def _pieces(sections: list[Section], fragments: list[Fragment]) -> list[PieceRow]:
+    """All pieces of the paper and ours."""
+    inlined = {f"table-{fragment.name}" for fragment in fragments}
+    rows = []
+    for piece in PIECES:
+        states = []
+        for section in sections:
+            drawn = {f"{section.anchor}-{figure.piece.name}" for figure in section.figures}
+            drawn.add(f"{section.anchor}-tuning")
+            anchors = (f"{section.anchor}-{piece.name}", f"table-{piece.name}")
+            anchor = next((name for name in anchors if name in drawn | inlined), "")
+            states.append(state(piece, section.results, anchor))
+        rows.append(PieceRow(piece, next((s.anchor for s in states if s.anchor), ""), states))
+    return rows
+
+
 def _seeds(group: Group) -> str:
     """Every seed's test AUC in a line, for readers without scripts."""
-    values = [summaries.number(run["metrics"]["test"].get("AUC")).text for run in group.runs]
+    values = [metric("AUC", [run["metrics"]["test"].get("AUC")]).text for run in group.runs]
     seeds = [f"seed {run['seed']}: {text}" for run, text in zip(group.runs, values, strict=True)]
     return "test AUC of " + ", ".join(seeds)
 

@@ -10,17 +10,17 @@ from typing import Any
 from ..analysis.results import DatasetResults
 from ..tuner.trial import as_text
 from .groups import Group
-from .table import Column, Shown, Table, number, spread
+from .table import Column, Shown, Table, metric, number
 
 LEADERBOARD = (
     Column("Model"),
-    Column("Varied"),
-    Column("Experiment"),
-    Column("Seeds", numeric=True),
     Column("Test AUC", numeric=True),
     Column("Test gAUC", numeric=True),
     Column("Test logloss", numeric=True),
     Column("Valid AUC", numeric=True),
+    Column("Seeds", numeric=True),
+    Column("Varied"),
+    Column("Experiment"),
     Column("Parameters", numeric=True),
     Column("MFLOPs / sample", numeric=True),
     Column("Train samples/s", numeric=True),
@@ -31,31 +31,32 @@ LEADERBOARD = (
 
 
 def leaderboard_row(group: Group) -> list[Shown]:
-    """The cells of one configuration: means over its seeds, but the largest memory."""
+    """The cells of one configuration: metrics are means over its seeds, costs medians as in the cost table."""
     runs = group.runs
 
-    def mean(key: str) -> float:
-        return statistics.fmean(run[key] for run in runs)
+    def median(key: str) -> float:
+        return statistics.median(run[key] for run in runs)
 
     return [
         Shown(group.model, group.model),
+        *(group.metric("test", name) for name in ("AUC", "gAUC", "logloss")),
+        group.metric("valid", "AUC"),
+        number(len(runs), "d"),
         Shown(as_text(group.varied)),
         Shown(", ".join(group.experiments)),
-        number(len(runs), "d"),
-        *(spread(group.values("test", metric)) for metric in ("AUC", "gAUC", "logloss")),
-        spread(group.values("valid", "AUC")),
-        number(mean("num_parameters"), ",.0f"),
-        number(mean("flops_per_sample") / 1e6, ",.3f"),
-        number(mean("train_samples_per_s"), ",.0f"),
-        number(mean("test_samples_per_s"), ",.0f"),
-        number(max(run["peak_memory_bytes"] for run in runs) / 1e6, ",.0f"),
+        number(median("num_parameters"), ",.0f"),
+        number(median("flops_per_sample") / 1e6, ",.3f"),
+        number(median("train_samples_per_s"), ",.0f"),
+        number(median("test_samples_per_s"), ",.0f"),
+        number(median("peak_memory_bytes") / 1e6, ",.0f"),
         Shown(", ".join(dict.fromkeys(run["device"] for run in runs))),
     ]
 
 
-def best_possible(results: DatasetResults) -> dict[str, float]:
+def best_possible(results: DatasetResults) -> dict[str, str]:
     """The test metrics that no model can beat, where the data set's maker knows them."""
-    return next((run["bayes"] for run in results.runs if run["bayes"]), {})
+    known = next((run["bayes"] for run in results.runs if run["bayes"]), {})
+    return {name: metric(name, [value]).text for name, value in known.items()}
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def tuning(results: DatasetResults) -> Table:
                 number(trial["seed"], "d"),
                 Shown(as_text(trial["tuned"])),
                 Shown("✓ chosen", "chosen") if trial["chosen"] else Shown(""),
-                *(number(trial["valid"].get(metric)) for metric in metrics),
+                *(metric(name, [trial["valid"].get(name)]) for name in metrics),
             ]
         )
     return table

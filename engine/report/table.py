@@ -7,7 +7,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ..analysis.table import points
+
 NOTHING = "–"
+LOSSES = ("logloss", "binary_crossentropy")  # all other metrics are in points
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,25 @@ class Table:
     rows: list[list[Shown]] = field(default_factory=list)
 
 
-def number(value: float | None, form: str = ".4f") -> Shown:
+def number(value: float | None, form: str) -> Shown:
     """A number, or a dash where there is none."""
     if value is None or not math.isfinite(value):
         return Shown(NOTHING)
     return Shown(format(value, form), value)
 
 
-def spread(values: Iterable[float | None], form: str = ".4f") -> Shown:
+def metric(name: str, values: Iterable[float | None]) -> Shown:
     """Mean over seeds, and standard deviation where there are several; sorted by the mean.
 
-    One missing value leaves no mean: one of fewer seeds would look like one of all.
+    One missing value leaves no mean: one of fewer seeds would look like one of all. A loss is shown as
+    it is, anything else in points.
     """
     known = list(values)
     if not known or any(value is None or not math.isfinite(value) for value in known):
         return Shown(NOTHING)
+    show = "{:.4f}".format if name in LOSSES else points
     mean = statistics.fmean(known)
-    text = format(mean, form)
+    text = show(mean)
     if len(known) > 1:
-        text += f" ± {statistics.stdev(known):{form}}"
+        text += f" ± {show(statistics.stdev(known))}"
     return Shown(text, mean)

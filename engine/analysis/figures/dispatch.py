@@ -36,9 +36,12 @@ def draw(results: DatasetResults) -> Figure | None:
     panels = figure.subplots(2, len(routers), squeeze=False, sharex=True, sharey=True)
     for column, (mixture, branch) in enumerate(routers.items()):
         consistency = branch["eval"]["consistency"]
-        unrouted = branch["eval"]["unrouted"]
-        dropped = f", {unrouted:.0%} dropped" if unrouted else ""
-        panels[0, column].set_title(f"{label(mixture)}\nconsistency {consistency:.2f}{dropped}")
+        dropped = [branch[mode]["unrouted"] for mode in ("eval", "train")]
+        shares = " / ".join(f"{share:.0%}" for share in dropped)
+        panels[0, column].set_title(
+            f"{label(mixture)}\nconsistency {consistency:.2f}"
+            + (f"\ndropped {shares}" if any(dropped) else "")
+        )
         for row, end in enumerate(ROWS):
             axes = panels[row, column]
             _bars(axes, branch, end)
@@ -120,5 +123,7 @@ def _facts(backbone: str, probe: dict[str, Any], branch: dict[str, Any]) -> str:
         f"{backbone} on {about['dataset_id']}, {about['split']} split, {about['users']:,} users, seed "
         f"{about['seed']}; the items appear {seen['most']:,} and {seen['least']:,} times.\n"
         "Bars: the best expert of each appearance; dashes: all experts that get it, as shares of these. "
-        "Consistency: mean share of an item's usual expert. Appearances without an expert are left out."
+        "Consistency: mean share of an item's usual expert in evaluation; 1 by construction where a router looks "
+        "at the item alone (DSelect-k, MoS, GShard's first choice). Dropped: appearances that no expert takes, "
+        "in evaluation and in training; the bars leave them out."
     )

@@ -31,7 +31,7 @@ def draw(results: DatasetResults) -> Figure | None:
     hopping = probe["session_hopping"]
     figure = style.new(9.6, 7.2)
     above, below = figure.subfigures(2, 1, height_ratios=(1.5, 1))
-    _examples(above, hopping["examples"])
+    _examples(above, hopping["examples"], _num_experts(probe))
     similarity, rates = below.subplots(1, 2, width_ratios=(3, 1))
     _intervals(similarity, hopping, SIMILARITIES)
     similarity.set(
@@ -58,13 +58,16 @@ def draw(results: DatasetResults) -> Figure | None:
     return figure
 
 
-def _examples(figure: SubFigure, examples: list[dict[str, Any]]) -> None:
+def _num_experts(probe: dict[str, Any]) -> int:
+    """Also of those that no item of the examples goes to; 0 without a mixture."""
+    return max((branch["experts"] for branch in probe["dispatch"].values()), default=0)
+
+
+def _examples(figure: SubFigure, examples: list[dict[str, Any]], num_experts: int) -> None:
     """A heatmap for each user, and below it the expert of each item."""
     if not examples:
         return
-    routed = any(example["experts"] for example in examples)
-    highest = 1 + max((max(example["experts"] or [0]) for example in examples), default=0)
-    rows = 2 if routed else 1
+    rows = 2 if num_experts else 1
     panels = figure.subplots(
         rows, len(examples), squeeze=False, sharex="col", height_ratios=(4, 1)[:rows]
     )
@@ -86,10 +89,10 @@ def _examples(figure: SubFigure, examples: list[dict[str, Any]]) -> None:
             title=f"quantile {example['quantile']:g} (score {example['score']:.2f})",
             ylabel="item, oldest first",
         )
-        if routed:
-            _experts(panels[1, column], example, highest)
+        if num_experts:
+            _experts(panels[1, column], example, num_experts)
         panels[-1, column].set_xlabel("item, oldest first")
-        heat.tick_params(labelbottom=not routed)
+        heat.tick_params(labelbottom=not num_experts)
     figure.colorbar(image, ax=panels[0].tolist(), label="cosine similarity", extend="min", pad=0.01)
 
 
@@ -102,7 +105,7 @@ def _matrix(example: dict[str, Any]) -> NDArray:
     return lower + np.tril(lower, -1).T
 
 
-def _experts(axes: Axes, example: dict[str, Any], highest: int) -> None:
+def _experts(axes: Axes, example: dict[str, Any], num_experts: int) -> None:
     """A dot for each item that an expert takes, at the height of the expert."""
     expert_L = np.array(example["experts"])
     place = np.flatnonzero(expert_L >= 0)
@@ -110,8 +113,8 @@ def _experts(axes: Axes, example: dict[str, Any], highest: int) -> None:
     axes.scatter(place, expert_L[place] + 1, s=9, c=colours, edgecolors="0.3", linewidths=0.3)
     for border in example["borders"]:
         axes.axvline(border - 0.5, color="0.5", linewidth=0.7, linestyle="--")
-    axes.set(ylabel="expert", ylim=(highest + 0.6, 0.4))
-    style.only_ticks(axes, "y", range(1, highest + 1))
+    axes.set(ylabel="expert", ylim=(num_experts + 0.6, 0.4))
+    style.only_ticks(axes, "y", range(1, num_experts + 1))
     axes.tick_params(axis="y", labelsize=6.5)
     axes.grid(False)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -49,6 +48,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
 BACKBONE_COLOURS = dict(zip(BACKBONES, (BLUE, ORANGE, GREEN, PURPLE), strict=True))
 BACKBONE_MARKERS = dict(zip(BACKBONES, "os^D", strict=True))
+BACKBONE_LINES = dict(zip(BACKBONES, ("-", "--", ":", "-."), strict=True))
 VARIANT_MARKERS = dict(zip(VARIANTS, "os^DX", strict=True))
 EXPERT_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, RED, "0.6")
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
@@ -117,9 +117,12 @@ def variant_handles(variants: Iterable[str]) -> list[Line2D]:
     ]
 
 
-def backbone_handles(backbones: Iterable[str], **line: Any) -> list[Line2D]:
-    """Legend entries of colours."""
-    return [Line2D([], [], color=BACKBONE_COLOURS[b], label=b, **line) for b in backbones]
+def backbone_handles(backbones: Iterable[str]) -> list[Line2D]:
+    """Legend entries of lines."""
+    return [
+        Line2D([], [], color=BACKBONE_COLOURS[b], linestyle=BACKBONE_LINES[b], label=b)
+        for b in backbones
+    ]
 
 
 def only_ticks(axes: Axes, axis: str, ticks: Iterable[float], labels: Iterable[str] = ()) -> None:

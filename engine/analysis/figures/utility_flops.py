@@ -21,6 +21,14 @@ def draw(results: DatasetResults) -> Figure | None:
     for axes, metric in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
     ):
+        for backbone in BACKBONES:
+            own = sorted((c for c in cells if split_name(c.model)[0] == backbone), key=_flops)
+            axes.plot(
+                [_flops(cell) for cell in own],
+                [style.mean_and_std(cell.values(metric).values())[0] for cell in own],
+                color=style.BACKBONE_COLOURS[backbone], linestyle=style.BACKBONE_LINES[backbone],
+                linewidth=0.9, zorder=1,
+            )  # fmt: skip
         for cell in cells:
             backbone, mixture = split_name(cell.model)
             mean, std = style.mean_and_std(cell.values(metric).values())
@@ -37,9 +45,7 @@ def draw(results: DatasetResults) -> Figure | None:
     parts = {split_name(cell.model) for cell in cells}
     figure.legend(
         handles=[
-            *style.backbone_handles(
-                [b for b in BACKBONES if b in {p[0] for p in parts}], linewidth=5
-            ),
+            *style.backbone_handles([b for b in BACKBONES if b in {p[0] for p in parts}]),
             *style.variant_handles([v for v in VARIANTS if v in {p[1] for p in parts}]),
         ],
         loc="outside right center",
@@ -48,7 +54,8 @@ def draw(results: DatasetResults) -> Figure | None:
         figure,
         _title(cells),
         f"{results.dataset_id}, test split, {style.over_seeds(len(cell.runs) for cell in cells)}; "
-        "upper left is better; what is significant is in Table 1",
+        "lines join the variants of a backbone; upper left is better; what is significant is in "
+        "Table\u00a01",
     )
     return figure
 
