@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 import resource
 import statistics
 import sys
@@ -136,7 +137,8 @@ def _about(params: dict[str, Any]) -> dict[str, Any]:
         "dataset_id": params["dataset_id"],
         "dataset_hash": fingerprint(params[key] for key in DATA_FILES),
         "bayes": _bayes(params),
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": {"python": platform.python_version()} | {n: version(n) for n in VERSIONS},
+        "threads": torch.get_num_threads(),  # sums are split among them: they move the last digits
         "command": ["python", *sys.argv],
         "params": params,
     }

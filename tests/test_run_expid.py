@@ -6,6 +6,7 @@ Two seeds of TWIN and TWIN_MoS run once, undisturbed; every other run is compare
 from __future__ import annotations
 
 import json
+import platform
 import re
 import signal
 import statistics
@@ -31,7 +32,7 @@ SEEDS = (1, 2)
 FIELDS = """
     status expid seed model dataset_id dataset_hash bayes metrics routing stage_log num_parameters
     flops_per_sample train_samples_per_s test_samples_per_s peak_memory_bytes seconds device
-    versions command params
+    versions threads command params
 """
 TIMING = ("samples_per_s", "valid_seconds")
 
@@ -167,6 +168,8 @@ def test_result_holds_all_fields(undisturbed: Undisturbed) -> None:
         assert result["bayes"]["AUC"] == card["bayes_auc"]["test"]
         assert result["versions"]["torch"] == version("torch")
         assert result["versions"]["fuxictr"] == version("fuxictr")
+        assert result["versions"]["python"] == platform.python_version()
+        assert result["threads"] == 1  # of environment()
         assert result["command"][:2] == ["python", str(ROOT / "run_expid.py")]
         assert set(result["metrics"]) == {"valid", "test"}
         assert 0 < result["seconds"]["fit"] < result["seconds"]["total"]

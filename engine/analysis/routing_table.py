@@ -43,7 +43,7 @@ def routing_table(results: list[DatasetResults]) -> Table:
         *MEASURES.values(),
     ]
     return Table(
-        title="Routing on validation data at the end of training",
+        title="Routing on test data at the end of training",
         header=(tuple((text, 1) for text in headings),),
         labels=5,
         rows=tuple(_row(record) for record in records),
