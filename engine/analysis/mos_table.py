@@ -32,7 +32,10 @@ def mos_table(results: list[DatasetResults]) -> Table:
         (
             Entry(rival[0]),
             Entry(label(rival[1])),
-            *(_entry(gains.get(rival), p_values[place].get(rival)) for place, gains in columns.items()),
+            *(
+                _entry(gains.get(rival), p_values[place].get(rival), max(g.pairs for g in gains.values()))
+                for place, gains in columns.items()
+            ),
         )
         for rival in RIVALS
         if any(rival in gains for gains in columns.values())
@@ -89,10 +92,11 @@ def _corrected(gains: Gains) -> dict[tuple[str, str], float | None]:
     return dict(zip(gains, holm([gain.p for gain in gains.values()]), strict=True))
 
 
-def _entry(gain: Comparison | None, p: float | None) -> Entry:
+def _entry(gain: Comparison | None, p: float | None, most: int) -> Entry:
+    """A difference; over fewer pairs than the most of the column it says how many."""
     if gain is None:
         return Entry()
-    below = (
-        () if p is None else (f"[{points(gain.low, '+')}, {points(gain.high, '+')}], p {p:.2g}",)
-    )
-    return Entry(points(gain.difference, "+"), gain.difference, secondary=below)
+    below = [f"n = {gain.pairs}"] if gain.pairs < most else []
+    if p is not None:
+        below.append(f"[{points(gain.low, '+')}, {points(gain.high, '+')}], p {p:.2g}")
+    return Entry(points(gain.difference, "+"), gain.difference, secondary=tuple(below))
