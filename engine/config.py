@@ -78,7 +78,7 @@ def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[st
     if dataset_id not in datasets:
         raise UserError(
             f"{config_dir}, {expid}: dataset_id {dataset_id!r} is not in dataset_config.yaml"
-            f"{did_you_mean(dataset_id, datasets)}"
+            f"{did_you_mean(dataset_id, datasets) or '; it has ' + ', '.join(sorted(datasets))}"
         )
     return with_tables(_mapping(config_dir, dataset_id, datasets[dataset_id]))
 

@@ -217,8 +217,12 @@ def test_experiments_share_runs_and_results_that_differ_are_kept_apart(
     cell = part.cell("table1", "TWIN_MoS")
     assert cell.runs[1]["params"]["topk"] == 7 and cell.expid != cells["TWIN_MoS"].expid
 
+    again = here.run(*plainly)
+    assert again.code == 0 and not started(again) and "nothing to run: all 5 runs" in again.stdout
+
     mixed = here.run("--set", "max_len=20", *plainly)
     assert mixed.code == 2 and "one table compares like with like" in mixed.stderr
+    assert "with --budget 1, now with --set max_len=20 --budget 1" in mixed.stderr
     study = here.study() | {"dataset_hash": "other"}
     (here.output / "tiny" / "study.json").write_text(json.dumps(study))
     outcome = here.run(*plainly)
@@ -270,6 +274,8 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
         (("--dataset", "tinny"), "dataset_id 'tinny' is not in dataset_config.yaml"),
         (("--budget", "4"), "TWIN_tiny.yaml has 3 combinations"),
         (("--budget", "0"), "--budget 0: write a number above 0"),
+        (("--budget", "2"), "knobs runs at the configuration's own values"),
+        (("--dataset", "zzz"), "is not in dataset_config.yaml; it has tiny"),
         (("--set", "max_length=5"), "unknown key"),
         (("--set", "max_len"), "--set max_len: write KEY=VALUE"),
         (("--set", "train_data=x.parquet"), "--set train_data: is a key of the data set"),
@@ -280,7 +286,8 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
 def test_bad_input_is_one_line_and_writes_nothing(
     here: StudySpace, arguments: tuple[str, ...], message: str
 ) -> None:
-    outcome = here.run(*arguments)
+    experiment = "knobs" if message.startswith("knobs") else "table1"
+    outcome = here.run(*arguments, experiment=experiment)
     assert outcome.code == 2 and outcome.stderr.count("\n") == 1, outcome.stderr
     assert message in outcome.stderr
     assert not here.output.exists() and not here.queue.exists()

@@ -45,11 +45,11 @@ def show(file: io.StringIO, monitor: Monitor) -> str:
 @pytest.mark.parametrize(
     ("monitor", "before", "best", "own"),
     [
-        ({"monitor": "AUC"}, "0.4000", "0.5000", "valid AUC 0.500000"),
+        ({"monitor": "AUC"}, "AUC 0.4000", "AUC 0.5000", "valid AUC 0.500000"),
         (
             {"monitor": {"logloss": 2}, "monitor_mode": "min"},
-            "1.2000",
-            "1.0000",
+            "2 logloss 1.2000",
+            "2 logloss 1.0000",
             "valid 2 logloss 1.000000",
         ),
     ],
@@ -70,5 +70,5 @@ def test_a_narrow_terminal_shows_what_matters() -> None:
     shown = show(Terminal(), Monitor({"monitor": "AUC"}))
     assert "TWIN_2 failed: bad luck\n" in shown
     last = shown.rstrip().rpartition("\r")[2].rstrip("\x1b[A")
-    assert "2 of 5 done, 1 running, 1 failed, best 0.5000, 00:00 left" in last[:80]
+    assert "2 of 5 done, 1 running, 1 failed, best AUC 0.5000, 00:00 left" in last[:80]
     assert "TWIN_0 joint epoch 2" in last

@@ -202,7 +202,9 @@ def test_output_that_another_tuner_uses(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1]})
     holder = Folder(tuner.out)
     holder.open(tuner.file)
-    with pytest.raises(UserError, match=f"another tuner is using it, process {os.getpid()}"):
+    with pytest.raises(
+        UserError, match=f"another tuner or study is using it, process {os.getpid()}"
+    ):
         tuner.run()
     holder.close()
     assert tuner.run() == 0

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ..errors import UserError, run_command
-from .experiments import EXPERIMENTS
+from .experiments import EXPERIMENTS, UNTUNED
 from .study import study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,8 +28,8 @@ def main() -> int:
     parser.add_argument("--dataset", required=True, help="data set id, as in <model>_<dataset>")
     parser.add_argument("--seeds", type=int, default=5, help="how many: 1, 2, ... (default: 5)")
     parser.add_argument(
-        "--budget", type=int, default=3,
-        help="tuning trials of each model (default: 3); 1 takes the configuration as it is",
+        "--budget", type=int,
+        help="tuning trials of each model (default: 3); 1 takes the configuration as it is, as knobs do",
     )  # fmt: skip
     parser.add_argument("--backbones", nargs="+", help="only these (default: all four)")
     parser.add_argument(
@@ -49,6 +49,14 @@ def main() -> int:
         help="folder of checkpoints and logs (default: checkpoints/study/<name of output>)",
     )  # fmt: skip
     args = parser.parse_args()
+    untuned = args.experiment in UNTUNED
+    if untuned and args.budget not in (None, 1):
+        raise UserError(
+            f"--budget {args.budget}: {args.experiment} runs at the configuration's own values, since tuning "
+            "would set the keys that are compared; leave --budget out"
+        )
+    if args.budget is None:
+        args.budget = 1 if untuned else 3
     for flag in ("seeds", "budget", "runs_per_gpu"):
         if getattr(args, flag) < 1:
             name = flag.replace("_", "-")

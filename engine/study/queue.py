@@ -108,6 +108,11 @@ class StudySearch:
         waiting = sum(len(model.cells) * len(model.seeds) for model in self._waiting)
         return len(self.trials) + waiting
 
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to run."""
+        return not self._queue and not self._waiting
+
     def selected(self) -> list[Trial]:
         return list(self.trials.values())
 

@@ -64,9 +64,9 @@ class Store:
             before = cell["changes"], cell["budget"]
             if cell["experiment"] == experiment and before != (changes, budget):
                 raise UserError(
-                    f"{self.index}: {experiment} has {cell['model']} with --set {before[0]} and --budget "
-                    f"{before[1]}, now {changes} and {budget}; one table compares like with like: write the "
-                    "same, or another --output"
+                    f"{self.index}: {experiment} has {cell['model']} with {_options(*before)}, now with "
+                    f"{_options(changes, budget)}; one table compares like with like: write the same, or "
+                    "another --output"
                 )
 
     def restore(self, trial: SeededTrial, tuning: bool) -> None:
@@ -178,6 +178,12 @@ class Store:
         """Relative to the repository where it is in it; else its name alone, for it is no one else's."""
         path = path.absolute()
         return path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
+
+
+def _options(changes: dict[str, Any], budget: int) -> str:
+    """As on the command line."""
+    values = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return " ".join([*(["--set", *values] if values else []), f"--budget {budget}"])
 
 
 def _small(entry: dict[str, Any]) -> dict[str, Any]:

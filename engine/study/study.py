@@ -18,7 +18,7 @@ from ..tuner.report import exit_code
 from ..tuner.space import Space, data_hash
 from ..tuner.trial import DONE, FAILED
 from ..tuner.tune import require_devices, run_all
-from .experiments import UNTUNED, plan
+from .experiments import plan
 from .queue import ModelStudy, StudySearch, seeded_command
 from .spaces import model_space
 from .store import Store
@@ -62,7 +62,6 @@ def study(
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the runs are ended, and the same call goes on.
     """
     planned, changes = plan(experiment, backbones), changes or {}
-    budget = 1 if experiment in UNTUNED else budget
     names = list(dict.fromkeys(cell.model for cell in planned))
     spaces = {
         name: model_space(config, root, name, dataset_id, budget, changes, data_root)
@@ -85,6 +84,8 @@ def study(
         words += ["--config", str(store.relative(config))]
     command = shlex.join([*words, "--output", str(store.relative(output))])
     search = StudySearch(models, folder, store, command, budget, changes, found)
+    if search.done:
+        print(f"nothing to run: all {search.size} runs are in {output}")
     try:
         run_all(space, folder, search, LocalEngine(gpus, per_gpu), seeded_command(root, folder))
     finally:  # what is known so far, also after Ctrl-C

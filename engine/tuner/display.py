@@ -63,7 +63,9 @@ class Display:
             parts.append(f"{counts[PRUNED]} pruned")
         done = [trial.metrics["valid"] for trial in trials if trial.status == DONE]
         if done:
-            parts.append(f"best {self.monitor.value(max(done, key=self.monitor)):.4f}")
+            parts.append(
+                f"best {self.monitor} {self.monitor.value(max(done, key=self.monitor)):.4f}"
+            )
         new = ended - self.ended_before
         if new > 0 and ended < self.size:
             left = (time.monotonic() - self._start) / new * (self.size - ended)

@@ -61,8 +61,8 @@ class Folder:
             process = os.read(lock, 20).decode() or "unknown"
             os.close(lock)
             raise UserError(
-                f"--output {self.path}: another tuner is using it, process {process}; wait for it, "
-                "or write another folder"
+                f"{self.path}: another tuner or study is using it, process {process}; wait for it, or "
+                "write another --output"
             ) from None
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
