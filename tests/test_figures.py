@@ -163,6 +163,9 @@ def test_titles_follow_the_numbers(results: DatasetResults) -> None:
     assert "on 0 of 4" in texts(FIGURES["utility_flops"](replace(results, cells=worse)))
     means = [fmean(c.values("AUC").values()) for c in results.experiment("alphas")]
     assert f"{min(means):.4f} to {max(means):.4f}" in texts(FIGURES["alphas"](results))
+    twin = [cell for cell in results.experiment("experts") if cell.model == "TWIN_MoS"]
+    best = max(twin, key=lambda cell: fmean(cell.values("AUC").values()))
+    assert f"{best.varied['num_experts']} on TWIN" in texts(FIGURES["scaling"](results))
 
 
 def test_the_triangle_has_every_number_at_its_place(results: DatasetResults) -> None:

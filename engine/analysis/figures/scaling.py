@@ -92,21 +92,17 @@ def _points(cells: Iterable[Cell], backbone: str, mixture: str, key: str) -> lis
 
 
 def _title(columns: dict[str, list[Cell]]) -> str:
-    """For each experiment, on how many backbones MoS gains from the first value to the last."""
+    """For each experiment, where MoS has its highest mean AUC, by backbone."""
     parts = []
     for name, cells in columns.items():
-        key = VARIED[name][0]
-        lines = [_points(cells, backbone, "MoS", key) for backbone in BACKBONES]
-        lines = [line for line in lines if len(line) > 1]
-        rising = sum(
-            style.mean_and_std(line[-1].values("AUC").values())
-            > style.mean_and_std(line[0].values("AUC").values())
-            for line in lines
-        )
-        if lines:
-            values = [cell.varied[key] for line in lines for cell in line]
-            what = {"length": "items", "experts": "experts"}[name]
-            parts.append(
-                f"{min(values)} to {max(values)} {what} on {rising} of {len(lines)} backbones"
-            )
-    return f"The mean AUC of MoS rises from {', and from '.join(parts)}" if parts else "Scaling"
+        key, what = VARIED[name][0], {"length": "items", "experts": "experts"}[name]
+        lines = {backbone: _points(cells, backbone, "MoS", key) for backbone in BACKBONES}
+        best = {
+            backbone: max(line, key=lambda c: style.mean_and_std(c.values("AUC").values())[0])
+            for backbone, line in lines.items()
+            if len(line) > 1
+        }
+        if best:
+            places = (f"{cell.varied[key]} on {backbone}" for backbone, cell in best.items())
+            parts.append(f"{', '.join(places)} ({what})")
+    return f"MoS has its highest mean AUC at {'; '.join(parts)}" if parts else "Scaling"
