@@ -32,8 +32,9 @@ def dispatch(
         seed: of a router that draws.
 
     Returns:
-        ``experts``, how many there are; ``most`` and ``least``, ``{"item", "appearances"}`` of the most popular item and of the least
-        popular one that appears ``SEEN`` times or more (of equal ones the first); and for each mode
+        ``experts``, how many there are; ``most`` and ``least``, ``{"item", "appearances"}`` of the
+        most popular item and of the least popular one that appears ``SEEN`` times or more (of equal
+        ones the first); and for each mode
         ``train`` and ``eval``: ``most`` and ``least``, the share of the item's routed appearances
         whose *best* expert is each one; ``most_sent`` and ``least_sent``, the same of all (appearance,
         expert) pairs with a gate above zero; ``consistency``, the mean over items seen ``SEEN``

@@ -7,7 +7,7 @@ from typing import Any
 
 from .results import MIXTURES, Cell, DatasetResults, label, split_name
 from .statistics import mean_std
-from .table import Entry, NothingToShow, Table
+from .table import Entry, NothingToShow, Table, settings
 
 EXPERIMENTS = ("table1", "knobs")
 MEASURES = {
@@ -91,8 +91,7 @@ def _records(data: DatasetResults, cell: Cell) -> list[dict[str, Any]]:
 
 def _row(record: dict[str, Any]) -> tuple[Entry, ...]:
     backbone, mixture = split_name(record["model"])
-    varied = json.loads(record["varied"]) if record["varied"] else {}
-    changed = ", ".join(f"{key} = {value}" for key, value in varied.items())
+    changed = settings(json.loads(record["varied"] or "{}"))
     if record["experiment"] == "knobs":
         changed = changed or "knobs: nothing"
     span = dict.fromkeys((record["fewest_dead"], record["most_dead"]))

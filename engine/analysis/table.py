@@ -75,3 +75,8 @@ class Footnotes:
 def points(value: float | None, sign: str = "") -> str:
     """A fraction in points (x100) with two decimals as in the paper; ``-`` for None."""
     return "-" if value is None else f"{100 * value:{sign}.2f}"
+
+
+def settings(varied: dict[str, Any]) -> str:
+    """Keys and their values as a table shows them."""
+    return ", ".join(f"{key} = {value}" for key, value in varied.items())

@@ -19,7 +19,7 @@ from .results import (
     split_name,
     variant,
 )
-from .table import Entry, NothingToShow, Table, points
+from .table import Entry, NothingToShow, Table, points, settings
 
 
 class Quantity(NamedTuple):
@@ -94,7 +94,7 @@ def knobs(results: list[DatasetResults]) -> Table:
     for model in dict.fromkeys(cell.model for cell in cells):
         labels[model] = (model, "reference")
         own = [cell for cell in cells if cell.model == model and cell.varied]
-        labels |= {_knob(cell): (model, _settings(cell.varied)) for cell in own}
+        labels |= {_knob(cell): (model, settings(cell.varied)) for cell in own}
     models = dict.fromkeys(cell.model for cell in cells)
     plan = Plan(
         title="Knobs: what changed keys are worth",
@@ -175,7 +175,7 @@ def tuning(results: list[DatasetResults]) -> Table:
     rows, records = [], []
     for dataset_id, trial in trials:
         valid = {metric: trial["valid"].get(metric) for metric in METRICS}
-        texts = [dataset_id, trial["model"], _settings(trial["tuned"]), str(trial["seed"])]
+        texts = [dataset_id, trial["model"], settings(trial["tuned"]), str(trial["seed"])]
         rows.append(
             (
                 *map(Entry, texts),
@@ -222,10 +222,6 @@ def _backbones_of(parts: list[tuple[DatasetResults, dict[str, Cell]]]) -> list[s
     """The backbones with a run on any data set, in the paper's order: the others get no empty rows."""
     present = {split_name(model)[0] for _, cells in parts for model in cells}
     return [backbone for backbone in BACKBONES if backbone in present]
-
-
-def _settings(varied: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in varied.items())
 
 
 def _knob(cell: Cell) -> str:
