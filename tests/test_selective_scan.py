@@ -127,6 +127,18 @@ def test_masks(step: float, dtype: torch.dtype) -> None:
         check(random_inputs(6, 70, 4, 5, dtype, step), mask)
 
 
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+def test_fused(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on CUDA, with the kernels that torch.compile makes for a CPU: one graph each way."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr(final_state, "can_fuse", lambda device: True)
+    for L in (7, 40):
+        mask = torch.arange(L) >= L - torch.tensor([0, 1, 5, 7, L, L])[:, None]
+        check(random_inputs(6, L, 4, 5, dtype), mask)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
 def test_no_steps_at_all() -> None:
     inputs = random_inputs(3, 40, 5, 4)
     inputs[1].data.zero_()

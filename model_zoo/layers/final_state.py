@@ -22,11 +22,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .fused_weights import can_fuse, fused_weights
 from .mamba_kernel import call_mamba, kernel_for
 from .scan_parts import (
     LN_2,
@@ -35,6 +35,7 @@ from .scan_parts import (
     blocks_per_buffer,
     compute_dtype,
     mask_steps,
+    sum_of_others,
 )
 
 POSITIONS = 8  # K: those of a chunk have as many states as its newest needs
@@ -53,7 +54,8 @@ def selective_scan_last(
 ) -> Tensor:
     """``selective_scan(...)[:, -1:]`` without the other outputs.
 
-    ``mamba_ssm``'s kernel, where it is used, computes all of them, in one pass over the inputs.
+    ``mamba_ssm``'s kernel, where it is used, computes all of them, in one pass over the inputs. On CUDA
+    without it, ``fused_weights`` sums over the states.
 
     Args:
         u: ``(B, L, E)``, L at least 1.
@@ -73,8 +75,12 @@ def selective_scan_last(
     if kernel is not None:
         return call_mamba(kernel, u, delta, A, B, C.expand_as(B), D)[:, -1:]
     u_BLE, delta_BLE, A_EN, B_BLN, C_B1N = (x.to(dtype) for x in (u, delta, A, B, C))
-    rate_NE = (A_EN * LOG2_E).T.contiguous()
-    y_B1E = _LastOutput.apply(mask, rate_NE, delta_BLE, u_BLE, B_BLN * C_B1N)[:, None]
+    rate_NE, G_BLN = (A_EN * LOG2_E).T.contiguous(), B_BLN * C_B1N
+    if can_fuse(u.device):
+        weight_BLE = fused_weights(sum_of_others(delta_BLE, later=True), rate_NE, G_BLN)
+        y_B1E = (weight_BLE * delta_BLE * u_BLE).sum(1, keepdim=True)
+    else:
+        y_B1E = _LastOutput.apply(mask, rate_NE, delta_BLE, u_BLE, G_BLN)[:, None]
     if D is not None:
         y_B1E = torch.addcmul(y_B1E, u_BLE[:, -1:], D.to(dtype))
     return y_B1E.to(u.dtype)
@@ -178,15 +184,10 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
 
 
 def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
-    """At each position the sum over all later, or all earlier, positions.
-
-    Added up, not a difference of two cumulative sums: small sums next to large ones would lose their
-    digits. On a CPU one by one, for there cumsum is slow along a dimension that is not the last.
-    """
+    """``sum_of_others``, on a CPU one by one: there cumsum is slow along a dimension that is not the
+    last."""
     if x_BLE.is_cuda:
-        x_BLE = x_BLE.flip(1) if later else x_BLE
-        sum_BLE = F.pad(x_BLE[:, :-1], (0, 0, 1, 0)).cumsum(1)
-        return sum_BLE.flip(1) if later else sum_BLE
+        return sum_of_others(x_BLE, later)
     sum_BLE = torch.empty_like(x_BLE)
     sum_BLE[:, -1 if later else 0] = 0
     steps = list(zip(sum_BLE.unbind(1), x_BLE.unbind(1), strict=True))
