@@ -15,7 +15,8 @@ from . import summaries
 from .embedded import embedded
 from .groups import Group, best_first, groups
 from .inlined import Figure, Fragment, figures, tables
-from .pieces import PIECES, Piece, State, state
+from .pieces import PIECES, Piece
+from .state import State, state
 from .table import Shown, Table, metric
 
 HERE = Path(__file__).parent

@@ -1,0 +1,87 @@
+"""How much of each table and figure the results have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..analysis.figures.select import fullest_backbone
+from ..analysis.results import BACKBONES, MIXTURES, DatasetResults, split_name, variant
+from ..study.experiments import plan
+from ..tuner.trial import as_text
+
+Configuration = tuple[str, str]  # a model, and what is varied
+ANY: Configuration = ("any model", "")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a piece is made from.
+
+    Attributes:
+        planned: all that belongs to it, by the study that runs it.
+        found: what the results have, and perhaps more.
+    """
+
+    planned: dict[str, list[Configuration]]
+    found: set[Configuration]
+
+    @property
+    def wanted(self) -> list[Configuration]:
+        return list(dict.fromkeys(c for planned in self.planned.values() for c in planned))
+
+    @property
+    def lacking(self) -> list[Configuration]:
+        return [c for c in self.wanted if c not in self.found]
+
+
+def runs(*studies: str) -> Callable[[DatasetResults], Coverage]:
+    """Every configuration of some experiments."""
+
+    def coverage(results: DatasetResults) -> Coverage:
+        cells = [cell for study in studies for cell in results.experiment(study)]
+        return Coverage(_planned(studies), {(cell.model, as_text(cell.varied)) for cell in cells})
+
+    return coverage
+
+
+def mixtures(results: DatasetResults) -> Coverage:
+    """Every mixture of Table 1."""
+    table = runs("table1")(results)
+    return Coverage({"table1": [c for c in table.wanted if split_name(c[0])[1]]}, table.found)
+
+
+def _planned(studies: Iterable[str]) -> dict[str, list[Configuration]]:
+    return {study: [(p.model, as_text(p.varied)) for p in plan(study, None)] for study in studies}
+
+
+def tuned(results: DatasetResults) -> Coverage:
+    tuned = {(trial["model"], "") for trial in results.tuning}
+    return Coverage(_planned(("table1", "table2")), tuned)
+
+
+def _routers_of_one(study: str, models: Iterable[str]) -> Coverage:
+    """The mixtures of the one backbone that a figure has room for."""
+    known = set(models)
+    backbone = fullest_backbone(known) or BACKBONES[0]
+    planned = {study: [(variant(backbone, mixture), "") for mixture in MIXTURES]}
+    return Coverage(planned, {(model, "") for model in known})
+
+
+def routing_history(results: DatasetResults) -> Coverage:
+    return _routers_of_one("table1", (cell.model for cell in results.experiment("table1")))
+
+
+def dispatch(results: DatasetResults) -> Coverage:
+    probes = results.probes.values()
+    return _routers_of_one("routers", (p["about"]["model"] for p in probes if p["dispatch"]))
+
+
+def session_hopping(results: DatasetResults) -> Coverage:
+    found = any(probe["session_hopping"]["users"] for probe in results.probes.values())
+    return Coverage({"routers": [ANY]}, {ANY} if found else set())
+
+
+def themes(results: DatasetResults) -> Coverage:
+    found = any(p["themes"] and p["themes"]["codes"] for p in results.probes.values())
+    return Coverage({"routers": [ANY]}, {ANY} if found else set())

@@ -1,0 +1,95 @@
+"""In words: how much of a table or figure there is on one data set, and the commands that make the rest."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..analysis.results import BACKBONES, DatasetResults, split_name
+from .coverage import Configuration
+from .pieces import Piece
+
+
+@dataclass(frozen=True)
+class State:
+    """How much of a piece there is on one data set.
+
+    Attributes:
+        word: ``present``, ``partly`` or ``absent``.
+        said: how much, and what is absent.
+        commands: that make the rest.
+        anchor: where it is on the page; empty if it is not.
+    """
+
+    word: str
+    said: str = ""
+    commands: list[str] = field(default_factory=list)
+    anchor: str = ""
+
+
+def state(piece: Piece, results: DatasetResults, anchor: str) -> State:
+    """How much of a piece there is.
+
+    Args:
+        anchor: of the piece on the page; empty if it is not there.
+    """
+    coverage = piece.coverage(results)
+    wanted, lacking = coverage.wanted, coverage.lacking
+    started = len(lacking) < len(wanted)
+    commands = [
+        _command(results, study, rest if started else [])
+        for study, planned in coverage.planned.items()
+        if (rest := [model for model, varied in planned if (model, varied) in lacking])
+    ]
+    if not started:
+        return State("absent", commands=commands)
+    noun = "configurations" if any(varied for _, varied in wanted) else "models"
+    said = f"{len(wanted) - len(lacking)} of {len(wanted)} {noun}"
+    if lacking:
+        said += f"; {', '.join(_named(wanted, lacking))}: not run"
+    if not anchor:
+        return State(
+            "absent", f"{said}; not drawn", [*commands, "python -m engine.analysis RESULTS"]
+        )
+    return State("partly", said, commands, anchor) if lacking else State("present", anchor=anchor)
+
+
+def _named(wanted: list[Configuration], lacking: list[Configuration]) -> list[str]:
+    """What lacks, by backbone where all of it does, else by model."""
+    names = []
+    for backbone in dict.fromkeys(split_name(model)[0] for model, _ in lacking):
+        models = list(dict.fromkeys(m for m, _ in wanted if split_name(m)[0] == backbone))
+        all_of = {m: sum(model == m for model, _ in wanted) for m in models}
+        less = {m: sum(model == m for model, _ in lacking) for m in models}
+        if less == all_of and len(models) > 1:
+            names.append(backbone)
+        else:
+            names += [
+                m if n == all_of[m] else f"{m} ({n} of {all_of[m]})" for m, n in less.items() if n
+            ]
+    return names
+
+
+def _command(results: DatasetResults, study: str, models: Sequence[str]) -> str:
+    """The command that runs what a study lacks, with the options of the data set's earlier ones.
+
+    Args:
+        models: only the backbones of these; empty is all.
+    """
+
+    def unlike(command: str) -> tuple[bool, bool]:
+        return f"engine.study {study} " not in command, "engine.study table1 " not in command
+
+    options: dict[str, list[str]] = {"--dataset": [results.dataset_id]}
+    words: list[str] = []
+    for word in shlex.split(min(results.study.get("commands", []), key=unlike, default="")):
+        if word.startswith("--"):
+            words = options[word] = []
+        else:
+            words.append(word)
+    options.pop("--backbones", None)
+    if backbones := [b for b in BACKBONES if b in {split_name(model)[0] for model in models}]:
+        options["--backbones"] = backbones
+    flat = [word for option, values in options.items() for word in (option, *values)]
+    return shlex.join(["python", "-m", "engine.study", study, *flat])
