@@ -7,6 +7,7 @@ import logging
 import platform
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -137,11 +138,35 @@ def _about(params: dict[str, Any]) -> dict[str, Any]:
         "dataset_id": params["dataset_id"],
         "dataset_hash": fingerprint(params[key] for key in DATA_FILES),
         "bayes": _bayes(params),
-        "versions": {"python": platform.python_version()} | {n: version(n) for n in VERSIONS},
+        "versions": _versions(),
         "threads": torch.get_num_threads(),  # sums are split among them: they move the last digits
         "command": ["python", *sys.argv],
         "params": params,
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of Python, of the packages and, in a git checkout, of this code."""
+    packages = {name: version(name) for name in VERSIONS}
+    return {"python": platform.python_version()} | packages | _commit()
+
+
+def _commit() -> dict[str, str]:
+    """The commit of this code, ending in ``-dirty`` if a file of it differs; nothing without git."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("diff", "--quiet", "HEAD", "--", ".", "../model_zoo")
+    except OSError:  # not installed
+        return {}
+    if head.returncode != 0:
+        return {}
+    return {"commit": head.stdout.strip() + ("-dirty" if changed.returncode else "")}
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
 
 
 def _train_and_evaluate(
