@@ -230,6 +230,15 @@ def test_a_data_set_of_the_paper_shows_what_is_published(micro: Path) -> None:
     assert (found["paper"], found["longctr"]) == (0.6967, 0.699074)
 
 
+def test_a_pair_on_two_devices_says_so(home: Path) -> None:
+    change(home, "TWIN_MoS_toy", lambda run: run.update(device="a GPU"))
+    table = table1(read_results(home))
+    (note,) = table.footnotes
+    assert note.startswith("TWIN_MoS: on a GPU, TWIN on cpu; ")
+    assert entry(table, ("TWIN", "MoS"), "toy, 3 seeds|AUC").footnotes == (1,)
+    assert entry(table, ("TWIN", "GShard"), "toy, 3 seeds|AUC").footnotes == ()
+
+
 def test_a_run_whose_batch_was_halved_says_so(home: Path) -> None:
     path = home / "runs" / "TWIN_MoS_toy_seed2.json"
     run = json.loads(path.read_text())

@@ -120,6 +120,16 @@ class _Block:
         small = [f"seed {seed} of {size}" for seed, size in sizes.items() if size < full]
         return f"{name}: batches of {full}, {', '.join(small)} (out of memory)" if small else ""
 
+    def device_note(self, name: str) -> str:
+        """Where a cell and its reference ran, if not on the same devices."""
+        reference = self.cells.get(self.figures[name].reference)
+        if reference is None or _devices(reference) == (own := _devices(self.cells[name])):
+            return ""
+        return (
+            f"{name}: on {own}, {reference.model} on {_devices(reference)}; with one seed both start alike and "
+            "see the same batches, but each device draws its own dropout"
+        )
+
     def note(self, name: str) -> str:
         """What is odd about the paper's number."""
         if not self.plan.paper:
@@ -169,6 +179,10 @@ def _first_run(cell: Cell) -> Run:
     return next(iter(cell.runs.values()))
 
 
+def _devices(cell: Cell) -> str:
+    return " and ".join(sorted({run["device"] for run in cell.runs.values()}))
+
+
 def _header(plan: Plan, blocks: list[list[_Block]]) -> tuple[tuple[tuple[str, int], ...], ...]:
     names = {"paper": "paper", "longctr": "LongCTR"}
     upper, lower = [("", len(plan.headings))], list(plan.headings)
@@ -209,8 +223,8 @@ def _own(block: _Block, name: str, footnotes: Footnotes) -> Entry:
             line += f" [{points(gain.low, '+')}, {points(gain.high, '+')}], p {figures.p:.2g}"
         lines.append(line)
     lines.append(f"rank {figures.rank}")
-    note = block.batch_note(name)
-    marked = (footnotes.number(note),) if note else ()
+    notes = filter(None, (block.batch_note(name), block.device_note(name)))
+    marked = tuple(footnotes.number(note) for note in notes)
     return Entry(text, figures.mean, figures.mark, tuple(lines), marked)
 
 
