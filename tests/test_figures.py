@@ -162,7 +162,7 @@ def test_titles_follow_the_numbers(results: DatasetResults) -> None:
         worse.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
     assert "on 0 of 4" in texts(FIGURES["utility_flops"](replace(results, cells=worse)))
     means = [fmean(c.values("AUC").values()) for c in results.experiment("alphas")]
-    assert f"{min(means):.4f} to {max(means):.4f}" in texts(FIGURES["alphas"](results))
+    assert f"{100 * min(means):.2f} to {100 * max(means):.2f}" in texts(FIGURES["alphas"](results))
     twin = [cell for cell in results.experiment("experts") if cell.model == "TWIN_MoS"]
     best = max(twin, key=lambda cell: fmean(cell.values("AUC").values()))
     assert f"{best.varied['num_experts']} on TWIN" in texts(FIGURES["scaling"](results))
@@ -176,7 +176,7 @@ def test_the_triangle_has_every_number_at_its_place(results: DatasetResults) -> 
     for cell in results.experiment("alphas"):
         place = ticks.index(cell.varied["alpha_item"]), ticks.index(cell.varied["alpha_window"])
         values = cell.values("AUC").values()
-        assert shown[place] == f"{sum(values) / len(values):.4f}"
+        assert shown[place] == f"{100 * sum(values) / len(values):.2f}"
 
 
 def test_code_movement_may_be_missing(results: DatasetResults) -> None:

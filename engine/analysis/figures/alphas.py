@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from ..results import Cell, DatasetResults
 from . import style
-from .select import metrics_of
+from .select import in_points, metrics_of
 
 KEYS = ("alpha_item", "alpha_window")
 
@@ -49,7 +49,7 @@ def _triangle(figure: Figure, axes: Axes, cells: list[Cell], metric: str) -> Non
         if not np.isnan(value):
             colour = "black" if value > middle else "white"
             axes.text(
-                column, row, f"{value:.4f}", ha="center", va="center", color=colour, fontsize=7.5
+                column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7.5
             )
     row, column = _place(max(cells, key=lambda cell: _mean(cell, metric)), steps)
     axes.add_patch(
@@ -67,7 +67,7 @@ def _triangle(figure: Figure, axes: Axes, cells: list[Cell], metric: str) -> Non
     axes.set_ylabel("weight of the window experts, alpha_window")
     for axis, values in zip("xy", steps, strict=True):
         style.only_ticks(axes, axis, range(len(values)), [f"{value:g}" for value in values])
-    bar = figure.colorbar(image, ax=axes, format="%.4f", label=f"test {metric}")
+    bar = figure.colorbar(image, ax=axes, format="%.2f", label=f"test {metric}, points")
     bar.outline.set_visible(False)
 
 
@@ -77,7 +77,7 @@ def _place(cell: Cell, steps: list[list[float]]) -> tuple[int, int]:
 
 
 def _mean(cell: Cell, metric: str) -> float:
-    return style.mean_and_std(cell.values(metric).values())[0]
+    return in_points(cell, metric)[0]
 
 
 def _title(cells: list[Cell]) -> str:
@@ -85,5 +85,5 @@ def _title(cells: list[Cell]) -> str:
     parts = []
     for model in dict.fromkeys(cell.model for cell in cells):
         means = [_mean(cell, "AUC") for cell in cells if cell.model == model]
-        parts.append(f"{model} has a mean AUC of {min(means):.4f} to {max(means):.4f}")
+        parts.append(f"{model} has a mean AUC of {min(means):.2f} to {max(means):.2f}")
     return "; ".join(parts)

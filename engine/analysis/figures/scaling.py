@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from ..results import BACKBONES, Cell, DatasetResults, split_name
 from . import style
-from .select import metrics_of
+from .select import in_points, metrics_of
 
 VARIED = {
     "length": ("max_len", "longest history (items)"),
@@ -34,7 +34,7 @@ def draw(results: DatasetResults) -> Figure | None:
         for row, metric in enumerate(metrics):
             axes = panels[row, column]
             _lines(axes, cells, VARIED[name][0], metric)
-            axes.set_ylabel(f"test {metric}")
+            axes.set_ylabel(f"test {metric}, points")
             axes.set_xlabel(VARIED[name][1])
             axes.label_outer()
     cells = [cell for group in columns.values() for cell in group]
@@ -70,23 +70,23 @@ def _lines(axes: Axes, cells: list[Cell], key: str, metric: str) -> None:
     values = sorted({cell.varied[key] for cell in cells})
     span = values[-1] - values[0]
     for place, backbone in enumerate(BACKBONES):
-        for mixture, line in (("", ":"), ("MoS", "-")):
-            points = _points(cells, backbone, mixture, key)
-            if not points:
+        for mixture, dashes in (("", ":"), ("MoS", "-")):
+            line = _line(cells, backbone, mixture, key)
+            if not line:
                 continue
-            summary = [style.mean_and_std(cell.values(metric).values()) for cell in points]
+            summary = [in_points(cell, metric) for cell in line]
             axes.errorbar(
-                [cell.varied[key] + (place - 1.5) * SPREAD * span for cell in points],
+                [cell.varied[key] + (place - 1.5) * SPREAD * span for cell in line],
                 [mean for mean, _ in summary],
                 [std for _, std in summary],
                 color=style.BACKBONE_COLOURS[backbone], marker=style.BACKBONE_MARKERS[backbone],
                 markerfacecolor=None if mixture else "white",
-                linestyle=line, elinewidth=0.8, capsize=2,
+                linestyle=dashes, elinewidth=0.8, capsize=2,
             )  # fmt: skip
     style.only_ticks(axes, "x", values)
 
 
-def _points(cells: Iterable[Cell], backbone: str, mixture: str, key: str) -> list[Cell]:
+def _line(cells: Iterable[Cell], backbone: str, mixture: str, key: str) -> list[Cell]:
     found = [cell for cell in cells if split_name(cell.model) == (backbone, mixture)]
     return sorted(found, key=lambda cell: cell.varied[key])
 
@@ -96,9 +96,9 @@ def _title(columns: dict[str, list[Cell]]) -> str:
     parts = []
     for name, cells in columns.items():
         key, what = VARIED[name][0], {"length": "items", "experts": "experts"}[name]
-        lines = {backbone: _points(cells, backbone, "MoS", key) for backbone in BACKBONES}
+        lines = {backbone: _line(cells, backbone, "MoS", key) for backbone in BACKBONES}
         best = {
-            backbone: max(line, key=lambda c: style.mean_and_std(c.values("AUC").values())[0])
+            backbone: max(line, key=lambda cell: in_points(cell, "AUC")[0])
             for backbone, line in lines.items()
             if len(line) > 1
         }

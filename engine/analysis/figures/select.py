@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..results import BACKBONES, METRICS, MIXTURES, Cell, DatasetResults, split_name, variant
+from . import style
 
 Probe = dict[str, Any]
 
@@ -23,6 +24,13 @@ def metrics_of(cells: Iterable[Cell]) -> list[str]:
     """The paper's metrics that every run has."""
     runs = [run for cell in cells for run in cell.runs.values()]
     return [m for m in METRICS if all(m in run["metrics"]["test"] for run in runs)]
+
+
+def in_points(cell: Cell, metric: str) -> tuple[float, float]:
+    """Mean and standard deviation over seeds of a test metric, x100 as in the tables; the deviation of
+    one seed is 0."""
+    mean, std = style.mean_and_std(cell.values(metric).values())
+    return 100 * mean, 100 * std
 
 
 def probes_of(results: DatasetResults) -> dict[str, list[Probe]]:

@@ -7,7 +7,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ..results import BACKBONES, VARIANTS, Cell, DatasetResults, split_name
 from . import style
-from .select import metrics_of
+from .select import in_points, metrics_of
 
 
 @style.styled
@@ -25,20 +25,20 @@ def draw(results: DatasetResults) -> Figure | None:
             own = sorted((c for c in cells if split_name(c.model)[0] == backbone), key=_flops)
             axes.plot(
                 [_flops(cell) for cell in own],
-                [style.mean_and_std(cell.values(metric).values())[0] for cell in own],
+                [in_points(cell, metric)[0] for cell in own],
                 color=style.BACKBONE_COLOURS[backbone], linestyle=style.BACKBONE_LINES[backbone],
                 linewidth=0.9, zorder=1,
             )  # fmt: skip
         for cell in cells:
             backbone, mixture = split_name(cell.model)
-            mean, std = style.mean_and_std(cell.values(metric).values())
+            mean, std = in_points(cell, metric)
             axes.errorbar(
                 _flops(cell), mean, std,
                 color=style.BACKBONE_COLOURS[backbone], marker=style.VARIANT_MARKERS[mixture],
                 markersize=8 if mixture == "MoS" else 5.5, markeredgecolor="white",
                 markeredgewidth=0.5, elinewidth=0.8, capsize=2, zorder=3 if mixture == "MoS" else 2,
             )  # fmt: skip
-        axes.set(xscale="log", xlabel="FLOPs per sample (forward)", ylabel=f"test {metric}")
+        axes.set(xscale="log", xlabel="FLOPs per sample (forward)", ylabel=f"test {metric}, points")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -82,7 +82,7 @@ def _title(cells: list[Cell]) -> str:
 
 
 def _auc(cell: Cell) -> float:
-    return style.mean_and_std(cell.values("AUC").values())[0]
+    return in_points(cell, "AUC")[0]
 
 
 def _mixtures(cells: list[Cell]) -> list[Cell]:
