@@ -85,7 +85,7 @@ def test_an_expert_takes_floor_of_c_times_length_over_experts(
     """Of the real length, not of the padded one; one item at least."""
     z_BTE = torch.randn(40, T, E, generator=torch.Generator().manual_seed(1))
     mask_BT = torch.arange(T).expand(40, -1) >= T - length
-    sent_BTE = ExpertChoiceRouter(D, E, c).assign(z_BTE, mask_BT).weights_BTE > 0
+    sent_BTE = ExpertChoiceRouter(D, E, c).assign(z_BTE.softmax(-1), mask_BT).weights_BTE > 0
     taken_BE = sent_BTE.sum(1)
     extra_B = taken_BE.sum(1) - E * take
     assert set(extra_B.tolist()) <= {0, 1} and (taken_BE >= take).all()
@@ -100,7 +100,9 @@ def test_unclaimed_newest_item_gets_its_best_expert_alone() -> None:
     z_1TE[0, -1] = torch.tensor([-0.3, 0.1, 0.2, 0.0, 0.1])
     # Every expert is full with the two items (one of expert 4) that want it, or an old one.
     z_1TE[0, 3, 4] = 4.9
-    weights_1TE = ExpertChoiceRouter(D, E, 1).assign(z_1TE, torch.ones(1, 10) > 0).weights_BTE
+    weights_1TE = (
+        ExpertChoiceRouter(D, E, 1).assign(z_1TE.softmax(-1), torch.ones(1, 10) > 0).weights_BTE
+    )
     expected_E = torch.zeros(E).double()
     expected_E[2] = z_1TE[0, -1].softmax(-1)[2]
     torch.testing.assert_close(weights_1TE[0, -1], expected_E)
@@ -115,7 +117,7 @@ def test_of_equal_items_the_newest_are_taken_whatever_the_padding() -> None:
     mask_BT = torch.arange(T) >= T - lengths[:, None]
     kind_BT[4] = 0  # all equal: the newest floor(2 * 23 / 5) are everyone's
     router = ExpertChoiceRouter(D, E, 2)
-    weights_BTE = router.assign(kinds_E[kind_BT], mask_BT).weights_BTE
+    weights_BTE = router.assign(kinds_E[kind_BT].softmax(-1), mask_BT).weights_BTE
     assert (weights_BTE[4] > 0).all(-1).tolist() == [False] * 14 + [True] * 9
     for b, mask_T in enumerate(mask_BT):
         expected_TE, _ = one_sequence(kinds_E[kind_BT[b][mask_T]].numpy(), 2)
@@ -124,7 +126,7 @@ def test_of_equal_items_the_newest_are_taken_whatever_the_padding() -> None:
             padding_TE = kinds_E[kind_BT[b, -1:]].expand(extra, -1)
             z_1TE = torch.cat([padding_TE, kinds_E[kind_BT[b]][mask_T]])[None]
             mask_1T = torch.arange(z_1TE.shape[1])[None] >= extra
-            more_TE = router.assign(z_1TE, mask_1T).weights_BTE[0]
+            more_TE = router.assign(z_1TE.softmax(-1), mask_1T).weights_BTE[0]
             assert torch.equal(more_TE[extra:], weights_BTE[b][mask_T])
             assert not more_TE[:extra].any()
 

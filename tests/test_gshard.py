@@ -144,10 +144,10 @@ def test_second_choice_is_random_in_training_with_the_probability_of_the_text(
 ) -> None:
     shares, B = [0.02, 0.05, 0.1, 0.15, 0.19, 0.3, 0.46], 5000
     router = GShardRouter(D, E, capacity_factor=E, second_threshold=threshold)
-    z_BTE = shares_as_logits(shares).expand(B, -1, -1)
+    p_BTE = shares_as_logits(shares).softmax(-1).expand(B, -1, -1)
     mask_BT = torch.ones(B, len(shares), dtype=torch.bool)
     torch.manual_seed(5)
-    weights_BTE = router.assign(z_BTE, mask_BT).weights_BTE
+    weights_BTE = router.assign(p_BTE, mask_BT).weights_BTE
     kept_BT = (weights_BTE[:, :, 1] > 0).double()
     for t, g2 in enumerate(shares):
         probability = min(1.0, g2 / threshold)
@@ -161,15 +161,15 @@ def test_second_choice_is_random_in_training_with_the_probability_of_the_text(
     correlation = torch.corrcoef(kept_BT[:, :4].T) - torch.eye(4)
     assert float(correlation.abs().max()) < 5 / math.sqrt(B)
     torch.manual_seed(5)
-    assert torch.equal(router.assign(z_BTE, mask_BT).weights_BTE, weights_BTE)
-    assert not torch.equal(router.assign(z_BTE, mask_BT).weights_BTE, weights_BTE)
+    assert torch.equal(router.assign(p_BTE, mask_BT).weights_BTE, weights_BTE)
+    assert not torch.equal(router.assign(p_BTE, mask_BT).weights_BTE, weights_BTE)
 
 
 def test_evaluation_keeps_the_second_choice_above_the_threshold_without_a_draw() -> None:
     router = GShardRouter(D, E, eval_capacity_factor=E).eval()
     state = torch.get_rng_state()
-    z_BTE = shares_as_logits([0.1, 0.199, 0.201, 0.4])[None]
-    weights_BTE = router.assign(z_BTE, torch.ones(1, 4, dtype=torch.bool)).weights_BTE
+    p_BTE = shares_as_logits([0.1, 0.199, 0.201, 0.4]).softmax(-1)[None]
+    weights_BTE = router.assign(p_BTE, torch.ones(1, 4, dtype=torch.bool)).weights_BTE
     assert (weights_BTE[0, :, 1] > 0).tolist() == [False, False, True, True]
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -190,7 +190,7 @@ def test_newest_item_keeps_its_first_choice_at_any_capacity(k: int, training: bo
 
 def test_balance_is_1_at_perfect_balance_and_counts_before_capacity() -> None:
     mask_BT = torch.ones(1, E, dtype=torch.bool)
-    even_BTE = 3 * torch.eye(E, dtype=torch.float64)[None]
+    even_BTE = (3 * torch.eye(E, dtype=torch.float64)[None]).softmax(-1)
     router = GShardRouter(D, E, balance_coef=0.5)
     assert float(router.assign(even_BTE, mask_BT).aux_loss) == pytest.approx(0.5)
     one_sided = even_BTE[:, :1].expand(1, E, E)
@@ -198,7 +198,7 @@ def test_balance_is_1_at_perfect_balance_and_counts_before_capacity() -> None:
         float(GShardRouter(D, E, capacity_factor=f).assign(one_sided, mask_BT).aux_loss)
         for f in (1e-3, 9.0)
     ]
-    assert losses[0] == losses[1] == pytest.approx(0.01 * E * float(one_sided.softmax(-1)[0, 0, 0]))
+    assert losses[0] == losses[1] == pytest.approx(0.01 * E * float(one_sided[0, 0, 0]))
     assert float(router.assign(even_BTE, ~mask_BT).aux_loss) == 0
 
 

@@ -39,20 +39,19 @@ class ExpertChoiceRouter(LinearRouter):
     def project(self, x: Tensor) -> Tensor:
         """In double precision: equal items must score alike wherever they stand, for a float32
         product may round them apart, and then padding and batch mates would decide among them."""
-        return F.linear(x.double(), self.gate.weight.double()).to(x.dtype)
+        return F.linear(x.double(), self.gate.weight.double()).softmax(-1).to(x.dtype)
 
-    def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
-        s_BTE = z_BTZ.softmax(-1)
+    def assign(self, p_BTE: Tensor, count_BT: Tensor) -> Routing:
         real_BT = count_BT > 0
         take_B11 = (self.capacity * real_BT.sum(1) // self.num_experts).clamp(min=1)[:, None, None]
         with torch.no_grad():
             # Newest first, so that a stable sort prefers the newest of equal items.
-            score_BET = s_BTE.masked_fill(~real_BT[:, :, None], -1.0).flip(1).mT.contiguous()
+            score_BET = p_BTE.masked_fill(~real_BT[:, :, None], -1.0).flip(1).mT.contiguous()
             order_BET = score_BET.sort(descending=True, stable=True).indices
-            place_BET = torch.arange(order_BET.shape[-1], device=s_BTE.device).expand_as(order_BET)
+            place_BET = torch.arange(order_BET.shape[-1], device=p_BTE.device).expand_as(order_BET)
             rank_BET = torch.empty_like(order_BET).scatter_(-1, order_BET, place_BET)
             chosen_BTE = rank_BET.mT.flip(1) < take_B11
             nobody_B1 = ~chosen_BTE[:, -1].any(-1, keepdim=True)
-            chosen_BTE[:, -1] |= one_hot_argmax(z_BTZ[:, -1]) & nobody_B1
+            chosen_BTE[:, -1] |= one_hot_argmax(p_BTE[:, -1]) & nobody_B1
             chosen_BTE &= real_BT[:, :, None]
-        return Routing(s_BTE * chosen_BTE, s_BTE.new_zeros(()))
+        return Routing(p_BTE * chosen_BTE, p_BTE.new_zeros(()))

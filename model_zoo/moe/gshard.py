@@ -63,19 +63,19 @@ class GShardRouter(LinearRouter):
     def max_experts(self) -> int:
         return self._topk
 
-    def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
-        p_BTE = z_BTZ.softmax(-1)
+    def assign(self, p_BTE: Tensor, count_BT: Tensor) -> Routing:
         real_BT1 = (count_BT > 0)[:, :, None]
         length_B11 = real_BT1.sum(1, keepdim=True)
-        first_BTE = one_hot_argmax(z_BTZ) & real_BT1
+        first_BTE = one_hot_argmax(p_BTE) & real_BT1
         factor = self.capacity_factor if self.training else self.eval_capacity_factor
         room_B11 = factor * self._topk * length_B11.double() / self.num_experts
-        capacity_B11 = (room_B11 - 1e-9).ceil().clamp(min=1)  # not one more where rounding is up
+        room_B11 -= 1e-9  # not one more where rounding is up
+        capacity_B11 = room_B11.ceil().clamp(min=1).int()
 
         kept_BTE = first_BTE & (newer(first_BTE) < capacity_B11)
         weights_BTE = p_BTE * kept_BTE
         if self._topk == 2:
-            second_BTE = one_hot_argmax(z_BTZ.masked_fill(first_BTE, -torch.inf)) & real_BT1
+            second_BTE = one_hot_argmax(p_BTE.masked_fill(first_BTE, -1.0)) & real_BT1
             pair_BT1 = (p_BTE * (first_BTE | second_BTE)).sum(-1, keepdim=True) + 1e-9
             share_BT1 = (p_BTE * second_BTE).sum(-1, keepdim=True).detach() / pair_BT1.detach()
             bar = torch.rand_like(share_BT1) if self.training else 1.0
@@ -97,5 +97,5 @@ def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:
 
 def newer(chosen_BTE: Tensor) -> Tensor:
     """How many newer items of the sequence chose the same expert."""
-    count_BTE = chosen_BTE.long()
-    return count_BTE.flip(1).cumsum(1).flip(1) - count_BTE
+    count_BTE = chosen_BTE.cumsum(1, dtype=torch.int32)
+    return count_BTE[:, -1:] - count_BTE

@@ -85,7 +85,7 @@ class Router(nn.Module):
 
 
 class LinearRouter(Router):
-    """Base of the routers that gate by ``softmax(W_g x)``.
+    """Base of the routers that gate by ``p = softmax(W_g x)``, which is what ``project`` gives.
 
     Args:
         item_dim: D.
@@ -98,7 +98,7 @@ class LinearRouter(Router):
         self.gate = nn.Linear(item_dim, num_experts, bias=False)
 
     def project(self, x: Tensor) -> Tensor:
-        return self.gate(x)
+        return self.gate(x).softmax(-1)
 
     def codes(self) -> Tensor:
         return self.gate.weight.detach()
