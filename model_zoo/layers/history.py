@@ -100,7 +100,7 @@ class History:
         """``function`` of each item, ``(..., D) -> (..., Z)``, at every position: ``(B, L, Z)``. It
         sees each row once, or each position, whichever are fewer."""
         if len(self.table) <= self.index_BL.numel():
-            return F.embedding(self.index_BL, function(self.rows_UD))
+            return row_table.gathered(function(self.rows_UD), self.index_BL)
         return function(self.table.gather(self.index_BL))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> History:
