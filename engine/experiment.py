@@ -7,10 +7,10 @@ import logging
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from model_zoo.training import TrainingError
 
 from . import results
 from .allocator import keep_freed_memory
+from .code_version import commit_of
 from .compat import build_feature_map
 from .config import DATA_FILES
 from .datasets import ensure_generated
@@ -145,28 +146,12 @@ def _about(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@cache  # before the first run: later changes are not in this process
 def _versions() -> dict[str, str]:
     """Of Python, of the packages and, in a git checkout, of this code."""
     packages = {name: version(name) for name in VERSIONS}
-    return {"python": platform.python_version()} | packages | _commit()
-
-
-def _commit() -> dict[str, str]:
-    """The commit of this code, ending in ``-dirty`` if a file of it differs; nothing without git."""
-    try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("diff", "--quiet", "HEAD", "--", ".", "../model_zoo")
-    except OSError:  # not installed
-        return {}
-    if head.returncode != 0:
-        return {}
-    return {"commit": head.stdout.strip() + ("-dirty" if changed.returncode else "")}
-
-
-def _git(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
+    commit = commit_of(Path(__file__).parents[1])
+    return {"python": platform.python_version()} | packages | ({"commit": commit} if commit else {})
 
 
 def _train_and_evaluate(

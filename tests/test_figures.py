@@ -168,6 +168,16 @@ def test_titles_follow_the_numbers(results: DatasetResults) -> None:
     assert f"{best.varied['num_experts']} on TWIN" in texts(FIGURES["scaling"](results))
 
 
+def test_points_are_those_of_the_tables(results: DatasetResults) -> None:
+    """Means of each cell, in points, on the first axes of figures 4 and 6."""
+    for name, experiment in (("utility_flops", "table1"), ("scaling", "length")):
+        axes = FIGURES[name](results).axes[0]
+        shown = [y for line in axes.lines for y in line.get_ydata()]
+        for cell in results.experiment(experiment):
+            mean = 100 * fmean(cell.values("AUC").values())
+            assert any(abs(y - mean) < 1e-9 for y in shown), (name, cell.model)
+
+
 def test_the_triangle_has_every_number_at_its_place(results: DatasetResults) -> None:
     axes = FIGURES["alphas"](results).axes[0]
     ticks = [float(text.get_text()) for text in axes.get_xticklabels()]

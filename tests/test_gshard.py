@@ -174,6 +174,15 @@ def test_evaluation_keeps_the_second_choice_above_the_threshold_without_a_draw()
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("factor", [1e10, math.inf])
+def test_any_large_capacity_is_no_capacity(factor: float) -> None:
+    router = make_router(capacity_factor=factor, eval_capacity_factor=factor).eval()
+    x_BTD, mask_BT = ragged()
+    p_BTE = router.project(x_BTD)
+    weights_BTE = router(x_BTD, mask_BT).weights_BTE
+    assert torch.equal(weights_BTE.gather(-1, p_BTE.argmax(-1, keepdim=True))[..., 0] > 0, mask_BT)
+
+
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("training", [True, False])
 def test_newest_item_keeps_its_first_choice_at_any_capacity(k: int, training: bool) -> None:

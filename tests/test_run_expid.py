@@ -22,7 +22,7 @@ import torch
 import yaml
 from fuxictr.utils import print_to_list
 
-from engine import experiment
+from engine.code_version import commit_of
 from engine.compat import build_feature_map
 from engine.experiment import load, make_loaders
 
@@ -159,17 +159,6 @@ def test_table_ends_with_the_routing_of_each_mixture(undisturbed: Undisturbed) -
             assert sum(routing["sample_share"]) == pytest.approx(1)
 
 
-def git_head() -> str:
-    """The first digits of the commit that is checked out; empty outside a git checkout."""
-    command = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout[:12]
-
-
-def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert "commit" not in experiment._versions()
-
-
 def test_result_holds_all_fields(undisturbed: Undisturbed) -> None:
     for (expid, seed), result in undisturbed.results.items():
         assert set(result) == set(FIELDS.split())
@@ -181,7 +170,7 @@ def test_result_holds_all_fields(undisturbed: Undisturbed) -> None:
         assert result["versions"]["torch"] == version("torch")
         assert result["versions"]["fuxictr"] == version("fuxictr")
         assert result["versions"]["python"] == platform.python_version()
-        assert result["versions"].get("commit", "").removesuffix("-dirty") == git_head()
+        assert result["versions"].get("commit", "") == commit_of(ROOT)
         assert result["threads"] == 1  # of environment()
         assert result["command"][:2] == ["python", str(ROOT / "run_expid.py")]
         assert set(result["metrics"]) == {"valid", "test"}

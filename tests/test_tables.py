@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from engine.analysis.mos_table import mos_table
 from engine.analysis.results import BACKBONES, BASELINES, METRICS, VARIANTS, read_results, variant
 from engine.analysis.table import Entry, Table
 from engine.analysis.tables import cost, knobs, table1, table2, tuning
@@ -231,12 +232,24 @@ def test_a_data_set_of_the_paper_shows_what_is_published(micro: Path) -> None:
 
 
 def test_a_pair_on_two_devices_says_so(home: Path) -> None:
-    change(home, "TWIN_MoS_toy", lambda run: run.update(device="a GPU"))
-    table = table1(read_results(home))
-    (note,) = table.footnotes
-    assert note.startswith("TWIN_MoS: on a GPU, TWIN on cpu; ")
+    """Of pairs with one seed only, in each of the tables that pair."""
+    path = home / "runs" / "TWIN_MoS_toy_seed2.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "a GPU"}))
+    results = read_results(home)
+    table = table1(results)
+    assert table.footnotes == ("TWIN_MoS on a GPU, TWIN on cpu: seed 2",)
     assert entry(table, ("TWIN", "MoS"), "toy, 3 seeds|AUC").footnotes == (1,)
     assert entry(table, ("TWIN", "GShard"), "toy, 3 seeds|AUC").footnotes == ()
+    (note,) = table2(results).footnotes
+    assert note.startswith("TWIN_MoS on a GPU, ") and note.endswith(" on cpu: seed 2")
+    against = mos_table(results)
+    assert len(against.footnotes) == 3  # three rivals on one backbone
+    assert against.footnotes[0] == "TWIN_MoS on a GPU, TWIN_DSelectK on cpu: seed 2"
+    # Each seed in one place, but not the same place for all: there is no mixed pair.
+    for path in (home / "runs").glob("*_seed2.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "a GPU"}))
+    results = read_results(home)
+    assert not table1(results).footnotes and not mos_table(results).footnotes
 
 
 def test_a_run_whose_batch_was_halved_says_so(home: Path) -> None:

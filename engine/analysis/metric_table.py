@@ -15,7 +15,7 @@ from typing import Any
 
 from . import published
 from .comparison import Figures, Group, Values, compare
-from .results import METRICS, Cell, DatasetResults, Run
+from .results import METRICS, Cell, DatasetResults, Run, device_note
 from .table import Entry, Footnotes, Table, points
 
 RULES = (
@@ -120,16 +120,6 @@ class _Block:
         small = [f"seed {seed} of {size}" for seed, size in sizes.items() if size < full]
         return f"{name}: batches of {full}, {', '.join(small)} (out of memory)" if small else ""
 
-    def device_note(self, name: str) -> str:
-        """Where a cell and its reference ran, if not on the same devices."""
-        reference = self.cells.get(self.figures[name].reference)
-        if reference is None or _devices(reference) == (own := _devices(self.cells[name])):
-            return ""
-        return (
-            f"{name}: on {own}, {reference.model} on {_devices(reference)}; with one seed both start alike and "
-            "see the same batches, but each device draws its own dropout"
-        )
-
     def note(self, name: str) -> str:
         """What is odd about the paper's number."""
         if not self.plan.paper:
@@ -179,10 +169,6 @@ def _first_run(cell: Cell) -> Run:
     return next(iter(cell.runs.values()))
 
 
-def _devices(cell: Cell) -> str:
-    return " and ".join(sorted({run["device"] for run in cell.runs.values()}))
-
-
 def _header(plan: Plan, blocks: list[list[_Block]]) -> tuple[tuple[tuple[str, int], ...], ...]:
     names = {"paper": "paper", "longctr": "LongCTR"}
     upper, lower = [("", len(plan.headings))], list(plan.headings)
@@ -202,7 +188,7 @@ def _entries(block: _Block, name: str, footnotes: Footnotes) -> Iterator[Entry]:
     yield _own(block, name, footnotes)
     values, note = block.published(name), block.note(name)
     for source in block.sources:
-        marked = (footnotes.number(note),) if source == "paper" and note else ()
+        marked = footnotes.numbers(note) if source == "paper" else ()
         yield Entry(points(values[source]), values[source], footnotes=marked)
 
 
@@ -223,8 +209,9 @@ def _own(block: _Block, name: str, footnotes: Footnotes) -> Entry:
             line += f" [{points(gain.low, '+')}, {points(gain.high, '+')}], p {figures.p:.2g}"
         lines.append(line)
     lines.append(f"rank {figures.rank}")
-    notes = filter(None, (block.batch_note(name), block.device_note(name)))
-    marked = tuple(footnotes.number(note) for note in notes)
+    reference = block.cells.get(figures.reference)
+    devices = device_note(block.cells[name], reference) if reference else ""
+    marked = footnotes.numbers(block.batch_note(name), devices)
     return Entry(text, figures.mean, figures.mark, tuple(lines), marked)
 
 

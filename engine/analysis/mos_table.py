@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .results import BACKBONES, METRICS, MIXTURES, DatasetResults, label, variant
+from .results import BACKBONES, METRICS, MIXTURES, DatasetResults, device_note, label, variant
 from .statistics import Comparison, holm, paired
-from .table import Entry, NothingToShow, Table, points
+from .table import Entry, Footnotes, NothingToShow, Table, points
 
 RIVALS = [(backbone, mixture) for backbone in BACKBONES for mixture in MIXTURES if mixture != "MoS"]
 
@@ -28,18 +28,27 @@ def mos_table(results: list[DatasetResults]) -> Table:
             "no backbone has runs of MoS and of another router; python -m engine.study table1 makes them"
         )
     p_values = {place: _corrected(gains) for place, gains in columns.items()}
+    devices = {
+        (data.dataset_id, rival): _device_note(data, rival) for data in results for rival in RIVALS
+    }
+    footnotes = Footnotes()
     rows = [
         (
             Entry(rival[0]),
             Entry(label(rival[1])),
             *(
-                _entry(gains.get(rival), p_values[place].get(rival), max(g.pairs for g in gains.values()))
+                _entry(
+                    gains.get(rival),
+                    p_values[place].get(rival),
+                    max(gain.pairs for gain in gains.values()),
+                    footnotes.numbers(devices[place[0], rival]) if rival in gains else (),
+                )
                 for place, gains in columns.items()
             ),
         )
         for rival in RIVALS
         if any(rival in gains for gains in columns.values())
-    ]  # fmt: skip
+    ]
     return Table(
         title="MoS against the other routers",
         header=(
@@ -53,7 +62,7 @@ def mos_table(results: list[DatasetResults]) -> Table:
             "corrected) and p of the paired t-test, Holm-corrected over the rows of a column.",
             "A large p does not say that two routers are alike: the interval says how far apart they may be.",
         ),
-        footnotes=(),
+        footnotes=footnotes.texts(),
         records=tuple(
             {
                 "dataset_id": dataset_id,
@@ -88,15 +97,24 @@ def _gains(data: DatasetResults, metric: str) -> Gains:
     return {rival: gain for rival, gain in gains.items() if gain}
 
 
+def _device_note(data: DatasetResults, rival: tuple[str, str]) -> str:
+    mos, other = (data.cell("table1", variant(rival[0], m)) for m in ("MoS", rival[1]))
+    return device_note(mos, other) if mos and other else ""
+
+
 def _corrected(gains: Gains) -> dict[tuple[str, str], float | None]:
     return dict(zip(gains, holm([gain.p for gain in gains.values()]), strict=True))
 
 
-def _entry(gain: Comparison | None, p: float | None, most: int) -> Entry:
+def _entry(
+    gain: Comparison | None, p: float | None, most: int, footnotes: tuple[int, ...]
+) -> Entry:
     """A difference; over fewer pairs than the most of the column it says how many."""
     if gain is None:
         return Entry()
     below = [f"n = {gain.pairs}"] if gain.pairs < most else []
     if p is not None:
         below.append(f"[{points(gain.low, '+')}, {points(gain.high, '+')}], p {p:.2g}")
-    return Entry(points(gain.difference, "+"), gain.difference, secondary=tuple(below))
+    return Entry(
+        points(gain.difference, "+"), gain.difference, secondary=tuple(below), footnotes=footnotes
+    )

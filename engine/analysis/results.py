@@ -73,6 +73,22 @@ class Cell:
         return {seed: run["metrics"][split][metric] for seed, run in self.runs.items()}
 
 
+def device_note(cell: Cell, reference: Cell) -> str:
+    """Which runs of the same seed were on different devices; empty if none."""
+    seeds = [
+        seed
+        for seed in cell.runs.keys() & reference.runs.keys()
+        if cell.runs[seed]["device"] != reference.runs[seed]["device"]
+    ]
+    if not seeds:
+        return ""
+    own, others = (
+        " and ".join(sorted({c.runs[seed]["device"] for seed in seeds})) for c in (cell, reference)
+    )
+    numbers = ", ".join(map(str, sorted(seeds)))
+    return f"{cell.model} on {own}, {reference.model} on {others}: seed {numbers}"
+
+
 @dataclass(frozen=True)
 class DatasetResults:
     """The results on one data set.

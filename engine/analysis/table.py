@@ -61,11 +61,11 @@ class Footnotes:
     def __init__(self) -> None:
         self._texts: list[str] = []
 
-    def number(self, text: str) -> int:
-        """The number of a text, from 1."""
-        if text not in self._texts:
-            self._texts.append(text)
-        return self._texts.index(text) + 1
+    def numbers(self, *texts: str) -> tuple[int, ...]:
+        """The number of each text, from 1; empty ones have none."""
+        wanted = [text for text in texts if text]
+        self._texts = list(dict.fromkeys([*self._texts, *wanted]))
+        return tuple(self._texts.index(text) + 1 for text in wanted)
 
     def texts(self) -> tuple[str, ...]:
         """All of them in order."""

@@ -56,8 +56,9 @@ def _planned(studies: Iterable[str]) -> dict[str, list[Configuration]]:
 
 
 def tuned(results: DatasetResults) -> Coverage:
-    tuned = {(trial["model"], "") for trial in results.tuning}
-    return Coverage(_planned(("table1", "table2")), tuned)
+    """The tuning trials of every model of Tables 1 and 2."""
+    found = {(trial["model"], "") for trial in results.tuning}
+    return Coverage(_planned(("table1", "table2")), found)
 
 
 def _routers_of_one(study: str, models: Iterable[str]) -> Coverage:
@@ -69,19 +70,23 @@ def _routers_of_one(study: str, models: Iterable[str]) -> Coverage:
 
 
 def routing_history(results: DatasetResults) -> Coverage:
+    """The runs of one backbone's mixtures."""
     return _routers_of_one("table1", (cell.model for cell in results.experiment("table1")))
 
 
 def dispatch(results: DatasetResults) -> Coverage:
+    """The probes of one backbone's mixtures."""
     probes = results.probes.values()
     return _routers_of_one("routers", (p["about"]["model"] for p in probes if p["dispatch"]))
 
 
 def session_hopping(results: DatasetResults) -> Coverage:
+    """A probe of any model."""
     found = any(probe["session_hopping"]["users"] for probe in results.probes.values())
     return Coverage({"routers": [ANY]}, {ANY} if found else set())
 
 
 def themes(results: DatasetResults) -> Coverage:
+    """A probe of any model with codes."""
     found = any(p["themes"] and p["themes"]["codes"] for p in results.probes.values())
     return Coverage({"routers": [ANY]}, {ANY} if found else set())

@@ -38,33 +38,45 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def require_compiler(device: torch.device) -> None:
-    """Compile a line, to fail before training where torch.compile lacks a compiler.
+    """Fail before training where torch.compile lacks a compiler.
 
     Raises:
         ValueError: it cannot compile here; says why.
     """
+    problem = compiler_problem(device)
+    if problem:
+        raise ValueError(f"compile: True: {problem}; install one or write compile: False")
+
+
+def compiler_problem(device: torch.device) -> str:
+    """Compile a line, and say why that fails; empty if it does not."""
     try:
         torch.compile(_add_one)(torch.zeros(2, device=device))
     except Exception as error:  # each backend has errors of its own
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"compile: True: torch.compile fails here ({reason}); "
-            "it needs a C++ compiler (on CUDA also triton); install one or write compile: False"
-        ) from error
+        return f"torch.compile fails here ({reason}); it needs a C++ compiler (on CUDA also triton)"
+    return ""
 
 
 def _add_one(x: Tensor) -> Tensor:
     return x + 1
 
 
-@cache
-def _compiled() -> Callable[..., Tensor]:
+def torch_compile(function: Callable[..., Any], dynamic: bool | None = None) -> Callable[..., Any]:
+    """``torch.compile`` with room for ``MAX_GRAPHS`` graphs of a function; behind the limit it would run
+    uncompiled."""
     import torch._dynamo as dynamo
 
     dynamo.config.cache_size_limit = max(dynamo.config.cache_size_limit, MAX_GRAPHS)
+    return torch.compile(function, dynamic=dynamic)
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    compiled = torch_compile(_forward, dynamic=True)
     for name, function in _left_alone.items():
-        _left_alone[name] = dynamo.disable(function)
-    return torch.compile(_forward, dynamic=True)
+        _left_alone[name] = torch._dynamo.disable(function)
+    return compiled
 
 
 def _forward(part: nn.Module, *inputs: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""What ``final_state`` sums over the states of each position, on CUDA: one kernel that torch.compile fuses.
+"""What ``final_state`` sums over the states of each position, on CUDA: kernels that torch.compile fuses.
 
 Without it the ``P N E`` terms would go to memory and back at every operation, which on a GPU is all the
 time there is. Shape suffixes: P positions of all samples, E channels, N state.
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .compiled import require_compiler
+from .compiled import compiler_problem, torch_compile
 from .scan_parts import LN_2
 
 
@@ -26,12 +26,10 @@ def can_fuse(device: torch.device) -> bool:
     """Whether torch.compile makes kernels for this device: CUDA with triton and a C compiler."""
     if device.type != "cuda" or find_spec("triton") is None:
         return False
-    try:
-        require_compiler(device)
-    except ValueError as error:
-        logging.warning(f"the selective scan runs unfused, which is slower: {error}")
-        return False
-    return True
+    problem = compiler_problem(device)
+    if problem:
+        logging.warning(f"the selective scan runs unfused, which is slower: {problem}")
+    return not problem
 
 
 def fused_weights(later_BLE: Tensor, rate_NE: Tensor, G_BLN: Tensor) -> Tensor:
@@ -71,12 +69,14 @@ def _gradients(
 
 
 def _call(function: Callable[..., Any], *inputs: Tensor) -> Any:
-    """Compiled with the number of positions left open, so that one graph is for all batches."""
+    """Compiled with the number of positions left open: one graph for all batches of more than one."""
+    compiled = _compiled(function)
+    inputs = tuple(x.detach() for x in inputs)  # else there is one graph with autograd, one without
     for x in inputs[:-1]:
         torch._dynamo.maybe_mark_dynamic(x, 0)
-    return _compiled(function)(*inputs)
+    return compiled(*inputs)
 
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function)
+    return torch_compile(function)

@@ -23,11 +23,12 @@ def in_place(x: Tensor) -> bool:
 
 
 def gathered(rows_UD: Tensor, index_BL: Tensor) -> Tensor:
-    """Rows by index, ``(B, L, D)``. On a CPU the gradient of ``index_select`` is the same numbers in a
-    third of the time; on a GPU it would add them in any order."""
+    """Rows by index, ``(B, L, D)``. On a CPU the gradient of ``index_select`` takes a third of the time of
+    ``embedding``'s, with the same sums in float32 and, as these are kept in float32, better ones in bf16;
+    on a GPU it would add in any order."""
     if not in_place(index_BL):
         return F.embedding(index_BL, rows_UD)
-    return rows_UD.index_select(0, index_BL.flatten()).view(*index_BL.shape, -1)
+    return rows_UD.index_select(0, index_BL.flatten()).view(*index_BL.shape, rows_UD.shape[1])
 
 
 class RowTable:

@@ -70,7 +70,7 @@ class GShardRouter(LinearRouter):
         factor = self.capacity_factor if self.training else self.eval_capacity_factor
         room_B11 = factor * self._topk * length_B11.double() / self.num_experts
         room_B11 -= 1e-9  # not one more where rounding is up
-        capacity_B11 = room_B11.ceil().clamp(min=1).int()
+        capacity_B11 = room_B11.ceil().clamp(1, max(1, p_BTE.shape[1])).int()
 
         kept_BTE = first_BTE & (newer(first_BTE) < capacity_B11)
         weights_BTE = p_BTE * kept_BTE
