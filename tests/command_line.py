@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -165,10 +167,28 @@ def children(pid: int) -> list[int]:
 
 def alive(pid: int) -> bool:
     """Whether a process is there and runs."""
+    return state(pid) != "Z"
+
+
+def state(pid: int) -> str:
+    """Linux's letter: R running, S asleep, T stopped, Z ended; of a process that is gone Z, too."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return False
+        return "Z"
+
+
+def kill_child(pid: int) -> None:
+    """Kill a process that another one has started, and that is not at its end: it is stopped first."""
+    while True:
+        wait_for(lambda: children(pid))
+        for child in children(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGSTOP)
+                wait_for(lambda child=child: state(child) in "TZ")
+                if state(child) == "T":
+                    os.kill(child, signal.SIGKILL)
+                    return
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:

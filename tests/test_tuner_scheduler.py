@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
@@ -24,7 +23,7 @@ from engine.tuner.folder import Folder
 from engine.tuner.publications import publication
 from model_zoo import MODELS
 
-from .command_line import alive, children, wait_for
+from .command_line import alive, children, kill_child, wait_for
 from .fake_tuner import FakeTuner, start
 
 
@@ -312,11 +311,7 @@ def test_runs_killed_three_times_end_with_the_same_reports(tmp_path: Path) -> No
         for _ in range(3):
             wait_for(lambda: children(process.pid))
             time.sleep(rng.uniform(0.1, 0.6))
-            wait_for(lambda: children(process.pid))
-            while True:
-                with contextlib.suppress(ProcessLookupError, IndexError):  # it has just ended
-                    os.kill(children(process.pid)[0], signal.SIGKILL)
-                    break
+            kill_child(process.pid)
         shown, _ = process.communicate(timeout=60)
     assert process.returncode == 0, shown
     assert killed.reports() == {
@@ -324,7 +319,7 @@ def test_runs_killed_three_times_end_with_the_same_reports(tmp_path: Path) -> No
         for name, text in undisturbed.reports().items()
     }
     attempts = [a for status in killed.status().values() for a in status["attempts"]]
-    assert any(a["exit_code"] == -signal.SIGKILL for a in attempts)
+    assert sum(a["exit_code"] == -signal.SIGKILL for a in attempts) == 3
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
