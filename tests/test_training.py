@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from model_zoo import optimization, training
+from model_zoo.codebook_init import load_kmeans_codes
 from model_zoo.training import TrainingError
 
 from .helpers import build_model, killed_after, loader, tiny_params
@@ -129,6 +131,29 @@ def test_kmeans_starts_the_codebooks_once(params: dict, monkeypatch: pytest.Monk
     before = snapshot(model)
     model.fit(loader(params), loader(params, "valid"), epochs=2)
     assert calls == [1] and "item codebook" in changed_parts(model, before)
+
+
+def test_kmeans_cosine_clusters_directions(params: dict) -> None:
+    """Each code is the mean direction of the items that eq. 3 sends to it, and about as long as they are."""
+    model = build_model(params | {"codebook_init": "kmeans_cosine"})
+    loaded = loader(params)
+    load_kmeans_codes(model, loaded, seed=5)
+    for name, branch in model.branches.items():
+        h_NC = torch.cat(
+            [
+                branch.projections(model.encoder.sequence(name, model.embed_items(batch)[0]))
+                for batch in loaded
+            ]
+        ).double()
+        unit_NC = F.normalize(h_NC, dim=-1)
+        codes_EC = branch.router.codes().double()
+        expert_N = (unit_NC @ F.normalize(codes_EC, dim=-1).T).argmax(-1)
+        for expert, code_C in enumerate(codes_EC):
+            mean_C = unit_NC[expert_N == expert].mean(0)
+            assert F.cosine_similarity(mean_C, code_C, dim=0) > 0.999
+            torch.testing.assert_close(
+                code_C.norm(), mean_C.norm() * h_NC.norm(dim=-1).mean(), rtol=0.02, atol=0
+            )
 
 
 def test_early_stop_keeps_the_best_weights_and_lowers_the_learning_rate(

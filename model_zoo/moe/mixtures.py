@@ -151,7 +151,8 @@ class MoS(SparseMixture):
         router_topk: k, experts per item and per window.
         codebook_dim: width of the theme space.
         codebook_decay: gamma of eq. 4.
-        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
+        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)), ``kmeans_cosine`` (on the
+            directions of h(x)) or ``random``.
         router_weight: ``topk_softmax`` (eq. 2) or ``softmax_topk``; see ``ThemeRouter``.
         router_temperature: divides the cosines.
         window_size, window_stride, window_anchor: see ``History.windows``.
@@ -177,8 +178,10 @@ class MoS(SparseMixture):
         alpha_window: float = 0.25,
         **kwargs: Any,
     ) -> None:
-        if codebook_init not in ("kmeans", "random"):
-            raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
+        if codebook_init not in ("kmeans", "kmeans_cosine", "random"):
+            raise ValueError(
+                f"codebook_init={codebook_init!r}: write kmeans, kmeans_cosine or random"
+            )
         if window_anchor not in ("start", "end"):
             raise ValueError(f"window_anchor={window_anchor!r}: write start or end")
         if window_size < 1:
