@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from .sequence_model import Batch, SequenceModel
@@ -23,10 +22,8 @@ MAX_PER_BATCH = 5_000  # so that many batches have a say
 def load_kmeans_codes(model: SequenceModel, loader: Iterable[Batch], seed: int) -> None:
     """Set every codebook to the k-means centres of ``h(x)`` over what its branch routes.
 
-    An item counts once in each batch that it occurs in, a window each time. With ``kmeans_cosine`` the
-    directions of ``h(x)`` are clustered, which is what eq. 3 compares, and the centres are as long as
-    ``h(x)`` in the mean, for eq. 4 averages both. Does nothing for mixtures without a codebook or with
-    ``codebook_init: random``.
+    An item counts once in each batch that it occurs in, a window each time. Does nothing for
+    mixtures without a codebook or with ``codebook_init: random``.
     """
     if not model.codebooks():
         return
@@ -37,7 +34,7 @@ def load_kmeans_codes(model: SequenceModel, loader: Iterable[Batch], seed: int) 
                 f"{name} router: with router_topk 1, router_weight topk_softmax is the constant 1 and "
                 "its MLP stays as it is; softmax_topk would train it"
             )
-    if model.encoder.codebook_init == "random":
+    if model.encoder.codebook_init != "kmeans":
         return
     from sklearn.cluster import KMeans  # here, for most runs need none
 
@@ -59,9 +56,7 @@ def load_kmeans_codes(model: SequenceModel, loader: Iterable[Batch], seed: int) 
         if len(h_NC.unique(dim=0)) < len(codes_EC):
             logging.warning(f"{name} codebook: too few distinct vectors for k-means; kept random")
             continue
-        h_NC, scale = h_NC.double(), 1.0
-        if model.encoder.codebook_init == "kmeans_cosine":
-            h_NC, scale = F.normalize(h_NC, dim=-1), float(h_NC.norm(dim=-1).mean())
-        found = KMeans(len(codes_EC), n_init=10, random_state=seed).fit(h_NC.numpy())
-        branch.router.codebook.load(torch.from_numpy(scale * found.cluster_centers_).to(codes_EC))
+        kmeans = KMeans(len(codes_EC), n_init=model.encoder.codebook_restarts, random_state=seed)
+        centres_EC = kmeans.fit(h_NC.double().numpy()).cluster_centers_
+        branch.router.codebook.load(torch.from_numpy(centres_EC).to(codes_EC))
         logging.info(f"{name} codebook: k-means of {len(h_NC)} vectors")

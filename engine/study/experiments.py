@@ -14,7 +14,7 @@ FIFTHS = range(6)  # paper, figure 7: weights in steps of 0.2
 # What the paper leaves open, changed from the literal configuration, which is the first.
 KNOBS: tuple[dict[str, Any], ...] = (
     {},
-    {"codebook_init": "kmeans_cosine"},
+    {"codebook_restarts": 50},
     {"router_weight": "softmax_topk"},
     {"router_topk": 2},
     {"router_topk": 2, "router_weight": "softmax_topk"},

@@ -151,8 +151,8 @@ class MoS(SparseMixture):
         router_topk: k, experts per item and per window.
         codebook_dim: width of the theme space.
         codebook_decay: gamma of eq. 4.
-        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)), ``kmeans_cosine`` (on the
-            directions of h(x)) or ``random``.
+        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
+        codebook_restarts: of k-means, of which the one with the least inertia is taken.
         router_weight: ``topk_softmax`` (eq. 2) or ``softmax_topk``; see ``ThemeRouter``.
         router_temperature: divides the cosines.
         window_size, window_stride, window_anchor: see ``History.windows``.
@@ -169,6 +169,7 @@ class MoS(SparseMixture):
         codebook_dim: int = 64,
         codebook_decay: float = 0.999,
         codebook_init: str = "kmeans",
+        codebook_restarts: int = 10,
         router_weight: str = "topk_softmax",
         router_temperature: float = 1.0,
         window_size: int = 8,
@@ -178,10 +179,10 @@ class MoS(SparseMixture):
         alpha_window: float = 0.25,
         **kwargs: Any,
     ) -> None:
-        if codebook_init not in ("kmeans", "kmeans_cosine", "random"):
-            raise ValueError(
-                f"codebook_init={codebook_init!r}: write kmeans, kmeans_cosine or random"
-            )
+        if codebook_init not in ("kmeans", "random"):
+            raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
+        if codebook_restarts < 1:
+            raise ValueError(f"codebook_restarts={codebook_restarts}: must be at least 1")
         if window_anchor not in ("start", "end"):
             raise ValueError(f"window_anchor={window_anchor!r}: write start or end")
         if window_size < 1:
@@ -202,7 +203,7 @@ class MoS(SparseMixture):
         )
         alphas = {"alpha_item": alpha_item, "alpha_window": alpha_window}
         super().__init__(make_block, item_dim, alphas, make_router, **kwargs)
-        self.codebook_init = codebook_init
+        self.codebook_init, self.codebook_restarts = codebook_init, codebook_restarts
         self.window = dict(size=window_size, stride=window_stride, anchor=window_anchor)
 
     def sequence(self, branch: str, history: History) -> History:
