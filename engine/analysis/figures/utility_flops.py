@@ -39,7 +39,8 @@ def draw(results: DatasetResults) -> Figure | None:
                 markeredgewidth=0.5, elinewidth=0.8, capsize=2, zorder=3 if mixture == "MoS" else 2,
             )  # fmt: skip
         axes.set(xscale="log", xlabel="FLOPs per sample (forward)", ylabel=f"test {metric}, points")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high < 30 * low else (1, 3)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
     parts = {split_name(cell.model) for cell in cells}
