@@ -28,9 +28,7 @@ def mos_table(results: list[DatasetResults]) -> Table:
             "no backbone has runs of MoS and of another router; python -m engine.study table1 makes them"
         )
     p_values = {place: _corrected(gains) for place, gains in columns.items()}
-    devices = {
-        (data.dataset_id, rival): _device_note(data, rival) for data in results for rival in RIVALS
-    }
+    by_id = {data.dataset_id: data for data in results}
     footnotes = Footnotes()
     rows = [
         (
@@ -41,7 +39,9 @@ def mos_table(results: list[DatasetResults]) -> Table:
                     gains.get(rival),
                     p_values[place].get(rival),
                     max(gain.pairs for gain in gains.values()),
-                    footnotes.numbers(devices[place[0], rival]) if rival in gains else (),
+                    footnotes.numbers(_device_note(by_id[place[0]], rival))
+                    if rival in gains
+                    else (),
                 )
                 for place, gains in columns.items()
             ),
