@@ -18,6 +18,7 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
 
     Raises:
         TrainingError: it cannot be written, on a full disk for one; the old file is kept.
+        KeyboardInterrupt: of Ctrl-C while it is written; the old file is kept.
     """
     temporary = Path(f"{path}.tmp")
     try:
@@ -26,12 +27,14 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
             file.flush()
             os.fsync(file.fileno())  # or a power cut may leave the name without the content
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
         # On closing, torch's writer fails a second time, with an error of its own.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        raise TrainingError(
-            f"{path}: cannot be written ({cause.strerror}); the last good files are kept"
-        ) from None
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause from None
+        if isinstance(cause, OSError):
+            raise TrainingError(
+                f"{path}: cannot be written ({cause.strerror}); the last good files are kept"
+            ) from None
+        raise

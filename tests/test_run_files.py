@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import resource
@@ -15,6 +16,7 @@ import torch
 from engine.errors import UserError
 from engine.experiment import load
 from engine.run_files import RunFiles
+from model_zoo import state_files
 from model_zoo.training import TrainingError, save_atomically
 
 from .command_line import ROOT, Outcome, Workspace, environment, snapshot, wait_for
@@ -155,6 +157,25 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
             save_atomically({"weights": torch.ones(100_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.load(path)["weights"].equal(torch.ones(10))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("at_byte", [0, 5_000, 400_000])
+def test_interrupt_while_saving_is_an_interrupt(
+    at_byte: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(io.FileIO):
+        def write(self, data: bytes) -> int:
+            if self.tell() + len(data) > at_byte:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    path = tmp_path / "run.model"
+    save_atomically({"weights": torch.ones(10)}, path)
+    monkeypatch.setattr(state_files, "open", Interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        save_atomically({"weights": torch.ones(100_000), "more": torch.ones(10)}, path)
     assert torch.load(path)["weights"].equal(torch.ones(10))
     assert list(tmp_path.iterdir()) == [path]
 
