@@ -134,12 +134,24 @@ def _items(size: Size, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDAr
     theme_ZD, content_CD = axes_DD[: size.themes], axes_DD[size.themes :][: size.content]
     content_NC = rng.normal(size=(size.items + 1, size.content)).astype(np.float32)
     basis_ZCR = np.linalg.qr(rng.normal(size=(size.themes, size.content, size.subspace)))[0]
-    direction_ZNR = content_NC @ basis_ZCR.astype(np.float32)
+    direction_ZNR = np.stack([_product(content_NC, b) for b in basis_ZCR.astype(np.float32)])
     direction_ZNR /= np.linalg.norm(direction_ZNR, axis=-1, keepdims=True)
-    embedding_ND = 2 * theme_ZD[theme_N] + content_NC @ content_CD
+    embedding_ND = 2 * theme_ZD[theme_N] + _product(content_NC, content_CD)
     embedding_ND += rng.normal(scale=size.noise, size=embedding_ND.shape)
     embedding_ND[0] = 0
     return theme_N, embedding_ND.astype(np.float32), direction_ZNR
+
+
+def _product(a_NC: NDArray, b_CD: NDArray) -> NDArray:
+    """``a @ b`` in float32 with the same bits on every machine.
+
+    BLAS's bits depend on the CPU and on the number of threads, and with them the data's hash. Here
+    the terms are added in order, each by a fused multiply-add: in float64 its product is exact.
+    """
+    out_ND = np.zeros((len(a_NC), b_CD.shape[1]), np.float32)
+    for a_N, b_D in zip(a_NC.T, b_CD, strict=True):
+        out_ND[:] = np.multiply(a_N[:, None], b_D, dtype=np.float64) + out_ND
+    return out_ND
 
 
 def _user(
