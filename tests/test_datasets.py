@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from engine.datasets import interactions, layout, movielens, synthetic
 from engine.datasets.layout import SPLITS
 from engine.errors import UserError
 from model_zoo.metrics import auc
+
+from .command_line import ROOT, environment
 
 
 def read(folder: Path, name: str) -> pl.DataFrame:
@@ -31,6 +35,40 @@ def test_synthetic_is_seeded(tmp_path: Path) -> None:
         for i, seed in enumerate((1, 1, 2))
     ]
     assert cards[0]["hash"] == cards[1]["hash"] != cards[2]["hash"]
+
+
+def test_synthetic_is_the_data_of_the_results_that_ship(tmp_path: Path) -> None:
+    card = json.loads((ROOT / "benchmark_results/session_hopping/dataset_card.json").read_text())
+    dataset = synthetic.generate(synthetic.SIZES["small"], card["seed"])
+    assert layout.write(dataset, tmp_path / "data")["hash"] == card["hash"]
+
+
+ITEMS_DIGEST = """
+import hashlib
+import numpy as np
+from engine.datasets.synthetic import SIZES, _items
+
+arrays = _items(SIZES["small"], np.random.default_rng(7))
+print(hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [("Haswell", 1), ("Sandybridge", 2)])
+def test_synthetic_has_the_same_bits_on_every_machine(cpu: str, threads: int) -> None:
+    """BLAS takes other kernels on another CPU, and may with another number of threads."""
+    kernels = {"OPENBLAS_CORETYPE": cpu, "OPENBLAS_NUM_THREADS": str(threads)}
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", ITEMS_DIGEST],
+            env=environment() | more,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for more in ({}, kernels)
+    }
+    assert len(digests) == 1
 
 
 def test_synthetic_sessions_hop(tiny_data: Path) -> None:
