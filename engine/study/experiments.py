@@ -11,22 +11,33 @@ from ..errors import UserError, did_you_mean
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
 FIFTHS = range(6)  # paper, figure 7: weights in steps of 0.2
-# What the paper leaves open, changed from the literal configuration, which is the first.
-KNOBS: tuple[dict[str, Any], ...] = (
-    {},
-    {"codebook_restarts": 50},
-    {"router_weight": "softmax_topk"},
-    {"router_topk": 2},
-    {"router_topk": 2, "router_weight": "softmax_topk"},
-    {"router_temperature": 0.2, "router_topk": 2},
-    {"codebook_init": "random"},
-    {"codebook_decay": 0.9},
-    {"window_anchor": "end"},
-    {"alpha_window": 0.0, "alpha_item": 0.5},
-    {"alpha_item": 0.0, "alpha_window": 0.5},
-    {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 0.0},
-    {"expert_warmup_epochs": 0.0},
-)
+# What the papers leave open, changed from the literal configuration, which is the first.
+KNOBS: dict[str, tuple[dict[str, Any], ...]] = {
+    "DSelectK": (
+        {},
+        {"router_topk": 1},
+        {"num_experts": 4},  # with 4 or 8 every code has an expert
+        {"num_experts": 8},
+        {"dselect_mode": "static"},
+    ),
+    "GShard": ({}, {"router_topk": 1}),
+    "ExpertChoice": ({}, {"router_topk": 1}),
+    "MoS": (
+        {},
+        {"codebook_restarts": 50},
+        {"router_weight": "softmax_topk"},
+        {"router_topk": 2},
+        {"router_topk": 2, "router_weight": "softmax_topk"},
+        {"router_temperature": 0.2, "router_topk": 2},
+        {"codebook_init": "random"},
+        {"codebook_decay": 0.9},
+        {"window_anchor": "end"},
+        {"alpha_window": 0.0, "alpha_item": 0.5},
+        {"alpha_item": 0.0, "alpha_window": 0.5},
+        {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 0.0},
+        {"expert_warmup_epochs": 0.0},
+    ),
+}
 
 
 class Planned(NamedTuple):
@@ -84,8 +95,13 @@ def routers(backbones: Sequence[str]) -> list[Planned]:
 
 
 def knobs(backbones: Sequence[str]) -> list[Planned]:
-    """MoS with one decision changed at a time, at the configuration's own values."""
-    return [Planned("knobs", variant(b, "MoS"), dict(k)) for b in backbones for k in KNOBS]
+    """Each router with one decision changed at a time, at the configuration's own values."""
+    return [
+        Planned("knobs", variant(b, m), dict(changes))
+        for b in backbones
+        for m, knobs_of_m in KNOBS.items()
+        for changes in knobs_of_m
+    ]
 
 
 UNTUNED = ("knobs",)  # tuning would set the very keys that are compared
