@@ -83,7 +83,7 @@ def write_run(
     level = 0.7 + 0.01 * len(backbone) / 10 + GAIN.get(mixture, 0) + shared.normal(scale=0.004)
     params = {
         "model": model, "dataset_id": dataset_id, "seed": seed, "learning_rate": 1e-3, "max_len": 200,
-        "batch_size": 256, "num_experts": 5, "monitor": {"AUC": 1, "gAUC": 1}, "monitor_mode": "max",
+        "epochs": 3.0, "batch_size": 256, "num_experts": 5, "monitor": {"AUC": 1, "gAUC": 1}, "monitor_mode": "max",
         "model_id": expid, "train_data": f"data/{dataset_id}/train.parquet", **(varied or {}),
     }  # fmt: skip
     stages = ["backbone", "experts", "joint", "joint"] if mixture else ["joint", "joint"]

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 
 from engine.analysis.mos_table import mos_table
 from engine.analysis.results import BACKBONES, BASELINES, METRICS, VARIANTS, read_results, variant
-from engine.analysis.table import Entry, Table
+from engine.analysis.table import Entry, Table, p_value
 from engine.analysis.tables import cost, knobs, table1, table2, tuning
 from engine.errors import UserError
 
@@ -131,7 +131,7 @@ def test_table1_has_the_papers_order_and_shows_points(home: Path) -> None:
     assert shown.text == f"{100 * values.mean():.2f} ± {100 * values.std(ddof=1):.2f}"
     assert shown.number == pytest.approx(values.mean())
     assert shown.secondary == (
-        f"{100 * gain.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}], p {p:.2g}",
+        f"{100 * gain.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}], p {p_value(p)}",
         "rank 1",
     )
 
@@ -159,16 +159,16 @@ def test_marks_follow_the_rule_of_the_notes(home: Path) -> None:
     assert any("p below 0.05" in note and "Holm" in note for note in table.notes)
 
 
-def test_mean_ranks_are_over_the_data_sets_that_have_the_model(tmp_path: Path) -> None:
+def test_mean_ranks_are_over_the_data_sets_that_rank_the_model(tmp_path: Path) -> None:
     homes = [write_study(tmp_path, name, seeds=SEEDS) for name in ("one", "two")]
     table = table1(read_results(tmp_path))
     two = [record(table, "TWIN_GShard", dataset_id=home.name)["rank"] for home in homes]
     shown = entry(table, ("TWIN", "GShard"), "Mean rank|AUC")
     assert (shown.text, shown.number) == (f"{sum(two) / 2:.2f}", sum(two) / 2)
-    remove(homes[0], "TWIN_GShard_one")
+    remove(homes[0], "TWIN_MoS_one")
     table = table1(read_results(tmp_path))
     shown = entry(table, ("TWIN", "GShard"), "Mean rank|AUC")
-    assert shown.text == f"{record(table, 'TWIN_GShard')['rank']:.2f}"
+    assert shown.text == f"{two[1]:.2f}"
     assert shown.secondary == ("1 of 2 data sets",)
 
 
@@ -184,6 +184,45 @@ def test_fewer_seeds_are_said_and_pairs_are_the_common_ones(home: Path) -> None:
     assert not any(e.startswith("n =") for e in entry(table, ("SDIM", "GShard"), column).secondary)
 
 
+def test_ranks_need_all_variants_with_equally_many_seeds(home: Path) -> None:
+    remove(home, "SDIM_MoS_toy", (2,))
+    remove(home, "TWIN_GShard_toy")
+    table = table1(read_results(home))
+    ranked = {r["model"].partition("_")[0] for r in table.records if r["rank"] is not None}
+    assert ranked == {"Mamba4Rec", "TransAct"}
+    for labels in (("SDIM", "MoS"), ("SDIM", "GShard"), ("TWIN", "MoS")):
+        shown = entry(table, labels, "toy, 3 seeds|AUC")
+        assert not any("rank" in line for line in shown.secondary)
+        assert entry(table, labels, "Mean rank|AUC") == Entry()
+
+
+def test_runs_that_the_limit_of_epochs_ended_are_said(home: Path) -> None:
+    """Best at the last epoch that was allowed; not those that patience or a worse epoch ended."""
+
+    def limit(run: dict[str, Any]) -> None:
+        run["params"]["epochs"] = run["stage_log"][-1]["epoch"]
+
+    change(home, "SDIM_MoS_toy", limit)
+    change(home, "SDIM_toy", limit)
+    change(home, "SDIM_toy", lambda run: run["stage_log"][-1].update(best=run["seed"] == 3))
+    table = table1(read_results(home))
+    notes = {
+        name: [table.footnotes[i - 1] for i in entry(table, name, "toy, 3 seeds|AUC").footnotes]
+        for name in (("SDIM", "MoS"), ("SDIM", "Vanilla"), ("SDIM", "GShard"))
+    }
+    assert [note[0][:6] for note in list(notes.values())[:2]] == ["3 of 3", "1 of 3"]
+    assert all("limit of epochs" in note for note in table.footnotes)
+    assert notes["SDIM", "GShard"] == []
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0498, "0.0498"), (0.04996, "0.04996"), (0.05, "0.05"), (0.0502, "0.05"), (0.3333, "0.33"), (2e-9, "2e-09"), (1.0, "1")],
+)  # fmt: skip
+def test_a_p_value_says_on_which_side_it_is(p: float, text: str) -> None:
+    assert p_value(p) == text
+
+
 def test_missing_variants_are_dashes_and_leave_the_family(home: Path) -> None:
     remove(home, "SDIM_MoS_toy")
     remove(home, "TWIN_toy")
@@ -192,7 +231,7 @@ def test_missing_variants_are_dashes_and_leave_the_family(home: Path) -> None:
     assert entry(table, ("SDIM", "MoS"), "Mean rank|AUC") == Entry()
     assert not [r for r in table.records if r["model"] == "SDIM_MoS"]
     orphan = record(table, "TWIN_MoS")
-    assert (orphan["gain"], orphan["p"], orphan["rank"]) == (None, None, 1)
+    assert (orphan["gain"], orphan["p"], orphan["rank"]) == (None, None, None)
     gains = [r["p"] for r in table.records if r["metric"] == "AUC" and r["p"] is not None]
     assert len(gains) == 16 - 1 - 4
     raw = [

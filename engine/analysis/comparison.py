@@ -33,7 +33,8 @@ class Figures:
         mean: over its seeds.
         std: over its seeds; None with one.
         n: number of its seeds.
-        rank: in its group, by mean; 1 is best.
+        rank: in its group, by mean; 1 is best. None unless all of the group have equally many seeds:
+            a rank among those that happen to be there says nothing.
         reference: whom it is compared with; empty if with nobody.
         gain: over the reference, on the seeds that both have; None without.
         p: of the gain, Holm-corrected over all gains that were computed together.
@@ -43,7 +44,7 @@ class Figures:
     mean: float
     std: float | None
     n: int
-    rank: int
+    rank: int | None
     reference: str
     gain: Comparison | None
     p: float | None
@@ -64,7 +65,8 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Figures
     rank: dict[str, int] = {}
     reference: dict[str, str] = {}
     for group, names in zip(groups, present, strict=True):
-        rank |= zip(names, ranks([means[name] for name in names]), strict=True)
+        if len({len(values.get(name, ())) for name in group.names}) == 1:
+            rank |= zip(names, ranks([means[name] for name in names]), strict=True)
         candidates = [name for name in group.references if name in values]
         if candidates:
             best = max(candidates, key=means.__getitem__)
@@ -77,7 +79,7 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Figures
         name: Figures(
             *spread[name],
             len(values[name]),
-            rank[name],
+            rank.get(name),
             reference.get(name, ""),
             gains.get(name),
             p.get(name),

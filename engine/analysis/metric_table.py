@@ -15,8 +15,8 @@ from typing import Any
 
 from . import published
 from .comparison import Figures, Group, Values, compare
-from .results import METRICS, Cell, DatasetResults, Run, device_note
-from .table import Entry, Footnotes, Table, points
+from .results import METRICS, Cell, DatasetResults, Run, device_note, limit_note
+from .table import Entry, Footnotes, Table, p_value, points
 
 RULES = (
     "A gain is paired by seed; then follow its 95 % t-interval (not corrected) and p of the paired "
@@ -25,7 +25,8 @@ RULES = (
     "The best is marked only where it is better than the second best, and the second best only where it is "
     "better than the third: p below 0.05 in a paired t-test, Holm-corrected over all such tests of the data "
     "set and metric in this table.",
-    "Ranks are by mean among those that have results; 1 is best, ties share the smaller rank.",
+    "Ranks are by mean; 1 is best, ties share the smaller rank. They are given where all that are compared "
+    "have equally many seeds.",
     "A cell with fewer seeds than the most of its data set says its n.",
 )
 PUBLISHED = (
@@ -206,18 +207,20 @@ def _own(block: _Block, name: str, footnotes: Footnotes) -> Entry:
         gain = figures.gain
         line = points(gain.difference, "+")
         if gain.low is not None:
-            line += f" [{points(gain.low, '+')}, {points(gain.high, '+')}], p {figures.p:.2g}"
+            line += f" [{points(gain.low, '+')}, {points(gain.high, '+')}], p {p_value(figures.p)}"
         lines.append(line)
-    lines.append(f"rank {figures.rank}")
+    if figures.rank is not None:
+        lines.append(f"rank {figures.rank}")
     reference = block.cells.get(figures.reference)
     devices = device_note(block.cells[name], reference) if reference else ""
-    marked = footnotes.numbers(block.batch_note(name), devices)
+    marked = footnotes.numbers(block.batch_note(name), devices, limit_note(block.cells[name]))
     return Entry(text, figures.mean, figures.mark, tuple(lines), marked)
 
 
 def _mean_rank(blocks: list[_Block], name: str) -> Entry:
-    """Over the data sets that have the model."""
-    found = [block.figures[name].rank for block in blocks if name in block.figures]
+    """Over the data sets that rank the model."""
+    ranks = [block.figures[name].rank for block in blocks if name in block.figures]
+    found = [rank for rank in ranks if rank is not None]
     if not found:
         return Entry()
     few = (f"{len(found)} of {len(blocks)} data sets",) if len(found) < len(blocks) else ()

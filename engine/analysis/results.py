@@ -89,6 +89,21 @@ def device_note(cell: Cell, reference: Cell) -> str:
     return f"{cell.model} on {own}, {reference.model} on {others}: seed {numbers}"
 
 
+def limit_note(cell: Cell) -> str:
+    """How many runs ended at the limit of epochs with their best epoch last; empty if none."""
+    count = sum(
+        run["stage_log"][-1]["best"]
+        and run["stage_log"][-1]["epoch"] >= run["params"].get("epochs", 1)
+        for run in cell.runs.values()
+    )
+    if not count:
+        return ""
+    return (
+        f"{count} of {len(cell.runs)} runs ended at their limit of epochs, the last the best: longer "
+        "training may give more"
+    )
+
+
 @dataclass(frozen=True)
 class DatasetResults:
     """The results on one data set.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from .comparison import SIGNIFICANT
 
 
 class NothingToShow(UserError):
@@ -75,6 +76,12 @@ class Footnotes:
 def points(value: float | None, sign: str = "") -> str:
     """A fraction in points (x100) with two decimals as in the paper; ``-`` for None."""
     return "-" if value is None else f"{100 * value:{sign}.2f}"
+
+
+def p_value(p: float) -> str:
+    """With two digits, or as many as say on which side of ``SIGNIFICANT`` it is."""
+    texts = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in texts if (float(text) < SIGNIFICANT) == (p < SIGNIFICANT))
 
 
 def settings(varied: dict[str, Any]) -> str:
