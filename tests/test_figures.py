@@ -16,6 +16,7 @@ from engine.analysis.figures import FIGURES, style
 from engine.analysis.figures.routing_history import draw as draw_routing
 from engine.analysis.figures.select import fullest_backbone
 from engine.analysis.results import DatasetResults, read_results
+from engine.analysis.tables import table1
 from engine.errors import UserError
 
 from .fake_results import write_probe, write_study
@@ -153,7 +154,12 @@ def test_a_part_of_an_experiment_is_drawn(results: DatasetResults) -> None:
 
 def test_titles_follow_the_numbers(results: DatasetResults) -> None:
     """MoS is the best of each backbone in the fake results; made the worst, the title says so."""
-    assert "MoS has the highest mean AUC on 4 of 4" in texts(FIGURES["utility_flops"](results))
+    marked = [
+        r["mark"]
+        for r in table1([results]).records
+        if r["metric"] == "AUC" and r["model"].endswith("MoS")
+    ]
+    assert f"best in AUC on {marked.count('best')} of 4" in texts(FIGURES["utility_flops"](results))
     worse = []
     for cell in results.cells:
         runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
@@ -161,11 +167,38 @@ def test_titles_follow_the_numbers(results: DatasetResults) -> None:
             run["metrics"]["test"]["AUC"] -= 0.5 * cell.model.endswith("MoS")
         worse.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
     assert "on 0 of 4" in texts(FIGURES["utility_flops"](replace(results, cells=worse)))
-    means = [fmean(c.values("AUC").values()) for c in results.experiment("alphas")]
-    assert f"{100 * min(means):.2f} to {100 * max(means):.2f}" in texts(FIGURES["alphas"](results))
+    means = {
+        (c.varied["alpha_item"], c.varied["alpha_window"]): 100 * fmean(c.values("AUC").values())
+        for c in results.experiment("alphas")
+    }
+    best = max(means, key=means.get)
+    fused = max(m for (i, w), m in means.items() if i > 0 and w > 0 and i + w < 1)
+    shown = " ".join(texts(FIGURES["alphas"](results)).split())
+    assert f"AUC {means[best]:.2f} at alpha_item {best[0]:g}, alpha_window {best[1]:g}" in shown
+    assert f"all three parts at most {fused:.2f}" in shown
     twin = [cell for cell in results.experiment("experts") if cell.model == "TWIN_MoS"]
     best = max(twin, key=lambda cell: fmean(cell.values("AUC").values()))
     assert f"{best.varied['num_experts']} on TWIN" in texts(FIGURES["scaling"](results))
+
+
+def test_figure_6_has_the_point_of_table_1_if_nothing_else_differs(results: DatasetResults) -> None:
+    """The 5 experts of Table 1, over the seeds that the others have; not where it was tuned otherwise."""
+
+    def shown(results: DatasetResults) -> list[float]:
+        lines = FIGURES["scaling"](results).axes[0].lines
+        return [y for line in lines for y in line.get_ydata()]
+
+    cells = [c for c in results.cells if c.experiment in ("experts", "table1")]
+    own = next(c for c in cells if (c.experiment, c.model) == ("table1", "TWIN_MoS"))
+    more = replace(
+        own, runs=own.runs | {99: own.runs[1] | {"metrics": {"test": {"AUC": 9.0, "gAUC": 9.0}}}}
+    )
+    point = 100 * fmean(own.values("AUC").values())
+    with_more = replace(results, cells=[more if c is own else c for c in cells])
+    assert any(abs(y - point) < 1e-9 for y in shown(with_more))
+    tuned = {s: r | {"params": r["params"] | {"learning_rate": 0.5}} for s, r in own.runs.items()}
+    other = replace(results, cells=[replace(own, runs=tuned) if c is own else c for c in cells])
+    assert not any(abs(y - point) < 1e-9 for y in shown(other))
 
 
 def test_points_are_those_of_the_tables(results: DatasetResults) -> None:

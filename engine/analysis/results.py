@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..config import PATHS
 from ..errors import UserError
 
 Run = dict[str, Any]
@@ -71,6 +72,12 @@ class Cell:
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
         """The metric by seed."""
         return {seed: run["metrics"][split][metric] for seed, run in self.runs.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its runs were told, but for names, places and seeds; it must have runs."""
+        params = next(iter(self.runs.values()))["params"]
+        return {k: v for k, v in params.items() if k not in {*PATHS, "model_id", "seed"}}
 
 
 def device_note(cell: Cell, reference: Cell) -> str:

@@ -136,7 +136,7 @@ def cost(results: list[DatasetResults]) -> Table:
                     row.append(Entry())
                     continue
                 record = _cost_record(data, cell, vanilla, quantity)
-                row.append(_cost_entry(record, quantity))
+                row.append(_cost_entry(record, quantity, cell))
                 records.append(record)
         rows.append(tuple(row))
     cells = (_table_cell(data, model) for data in parts for model in models)
@@ -151,8 +151,10 @@ def cost(results: list[DatasetResults]) -> Table:
         labels=2,
         rows=tuple(rows),
         notes=(
-            "Medians over seeds; below them the ratio to the vanilla backbone, for speed and memory only if "
-            "both ran on the same device.",
+            "Medians over seeds, for speed and memory with the least and the most; below them the ratio to "
+            "the vanilla backbone, for speed and memory only if both ran on the same device.",
+            "FLOPs grow with the experts that are read per item: k is router_topk, which tuning chose; compare "
+            "routers at the same k.",
             "Speed and memory on different devices, or beside other work, are not comparable. "
             f"These runs were on: {', '.join(devices)}.",
         ),
@@ -245,6 +247,7 @@ def _cost_record(
     data: DatasetResults, cell: Cell, vanilla: Cell | None, quantity: Quantity
 ) -> dict[str, Any]:
     value, reference = _median(cell, quantity.key), None
+    values = [run[quantity.key] for run in cell.runs.values()]
     if vanilla and not (quantity.by_device and _devices(cell) != _devices(vanilla)):
         reference = _median(vanilla, quantity.key)
     return {
@@ -252,13 +255,23 @@ def _cost_record(
         "model": cell.model,
         "quantity": quantity.key,
         "median": value,
+        "least": min(values),
+        "most": max(values),
         "n": len(cell.runs),
         "ratio": value / reference if reference else None,
         "device": ", ".join(_devices(cell)),
     }
 
 
-def _cost_entry(record: dict[str, Any], quantity: Quantity) -> Entry:
-    text = f"{record['median'] / quantity.unit:,.{quantity.decimals}f}"
-    below = () if record["ratio"] is None else (f"×{record['ratio']:.2f}",)
-    return Entry(text, record["median"], secondary=below)
+def _cost_entry(record: dict[str, Any], quantity: Quantity, cell: Cell) -> Entry:
+    text, least, most = (
+        f"{record[key] / quantity.unit:,.{quantity.decimals}f}"
+        for key in ("median", "least", "most")
+    )
+    below = [] if record["ratio"] is None else [f"×{record['ratio']:.2f}"]
+    if quantity.by_device and least != most:
+        below.append(f"{least} to {most}")
+    k = next(iter(cell.runs.values()))["params"].get("router_topk")
+    if quantity.key == "flops_per_sample" and k is not None:
+        below.append(f"k = {k}")
+    return Entry(text, record["median"], secondary=tuple(below))

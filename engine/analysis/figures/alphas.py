@@ -81,9 +81,17 @@ def _mean(cell: Cell, metric: str) -> float:
 
 
 def _title(cells: list[Cell]) -> str:
-    """The spread of each model's means over the triangle."""
+    """Where each model's mean is highest, and the highest of those that fuse all three parts."""
     parts = []
     for model in dict.fromkeys(cell.model for cell in cells):
-        means = [_mean(cell, "AUC") for cell in cells if cell.model == model]
-        parts.append(f"{model} has a mean AUC of {min(means):.2f} to {max(means):.2f}")
+        own = {_weights(cell): _mean(cell, "AUC") for cell in cells if cell.model == model}
+        item, window = best = max(own, key=own.__getitem__)
+        text = f"{model}: highest mean AUC {own[best]:.2f} at alpha_item {item:g}, alpha_window {window:g}"
+        fused = [mean for (i, w), mean in own.items() if min(i, w) > 0 and i + w < 1]
+        parts.append(f"{text}; with all three parts at most {max(fused):.2f}" if fused else text)
     return "; ".join(parts)
+
+
+def _weights(cell: Cell) -> tuple[float, float]:
+    item, window = (cell.varied[key] for key in KEYS)
+    return item, window

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..results import MIXTURES, DatasetResults, Run, label, variant
 from . import style
@@ -51,10 +52,11 @@ def draw(results: DatasetResults) -> Figure | None:
             movement.plot(x, moved, color=style.RED, marker="s", clip_on=False)
         else:
             why = "no codes" if "code_movement" in points[-1][1] else "not recorded"
-            movement.text(0.25, 0.5, why, transform=movement.transAxes, ha="center", color="0.5")
+            movement.text(0.62, 0.5, why, transform=movement.transAxes, ha="center", color="0.5")
         for axes in panels[:, column]:
             _stages(axes, run, named=axes is load)
             axes.set_xlim(0, _times(run)[-1])
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axes.grid(False)
             axes.set_xlabel("epochs")
             axes.set_ylabel({load: "load (share)", entropy: "entropy"}.get(axes, "code\nmovement"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ SPREAD = 0.012  # of an axis, between the backbones' points, so that error bars 
 @style.styled
 def draw(results: DatasetResults) -> Figure | None:
     """AUC and gAUC over what is varied, a column for each experiment that was run; None without."""
-    columns = {name: results.experiment(name) for name in VARIED if results.experiment(name)}
+    columns = {name: _cells(results, name) for name in VARIED if results.experiment(name)}
     if not columns:
         return None
     metrics = metrics_of(cell for cells in columns.values() for cell in cells)
@@ -53,30 +54,53 @@ def draw(results: DatasetResults) -> Figure | None:
                 for b in BACKBONES
                 if b in shown
             ),
-            Line2D([], [], color="0.3", label="MoS"),
-            *([Line2D([], [], color="0.3", linestyle=":", label="Vanilla")] if plain else []),
+            *(_variant_handles() if plain else []),
         ],
         loc="outside right center",
     )
     spread = style.over_seeds(len(cell.runs) for cell in cells)
-    facts = f"{results.dataset_id}, test split, {spread}"
+    facts = (
+        f"{results.dataset_id}, test split, {spread}; the highest is not tested against the others"
+    )
     if "experts" in columns:
         facts += "; 0 experts is the vanilla backbone"
     style.heading(figure, _title(columns), facts)
     return figure
 
 
+def _variant_handles() -> list[Line2D]:
+    styles = {"MoS": "-", "Vanilla": ":"}
+    return [Line2D([], [], color="0.3", linestyle=s, label=name) for name, s in styles.items()]
+
+
+def _cells(results: DatasetResults, name: str) -> list[Cell]:
+    """The cells of an experiment, and those of Table 1 that belong to it: alike but for what is varied,
+    over the same seeds."""
+    cells, key = results.experiment(name), VARIED[name][0]
+    known = {(cell.model, cell.varied[key]) for cell in cells}
+    for own in results.experiment("table1"):
+        value = own.settings.get(key)
+        line = [cell for cell in cells if cell.model == own.model]
+        seeds = {seed for cell in line for seed in cell.runs}
+        runs = {seed: run for seed, run in own.runs.items() if seed in seeds}
+        alike = all(cell.settings | {key: value} == own.settings for cell in line)
+        if line and runs and alike and (own.model, value) not in known:
+            cells = [*cells, replace(own, varied={key: value}, runs=runs)]
+    return cells
+
+
 def _lines(axes: Axes, cells: list[Cell], key: str, metric: str) -> None:
     values = sorted({cell.varied[key] for cell in cells})
     span = values[-1] - values[0]
-    for place, backbone in enumerate(BACKBONES):
+    shown = [b for b in BACKBONES if any(split_name(cell.model)[0] == b for cell in cells)]
+    for place, backbone in enumerate(shown):
         for mixture, dashes in (("", ":"), ("MoS", "-")):
             line = _line(cells, backbone, mixture, key)
             if not line:
                 continue
             summary = [in_points(cell, metric) for cell in line]
             axes.errorbar(
-                [cell.varied[key] + (place - 1.5) * SPREAD * span for cell in line],
+                [cell.varied[key] + (place - (len(shown) - 1) / 2) * SPREAD * span for cell in line],
                 [mean for mean, _ in summary],
                 [std for _, std in summary],
                 color=style.BACKBONE_COLOURS[backbone], marker=style.BACKBONE_MARKERS[backbone],

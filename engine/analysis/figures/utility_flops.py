@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ..results import BACKBONES, VARIANTS, Cell, DatasetResults, split_name
+from ..tables import table1
 from . import style
 from .select import in_points, metrics_of
 
@@ -53,10 +54,10 @@ def draw(results: DatasetResults) -> Figure | None:
     )
     style.heading(
         figure,
-        _title(cells),
+        _title(results),
         f"{results.dataset_id}, test split, {style.over_seeds(len(cell.runs) for cell in cells)}; "
-        "lines join the variants of a backbone; upper left is better; what is significant is in "
-        "Table\u00a01",
+        "lines join the variants of a backbone; upper left is better; routers may differ in how many "
+        "experts they read (router_topk in the cost table)",
     )
     return figure
 
@@ -65,30 +66,13 @@ def _flops(cell: Cell) -> float:
     return style.mean_and_std(run["flops_per_sample"] for run in cell.runs.values())[0]
 
 
-def _title(cells: list[Cell]) -> str:
-    """On how many backbones MoS has the best AUC, and the fewest FLOPs of the mixtures."""
-    by_backbone: dict[str, list[Cell]] = {}
-    for cell in cells:
-        by_backbone.setdefault(split_name(cell.model)[0], []).append(cell)
-    compared = [group for group in by_backbone.values() if _mos(group) and len(group) > 1]
-    if not compared:
+def _title(results: DatasetResults) -> str:
+    """On how many of the backbones that have MoS Table 1 marks it as the best by AUC."""
+    found = {r["model"]: r["mark"] for r in table1([results]).records if r["metric"] == "AUC"}
+    marks = [mark for model, mark in found.items() if split_name(model)[1] == "MoS"]
+    if not marks:
         return "Utility and cost of each model"
-    best = sum(max(group, key=_auc) is _mos(group) for group in compared)
-    title = f"MoS has the highest mean AUC on {best} of {len(compared)} backbones"
-    rivals = [group for group in compared if len(_mixtures(group)) > 1]
-    if rivals:
-        fewest = sum(min(_mixtures(group), key=_flops) is _mos(group) for group in rivals)
-        title += f", and the fewest FLOPs of the mixtures on {fewest} of {len(rivals)}"
-    return title
-
-
-def _auc(cell: Cell) -> float:
-    return in_points(cell, "AUC")[0]
-
-
-def _mixtures(cells: list[Cell]) -> list[Cell]:
-    return [cell for cell in cells if split_name(cell.model)[1]]
-
-
-def _mos(cells: list[Cell]) -> Cell | None:
-    return next((cell for cell in cells if split_name(cell.model)[1] == "MoS"), None)
+    return (
+        f"MoS is significantly the best in AUC on {marks.count('best')} of {len(marks)} "
+        f"backbone{'s' * (len(marks) > 1)}"
+    )
