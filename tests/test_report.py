@@ -169,6 +169,7 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
         home / "study.json",
         lambda study: study.update(
             commands=[
+                "python -m engine.study knobs --dataset toy --seeds 3 --backbones TWIN",
                 "python -m engine.study knobs --dataset toy --seeds 1",
                 "python -m engine.study table1 --dataset toy --seeds 2 --backbones TWIN --set max_len=50",
             ]
@@ -193,21 +194,31 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
         f"{study} routers {options} --backbones TWIN"
     )
     assert known["Figure 6 history length and number of experts"][0] == (
-        "partly : 16 of 52 configurations; Mamba4Rec, TransAct, TWIN_MoS (5 of 9), SDIM_MoS (5 of 9): not run "
-        f"{study} length {options} --backbones Mamba4Rec TransAct "
+        "partly : 16 of 52 configurations; Mamba4Rec, TransAct, 5 of 9 of TWIN_MoS, 5 of 9 of SDIM_MoS: not run "
+        f"{study} length --dataset toy --seeds 2 --backbones Mamba4Rec TransAct "
         f"{study} experts {options} --backbones Mamba4Rec TransAct TWIN SDIM"
     )
     assert known["Figure 7 fusion weights"][0].startswith("partly : 21 of 84 configurations;")
     assert known["routing over training"][0] == known["themes of the experts"][0] == "present"
     assert known["knobs, one key changed at a time"][0].startswith("partly : 3 of 88")
     assert (
-        f"{study} knobs --dataset toy --seeds 1 --back"
+        f"{study} knobs --dataset toy --seeds 3 --back"
         in known["knobs, one key changed at a time"][0]
     )
     assert "partly : 11 of 23" in known["cost of the models of Tables 1 and 2"][0]
     assert known["tuning of the models of Tables 1 and 2"][0] == "present"
     for anchor in re.findall(r'href="#([^"]+)"', page):
         assert f'id="{anchor}"' in page
+
+
+def test_missing_seeds_are_missing_from_the_pieces(copied: Path) -> None:
+    (copied / "tables").mkdir(exist_ok=True)
+    (copied / "tables" / "table1.html").write_text("<table></table>")
+    (copied / "toy" / "runs" / "SDIM_MoS_toy_seed2.json").unlink()
+    assert pieces(build(copied))["Table 1 backbones and mixtures"][0] == (
+        "partly : 19 of 20 models; SDIM_MoS: seeds missing "
+        "python -m engine.study table1 --dataset toy --seeds 2 --backbones SDIM"
+    )
 
 
 def test_pieces_that_are_absent_name_their_command(copied: Path, tmp_path: Path) -> None:
@@ -222,7 +233,7 @@ def test_pieces_that_are_absent_name_their_command(copied: Path, tmp_path: Path)
 
 
 def test_what_is_missing_is_said(page: str, copied: Path) -> None:
-    assert "Nothing: all 196 runs that" in page
+    assert "Nothing: all 196 runs of the studies" in page
     for file in (copied / "toy" / "runs").glob("SDIM_GShard_*"):
         file.unlink()
     (copied / "toy" / "runs" / "TWIN_toy_max_len100_seed2.json").unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..analysis.figures.select import fullest_backbone
 from ..analysis.results import BACKBONES, MIXTURES, DatasetResults, split_name, variant
@@ -21,10 +21,12 @@ class Coverage:
     Attributes:
         planned: all that belongs to it, by the study that runs it.
         found: what the results have, and perhaps more.
+        some_seeds: what they have with some of its planned seeds only.
     """
 
     planned: dict[str, list[Configuration]]
     found: set[Configuration]
+    some_seeds: set[Configuration] = frozenset()
 
     @property
     def wanted(self) -> list[Configuration]:
@@ -32,6 +34,7 @@ class Coverage:
 
     @property
     def lacking(self) -> list[Configuration]:
+        """What has to be run, be it for some seeds."""
         return [c for c in self.wanted if c not in self.found]
 
 
@@ -40,7 +43,11 @@ def runs(*studies: str) -> Callable[[DatasetResults], Coverage]:
 
     def coverage(results: DatasetResults) -> Coverage:
         cells = [cell for study in studies for cell in results.experiment(study)]
-        return Coverage(_planned(studies), {(cell.model, as_text(cell.varied)) for cell in cells})
+        parts = [cell for cell in cells if not cell.runs.keys() >= set(cell.seeds)]
+        found, some_seeds = (
+            {(cell.model, as_text(cell.varied)) for cell in some} for some in (cells, parts)
+        )
+        return Coverage(_planned(studies), found - some_seeds, some_seeds)
 
     return coverage
 
@@ -48,7 +55,8 @@ def runs(*studies: str) -> Callable[[DatasetResults], Coverage]:
 def mixtures(results: DatasetResults) -> Coverage:
     """Every mixture of Table 1."""
     table = runs("table1")(results)
-    return Coverage({"table1": [c for c in table.wanted if split_name(c[0])[1]]}, table.found)
+    planned = {"table1": [c for c in table.wanted if split_name(c[0])[1]]}
+    return replace(table, planned=planned)
 
 
 def _planned(studies: Iterable[str]) -> dict[str, list[Configuration]]:

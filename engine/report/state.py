@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..analysis.results import BACKBONES, DatasetResults, split_name
+from ..study.experiments import UNTUNED, plan
 from .coverage import Configuration
 from .pieces import Piece
+
+Options = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ def state(piece: Piece, results: DatasetResults, anchor: str) -> State:
     """
     coverage = piece.coverage(results)
     wanted, lacking = coverage.wanted, coverage.lacking
-    started = len(lacking) < len(wanted)
+    absent = [c for c in lacking if c not in coverage.some_seeds]
+    parts = [c for c in lacking if c in coverage.some_seeds]
+    started = len(absent) < len(wanted)
     commands = [
         _command(results, study, rest if started else [])
         for study, planned in coverage.planned.items()
@@ -46,8 +51,9 @@ def state(piece: Piece, results: DatasetResults, anchor: str) -> State:
         return State("absent", commands=commands)
     noun = "configurations" if any(varied for _, varied in wanted) else "models"
     said = f"{len(wanted) - len(lacking)} of {len(wanted)} {noun}"
-    if lacking:
-        said += f"; {', '.join(_named(wanted, lacking))}: not run"
+    for configurations, what in ((absent, "not run"), (parts, "seeds missing")):
+        if configurations:
+            said += f"; {', '.join(_named(wanted, configurations))}: {what}"
     if not anchor:
         return State(
             "absent", f"{said}; not drawn", [*commands, "python -m engine.analysis RESULTS"]
@@ -66,7 +72,7 @@ def _named(wanted: list[Configuration], lacking: list[Configuration]) -> list[st
             names.append(backbone)
         else:
             names += [
-                m if n == all_of[m] else f"{m} ({n} of {all_of[m]})" for m, n in less.items() if n
+                m if n == all_of[m] else f"{n} of {all_of[m]} of {m}" for m, n in less.items() if n
             ]
     return names
 
@@ -77,19 +83,32 @@ def _command(results: DatasetResults, study: str, models: Sequence[str]) -> str:
     Args:
         models: only the backbones of these; empty is all.
     """
+    earlier = [(c, _options(c)) for c in results.study.get("commands", [])]
 
-    def unlike(command: str) -> tuple[bool, bool]:
-        return f"engine.study {study} " not in command, "engine.study table1 " not in command
+    def likeness(command: tuple[str, Options]) -> tuple[bool, bool, int]:
+        words, options = command
+        names = (f"engine.study {name} " in words for name in (study, "table1"))
+        return *names, int(options.get("--seeds", "0")[0])
 
-    options: dict[str, list[str]] = {"--dataset": [results.dataset_id]}
-    words: list[str] = []
-    for word in shlex.split(min(results.study.get("commands", []), key=unlike, default="")):
-        if word.startswith("--"):
-            words = options[word] = []
-        else:
-            words.append(word)
-    options.pop("--backbones", None)
+    _, options = max(earlier, key=likeness, default=("", {}))
+    options = {"--dataset": [results.dataset_id]} | options
+    varied = {key for cell in plan(study, None) for key in cell.varied}
+    options["--set"] = [w for w in options.get("--set", []) if w.split("=")[0] not in varied]
+    unfit = ["--backbones", *(["--budget"] if study in UNTUNED else [])]
+    options = {name: words for name, words in options.items() if words and name not in unfit}
     if backbones := [b for b in BACKBONES if b in {split_name(model)[0] for model in models}]:
         options["--backbones"] = backbones
     flat = [word for option, values in options.items() for word in (option, *values)]
     return shlex.join(["python", "-m", "engine.study", study, *flat])
+
+
+def _options(command: str) -> Options:
+    """The words after each option."""
+    options: Options = {}
+    words: list[str] = []
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            words = options[word] = []
+        else:
+            words.append(word)
+    return options
