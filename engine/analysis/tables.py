@@ -153,8 +153,8 @@ def cost(results: list[DatasetResults]) -> Table:
         notes=(
             "Medians over seeds, for speed and memory with the least and the most; below them the ratio to "
             "the vanilla backbone, for speed and memory only if both ran on the same device.",
-            "FLOPs grow with the experts that are read per item: k is router_topk, which tuning chose; compare "
-            "routers at the same k.",
+            "FLOPs grow with the experts that are read per item: k is router_topk, which tuning chose; MoS reads k "
+            "item experts and k window experts.",
             "Speed and memory on different devices, or beside other work, are not comparable. "
             f"These runs were on: {', '.join(devices)}.",
         ),
