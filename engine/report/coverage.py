@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..analysis.figures.select import fullest_backbone
 from ..analysis.results import BACKBONES, MIXTURES, DatasetResults, split_name, variant
@@ -26,7 +26,7 @@ class Coverage:
 
     planned: dict[str, list[Configuration]]
     found: set[Configuration]
-    some_seeds: set[Configuration] = frozenset()
+    some_seeds: set[Configuration] = field(default_factory=set)
 
     @property
     def wanted(self) -> list[Configuration]:

@@ -57,7 +57,7 @@ def draw(results: DatasetResults) -> Figure | None:
         _title(results),
         f"{results.dataset_id}, test split, {style.over_seeds(len(cell.runs) for cell in cells)}; "
         "lines join the variants of a backbone; upper left is better; routers may differ in how many "
-        "experts they read (router_topk in the cost table)",
+        "experts they read (k in the cost table)",
     )
     return figure
 
