@@ -131,7 +131,7 @@ def test_table1_has_the_papers_order_and_shows_points(home: Path) -> None:
     assert shown.text == f"{100 * values.mean():.2f} ± {100 * values.std(ddof=1):.2f}"
     assert shown.number == pytest.approx(values.mean())
     assert shown.secondary == (
-        f"{100 * gain.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}], p {p_value(p)}",
+        f"{100 * gain.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}], p {p:.2g}",
         "rank 1",
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 from . import published
 from .comparison import Figures, Group, Values, compare
 from .results import METRICS, Cell, DatasetResults, Run, device_note, limit_note
-from .table import Entry, Footnotes, Table, p_value, points
+from .table import Entry, Footnotes, Table, interval, points
 
 RULES = (
     "A gain is paired by seed; then follow its 95 % t-interval (not corrected) and p of the paired "
@@ -207,7 +207,7 @@ def _own(block: _Block, name: str, footnotes: Footnotes) -> Entry:
         gain = figures.gain
         line = points(gain.difference, "+")
         if gain.low is not None:
-            line += f" [{points(gain.low, '+')}, {points(gain.high, '+')}], p {p_value(figures.p)}"
+            line += f" {interval(gain.low, gain.high, figures.p)}"
         lines.append(line)
     if figures.rank is not None:
         lines.append(f"rank {figures.rank}")

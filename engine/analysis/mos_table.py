@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .results import BACKBONES, METRICS, MIXTURES, DatasetResults, device_note, label, variant
 from .statistics import Comparison, holm, paired
-from .table import Entry, Footnotes, NothingToShow, Table, p_value, points
+from .table import Entry, Footnotes, NothingToShow, Table, interval, points
 
 RIVALS = [(backbone, mixture) for backbone in BACKBONES for mixture in MIXTURES if mixture != "MoS"]
 
@@ -114,7 +114,7 @@ def _entry(
         return Entry()
     below = [f"n = {gain.pairs}"] if gain.pairs < most else []
     if p is not None:
-        below.append(f"[{points(gain.low, '+')}, {points(gain.high, '+')}], p {p_value(p)}")
+        below.append(interval(gain.low, gain.high, p))
     return Entry(
         points(gain.difference, "+"), gain.difference, secondary=tuple(below), footnotes=footnotes
     )

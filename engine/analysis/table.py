@@ -78,6 +78,11 @@ def points(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{100 * value:{sign}.2f}"
 
 
+def interval(low: float, high: float, p: float) -> str:
+    """An interval in points, and the p of its test."""
+    return f"[{points(low, '+')}, {points(high, '+')}], p {p_value(p)}"
+
+
 def p_value(p: float) -> str:
     """With two digits, or as many as say on which side of ``SIGNIFICANT`` it is."""
     texts = (f"{p:.{digits}g}" for digits in range(2, 18))

@@ -271,7 +271,7 @@ def _cost_entry(record: dict[str, Any], quantity: Quantity, cell: Cell) -> Entry
     below = [] if record["ratio"] is None else [f"×{record['ratio']:.2f}"]
     if quantity.by_device and least != most:
         below.append(f"{least} to {most}")
-    k = next(iter(cell.runs.values()))["params"].get("router_topk")
+    k = cell.settings.get("router_topk")
     if quantity.key == "flops_per_sample" and k is not None:
         below.append(f"k = {k}")
     return Entry(text, record["median"], secondary=tuple(below))
