@@ -56,7 +56,7 @@ def write_study(folder: Path, dataset_id: str = "toy", seeds: tuple[int, ...] = 
     ]  # fmt: skip
     study = {
         "dataset_id": dataset_id,
-        "commands": [f"python -m engine.study table1 --dataset {dataset_id} --seeds {len(seeds)}"],
+        "studies": [{"experiment": "table1", "dataset": dataset_id, "seeds": len(seeds)}],
         "cells": entries,
         "tuning": tuning,
     }

@@ -168,35 +168,51 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
     change(
         home / "study.json",
         lambda study: study.update(
-            commands=[
-                "python -m engine.study knobs --dataset toy --seeds 3 --backbones TWIN",
-                "python -m engine.study knobs --dataset toy --seeds 1",
-                "python -m engine.study table1 --dataset toy --seeds 2 --backbones TWIN --set max_len=50",
+            studies=[
+                {
+                    "experiment": "knobs",
+                    "dataset": "toy",
+                    "seeds": 3,
+                    "budget": 1,
+                    "backbones": ["TWIN"],
+                },
+                {"experiment": "knobs", "dataset": "toy", "seeds": 1, "budget": 1},
+                {
+                    "experiment": "table1",
+                    "dataset": "toy",
+                    "seeds": 2,
+                    "budget": 4,
+                    "output": "here",
+                    "backbones": ["TWIN"],
+                    "variants": ["MoS"],
+                    "changes": {"max_len": 50},
+                },
             ]
         ),
     )
     page = build(copied)
     known = pieces(page)
-    study, options = "python -m engine.study", "--dataset toy --seeds 2 --set max_len=50"
+    study, places = "python -m engine.study", "--set max_len=50 --output here"
+    options = "--dataset toy --seeds 2 --budget 4"
     table1 = (
         "partly : 9 of 20 models; Mamba4Rec, TransAct, SDIM_GShard: not run "
-        f"{study} table1 {options} --backbones Mamba4Rec TransAct SDIM"
+        f"{study} table1 {options} --backbones Mamba4Rec TransAct SDIM {places}"
     )
     assert known["Table 1 backbones and mixtures"] == [table1, "tables/table1.html"]
     assert known["Figure 4 utility and FLOPs"] == [table1, "figures/utility_flops.svg"]
     assert known["Table 2 MoS and models of long histories"][0] == (
         "partly : 4 of 7 models; MIRRN, Mamba4Rec_MoS, TransAct_MoS: not run "
-        f"{study} table2 {options} --backbones Mamba4Rec TransAct"
+        f"{study} table2 {options} --backbones Mamba4Rec TransAct {places}"
     )
     assert known["Figures 2 and 8 session hopping"][0] == "present"
     assert known["Figures 5 and 9 dispatch of popular and rare items"][0] == (
         "partly : 1 of 4 models; TWIN_DSelectK, TWIN_GShard, TWIN_ExpertChoice: not run "
-        f"{study} routers {options} --backbones TWIN"
+        f"{study} routers {options} --backbones TWIN {places}"
     )
     assert known["Figure 6 history length and number of experts"][0] == (
         "partly : 16 of 52 configurations; Mamba4Rec, TransAct, 5 of 9 of TWIN_MoS, 5 of 9 of SDIM_MoS: not run "
-        f"{study} length --dataset toy --seeds 2 --backbones Mamba4Rec TransAct "
-        f"{study} experts {options} --backbones Mamba4Rec TransAct TWIN SDIM"
+        f"{study} length {options} --backbones Mamba4Rec TransAct --output here "
+        f"{study} experts {options} --backbones Mamba4Rec TransAct TWIN SDIM {places}"
     )
     assert known["Figure 7 fusion weights"][0].startswith("partly : 21 of 84 configurations;")
     assert known["routing over training"][0] == known["themes of the experts"][0] == "present"
@@ -217,7 +233,7 @@ def test_missing_seeds_are_missing_from_the_pieces(copied: Path) -> None:
     (copied / "toy" / "runs" / "SDIM_MoS_toy_seed2.json").unlink()
     assert pieces(build(copied))["Table 1 backbones and mixtures"][0] == (
         "partly : 19 of 20 models; SDIM_MoS: seeds missing "
-        "python -m engine.study table1 --dataset toy --seeds 2 --backbones SDIM"
+        "python -m engine.study table1 --dataset toy --seeds 2 --budget 3 --backbones SDIM --output results"
     )
 
 
@@ -228,8 +244,22 @@ def test_pieces_that_are_absent_name_their_command(copied: Path, tmp_path: Path)
     write_run(tmp_path / "plain" / "toy", "toy", "TWIN_toy", "TWIN", 1)
     known = pieces(build(tmp_path / "plain"))
     assert known["Figure 7 fusion weights"] == [
-        "absent python -m engine.study alphas --dataset toy", "–",
+        "absent python -m engine.study alphas --dataset toy --seeds 5 --budget 3 --output results", "–",
     ]  # fmt: skip
+
+
+def test_lengths_are_wanted_where_histories_are_long_enough(copied: Path) -> None:
+    def longest(items: int) -> str:
+        split = {"history_length": {"max": items, "mean": 9.0, "histogram": {"0+": 1}}}
+        split |= {"rows": 1, "users": 1, "label_rate": 0.5}
+        card = {"dataset_id": "toy", "splits": {"train": split}}
+        (copied / "toy" / "dataset_card.json").write_text(json.dumps(card))
+        return pieces(build(copied))["Figure 6 history length and number of experts"][0]
+
+    for file in (copied / "toy" / "runs").glob("*_max_len*"):
+        file.unlink()
+    assert "20 of 52 configurations" in longest(301)
+    assert "20 of 20 configurations" in longest(100)
 
 
 def test_what_is_missing_is_said(page: str, copied: Path) -> None:

@@ -174,7 +174,7 @@ def test_nothing_from_results_runs(tmp_path: Path) -> None:
         run["routing"][NASTY] = run["routing"]["item"]
 
     def plan(study: dict[str, Any]) -> None:
-        study["commands"] = [NASTY]
+        study["studies"] = [{"experiment": "table1", "dataset": NASTY}]
         study["tuning"][0]["tuned"] = {"x": NASTY}
         cell = next(c for c in study["cells"] if c["expid"] == "TWIN_MoS_toy")
         cell["varied"] = {NASTY: NASTY}

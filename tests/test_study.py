@@ -16,7 +16,8 @@ import yaml
 from engine.analysis.results import BACKBONES, BASELINES, read_results
 from engine.config import read_yaml
 from engine.errors import UserError
-from engine.study.experiments import EXPERIMENTS, Planned, plan
+from engine.study.call import Call
+from engine.study.experiments import EXPERIMENTS, Planned, distinct, plan
 from engine.study.queue import ModelStudy, StudySearch
 from engine.study.spaces import balanced, model_space
 from engine.study.store import Store
@@ -85,7 +86,7 @@ def started(outcome: Outcome) -> list[str]:
 
 
 def test_plans_are_the_papers() -> None:
-    models = [cell.model for cell in plan("table1", None)]
+    models = [cell.model for cell in plan("table1")]
     assert models == [b + v for b in BACKBONES for v in VARIANTS]
     assert [c.model for c in plan("table2", ["SDIM"])] == [*BASELINES, "SDIM_MoS"]
     triangle = [tuple(cell.varied.values()) for cell in plan("alphas", ["TWIN"])]
@@ -98,6 +99,53 @@ def test_plans_are_the_papers() -> None:
         assert len({f"{c.model} {c.varied}" for c in cells}) == len(cells) > 1
     with pytest.raises(UserError, match="did you mean `TWIN`"):
         plan("table1", ["twin"])
+
+
+def test_a_plan_can_be_of_some_variants() -> None:
+    some = plan("table1", ["TWIN", "SDIM"], ["vanilla", "MoS"])
+    assert [cell.model for cell in some] == ["TWIN", "TWIN_MoS", "SDIM", "SDIM_MoS"]
+    assert {c.model for c in plan("knobs", ["SDIM"], ["DSelectK"])} == {"SDIM_DSelectK"}
+    assert [c.model for c in plan("table2", ["SDIM"], ["MoS"])] == [*BASELINES, "SDIM_MoS"]
+    with pytest.raises(
+        UserError, match=r"--variants mos: not one of vanilla, .* did you mean `MoS`"
+    ):
+        plan("table1", variants=["mos"])
+    with pytest.raises(
+        UserError, match="--variants GShard: not one of MoS"
+    ):  # table2 has no GShard
+        plan("table2", variants=["GShard"])
+
+
+@pytest.mark.parametrize(
+    ("longest", "lengths"),
+    [
+        (None, {100, 200, 300, 400}),
+        (60, set()),
+        (100, set()),
+        (101, {100, 200}),
+        (200, {100, 200}),
+        (301, {100, 200, 300, 400}),
+        (5000, {100, 200, 300, 400}),
+    ],
+)
+def test_lengths_that_cut_nothing_are_not_run_twice(longest: int | None, lengths: set[int]) -> None:
+    cells = distinct(plan("length", ["TWIN"]), longest)
+    assert {cell.varied["max_len"] for cell in cells} == lengths
+    assert len(cells) == 2 * len(lengths)
+    assert distinct(plan("experts"), longest) == plan("experts")  # nothing else is touched
+
+
+def test_a_call_is_kept_as_it_was_made() -> None:
+    call = Call(
+        "table1", "toy", 3, 1, ["TWIN"], ["vanilla", "MoS"], {"max_len": 50, "dcn_hidden_units": [64, 32]},
+        output="a folder",
+    )  # fmt: skip
+    assert call.command == (
+        "python -m engine.study table1 --dataset toy --seeds 3 --budget 1 --backbones TWIN "
+        "--variants vanilla MoS --set max_len=50 'dcn_hidden_units=[64, 32]' --output 'a folder'"
+    )
+    assert Call(**json.loads(json.dumps(call.to_json()))) == call
+    assert "--budget" not in Call("knobs", "toy", budget=1).command  # which refuses it
 
 
 def test_every_knob_and_variation_is_a_key_that_models_read(here: StudySpace) -> None:
@@ -174,10 +222,11 @@ def test_a_study_from_tuning_to_tables_and_again(here: StudySpace) -> None:
     again = here.run("--seeds", "1", experiment="experts")
     assert again.code == 0 and not started(again), again.stdout
     assert snapshot(here.output) == whole
-    assert here.study()["commands"] == [
+    (call,) = (Call(**entry) for entry in here.study()["studies"])
+    assert call.command == (
         "python -m engine.study experts --dataset tiny --seeds 1 --budget 2 --backbones TWIN "
         "--config experiments --output results"
-    ]
+    )
 
     cell = part.cell("experts", "TWIN_MoS", num_experts=4)
     repeated = here.space.run_expid(
@@ -233,13 +282,14 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
     """The configuration's own seed is among the study's, and its trial won."""
     done: list[str] = []
 
-    def search(seeds: tuple[int, ...]) -> StudySearch:
+    def search(seeds: int) -> StudySearch:
+        call = Call("table1", "tiny", seeds, budget=2)
         space = model_space(here.space.config, ROOT, "TWIN", "tiny", 2, {})
         cells = [Planned("table1", "TWIN", {})]
         store, folder = Store(here.output, "tiny", ROOT), Folder(here.queue)
         folder.runs.mkdir(parents=True, exist_ok=True)
         (here.queue / "trials").mkdir(exist_ok=True)
-        return StudySearch([ModelStudy(*space, cells, seeds, 2)], folder, store, "", 2, {}, "hash")
+        return StudySearch([ModelStudy(*space, cells, call)], folder, store, call, "hash")
 
     def run(study: StudySearch) -> None:
         while (trial := study.next()) is not None:
@@ -256,9 +306,9 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
             done.append(trial.name.rsplit("_", 1)[1])
 
     here.space.change_model("TWIN_tiny", seed=2)
-    run(search((1,)))
+    run(search(1))
     assert done == ["seed2", "seed2", "seed1"]
-    run(search((1, 2, 3)))
+    run(search(3))
     assert done[3:] == ["seed3"]
     stored = sorted(path.stem[-5:] for path in (here.output / "tiny" / "runs").glob("*.json"))
     assert stored == ["seed1", "seed2", "seed3"]
@@ -271,6 +321,7 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
     ("arguments", "message"),
     [
         (("--backbones", "TWN"), "--backbones TWN: not one of"),
+        (("--variants", "gshard"), "--variants gshard: not one of vanilla"),
         (("--dataset", "tinny"), "dataset_id 'tinny' is not in dataset_config.yaml"),
         (("--budget", "4"), "TWIN_tiny.yaml has 3 combinations"),
         (("--budget", "0"), "--budget 0: write a number above 0"),

@@ -48,6 +48,11 @@ def card_of(params: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path}: not a card ({error}); prepare the data again") from None
 
 
+def longest_history(card: dict[str, Any]) -> int | None:
+    """Items of the longest history of any sample; None if the card does not say."""
+    return max((s["history_length"]["max"] for s in card.get("splits", {}).values()), default=None)
+
+
 @dataclass
 class Dataset:
     """A prepared data set in memory.

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from ..analysis.figures.select import fullest_backbone
 from ..analysis.results import BACKBONES, MIXTURES, DatasetResults, split_name, variant
-from ..study.experiments import plan
+from ..datasets.layout import longest_history
+from ..study.experiments import distinct, plan
 from ..tuner.trial import as_text
 
 Configuration = tuple[str, str]  # a model, and what is varied
@@ -47,7 +48,7 @@ def runs(*studies: str) -> Callable[[DatasetResults], Coverage]:
         found, some_seeds = (
             {(cell.model, as_text(cell.varied)) for cell in some} for some in (cells, parts)
         )
-        return Coverage(_planned(studies), found - some_seeds, some_seeds)
+        return Coverage(_planned(studies, results), found - some_seeds, some_seeds)
 
     return coverage
 
@@ -59,14 +60,18 @@ def mixtures(results: DatasetResults) -> Coverage:
     return replace(table, planned=planned)
 
 
-def _planned(studies: Iterable[str]) -> dict[str, list[Configuration]]:
-    return {study: [(p.model, as_text(p.varied)) for p in plan(study, None)] for study in studies}
+def _planned(studies: Iterable[str], results: DatasetResults) -> dict[str, list[Configuration]]:
+    longest = longest_history(results.card)
+    return {
+        study: [(p.model, as_text(p.varied)) for p in distinct(plan(study), longest)]
+        for study in studies
+    }
 
 
 def tuned(results: DatasetResults) -> Coverage:
     """The tuning trials of every model of Tables 1 and 2."""
     found = {(trial["model"], "") for trial in results.tuning}
-    return Coverage(_planned(("table1", "table2")), found)
+    return Coverage(_planned(("table1", "table2"), results), found)
 
 
 def _routers_of_one(study: str, models: Iterable[str]) -> Coverage:

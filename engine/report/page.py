@@ -16,7 +16,7 @@ from .embedded import embedded
 from .groups import Group, best_first, groups
 from .inlined import Figure, Fragment, figures, tables
 from .pieces import PIECES, Piece
-from .state import State, state
+from .state import State, calls, state
 from .table import Shown, Table, metric
 
 HERE = Path(__file__).parent
@@ -75,7 +75,7 @@ def build(folder: Path) -> str:
         sections.append(_section(results, folder, len(sections), len(known)))
         known += [entry.group for entry in sections[-1].entries + sections[-1].others]
     fragments = tables(folder)
-    commands = [line for s in sections for line in s.results.study.get("commands", [])]
+    commands = [call.command for section in sections for call in calls(section.results)]
     script, style = _source("page.js"), _source("page.css")
     return _template().render(
         sections=sections,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..analysis.results import BACKBONES, DatasetResults, split_name
+from ..errors import UserError
+from ..study.call import BUDGET, Call
 from ..study.experiments import UNTUNED, plan
 from .coverage import Configuration
 from .pieces import Piece
-
-Options = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -77,38 +76,39 @@ def _named(wanted: list[Configuration], lacking: list[Configuration]) -> list[st
     return names
 
 
+def calls(results: DatasetResults) -> list[Call]:
+    """The studies that were run on a data set.
+
+    Raises:
+        UserError: ``study.json`` has one that is none.
+    """
+    try:
+        return [Call(**entry) for entry in results.study.get("studies", [])]
+    except TypeError as error:
+        raise UserError(
+            f"{results.folder / 'study.json'}: studies has an entry that is none ({error}); delete "
+            "that entry"
+        ) from None
+
+
 def _command(results: DatasetResults, study: str, models: Sequence[str]) -> str:
-    """The command that runs what a study lacks, with the options of the data set's earlier ones.
+    """The command that runs what a study lacks, like the data set's earlier ones.
 
     Args:
         models: only the backbones of these; empty is all.
     """
-    earlier = [(c, _options(c)) for c in results.study.get("commands", [])]
 
-    def likeness(command: tuple[str, Options]) -> tuple[bool, bool, int]:
-        words, options = command
-        names = (f"engine.study {name} " in words for name in (study, "table1"))
-        return *names, int(options.get("--seeds", "0")[0])
+    def likeness(call: Call) -> tuple[bool, bool, int]:
+        return call.experiment == study, call.experiment == "table1", call.seeds
 
-    _, options = max(earlier, key=likeness, default=("", {}))
-    options = {"--dataset": [results.dataset_id]} | options
-    varied = {key for cell in plan(study, None) for key in cell.varied}
-    options["--set"] = [w for w in options.get("--set", []) if w.split("=")[0] not in varied]
-    unfit = ["--backbones", *(["--budget"] if study in UNTUNED else [])]
-    options = {name: words for name, words in options.items() if words and name not in unfit}
-    if backbones := [b for b in BACKBONES if b in {split_name(model)[0] for model in models}]:
-        options["--backbones"] = backbones
-    flat = [word for option, values in options.items() for word in (option, *values)]
-    return shlex.join(["python", "-m", "engine.study", study, *flat])
-
-
-def _options(command: str) -> Options:
-    """The words after each option."""
-    options: Options = {}
-    words: list[str] = []
-    for word in shlex.split(command):
-        if word.startswith("--"):
-            words = options[word] = []
-        else:
-            words.append(word)
-    return options
+    like = max(calls(results), key=likeness, default=Call(study, results.dataset_id))
+    varied = {key for cell in plan(study) for key in cell.varied}
+    backbones = {split_name(model)[0] for model in models}
+    return replace(
+        like,
+        experiment=study,
+        budget=BUDGET if like.experiment in UNTUNED else like.budget,
+        backbones=[b for b in BACKBONES if b in backbones],
+        variants=[],
+        changes={key: value for key, value in like.changes.items() if key not in varied},
+    ).command

@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from ..analysis.results import BACKBONES, MIXTURES
 from ..errors import UserError, run_command
-from .experiments import EXPERIMENTS, UNTUNED
+from .call import BUDGET, Call
+from .experiments import EXPERIMENTS, UNTUNED, VANILLA
 from .study import study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +31,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help="how many: 1, 2, ... (default: 5)")
     parser.add_argument(
         "--budget", type=int,
-        help="tuning trials of each model (default: 3); 1 takes the configuration as it is, as knobs do",
+        help=f"tuning trials of each model (default: {BUDGET}); 1 takes the configuration as it is, as knobs do",
     )  # fmt: skip
-    parser.add_argument("--backbones", nargs="+", help="only these (default: all four)")
+    parser.add_argument(
+        "--backbones", nargs="+", default=[], help=f"only these of {', '.join(BACKBONES)}"
+    )
+    parser.add_argument(
+        "--variants", nargs="+", default=[],
+        help=f"only these of the backbones: {', '.join((VANILLA, *MIXTURES))}",
+    )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of every configuration"
     )
@@ -56,23 +64,27 @@ def main() -> int:
             "would set the keys that are compared; leave --budget out"
         )
     if args.budget is None:
-        args.budget = 1 if untuned else 3
+        args.budget = 1 if untuned else BUDGET
     for flag in ("seeds", "budget", "runs_per_gpu"):
         if getattr(args, flag) < 1:
             name = flag.replace("_", "-")
             raise UserError(f"--{name} {getattr(args, flag)}: write a number above 0")
     if min(args.gpu) < -1:
         raise UserError(f"--gpu {min(args.gpu)}: write numbers of CUDA devices, or -1 for the CPU")
-    return study(
+    call = Call(
         args.experiment,
         args.dataset,
+        args.seeds,
+        args.budget,
+        args.backbones,
+        args.variants,
+        dict(map(_change, args.set)),
+    )
+    return study(
+        call,
         ROOT,
         args.config,
         args.output,
-        range(1, args.seeds + 1),
-        args.budget,
-        args.backbones,
-        dict(map(_change, args.set)),
         args.gpu,
         args.runs_per_gpu,
         args.data_root,

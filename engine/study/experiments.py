@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..analysis.results import BACKBONES, BASELINES, MIXTURES, VARIANTS, variant
+from ..analysis.results import BACKBONES, BASELINES, MIXTURES, VARIANTS, split_name, variant
 from ..errors import UserError, did_you_mean
 
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
@@ -48,62 +48,63 @@ class Planned(NamedTuple):
     varied: dict[str, Any]
 
 
-def table1(backbones: Sequence[str]) -> list[Planned]:
+def table1() -> list[Planned]:
     """Every backbone alone and with every router."""
-    return [Planned("table1", variant(b, m), {}) for b in backbones for m in VARIANTS]
+    return [Planned("table1", variant(b, m), {}) for b in BACKBONES for m in VARIANTS]
 
 
-def table2(backbones: Sequence[str]) -> list[Planned]:
+def table2() -> list[Planned]:
     """The baselines that fuse several scales, and MoS on every backbone."""
-    models = [*BASELINES, *(variant(b, "MoS") for b in backbones)]
+    models = [*BASELINES, *(variant(b, "MoS") for b in BACKBONES)]
     return [Planned("table2", model, {}) for model in models]
 
 
-def length(backbones: Sequence[str]) -> list[Planned]:
+def length() -> list[Planned]:
     """Vanilla and MoS on longer and longer histories."""
     return [
         Planned("length", variant(b, m), {"max_len": n})
-        for b in backbones
+        for b in BACKBONES
         for m in ("", "MoS")
         for n in LENGTHS
     ]
 
 
-def experts(backbones: Sequence[str]) -> list[Planned]:
+def experts() -> list[Planned]:
     """MoS with more and more experts."""
     return [
         Planned("experts", variant(b, "MoS"), {"num_experts": n})
-        for b in backbones
+        for b in BACKBONES
         for n in EXPERTS
     ]
 
 
-def alphas(backbones: Sequence[str]) -> list[Planned]:
+def alphas() -> list[Planned]:
     """MoS over the triangle of fusion weights."""
     return [
         Planned("alphas", variant(b, "MoS"), {"alpha_item": i / 5, "alpha_window": w / 5})
-        for b in backbones
+        for b in BACKBONES
         for i in FIFTHS
         for w in FIFTHS
         if i + w <= 5
     ]
 
 
-def routers(backbones: Sequence[str]) -> list[Planned]:
+def routers() -> list[Planned]:
     """Every router, to look into."""
-    return [Planned("routers", variant(b, m), {}) for b in backbones for m in MIXTURES]
+    return [Planned("routers", variant(b, m), {}) for b in BACKBONES for m in MIXTURES]
 
 
-def knobs(backbones: Sequence[str]) -> list[Planned]:
+def knobs() -> list[Planned]:
     """Each router with one decision changed at a time, at the configuration's own values."""
     return [
         Planned("knobs", variant(b, m), dict(changes))
-        for b in backbones
+        for b in BACKBONES
         for m, knobs_of_m in KNOBS.items()
         for changes in knobs_of_m
     ]
 
 
+VANILLA = "vanilla"  # what --variants calls a backbone alone
 UNTUNED = ("knobs",)  # tuning would set the very keys that are compared
 
 EXPERIMENTS = {
@@ -112,18 +113,46 @@ EXPERIMENTS = {
 }
 
 
-def plan(experiment: str, backbones: Sequence[str] | None) -> list[Planned]:
+def plan(
+    experiment: str, backbones: Sequence[str] = (), variants: Sequence[str] = ()
+) -> list[Planned]:
     """The configurations of an experiment.
 
     Args:
-        backbones: only these; None is all.
+        backbones: only these; empty is all. Baselines are always in it.
+        variants: only these of the backbones, ``vanilla`` or a mixture; empty is all.
 
     Raises:
-        UserError: an unknown backbone.
+        UserError: an unknown backbone or variant, or one that the experiment does not have.
     """
-    for name in backbones or ():
-        if name not in BACKBONES:
+    cells = EXPERIMENTS[experiment]()
+    has = {split_name(cell.model)[1] or VANILLA for cell in cells if cell.model not in BASELINES}
+    _require_known("backbones", backbones, BACKBONES)
+    _require_known("variants", variants, [v for v in (VANILLA, *MIXTURES) if v in has])
+
+    def wanted(model: str) -> bool:
+        backbone, mixture = split_name(model)
+        return backbone in (backbones or BACKBONES) and (mixture or VANILLA) in (variants or has)
+
+    return [cell for cell in cells if cell.model in BASELINES or wanted(cell.model)]
+
+
+def distinct(cells: list[Planned], longest: int | None) -> list[Planned]:
+    """Without those that others repeat where ``longest`` items are the longest history (None: unknown).
+
+    The first ``max_len`` that holds it gives what longer ones do; if it is the shortest, there is
+    nothing to compare.
+    """
+    if longest is None:
+        return cells
+    apart = LENGTHS[: 1 + sum(n < longest for n in LENGTHS)]
+    kept = apart if len(apart) > 1 else ()
+    return [c for c in cells if "max_len" not in c.varied or c.varied["max_len"] in kept]
+
+
+def _require_known(flag: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
             raise UserError(
-                f"--backbones {name}: not one of {', '.join(BACKBONES)}{did_you_mean(name, BACKBONES)}"
+                f"--{flag} {name}: not one of {', '.join(known)}{did_you_mean(name, known)}"
             )
-    return EXPERIMENTS[experiment](backbones or BACKBONES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ..tuner.scheduler import Command
 from ..tuner.space import Space
 from ..tuner.trial import DONE, FAILED, PRUNED, QUEUED, Trial
 from ..tuner.tune import run_expid_command
+from .call import Call
 from .experiments import Planned
 from .spaces import balanced
 from .store import Store
@@ -27,16 +27,15 @@ class ModelStudy:
         plain: its experiment as the configuration directory has it.
         tuned: the same with the study's changes, and the choices to tune.
         cells: what is planned with this model.
-        budget: tuning trials; 1 takes the configuration as it is.
+        call: has the number of tuning trials and of seeds.
     """
 
-    def __init__(
-        self, plain: Space, tuned: Space, cells: list[Planned], seeds: Sequence[int], budget: int
-    ) -> None:
-        self.plain, self.tuned, self.cells, self.seeds = plain, tuned, cells, seeds
+    def __init__(self, plain: Space, tuned: Space, cells: list[Planned], call: Call) -> None:
+        self.plain, self.tuned, self.cells = plain, tuned, cells
+        self.seeds = range(1, call.seeds + 1)
         own_seed = int(plain.model["seed"])
         own = {**plain.model, **plain.dataset}
-        combinations = balanced(tuned.choices, own, budget) if budget > 1 else []
+        combinations = balanced(tuned.choices, own, call.budget) if call.budget > 1 else []
         self.tuning = [
             seeded_trial(plain, values, tuned.model, own_seed) for values in combinations
         ]
@@ -73,9 +72,7 @@ class StudySearch:
         models: one study for each model.
         folder: of the queue, which knows runs that were killed.
         store: of the results.
-        command: how to call it again.
-        budget: tuning trials of each model.
-        changes: keys that are set in every configuration.
+        call: that this answers.
         dataset_hash: of the data there is.
 
     Raises:
@@ -87,14 +84,11 @@ class StudySearch:
         models: list[ModelStudy],
         folder: Folder,
         store: Store,
-        command: str,
-        budget: int,
-        changes: dict[str, Any],
+        call: Call,
         dataset_hash: str,
     ) -> None:
         self.models, self.folder, self.store = models, folder, store
-        self.command, self.budget, self.changes = command, budget, changes
-        self.dataset_hash = dataset_hash
+        self.call, self.dataset_hash = call, dataset_hash
         self.trials: dict[str, Trial] = {}
         self._queue: deque[SeededTrial] = deque()
         self._waiting = list(models)
@@ -135,8 +129,8 @@ class StudySearch:
                 **cell._asdict(),
                 "expid": model.runs[cell_key(cell)][0].label,
                 "seeds": list(model.seeds),
-                "budget": self.budget,
-                "changes": self.changes,
+                "budget": self.call.budget,
+                "changes": self.call.changes,
             }
             for model in self.models
             for cell in model.cells
@@ -155,7 +149,7 @@ class StudySearch:
             for trial in model.tuning
             if trial.status == DONE
         ]
-        self.store.save(self.command, self.dataset_hash, cells, tuning)
+        self.store.save(self.call, self.dataset_hash, cells, tuning)
 
     def _plan_ready(self, first: bool) -> None:
         """Queue tuning, and the seeds of every model that has been tuned; these go first while running,

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..files import write_json, write_text, write_yaml
 from ..tuner.space import Space
 from ..tuner.trial import DONE
+from .call import Call, set_words
 from .trials import SeededTrial
 
 
@@ -41,14 +42,12 @@ class Store:
             raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
         known = read_json(self.index) if self.index.exists() else {}
         self.study: dict[str, Any] = {
-            "dataset_id": dataset_id, "commands": [], "cells": [], "tuning": [], **known
+            "dataset_id": dataset_id, "studies": [], "cells": [], "tuning": [], **known
         }  # fmt: skip
 
     # ---------------------------------------------------------------- what is known already
 
-    def require_alike(
-        self, experiment: str, changes: dict[str, Any], budget: int, dataset_hash: str
-    ) -> None:
+    def require_alike(self, call: Call, dataset_hash: str) -> None:
         """Reject a study whose results could not be compared with those that are here.
 
         Raises:
@@ -62,10 +61,11 @@ class Store:
             )
         for cell in self.study["cells"]:
             before = cell["changes"], cell["budget"]
-            if cell["experiment"] == experiment and before != (changes, budget):
+            now = call.changes, call.budget
+            if cell["experiment"] == call.experiment and before != now:
                 raise UserError(
-                    f"{self.index}: {experiment} has {cell['model']} with {_options(*before)}, now with "
-                    f"{_options(changes, budget)}; one table compares like with like: write the same, or "
+                    f"{self.index}: {call.experiment} has {cell['model']} with {_options(*before)}, now with "
+                    f"{_options(*now)}; one table compares like with like: write the same, or "
                     "another --output"
                 )
 
@@ -120,7 +120,7 @@ class Store:
 
     def save(
         self,
-        command: str,
+        call: Call,
         dataset_hash: str,
         cells: list[dict[str, Any]],
         tuning: list[dict[str, Any]],
@@ -133,7 +133,8 @@ class Store:
         models = {entry["model"] for entry in tuning}
         study["cells"] = kept + cells
         study["tuning"] = [e for e in study["tuning"] if e["model"] not in models] + tuning
-        study["commands"] = list(dict.fromkeys([*study["commands"], command]))
+        if call.to_json() not in study["studies"]:
+            study["studies"].append(call.to_json())
         study["dataset_hash"] = dataset_hash
         write_json(self.index, study)
 
@@ -182,8 +183,8 @@ class Store:
 
 def _options(changes: dict[str, Any], budget: int) -> str:
     """As on the command line."""
-    values = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    return " ".join([*(["--set", *values] if values else []), f"--budget {budget}"])
+    words = ["--set", *set_words(changes)] if changes else []
+    return " ".join([*words, f"--budget {budget}"])
 
 
 def _small(entry: dict[str, Any]) -> dict[str, Any]:

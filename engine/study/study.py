@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..analysis.artefacts import write_artefacts
 from ..analysis.probe import load_trained, probe
+from ..datasets.layout import card_of, longest_history
+from ..errors import UserError
 from ..files import write_json
 from ..parameters import load
 from ..tuner.engines import CPU, LocalEngine
@@ -18,22 +18,18 @@ from ..tuner.report import exit_code
 from ..tuner.space import Space, data_hash
 from ..tuner.trial import DONE, FAILED
 from ..tuner.tune import require_devices, run_all
-from .experiments import plan
+from .call import Call
+from .experiments import Planned, distinct, plan
 from .queue import ModelStudy, StudySearch, seeded_command
 from .spaces import model_space
 from .store import Store
 
 
 def study(
-    experiment: str,
-    dataset_id: str,
+    call: Call,
     root: Path,
     config: Path,
     output: Path,
-    seeds: Sequence[int],
-    budget: int = 3,
-    backbones: Sequence[str] | None = None,
-    changes: dict[str, Any] | None = None,
     gpus: Sequence[int] = (CPU,),
     per_gpu: int = 1,
     data_root: Path | None = None,
@@ -42,15 +38,10 @@ def study(
     """Run what an experiment lacks, and write results, tables and figures; returns the exit code.
 
     Args:
-        experiment: a key of ``EXPERIMENTS``.
-        dataset_id: the data set; experiments ``<model>_<dataset_id>`` are in ``config``.
+        call: what is compared; its ``config`` and ``output`` are set to what follows.
         root: the repository, where ``run_expid.py`` is and relative paths start.
-        config: configuration directory; ``tuner/<model>_<dataset_id>.yaml`` in it has the grids.
+        config: configuration directory; ``tuner/<model>_<dataset>.yaml`` in it has the grids.
         output: folder of results, see ``store.py``.
-        seeds: of each configuration; the same for all, so that runs pair up.
-        budget: tuning trials of each model; 1 takes the configuration as it is.
-        backbones: only these; None is all.
-        changes: keys set in every configuration.
         gpus: CUDA devices; -1 is the CPU.
         per_gpu: runs at a time on each.
         data_root: folder of the data sets, in place of the configuration's.
@@ -61,29 +52,26 @@ def study(
         UserError: bad input; nothing has been started.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the runs are ended, and the same call goes on.
     """
-    planned, changes = plan(experiment, backbones), changes or {}
-    names = list(dict.fromkeys(cell.model for cell in planned))
+    planned = plan(call.experiment, call.backbones, call.variants)
     spaces = {
-        name: model_space(config, root, name, dataset_id, budget, changes, data_root)
-        for name in names
+        name: model_space(config, root, name, call.dataset, call.budget, call.changes, data_root)
+        for name in dict.fromkeys(cell.model for cell in planned)
     }
-    space = spaces[names[0]][1]
+    _, space = next(iter(spaces.values()))
     require_devices(gpus)
     found = data_hash(space, root)
-    store = Store(output, dataset_id, root)
-    store.require_alike(experiment, changes, budget, found)
+    planned = _distinct(planned, call, root / space.dataset["train_data"])
+    store = Store(output, call.dataset, root)
+    given = "" if config.absolute() == root / "config" else str(store.relative(config))
+    call = replace(call, config=given, output=str(store.relative(output)))
+    store.require_alike(call, found)
     queue = queue or root / "checkpoints" / "study" / output.absolute().name
-    folder = Folder(queue / dataset_id)
+    folder = Folder(queue / call.dataset)
     folder.open(store.index)
     models = [
-        ModelStudy(*spaces[name], [c for c in planned if c.model == name], seeds, budget)
-        for name in names
+        ModelStudy(*spaces[name], [c for c in planned if c.model == name], call) for name in spaces
     ]
-    words = command_words(experiment, dataset_id, seeds, budget, backbones, changes)
-    if config.absolute() != root / "config":
-        words += ["--config", str(store.relative(config))]
-    command = shlex.join([*words, "--output", str(store.relative(output))])
-    search = StudySearch(models, folder, store, command, budget, changes, found)
+    search = StudySearch(models, folder, store, call, found)
     if search.done:
         print(f"nothing to run: all {search.size} runs are in {output}")
     try:
@@ -95,7 +83,7 @@ def study(
     for trial in search.selected():
         if trial.status == FAILED:
             print(f"failed: {trial.name}: {trial.reason}\n  {folder.log(trial)}")
-    if experiment == "routers":
+    if call.experiment == "routers":
         probe_first_seeds(search, store, folder, space, root)
     if any(trial.status == DONE for trial in search.selected()):
         for path in write_artefacts(output):
@@ -103,20 +91,16 @@ def study(
     return exit_code(search.selected())
 
 
-def command_words(
-    experiment: str,
-    dataset_id: str,
-    seeds: Sequence[int],
-    budget: int,
-    backbones: Sequence[str] | None,
-    changes: dict[str, Any],
-) -> list[str]:
-    """The command that repeats the study on any machine, without devices and folders of this one."""
-    words = ["python", "-m", "engine.study", experiment, "--dataset", dataset_id]
-    words += ["--seeds", str(len(seeds)), "--budget", str(budget)]
-    words += ["--backbones", *backbones] if backbones else []
-    words += ["--set", *(f"{k}={json.dumps(v)}" for k, v in changes.items())] if changes else []
-    return words
+def _distinct(planned: list[Planned], call: Call, train_data: Path) -> list[Planned]:
+    """The configurations that give different runs on the data there is."""
+    longest = longest_history(card_of({"train_data": train_data}))
+    kept = distinct(planned, longest)
+    if not kept:
+        raise UserError(
+            f"--dataset {call.dataset}: its longest history has {longest} items, so that {call.experiment} has "
+            "nothing to compare; take a data set with longer ones"
+        )
+    return kept
 
 
 def probe_first_seeds(

@@ -1,0 +1,60 @@
+"""A call of a study: what decides its cells, as ``study.json`` keeps it and as a command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .experiments import UNTUNED
+
+BUDGET = 3
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of ``python -m engine.study``, without the devices and folders of a machine.
+
+    Attributes:
+        experiment: a key of ``EXPERIMENTS``.
+        dataset: data set id; the experiments are ``<model>_<dataset>``.
+        seeds: how many: 1, 2, ... of each configuration, the same for all, so that runs pair up.
+        budget: tuning trials of each model; 1 takes the configuration as it is.
+        backbones: only these; empty is all.
+        variants: only these of the backbones, ``vanilla`` or a mixture; empty is all.
+        changes: keys that are set in every configuration.
+        config: configuration directory; empty is the repository's.
+        output: folder of results.
+    """
+
+    experiment: str
+    dataset: str
+    seeds: int = 5
+    budget: int = BUDGET
+    backbones: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
+    changes: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    output: str = "results"
+
+    @property
+    def command(self) -> str:
+        """The command line that says the same."""
+        words = ["python", "-m", "engine.study", self.experiment, "--dataset", self.dataset]
+        words += ["--seeds", str(self.seeds)]
+        words += [] if self.experiment in UNTUNED else ["--budget", str(self.budget)]
+        words += ["--backbones", *self.backbones] if self.backbones else []
+        words += ["--variants", *self.variants] if self.variants else []
+        words += ["--set", *set_words(self.changes)] if self.changes else []
+        words += ["--config", self.config] if self.config else []
+        return shlex.join([*words, "--output", self.output])
+
+    def to_json(self) -> dict[str, Any]:
+        """What is set."""
+        return {key: value for key, value in asdict(self).items() if value not in ("", [], {})}
+
+
+def set_words(changes: dict[str, Any]) -> list[str]:
+    """Keys and values as ``--set`` takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
