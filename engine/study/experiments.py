@@ -127,8 +127,9 @@ def plan(
     """
     cells = EXPERIMENTS[experiment]()
     has = {split_name(cell.model)[1] or VANILLA for cell in cells if cell.model not in BASELINES}
-    _require_known("backbones", backbones, BACKBONES)
-    _require_known("variants", variants, [v for v in (VANILLA, *MIXTURES) if v in has])
+    _require_known(experiment, "backbones", backbones, BACKBONES)
+    known = [name for name in (VANILLA, *MIXTURES) if name in has]
+    _require_known(experiment, "variants", variants, known)
 
     def wanted(model: str) -> bool:
         backbone, mixture = split_name(model)
@@ -150,9 +151,9 @@ def distinct(cells: list[Planned], longest: int | None) -> list[Planned]:
     return [c for c in cells if "max_len" not in c.varied or c.varied["max_len"] in kept]
 
 
-def _require_known(flag: str, names: Sequence[str], known: Sequence[str]) -> None:
+def _require_known(experiment: str, flag: str, names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise UserError(
-                f"--{flag} {name}: not one of {', '.join(known)}{did_you_mean(name, known)}"
+                f"--{flag} {name}: {experiment} has {', '.join(known)}{did_you_mean(name, known)}"
             )
