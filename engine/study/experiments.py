@@ -126,10 +126,10 @@ def plan(
         UserError: an unknown backbone or variant, or one that the experiment does not have.
     """
     cells = EXPERIMENTS[experiment]()
-    has = {split_name(cell.model)[1] or VANILLA for cell in cells if cell.model not in BASELINES}
+    names = (split_name(cell.model)[1] or VANILLA for cell in cells if cell.model not in BASELINES)
+    has = list(dict.fromkeys(names))
     _require_known(experiment, "backbones", backbones, BACKBONES)
-    known = [name for name in (VANILLA, *MIXTURES) if name in has]
-    _require_known(experiment, "variants", variants, known)
+    _require_known(experiment, "variants", variants, has)
 
     def wanted(model: str) -> bool:
         backbone, mixture = split_name(model)

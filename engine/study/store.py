@@ -59,9 +59,9 @@ class Store:
                 f"{self.path}: has results on other data (hash {found}, now {dataset_hash}); put the data "
                 "back, or write another --output"
             )
+        now = call.changes, call.budget
         for cell in self.study["cells"]:
             before = cell["changes"], cell["budget"]
-            now = call.changes, call.budget
             if cell["experiment"] == call.experiment and before != now:
                 raise UserError(
                     f"{self.index}: {call.experiment} has {cell['model']} with {_options(*before)}, now with "
@@ -133,8 +133,8 @@ class Store:
         models = {entry["model"] for entry in tuning}
         study["cells"] = kept + cells
         study["tuning"] = [e for e in study["tuning"] if e["model"] not in models] + tuning
-        if call.to_json() not in study["studies"]:
-            study["studies"].append(call.to_json())
+        if (entry := call.to_json()) not in study["studies"]:
+            study["studies"].append(entry)
         study["dataset_hash"] = dataset_hash
         write_json(self.index, study)
 
