@@ -28,7 +28,7 @@ from .code_version import commit_of
 from .compat import build_feature_map
 from .config import DATA_FILES
 from .datasets import ensure_generated
-from .datasets.layout import SPLITS, card_of, fingerprint
+from .datasets.layout import SPLITS, card_beside, fingerprint
 from .errors import UserError
 from .files import write_json
 from .flops import mean_flops, num_parameters
@@ -246,7 +246,7 @@ def peak_memory(gpu: int) -> int:
 
 def _bayes(params: dict[str, Any]) -> dict[str, float]:
     """The best possible test metrics, where the data set's card knows them."""
-    card = card_of(params)
+    card = card_beside(params["train_data"])
     names = {"AUC": "bayes_auc", "gAUC": "bayes_gauc"}
     return {metric: card[key]["test"] for metric, key in names.items() if key in card}
 

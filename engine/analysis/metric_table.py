@@ -15,7 +15,7 @@ from typing import Any
 
 from . import published
 from .comparison import Figures, Group, Values, compare
-from .results import METRICS, Cell, DatasetResults, Run, device_note, limit_note
+from .results import METRICS, Cell, DatasetResults, device_note, limit_note
 from .table import Entry, Footnotes, Table, interval, points
 
 RULES = (
@@ -77,7 +77,7 @@ class _Block:
 
     def _values(self, cell: Cell) -> Values:
         """The metric by seed; without seeds if the experiment did not compute it."""
-        computed = _first_run(cell)["metrics"][self.plan.split]
+        computed = cell.first_run["metrics"][self.plan.split]
         return cell.values(self.metric, self.plan.split) if self.metric in computed else {}
 
     @property
@@ -111,7 +111,7 @@ class _Block:
 
     def max_len(self, name: str) -> int | None:
         """The longest history in the runs of a cell."""
-        return _first_run(self.cells[name])["params"]["max_len"] if name in self.cells else None
+        return self.cells[name].settings["max_len"] if name in self.cells else None
 
     def batch_note(self, name: str) -> str:
         """Which runs of a cell had a smaller batch, since the tuner halves it where memory runs out."""
@@ -164,10 +164,6 @@ def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]
         footnotes=footnotes.texts(),
         records=tuple(record for block in flat for record in _records(block)),
     )
-
-
-def _first_run(cell: Cell) -> Run:
-    return next(iter(cell.runs.values()))
 
 
 def _header(plan: Plan, blocks: list[list[_Block]]) -> tuple[tuple[tuple[str, int], ...], ...]:

@@ -22,7 +22,7 @@ from model_zoo.moe.dispatch import SubsequenceExperts
 from model_zoo.sequence_model import SequenceModel
 
 from ..compat import build_feature_map
-from ..datasets.layout import card_of
+from ..datasets.layout import card_beside
 from ..errors import UserError
 from ..experiment import make_loaders
 from ..loader import SequenceLoader
@@ -215,7 +215,8 @@ def _categories(
         if feature in loader.items.tables:
             values = loader.items.tables[feature].cpu().numpy()
             label_N = values if values.ndim == 1 else values[:, 0]
-            num_themes = card_of(params).get("themes", 0)  # planted; 0 in other data
+            card = card_beside(params["train_data"])
+            num_themes = card.get("themes", 0)  # planted; 0 in other data
             if feature == "cate_id" and num_themes:
                 # As engine.datasets.synthetic draws them: each theme has equally many categories.
                 per_theme = (

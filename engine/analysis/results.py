@@ -74,9 +74,14 @@ class Cell:
         return {seed: run["metrics"][split][metric] for seed, run in self.runs.items()}
 
     @property
+    def first_run(self) -> Run:
+        """That of the smallest seed; it must have runs."""
+        return next(iter(self.runs.values()))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What its runs were told, but for names, places and seeds; it must have runs."""
-        params = next(iter(self.runs.values()))["params"]
+        params = self.first_run["params"]
         return {k: v for k, v in params.items() if k not in {*PATHS, "model_id", "seed"}}
 
 
@@ -247,7 +252,7 @@ def _plain(by_expid: dict[str, dict[int, Run]]) -> list[Cell]:
         tables += ["table2"] if model in BASELINES or (tables and mixture == "MoS") else []
         for table in tables:
             if (table, model) in cells:
-                other = next(iter(cells[table, model].runs.values()))["file"]
+                other = cells[table, model].first_run["file"]
                 raise UserError(
                     f"{next(iter(runs.values()))['file']} and {other}: two experiments of {model}; a "
                     "table has one for each model: put them into separate folders"

@@ -57,7 +57,7 @@ def table1(results: list[DatasetResults]) -> Table:
         headings=("Backbone", "Variant"),
         notes=("Gains are over the vanilla backbone; ranks and marks are within a backbone.",),
         paper="table1",
-        mean_ranks=True,
+        mean_ranks=len(parts) > 1,
     )
     return metric_table(plan, parts)
 

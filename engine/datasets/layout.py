@@ -33,13 +33,13 @@ WRITTEN += ("config_before",)
 META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
 
 
-def card_of(params: dict[str, Any]) -> dict[str, Any]:
-    """The card of an experiment's data set, which is beside its training data; empty without one.
+def card_beside(data: str | Path) -> dict[str, Any]:
+    """The card of the data set that a file of samples is of, which is beside it; empty without one.
 
     Raises:
         UserError: it is broken.
     """
-    path = Path(params["train_data"]).parent / CARD
+    path = Path(data).parent / CARD
     if not path.exists():
         return {}
     try:

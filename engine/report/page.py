@@ -11,12 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..analysis.results import DatasetResults, read_results
+from ..study.call import calls
 from . import summaries
 from .embedded import embedded
 from .groups import Group, best_first, groups
 from .inlined import Figure, Fragment, figures, tables
 from .pieces import PIECES, Piece
-from .state import State, calls, state
+from .state import State, state
 from .table import Shown, Table, metric
 
 HERE = Path(__file__).parent

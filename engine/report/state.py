@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..analysis.results import BACKBONES, DatasetResults, split_name
-from ..errors import UserError
-from ..study.call import BUDGET, Call
+from ..study.call import Call, calls, default_budget
 from ..study.experiments import UNTUNED, plan
 from .coverage import Configuration
 from .pieces import Piece
@@ -76,21 +75,6 @@ def _named(wanted: list[Configuration], lacking: list[Configuration]) -> list[st
     return names
 
 
-def calls(results: DatasetResults) -> list[Call]:
-    """The studies that were run on a data set.
-
-    Raises:
-        UserError: ``study.json`` has one that is none.
-    """
-    try:
-        return [Call(**entry) for entry in results.study.get("studies", [])]
-    except TypeError as error:
-        raise UserError(
-            f"{results.folder / 'study.json'}: studies has an entry that is none ({error}); delete "
-            "that entry"
-        ) from None
-
-
 def _command(results: DatasetResults, study: str, models: Sequence[str]) -> str:
     """The command that runs what a study lacks, like the data set's earlier ones.
 
@@ -107,7 +91,7 @@ def _command(results: DatasetResults, study: str, models: Sequence[str]) -> str:
     return replace(
         like,
         experiment=study,
-        budget=BUDGET if like.experiment in UNTUNED else like.budget,
+        budget=default_budget(study) if like.experiment in UNTUNED else like.budget,
         backbones=[b for b in BACKBONES if b in backbones],
         variants=[],
         changes={key: value for key, value in like.changes.items() if key not in varied},

@@ -10,7 +10,7 @@ import yaml
 
 from ..analysis.results import BACKBONES, MIXTURES
 from ..errors import UserError, run_command
-from .call import BUDGET, Call
+from .call import BUDGET, Call, default_budget
 from .experiments import EXPERIMENTS, UNTUNED, VANILLA
 from .study import study
 
@@ -57,14 +57,13 @@ def main() -> int:
         help="folder of checkpoints and logs (default: checkpoints/study/<name of output>)",
     )  # fmt: skip
     args = parser.parse_args()
-    untuned = args.experiment in UNTUNED
-    if untuned and args.budget not in (None, 1):
+    if args.experiment in UNTUNED and args.budget not in (None, 1):
         raise UserError(
             f"--budget {args.budget}: {args.experiment} runs at the configuration's own values, since tuning "
             "would set the keys that are compared; leave --budget out"
         )
     if args.budget is None:
-        args.budget = 1 if untuned else BUDGET
+        args.budget = default_budget(args.experiment)
     for flag in ("seeds", "budget", "runs_per_gpu"):
         if getattr(args, flag) < 1:
             name = flag.replace("_", "-")

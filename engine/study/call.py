@@ -7,9 +7,16 @@ import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..analysis.results import DatasetResults
+from ..errors import UserError
 from .experiments import UNTUNED
 
 BUDGET = 3
+
+
+def default_budget(experiment: str) -> int:
+    """Tuning trials of each model: where single keys are compared, the configuration is taken as it is."""
+    return 1 if experiment in UNTUNED else BUDGET
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,21 @@ class Call:
     def to_json(self) -> dict[str, Any]:
         """What is set."""
         return {key: value for key, value in asdict(self).items() if value not in ("", [], {})}
+
+
+def calls(results: DatasetResults) -> list[Call]:
+    """The studies that were run on a data set.
+
+    Raises:
+        UserError: ``study.json`` has one that is none.
+    """
+    try:
+        return [Call(**entry) for entry in results.study.get("studies", [])]
+    except TypeError as error:
+        raise UserError(
+            f"{results.folder / 'study.json'}: studies has an entry that is none ({error}); delete "
+            "that entry"
+        ) from None
 
 
 def set_words(changes: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..analysis.artefacts import write_artefacts
 from ..analysis.probe import load_trained, probe
-from ..datasets.layout import card_of, longest_history
+from ..datasets.layout import card_beside, longest_history
 from ..errors import UserError
 from ..files import write_json
 from ..parameters import load
@@ -93,7 +93,7 @@ def study(
 
 def _distinct(planned: list[Planned], call: Call, train_data: Path) -> list[Planned]:
     """The configurations that give different runs on the data there is."""
-    longest = longest_history(card_of({"train_data": train_data}))
+    longest = longest_history(card_beside(train_data))
     kept = distinct(planned, longest)
     if not kept:
         raise UserError(

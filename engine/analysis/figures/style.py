@@ -110,11 +110,9 @@ def over_seeds(numbers: Iterable[int]) -> str:
 
 
 def variant_handles(variants: Iterable[str]) -> list[Line2D]:
-    """Legend entries of markers without a colour."""
-    return [
-        Line2D([], [], color="0.3", linestyle="", marker=VARIANT_MARKERS[v], label=label(v))
-        for v in variants
-    ]
+    """Legend entries of hollow markers without a colour."""
+    look = {"color": "0.3", "linestyle": "", "fillstyle": "none", "markeredgewidth": 1.3}
+    return [Line2D([], [], marker=VARIANT_MARKERS[v], label=label(v), **look) for v in variants]
 
 
 def backbone_handles(backbones: Iterable[str]) -> list[Line2D]:

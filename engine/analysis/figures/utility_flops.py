@@ -36,8 +36,8 @@ def draw(results: DatasetResults) -> Figure | None:
             axes.errorbar(
                 _flops(cell), mean, std,
                 color=style.BACKBONE_COLOURS[backbone], marker=style.VARIANT_MARKERS[mixture],
-                markersize=8 if mixture == "MoS" else 5.5, markeredgecolor="white",
-                markeredgewidth=0.5, elinewidth=0.8, capsize=2, zorder=3 if mixture == "MoS" else 2,
+                markersize=9 if mixture == "MoS" else 6, fillstyle="none",  # what is behind shows
+                markeredgewidth=1.3, elinewidth=0.8, capsize=2, capthick=0.8, zorder=3 if mixture == "MoS" else 2,
             )  # fmt: skip
         axes.set(xscale="log", xlabel="FLOPs per sample (forward)", ylabel=f"test {metric}, points")
         low, high = axes.get_xlim()
