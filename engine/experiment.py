@@ -93,13 +93,14 @@ def run(
     logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
     if resume and not files.state.exists():
         logging.info("--resume: nothing was saved yet, the run starts at its beginning")
+    before = files.fit_seconds()
     foreign = own_words(model_class, expid) if issubclass(model_class, AdoptedModel) else None
     try:
         with foreign or nullcontext():
-            result = about | _train_and_evaluate(model, loaders, params, gpu, files)
+            result = about | _train_and_evaluate(model, loaders, params, gpu, files, before)
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
-    result["seconds"]["total"] = time.perf_counter() - start
+    result["seconds"]["total"] = before + time.perf_counter() - start
     write_json(files.result, result)
     files.close()
     results.append_bars_line(result, config_dir)
@@ -160,18 +161,20 @@ def _train_and_evaluate(
     params: dict[str, Any],
     gpu: int,
     files: RunFiles,
+    before: float,
 ) -> dict[str, Any]:
-    """The part of a result that is measured."""
+    """The part of a result that is measured; ``before`` are the seconds of training before a kill."""
     if gpu >= 0:
         torch.cuda.reset_peak_memory_stats(gpu)
     scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
 
     def on_evaluation(stage_log: list[dict[str, Any]]) -> None:
-        write_json(files.progress, {"stage_log": stage_log})
+        seconds = time.perf_counter() - start
+        write_json(files.progress, {"stage_log": stage_log, "fit_seconds": seconds})
         if scalars is not None:
             scalars.write(stage_log)
 
-    start = time.perf_counter()
+    start = time.perf_counter() - before
     model.fit(
         loaders["train"],
         validation_data=loaders["valid"],

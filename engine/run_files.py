@@ -124,6 +124,14 @@ class RunFiles:
             self.progress.unlink(missing_ok=True)
         write_json(self.started_with, params | {"dataset_hash": dataset_hash})
 
+    def fit_seconds(self) -> float:
+        """How long a killed run had trained at its last evaluation; 0 of a run that starts anew."""
+        try:
+            progress = json.loads(self.progress.read_text())
+        except (OSError, ValueError):
+            return 0.0
+        return progress.get("fit_seconds", 0.0)  # older files lack it
+
     def close(self) -> None:
         """A finished run needs nothing to resume from."""
         self.started_with.unlink(missing_ok=True)

@@ -271,12 +271,17 @@ def test_resumed_run_equals_an_undisturbed_one(
     assert not space.file("TWIN_MoS_tiny", 1, "json").exists()
     assert not (space.cwd / "experiments.csv").exists()
     log_before = space.file("TWIN_MoS_tiny", 1, "log").read_text()
+    progress = space.file("TWIN_MoS_tiny", 1, "progress.json")
+    known = json.loads(progress.read_text())
+    progress.write_text(json.dumps(known | {"fit_seconds": known["fit_seconds"] + 1000}))
 
     outcome = space.run_expid(*arguments, "--resume")
     assert outcome.code == 0, outcome.stderr
     assert "resumed after" in outcome.stdout
     assert "Stage backbone: at most" not in outcome.stdout
     assert_same_run(space, undisturbed)
+    seconds = json.loads(space.file("TWIN_MoS_tiny", 1, "json").read_text())["seconds"]
+    assert 1000 < seconds["fit"] < seconds["total"]
     assert space.file("TWIN_MoS_tiny", 1, "log").read_text().startswith(log_before)
     names = {path.name for path in (space.checkpoints / "tiny").iterdir()}
     assert names == {f"TWIN_MoS_tiny_seed1.{suffix}" for suffix in ("model", "log", "json")}
