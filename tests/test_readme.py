@@ -10,7 +10,9 @@ import pytest
 from engine.config import list_experiments
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "data/README.md", "model_zoo/README.md"]
+DOCUMENTS = [
+    "README.md", "data/README.md", "model_zoo/README.md", "benchmark_results/README.md", "docs/performance.md", "docs/results.md",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
