@@ -168,6 +168,11 @@ def test_mean_ranks_are_over_the_data_sets_that_rank_the_model(tmp_path: Path) -
     shown = entry(table, ("TWIN", "GShard"), "Mean rank|AUC")
     assert shown.text == f"{two[1]:.2f}"
     assert shown.secondary == ("1 of 2 data sets",)
+    remove(homes[1], "TWIN_MoS_two")
+    table = table1(read_results(tmp_path))
+    assert headings(table)[-2:] == ["Mean rank|AUC", "Mean rank|gAUC"]
+    for labels in (("TWIN", "GShard"), ("TWIN", "MoS")):  # not ranked anywhere; not run
+        assert entry(table, labels, "Mean rank|AUC") == Entry()
 
 
 def test_fewer_seeds_are_said_and_pairs_are_the_common_ones(home: Path) -> None:

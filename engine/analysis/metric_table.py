@@ -111,7 +111,7 @@ class _Block:
 
     def max_len(self, name: str) -> int | None:
         """The longest history in the runs of a cell."""
-        return self.cells[name].settings["max_len"] if name in self.cells else None
+        return self.cells[name].first_run["params"]["max_len"] if name in self.cells else None
 
     def batch_note(self, name: str) -> str:
         """Which runs of a cell had a smaller batch, since the tuner halves it where memory runs out."""
