@@ -22,6 +22,7 @@ STANDARD = set(sys.stdlib_module_names) | {"__future__"}
 ALLOWED = {
     "model_zoo/layers": {"torch", "model_zoo.layers"},
     "model_zoo/layers/mamba_kernel.py": {"torch", "mamba_ssm"},
+    "model_zoo/layers/segment_kernels.py": {"triton"},
     "model_zoo/moe": {"torch", "model_zoo.layers", "model_zoo.moe"},
     "model_zoo/metrics.py": {"numpy", "fuxictr"},
     "model_zoo/compat.py": {"torch", "fuxictr"},

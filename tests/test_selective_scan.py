@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_zoo.layers import final_state, fused_weights, mamba_kernel, scan_parts
+from model_zoo.layers import final_state, mamba_kernel, scan_parts
 from model_zoo.layers import selective_scan as module
 from model_zoo.layers.final_state import selective_scan_last
 from model_zoo.layers.selective_scan import selective_scan, selective_scan_reference
@@ -125,35 +125,6 @@ def test_masks(step: float, dtype: torch.dtype) -> None:
     holes[:, 20:50] = False
     for mask in (ragged, holes, torch.zeros_like(holes)):
         check(random_inputs(6, 70, 4, 5, dtype, step), mask)
-
-
-@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
-def test_fused(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs on CUDA, with the kernels that torch.compile makes for a CPU: one graph each way."""
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    monkeypatch.setattr(final_state, "can_fuse", lambda device: True)
-    for L in (7, 40):
-        mask = torch.arange(L) >= L - torch.tensor([0, 1, 5, 7, L, L])[:, None]
-        check(random_inputs(6, L, 4, 5, dtype), mask)
-        with torch.no_grad():
-            last(*random_inputs(5, L, 4, 5, dtype))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
-    check(random_inputs(1, 1, 4, 5, dtype))
-
-
-def test_fusing_needs_cuda_and_a_compiler(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    can_fuse = fused_weights.can_fuse.__wrapped__
-    assert not can_fuse(torch.device("cpu"))
-    monkeypatch.setattr(fused_weights, "find_spec", lambda name: object())
-    for problem in ("", "torch.compile fails here (no gcc)"):
-        monkeypatch.setattr(fused_weights, "compiler_problem", lambda device, p=problem: p)
-        assert can_fuse(torch.device("cuda")) == (not problem)
-    assert "runs unfused, which is slower: torch.compile fails here (no gcc)" in caplog.text
-    monkeypatch.setattr(fused_weights, "find_spec", lambda name: None)
-    assert not can_fuse(torch.device("cuda"))
 
 
 def test_no_steps_at_all() -> None:

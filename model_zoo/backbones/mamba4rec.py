@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..layers.dropout import Dropout
 from ..layers.history import History
 from ..layers.mamba import Mamba
+from ..layers.segments import Segments, can_fuse, pack
 from ..layers.sequence import SequenceBlock
 from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
@@ -64,13 +65,27 @@ class Mamba4RecBlock(SequenceBlock):
         self.output_dim = 2 * width
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        mask_BL = history.mask_BL
+        has_history_B1 = history.mask_BL[:, -1:]
+        history, real = self._without_padding(history)
+        if not len(history):
+            return target_BD.new_zeros(len(target_BD), self.output_dim)
         x_BLW = self.norm(self.dropout(history.map(self.project)))
         for layer in self.layers[:-1]:
-            x_BLW = layer(x_BLW, mask_BL)
-        h_BW = self.layers[-1](x_BLW, mask_BL, last=True)[:, 0]
-        h_BW = h_BW.masked_fill(~mask_BL[:, -1:], 0.0)
+            x_BLW = layer(x_BLW, real)
+        h_BW = self.layers[-1](x_BLW, real, last=True)[:, 0]
+        h_BW = h_BW.masked_fill(~has_history_B1, 0.0)
         return torch.cat([h_BW, h_BW * self.project(target_BD)], dim=-1)
+
+    def _without_padding(self, history: History) -> tuple[History, Tensor | Segments]:
+        """The history, and which of it is real: packed where there are kernels for that and only newest
+        states are needed."""
+        if (
+            torch.compiler.is_compiling()
+            or len(self.layers) > 1
+            or not can_fuse(history.mask_BL.device)
+        ):
+            return history, history.mask_BL
+        return pack(history)
 
     def products(self, length: int) -> float:
         project = 2 * sum(p.numel() for p in self.project.parameters()) * (length + 1)
@@ -107,9 +122,10 @@ class MambaLayer(nn.Module):
         for linear in (self.w_1, self.w_2):
             nn.init.normal_(linear.weight, std=0.02)
 
-    def forward(self, x_BLW: Tensor, mask_BL: Tensor, last: bool = False) -> Tensor:
-        """All positions, or with ``last`` the newest one only: ``(B, R, W)``."""
-        h_BRW = self.dropout(self.mamba(x_BLW, mask_BL, last))
+    def forward(self, x_BLW: Tensor, real: Tensor | Segments, last: bool = False) -> Tensor:
+        """All positions, or with ``last`` the newest one only: ``(B, R, W)``; ``real`` is as in
+        ``Mamba``."""
+        h_BRW = self.dropout(self.mamba(x_BLW, real, last))
         if self.residual:
             h_BRW = h_BRW + x_BLW[:, -h_BRW.shape[1] :]
         h_BRW = self.norm(h_BRW)

@@ -26,21 +26,20 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .fused_weights import can_fuse, fused_weights
 from .mamba_kernel import call_mamba, kernel_for
 from .scan_parts import (
     LN_2,
     LOG2_E,
+    ZERO_BELOW,
     WorkBuffer,
     blocks_per_buffer,
     compute_dtype,
     mask_steps,
     sum_of_others,
 )
+from .segments import can_fuse, segment_scan
 
 POSITIONS = 8  # K: those of a chunk have as many states as its newest needs
-# 2^x is the number 0 from here on, also where tiny numbers are kept (denormal ones)
-ZERO_BELOW = {torch.float32: -150.0, torch.float64: -1075.0}
 
 
 def selective_scan_last(
@@ -55,7 +54,7 @@ def selective_scan_last(
     """``selective_scan(...)[:, -1:]`` without the other outputs.
 
     ``mamba_ssm``'s kernel, where it is used, computes all of them, in one pass over the inputs. On CUDA
-    without it, ``fused_weights`` sums over the states.
+    without it, ``segment_scan`` has a kernel of its own.
 
     Args:
         u: ``(B, L, E)``, L at least 1.
@@ -75,12 +74,12 @@ def selective_scan_last(
     if kernel is not None:
         return call_mamba(kernel, u, delta, A, B, C.expand_as(B), D)[:, -1:]
     u_BLE, delta_BLE, A_EN, B_BLN, C_B1N = (x.to(dtype) for x in (u, delta, A, B, C))
-    rate_NE, G_BLN = (A_EN * LOG2_E).T.contiguous(), B_BLN * C_B1N
     if can_fuse(u.device):
-        weight_BLE = fused_weights(sum_of_others(delta_BLE, later=True), rate_NE, G_BLN)
-        y_B1E = (weight_BLE * delta_BLE * u_BLE).sum(1, keepdim=True)
+        start_B = torch.arange(len(u), device=u.device) * u.shape[1]
+        y_B1E = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_B1N, start_B, start_B + u.shape[1])
     else:
-        y_B1E = _LastOutput.apply(mask, rate_NE, delta_BLE, u_BLE, G_BLN)[:, None]
+        rate_NE = (A_EN * LOG2_E).T.contiguous()
+        y_B1E = _LastOutput.apply(mask, rate_NE, delta_BLE, u_BLE, B_BLN * C_B1N)[:, None]
     if D is not None:
         y_B1E = torch.addcmul(y_B1E, u_BLE[:, -1:], D.to(dtype))
     return y_B1E.to(u.dtype)

@@ -15,6 +15,7 @@ from .causal_conv import causal_conv
 from .compiled import uncompiled
 from .final_state import selective_scan_last
 from .precision import all_digits
+from .segments import Segments, segment_conv, segment_scan
 from .selective_scan import selective_scan
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts from
@@ -81,21 +82,39 @@ class Mamba(nn.Module):
                 step = torch.empty(inner).uniform_(low, high).exp().clamp(min=DT_FLOOR)
                 self.dt_proj.bias.copy_(step + (-(-step).expm1()).log())  # softplus^-1
 
-    def forward(self, x_BLW: Tensor, mask_BL: Tensor, last: bool = False) -> Tensor:
+    def forward(self, x_BLW: Tensor, real: Tensor | Segments, last: bool = False) -> Tensor:
         """The mixed sequence ``(B, L, W)``, or with ``last`` its newest position ``(B, 1, W)``, for
-        which gate and output are computed there only."""
-        x_BLW = x_BLW * mask_BL[:, :, None].to(x_BLW.dtype)
+        which gate and output are computed there only.
+
+        Args:
+            real: mask of the real positions, ``(B, L)``; or, with ``last``, the samples of a packed
+                history ``(1, P, W)``, for which the output is ``(B, 1, W)``, too.
+        """
+        packed = isinstance(real, Segments)
+        if not packed:
+            x_BLW = x_BLW * real[:, :, None].to(x_BLW.dtype)
         weight_x, weight_z = self.in_proj.weight.chunk(2)
-        conv = self.conv1d
-        u_BLE = F.silu(causal_conv(F.linear(x_BLW, weight_x), conv.weight[:, 0], conv.bias))
+        taps_EK, bias_E = self.conv1d.weight[:, 0], self.conv1d.bias
+        x_BLE = F.linear(x_BLW, weight_x)
+        if packed:
+            u_BLE = F.silu(segment_conv(x_BLE, taps_EK, bias_E, real))
+        else:
+            u_BLE = F.silu(causal_conv(x_BLE, taps_EK, bias_E))
         # C is read where an output is
-        x_BRW, u_BRE = (x_BLW[:, -1:], u_BLE[:, -1:]) if last else (x_BLW, u_BLE)
+        x_BRW, u_BRE = x_BLW, u_BLE
+        if last:
+            x_BRW, u_BRE = (real.newest(x) if packed else x[:, -1:] for x in (x_BLW, u_BLE))
         rank, N, _ = self.split
         weight_dtB, weight_C = self.x_proj.weight.split([rank + N, N])
         dt_BLR, B_BLN = F.linear(u_BLE, weight_dtB).split([rank, N], dim=-1)
         C_BRN = F.linear(u_BRE, weight_C)
         delta_BLE = F.softplus(self._steps(dt_BLR))
-        y_BRE = scan(last, u_BLE, delta_BLE, -self.A_log.exp(), B_BLN, C_BRN, self.D, mask_BL)
+        A_EN = -self.A_log.exp()
+        if packed:
+            y_BRE = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, real.start_S, real.stop_S)
+            y_BRE = torch.addcmul(y_BRE, self.D, u_BRE).to(u_BLE.dtype)
+        else:
+            y_BRE = scan(last, u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, self.D, real)
         return self.out_proj(y_BRE * F.silu(F.linear(x_BRW, weight_z)))
 
     def _steps(self, dt_BLR: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def gathered(rows_UD: Tensor, index_BL: Tensor) -> Tensor:
     ``embedding``'s, with the same sums in float32 and, as these are kept in float32, better ones in bf16;
     on a GPU it would add in any order."""
     if not in_place(index_BL):
-        return F.embedding(index_BL, rows_UD)
+        return F.embedding(index_BL.int(), rows_UD)  # its gradient sorts the bytes of an index
     return rows_UD.index_select(0, index_BL.flatten()).view(*index_BL.shape, rows_UD.shape[1])
 
 
@@ -78,7 +78,7 @@ class RowTable:
     def gather(self, index_BL: Tensor) -> Tensor:
         """The rows of the positions, ``(B, L, D)``."""
         if not in_place(index_BL):
-            return F.embedding(index_BL, self.rows_UD)
+            return gathered(self.rows_UD, index_BL)
         return Gather.apply(*self._inputs(index_BL))
 
     def bags(self, index_VS: Tensor, share_VS: Tensor) -> RowTable:

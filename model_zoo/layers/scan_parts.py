@@ -20,6 +20,8 @@ from .precision import unrounded
 SIZE_PER_THREAD, SIZE_ON_GPU = 2**19, 2**25
 # exp(x) is computed as exp2(x log2 e): on a CPU torch's exp2 is 2 to 4 times faster than its exp.
 LOG2_E, LN_2 = math.log2(math.e), math.log(2)
+# 2^x is the number 0 from here on, also where tiny numbers are kept (denormal ones)
+ZERO_BELOW = {torch.float32: -150.0, torch.float64: -1075.0}
 
 
 class Work:

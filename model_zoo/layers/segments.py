@@ -1,0 +1,180 @@
+"""Histories without padding on CUDA: all real positions in one row, and kernels that know the samples.
+
+A segment is the positions of one sample, oldest first. Without kernels of our own, the terms of the scan,
+``N`` for each position and channel, would go to memory and back at every operation.
+
+Shape suffixes: P positions of all segments, S segments, E channels, N state, K taps, J blocks of channels.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from .history import History
+from .scan_parts import LN_2, LOG2_E, ZERO_BELOW, compute_dtype
+
+CHANNELS = 128  # of a block, at most
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where each sample is among the positions.
+
+    Attributes:
+        start_S, stop_S: its first position, and the one behind its last; int64.
+        age_P: how many older positions the sample has, int32.
+    """
+
+    start_S: Tensor
+    stop_S: Tensor
+    age_P: Tensor
+
+    def newest(self, x_1PE: Tensor) -> Tensor:
+        """The newest position of each sample, ``(S, 1, E)``; of an empty one that of any other."""
+        return x_1PE[0].index_select(0, (self.stop_S - 1).clamp(min=0))[:, None]
+
+
+@cache
+def can_fuse(device: torch.device) -> bool:
+    """Whether the kernels run on this device: CUDA, with Triton and the C compiler that it needs."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    try:
+        one, zero = (
+            torch.ones(1, 1, device=device),
+            torch.zeros(1, dtype=torch.int64, device=device),
+        )
+        segment_scan(one, one, -one, one, one[None], zero, zero + 1)
+    except Exception as error:  # Triton and each compiler have errors of their own
+        reason = str(error).strip().splitlines()[0]
+        logging.warning(f"the selective scan runs unfused, which is slower: {reason}")
+        return False
+    return True
+
+
+def pack(history: History) -> tuple[History, Segments]:
+    """The real positions of all samples, one sample after the other, as one history ``(1, P)``. To count
+    them, the host waits for the device."""
+    mask_BL = history.mask_BL
+    at_P = mask_BL.flatten().nonzero()[:, 0]
+    age_P = (mask_BL.cumsum(1, dtype=torch.int32) - 1).flatten()[at_P]
+    length_B = mask_BL.sum(1)
+    stop_B = length_B.cumsum(0)
+    index_1P = history.index_BL.flatten()[at_P][None]
+    packed = History(history.table, index_1P, torch.ones_like(index_1P, dtype=torch.bool))
+    return packed, Segments(stop_B - length_B, stop_B, age_P)
+
+
+def segment_conv(x_1PE: Tensor, taps_EK: Tensor, bias_E: Tensor, segments: Segments) -> Tensor:
+    """``causal_conv`` of each segment, ``(1, P, E)``."""
+    dtype = torch.promote_types(x_1PE.dtype, taps_EK.dtype)  # under autocast x is of a half type
+    taps_KE = taps_EK.T.contiguous()
+    return _Conv.apply(x_1PE[0].to(dtype).contiguous(), taps_KE, bias_E, segments.age_P)[None]
+
+
+def segment_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    start_S: Tensor,
+    stop_S: Tensor,
+) -> Tensor:
+    """``selective_scan_last`` of each segment, without D: ``(S, 1, E)``, in float32 or float64.
+
+    Args:
+        u: ``(..., E)``, P positions in all; so are ``delta``, not negative, and ``B``, ``(..., N)``.
+        A: ``(E, N)``, negative.
+        C: ``(S, 1, N)``, of the newest positions.
+        start_S, stop_S: see ``Segments``; every position is in one segment.
+    """
+    dtype = compute_dtype(u, delta, A, B, C)
+    rate_NE = (A.to(dtype) * LOG2_E).T.contiguous()
+    u_PE, delta_PE, B_PN, C_SN = (x.to(dtype).flatten(0, -2).contiguous() for x in (u, delta, B, C))
+    return _Scan.apply(start_S, stop_S, u_PE, delta_PE, rate_NE, B_PN, C_SN)[:, None]
+
+
+class _Conv(Function):
+    @staticmethod
+    def forward(ctx: Any, x_PE: Tensor, taps_KE: Tensor, bias_E: Tensor, age_P: Tensor) -> Tensor:
+        from .segment_kernels import conv_forward
+
+        ctx.save_for_backward(x_PE, taps_KE, age_P)
+        out_PE = torch.empty_like(x_PE)
+        grid, block = _grid(_tiles(x_PE), x_PE)
+        sizes = *x_PE.shape, len(taps_KE), block
+        conv_forward[grid](x_PE, taps_KE, bias_E, age_P, out_PE, *sizes)
+        return out_PE
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout_PE: Tensor) -> tuple[Tensor | None, ...]:
+        from .segment_kernels import conv_backward
+
+        x_PE, taps_KE, age_P = ctx.saved_tensors
+        K, E = taps_KE.shape
+        dx_PE = torch.empty_like(x_PE)
+        grid, block = _grid(_tiles(x_PE), x_PE)
+        dtaps_GKE = x_PE.new_empty(grid[0], K + 1, E)
+        inputs = x_PE, taps_KE, age_P, dout_PE.contiguous()
+        conv_backward[grid](*inputs, dx_PE, dtaps_GKE, *x_PE.shape, K, block)
+        dtaps_KE, dbias_E = dtaps_GKE.sum(0).split([K, 1])
+        return dx_PE, dtaps_KE, dbias_E[0], None
+
+
+class _Scan(Function):
+    """``y = sum_t weight_t delta_t u_t``, as in ``final_state``. Terms are computed once more in backward:
+    to keep them would cost more than to make them."""
+
+    @staticmethod
+    def forward(ctx: Any, start_S: Tensor, stop_S: Tensor, *inputs: Tensor) -> Tensor:
+        from .segment_kernels import scan_forward
+
+        u_PE, delta_PE, rate_NE, B_PN, C_SN = inputs
+        later_PE = torch.empty_like(delta_PE)
+        y_SE = u_PE.new_empty(len(C_SN), u_PE.shape[1])
+        inputs = u_PE, delta_PE, rate_NE, rate_NE.amax(1), B_PN, C_SN, start_S, stop_S
+        ctx.save_for_backward(*inputs, later_PE)
+        grid, block = _grid(len(C_SN), u_PE)
+        sizes = u_PE.shape[1], len(rate_NE), ZERO_BELOW[u_PE.dtype], block
+        scan_forward[grid](*inputs, later_PE, y_SE, *sizes)
+        return y_SE
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_SE: Tensor) -> tuple[Tensor | None, ...]:
+        from .segment_kernels import scan_backward
+
+        u_PE, delta_PE, rate_NE, _, B_PN, C_SN, *_ = ctx.saved_tensors
+        (S, J), block = _grid(len(C_SN), u_PE)
+        du_PE, ddelta_PE = torch.empty_like(u_PE), torch.empty_like(delta_PE)
+        drate_SNE = rate_NE.new_zeros(S, *rate_NE.shape)
+        dB_JPN, dC_JSN = (x.new_zeros(J, *x.shape) for x in (B_PN, C_SN))
+        outputs = du_PE, ddelta_PE, drate_SNE, dB_JPN, dC_JSN
+        sizes = *u_PE.shape, len(rate_NE), ZERO_BELOW[u_PE.dtype], block
+        scan_backward[S, J](*ctx.saved_tensors, dy_SE.contiguous(), *outputs, *sizes)
+        drate_NE = drate_SNE.sum(0).mul_(LN_2)
+        return None, None, du_PE, ddelta_PE, drate_NE, dB_JPN.sum(0), dC_JSN.sum(0)
+
+
+def _tiles(x_PE: Tensor) -> int:
+    from .segment_kernels import TILE
+
+    return -(-len(x_PE) // TILE.value)
+
+
+def _grid(programs: int, x_PE: Tensor) -> tuple[tuple[int, int], int]:
+    """So many programs for each block of channels, and the size of a block, a power of two."""
+    E = x_PE.shape[1]
+    block = min(CHANNELS, 1 << (E - 1).bit_length())
+    return (programs, -(-E // block)), block
