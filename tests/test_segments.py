@@ -25,10 +25,10 @@ from model_zoo.layers.selective_scan import selective_scan_reference
 from .host_syncs import HostSyncs
 from .test_selective_scan import check, random_inputs
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # Triton reads it as it is imported, which torch may do at any time
-    )
+if (
+    not torch.cuda.is_available()
+):  # Triton reads it when it is imported, which torch may do at any time
+    os.environ["TRITON_INTERPRET"] = "1"
 
 LENGTHS = [0, 1, 33, 5, 16, 0, 40]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
