@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from engine.analysis.results import BACKBONES, BASELINES, read_results
 from engine.config import read_yaml
 from engine.errors import UserError
-from engine.study.call import Call
+from engine.study.call import Call, widest
 from engine.study.experiments import EXPERIMENTS, Planned, distinct, plan
 from engine.study.queue import ModelStudy, StudySearch
 from engine.study.spaces import balanced, model_space
@@ -142,6 +143,26 @@ def test_a_call_is_kept_as_it_was_made() -> None:
     )
     assert Call(**json.loads(json.dumps(call.to_json()))) == call
     assert "--budget" not in Call("knobs", "toy", budget=1).command  # which refuses it
+
+
+def test_only_the_widest_calls_have_to_be_repeated() -> None:
+    """In whatever order they were made; a call covers itself once only."""
+    one = Call("table1", "toy", 3, backbones=["TWIN"], variants=["MoS"])
+    others = [
+        replace(one, experiment="table2"), replace(one, dataset="micro"), replace(one, budget=1),
+        replace(one, changes={"max_len": 50}), replace(one, config="mine"), replace(one, output="other"),
+        replace(one, seeds=4, variants=["GShard"]), replace(one, backbones=["SDIM"]),
+    ]  # fmt: skip
+    wider = [
+        replace(one, variants=[]), replace(one, backbones=[]), replace(one, seeds=5),
+        replace(one, backbones=["SDIM", "TWIN"]), replace(one, variants=["vanilla", "MoS"]),
+    ]  # fmt: skip
+    assert widest([one, *others]) == [one, *others]
+    assert widest([one, replace(one)]) == [one]
+    for wide in wider:
+        assert widest([one, wide]) == widest([wide, one]) == [wide]
+    everything = replace(one, seeds=5, backbones=[], variants=[])
+    assert widest([*wider, everything, one]) == [everything]
 
 
 def test_every_knob_and_variation_is_a_key_that_models_read(here: StudySpace) -> None:

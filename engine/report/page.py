@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..analysis.results import DatasetResults, read_results
-from ..study.call import calls
+from ..study.call import calls, widest
 from . import summaries
 from .embedded import embedded
 from .groups import Group, best_first, groups
@@ -76,7 +76,7 @@ def build(folder: Path) -> str:
         sections.append(_section(results, folder, len(sections), len(known)))
         known += [entry.group for entry in sections[-1].entries + sections[-1].others]
     fragments = tables(folder)
-    commands = [call.command for section in sections for call in calls(section.results)]
+    commands = [call.command for section in sections for call in widest(calls(section.results))]
     script, style = _source("page.js"), _source("page.css")
     return _template().render(
         sections=sections,

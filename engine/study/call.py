@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..analysis.results import DatasetResults
@@ -57,6 +58,16 @@ class Call:
         words += ["--config", self.config] if self.config else []
         return shlex.join([*words, "--output", self.output])
 
+    def covers(self, other: Call) -> bool:
+        """Whether it runs all that the other does."""
+        alike = dict(seeds=0, backbones=[], variants=[])
+        return (
+            replace(self, **alike) == replace(other, **alike)
+            and self.seeds >= other.seeds
+            and _has(self.backbones, other.backbones)
+            and _has(self.variants, other.variants)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """What is set."""
         return {key: value for key, value in asdict(self).items() if value not in ("", [], {})}
@@ -75,6 +86,20 @@ def calls(results: DatasetResults) -> list[Call]:
             f"{results.folder / 'study.json'}: studies has an entry that is none ({error}); delete "
             "that entry"
         ) from None
+
+
+def widest(studies: Iterable[Call]) -> list[Call]:
+    """Those that no other one covers."""
+    kept: list[Call] = []
+    for call in studies:
+        if not any(other.covers(call) for other in kept):
+            kept = [other for other in kept if not call.covers(other)] + [call]
+    return kept
+
+
+def _has(names: list[str], others: list[str]) -> bool:
+    """Whether all of the others are among the names; none stands for all there are."""
+    return not names or (bool(others) and set(others) <= set(names))
 
 
 def set_words(changes: dict[str, Any]) -> list[str]:
