@@ -7,7 +7,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from .comparison import Group
-from .metric_table import Plan, metric_table
+from .metric_block import Plan
+from .metric_table import metric_table
 from .results import (
     BACKBONES,
     BASELINES,
