@@ -6,7 +6,6 @@ The kernels run on a GPU, and without one in Triton's interpreter, where Triton 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -23,12 +22,7 @@ from model_zoo.layers.segments import Segments, pack, segment_conv, segment_scan
 from model_zoo.layers.selective_scan import selective_scan_reference
 
 from .host_syncs import HostSyncs
-from .test_selective_scan import check, random_inputs
-
-if (
-    not torch.cuda.is_available()
-):  # Triton reads it when it is imported, which torch may do at any time
-    os.environ["TRITON_INTERPRET"] = "1"
+from .test_selective_scan import random_inputs
 
 LENGTHS = [0, 1, 33, 5, 16, 0, 40]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -41,8 +35,10 @@ def ragged(lengths: list[int] = LENGTHS, L: int = 40) -> Tensor:
 
 
 def packed_segments(mask_BL: Tensor) -> Segments:
-    index_BL = torch.arange(mask_BL.numel()).view(mask_BL.shape)
-    return pack(History(torch.zeros(mask_BL.numel(), 1), index_BL, mask_BL))[1]
+    index_BL = torch.arange(mask_BL.numel(), device=mask_BL.device).view(mask_BL.shape)
+    return pack(History(torch.zeros(mask_BL.numel(), 1, device=mask_BL.device), index_BL, mask_BL))[
+        1
+    ]
 
 
 def test_packing_keeps_samples_apart_and_in_order() -> None:
@@ -132,31 +128,35 @@ def random_block(**kwargs: int) -> Mamba4RecBlock:
     return block
 
 
+def test_a_packed_history_gives_newest_outputs_only() -> None:
+    with pytest.raises(ValueError, match="write last=True"):
+        mamba.Mamba(4)(torch.randn(1, sum(LENGTHS), 4), packed_segments(ragged()))
+
+
 def test_kernels_need_cuda_and_all_that_triton_needs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cuda, fuse = torch.device("cuda"), segments.can_fuse.__wrapped__
 
-    def fail(*inputs: Tensor) -> Tensor:
-        raise RuntimeError("no C compiler\nand a long trace")
+    def fail(device: torch.device) -> None:
+        raise RuntimeError("no gcc\nand a long trace")
 
     assert not fuse(torch.device("cpu"))
     monkeypatch.setattr(segments, "find_spec", lambda name: None)
     assert not fuse(cuda)
     monkeypatch.setattr(segments, "find_spec", lambda name: object())
-    for name in ("ones", "zeros"):  # this machine may have no CUDA
-        monkeypatch.setattr(segments.torch, name, lambda *shape, **kwargs: torch.empty(*shape))
-    monkeypatch.setattr(segments, "segment_scan", lambda *inputs: inputs[0])
+    monkeypatch.setattr(segments, "_try_kernels", lambda device: None)
     assert fuse(cuda) and not caplog.records
-    monkeypatch.setattr(segments, "segment_scan", fail)
+    monkeypatch.setattr(segments, "_try_kernels", fail)
     with caplog.at_level(logging.WARNING):
         assert not fuse(cuda)
-    assert caplog.messages == ["the selective scan runs unfused, which is slower: no C compiler"]
+    (message,) = caplog.messages
+    assert message.endswith("the kernels need Triton and a C compiler (no gcc)")
 
 
 @pytest.fixture
 def kernels() -> None:
-    """The kernels, on a GPU or interpreted."""
+    """The kernels, on a GPU or interpreted (``conftest.py``)."""
     pytest.importorskip("triton", reason="the kernels need Triton: pip install triton")
 
 
@@ -184,47 +184,82 @@ def test_convolution_kernel(E: int, K: int, dtype: torch.dtype, kernels: None) -
         torch.testing.assert_close(a.cpu(), b, **TOLERANCE[dtype])
 
 
+def test_the_trial_of_the_kernels_passes(kernels: None) -> None:
+    segments._try_kernels(DEVICE)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("step", [0.05, 1.0, 20.0])
-@pytest.mark.parametrize("E, N", [(5, 4), (200, 3), (1, 32)])
+@pytest.mark.parametrize("step", [0.05, 1.0, 5.0, 20.0])
+@pytest.mark.parametrize("E, N", [(5, 4), (200, 3), (1, 32), (8, 32)])
 def test_scan_kernel(E: int, N: int, step: float, dtype: torch.dtype, kernels: None) -> None:
-    """Against autograd through the recurrence in float64; with long steps most factors are zero."""
+    """Packed; with long steps most factors are zero, and gradients of steps differ in size."""
     mask_BL = ragged()
-    inputs = random_inputs(*mask_BL.shape, E, N, dtype, step)[:5]
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    wanted_B1E = selective_scan_reference(*exact, None, mask_BL)[:, -1:]
-    weights = torch.randn_like(wanted_B1E)
-    du, ddelta, dA, dB, dC = torch.autograd.grad((wanted_B1E * weights).sum(), exact)
-
+    u, delta, A, B, C, _ = inputs = random_inputs(*mask_BL.shape, E, N, dtype, step)
     where = packed_segments(mask_BL.to(DEVICE))
-    u, delta, A, B, C = inputs
     ours = to_device([u[mask_BL], delta[mask_BL], A, B[mask_BL], C[:, -1:]])
-    found_B1E = segment_scan(*ours, where.start_S, where.stop_S)
-    found = torch.autograd.grad((found_B1E * weights.to(DEVICE, dtype)).sum(), ours)
-    wanted = wanted_B1E, du[mask_BL], ddelta[mask_BL], dA, dB[mask_BL], dC[:, -1:]
-    for a, b in zip((found_B1E, *found), wanted, strict=True):
-        assert a.dtype == dtype
-        difference = (a.detach().cpu().double() - b).abs().max()
-        assert difference <= {torch.float64: 1e-12, torch.float32: 2e-6}[dtype] * b.abs().max()
+    y_B1E = segment_scan(*ours, where.start_S, where.stop_S)
+    wanted, (du, ddelta, dA, dB, dC) = scanned_exactly(inputs, mask_BL)
+    gradients = du[mask_BL], ddelta[mask_BL], dA, dB[mask_BL], dC[:, -1:]
+    assert_near_exact(y_B1E, ours, wanted, gradients)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("mask", ["none", "ragged", "holes"])
 def test_padded_scan_by_kernel(
-    dtype: torch.dtype, kernels: None, monkeypatch: pytest.MonkeyPatch
+    mask: str, dtype: torch.dtype, kernels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where all layers' outputs are read, and under torch.compile: every sample's positions, padded
     ones too, are a segment."""
-    if DEVICE.type == "cuda":
-        pytest.skip("tests/test_cuda.py runs the models on this GPU")
+    mask_BL = {"none": None, "ragged": ragged(), "holes": torch.rand(7, 40) < 0.5}[mask]
     monkeypatch.setattr(final_state, "can_fuse", lambda device: True)
-    for mask_BL in (None, ragged(), torch.rand(7, 40) < 0.5):
-        check(random_inputs(7, 40, 4, 5, dtype), mask_BL)
+    u, delta, A, B, C, _ = inputs = random_inputs(7, 40, 4, 5, dtype)
+    ours = to_device([u, delta, A, B, C[:, -1:]])
+    there = None if mask_BL is None else mask_BL.to(DEVICE)
+    wanted, (du, ddelta, dA, dB, dC) = scanned_exactly(inputs, mask_BL)
+    gradients = du, ddelta, dA, dB, dC[:, -1:]
+    assert_near_exact(selective_scan_last(*ours, None, there), ours, wanted, gradients)
 
 
-def test_steps_that_are_no_number_are_passed_on(kernels: None) -> None:
-    u, delta, A, B, C, _ = random_inputs(1, 40, 3, 4)
+def scanned_exactly(
+    inputs: list[Tensor], mask_BL: Tensor | None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The newest outputs, and gradients of their weighted sum, by the recurrence in float64."""
+    exact = [x.detach().double().requires_grad_() for x in inputs[:5]]
+    y_B1E = selective_scan_reference(*exact, None, mask_BL)[:, -1:]
+    return y_B1E, torch.autograd.grad((y_B1E * weights_like(y_B1E)).sum(), exact)
+
+
+def weights_like(y: Tensor) -> Tensor:
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
+
+
+def assert_near_exact(
+    y: Tensor, inputs: list[Tensor], wanted: Tensor, gradients: tuple[Tensor, ...]
+) -> None:
+    found = torch.autograd.grad((y * weights_like(wanted).to(y)).sum(), inputs)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-6}[y.dtype]
+    for a, b in zip((y, *found), (wanted, *gradients), strict=True):
+        difference = (a.detach().cpu().double() - b.detach()).abs().max()
+        assert difference <= tolerance * b.detach().abs().max(), float(difference)
+
+
+@pytest.mark.parametrize("name", ["delta", "A"])
+def test_what_is_no_number_is_passed_on(name: str, kernels: None) -> None:
+    u, delta, A, B, C, _ = random_inputs(1, 40, 3, 4, step=20.0)
     with torch.no_grad():
-        delta[0, 20, 1] = float("nan")
+        {"delta": delta[0, 20], "A": A[:, 3]}[name][1] = float("nan")
     start, stop = torch.tensor([0], device=DEVICE), torch.tensor([40], device=DEVICE)
     y_B1E = segment_scan(*to_device([u, delta, A, B, C[:, -1:]]), start, stop)
     assert y_B1E.isnan().tolist() == [[[False, True, False]]]
+
+
+def test_states_that_are_zero_are_passed_over(
+    kernels: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shown by a limit under which all are."""
+    u, delta, A, B, C, _ = random_inputs(1, 40, 3, 4)
+    start, stop = torch.tensor([0], device=DEVICE), torch.tensor([40], device=DEVICE)
+    inputs = to_device([u, delta, A, B, C[:, -1:]])
+    assert segment_scan(*inputs, start, stop).all()
+    monkeypatch.setitem(segments.ZERO_BELOW, torch.float64, 0.0)
+    assert not segment_scan(*inputs, start, stop).any()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..layers.dropout import Dropout
 from ..layers.history import History
-from ..layers.mamba import Mamba
+from ..layers.mamba import Mamba, newest
 from ..layers.segments import Segments, can_fuse, pack
 from ..layers.sequence import SequenceBlock
 from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
@@ -78,7 +78,7 @@ class Mamba4RecBlock(SequenceBlock):
 
     def _without_padding(self, history: History) -> tuple[History, Tensor | Segments]:
         """The history, and which of it is real: packed where there are kernels for that and only newest
-        states are needed."""
+        states are needed, also where ``mamba_ssm`` has kernels, which compute all."""
         if (
             torch.compiler.is_compiling()
             or len(self.layers) > 1
@@ -127,7 +127,7 @@ class MambaLayer(nn.Module):
         ``Mamba``."""
         h_BRW = self.dropout(self.mamba(x_BLW, real, last))
         if self.residual:
-            h_BRW = h_BRW + x_BLW[:, -h_BRW.shape[1] :]
+            h_BRW = h_BRW + (newest(x_BLW, real) if last else x_BLW)
         h_BRW = self.norm(h_BRW)
         hidden = self.dropout(F.gelu(self.w_1(h_BRW)))
         return self.ffn_norm(self.dropout(self.w_2(hidden)) + h_BRW)

@@ -53,29 +53,31 @@ def compiler_problem(device: torch.device) -> str:
     try:
         torch.compile(_add_one)(torch.zeros(2, device=device))
     except Exception as error:  # each backend has errors of its own
-        reason = str(error).strip().splitlines()[0]
-        return f"torch.compile fails here ({reason}); it needs a C++ compiler (on CUDA also triton)"
+        return (
+            f"torch.compile fails here ({first_line(error)}); it needs a C++ compiler (on CUDA also "
+            "triton)"
+        )
     return ""
+
+
+def first_line(error: Exception) -> str:
+    """Of its message; its name where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _add_one(x: Tensor) -> Tensor:
     return x + 1
 
 
-def torch_compile(function: Callable[..., Any], dynamic: bool | None = None) -> Callable[..., Any]:
-    """``torch.compile`` with room for ``MAX_GRAPHS`` graphs of a function; behind the limit it would run
-    uncompiled."""
-    import torch._dynamo as dynamo
-
-    dynamo.config.cache_size_limit = max(dynamo.config.cache_size_limit, MAX_GRAPHS)
-    return torch.compile(function, dynamic=dynamic)
-
-
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    compiled = torch_compile(_forward, dynamic=True)
+    import torch._dynamo as dynamo
+
+    # behind the limit it would run uncompiled
+    dynamo.config.cache_size_limit = max(dynamo.config.cache_size_limit, MAX_GRAPHS)
+    compiled = torch.compile(_forward, dynamic=True)
     for name, function in _left_alone.items():
-        _left_alone[name] = torch._dynamo.disable(function)
+        _left_alone[name] = dynamo.disable(function)
     return compiled
 
 

@@ -89,8 +89,13 @@ class Mamba(nn.Module):
         Args:
             real: mask of the real positions, ``(B, L)``; or, with ``last``, the samples of a packed
                 history ``(1, P, W)``, for which the output is ``(B, 1, W)``, too.
+
+        Raises:
+            ValueError: all outputs of a packed history are asked for.
         """
         packed = isinstance(real, Segments)
+        if packed and not last:
+            raise ValueError("a packed history gives newest outputs only: write last=True")
         if not packed:
             x_BLW = x_BLW * real[:, :, None].to(x_BLW.dtype)
         weight_x, weight_z = self.in_proj.weight.chunk(2)
@@ -103,7 +108,7 @@ class Mamba(nn.Module):
         # C is read where an output is
         x_BRW, u_BRE = x_BLW, u_BLE
         if last:
-            x_BRW, u_BRE = (real.newest(x) if packed else x[:, -1:] for x in (x_BLW, u_BLE))
+            x_BRW, u_BRE = (newest(x, real) for x in (x_BLW, u_BLE))
         rank, N, _ = self.split
         weight_dtB, weight_C = self.x_proj.weight.split([rank + N, N])
         dt_BLR, B_BLN = F.linear(u_BLE, weight_dtB).split([rank, N], dim=-1)
@@ -137,6 +142,11 @@ class Mamba(nn.Module):
         """FLOPs of the convolution, and of the scan: 7 per state and position, 4 for the last."""
         convolution = 2 * self.conv1d.kernel_size[0] * len(self.D)
         return (convolution + (4 if last else 7) * self.A_log.numel()) * length
+
+
+def newest(x_BLW: Tensor, real: Tensor | Segments) -> Tensor:
+    """The newest position of each sample, ``(B, 1, W)``; ``real`` as in ``Mamba``."""
+    return real.newest(x_BLW) if isinstance(real, Segments) else x_BLW[:, -1:]
 
 
 @uncompiled

@@ -27,7 +27,9 @@ def gathered(rows_UD: Tensor, index_BL: Tensor) -> Tensor:
     ``embedding``'s, with the same sums in float32 and, as these are kept in float32, better ones in bf16;
     on a GPU it would add in any order."""
     if not in_place(index_BL):
-        return F.embedding(index_BL.int(), rows_UD)  # its gradient sorts the bytes of an index
+        return F.embedding(
+            index_BL.int(), rows_UD
+        )  # its gradient sorts indices: half as many bytes
     return rows_UD.index_select(0, index_BL.flatten()).view(*index_BL.shape, rows_UD.shape[1])
 
 

@@ -4,18 +4,19 @@ A program has a block of channels, and of one segment or some positions. Nothing
 programs: what is summed over them, they write apart.
 
 Shape suffixes: P positions of all segments, S segments, T positions of a tile, E channels, N state,
-K taps, J blocks of channels, G programs.
+K taps, J blocks of channels, G tiles.
 """
 
 import triton
 import triton.language as tl
 
-TILE: tl.constexpr = tl.constexpr(16)  # T
 INFINITY: tl.constexpr = tl.constexpr(float("inf"))
 
 
 @triton.jit
-def conv_forward(x_PE, taps_KE, bias_E, age_P, out_PE, P, E, K: tl.constexpr, BLOCK: tl.constexpr):
+def conv_forward(
+    x_PE, taps_KE, bias_E, age_P, out_PE, P, E, K: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     """``out_t = bias + sum_k taps[K-1-k] x_{t-k}`` over the k that reach no other segment."""
     p_T = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     e_E = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -32,8 +33,9 @@ def conv_forward(x_PE, taps_KE, bias_E, age_P, out_PE, P, E, K: tl.constexpr, BL
 
 @triton.jit
 def conv_backward(
-    x_PE, taps_KE, age_P, dout_PE, dx_PE, dtaps_GKE, P, E, K: tl.constexpr, BLOCK: tl.constexpr
-):
+    x_PE, taps_KE, age_P, dout_PE, dx_PE, dtaps_GKE, P, E,
+    K: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     """Gradients of x and of the taps; the last row of a program's K + 1 is that of the bias."""
     p_T = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     e_E = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -57,7 +59,7 @@ def conv_backward(
 @triton.jit
 def scan_forward(
     u_PE, delta_PE, rate_NE, slowest_N, B_PN, C_SN, start_S, stop_S,
-    later_PE, y_SE, E, N, zero_below, BLOCK: tl.constexpr
+    later_PE, y_SE, E, N, zero_below, TILE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """``y = sum_t weight_t delta_t u_t`` of a segment, ``weight_t = sum_n C[n] B_t[n] 2^(later_t rate[n])``,
     from its newest tile to its oldest. States whose factor is the number 0 in a whole tile are passed
@@ -66,9 +68,7 @@ def scan_forward(
     e_E = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     start, stop = tl.load(start_S + segment), tl.load(stop_S + segment)
     y_E = tl.zeros([BLOCK], u_PE.dtype.element_ty)
-    carried_E = tl.zeros(
-        [BLOCK], u_PE.dtype.element_ty
-    )  # time after the newest position of the tile
+    carried_E = tl.zeros([BLOCK], u_PE.dtype.element_ty)  # the steps that newer tiles have read
     for tile in range(tl.cdiv(stop - start, TILE)):
         p_T = stop - (tile + 1) * TILE + tl.arange(0, TILE)
         at_TE = p_T[:, None] * E + e_E[None, :]
@@ -81,7 +81,7 @@ def scan_forward(
         weight_TE = tl.zeros_like(later_TE)
         for n in range(N):
             largest = shortest * tl.load(slowest_N + n)
-            if (largest > zero_below) | (largest != largest):  # NaN counts
+            if (largest > zero_below) | (largest != largest):  # a rate that is NaN counts
                 rate_E = tl.load(rate_NE + n * E + e_E, e_E < E, other=0.0)
                 B_T = tl.load(B_PN + p_T * N + n, p_T >= start, other=0.0)
                 G_T = B_T * tl.load(C_SN + segment * N + n)
@@ -95,7 +95,8 @@ def scan_forward(
 @triton.jit
 def scan_backward(
     u_PE, delta_PE, rate_NE, slowest_N, B_PN, C_SN, start_S, stop_S, later_PE, dy_SE,
-    du_PE, ddelta_PE, drate_SNE, dB_JPN, dC_JSN, P, E, N, zero_below, BLOCK: tl.constexpr
+    du_PE, ddelta_PE, drate_SNE, dB_JPN, dC_JSN, P, E, N, zero_below,
+    TILE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Gradients, from the oldest tile to the newest; that of rate lacks a factor ln 2. Those of rate, B
     and C start at zero."""
@@ -136,6 +137,9 @@ def scan_backward(
         dx_TE = weight_TE * dy_E[None, :]
         tl.store(du_PE + at_TE, dx_TE * delta_TE, real_TE)
         dlater_TE *= 0.6931471805599453
-        older_TE = tl.cumsum(dlater_TE, 0) - dlater_TE + carried_E[None, :]
+        # not their sum up to here less their own: that would lose digits
+        t_TE = tl.arange(0, TILE)[:, None] + tl.zeros([TILE, BLOCK], tl.int32)
+        before_TE = tl.gather(tl.cumsum(dlater_TE, 0), tl.maximum(t_TE - 1, 0), 0)
+        older_TE = tl.where(t_TE > 0, before_TE, 0.0) + carried_E[None, :]
         carried_E += tl.sum(dlater_TE, 0)
         tl.store(ddelta_PE + at_TE, dx_TE * u_TE + older_TE, real_TE)

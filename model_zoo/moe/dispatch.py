@@ -179,7 +179,7 @@ class Reading:
 
 def host_counts(readings: Sequence[Reading]) -> list[Counts]:
     """The counts of readings with equally many experts: all at once, so that a host waits for a GPU
-    once in a step."""
+    once in a step (and where a block packs histories)."""
     return torch.stack([reading.counts_2E for reading in readings]).tolist()
 
 
