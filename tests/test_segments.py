@@ -36,9 +36,8 @@ def ragged(lengths: list[int] = LENGTHS, L: int = 40) -> Tensor:
 
 def packed_segments(mask_BL: Tensor) -> Segments:
     index_BL = torch.arange(mask_BL.numel(), device=mask_BL.device).view(mask_BL.shape)
-    return pack(History(torch.zeros(mask_BL.numel(), 1, device=mask_BL.device), index_BL, mask_BL))[
-        1
-    ]
+    rows_U1 = torch.zeros(mask_BL.numel(), 1, device=mask_BL.device)
+    return pack(History(rows_U1, index_BL, mask_BL))[1]
 
 
 def test_packing_keeps_samples_apart_and_in_order() -> None:
@@ -46,7 +45,7 @@ def test_packing_keeps_samples_apart_and_in_order() -> None:
     index_BL = torch.randint(9, mask_BL.shape)
     packed, where = pack(History(torch.randn(9, 3), index_BL, mask_BL))
     assert packed.mask_BL.all() and len(packed) == sum(LENGTHS)
-    for sample, (start, stop) in enumerate(zip(where.start_S, where.stop_S, strict=True)):
+    for sample, (start, stop) in enumerate(ranges(where.start_S, where.stop_S)):
         kept = index_BL[sample, mask_BL[sample]]
         assert torch.equal(packed.index_BL[0, start:stop], kept)
         assert where.age_P[start:stop].tolist() == list(range(LENGTHS[sample]))
@@ -68,12 +67,13 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the kernels compute, segment by segment, for a machine that cannot run them."""
 
     def conv(x_1PE: Tensor, taps_EK: Tensor, bias_E: Tensor, where: Segments) -> Tensor:
-        parts = [causal_conv(x_1PE[:, a:b], taps_EK, bias_E) for a, b in ranges(where)]
+        ends = ranges(where.start_S, where.stop_S)
+        parts = [causal_conv(x_1PE[:, a:b], taps_EK, bias_E) for a, b in ends]
         return torch.cat(parts, dim=1)
 
     def scan(u, delta, A, B, C, start_S, stop_S):
         outputs = []
-        for s, (a, b) in enumerate(zip(start_S.tolist(), stop_S.tolist(), strict=True)):
+        for s, (a, b) in enumerate(ranges(start_S, stop_S)):
             rows = (x[:, a:b] for x in (u, delta))
             empty = u.new_zeros(1, 1, u.shape[-1])
             outputs.append(selective_scan_last(*rows, A, B[:, a:b], C[s, None]) if b > a else empty)
@@ -84,8 +84,8 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mamba, "segment_scan", scan)
 
 
-def ranges(where: Segments) -> Iterator[tuple[int, int]]:
-    return zip(where.start_S.tolist(), where.stop_S.tolist(), strict=True)
+def ranges(start_S: Tensor, stop_S: Tensor) -> Iterator[tuple[int, int]]:
+    return zip(start_S.tolist(), stop_S.tolist(), strict=True)
 
 
 def outputs(block: Mamba4RecBlock, mask_BL: Tensor) -> list[Tensor]:

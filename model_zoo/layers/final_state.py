@@ -22,6 +22,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -35,7 +36,6 @@ from .scan_parts import (
     blocks_per_buffer,
     compute_dtype,
     mask_steps,
-    sum_of_others,
 )
 from .segments import can_fuse, segment_scan
 
@@ -183,10 +183,15 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
 
 
 def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
-    """``sum_of_others``, on a CPU one by one: there cumsum is slow along a dimension that is not the
-    last."""
+    """At each position the sum over all later, or all earlier, positions.
+
+    Added up, not a difference of two cumulative sums: small sums next to large ones would lose their
+    digits. On a CPU one by one: there cumsum is slow along a dimension that is not the last.
+    """
     if x_BLE.is_cuda:
-        return sum_of_others(x_BLE, later)
+        x_BLE = x_BLE.flip(1) if later else x_BLE
+        sum_BLE = F.pad(x_BLE[:, :-1], (0, 0, 1, 0)).cumsum(1)
+        return sum_BLE.flip(1) if later else sum_BLE
     sum_BLE = torch.empty_like(x_BLE)
     sum_BLE[:, -1 if later else 0] = 0
     steps = list(zip(sum_BLE.unbind(1), x_BLE.unbind(1), strict=True))

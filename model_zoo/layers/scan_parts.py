@@ -101,14 +101,3 @@ def compute_dtype(*inputs: Tensor) -> torch.dtype:
 def mask_steps(delta: Tensor, mask: Tensor | None) -> Tensor:
     """No step where the mask is zero."""
     return delta if mask is None else delta * mask[:, :, None].to(delta.dtype)
-
-
-def sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
-    """At each position the sum over all later, or all earlier, positions.
-
-    Added up, not a difference of two cumulative sums: small sums next to large ones would lose their
-    digits.
-    """
-    x_BLE = x_BLE.flip(1) if later else x_BLE
-    sum_BLE = F.pad(x_BLE[:, :-1], (0, 0, 1, 0)).cumsum(1)
-    return sum_BLE.flip(1) if later else sum_BLE
