@@ -23,10 +23,10 @@ from model_zoo.staged_model import StagedModel, log_metrics
 from model_zoo.training import TrainingError
 
 from . import results
-from .allocator import keep_freed_memory
 from .code_version import commit_of
 from .compat import build_feature_map
 from .config import DATA_FILES
+from .cpu import set_up_cpu
 from .datasets import ensure_generated
 from .datasets.layout import SPLITS, card_beside, fingerprint
 from .errors import UserError
@@ -74,7 +74,7 @@ def run(
         UserError: bad input, or training cannot go on.
     """
     require_device(gpu)
-    keep_freed_memory()
+    set_up_cpu()
     params, model_class = load(config_dir, root, expid, seed, model_zoo, data_root, model_root)
     files = RunFiles(params)
     if resume:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..allocator import keep_freed_memory
+from ..cpu import set_up_cpu
 from ..errors import UserError, run_command
 
 
@@ -27,7 +27,7 @@ def main() -> None:
             )
     if getattr(args, "threads", None):
         torch.set_num_threads(args.threads)
-    keep_freed_memory()  # as run_expid.py does; rivals in this process gain from it too
+    set_up_cpu()  # as run_expid.py does; rivals in this process gain from it too
     args.run(args)
 
 
