@@ -67,8 +67,8 @@ def by_length(
 ) -> Tensor:
     """``block(history, target_BD)`` in groups of samples of like lengths, each cut to its longest.
 
-    The same numbers (but for the draws of dropout), for no block reads padded positions; but where most of a batch is padding, most
-    of the work is gone.
+    The same numbers (but for the draws of dropout), for no block reads padded positions; but where
+    most of a batch is padding, most of the work is gone.
     """
     length_B, order_B = history.mask_BL.sum(1).sort()
     size = max(LEAST, -(-len(order_B) // GROUPS))
