@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 from engine.analysis import published
+from engine.analysis.published_table import published_table
+from engine.analysis.results import read_results
+from engine.analysis.table import Table
+
+from .fake_results import write_study
 
 MICRO = "MicroVideo1.7M_x2"
 
@@ -33,3 +39,40 @@ def test_notes_are_on_cells_that_the_paper_prints() -> None:
         "table1", "KuaiVideo_x2", "TransAct", "gAUC"
     ) - published.paper_value("table1", "KuaiVideo_x2", "TransAct_DSelectK", "gAUC")
     assert f"{100 * gap:.2f} below" in kuai["TransAct_DSelectK", "gAUC"]
+
+
+def test_the_table_of_published_values_shows_every_cell_and_every_note() -> None:
+    table = published_table([])
+    columns = [f"{name}|{text}" for name, n in table.header[0][1:] for text in _under(table, n)]
+    shown = {
+        (row[0].text, row[1].text, column): entry
+        for row in table.rows
+        for column, entry in zip(columns, row[2:], strict=True)
+    }
+    noted = set()
+    for number, name in ((1, "paper_table1.csv"), (2, "paper_table2.csv")):
+        for printed in csv.DictReader((published.FOLDER / name).open()):
+            for metric in ("AUC", "gAUC"):
+                place = f"Table {number}", printed["model"], f"{printed['dataset_id']}|{metric}"
+                assert shown[place].text == printed[metric], place
+                notes = [table.footnotes[i - 1] for i in shown[place].footnotes]
+                noted |= {
+                    (f"table{number}", printed["dataset_id"], printed["model"], metric, n)
+                    for n in notes
+                }
+    expected = csv.DictReader((published.FOLDER / "paper_notes.csv").open())
+    assert noted == {tuple(row.values()) for row in expected}
+    assert len(table.rows) == 27 and len(table.records) == 27 * 6
+    twin = "Table 1", "TWIN", f"{MICRO}|LongCTR"
+    assert shown[twin].number == published.longctr_value(MICRO, "TWIN", 200, "gAUC")
+
+
+def test_it_says_which_data_sets_have_no_run(tmp_path: Path) -> None:
+    write_study(tmp_path, MICRO, seeds=(1,))
+    assert f"on {MICRO}, KuaiVideo_x2, Ebnerd_small_x1:" in published_table([]).notes[1]
+    assert "on KuaiVideo_x2, Ebnerd_small_x1:" in published_table(read_results(tmp_path)).notes[1]
+
+
+def _under(table: Table, columns: int) -> list[str]:
+    """The lower headings of each data set: equal for all."""
+    return [text for text, _ in table.header[1][2 : 2 + columns]]

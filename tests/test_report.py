@@ -151,7 +151,8 @@ def test_a_study_without_the_tables_has_no_best(copied: Path) -> None:
 
 
 def test_every_table_and_figure_has_a_name_and_a_sentence() -> None:
-    assert sorted(piece.name for piece in PIECES) == sorted([*TABLES, *FIGURES])
+    own = [name for name in TABLES if name != "published"]
+    assert sorted(piece.name for piece in PIECES) == sorted([*own, *FIGURES])
     assert all(bool(piece.alt) == (piece.name in FIGURES) for piece in PIECES)
 
 

@@ -22,6 +22,7 @@ from .fake_results import write_run, write_study
 
 MICRO = "MicroVideo1.7M_x2"
 SEEDS = (1, 2, 3)
+TOY = "toy, 3 seeds, length 200, 2 trials each"
 
 
 @pytest.fixture
@@ -117,14 +118,16 @@ def test_table1_is_what_the_files_say(home: Path, metric: str) -> None:
 
 def test_table1_has_the_papers_order_and_shows_points(home: Path) -> None:
     table = table1(read_results(home))
-    assert headings(table) == ["|Backbone", "|Variant", "toy, 3 seeds|AUC", "toy, 3 seeds|gAUC"]
+    assert headings(table) == [
+        "|Backbone", "|Variant", f"{TOY}|AUC", f"{TOY}|gAUC",
+    ]  # fmt: skip
     assert [row[0].text for row in table.rows[::5]] == ["Mamba4Rec", "TransAct", "TWIN", "SDIM"]
     variants = ["Vanilla", "DSelect-k", "GShard", "Expert Choice", "MoS"]
     assert [row[1].text for row in table.rows] == variants * 4
     values = array(home, "TWIN_MoS_toy", "AUC")
     gain = values - array(home, "TWIN_toy", "AUC")
     low, high, _ = t_test(gain)
-    shown = entry(table, ("TWIN", "MoS"), "toy, 3 seeds|AUC")
+    shown = entry(table, ("TWIN", "MoS"), f"{TOY}|AUC")
     p = record(table, "TWIN_MoS")["p"]
     assert shown.text == f"{100 * values.mean():.2f} ± {100 * values.std(ddof=1):.2f}"
     assert shown.number == pytest.approx(values.mean())
@@ -182,7 +185,7 @@ def test_fewer_seeds_are_said_and_pairs_are_the_common_ones(home: Path) -> None:
     vanilla = array(home, "SDIM_toy", "AUC")[[0, 2]]
     assert found["n"] == 2
     assert found["gain"] == pytest.approx((array(home, "SDIM_MoS_toy", "AUC") - vanilla).mean())
-    column = "toy, 3 seeds|AUC"
+    column = f"{TOY}|AUC"
     assert entry(table, ("SDIM", "MoS"), column).secondary[0] == "n = 2"
     assert not any(e.startswith("n =") for e in entry(table, ("SDIM", "GShard"), column).secondary)
 
@@ -194,7 +197,7 @@ def test_ranks_need_all_variants_with_equally_many_seeds(home: Path) -> None:
     ranked = {r["model"].partition("_")[0] for r in table.records if r["rank"] is not None}
     assert ranked == {"Mamba4Rec", "TransAct"}
     for labels in (("SDIM", "MoS"), ("SDIM", "GShard"), ("TWIN", "MoS")):
-        shown = entry(table, labels, "toy, 3 seeds|AUC")
+        shown = entry(table, labels, f"{TOY}|AUC")
         assert not any("rank" in line for line in shown.secondary)
 
 
@@ -209,7 +212,7 @@ def test_runs_that_the_limit_of_epochs_ended_are_said(home: Path) -> None:
     change(home, "SDIM_toy", lambda run: run["stage_log"][-1].update(best=run["seed"] == 3))
     table = table1(read_results(home))
     notes = {
-        name: [table.footnotes[i - 1] for i in entry(table, name, "toy, 3 seeds|AUC").footnotes]
+        name: [table.footnotes[i - 1] for i in entry(table, name, f"{TOY}|AUC").footnotes]
         for name in (("SDIM", "MoS"), ("SDIM", "Vanilla"), ("SDIM", "GShard"))
     }
     assert [note[0][:6] for note in list(notes.values())[:2]] == ["3 of 3", "1 of 3"]
@@ -229,7 +232,7 @@ def test_missing_variants_are_dashes_and_leave_the_family(home: Path) -> None:
     remove(home, "SDIM_MoS_toy")
     remove(home, "TWIN_toy")
     table = table1(read_results(home))
-    assert entry(table, ("SDIM", "MoS"), "toy, 3 seeds|AUC") == Entry()
+    assert entry(table, ("SDIM", "MoS"), f"{TOY}|AUC") == Entry()
     assert not [r for r in table.records if r["model"] == "SDIM_MoS"]
     orphan = record(table, "TWIN_MoS")
     assert (orphan["gain"], orphan["p"], orphan["rank"]) == (None, None, None)
@@ -249,7 +252,7 @@ def test_one_seed_has_neither_spread_nor_test(tmp_path: Path) -> None:
     found = record(table, "TWIN_MoS")
     assert (found["std"], found["low"], found["high"], found["p"]) == (None,) * 4
     assert found["gain"] > 0
-    shown = entry(table, ("TWIN", "MoS"), "toy, 1 seed|AUC")
+    shown = entry(table, ("TWIN", "MoS"), "toy, 1 seed, length 200, 2 trials each|AUC")
     assert shown.text == f"{100 * found['mean']:.2f}"
     assert shown.secondary == (f"{100 * found['gain']:+.2f}", "rank 1")
     assert not any(r["mark"] for r in table.records)
@@ -257,7 +260,7 @@ def test_one_seed_has_neither_spread_nor_test(tmp_path: Path) -> None:
 
 def test_a_data_set_of_the_paper_shows_what_is_published(micro: Path) -> None:
     table = table1(read_results(micro))
-    head = f"{MICRO}, 3 seeds"
+    head = TOY.replace("toy", MICRO)
     assert [h for h in headings(table) if h.startswith(MICRO)] == [
         f"{head}|{c}" for c in ("AUC", "paper", "LongCTR", "gAUC", "paper", "LongCTR")
     ]
@@ -278,8 +281,8 @@ def test_a_pair_on_two_devices_says_so(home: Path) -> None:
     results = read_results(home)
     table = table1(results)
     assert table.footnotes == ("TWIN_MoS on a GPU, TWIN on cpu: seed 2",)
-    assert entry(table, ("TWIN", "MoS"), "toy, 3 seeds|AUC").footnotes == (1,)
-    assert entry(table, ("TWIN", "GShard"), "toy, 3 seeds|AUC").footnotes == ()
+    assert entry(table, ("TWIN", "MoS"), f"{TOY}|AUC").footnotes == (1,)
+    assert entry(table, ("TWIN", "GShard"), f"{TOY}|AUC").footnotes == ()
     (note,) = table2(results).footnotes
     assert note.startswith("TWIN_MoS on a GPU, ") and note.endswith(" on cpu: seed 2")
     against = mos_table(results)
@@ -302,8 +305,8 @@ def test_a_run_whose_batch_was_halved_says_so(home: Path) -> None:
     assert table.footnotes == (
         f"TWIN_MoS: batches of {full}, seed 2 of {full // 2} (out of memory)",
     )
-    assert entry(table, ("TWIN", "MoS"), "toy, 3 seeds|AUC").footnotes == (1,)
-    assert entry(table, ("TWIN", "GShard"), "toy, 3 seeds|AUC").footnotes == ()
+    assert entry(table, ("TWIN", "MoS"), f"{TOY}|AUC").footnotes == (1,)
+    assert entry(table, ("TWIN", "GShard"), f"{TOY}|AUC").footnotes == ()
 
 
 def test_longctrs_value_is_at_the_runs_length(micro: Path) -> None:
@@ -324,15 +327,15 @@ def test_the_best_possible_value_is_a_row(home: Path) -> None:
     assert not any(row[0].text == "Best possible" for row in table1(results).rows)
     change(home, "*", lambda run: run.update(bayes={"AUC": 0.8125}))
     table = table1(read_results(home))
-    assert entry(table, ("Best possible", ""), "toy, 3 seeds|AUC").text == "81.25"
-    assert entry(table, ("Best possible", ""), "toy, 3 seeds|gAUC").text == "-"
+    assert entry(table, ("Best possible", ""), f"{TOY}|AUC").text == "81.25"
+    assert entry(table, ("Best possible", ""), f"{TOY}|gAUC").text == "-"
     assert record(table, "TWIN")["bayes"] == 0.8125
 
 
 def test_a_metric_that_was_not_computed_is_missing(home: Path) -> None:
     change(home, "TWIN_toy", lambda run: run["metrics"]["test"].pop("gAUC"))
     table = table1(read_results(home))
-    assert entry(table, ("TWIN", "Vanilla"), "toy, 3 seeds|gAUC") == Entry()
+    assert entry(table, ("TWIN", "Vanilla"), f"{TOY}|gAUC") == Entry()
     assert record(table, "TWIN")["n"] == 3
 
 
@@ -397,14 +400,40 @@ def test_costs_are_medians_and_ratios(home: Path) -> None:
     assert len(table.records) == 23 * 5
 
 
-def test_speeds_on_different_devices_have_no_ratio(home: Path) -> None:
-    change(home, "TWIN_toy", lambda run: run.update(device="a GPU"))
+def test_speeds_are_those_of_the_device_that_most_runs_were_on(home: Path) -> None:
+    def on_gpu(run: dict[str, Any]) -> None:
+        if run["seed"] != 2:
+            run.update(device="a GPU", train_samples_per_s=1e6 * run["seed"])
+
+    change(home, "TWIN_MoS_toy", on_gpu)
     table = cost(read_results(home))
-    ratios = {r["quantity"]: r["ratio"] for r in table.records if r["model"] == "TWIN_MoS"}
-    assert ratios["train_samples_per_s"] is None
-    assert ratios["peak_memory_bytes"] is None
-    assert ratios["num_parameters"] > 0
-    assert "cpu, a GPU" in table.notes[-1]
+    own = {r["quantity"]: r for r in table.records if r["model"] == "TWIN_MoS"}
+    speed, size = own["train_samples_per_s"], own["num_parameters"]
+    assert (speed["median"], speed["least"], speed["most"], speed["n"]) == (2e6, 1e6, 3e6, 2)
+    assert (speed["device"], speed["ratio"]) == ("a GPU", None)  # TWIN had none
+    assert (size["device"], size["n"], size["ratio"] > 0) == ("a GPU, cpu", 3, True)
+    heading = "toy|device of speed and memory"
+    assert entry(table, ("TWIN", "MoS"), heading) == Entry("a GPU", secondary=("2 of 3 runs",))
+    assert entry(table, ("TWIN", "GShard"), heading) == Entry("cpu")
+
+    change(home, "TWIN_toy", lambda run: run.update(device="a GPU" if run["seed"] == 3 else "cpu"))
+    alone = read(home, "TWIN_toy")[3]["train_samples_per_s"]
+    own = {r["quantity"]: r for r in cost(read_results(home)).records if r["model"] == "TWIN_MoS"}
+    assert own["train_samples_per_s"]["ratio"] == pytest.approx(2e6 / alone)
+
+
+def test_headings_say_how_long_histories_were_and_how_much_was_tuned(home: Path) -> None:
+    change(home, "TWIN_toy", lambda run: run["params"].update(max_len=50))
+    study = json.loads((home / "study.json").read_text())
+
+    def title(trials: list[dict[str, Any]]) -> str:
+        (home / "study.json").write_text(json.dumps(study | {"tuning": trials}))
+        return headings(table1(read_results(home)))[2]
+
+    trials = study["tuning"]
+    assert title(trials[1:]) == "toy, 3 seeds, length 50 to 200, 1 to 2 trials each|AUC"
+    assert title([]) == "toy, 3 seeds, length 50 to 200, untuned|AUC"
+    assert headings(knobs(read_results(home)))[2] == "toy, 3 seeds, length 200|AUC"
 
 
 def test_tuning_lists_every_trial(home: Path) -> None:
@@ -420,6 +449,8 @@ def test_tuning_lists_every_trial(home: Path) -> None:
 def test_results_without_an_experiment_say_how_to_make_them(tmp_path: Path) -> None:
     write_run(tmp_path, "toy", "a", "MIRRN", 1)
     results = read_results(tmp_path)
+    # nothing says whether anything was tuned
+    assert headings(table2(results))[2] == "toy, 1 seed, length 200|AUC"
     assert len(table2(results).records) == 2
     for build, words in ((table1, "engine.study table1"), (knobs, "engine.study knobs")):
         with pytest.raises(UserError, match=words):

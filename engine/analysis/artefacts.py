@@ -11,6 +11,7 @@ from .figures import FIGURES
 from .figures.style import save
 from .formats import write_table
 from .mos_table import mos_table
+from .published_table import published_table
 from .results import DatasetResults, read_results
 from .routing_table import routing_table
 from .table import NothingToShow, Table
@@ -23,6 +24,7 @@ TABLES: dict[str, Callable[[list[DatasetResults]], Table]] = {
     "knobs": tables.knobs,
     "cost": tables.cost,
     "tuning": tables.tuning,
+    "published": published_table,
 }
 
 

@@ -76,8 +76,9 @@ def _header(plan: Plan, blocks: list[list[Block]]) -> tuple[tuple[tuple[str, int
     for pair in blocks:
         columns = [[b.metric, *(names[source] for source in b.sources)] for b in pair]
         seeds = max(block.seeds for block in pair)
-        title = f"{pair[0].data.dataset_id}, {seeds} seed{'s' * (seeds != 1)}"
-        upper.append((title, sum(map(len, columns))))
+        conditions = pair[0].data.conditions(pair[0].cells.values())
+        title = [pair[0].data.dataset_id, f"{seeds} seed{'s' * (seeds != 1)}", *conditions]
+        upper.append((", ".join(title), sum(map(len, columns))))
         lower += (text for column in columns for text in column)
     if plan.mean_ranks:
         upper.append(("Mean rank", len(METRICS)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from .results import BACKBONES, METRICS, MIXTURES, DatasetResults, device_note, label, variant
 from .statistics import Comparison, holm, paired
 from .table import Entry, Footnotes, NothingToShow, Table, interval, points
@@ -29,6 +31,7 @@ def mos_table(results: list[DatasetResults]) -> Table:
         )
     p_values = {place: _corrected(gains) for place, gains in columns.items()}
     by_id = {data.dataset_id: data for data in results}
+    metrics = Counter(dataset_id for dataset_id, _ in columns)
     footnotes = Footnotes()
     rows = [
         (
@@ -52,7 +55,7 @@ def mos_table(results: list[DatasetResults]) -> Table:
     return Table(
         title="MoS against the other routers",
         header=(
-            (("", 2), *((dataset_id, 1) for dataset_id, _ in columns)),
+            (("", 2), *((_title(by_id[name]), count) for name, count in metrics.items())),
             (("Backbone", 1), ("MoS minus", 1), *((metric, 1) for _, metric in columns)),
         ),
         labels=2,
@@ -79,6 +82,10 @@ def mos_table(results: list[DatasetResults]) -> Table:
             for (backbone, mixture), gain in gains.items()
         ),
     )
+
+
+def _title(data: DatasetResults) -> str:
+    return ", ".join([data.dataset_id, *data.conditions(data.experiment("table1"))])
 
 
 def _gains(data: DatasetResults, metric: str) -> Gains:

@@ -15,6 +15,8 @@ Tables 1 and 2.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -153,9 +155,24 @@ class DatasetResults:
                 return cell
         return None
 
+    def conditions(self, cells: Collection[Cell]) -> list[str]:
+        """Under which some cells were run: the longest history, and in a study's Tables 1 and 2 how
+        many trials chose the parameters of each model."""
+        lengths = {cell.first_run["params"]["max_len"] for cell in cells}
+        found = [f"length {_span(lengths)}"]
+        if self.study and {cell.experiment for cell in cells} <= {"table1", "table2"}:
+            trials = Counter(trial["model"] for trial in self.tuning)
+            counts = {trials[cell.model] for cell in cells}
+            found.append("untuned" if counts == {0} else f"{_span(counts)} trials each")
+        return found
+
     @cached_property
     def probes(self) -> dict[str, dict[str, Any]]:
         return {path.stem: read_json(path) for path in sorted(self.folder.glob("probes/*.json"))}
+
+
+def _span(values: set[int]) -> str:
+    return " to ".join(str(value) for value in sorted({min(values), max(values)}))
 
 
 def read_results(folder: Path) -> list[DatasetResults]:

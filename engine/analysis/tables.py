@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from statistics import median
+from statistics import median, mode
 from typing import Any, NamedTuple
 
 from .comparison import Group
@@ -112,7 +112,8 @@ def knobs(results: list[DatasetResults]) -> Table:
 
 
 def cost(results: list[DatasetResults]) -> Table:
-    """What the models of Tables 1 and 2 cost: medians over seeds, and ratios to the vanilla backbone.
+    """What the models of Tables 1 and 2 cost: medians over seeds, for speed and memory over those on the
+    model's most usual device, and ratios to the vanilla backbone on the same.
 
     Raises:
         NothingToShow: there is no such run.
@@ -139,25 +140,24 @@ def cost(results: list[DatasetResults]) -> Table:
                 record = _cost_record(data, cell, vanilla, quantity)
                 row.append(_cost_entry(record, quantity, cell))
                 records.append(record)
+            row.append(_device_entry(cell))
         rows.append(tuple(row))
-    cells = (_table_cell(data, model) for data in parts for model in models)
-    devices = dict.fromkeys(device for cell in cells if cell for device in _devices(cell))
-    headings = [quantity.heading for quantity in COSTS]
+    headings = [*(quantity.heading for quantity in COSTS), "device of speed and memory"]
     return Table(
         title="Cost",
         header=(
-            (("", 2), *((data.dataset_id, len(COSTS)) for data in parts)),
+            (("", 2), *((data.dataset_id, len(headings)) for data in parts)),
             tuple((text, 1) for text in ["Model", "Variant", *headings * len(parts)]),
         ),
         labels=2,
         rows=tuple(rows),
         notes=(
-            "Medians over seeds, for speed and memory with the least and the most; below them the ratio to "
-            "the vanilla backbone, for speed and memory only if both ran on the same device.",
+            "Medians over seeds; of speed and memory with the least and the most, over the runs on the "
+            "device that most were on. Below them the ratio to the vanilla backbone; of speed and memory to "
+            "its runs on the same device, if there are any.",
             "FLOPs grow with the experts that are read per item: k is router_topk, which tuning chose; MoS reads k "
             "item experts and k window experts.",
-            "Speed and memory on different devices, or beside other work, are not comparable. "
-            f"These runs were on: {', '.join(devices)}.",
+            "Speed and memory on different devices, or beside other work, are not comparable.",
         ),
         footnotes=(),
         records=tuple(records),
@@ -236,31 +236,40 @@ def _table_cell(data: DatasetResults, model: str) -> Cell | None:
     return data.cell("table1", model) or data.cell("table2", model)
 
 
-def _median(cell: Cell, key: str) -> float:
-    return median(run[key] for run in cell.runs.values())
-
-
 def _devices(cell: Cell) -> list[str]:
     return sorted({run["device"] for run in cell.runs.values()})
+
+
+def _usual_device(cell: Cell) -> str:
+    """That of the most runs, of several the first by name."""
+    return mode(sorted(run["device"] for run in cell.runs.values()))
+
+
+def _costs(cell: Cell, quantity: Quantity, device: str) -> list[float]:
+    """By run; of what depends on the device only those on one."""
+    return [
+        run[quantity.key]
+        for run in cell.runs.values()
+        if not quantity.by_device or run["device"] == device
+    ]
 
 
 def _cost_record(
     data: DatasetResults, cell: Cell, vanilla: Cell | None, quantity: Quantity
 ) -> dict[str, Any]:
-    value, reference = _median(cell, quantity.key), None
-    values = [run[quantity.key] for run in cell.runs.values()]
-    if vanilla and not (quantity.by_device and _devices(cell) != _devices(vanilla)):
-        reference = _median(vanilla, quantity.key)
+    device = _usual_device(cell)
+    values = _costs(cell, quantity, device)
+    reference = _costs(vanilla, quantity, device) if vanilla else []
     return {
         "dataset_id": data.dataset_id,
         "model": cell.model,
         "quantity": quantity.key,
-        "median": value,
+        "median": median(values),
         "least": min(values),
         "most": max(values),
-        "n": len(cell.runs),
-        "ratio": value / reference if reference else None,
-        "device": ", ".join(_devices(cell)),
+        "n": len(values),
+        "ratio": median(values) / median(reference) if reference else None,
+        "device": device if quantity.by_device else ", ".join(_devices(cell)),
     }
 
 
@@ -276,3 +285,13 @@ def _cost_entry(record: dict[str, Any], quantity: Quantity, cell: Cell) -> Entry
     if quantity.key == "flops_per_sample" and k is not None:
         below.append(f"k = {k}")
     return Entry(text, record["median"], secondary=tuple(below))
+
+
+def _device_entry(cell: Cell | None) -> Entry:
+    """That of speed and memory; and of how many runs, if not of all."""
+    if cell is None:
+        return Entry()
+    device = _usual_device(cell)
+    n = sum(run["device"] == device for run in cell.runs.values())
+    few = (f"{n} of {len(cell.runs)} runs",) if n < len(cell.runs) else ()
+    return Entry(device, secondary=few)
