@@ -116,6 +116,7 @@ def write_run(
         "peak_memory_bytes": int(rng.integers(400e6, 900e6)),
         "seconds": {"fit": 20.0, "test": 0.2, "total": 21.0},
         "device": "cpu",
+        "threads": seed,
     }  # fmt: skip
     path = folder / f"{expid}_seed{seed}.json"
     path.write_text(json.dumps(result))

@@ -72,6 +72,7 @@ def test_every_run_is_embedded(page: str, study: Path) -> None:
         assert run["num_parameters"] == result["num_parameters"]
         assert run["metrics"]["test"] == pytest.approx(result["metrics"]["test"], abs=1e-6)
         assert run["command"] == " ".join(result["command"])
+        assert run["device"] == f"cpu, {run['seed']} thread{'s' if run['seed'] > 1 else ''}"
         assert f"model_id: {expid}\n" in data["texts"][run["config"]]
         assert [entry[0] for entry in run["log"]] == [e["stage"] for e in result["stage_log"]]
         assert [entry[3] for entry in run["log"]] == [

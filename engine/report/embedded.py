@@ -61,7 +61,7 @@ def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:
     return {
         "file": run["file"].relative_to(folder).as_posix(),
         "seed": run["seed"],
-        "device": run["device"],
+        "device": _device(run),
         "command": shlex.join(run["command"]),
         "config": shared(seedless),
         "versions": shared(run["versions"], flow=False),
@@ -70,6 +70,12 @@ def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:
         "log": [_stage(entry, metrics) for entry in run["stage_log"]],
         **rounded(numbers, 6),
     }
+
+
+def _device(run: Run) -> str:
+    """With its threads, which move the last digits, where they are known."""
+    threads = run.get("threads") if run["device"] == "cpu" else None
+    return f"{run['device']}, {threads} thread{'s' * (threads != 1)}" if threads else run["device"]
 
 
 def _stage(entry: dict[str, Any], metrics: list[str]) -> list[Any]:
