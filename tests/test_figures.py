@@ -124,7 +124,7 @@ def test_artefacts_of_results_that_are_gone_are_removed(tmp_path: Path) -> None:
     write_artefacts(tmp_path)
     left = {path.stem for folder in (figures, tables) for path in folder.iterdir()}
     assert left == {
-        "table1", "mos", "routing", "cost", "tuning", "utility_flops", "routing_history",
+        "table1", "mos", "routing", "cost", "tuning", "published", "utility_flops", "routing_history",
     }  # fmt: skip
     with pytest.raises(UserError, match="lack what it shows"):
         write_artefacts(tmp_path, ["scaling"])

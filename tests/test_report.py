@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine.analysis.artefacts import TABLES
+from engine.analysis.artefacts import TABLES, write_artefacts
 from engine.analysis.figures import FIGURES
 from engine.errors import UserError
 from engine.report.page import build
@@ -155,6 +155,27 @@ def test_every_table_and_figure_has_a_name_and_a_sentence() -> None:
     own = [name for name in TABLES if name != "published"]
     assert sorted(piece.name for piece in PIECES) == sorted([*own, *FIGURES])
     assert all(bool(piece.alt) == (piece.name in FIGURES) for piece in PIECES)
+
+
+def test_the_papers_data_sets_without_runs_are_named(copied: Path) -> None:
+    sentence = "no run on the paper's own MicroVideo1.7M_x2, KuaiVideo_x2, Ebnerd_small_x1,"
+    link = 'href="#table-published"'
+    assert sentence in build(copied) and link not in build(copied)
+    write_artefacts(copied, ["published"])
+    assert sentence in build(copied) and link in build(copied)
+
+
+def test_the_leaderboards_speed_is_that_of_the_usual_device(copied: Path) -> None:
+    for path in copied.glob("toy/runs/Mamba4Rec_MoS_toy_seed*.json"):
+        gpu = path.stem.endswith("1")
+        change(path, lambda run, gpu=gpu: run.update(
+            device="a GPU" if gpu else "cpu", train_samples_per_s=9e9 if gpu else 1234.0
+        ))  # fmt: skip
+    (row,) = (
+        cells for _, cells in rows(build(copied)) if "<code>Mamba4Rec_MoS_toy<" in cells[0][1]
+    )
+    texts = [text for _, text in row]
+    assert "1,234" in texts and texts[-1] == "cpu (4 of 5 runs)"
 
 
 def test_the_paper_piece_by_piece(copied: Path) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from engine.analysis.formats import html, latex, long_csv, markdown, write_table
+from engine.analysis.published_table import published_table
 from engine.analysis.results import read_results
 from engine.analysis.table import Entry, Table
 from engine.analysis.tables import cost, knobs, table1, table2, tuning
@@ -24,7 +25,7 @@ def micro(tmp_path: Path) -> Path:
     return write_study(tmp_path, "MicroVideo1.7M_x2", seeds=(1, 2, 3))
 
 
-@pytest.mark.parametrize("build", [table1, table2, cost, tuning, knobs])
+@pytest.mark.parametrize("build", [table1, table2, cost, tuning, knobs, published_table])
 def test_every_table_fits_its_header_and_has_four_forms(
     micro: Path, tmp_path: Path, build: Callable[..., Table]
 ) -> None:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from .metric_block import Block, Plan
-from .results import METRICS, Cell, DatasetResults, device_note, limit_note
+from .results import METRICS, Cell, DatasetResults, conditions, device_note, limit_note
 from .table import Entry, Footnotes, Table, interval, points
 
 RULES = (
@@ -76,8 +76,8 @@ def _header(plan: Plan, blocks: list[list[Block]]) -> tuple[tuple[tuple[str, int
     for pair in blocks:
         columns = [[b.metric, *(names[source] for source in b.sources)] for b in pair]
         seeds = max(block.seeds for block in pair)
-        conditions = pair[0].data.conditions(pair[0].cells.values())
-        title = [pair[0].data.dataset_id, f"{seeds} seed{'s' * (seeds != 1)}", *conditions]
+        title = [pair[0].data.dataset_id, f"{seeds} seed{'s' * (seeds != 1)}"]
+        title += conditions(pair[0].cells.values())
         upper.append((", ".join(title), sum(map(len, columns))))
         lower += (text for column in columns for text in column)
     if plan.mean_ranks:

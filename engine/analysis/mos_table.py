@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .results import BACKBONES, METRICS, MIXTURES, DatasetResults, device_note, label, variant
+from .results import (
+    BACKBONES,
+    METRICS,
+    MIXTURES,
+    DatasetResults,
+    conditions,
+    device_note,
+    label,
+    variant,
+)
 from .statistics import Comparison, holm, paired
 from .table import Entry, Footnotes, NothingToShow, Table, interval, points
 
@@ -20,8 +29,8 @@ def mos_table(results: list[DatasetResults]) -> Table:
         NothingToShow: no backbone has runs of both.
     """
     columns = {
-        (data.dataset_id, metric): gains
-        for data in results
+        (i, metric): gains
+        for i, data in enumerate(results)
         for metric in METRICS
         if (gains := _gains(data, metric))
     }
@@ -29,9 +38,8 @@ def mos_table(results: list[DatasetResults]) -> Table:
         raise NothingToShow(
             "no backbone has runs of MoS and of another router; python -m engine.study table1 makes them"
         )
-    p_values = {place: _corrected(gains) for place, gains in columns.items()}
-    by_id = {data.dataset_id: data for data in results}
-    metrics = Counter(dataset_id for dataset_id, _ in columns)
+    p_values = {column: _corrected(gains) for column, gains in columns.items()}
+    widths = Counter(i for i, _ in columns)
     footnotes = Footnotes()
     rows = [
         (
@@ -40,13 +48,13 @@ def mos_table(results: list[DatasetResults]) -> Table:
             *(
                 _entry(
                     gains.get(rival),
-                    p_values[place].get(rival),
+                    p_values[column].get(rival),
                     max(gain.pairs for gain in gains.values()),
-                    footnotes.numbers(_device_note(by_id[place[0]], rival))
+                    footnotes.numbers(_device_note(results[column[0]], rival))
                     if rival in gains
                     else (),
                 )
-                for place, gains in columns.items()
+                for column, gains in columns.items()
             ),
         )
         for rival in RIVALS
@@ -55,7 +63,7 @@ def mos_table(results: list[DatasetResults]) -> Table:
     return Table(
         title="MoS against the other routers",
         header=(
-            (("", 2), *((_title(by_id[name]), count) for name, count in metrics.items())),
+            (("", 2), *((_title(results[i]), width) for i, width in widths.items())),
             (("Backbone", 1), ("MoS minus", 1), *((metric, 1) for _, metric in columns)),
         ),
         labels=2,
@@ -68,24 +76,24 @@ def mos_table(results: list[DatasetResults]) -> Table:
         footnotes=footnotes.texts(),
         records=tuple(
             {
-                "dataset_id": dataset_id,
+                "dataset_id": results[i].dataset_id,
                 "backbone": backbone,
                 "router": mixture,
                 "metric": metric,
                 "gain": gain.difference,
                 "low": gain.low,
                 "high": gain.high,
-                "p": p_values[dataset_id, metric][backbone, mixture],
+                "p": p_values[i, metric][backbone, mixture],
                 "pairs": gain.pairs,
             }
-            for (dataset_id, metric), gains in columns.items()
+            for (i, metric), gains in columns.items()
             for (backbone, mixture), gain in gains.items()
         ),
     )
 
 
 def _title(data: DatasetResults) -> str:
-    return ", ".join([data.dataset_id, *data.conditions(data.experiment("table1"))])
+    return ", ".join([data.dataset_id, *conditions(data.experiment("table1"))])
 
 
 def _gains(data: DatasetResults, metric: str) -> Gains:

@@ -15,11 +15,11 @@ Tables 1 and 2.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from ..config import PATHS
@@ -61,6 +61,7 @@ class Cell:
         varied: the keys that the experiment sets, such as ``{"max_len": 100}``; empty in the tables.
         expid: experiment id of its runs.
         seeds: that are planned; empty without a study.
+        budget: tuning trials, 1 for none; 0 without a study, where nobody knows.
         runs: by seed; failed ones are missing.
     """
 
@@ -69,6 +70,7 @@ class Cell:
     varied: dict[str, Any]
     expid: str
     seeds: tuple[int, ...] = ()
+    budget: int = 0
     runs: dict[int, Run] = field(default_factory=dict, compare=False)
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
@@ -85,6 +87,26 @@ class Cell:
         """What its runs were told, but for names, places and seeds; it must have runs."""
         params = self.first_run["params"]
         return {k: v for k, v in params.items() if k not in {*PATHS, "model_id", "seed"}}
+
+
+def conditions(cells: Collection[Cell]) -> list[str]:
+    """Under which some cells with runs were run: the limit of their histories, and how many trials
+    chose the parameters of each."""
+    found = [f"max_len {_span({cell.first_run['params']['max_len'] for cell in cells})}"]
+    budgets = {cell.budget for cell in cells}
+    if 0 not in budgets:
+        found.append("untuned" if budgets == {1} else f"{_span(budgets)} trials each")
+    return found
+
+
+def _span(values: set[int]) -> str:
+    return " to ".join(str(value) for value in sorted({min(values), max(values)}))
+
+
+def on_usual_device(runs: Collection[Run]) -> tuple[str, list[Run]]:
+    """The device that most runs were on, of several the first by name; and the runs on it."""
+    device = mode(sorted(run["device"] for run in runs))
+    return device, [run for run in runs if run["device"] == device]
 
 
 def device_note(cell: Cell, reference: Cell) -> str:
@@ -155,24 +177,9 @@ class DatasetResults:
                 return cell
         return None
 
-    def conditions(self, cells: Collection[Cell]) -> list[str]:
-        """Under which some cells were run: the longest history, and in a study's Tables 1 and 2 how
-        many trials chose the parameters of each model."""
-        lengths = {cell.first_run["params"]["max_len"] for cell in cells}
-        found = [f"length {_span(lengths)}"]
-        if self.study and {cell.experiment for cell in cells} <= {"table1", "table2"}:
-            trials = Counter(trial["model"] for trial in self.tuning)
-            counts = {trials[cell.model] for cell in cells}
-            found.append("untuned" if counts == {0} else f"{_span(counts)} trials each")
-        return found
-
     @cached_property
     def probes(self) -> dict[str, dict[str, Any]]:
         return {path.stem: read_json(path) for path in sorted(self.folder.glob("probes/*.json"))}
-
-
-def _span(values: set[int]) -> str:
-    return " to ".join(str(value) for value in sorted({min(values), max(values)}))
 
 
 def read_results(folder: Path) -> list[DatasetResults]:
@@ -249,6 +256,7 @@ def _planned(study: dict[str, Any], by_expid: dict[str, dict[int, Run]]) -> list
             entry["varied"],
             entry["expid"],
             tuple(entry["seeds"]),
+            entry["budget"],
             {
                 s: run
                 for s, run in sorted(by_expid.get(entry["expid"], {}).items())
@@ -274,5 +282,5 @@ def _plain(by_expid: dict[str, dict[int, Run]]) -> list[Cell]:
                     f"{next(iter(runs.values()))['file']} and {other}: two experiments of {model}; a "
                     "table has one for each model: put them into separate folders"
                 )
-            cells[table, model] = Cell(table, model, {}, expid, (), dict(sorted(runs.items())))
+            cells[table, model] = Cell(table, model, {}, expid, runs=dict(sorted(runs.items())))
     return list(cells.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from statistics import median, mode
+from statistics import median
 from typing import Any, NamedTuple
 
 from .comparison import Group
@@ -17,6 +17,7 @@ from .results import (
     Cell,
     DatasetResults,
     label,
+    on_usual_device,
     split_name,
     variant,
 )
@@ -236,15 +237,6 @@ def _table_cell(data: DatasetResults, model: str) -> Cell | None:
     return data.cell("table1", model) or data.cell("table2", model)
 
 
-def _devices(cell: Cell) -> list[str]:
-    return sorted({run["device"] for run in cell.runs.values()})
-
-
-def _usual_device(cell: Cell) -> str:
-    """That of the most runs, of several the first by name."""
-    return mode(sorted(run["device"] for run in cell.runs.values()))
-
-
 def _costs(cell: Cell, quantity: Quantity, device: str) -> list[float]:
     """By run; of what depends on the device only those on one."""
     return [
@@ -257,7 +249,7 @@ def _costs(cell: Cell, quantity: Quantity, device: str) -> list[float]:
 def _cost_record(
     data: DatasetResults, cell: Cell, vanilla: Cell | None, quantity: Quantity
 ) -> dict[str, Any]:
-    device = _usual_device(cell)
+    device, _ = on_usual_device(cell.runs.values())
     values = _costs(cell, quantity, device)
     reference = _costs(vanilla, quantity, device) if vanilla else []
     return {
@@ -269,7 +261,7 @@ def _cost_record(
         "most": max(values),
         "n": len(values),
         "ratio": median(values) / median(reference) if reference else None,
-        "device": device if quantity.by_device else ", ".join(_devices(cell)),
+        "device": device if quantity.by_device else "",
     }
 
 
@@ -291,7 +283,6 @@ def _device_entry(cell: Cell | None) -> Entry:
     """That of speed and memory; and of how many runs, if not of all."""
     if cell is None:
         return Entry()
-    device = _usual_device(cell)
-    n = sum(run["device"] == device for run in cell.runs.values())
-    few = (f"{n} of {len(cell.runs)} runs",) if n < len(cell.runs) else ()
+    device, runs = on_usual_device(cell.runs.values())
+    few = (f"{len(runs)} of {len(cell.runs)} runs",) if len(runs) < len(cell.runs) else ()
     return Entry(device, secondary=few)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..cpu import set_up_cpu
+from ..cpu import keep_freed_memory
 from ..loader import SequenceLoader
 from . import microvideo
 from .process import ROOT, forget_peak, memory
@@ -36,7 +36,7 @@ def main() -> None:
     few, folder = map(Path, sys.argv[1:3])
     options = {"batch_size": int(sys.argv[4]), "max_len": int(sys.argv[3])}
     _pass(_load(few, options))
-    set_up_cpu()  # as run_expid.py does
+    keep_freed_memory()  # as run_expid.py does
     before = memory("VmRSS")
     forget_peak()
     loader = _load(folder, options)

@@ -10,8 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from ..analysis.published_table import without_runs
 from ..analysis.results import DatasetResults, read_results
-from ..datasets.paper import NAMES
 from ..study.call import calls, widest
 from . import summaries
 from .embedded import embedded
@@ -84,7 +84,7 @@ def build(folder: Path) -> str:
         columns=summaries.LEADERBOARD,
         commands=list(dict.fromkeys(commands)),
         pieces=_pieces(sections, fragments),
-        unseen=[n for n in NAMES if n not in {s.results.dataset_id for s in sections}],
+        unseen=without_runs([section.results for section in sections]),
         tables=fragments,
         num_runs=sum(len(s.results.runs) for s in sections),
         num_groups=len(known),

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from ..analysis.results import DatasetResults
+from ..analysis.results import DatasetResults, Run, on_usual_device
 from ..tuner.trial import as_text
 from .groups import Group
 from .table import Column, Shown, Table, metric, number
@@ -33,9 +33,10 @@ LEADERBOARD = (
 def leaderboard_row(group: Group) -> list[Shown]:
     """The cells of one configuration: metrics are means over its seeds, costs medians as in the cost table."""
     runs = group.runs
+    device, same = on_usual_device(runs)
 
-    def median(key: str) -> float:
-        return statistics.median(run[key] for run in runs)
+    def median(key: str, of: list[Run]) -> float:
+        return statistics.median(run[key] for run in of)
 
     return [
         Shown(group.model, group.model),
@@ -44,12 +45,12 @@ def leaderboard_row(group: Group) -> list[Shown]:
         number(len(runs), "d"),
         Shown(as_text(group.varied)),
         Shown(", ".join(group.experiments)),
-        number(median("num_parameters"), ",.0f"),
-        number(median("flops_per_sample") / 1e6, ",.3f"),
-        number(median("train_samples_per_s"), ",.0f"),
-        number(median("test_samples_per_s"), ",.0f"),
-        number(median("peak_memory_bytes") / 1e6, ",.0f"),
-        Shown(", ".join(dict.fromkeys(run["device"] for run in runs))),
+        number(median("num_parameters", runs), ",.0f"),
+        number(median("flops_per_sample", runs) / 1e6, ",.3f"),
+        number(median("train_samples_per_s", same), ",.0f"),
+        number(median("test_samples_per_s", same), ",.0f"),
+        number(median("peak_memory_bytes", same) / 1e6, ",.0f"),
+        Shown(device if len(same) == len(runs) else f"{device} ({len(same)} of {len(runs)} runs)"),
     ]
 
 
