@@ -45,11 +45,11 @@ def test_notes_are_on_cells_that_the_paper_prints() -> None:
 def test_the_table_of_published_values_shows_every_cell_and_every_note() -> None:
     table = published_table([])
     names = [name for name, n in table.header[0] for _ in range(n)]
-    columns = list(zip(names, (text for text, _ in table.header[1]), strict=True))[2:]
+    columns = list(zip(names, (text for text, _ in table.header[1]), strict=True))[3:]
     shown = {
-        (row[0].text, row[1].text, column): entry
-        for row in table.rows
-        for column, entry in zip(columns, row[2:], strict=True)
+        (row[0].text, record["model"], column): entry
+        for row, record in zip(table.rows, table.records[::6], strict=True)
+        for column, entry in zip(columns, row[3:], strict=True)
     }
     noted = set()
     for number, name in ((1, "paper_table1.csv"), (2, "paper_table2.csv")):
@@ -64,7 +64,10 @@ def test_the_table_of_published_values_shows_every_cell_and_every_note() -> None
                 }
     expected = csv.DictReader((published.FOLDER / "paper_notes.csv").open())
     assert noted == {tuple(row.values()) for row in expected}
-    assert len(table.rows) == 27 and len(table.records) == 27 * 6
+    labels = [tuple(entry.text for entry in row[:3]) for row in table.rows]
+    assert len(set(labels)) == 27 and len(table.records) == 27 * 6
+    assert labels[1] == ("Table 1", "Mamba4Rec", "DSelect-k")
+    assert labels[-1] == ("Table 2", "SDIM", "MoS") and ("Table 2", "MIRRN", "") in labels
     for row in csv.DictReader((published.FOLDER / "longctr.csv").open()):
         if row["max_len"] == "200":
             table_of = "Table 2" if row["model"] == "MIRRN" else "Table 1"

@@ -6,7 +6,16 @@ from typing import Any
 
 from ..datasets.paper import NAMES
 from . import published
-from .results import BACKBONES, BASELINES, METRICS, VARIANTS, DatasetResults, variant
+from .results import (
+    BACKBONES,
+    BASELINES,
+    METRICS,
+    VARIANTS,
+    DatasetResults,
+    label,
+    split_name,
+    variant,
+)
 from .table import Entry, Footnotes, Table, points
 
 MAX_LEN = 200  # in this project's configurations of these data sets
@@ -23,7 +32,9 @@ def published_table(results: list[DatasetResults]) -> Table:
     rows, records = [], []
     for table, models in MODELS.items():
         for model in models:
-            row = [Entry(TITLES[table]), Entry(model)]
+            backbone, mixture = split_name(model)
+            variant_label = "" if model in BASELINES else label(mixture)
+            row = [Entry(TITLES[table]), Entry(backbone), Entry(variant_label)]
             for record in (_record(table, n, model, m) for n in NAMES for m in METRICS):
                 paper, longctr = record["paper"], record["longctr"]
                 row.append(Entry(points(paper), paper, footnotes=footnotes.numbers(record["note"])))
@@ -35,10 +46,10 @@ def published_table(results: list[DatasetResults]) -> Table:
     return Table(
         title="What the paper and LongCTR print",
         header=(
-            (("", 2), *((name, len(headings)) for name in NAMES)),
-            tuple((text, 1) for text in ["Table", "Model", *headings * len(NAMES)]),
+            (("", 3), *((name, len(headings)) for name in NAMES)),
+            tuple((text, 1) for text in ["Table", "Model", "Variant", *headings * len(NAMES)]),
         ),
-        labels=2,
+        labels=3,
         rows=tuple(rows),
         notes=(
             f"Test metrics in points (x100). LongCTR's: of its published best run at max_len {MAX_LEN}.",
