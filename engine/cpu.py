@@ -37,7 +37,7 @@ def keep_freed_memory() -> None:
 def flush_denormals() -> None:
     """Take numbers below 2^-126 (in float64 2^-1022) for zero.
 
-    Processors compute with those a hundred times slower, and a selective scan, whose states decay
+    Processors compute with those many times slower, and a selective scan, whose states decay
     exponentially, is full of them.
     """
     torch.set_flush_denormal(True)

@@ -12,8 +12,7 @@ from .results import (
     METRICS,
     VARIANTS,
     DatasetResults,
-    label,
-    split_name,
+    row_labels,
     variant,
 )
 from .table import Entry, Footnotes, Table, points
@@ -32,9 +31,7 @@ def published_table(results: list[DatasetResults]) -> Table:
     rows, records = [], []
     for table, models in MODELS.items():
         for model in models:
-            backbone, mixture = split_name(model)
-            variant_label = "" if model in BASELINES else label(mixture)
-            row = [Entry(TITLES[table]), Entry(backbone), Entry(variant_label)]
+            row = [Entry(text) for text in (TITLES[table], *row_labels(model))]
             for record in (_record(table, n, model, m) for n in NAMES for m in METRICS):
                 paper, longctr = record["paper"], record["longctr"]
                 row.append(Entry(points(paper), paper, footnotes=footnotes.numbers(record["note"])))

@@ -51,6 +51,12 @@ def label(mixture: str) -> str:
     return LABELS.get(mixture, mixture)
 
 
+def row_labels(model: str) -> tuple[str, str]:
+    """A model's two columns at the left of a table: backbone and variant; a baseline has no variant."""
+    backbone, mixture = split_name(model)
+    return backbone, "" if model in BASELINES else label(mixture)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One configuration of one model: its runs are a number in a table or a point in a figure.
@@ -103,10 +109,14 @@ def _span(values: set[int]) -> str:
     return " to ".join(str(value) for value in sorted({min(values), max(values)}))
 
 
-def on_usual_device(runs: Collection[Run]) -> tuple[str, list[Run]]:
-    """The device that most runs were on, of several the first by name; and the runs on it."""
-    device = mode(sorted(run["device"] for run in runs))
-    return device, [run for run in runs if run["device"] == device]
+def usual_device(runs: Collection[Run]) -> str:
+    """The device that most runs were on, of several the first by name."""
+    return mode(sorted(run["device"] for run in runs))
+
+
+def on_device(runs: Collection[Run], device: str) -> list[Run]:
+    """The runs whose speed and memory can be compared."""
+    return [run for run in runs if run["device"] == device]
 
 
 def device_note(cell: Cell, reference: Cell) -> str:

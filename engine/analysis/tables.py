@@ -17,8 +17,10 @@ from .results import (
     Cell,
     DatasetResults,
     label,
-    on_usual_device,
+    on_device,
+    row_labels,
     split_name,
+    usual_device,
     variant,
 )
 from .table import Entry, NothingToShow, Table, points, settings
@@ -130,7 +132,7 @@ def cost(results: list[DatasetResults]) -> Table:
     rows, records = [], []
     for model in models:
         backbone, mixture = split_name(model)
-        row = [Entry(backbone), Entry("" if model in BASELINES else label(mixture))]
+        row = [Entry(text) for text in row_labels(model)]
         for data in parts:
             cell = _table_cell(data, model)
             vanilla = _table_cell(data, backbone) if mixture else None
@@ -239,17 +241,14 @@ def _table_cell(data: DatasetResults, model: str) -> Cell | None:
 
 def _costs(cell: Cell, quantity: Quantity, device: str) -> list[float]:
     """By run; of what depends on the device only those on one."""
-    return [
-        run[quantity.key]
-        for run in cell.runs.values()
-        if not quantity.by_device or run["device"] == device
-    ]
+    runs = cell.runs.values()
+    return [run[quantity.key] for run in (on_device(runs, device) if quantity.by_device else runs)]
 
 
 def _cost_record(
     data: DatasetResults, cell: Cell, vanilla: Cell | None, quantity: Quantity
 ) -> dict[str, Any]:
-    device, _ = on_usual_device(cell.runs.values())
+    device = usual_device(cell.runs.values())
     values = _costs(cell, quantity, device)
     reference = _costs(vanilla, quantity, device) if vanilla else []
     return {
@@ -283,6 +282,7 @@ def _device_entry(cell: Cell | None) -> Entry:
     """That of speed and memory; and of how many runs, if not of all."""
     if cell is None:
         return Entry()
-    device, runs = on_usual_device(cell.runs.values())
-    few = (f"{len(runs)} of {len(cell.runs)} runs",) if len(runs) < len(cell.runs) else ()
+    device = usual_device(cell.runs.values())
+    n = len(on_device(cell.runs.values(), device))
+    few = (f"{n} of {len(cell.runs)} runs",) if n < len(cell.runs) else ()
     return Entry(device, secondary=few)

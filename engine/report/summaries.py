@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from ..analysis.results import DatasetResults, Run, on_usual_device
+from ..analysis.results import DatasetResults, Run, on_device, usual_device
 from ..tuner.trial import as_text
 from .groups import Group
 from .table import Column, Shown, Table, metric, number
@@ -33,7 +33,8 @@ LEADERBOARD = (
 def leaderboard_row(group: Group) -> list[Shown]:
     """The cells of one configuration: metrics are means over its seeds, costs medians as in the cost table."""
     runs = group.runs
-    device, same = on_usual_device(runs)
+    device = usual_device(runs)
+    same = on_device(runs, device)
 
     def median(key: str, of: list[Run]) -> float:
         return statistics.median(run[key] for run in of)
