@@ -7,8 +7,8 @@ import argparse
 from itertools import product
 from pathlib import Path
 
-from engine.config import describe_experiments, load_experiment
-from engine.errors import run_command
+from engine.common.errors import run_command
+from engine.config.read import describe_experiments, load_experiment
 
 ROOT = Path(__file__).resolve().parent
 
@@ -35,9 +35,9 @@ def main() -> int:
     for expid in args.expid:  # a wrong one is answered before anything slow starts
         load_experiment(args.config, expid)
 
-    from engine.experiment import run
-    from engine.parameters import load
-    from engine.results import summary
+    from engine.config.load import load
+    from engine.run.experiment import run
+    from engine.run.summary import summary
 
     runs = []
     seeds = args.seed or [None]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engine.errors import UserError, run_command
+from engine.common.errors import UserError, run_command
 from engine.tuner.tune import tune
 
 ROOT = Path(__file__).resolve().parent

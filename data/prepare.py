@@ -11,9 +11,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from engine.common.errors import UserError, run_command
 from engine.datasets import layout, ready_config
 from engine.datasets.paper import NAMES
-from engine.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 # Fewer impressions would leave a split empty, fewer items a theme.

@@ -11,7 +11,7 @@ import torch
 from fuxictr.pytorch.layers import CrossNetV2, MLP_Block
 from torch import Tensor, nn
 
-from .layers.precision import at_least_float32, unrounded
+from .ops.precision import at_least_float32, unrounded
 
 
 class MLPHead(nn.Module):

@@ -17,17 +17,18 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor, nn
 
-from . import compat, optimization
-from .checkpoints import load_backbone
+from . import compat
 from .heads import MLPHead
-from .layers.compiled import call_compiled, require_compiler
-from .layers.history import History
-from .layers.item_dict import ItemDict
-from .layers.precision import bf16_products
-from .layers.sequence import SequenceBlock
+from .history.history import History
+from .history.item_dict import ItemDict
+from .layers.block import SequenceBlock
 from .moe.mixtures import Mixture, Single, Stage
-from .optimization import sparse_tables, use_sparse_gradients
-from .staged_model import Batch, StagedModel, chosen, keywords
+from .ops.compiled import call_compiled, require_compiler
+from .ops.precision import bf16_products
+from .training import optimizer as optimization
+from .training.base_model import Batch, StagedModel, chosen, keywords
+from .training.checkpoints import load_backbone
+from .training.optimizer import sparse_tables, use_sparse_gradients
 
 AMP = (None, "bf16")
 LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's names of one loss

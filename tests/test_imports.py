@@ -1,6 +1,6 @@
-"""Imports go one way: commands -> engine -> model_zoo; backbones -> sequence_model -> moe -> layers.
+"""Imports go one way and never in a circle: commands -> engine -> model_zoo, and within each.
 
-Read from the source, so that a forbidden import inside a function is found too.
+Read from the source, so that an import inside a function or for typing only counts as well.
 """
 
 from __future__ import annotations
@@ -8,94 +8,125 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .command_line import Workspace
+from .support.command_line import Workspace
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(p.relative_to(ROOT) for p in ROOT.glob("**/*.py") if ".venv" not in p.parts)
-STANDARD = set(sys.stdlib_module_names) | {"__future__"}
+FILES = sorted(
+    path.relative_to(ROOT)
+    for top in ("model_zoo", "engine", "data", ".")
+    for path in ROOT.glob(f"{top}/*.py" if top in ("data", ".") else f"{top}/**/*.py")
+)
 
-# What a file may import beside the standard library, by the longest matching prefix.
+# The rooms of the zoo from the top floor down: a file imports from its own room and from lower ones.
+FLOORS = (
+    ("backbones", "baselines"),
+    ("sequence_model", "registry"),
+    ("training",),
+    ("moe", "heads"),
+    ("layers",),
+    ("history",),
+    ("ops",),
+    ("compat", "batch"),
+)
+# What a room may import beside the standard library, the project and torch, by the longest prefix.
 ALLOWED = {
-    "model_zoo/layers": {"torch", "model_zoo.layers"},
-    "model_zoo/layers/mamba_kernel.py": {"torch", "mamba_ssm"},
-    "model_zoo/layers/segment_kernels.py": {"triton"},
-    "model_zoo/moe": {"torch", "model_zoo.layers", "model_zoo.moe"},
-    "model_zoo/metrics.py": {"numpy", "fuxictr"},
-    "model_zoo/compat.py": {"torch", "fuxictr"},
-    "model_zoo/heads.py": {"torch", "fuxictr", "model_zoo.layers"},
-    "model_zoo/checkpoints.py": {"torch", "model_zoo.sequence_model"},
-    "model_zoo/codebook_init.py": {"torch", "sklearn", "model_zoo.sequence_model"},
-    "model_zoo/optimization.py": {
-        "torch", "fuxictr", "model_zoo.layers", "model_zoo.row_adam", "model_zoo.staged_model",
-    },
-    "model_zoo/row_adam.py": {"torch"},
-    "model_zoo/routing_report.py": {
-        "torch", "model_zoo.moe", "model_zoo.layers", "model_zoo.sequence_model",
-        "model_zoo.staged_model",
-    },
-    "model_zoo/training.py": {
-        "torch", "tqdm", "model_zoo.moe", "model_zoo.codebook_init", "model_zoo.optimization",
-        "model_zoo.routing_report", "model_zoo.staged_model", "model_zoo.state_files",
-    },
-    "model_zoo/state_files.py": {"torch"},
-    "model_zoo/staged_model.py": {
-        "torch", "fuxictr", "model_zoo", "model_zoo.moe", "model_zoo.metrics",
-    },
-    "model_zoo/sequence_model.py": {
-        "torch", "fuxictr", "model_zoo", "model_zoo.checkpoints", "model_zoo.heads",
-        "model_zoo.moe", "model_zoo.layers", "model_zoo.optimization", "model_zoo.staged_model",
-    },
-    "model_zoo/backbones": {
-        "torch", "model_zoo.sequence_model", "model_zoo.heads", "model_zoo.moe", "model_zoo.layers",
-    },
-    "model_zoo/baselines": {
-        "torch", "model_zoo.sequence_model", "model_zoo.layers", "model_zoo.baselines",
-    },
-    "model_zoo": {"model_zoo"},
-    "engine": {
-        "torch", "numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn", "model_zoo",
-        "engine",
-    },
-    "engine/analysis": {"numpy", "polars", "torch", "scipy", "sklearn", "model_zoo", "engine"},
-    "engine/analysis/figures": {"numpy", "matplotlib", "engine.analysis", "engine.errors"},
-    "engine/analysis/artefacts.py": {"engine"},
-    "engine/report": {"jinja2", "markupsafe", "yaml", "engine"},
-    "engine/study": {"yaml", "engine"},
-    "engine/datasets/hub.py": {"huggingface_hub", "fuxictr", "engine"},
-    "engine/bench/growth.py": {"torch", "matplotlib", "model_zoo", "engine"},
-    "engine/tuner": {"tqdm", "engine"},
-    "engine/tuner/optuna_search.py": {"optuna", "sqlalchemy", "engine"},
-    "engine/tuner/ray_engine.py": {"ray", "engine"},
-    "data": {"engine"},
-    "run_expid.py": {"engine"},
-    "run_param_tuner.py": {"engine"},
-}  # fmt: skip
+    "model_zoo": {"fuxictr"},
+    "model_zoo/ops": {"triton", "mamba_ssm"},
+    "model_zoo/history": set(),
+    "model_zoo/layers": set(),
+    "model_zoo/moe": set(),
+    "model_zoo/moe/codebook_init.py": {"numpy", "sklearn"},
+    "model_zoo/training": {"fuxictr", "numpy", "tqdm"},
+    "engine": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn"},
+    "engine/analysis": {"numpy", "polars", "scipy", "sklearn"},
+    "engine/analysis/figures": {"numpy", "matplotlib"},
+    "engine/report": {"jinja2", "markupsafe", "yaml"},
+    "engine/datasets": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "huggingface_hub"},
+    "engine/bench": {"numpy", "pyarrow", "polars", "matplotlib", "yaml", "fuxictr"},
+    "engine/tuner": {"tqdm", "yaml"},
+    "engine/tuner/optuna_search.py": {"optuna", "sqlalchemy"},
+    "engine/tuner/ray_engine.py": {"ray"},
+    "data": set(),
+    "run_expid.py": set(),
+    "run_param_tuner.py": set(),
+}
 
 
-def imported(path: Path) -> set[str]:
+def module_name(path: Path) -> str:
+    """The dotted name under which a file is imported."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imported(path: Path) -> Iterator[str]:
     """Absolute names of all modules that a file imports."""
-    names = set()
+    package = path.parent.parts
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = list(path.parent.parts)
-            base = base[: len(base) - node.level + 1] if node.level else []
-            names.add(".".join([*base, *([node.module] if node.module else [])]))
-    return {name for name in names if name.split(".")[0] not in STANDARD}
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            base += node.module.split(".") if node.module else []
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                yield inner if inner in MODULES else ".".join(base)
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] != "tests"], ids=str)
-def test_import_direction(path: Path) -> None:
+def room(name: str) -> str:
+    """The part of the zoo that a module belongs to."""
+    return name.split(".")[1] if "." in name else ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
     prefix = max((p for p in ALLOWED if str(path).startswith(p)), key=len)
+    ours = {"model_zoo": ("model_zoo",)}.get(path.parts[0], ("model_zoo", "engine"))
     for name in imported(path):
-        assert any(name == ok or name.startswith(f"{ok}.") for ok in ALLOWED[prefix]), (
-            f"{path} imports {name}; {prefix} may import {sorted(ALLOWED[prefix])}"
-        )
+        top = name.split(".")[0]
+        if top in sys.stdlib_module_names or top == "torch" or top in ours:
+            continue
+        assert top in ALLOWED[prefix], f"{path} imports {name}; {prefix} may not"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] == "model_zoo"], ids=str)
+def test_the_zoo_imports_downwards_and_relatively(path: Path) -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    own = room(module_name(path))
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            assert not (node.module or "").startswith("model_zoo"), f"{path}: not relative"
+    for name in imported(path):
+        if own and name.startswith("model_zoo.") and room(name) != own:
+            assert floor[room(name)] > floor[own], f"{path} imports {name}, which is above it"
+
+
+def test_there_is_no_circle() -> None:
+    edges = {name: {n for n in imported(path) if n in MODULES} for name, path in MODULES.items()}
+    # A package that lists what is in it is not imported by its own parts.
+    edges = {a: {b for b in found if not a.startswith(f"{b}.")} for a, found in edges.items()}
+    while free := [name for name, found in edges.items() if not found & edges.keys()]:
+        for name in free:
+            del edges[name]
+    assert not edges, f"in a circle, or above one: {sorted(edges)}"
+
+
+def test_no_two_files_share_a_name() -> None:
+    meanings: dict[str, Path] = {}
+    for path in FILES:
+        if path.stem in ("__init__", "__main__") or (
+            len(path.parts) == 2 and path.parts[0] != "model_zoo"
+        ):
+            continue  # commands may be called like the part that they start
+        assert path.stem not in meanings, f"{path} and {meanings.get(path.stem)}"
+        assert path.stem not in sys.stdlib_module_names, f"{path} is called like a standard module"
+        meanings[path.stem] = path
 
 
 def test_the_zoo_needs_no_engine(tmp_path: Path) -> None:

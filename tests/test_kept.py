@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.compat import build_feature_map
-from engine.experiment import make_loaders
-from engine.parameters import load
+from engine.config.feature_map import build_feature_map
+from engine.config.load import load
+from engine.run.experiment import make_loaders
 
-from .command_line import ROOT, run_module, run_script
+from .support.command_line import ROOT, run_module, run_script
 
 KEPT = Path(__file__).parent / "kept"
 RESULTS = KEPT / "results"

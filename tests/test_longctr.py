@@ -18,11 +18,11 @@ import pytest
 
 import model_zoo
 from engine.bench import microvideo
-from engine.config import list_experiments, read_yaml
-from engine.experiment import load
+from engine.config.read import list_experiments, read_yaml
+from engine.run.experiment import load
 
-from .command_line import ROOT, Outcome, environment, run_script
-from .longctr_client import (
+from .support.command_line import ROOT, Outcome, environment, run_script
+from .support.longctr_client import (
     LONGCTR,
     SHIM,
     install_fuxictr,
@@ -62,7 +62,7 @@ PUBLISHED = sorted(file.parent for file in LONGCTR.glob("benchmark/**/model_conf
 RUN_HERE = """
 import sys
 from pathlib import Path
-from engine.experiment import run
+from engine.run.experiment import run
 
 root, *jobs = sys.argv[1:]
 for config, expid, zoo in zip(jobs[::3], jobs[1::3], jobs[2::3]):
@@ -171,7 +171,7 @@ def published(model: str) -> tuple[Path, str]:
 
 
 def run_here(root: Path, *jobs: str) -> Outcome:
-    """``engine.experiment.run`` with ``root`` as the folder where relative paths start."""
+    """``engine.run.experiment.run`` with ``root`` as the folder where relative paths start."""
     done = subprocess.run(
         [sys.executable, "-c", RUN_HERE, str(root), *jobs],
         cwd=root,

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.compat import build_feature_map
-from engine.zoo import find_model
+from engine.config.feature_map import build_feature_map
+from engine.config.models import find_model
 from model_zoo.sequence_model import Batch, SequenceModel
 
-from .helpers import build_model, random_batch, tiny_params
-from .longctr_client import LONGCTR, needs_longctr, spread_embeddings
+from .support.helpers import build_model, random_batch, tiny_params
+from .support.longctr_client import LONGCTR, needs_longctr, spread_embeddings
 
 pytestmark = [needs_longctr, pytest.mark.filterwarnings("ignore:.*nested")]
 

@@ -19,7 +19,7 @@ import torch
 import model_zoo
 from engine.datasets import layout, synthetic
 
-from .helpers import build_model, loader, tiny_params
+from .support.helpers import build_model, loader, tiny_params
 
 EXPECTED = Path(__file__).parent / "kept" / "net.json"
 STEPS = 5

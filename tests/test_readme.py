@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import list_experiments
+from engine.config.read import list_experiments
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import run_command
-from .artefacts import TABLES, write_artefacts
+from ..common.errors import run_command
+from .catalogue import TABLES, write_artefacts
 from .figures import FIGURES
 
 

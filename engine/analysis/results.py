@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from ..config import PATHS
-from ..errors import UserError
+from ..common.errors import UserError
+from ..config.read import PATHS
 
 Run = dict[str, Any]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..cpu import set_up_cpu
-from ..errors import UserError, run_command
+from ..common.errors import UserError, run_command
+from ..run.cpu import set_up_cpu
 
 
 def main() -> None:

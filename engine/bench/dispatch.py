@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_zoo.backbones.twin import TWINBlock
-from model_zoo.layers import history as history_module
-from model_zoo.layers.history import History
-from model_zoo.moe.dispatch import SubsequenceExperts, compact
+from model_zoo.history import history as history_module
+from model_zoo.history.history import History
+from model_zoo.moe.experts import SubsequenceExperts, compact
 from model_zoo.moe.mixtures import MoS
 
-from ..flop_counter import product_flops
+from ..run.flop_counter import product_flops
 from . import microvideo
 from .floor import FLOAT, Work, measure_machine
 from .timing import Report, alternate, require_close

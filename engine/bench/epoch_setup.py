@@ -17,10 +17,10 @@ from typing import Any
 
 import polars as pl
 
-from ..config import DATA_FILES, dataset_part
+from ..common.errors import UserError
+from ..common.files import write_yaml
+from ..config.read import DATA_FILES, dataset_part
 from ..datasets import SEED, layout, synthetic
-from ..errors import UserError
-from ..files import write_yaml
 from . import longctr
 from .process import ROOT
 

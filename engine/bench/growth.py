@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 import model_zoo
-from model_zoo.codebook_init import load_kmeans_codes
+from model_zoo.moe.codebook_init import load_kmeans_codes
 from model_zoo.sequence_model import Batch
 
-from ..errors import UserError
+from ..common.errors import UserError
 from . import microvideo
 from .step import build, model_options, our_step
 from .timing import Report, alternate

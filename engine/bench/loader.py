@@ -19,8 +19,8 @@ import torch
 
 from model_zoo.sequence_model import Batch
 
-from ..errors import UserError
-from ..loader import SequenceLoader
+from ..common.errors import UserError
+from ..loader.loader import SequenceLoader
 from . import longctr, microvideo
 from .floor import Work, measure_machine
 from .loader_memory import loader_bytes

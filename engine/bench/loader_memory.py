@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..cpu import keep_freed_memory
-from ..loader import SequenceLoader
+from ..loader.loader import SequenceLoader
+from ..run.cpu import keep_freed_memory
 from . import microvideo
 from .process import ROOT, forget_peak, memory
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import model_part
-from ..errors import UserError
+from ..common.errors import UserError
+from ..config.read import model_part
 from .process import ROOT
 
 LOADER = "longctr_dataloader.py"

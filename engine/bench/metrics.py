@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from fuxictr.metrics import evaluate_metrics as fuxictr_metrics
 
-from model_zoo.metrics import evaluate_metrics
+from model_zoo.training.metrics import evaluate_metrics
 
-from ..errors import UserError
+from ..common.errors import UserError
 from .floor import Work, measure_machine
 from .timing import Report, alternate
 

@@ -12,10 +12,10 @@ import polars as pl
 import torch
 from fuxictr.features import FeatureMap
 
-from model_zoo.layers.item_dict import ItemDict
+from model_zoo.history.item_dict import ItemDict
 from model_zoo.sequence_model import Batch
 
-from ..compat import build_feature_map
+from ..config.feature_map import build_feature_map
 from ..datasets import SEED, layout, synthetic
 from . import longctr
 

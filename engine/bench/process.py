@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UserError
+from ..common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project
 

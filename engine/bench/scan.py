@@ -22,7 +22,7 @@ from torch import Tensor
 
 import model_zoo
 from model_zoo.backbones.mamba4rec import MambaLayer
-from model_zoo.layers.selective_scan import selective_scan_reference
+from model_zoo.ops.scan import selective_scan_reference
 
 from . import microvideo
 from .floor import FLOAT, Work, measure_machine

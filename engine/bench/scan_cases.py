@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_zoo.layers.final_state import selective_scan_last
-from model_zoo.layers.selective_scan import selective_scan, selective_scan_reference
+from model_zoo.ops.scan import selective_scan, selective_scan_reference
+from model_zoo.ops.scan_last import selective_scan_last
 
 CHANNELS, STATE = 128, 16  # Mamba4Rec: hidden 64, expanded 2 times
 LOOP, UNBIND = "loop over x[:, t]", "loop over unbind"

@@ -20,13 +20,13 @@ import torch
 from torch import nn
 
 import model_zoo
-from model_zoo.checkpoints import from_longctr
-from model_zoo.codebook_init import load_kmeans_codes
-from model_zoo.optimization import build_optimizer
+from model_zoo.moe.codebook_init import load_kmeans_codes
 from model_zoo.sequence_model import Batch, SequenceModel
-from model_zoo.training import Trainer
+from model_zoo.training.checkpoints import from_longctr
+from model_zoo.training.loop import Trainer
+from model_zoo.training.optimizer import build_optimizer
 
-from ..flop_counter import product_flops
+from ..run.flop_counter import product_flops
 from . import longctr, microvideo
 from .floor import Work, measure_machine, step_bytes
 from .gpu_use import describe_use

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 import model_zoo
-from model_zoo.layers.item_dict import ItemDict
+from model_zoo.history.item_dict import ItemDict
 from model_zoo.sequence_model import Batch
 
-from ..errors import UserError
+from ..common.errors import UserError
 from . import microvideo
 from .step import model_options, train_step
 from .timing import Report, alternate

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError
-from ..text_table import text_table
+from ..common.errors import UserError
+from ..common.text_table import text_table
 from .floor import Machine, Work
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas")

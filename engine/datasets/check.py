@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from ..compat import build_feature_map
-from ..errors import UserError
-from ..tables import Histories, ItemTable, Samples
+from ..common.errors import UserError
+from ..config.feature_map import build_feature_map
+from ..loader.columnar import Histories, ItemTable, Samples
 from . import ready_config
 from .layout import CARD, SPLITS, describe, make_card
 

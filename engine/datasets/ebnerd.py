@@ -17,8 +17,8 @@ from pathlib import Path
 import polars as pl
 from numpy.typing import NDArray
 
-from ..columns import require_columns
-from ..errors import UserError
+from ..common.errors import UserError
+from ..loader.columns import require_columns
 from .features import Feature, item_table
 from .interactions import Log, Split
 from .source import readable

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..errors import UserError
+from ..common.errors import UserError
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 MAX_LEN = 5  # values of a sequence that are kept, unless said otherwise

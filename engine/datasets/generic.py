@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
-from ..errors import UserError, did_you_mean
+from ..common.errors import UserError, did_you_mean
 from .features import ENCODERS, FIRST, Feature, item_table
 from .interactions import ItemTable, Log, Split
 from .mapping import Mapping

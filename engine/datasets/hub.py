@@ -12,9 +12,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from ..loader import SequenceLoader
-from ..tables import Histories, ItemTable
+from ..common.errors import UserError
+from ..loader.columnar import Histories, ItemTable
+from ..loader.loader import SequenceLoader
 from . import paper
 from .layout import FILES, SPLITS, finish, new_folder
 

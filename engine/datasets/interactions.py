@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..common.errors import UserError
 from .features import Encoder, Feature
 from .layout import SPLITS, finish, new_folder
 

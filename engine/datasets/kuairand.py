@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import UserError
+from ..common.errors import UserError
 from .generic import load as load_table
 from .interactions import Log
 from .mapping import Mapping

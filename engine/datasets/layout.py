@@ -22,8 +22,8 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from ..compat import write_feature_map
-from ..errors import UserError
+from ..common.errors import UserError
+from ..config.feature_map import write_feature_map
 
 SPLITS = ("train", "valid", "test")
 FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "user_info", "item_info"))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import read_yaml
-from ..errors import UserError, did_you_mean
+from ..common.errors import UserError, did_you_mean
+from ..config.read import read_yaml
 
 
 @dataclass(frozen=True)

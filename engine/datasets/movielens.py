@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from ..columns import require_columns
-from ..errors import UserError
+from ..common.errors import UserError
+from ..loader.columns import require_columns
 from .interactions import Log, Split
 from .source import readable
 

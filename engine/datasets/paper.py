@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..compat import build_feature_map
-from ..config import read_yaml
-from ..errors import UserError, did_you_mean
+from ..common.errors import UserError, did_you_mean
+from ..config.feature_map import build_feature_map
+from ..config.read import read_yaml
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap

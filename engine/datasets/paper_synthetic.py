@@ -27,9 +27,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from model_zoo.metrics import auc, grouped_auc
+from model_zoo.training.metrics import auc, grouped_auc
 
-from ..errors import UserError
+from ..common.errors import UserError
 from . import paper
 from .layout import SPLITS, Dataset
 from .paper_columns import THEMES, item_info, lists, sample_features, series, skewed

@@ -6,9 +6,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from ..compat import read_feature_map
-from ..config import list_experiments, read_yaml
-from ..files import write_yaml
+from ..common.files import write_yaml
+from ..config.feature_map import read_feature_map
+from ..config.read import list_experiments, read_yaml
 from .layout import SPLITS
 
 LIKE = "movielens_1m"  # the shipped data set whose hyper-parameters are the start for others

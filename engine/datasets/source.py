@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ..errors import UserError, did_you_mean
+from ..common.errors import UserError, did_you_mean
 from .features import Feature
 
 ROW = "#row"  # the number of a row, beside the table's own columns

@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from model_zoo.metrics import auc, grouped_auc
+from model_zoo.training.metrics import auc, grouped_auc
 
 from .layout import SPLITS, Dataset
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import UserError, run_command
-from ..files import write_text
+from ..common.errors import UserError, run_command
+from ..common.files import write_text
 from .page import build
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from ..analysis.figures.select import fullest_backbone
+from ..analysis.figures.backbone_choice import fullest_backbone
 from ..analysis.results import BACKBONES, MIXTURES, DatasetResults, split_name, variant
 from ..datasets.layout import longest_history
 from ..study.experiments import distinct, plan

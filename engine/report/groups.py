@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..analysis.results import DatasetResults, Run
-from ..errors import UserError
+from ..common.errors import UserError
 from .table import Shown, metric
 
 OUTSIDE = "outside the study"

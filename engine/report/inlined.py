@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ..analysis.figures import FIGURES
-from ..errors import UserError
+from ..common.errors import UserError
 from .pieces import PIECES, Piece
 
 TAGS = {

@@ -10,8 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ..analysis.published_table import without_runs
 from ..analysis.results import DatasetResults, read_results
+from ..analysis.tables.published_table import without_runs
 from ..study.call import calls, widest
 from . import summaries
 from .embedded import embedded

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..analysis.table import points
+from ..analysis.tables.grid import points
 
 NOTHING = "–"
 LOSSES = ("logloss", "binary_crossentropy")  # all other metrics are in points

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ..analysis.results import BACKBONES, MIXTURES
-from ..errors import UserError, run_command
+from ..common.errors import UserError, run_command
 from .call import BUDGET, Call, default_budget
 from .experiments import EXPERIMENTS, UNTUNED, VANILLA
 from .study import study

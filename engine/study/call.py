@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..analysis.results import DatasetResults
-from ..errors import UserError
+from ..common.errors import UserError
 from .experiments import UNTUNED
 
 BUDGET = 3

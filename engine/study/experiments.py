@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..analysis.results import BACKBONES, BASELINES, MIXTURES, VARIANTS, split_name, variant
-from ..errors import UserError, did_you_mean
+from ..common.errors import UserError, did_you_mean
 
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone

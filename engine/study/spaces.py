@@ -7,8 +7,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..config import dataset_part, model_part, redirect, resolve_paths
-from ..errors import UserError
+from ..common.errors import UserError
+from ..config.read import dataset_part, model_part, redirect, resolve_paths
 from ..tuner.space import Space, check_values, read_space
 
 

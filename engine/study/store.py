@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.results import read_json
-from ..config import PATHS
+from ..common.errors import UserError
+from ..common.files import write_json, write_text, write_yaml
+from ..config.read import PATHS
 from ..datasets.layout import CARD
-from ..errors import UserError
-from ..files import write_json, write_text, write_yaml
 from ..tuner.space import Space
 from ..tuner.trial import DONE
 from .call import Call, set_words

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..analysis.artefacts import write_artefacts
-from ..analysis.probe import load_trained, probe
+from ..analysis.catalogue import write_artefacts
+from ..analysis.probes.probe import load_trained, probe
+from ..common.errors import UserError
+from ..common.files import write_json
+from ..config.load import load
 from ..datasets.layout import card_beside, longest_history
-from ..errors import UserError
-from ..files import write_json
-from ..parameters import load
 from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
-from ..tuner.report import exit_code
+from ..tuner.leaderboard import exit_code
 from ..tuner.space import Space, data_hash
 from ..tuner.trial import DONE, FAILED
 from ..tuner.tune import require_devices, run_all
 from .call import Call
 from .experiments import Planned, distinct, plan
-from .queue import ModelStudy, StudySearch, seeded_command
+from .run_queue import ModelStudy, StudySearch, seeded_command
 from .spaces import model_space
 from .store import Store
 

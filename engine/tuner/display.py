@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from .report import Monitor
+from .leaderboard import Monitor
 from .trial import DONE, FAILED, PRUNED, RUNNING, Trial
 
 

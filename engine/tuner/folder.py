@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..files import write_json, write_text, write_yaml
+from ..common.errors import UserError
+from ..common.files import write_json, write_text, write_yaml
 from .space import Space
 from .trial import Trial
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
-from ..errors import UserError
+from ..common.errors import UserError
 from .folder import Folder
-from .report import Monitor
+from .leaderboard import Monitor
 from .space import Space
 from .trial import DONE, FAILED, PRUNED, Trial, canonical, digest
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..common.errors import UserError
 from .engines import CPU, Exit, Job, end, launch
 
 # Ray's way to keep the end of a lost machine's log from the screen; read at its first import.

@@ -9,7 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..config import (
+from ..common.errors import UserError, did_you_mean
+from ..config.read import (
     DATA_FILES,
     DATA_PATHS,
     dataset_part,
@@ -19,7 +20,6 @@ from ..config import (
     resolve_paths,
     with_tables,
 )
-from ..errors import UserError, did_you_mean
 from .trial import Trial, canonical, digest, number
 
 KEYS = (
@@ -141,10 +141,10 @@ def check_values(space: Space, root: Path) -> Space:
     Raises:
         UserError: what a run would refuse; the message names the file and the key.
     """
-    from ..columns import open_parquet  # these need torch
-    from ..config_check import check
+    from ..config.models import find_model
+    from ..config.validate import check
     from ..datasets import ensure_generated
-    from ..zoo import find_model
+    from ..loader.columns import open_parquet  # these need torch
 
     base = {**space.model, **space.dataset, "model_id": space.expid}
     base.setdefault("model_root", ".")

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import DATA_PATHS
+from ..config.read import DATA_PATHS
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 HALVINGS = 5  # of the batch size after running out of memory

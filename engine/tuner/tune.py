@@ -9,11 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..common.errors import UserError
 from .display import Display
 from .engines import CPU, Engine, LocalEngine
 from .folder import Folder
-from .report import Monitor, exit_code, write_report
+from .leaderboard import Monitor, exit_code, write_report
 from .scheduler import Command, Scheduler
 from .search import Grid, Search
 from .space import Space, check_values, data_hash, read_space
@@ -121,7 +121,7 @@ def run_expid_command(root: Path, folder: Folder) -> Command:
 
 def require_devices(gpus: Sequence[int]) -> None:
     """Reject a CUDA device that is not there."""
-    from ..experiment import require_device  # imports torch
+    from ..run.experiment import require_device  # imports torch
 
     for gpu in gpus:
         require_device(gpu)

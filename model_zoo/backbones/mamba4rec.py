@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.dropout import Dropout
-from ..layers.history import History
+from ..history.history import History
+from ..history.packed import Segments, pack
+from ..layers.block import SequenceBlock
 from ..layers.mamba import Mamba, newest
-from ..layers.segments import Segments, can_fuse, pack
-from ..layers.sequence import SequenceBlock
 from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
+from ..ops.dropout import Dropout
+from ..ops.packed_scan import can_fuse
 from ..sequence_model import SequenceModel
 
 NORM_EPS = 1e-12

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..history.history import History
 from ..layers.attention import ShortTargetAttention
-from ..layers.history import History
-from ..layers.precision import unrounded
-from ..layers.sequence import SequenceBlock
+from ..layers.block import SequenceBlock
 from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
+from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..heads import DCNv2Head
-from ..layers.history import History
-from ..layers.sequence import SequenceBlock
+from ..history.history import History
+from ..layers.block import SequenceBlock
 from ..layers.transformer import EncoderLayer, PairEncoderLayer
 from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..history.history import History
 from ..layers.attention import ShortTargetAttention, TopKTargetAttention
-from ..layers.history import History
-from ..layers.sequence import SequenceBlock
+from ..layers.block import SequenceBlock
 from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.dropout import Dropout
-from ..layers.functional import check_heads, masked_softmax, unit_length
-from ..layers.history import History
-from ..layers.precision import at_least_float32
-from ..layers.sequence import SequenceBlock
+from ..history.history import History
+from ..layers.block import SequenceBlock
+from ..ops.dropout import Dropout
+from ..ops.functional import check_heads, masked_softmax, unit_length
+from ..ops.precision import at_least_float32
 from ..sequence_model import SequenceModel
 
 COSINE_SCALE = 16.0  # of the released code: the score of an item is 16 cos(s, item)

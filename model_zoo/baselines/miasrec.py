@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.dropout import Dropout
+from ..history.history import History
+from ..layers.block import SequenceBlock
 from ..layers.entmax import entmax
-from ..layers.functional import unit_length
-from ..layers.history import History
-from ..layers.precision import unrounded
-from ..layers.sequence import SequenceBlock
 from ..layers.transformer import EncoderLayer
+from ..ops.dropout import Dropout
+from ..ops.functional import unit_length
+from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
 

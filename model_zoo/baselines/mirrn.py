@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..history.history import History
 from ..layers.attention import ShortTargetAttention, TargetAttention
-from ..layers.dropout import Dropout
-from ..layers.history import History
-from ..layers.precision import unrounded
-from ..layers.sequence import SequenceBlock
+from ..layers.block import SequenceBlock
+from ..ops.dropout import Dropout
+from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
 RECENT = 16  # items whose mean is the query of the short granularity

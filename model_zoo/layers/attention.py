@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .history import History
+from ..history.history import History
 
 
 class TargetAttention(nn.Module):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compiled import uncompiled
-from .functional import masked_softmax
+from ..ops.compiled import uncompiled
+from ..ops.functional import masked_softmax
 
 
 @uncompiled  # the first step of its bisection depends on N: a graph for each length

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .causal_conv import causal_conv
-from .compiled import uncompiled
-from .final_state import selective_scan_last
-from .precision import all_digits
-from .segments import Segments, segment_conv, segment_scan
-from .selective_scan import selective_scan
+from ..history.packed import Segments
+from ..ops.causal_conv import causal_conv
+from ..ops.compiled import uncompiled
+from ..ops.packed_scan import segment_conv, segment_scan
+from ..ops.precision import all_digits
+from ..ops.scan import selective_scan
+from ..ops.scan_last import selective_scan_last
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts from
 
@@ -102,7 +103,7 @@ class Mamba(nn.Module):
         taps_EK, bias_E = self.conv1d.weight[:, 0], self.conv1d.bias
         x_BLE = F.linear(x_BLW, weight_x)
         if packed:
-            u_BLE = F.silu(segment_conv(x_BLE, taps_EK, bias_E, real))
+            u_BLE = F.silu(segment_conv(x_BLE, taps_EK, bias_E, real.age_P))
         else:
             u_BLE = F.silu(causal_conv(x_BLE, taps_EK, bias_E))
         # C is read where an output is

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dropout import Dropout
-from .functional import attend, check_heads
-from .history import FEW, History
+from ..history.history import FEW, History
+from ..ops.dropout import Dropout
+from ..ops.functional import attend, check_heads
 
 
 class EncoderLayer(nn.Module):

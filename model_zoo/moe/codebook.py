@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.precision import all_digits
+from ..ops.precision import all_digits
 
 
 class Codebook(nn.Module):

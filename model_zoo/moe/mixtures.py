@@ -16,13 +16,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers.history import History
-from .dispatch import SubsequenceExperts, host_counts
+from ..history.history import History
 from .dselect_k import DSelectKRouter
 from .expert_choice import ExpertChoiceRouter
+from .experts import SubsequenceExperts, host_counts
 from .gshard import GShardRouter
 from .routers import Router
-from .theme import ThemeRouter
+from .theme_router import ThemeRouter
 
 
 @dataclass(frozen=True)

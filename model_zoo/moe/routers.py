@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..layers.row_table import RowTable
+from ..history.rows import RowTable
 
 
 @dataclass

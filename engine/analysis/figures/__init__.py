@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from ..results import DatasetResults
 from . import (
     alphas,
-    dispatch,
+    item_dispatch,
     routing_history,
     scaling,
     session_hopping,
@@ -20,7 +20,7 @@ from . import (
 FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
     "session_hopping": session_hopping.draw,
     "utility_flops": utility_flops.draw,
-    "dispatch": dispatch.draw,
+    "dispatch": item_dispatch.draw,
     "scaling": scaling.draw,
     "alphas": alphas.draw,
     "routing_history": routing_history.draw,

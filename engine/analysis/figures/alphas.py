@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from ..results import Cell, DatasetResults
 from . import style
-from .select import in_points, metrics_of
+from .backbone_choice import in_points, metrics_of
 
 KEYS = ("alpha_item", "alpha_window")
 

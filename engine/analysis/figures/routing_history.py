@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..results import MIXTURES, DatasetResults, Run, label, variant
 from . import style
-from .select import fullest_backbone
+from .backbone_choice import fullest_backbone
 
 Point = tuple[float, dict[str, Any]]
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from ..results import BACKBONES, Cell, DatasetResults, split_name
 from . import style
-from .select import in_points, metrics_of
+from .backbone_choice import in_points, metrics_of
 
 VARIED = {
     "length": ("max_len", "longest history (items)"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..results import DatasetResults
 from . import style
-from .select import typical_probe, whose
+from .backbone_choice import typical_probe, whose
 
 SIMILARITIES = {
     "within": "within\na session",

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ...errors import UserError
+from ...common.errors import UserError
 from ..results import BACKBONES, VARIANTS, label
-from ..statistics import mean_std
+from ..tables.significance import mean_std
 
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..results import DatasetResults, label, split_name
 from . import style
-from .select import probes_of, whose
+from .backbone_choice import probes_of, whose
 
 LETTERS = 96  # of a line of nearest items
 MEASURES = {"purity": "purity (share of items)", "ami": "adjusted mutual information"}

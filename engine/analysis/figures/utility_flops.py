@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ..results import BACKBONES, VARIANTS, Cell, DatasetResults, split_name
-from ..tables import table1
+from ..tables.study_tables import table1
 from . import style
-from .select import in_points, metrics_of
+from .backbone_choice import in_points, metrics_of
 
 
 @style.styled

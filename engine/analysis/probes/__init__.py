@@ -1,0 +1,1 @@
+"""What trained weights show: sessions, the experts of an item, and themes."""

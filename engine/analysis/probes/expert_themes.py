@@ -1,0 +1,101 @@
+"""What experts stand for: how well their items match known categories, and the items nearest to their codes.
+
+The expert of an item is its usual one (``dispatch_probe.usual_experts``), -1 if no expert takes it; every
+item counts once.
+
+Shape suffixes: I items, E experts (codes), C codebook width, G categories.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import adjusted_mutual_info_score
+
+from .sessions import unit
+
+NEAREST = 8  # items listed for each code
+SHUFFLES = 10  # of the labels, for the null
+
+
+def describe_codes(
+    z_IC: NDArray,
+    codes_EC: NDArray,
+    expert_I: NDArray,
+    item_I: NDArray,
+    label_I: NDArray | None,
+) -> list[dict[str, Any]]:
+    """What each code of a codebook stands for.
+
+    Args:
+        z_IC: items in theme space.
+        codes_EC: the codebook.
+        expert_I: the expert of each item.
+        item_I: index of each item.
+        label_I: category of each item, 0 unknown; None where there are none.
+
+    Returns:
+        for each expert ``items`` (how many are its own), ``nearest`` (``{"item", "cosine",
+        "category"}``, those of them that are nearest to its code, the nearest first) and, with
+        categories, ``main_category`` and ``main_share`` of its items.
+    """
+    cosine_IE = unit(z_IC) @ unit(codes_EC).T
+    return [
+        _code(cosine_IE[:, e], np.flatnonzero(expert_I == e), item_I, label_I)
+        for e in range(len(codes_EC))
+    ]
+
+
+def match(expert_I: NDArray, label_I: NDArray, seed: int) -> dict[str, float | int]:
+    """How well experts and categories agree, over the items that have both.
+
+    Args:
+        expert_I: the expert of each item.
+        label_I: category of each item, 0 unknown.
+        seed: of the shuffles.
+
+    Returns:
+        ``purity``, the share of items that belong to the main category of their expert; ``ami``, the
+        adjusted mutual information (0 expected by chance, 1 the same partition); both for shuffled
+        categories (``purity_null``, ``ami_null``, means over ``SHUFFLES``); ``items`` and ``categories``.
+    """
+    known_I = (label_I > 0) & (expert_I >= 0)
+    expert_I, label_I = expert_I[known_I], label_I[known_I]
+    rng = np.random.default_rng(seed)
+    nulls = [rng.permutation(label_I) for _ in range(SHUFFLES)]
+    return {
+        "items": len(label_I),
+        "categories": len(np.unique(label_I)),
+        "purity": purity(expert_I, label_I),
+        "purity_null": float(np.mean([purity(expert_I, null_I) for null_I in nulls])),
+        "ami": float(adjusted_mutual_info_score(label_I, expert_I)),
+        "ami_null": float(np.mean([adjusted_mutual_info_score(n, expert_I) for n in nulls])),
+    }
+
+
+def purity(expert_I: NDArray, label_I: NDArray) -> float:
+    """The share of items in the main category of their expert."""
+    main = [np.bincount(label_I[expert_I == expert]).max() for expert in np.unique(expert_I)]
+    return float(sum(main) / max(1, len(label_I)))
+
+
+def _code(
+    cosine_I: NDArray, own: NDArray, item_I: NDArray, label_I: NDArray | None
+) -> dict[str, Any]:
+    order = own[np.argsort(-cosine_I[own], kind="stable")[:NEAREST]]
+    nearest = [
+        {
+            "item": int(item_I[i]),
+            "cosine": float(cosine_I[i]),
+            "category": None if label_I is None else int(label_I[i]),
+        }
+        for i in order
+    ]
+    code: dict[str, Any] = {"items": len(own), "nearest": nearest}
+    if label_I is not None:
+        count_G = np.bincount(label_I[own][label_I[own] > 0], minlength=1)
+        code["main_category"] = int(count_G.argmax()) or None
+        code["main_share"] = float(count_G.max() / max(1, count_G.sum()))
+    return code

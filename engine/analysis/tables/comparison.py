@@ -1,0 +1,108 @@
+"""Which of several models is better, by how much, and how sure that is: the numbers of the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .significance import Comparison, holm, mean_std, paired, ranks
+
+SIGNIFICANT = 0.05  # Holm-corrected p below which a best or second best is marked
+
+Values = dict[int, float]  # a metric by seed
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that are ranked among each other.
+
+    Attributes:
+        names: all of them.
+        references: those of them that the others are compared with; the best by mean is taken.
+    """
+
+    names: tuple[str, ...]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One model on one data set and metric, as a fraction.
+
+    Attributes:
+        mean: over its seeds.
+        std: over its seeds; None with one.
+        n: number of its seeds.
+        rank: in its group, by mean; 1 is best. None unless all of the group have equally many seeds:
+            a rank among those that happen to be there says nothing.
+        reference: whom it is compared with; empty if with nobody.
+        gain: over the reference, on the seeds that both have; None without.
+        p: of the gain, Holm-corrected over all gains that were computed together.
+        mark: ``best``, ``second`` or empty.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    rank: int | None
+    reference: str
+    gain: Comparison | None
+    p: float | None
+    mark: str
+
+
+def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Figures]:
+    """The figures of all models that have values.
+
+    Args:
+        groups: a model is in one of them.
+        values: a metric on one data set, by model and seed; models without a seed are missing. The
+            p values of the gains are one family, those of the marks another.
+    """
+    spread = {name: mean_std(by_seed.values()) for name, by_seed in values.items()}
+    means = {name: mean for name, (mean, _) in spread.items()}
+    present = [[name for name in group.names if name in values] for group in groups]
+    rank: dict[str, int] = {}
+    reference: dict[str, str] = {}
+    for group, names in zip(groups, present, strict=True):
+        if len({len(values.get(name, ())) for name in group.names}) == 1:
+            rank |= zip(names, ranks([means[name] for name in names]), strict=True)
+        candidates = [name for name in group.references if name in values]
+        if candidates:
+            best = max(candidates, key=means.__getitem__)
+            reference |= {name: best for name in names if name not in group.references}
+    gains = {name: paired(values[name], values[other]) for name, other in reference.items()}
+    p_values = holm([gain and gain.p for gain in gains.values()])
+    p = dict(zip(gains, p_values, strict=True))
+    marks = _marks(present, means, values)
+    return {
+        name: Figures(
+            *spread[name],
+            len(values[name]),
+            rank.get(name),
+            reference.get(name, ""),
+            gains.get(name),
+            p.get(name),
+            marks.get(name, ""),
+        )
+        for names in present
+        for name in names
+    }
+
+
+def _marks(
+    groups: list[list[str]], means: dict[str, float], values: dict[str, Values]
+) -> dict[str, str]:
+    """``best`` and ``second``, where they are significantly better than the next by mean."""
+    tests: list[tuple[str, str, Comparison | None]] = []
+    for names in groups:
+        order = sorted(names, key=means.__getitem__, reverse=True)
+        for mark, (better, worse) in zip(("best", "second"), pairwise(order), strict=False):
+            tests.append((better, mark, paired(values[better], values[worse])))
+    corrected = holm([test and test.p for _, _, test in tests])
+    return {
+        name: mark
+        for (name, mark, test), p in zip(tests, corrected, strict=True)
+        # Over the common seeds alone the order may be the other way round.
+        if test is not None and p is not None and p < SIGNIFICANT and test.difference > 0
+    }

@@ -1,0 +1,158 @@
+"""What differs between FuxiCTR versions and between their configurations, in one place.
+
+FuxiCTR builds its feature map with a ``FeatureProcessor`` that reads raw data (and, in 2.3.10,
+starts Ray). A prepared data set needs neither: the feature map follows from the dataset
+configuration alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+
+FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
+FEATURE_ENCODERS = (
+    "nn.Identity()",
+    "layers.MaskedAveragePooling()",
+    "layers.MaskedSumPooling()",
+)
+LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
+
+
+def build_feature_map(params: dict[str, Any]) -> FeatureMap:
+    """FuxiCTR's feature map of a dataset configuration.
+
+    A ``vocab_size`` that the configuration leaves out is read from ``feature_map.json`` in the
+    data set's folder, where ``data/prepare.py`` and the generators write it.
+
+    Raises:
+        UserError: a feature is described wrongly; the message names it and its key.
+    """
+    from fuxictr.features import FeatureMap
+
+    data_dir = Path(params["data_root"]) / params["dataset_id"]
+    feature_map = FeatureMap(params["dataset_id"], str(data_dir))
+    path = data_dir / "feature_map.json"
+    prepared = read_feature_map(path)[0] if path.exists() else {}
+    for column in _columns(params, "feature_cols"):
+        if column.get("active", True):
+            name = column["name"]
+            feature_map.features[name] = _feature_spec(column, prepared.get(name, {}), params)
+    feature_map.labels = [label["name"] for label in _columns(params, "label_col")]
+    feature_map.group_id = params.get("group_id")
+    if feature_map.group_id and feature_map.group_id not in feature_map.features:
+        raise UserError(
+            f"group_id: {feature_map.group_id!r} is not one of the features of "
+            f"{params['dataset_id']}{did_you_mean(feature_map.group_id, feature_map.features)}"
+        )
+    feature_map.default_emb_dim = params.get("embedding_dim")
+    feature_map.num_fields = feature_map.get_num_fields()
+    feature_map.total_features = sum(
+        1 if spec["type"] == "numeric" else spec.get("vocab_size", 0)
+        for spec in feature_map.features.values()
+    )
+    feature_map.set_column_index()
+    return feature_map
+
+
+def write_feature_map(path: Path, dataset_id: str, features: dict[str, dict], label: str) -> None:
+    """Write ``feature_map.json`` in FuxiCTR's form, so that its runner finds a prepared data set."""
+    content = {
+        "dataset_id": dataset_id,
+        "num_fields": sum(spec["type"] != "meta" for spec in features.values()),
+        "total_features": sum(spec.get("vocab_size", 0) for spec in features.values()),
+        "input_length": 0,
+        "labels": [label],
+        "features": [{name: spec} for name, spec in features.items()],
+    }
+    path.write_text(json.dumps(content, indent=4))
+
+
+def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
+    """The specification of each feature of a prepared data set, and its label.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+        features = {name: spec for entry in content["features"] for name, spec in entry.items()}
+        kinds = {name: spec["type"] for name, spec in features.items()}
+        return {name: features[name] for name in kinds}, str(content["labels"][0])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+        raise UserError(
+            f"{path}: not a FuxiCTR feature map ({error!r}); prepare the data again"
+        ) from None
+
+
+def _columns(params: dict[str, Any], key: str) -> list[dict]:
+    """One entry per column: FuxiCTR allows a list of names in one entry."""
+    entries = params[key] if isinstance(params[key], list) else [params[key]]
+    columns = []
+    for entry in entries:
+        if not isinstance(entry, dict) or "name" not in entry:
+            where = f"{params['dataset_id']}, {key}"
+            raise UserError(f"{where}: {entry!r} has no name; write {{name: ...}}")
+        names = entry["name"] if isinstance(entry["name"], list) else [entry["name"]]
+        columns += [{**entry, "name": name} for name in names]
+    if not columns:
+        raise UserError(f"{params['dataset_id']}, {key}: is empty; name the columns")
+    return columns
+
+
+def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[str, Any]:
+    """One feature as ``FeatureProcessor`` would describe it."""
+    where = f"{params['dataset_id']}, feature {column['name']!r}"
+    data_dir = Path(params["data_root"]) / params["dataset_id"]
+    kind = column.get("type")
+    if kind not in FEATURE_TYPES:
+        raise UserError(f"{where}: type is {kind!r}; write one of {', '.join(FEATURE_TYPES)}")
+    if kind == "meta":
+        return {"type": "meta"}
+    spec = {"source": column.get("source", ""), "type": kind}
+    encoder = column.get("feature_encoder")
+    if kind == "sequence":
+        encoder = column.get("feature_encoder", "layers.MaskedAveragePooling()")
+    if encoder not in (None, "null", "None", "none"):
+        for part in encoder if isinstance(encoder, list) else [encoder]:
+            _check_encoder(where, part)
+        spec["feature_encoder"] = encoder
+    for key in ("embedding_dim", "emb_output_dim", "share_embedding"):
+        if key in column:
+            spec[key] = column[key]
+    if kind == "embedding":
+        # LongCTR's configurations leave pretrain_dim out; FuxiCTR 2.3.10 then fails.
+        spec["pretrain_dim"] = column.get("pretrain_dim", column.get("embedding_dim"))
+        if spec["pretrain_dim"] is None:
+            raise UserError(f"{where}: write its embedding_dim")
+    if kind in ("categorical", "sequence"):
+        spec["padding_idx"] = 0
+        for key in ("vocab_size", "max_len") if kind == "sequence" else ("vocab_size",):
+            spec[key] = column.get(key, prepared.get(key))
+            if spec[key] is None:
+                raise UserError(
+                    f"{where}: {key} is neither in dataset_config.yaml nor in the feature_map.json "
+                    f"of the prepared data in {data_dir}; "
+                    "write it, or prepare the data (see data/README.md)"
+                )
+    for key in ("embedding_dim", "emb_output_dim", "pretrain_dim", "vocab_size", "max_len"):
+        size = spec.get(key, 1)
+        if not isinstance(size, int) or size < 1:
+            raise UserError(f"{where}: {key} is {size!r}; write a whole number above 0")
+    return spec
+
+
+def _check_encoder(where: str, encoder: Any) -> None:
+    """FuxiCTR evaluates this string: let nothing through that is not known."""
+    if encoder not in FEATURE_ENCODERS and not re.fullmatch(LINEAR, str(encoder)):
+        raise UserError(
+            f"{where}: feature_encoder is {encoder!r}; "
+            f"write one of {', '.join(FEATURE_ENCODERS)} or nn.Linear(in, out, bias=False)"
+        )

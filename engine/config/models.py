@@ -1,0 +1,130 @@
+"""Find a model by name, in the project's zoo or in a folder of FuxiCTR models such as LongCTR's, and
+build it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.models import BaseModel
+
+from model_zoo import get_model
+from model_zoo.training.base_model import StagedModel
+
+from ..common.errors import UserError, did_you_mean
+
+
+def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
+    """The model class of that name; one of ``folder`` comes before the project's own.
+
+    Args:
+        folder: holds a package ``<name>`` with a class ``<name>``, a FuxiCTR ``BaseModel`` on
+            LongCTR's batches, for each of its models, as the root of a LongCTR checkout does.
+
+    Raises:
+        UserError: there is no such model, or its package cannot be imported.
+    """
+    if folder is not None and name in _packages(folder):
+        return adopt(_import_class(name, folder))
+    try:
+        return get_model(name)
+    except ValueError as error:
+        others = _packages(folder) if folder is not None else []
+        if others:
+            where = f"{folder} has {', '.join(others)}{did_you_mean(name, others)}"
+            raise UserError(f"{error}; and {where}") from None
+        raise UserError(str(error)) from None
+
+
+def adopt(model: type[BaseModel]) -> type[StagedModel]:
+    """A foreign model as one that the project's training and evaluation can handle.
+
+    Its constructor, ``forward`` and ``add_loss`` stay its own. Training, with its checks, resume
+    and regulariser, evaluation and metrics are the project's.
+    """
+    return type(model.__name__, (AdoptedModel, model), {"__doc__": model.__doc__, "origin": model})
+
+
+def build(
+    model_class: type[StagedModel], feature_map: FeatureMap, params: dict[str, Any], expid: str
+) -> StagedModel:
+    """The model with its first weights.
+
+    Args:
+        params: of the model; its ``model_id`` names the checkpoint.
+        expid: for messages.
+
+    Raises:
+        UserError: its parameters do not fit each other.
+    """
+    with own_words(model_class, expid):
+        return model_class(feature_map, **params)
+
+
+@contextmanager
+def own_words(model_class: type[StagedModel], expid: str) -> Iterator[None]:
+    """Turn what a model refuses into a UserError; a foreign one may refuse in any way."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{expid}, {error}") from None
+    except Exception as error:
+        if not issubclass(model_class, AdoptedModel):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{expid}: {model_class.__name__}'s own code fails ({type(error).__name__}: {reason})"
+        ) from error
+
+
+class AdoptedModel(StagedModel):
+    """Goes before a foreign class in the order of bases."""
+
+    origin: type[BaseModel]
+    any_keyword = True
+
+    @classmethod
+    def hyper_parameters(cls) -> dict[str, Any]:
+        """All arguments of the foreign constructor; only those that start as a float are checked."""
+        arguments = inspect.signature(cls.origin.__init__).parameters.values()
+        own = {a.name: float if isinstance(a.default, float) else Any for a in arguments}
+        return own | {"loss": str} | super().hyper_parameters()
+
+
+def _packages(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise UserError(f"--model-zoo {folder}: no such folder; name one with a package per model")
+    names = sorted(path.parent.name for path in folder.glob("*/__init__.py"))
+    if not names:
+        raise UserError(
+            f"--model-zoo {folder}: has no package; name a folder with a package per model, "
+            "such as a LongCTR checkout"
+        )
+    return names
+
+
+def _import_class(name: str, folder: Path) -> type[BaseModel]:
+    path = str(folder.resolve())
+    if path not in sys.path:
+        sys.path.append(path)  # last, so that its run_expid.py and config hide nothing of ours
+    try:
+        model = getattr(importlib.import_module(name), name)
+    except Exception as error:  # foreign code may raise anything
+        raise UserError(
+            f"--model-zoo {folder}: {name} cannot be imported "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
+    if not Path(sys.modules[name].__file__).is_relative_to(path):
+        raise UserError(
+            f"--model-zoo {folder}: another package {name} was found first, "
+            f"{sys.modules[name].__file__}; rename one of them"
+        )
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise UserError(f"--model-zoo {folder}: {name}.{name} is not a FuxiCTR BaseModel")
+    return model

@@ -1,0 +1,187 @@
+"""Experiment configuration: FuxiCTR's YAML files, read strictly.
+
+The files stay readable by FuxiCTR's ``load_config``; this reader adds what it lacks: duplicate
+keys, broken files and unknown experiments are errors that say where. It needs no torch, so that a
+wrong expid is answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+
+from ..common.errors import UserError, did_you_mean
+from ..common.text_table import text_table
+
+DATA_FILES = ("train_data", "valid_data", "test_data", "user_info", "item_info")
+DATA_PATHS = ("data_root", *DATA_FILES)
+PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
+LISTED = {  # keys that a listing shows, and how it calls them
+    "model": "model",
+    "dataset_id": "dataset",
+    "max_len": "max_len",
+    "batch_size": "batch size",
+    "learning_rate": "learning rate",
+    "epochs": "epochs",
+}
+
+
+def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:
+    """``expid -> (model, dataset_id)`` of every experiment in a configuration directory."""
+    return {
+        expid: (params.get("model", "?"), params.get("dataset_id", "?"))
+        for expid, params in _all_experiments(config_dir).items()
+    }
+
+
+def describe_experiments(config_dir: str | Path) -> str:
+    """A table of every experiment in a configuration directory: what runs on what, and how long."""
+    rows = [
+        [str(expid), *(str(params.get(key, "?")) for key in LISTED)]
+        for expid, params in _all_experiments(config_dir).items()
+    ]
+    return text_table(["expid", *LISTED.values()], rows, left=3)
+
+
+def load_experiment(config_dir: str | Path, expid: str) -> dict[str, Any]:
+    """The parameters of an experiment, as FuxiCTR's ``load_config`` merges them: ``Base``, then
+    the expid's own, then those of its data set."""
+    params = model_part(config_dir, expid)
+    if "dataset_id" not in params:
+        raise UserError(f"{config_dir}, {expid}: dataset_id is missing")
+    dataset = dataset_part(config_dir, str(params["dataset_id"]), expid)
+    return {**params, **dataset, "model_id": expid}
+
+
+def model_part(config_dir: str | Path, expid: str) -> dict[str, Any]:
+    """The part of an experiment that is in ``model_config.yaml``: ``Base``, then its own keys."""
+    base, entries = _read_models(config_dir)
+    if expid not in entries:
+        raise UserError(
+            f"--expid {expid}: not in {config_dir}; run_expid.py --list shows all"
+            f"{did_you_mean(expid, list_experiments(config_dir))}"
+        )
+    return {**base, **_mapping(config_dir, expid, entries[expid])}
+
+
+def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[str, Any]:
+    """A data set's part, in ``dataset_config.yaml``; ``expid`` is the experiment that asks."""
+    datasets = {}
+    for file in _files(config_dir, "dataset_config"):
+        datasets |= read_yaml(file)
+    if dataset_id not in datasets:
+        raise UserError(
+            f"{config_dir}, {expid}: dataset_id {dataset_id!r} is not in dataset_config.yaml"
+            f"{did_you_mean(dataset_id, datasets) or '; it has ' + ', '.join(sorted(datasets))}"
+        )
+    return with_tables(_mapping(config_dir, dataset_id, datasets[dataset_id]))
+
+
+def with_tables(dataset: dict[str, Any]) -> dict[str, Any]:
+    """``user_info`` and ``item_info``, which some of LongCTR's published configurations leave out,
+    are beside the training data."""
+    if not isinstance(dataset.get("train_data"), str):
+        return dataset
+    folder = Path(dataset["train_data"]).parent
+    beside = {key: str(folder / f"{key}.parquet") for key in ("user_info", "item_info")}
+    return {**beside, **dataset}
+
+
+def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Relative paths of a configuration start at ``root``, the folder of ``run_expid.py``."""
+    return params | {key: str(root / params[key]) for key in PATHS if params.get(key) is not None}
+
+
+def redirect(
+    params: dict[str, Any], data_root: Path | None, model_root: Path | None
+) -> dict[str, Any]:
+    """The same experiment on data, and with results, in other folders.
+
+    Args:
+        params: parameters with resolved paths.
+        data_root: takes the place of the configuration's; the paths of the data set that are below
+            that move along, others stay.
+        model_root: takes the place of the configuration's.
+    """
+    moved = {}
+    if data_root is not None:
+        configured = os.path.abspath(params["data_root"])
+        for key in DATA_PATHS:
+            path = Path(os.path.abspath(params[key]))
+            if path.is_relative_to(configured):
+                moved[key] = str(data_root.resolve() / path.relative_to(configured))
+    if model_root is not None:
+        moved["model_root"] = str(model_root.resolve())
+    return params | moved
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file with mappings only; duplicate keys are errors."""
+    try:
+        content = deepcopy(_parsed(file.read_text("utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: must map keys to values, but is {type(content).__name__}")
+    return content
+
+
+@lru_cache(maxsize=4)  # a run reads its two files three times
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader=_StrictLoader)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Runs before merge keys are expanded, when only the file's own keys are there."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ComposerError(None, None, "a key must be a text", key.start_mark)
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise ComposerError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def _all_experiments(config_dir: str | Path) -> dict[str, dict[str, Any]]:
+    """``Base`` and own keys of every experiment, without those of its data set."""
+    base, entries = _read_models(config_dir)
+    return {expid: base | entry for expid, entry in entries.items() if isinstance(entry, dict)}
+
+
+def _read_models(config_dir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``Base``, and the experiments by expid."""
+    base, entries = {}, {}
+    for file in _files(config_dir, "model_config"):
+        content = read_yaml(file)
+        base = _mapping(config_dir, "Base", content.pop("Base", None) or base)
+        entries |= {key: entry for key, entry in content.items() if not str(key).startswith(".")}
+    return base, entries
+
+
+def _mapping(config_dir: str | Path, name: str, entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise UserError(f"{config_dir}, {name}: is {entry!r}; it must map keys to values")
+    return entry
+
+
+def _files(config_dir: str | Path, kind: str) -> list[Path]:
+    config_dir = Path(config_dir)
+    files = [config_dir / f"{kind}.yaml"]
+    if not files[0].exists():
+        files = sorted((config_dir / kind).glob("*.yaml"))
+    if not files:
+        raise UserError(
+            f"--config {config_dir}: has no {kind}.yaml; name a configuration directory"
+        )
+    return files

@@ -1,0 +1,317 @@
+"""The check of an experiment's parameters: every key known, every value of its type and range."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import types
+import typing
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from model_zoo.sequence_model import AMP, LOSSES
+from model_zoo.training.base_model import StagedModel
+
+from ..common.errors import UserError, did_you_mean
+
+KEYS: dict[str, Any] = {
+    # the run
+    "model": str,
+    "dataset_id": str,
+    "model_root": str,
+    "seed": int,
+    "verbose": int,
+    "task": str,
+    "metrics": list[str],
+    "monitor": str | dict,
+    "monitor_mode": str,
+    "early_stop_patience": int,
+    "eval_steps": int | None,
+    "reduce_lr_on_plateau": bool,
+    "embedding_regularizer": float | str | None,
+    "net_regularizer": float | str | None,
+    "group_id": str | None,
+    "tensorboard": bool,
+    # the loader
+    "batch_size": int,
+    "max_len": int,
+    "shuffle": bool,
+    "padding": str,
+    "streaming": bool,
+    # the data set
+    "data_root": str,
+    "data_format": str,
+    "train_data": str,
+    "valid_data": str,
+    "test_data": str,
+    "user_info": str,
+    "item_info": str,
+    "feature_cols": list,
+    "label_col": dict | list,
+    # read by FuxiCTR alone; a prepared data set needs none of them
+    "rebuild_dataset": bool,
+    "num_workers": int,
+    "pickle_feature_encoder": bool,
+    "save_best_only": bool,
+    "debug_mode": bool,
+    "use_features": list | None,
+    "feature_specs": list | dict | None,
+    "feature_config": list | dict | None,
+    "item_info_fields": int,
+    # set by ``parameters.load``: what a run depends on beside its keys
+    "model_zoo": str,
+    # in LongCTR's published configurations, read by nothing
+    "target_item_field": str,
+    "sequence_item_field": str,
+}
+REQUIRED = (
+    "model",
+    "dataset_id",
+    "model_root",
+    "seed",
+    "metrics",
+    "monitor",
+    "batch_size",
+    "max_len",
+    "learning_rate",
+    "epochs",
+    "data_root",
+    "train_data",
+    "valid_data",
+    "test_data",
+    "user_info",
+    "item_info",
+    "feature_cols",
+    "label_col",
+)
+ABOVE_ZERO = (
+    "dcn_hidden_units",
+    "mlp_hidden_units",
+    "dcn_cross_layers",
+    "dim_feedforward",
+    "hidden_size",
+    "transformer_layers",
+    "num_layers",
+    "batch_size",
+    "max_len",
+    "epochs",
+    "early_stop_patience",
+    "eval_steps",
+    "learning_rate",
+    "accumulation_steps",
+    "max_gradient_norm",
+    "embedding_dim",
+    "dnn_hidden_units",
+    "attention_dim",
+    "num_heads",
+    "codebook_dim",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "backbone_warmup_epochs",
+    "expert_warmup_epochs",
+    "balance_coef",
+    "entropy_coef",
+    "embedding_regularizer",
+    "net_regularizer",
+)
+TASKS = ("binary_classification",)
+OPTIMIZERS = (
+    "adam",
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "Adagrad",
+    "Adadelta",
+    "RMSprop",
+    "SGD",
+)
+# Any case of the first line, as FuxiCTR has it, and classes of torch.nn
+ACTIVATIONS = (
+    "relu",
+    "sigmoid",
+    "tanh",
+    "softmax",
+    "prelu",
+    "dice",
+    "ELU",
+    "GELU",
+    "Hardswish",
+    "Identity",
+    "LeakyReLU",
+    "Mish",
+    "SELU",
+    "SiLU",
+    "Softplus",
+)
+UNGROUPED = r"AUC|logloss|binary_crossentropy"
+METRICS = re.compile(UNGROUPED + r"|gAUC|avgAUC|MRR|NDCG\(k=\d+\)")
+NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
+NAMES |= {list: "a list", dict: "a mapping", type(None): "null"}
+
+
+def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
+    """The parameters with every value of its right type.
+
+    Texts that are numbers are accepted for numbers (YAML reads ``1e-3`` as text), whole numbers
+    where a fraction may stand.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value is of the wrong kind.
+    """
+    expid = params["model_id"]
+    known = KEYS | {"model_id": str} | _hyper_parameters(model)
+    checked = {}
+    for key, value in params.items():
+        if key not in known and model.any_keyword:
+            _warn(
+                f"{expid}: {model.__name__} does not name `{key}`; passed on as it is{did_you_mean(key, known)}"
+            )
+            known[key] = Any
+        elif key not in known:
+            hint = _models_with(key, model) or did_you_mean(key, known)
+            raise UserError(f"{expid}: unknown key `{key}` for {model.__name__}{hint}")
+        try:
+            checked[key] = _convert(value, known[key])
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(
+                f"{expid}, {key}: is {value!r}; write {_describe(known[key])}"
+            ) from None
+    for key in REQUIRED:
+        if checked.get(key) is None:
+            raise UserError(f"{expid}: key `{key}` is missing{did_you_mean(key, params)}")
+    _check_ranges(expid, checked)
+    _check_choices(expid, checked)
+    return checked
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once: parameters are checked before a series of runs and again by each run."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _hyper_parameters(model: type[StagedModel]) -> dict[str, Any]:
+    """Names and types that the model takes from the configuration."""
+    ignored = ("self", "feature_map", "kwargs", "gpu", "item_dim", "make_block")
+    ignored += ("model", "train_loader", "valid_loader", "resume_file", "on_evaluation")
+    return {
+        name: hint
+        for name, hint in model.hyper_parameters().items()
+        if name not in (*ignored, *KEYS)
+    }
+
+
+def _models_with(key: str, model: type[StagedModel]) -> str:
+    """``"; it is a key of X"`` for the model nearest in name that has it, or an empty string."""
+    from model_zoo import MODELS  # loaded already, for there is a model
+
+    having = [name for name, other in MODELS.items() if key in _hyper_parameters(other)]
+    near = get_close_matches(model.__name__, having, n=1, cutoff=0)
+    return f"; it is a key of {near[0]}" if near else ""
+
+
+def _check_ranges(expid: str, params: dict[str, Any]) -> None:
+    """Numbers that nothing can be computed with."""
+    for keys, allowed, what in (
+        (ABOVE_ZERO, lambda value: value > 0, "above 0"),
+        (NOT_NEGATIVE, lambda value: value >= 0, "not below 0"),
+        (
+            [key for key in params if key.endswith("dropout")],
+            lambda value: 0 <= value < 1,
+            "from 0 to below 1",
+        ),
+    ):
+        for key in keys:
+            value = params.get(key)
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int | float) and not allowed(number):
+                    raise UserError(f"{expid}, {key}: is {value}; write a number {what}")
+    if params["seed"] >= 2**32:
+        raise UserError(f"{expid}, seed: is {params['seed']}; write a number below 2**32")
+
+
+def _check_choices(expid: str, params: dict[str, Any]) -> None:
+    """FuxiCTR evaluates some of these strings; let only known names through."""
+    for key, known in (("loss", LOSSES), ("task", TASKS), ("optimizer", OPTIMIZERS)):
+        value = params.get(key, known[0])
+        if value not in known:
+            raise UserError(f"{expid}, {key}: is {value!r}; choose from {', '.join(known)}")
+    if params.get("amp") not in AMP:
+        raise UserError(f"{expid}, amp: is {params['amp']!r}; write bf16, or null for float32")
+    for key in ("dnn_activations", "hidden_activations"):
+        name = params.get(key)
+        if isinstance(name, str) and not {name, name.lower()} & set(ACTIVATIONS):
+            raise UserError(f"{expid}, {key}: is {name!r}; write one of {', '.join(ACTIVATIONS)}")
+    for metric in params["metrics"]:
+        if not METRICS.fullmatch(metric):
+            raise UserError(
+                f"{expid}, metrics: {metric!r} is not a metric"
+                f"{did_you_mean(metric, ('AUC', 'gAUC', 'logloss', 'MRR', 'NDCG(k=5)'))}"
+            )
+    monitor = params["monitor"]
+    weights = {monitor: 1} if isinstance(monitor, str) else monitor
+    for metric, weight in weights.items():
+        if metric not in params["metrics"]:
+            raise UserError(
+                f"{expid}, monitor: {metric!r} is not one of metrics, {params['metrics']}"
+                f"{did_you_mean(metric, params['metrics'])}"
+            )
+        if not isinstance(weight, int | float):
+            raise UserError(f"{expid}, monitor: weight of {metric} is {weight!r}; write a number")
+    if not weights:
+        raise UserError(f"{expid}, monitor: is empty; write one of metrics, {params['metrics']}")
+    grouped = [m for m in params["metrics"] if not re.fullmatch(UNGROUPED, m)]
+    if grouped and not params.get("group_id"):
+        raise UserError(f"{expid}, group_id: is missing; {grouped[0]} needs it, write user_index")
+    if params.get("monitor_mode", "max") not in ("max", "min"):
+        raise UserError(f"{expid}, monitor_mode: is {params['monitor_mode']!r}; write max or min")
+    for key in ("embedding_regularizer", "net_regularizer"):
+        value = params.get(key)
+        pattern = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)"
+        if isinstance(value, str) and not re.fullmatch(pattern, value):
+            raise UserError(f"{expid}, {key}: is {value!r}; write a number, l1(x) or l2(x)")
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """``value`` as the type that ``hint`` asks for, or TypeError / ValueError."""
+    if hint is Any:
+        return value
+    if isinstance(hint, types.UnionType):
+        return _convert_to_any(value, typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return [_convert(entry, typing.get_args(hint)[0]) for entry in value]
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        if not math.isfinite(float(value)):
+            raise ValueError
+        return float(value)
+    if hint is int and isinstance(value, float | str):
+        if float(value) != int(float(value)):
+            raise ValueError
+        return int(float(value))
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise TypeError
+    return value
+
+
+def _convert_to_any(value: Any, hints: tuple[Any, ...]) -> Any:
+    for hint in hints:
+        try:
+            return _convert(value, hint)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    raise TypeError
+
+
+def _describe(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_describe(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        return f"a list, each entry {_describe(typing.get_args(hint)[0])}"
+    return NAMES.get(hint, str(hint)) + (", such as 1.e-3" if hint is float else "")

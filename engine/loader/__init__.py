@@ -1,0 +1,1 @@
+"""From prepared data on disk to LongCTR's batches."""

@@ -1,0 +1,308 @@
+"""The three kinds of file of LongCTR's layout, loaded, checked, and held as flat arrays.
+
+Every rejection names the file, the column and the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from fuxictr.features import FeatureMap
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from ..common.errors import UserError
+from .columns import (
+    integers,
+    open_parquet,
+    pieces,
+    read_feature,
+    read_in_pieces,
+    read_label,
+    require_columns,
+    require_contiguous,
+    shortened,
+    whole_file,
+)
+
+Columns = dict[str, NDArray]
+FRONT = 1024  # zeros before the first item; more are put there for longer windows
+ITEMS_PER_PIECE = 2**16  # items of histories that are read at a time
+
+
+class Histories:
+    """``user_info.parquet``: all interactions on one tape, and where each user's begin (CSR).
+
+    Args:
+        path: has the column ``full_item_seq`` (lists of item indices, oldest first); row i is the
+            user with ``user_index`` i.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        file = open_parquet(self.path)
+        present = file.schema_arrow.names
+        require_columns(self.path, present, ["full_item_seq"])
+        room = _values(file.metadata, "full_item_seq")
+        rows = max(1, ITEMS_PER_PIECE * file.metadata.num_rows // max(1, room))
+        # Zeros around the items, so that every window of a batch lies within the tape.
+        self._front = FRONT
+        self._tape = np.zeros(FRONT + room + 1, np.int32)
+        end, lengths = FRONT, []
+        columns = [name for name in ("user_index", "full_item_seq") if name in present]
+        for start, table in pieces(self.path, columns, rows):
+            if "user_index" in present:
+                require_contiguous(self.path, "user_index", table["user_index"], start)
+            lists = self._lists(table["full_item_seq"], start)
+            items_S = integers(self.path, "full_item_seq", lists.flatten())
+            self._tape[end : end + len(items_S)] = np.clip(items_S, -1, 2**31 - 1)
+            end += len(items_S)
+            lengths.append(np.asarray(lists.value_lengths()))
+        self._tape = self._tape[: end + 1]
+        self.offsets = np.r_[0, np.cumsum(np.concatenate(lengths), dtype=np.int64)]
+
+    def _lists(self, column: pa.ChunkedArray, start: int) -> pa.ListArray | pa.LargeListArray:
+        """The column, whose first row has the number ``start``, as one array of lists without gaps."""
+        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+            raise UserError(
+                f"{self.path}, column full_item_seq: is {column.type}; it must hold lists of item indices"
+            )
+        lists = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+        if lists.null_count:
+            row = start + int(np.flatnonzero(lists.is_null())[0])
+            raise UserError(
+                f"{self.path}, column full_item_seq, row {row}: has missing values; write empty lists"
+            )
+        items = lists.flatten()
+        if items.null_count:
+            first = np.flatnonzero(items.is_null())[0]
+            ends = np.cumsum(np.asarray(lists.value_lengths()))
+            row = start + int(np.searchsorted(ends, first, side="right"))
+            raise UserError(
+                f"{self.path}, column full_item_seq, row {row}: has missing values in its list; leave "
+                "them out"
+            )
+        return lists
+
+    def __len__(self) -> int:
+        """The number of users."""
+        return len(self.offsets) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self._tape.nbytes + self.offsets.nbytes
+
+    def lengths(self) -> NDArray[np.int64]:
+        """The whole history's length of each user."""
+        return np.diff(self.offsets)
+
+    def batch(
+        self, user_B: NDArray, seq_len_B: NDArray, target_B: NDArray, max_len: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The indices of a batch, by copying windows of the tape.
+
+        Returns:
+            ``(B, L + 1)``: the first ``seq_len`` items of each user, cut to the newest ``max_len``
+            and left padded with 0 to the longest of the batch (L, at least 1), then the target; and
+            the mask ``(B, L)``, 1 at real items.
+        """
+        kept_B = np.minimum(seq_len_B, max_len)
+        L = max(1, int(kept_B.max(initial=0)))
+        if self._front < L:
+            front = min(max_len, int(self.lengths().max()))
+            self._tape = np.r_[np.zeros(front - self._front, np.int32), self._tape]
+            self._front = front
+        start_B = self._front + self.offsets[user_B] + seq_len_B - L
+        index_BL1 = sliding_window_view(self._tape, L + 1)[start_B]
+        # Window k of a step of L zeros, then ones, is zero in all but the last k of L columns.
+        step = np.repeat(np.array([0, 1], np.int32), [L, L + 1])
+        index_BL1 *= sliding_window_view(step, L + 1)[kept_B]
+        index_BL1[:, -1] = target_B
+        return index_BL1, sliding_window_view(step[:-1].astype(np.float32), L)[kept_B]
+
+    def check_items(self, num_items: int, item_path: Path) -> None:
+        """Reject an item index that is outside the item table, or 0, which is padding."""
+        items_S = self._tape[self._front : -1]
+        if len(items_S) and not 1 <= items_S.min() <= items_S.max() < num_items:
+            bad = np.flatnonzero((items_S < 1) | (items_S >= num_items))
+            user = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
+            raise UserError(
+                f"{self.path}, column full_item_seq, row {user}: item index {items_S[bad[0]]} is "
+                f"not between 1 and {num_items - 1}, the items of {item_path} (0 is padding)"
+            )
+
+
+class ItemTable:
+    """``item_info.parquet``: one contiguous tensor per item feature; row i is the item of index i.
+
+    Args:
+        path: has ``item_index`` (0, 1, 2, ...) and the features with ``source: item``. Row 0 is
+            padding: zeros.
+        feature_map: names the features and their sizes.
+    """
+
+    def __init__(self, path: str | Path, feature_map: FeatureMap) -> None:
+        self.path = Path(path)
+        features = {k: v for k, v in feature_map.features.items() if v.get("source") == "item"}
+        file = open_parquet(self.path)
+        require_columns(self.path, file.schema_arrow.names, ["item_index", *features])
+
+        def convert(table: pa.Table, start: int) -> Columns:
+            require_contiguous(self.path, "item_index", table["item_index"], start)
+            found = {
+                name: read_feature(self.path, name, table[name], spec, start)
+                for name, spec in features.items()
+            }
+            if start == 0:
+                for name, values in found.items():
+                    self._require_padding(name, values[:1])
+            return found
+
+        names, rows = ["item_index", *features], file.metadata.num_rows
+        arrays = read_in_pieces(self.path, names, rows, convert)
+        self.tables = {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+    def _require_padding(self, name: str, row: NDArray) -> None:
+        if np.any(row):
+            raise UserError(
+                f"{self.path}, column {name}, row 0: is {shortened(row[0])}; "
+                "row 0 is the padding item and must be zero"
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tables.values())))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tables."""
+        return sum(table.nbytes for table in self.tables.values())
+
+    def to(self, device: str | torch.device) -> ItemTable:
+        """Move the tables to a device, once for all loaders that share them."""
+        self.tables = {name: table.to(device) for name, table in self.tables.items()}
+        return self
+
+
+class Samples:
+    """``train/valid/test.parquet``: one row per impression, kept whole or read by row group.
+
+    Args:
+        path: has ``user_index``, ``item_index``, ``seq_len``, the label, and the features of the
+            sample itself.
+        feature_map: names the columns.
+        histories: to check ``user_index`` and ``seq_len`` against.
+        num_items: to check ``item_index`` against.
+        streaming: keep one row group at a time in memory.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        feature_map: FeatureMap,
+        histories: Histories,
+        num_items: int,
+        streaming: bool = False,
+    ) -> None:
+        path = Path(path)
+        self.path = path if path.suffix == ".parquet" else Path(f"{path}.parquet")
+        self.feature_map = feature_map
+        self.names = [
+            name for name, spec in feature_map.features.items() if spec.get("source") != "item"
+        ] + feature_map.labels
+        self.file = open_parquet(self.path)
+        needed = ["user_index", "item_index", "seq_len"]
+        require_columns(self.path, self.file.schema_arrow.names, needed + self.names)
+        self.names += [name for name in needed if name not in self.names]
+        rows = [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
+        self.group_start = np.r_[0, np.cumsum(rows, dtype=np.int64)]
+        self.limits = histories.path, histories.lengths(), num_items
+        self.resident = None
+        if not streaming:
+            self.resident = read_in_pieces(self.path, self.names, len(self), self._convert)
+
+    def __len__(self) -> int:
+        return int(self.group_start[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is resident."""
+        return sum(column.nbytes for column in (self.resident or {}).values())
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Columns]:
+        """Columns of ``batch_size`` rows, the last batch shorter; in file order without ``rng``."""
+        kept: Columns | None = None  # rows of one block that did not fill a batch
+        for columns in self._blocks(rng):
+            order = np.arange(_rows(columns)) if rng is None else rng.permutation(_rows(columns))
+            if kept is not None:
+                columns = {k: np.concatenate([kept[k], v[order]]) for k, v in columns.items()}
+                order = np.arange(_rows(columns))
+            whole = len(order) - len(order) % batch_size
+            for start in range(0, whole, batch_size):
+                rows = order[start : start + batch_size]
+                yield {name: column[rows] for name, column in columns.items()}
+            kept = {name: column[order[whole:]] for name, column in columns.items()}
+        if kept is not None and _rows(kept):
+            yield kept
+
+    def _blocks(self, rng: np.random.Generator | None) -> Iterator[Columns]:
+        if self.resident is not None:
+            yield self.resident
+            return
+        groups = np.arange(self.file.num_row_groups)
+        for group in groups if rng is None else rng.permutation(groups):
+            yield self._read(int(group))
+
+    def _read(self, group: int) -> Columns:
+        with whole_file(self.path):
+            table = self.file.read_row_group(group, self.names)
+        return self._convert(table, int(self.group_start[group]))
+
+    def _convert(self, table: pa.Table, first: int) -> Columns:
+        columns = {}
+        for name in self.names:
+            if name in self.feature_map.labels:
+                columns[name] = read_label(self.path, name, table[name], first)
+            else:
+                spec = self.feature_map.features.get(name, {"type": "meta"})
+                columns[name] = read_feature(self.path, name, table[name], spec, first)
+        user_path, lengths, num_items = self.limits
+        self._within(columns, "user_index", 0, len(lengths) - 1, f"the users of {user_path}", first)
+        self._within(
+            columns, "item_index", 1, num_items - 1, "the item table (0 is padding)", first
+        )
+        longest = lengths[columns["user_index"]]
+        bad = np.flatnonzero((columns["seq_len"] < 0) | (columns["seq_len"] > longest))
+        if len(bad):
+            row = bad[0]
+            raise UserError(
+                f"{self.path}, column seq_len, row {first + row}: is {columns['seq_len'][row]}, but the "
+                f"history of user {columns['user_index'][row]} in {user_path} has {longest[row]} items"
+            )
+        return columns
+
+    def _within(
+        self, columns: Columns, name: str, low: int, high: int, what: str, first: int
+    ) -> None:
+        bad = np.flatnonzero((columns[name] < low) | (columns[name] > high))
+        if len(bad):
+            raise UserError(
+                f"{self.path}, column {name}, row {first + bad[0]}: is {columns[name][bad[0]]}, "
+                f"outside {low} to {high}, {what}"
+            )
+
+
+def _rows(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _values(metadata: pq.FileMetaData, column: str) -> int:
+    """How many values the lists of a column hold, or a few more: an empty list counts as one."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    leaves = (group.column(j) for group in groups for j in range(group.num_columns))
+    return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.split(".")[0] == column)

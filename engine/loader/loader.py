@@ -1,0 +1,116 @@
+"""A drop-in for LongCTR's loader that stores each history once and gathers batches in a few calls.
+
+Shape suffixes: B samples, L padded length, N items, S interactions of all users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from fuxictr.features import FeatureMap
+from torch import Tensor
+
+from model_zoo.history.item_dict import ItemDict
+from model_zoo.sequence_model import Batch
+
+from ..common.errors import UserError
+from .columnar import Histories, ItemTable, Samples
+
+
+class SequenceLoader:
+    """Batches ``(batch_dict, item_dict, mask)`` as LongCTR's loader makes them, index by index.
+
+    A history is the first ``seq_len`` items of its user, cut to the newest ``max_len`` and left
+    padded to the longest of the batch (at least one column). ``item_dict`` is an ``ItemDict``: item
+    features stay in resident tables on ``device`` and are gathered where they are read. To a GPU only
+    indices cross over, 4 bytes each, with labels and features of the samples, from pinned memory:
+    nobody waits for them. Integers stay int64, floats are float32.
+
+    Args:
+        feature_map: names the columns to load.
+        data_path: samples, a parquet file.
+        user_info, item_info: parquet files of the histories and of the item features; or the
+            ``Histories`` and ``ItemTable`` of another loader, to share them.
+        batch_size: samples per batch; the last batch may be smaller.
+        shuffle: a new order for each ``epoch``, given by ``seed`` and the number of the epoch.
+        max_len: the longest history, L.
+        padding: ``pre``, the only one that the models read.
+        streaming: read one row group at a time, for samples larger than memory; shuffling is then
+            by row group and within it.
+        device: where the item tables live, and what models read of a batch.
+        kwargs: other keys of FuxiCTR's configuration, which need nothing here (``num_workers``).
+
+    Attributes:
+        epoch: decides the shuffled order; each pass over the loader adds one.
+    """
+
+    num_blocks = 1  # FuxiCTR's loop reads these
+
+    def __init__(
+        self,
+        feature_map: FeatureMap,
+        data_path: str | Path,
+        user_info: str | Path | Histories,
+        item_info: str | Path | ItemTable,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        max_len: int = 50,
+        padding: str = "pre",
+        seed: int = 2024,
+        streaming: bool = False,
+        device: str | torch.device = "cpu",
+        **kwargs: object,
+    ) -> None:
+        if padding != "pre":
+            raise UserError(f"padding: {padding!r}: histories are left padded; write pre")
+        if batch_size < 1 or max_len < 1:
+            raise UserError(f"batch_size={batch_size}, max_len={max_len}: both must be at least 1")
+        if not isinstance(user_info, Histories):
+            user_info = Histories(user_info)
+        if not isinstance(item_info, ItemTable):
+            item_info = ItemTable(item_info, feature_map)
+        self.histories = user_info
+        self.items = item_info.to(device)
+        self.samples = Samples(data_path, feature_map, self.histories, len(self.items), streaming)
+        self.histories.check_items(len(self.items), self.items.path)
+        self.batch_size, self.shuffle, self.max_len, self.seed = batch_size, shuffle, max_len, seed
+        self.device = torch.device(device)
+        self.epoch = 0
+        self.read = [*feature_map.labels] + [  # meta columns, as the user's, are for the host
+            name
+            for name, spec in feature_map.features.items()
+            if spec["type"] != "meta" and spec.get("source") != "item"
+        ]
+        self.num_samples = len(self.samples)
+        self.num_batches = -(-self.num_samples // batch_size)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        rng = np.random.default_rng((self.seed, self.epoch)) if self.shuffle else None
+        self.epoch += 1
+        for columns in self.samples.batches(self.batch_size, rng):
+            yield self.collate(columns)
+
+    def collate(self, columns: dict[str, np.ndarray]) -> Batch:
+        """The batch of some samples, given as columns of B rows."""
+        positions = self.histories.batch(
+            columns["user_index"], columns["seq_len"], columns["item_index"], self.max_len
+        )
+        index_BL1, mask_BL = map(torch.from_numpy, positions)
+        batch_dict = {name: torch.from_numpy(column) for name, column in columns.items()}
+        if self.device.type != "cpu":
+            index_BL1 = self._send(index_BL1)
+            mask_BL = (index_BL1[:, :-1] > 0).float()
+            batch_dict |= {name: self._send(batch_dict[name]) for name in self.read}
+        return batch_dict, ItemDict(self.items.tables, index_BL1.long()), mask_BL
+
+    def _send(self, x: Tensor) -> Tensor:
+        """To the device; from pinned memory, for else the host waits until the GPU has caught up."""
+        if self.device.type == "cuda":
+            x = x.pin_memory()
+        return x.to(self.device, non_blocking=True)

@@ -1,0 +1,67 @@
+"""Random batches of any data set's features, for counting FLOPs and for tests.
+
+Shape suffixes: B samples, L history length.
+"""
+
+from __future__ import annotations
+
+import torch
+from fuxictr.features import FeatureMap
+from torch import Tensor
+
+from model_zoo.history.item_dict import ItemDict
+
+
+def random_batch(
+    feature_map: FeatureMap, lengths: list[int], L: int, num_items: int = 40, seed: int = 0
+) -> tuple[dict[str, Tensor], ItemDict, Tensor]:
+    """A random batch ``(batch_dict, item_dict, mask)``; padded positions show item 0.
+
+    Args:
+        feature_map: names the features; samples have none beside the item's.
+        lengths: real items of each history.
+        L: padded length.
+        num_items: items of the table; a history repeats none where they are enough.
+        seed: of everything.
+    """
+    g = torch.Generator().manual_seed(seed)
+    B = len(lengths)
+    tables = {}
+    for name, spec in feature_map.features.items():
+        if spec.get("source") != "item":
+            continue
+        if spec["type"] == "embedding":
+            tables[name] = torch.randn(num_items, spec["pretrain_dim"], generator=g)
+        elif spec["type"] == "numeric":
+            tables[name] = torch.randn(num_items, generator=g)
+        else:
+            width = (spec["max_len"],) if spec["type"] == "sequence" else ()
+            shape = (num_items, *width)
+            tables[name] = torch.randint(1, spec["vocab_size"], shape, generator=g)
+    for table in tables.values():
+        table[0] = 0
+    mask_BL = (torch.arange(L) >= L - torch.tensor(lengths)[:, None]).float()
+    if num_items > L + 1:
+        index_BL1 = 1 + torch.rand(B, num_items - 1, generator=g).argsort(1)[:, : L + 1]
+    else:
+        index_BL1 = torch.randint(1, num_items, (B, L + 1), generator=g)
+    index_BL1[:, :-1] *= mask_BL.long()
+    batch_dict = {
+        "user_index": torch.arange(B),
+        "item_index": index_BL1[:, -1],
+        "seq_len": torch.tensor(lengths),
+        feature_map.labels[0]: torch.randint(0, 2, (B,), generator=g).float(),
+    }
+    return batch_dict, ItemDict(tables, index_BL1), mask_BL
+
+
+def one_sample(batch: tuple[dict[str, Tensor], ItemDict, Tensor], sample: int) -> tuple:
+    """One sample of a batch, without its padding (one column at least)."""
+    batch_dict, items, mask_BL = batch
+    length = max(1, int((mask_BL[sample] > 0).sum()))
+    keep = slice(sample, sample + 1)
+    return (
+        {name: column[keep] for name, column in batch_dict.items()},
+        ItemDict(items.tables, items.index[keep, -length - 1 :]),
+        mask_BL[keep, -length:],
+    )

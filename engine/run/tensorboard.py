@@ -1,0 +1,62 @@
+"""``tensorboard: True``: the scalars of a run's evaluations, for TensorBoard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+
+
+class ScalarWriter:
+    """Writes each evaluation of a run's stage log once; the step is the evaluation's number from 1.
+
+    Args:
+        folder: gets the event file; what an earlier run of that name has left there is removed.
+
+    Raises:
+        UserError: the package tensorboard is not installed, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
+        except ImportError:
+            raise UserError(
+                "tensorboard: True: the package is not installed; "
+                "pip install -r requirements-extras.txt, or write False"
+            ) from None
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._writer = SummaryWriter(str(folder))
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+        self._written = 0
+
+    def write(self, stage_log: list[dict[str, Any]]) -> None:
+        """Add the evaluations that are new (after a resume: all so far)."""
+        for step, entry in enumerate(stage_log[self._written :], start=self._written + 1):
+            for tag, value in scalars(entry):
+                self._writer.add_scalar(tag, value, step)
+        self._written = len(stage_log)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+def scalars(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Tag and value of every number of an evaluation that can be drawn."""
+    known = ("train_loss", "learning_rate", "samples_per_s", "valid_seconds")
+    for key, value in entry.items():
+        if isinstance(value, float | int) and not isinstance(value, bool) and key != "epoch":
+            yield (f"train/{key}" if key in known else f"valid/{key}"), value
+    for branch, routing in entry["routing"].items():
+        for key, value in routing.items():
+            if isinstance(value, float):
+                yield f"routing/{branch}/{key}", value
+        for expert, share in enumerate(routing["item_share"]):
+            yield f"routing/{branch}/load/{expert}", share

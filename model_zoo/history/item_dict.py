@@ -1,0 +1,68 @@
+"""LongCTR's ``item_dict``, gathered from resident tables only when a feature is read.
+
+Shape suffixes: B samples, L history length, N items of the table, U distinct items of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+
+import torch
+from torch import Tensor
+
+from . import rows as row_table
+
+
+class ItemDict(MutableMapping):
+    """A mapping from item feature to its ``B * (L + 1)`` rows: each history, then its target.
+
+    To a LongCTR model it is the dictionary that LongCTR's loader builds, assignment included. A
+    model that knows items by index reads ``index`` and ``tables`` and gathers far less.
+
+    Args:
+        tables: one resident tensor per item feature, ``(N, ...)``; row 0 is padding.
+        index: item of each position, ``(B, L + 1)`` int64; the target is the last column.
+    """
+
+    def __init__(self, tables: dict[str, Tensor], index: Tensor) -> None:
+        self.tables = tables
+        self.index = index
+        self._own: dict[str, Tensor] = {}
+
+    def __getitem__(self, feature: str) -> Tensor:
+        if feature in self._own:
+            return self._own[feature]
+        return self.tables[feature].index_select(0, self.index.flatten())
+
+    def __setitem__(self, feature: str, rows: Tensor) -> None:
+        self._own[feature] = rows
+
+    def __delitem__(self, feature: str) -> None:
+        raise TypeError("an item feature cannot be removed from a batch")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tables | self._own)
+
+    def __len__(self) -> int:
+        return len(self.tables | self._own)
+
+    def distinct(self) -> tuple[dict[str, Tensor], Tensor]:
+        """The features of the batch's distinct items ``(U, ...)``, in the order of the table, and
+        each position's row in them ``(B, L + 1)``."""
+        num_items = len(next(iter(self.tables.values())))
+        if not row_table.in_place(self.index) and num_items <= self.index.numel():
+            return self.tables, self.index  # all of the table: to count, a host waits for the GPU
+        item_U, row_BL1 = self._distinct_items(num_items)
+        columns = {name: table.index_select(0, item_U) for name, table in self.tables.items()}
+        return columns, row_BL1
+
+    def _distinct_items(self, num_items: int) -> tuple[Tensor, Tensor]:
+        if num_items > 2 * self.index.numel():  # measured: sorting is then the faster way
+            return torch.unique(self.index, return_inverse=True)
+        flat = self.index.flatten()
+        seen_N = torch.zeros(num_items, dtype=torch.bool, device=flat.device).scatter_(
+            0, flat, True
+        )
+        item_U = seen_N.nonzero().flatten()
+        row_N = seen_N.cumsum(0) - 1
+        return item_U, row_N.index_select(0, flat).view_as(self.index)

@@ -1,0 +1,85 @@
+"""The block that every backbone defines and every mixture copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..history import rows as row_table
+from ..history.history import History
+from ..ops.compiled import call_compiled
+
+GROUPS = 8  # of samples of like lengths
+LEAST = 32  # samples in a group; fewer are not worth a pass of their own
+
+
+class SequenceBlock(nn.Module):
+    """F of the paper: everything between the embedding layer and the classifier head.
+
+    ``forward(history, target_BD) -> out_BH``; ``output_dim`` is H. A block must not depend on the
+    content of padded positions nor on other samples, and gives a finite output without history.
+    Its constructor takes ``item_dim`` and keyword-only hyper-parameters, which become keys of the
+    model's configuration.
+
+    Attributes:
+        output_dim: H.
+        dense: the block computes at every position, padded ones too, so that a CPU should run short
+            histories apart from long ones.
+        compiled: by torch.compile.
+    """
+
+    output_dim: int
+    dense: bool = False
+    compiled: bool = False
+
+    def __call__(self, history: History, target_BD: Tensor) -> Tensor:
+        """``forward``, compiled if asked for, unless a size is 1, which would be another graph."""
+        if not self.compiled or min(*history.mask_BL.shape, len(history.table)) < 2:
+            if self.dense and row_table.in_place(history.mask_BL):
+                return by_length(super().__call__, history, target_BD)
+            return super().__call__(history, target_BD)
+        # Slices and cached vectors would be other graphs too.
+        index_BL, mask_BL = history.index_BL.contiguous(), history.mask_BL.contiguous()
+        return call_compiled(self, History(history.rows_UD, index_BL, mask_BL), target_BD)
+
+    def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def products(self, length: int) -> float:
+        """FLOPs of the matrix products of a forward pass of one sample with that many real items,
+        two per multiplication with addition."""
+        raise NotImplementedError
+
+    def elementwise(self, length: int) -> float:
+        """FLOPs of what is no matrix product but costs as much: scans and Fourier transforms."""
+        return 0.0
+
+    @staticmethod
+    def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of LongCTR's model of this name, without embeddings and head, by our names."""
+        return weights
+
+
+def by_length(
+    block: Callable[[History, Tensor], Tensor], history: History, target_BD: Tensor
+) -> Tensor:
+    """``block(history, target_BD)`` in groups of samples of like lengths, each cut to its longest.
+
+    The same numbers (but for the draws of dropout), for no block reads padded positions; but where
+    most of a batch is padding, most of the work is gone.
+    """
+    length_B, order_B = history.mask_BL.sum(1).sort()
+    size = max(LEAST, -(-len(order_B) // GROUPS))
+    groups = [
+        (order_P, max(1, int(length_P[-1])))
+        for order_P, length_P in zip(order_B.split(size), length_B.split(size), strict=True)
+    ]
+    if len(groups) == 1 or groups[0][1] == groups[-1][1]:
+        return block(history, target_BD)
+    parts = [
+        block(history.rows(order_P).last(longest), target_BD[order_P])
+        for order_P, longest in groups
+    ]
+    return torch.cat(parts)[order_B.argsort()]

@@ -1,0 +1,1 @@
+"""How models are trained and evaluated: the loop, its optimizer, checkpoints and metrics."""

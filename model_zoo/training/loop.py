@@ -1,0 +1,309 @@
+"""The training loop: stages, early stopping, best checkpoint, resume, and a guard against NaN."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..moe.codebook_init import load_kmeans_codes
+from ..moe.mixtures import Stage
+from .optimizer import add_regularizer_gradient, build_optimizer, clip_gradients, frozen_modules
+from .routing_report import branch_codes, code_movement, log_report, routing_report
+from .state_files import TrainingError, save_atomically
+
+if TYPE_CHECKING:
+    from .base_model import Batch, StagedModel
+
+ROUTING_BATCHES = 20  # of the validation data, spread over it, for the report of each evaluation
+MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
+
+
+def fit(
+    model: StagedModel,
+    train_loader: Iterable[Batch],
+    valid_loader: Iterable[Batch],
+    *,
+    epochs: float = 1,
+    max_gradient_norm: float = 10.0,
+    seed: int = 2024,
+    resume_file: str | None = None,
+    on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> None:
+    """Train ``model`` in the stages of its mixture and leave it with its best weights.
+
+    Every stage has an optimizer of its own, stops early by the monitor, and ends with its best
+    weights; the last one's are the result. The order of samples, dropout and k-means follow
+    ``seed`` alone.
+
+    Args:
+        model: knows its stages, monitor, patience and checkpoint.
+        train_loader: training batches; if it has an ``epoch`` attribute, that is set to the number
+            of the epoch, so that the order of samples is known after a resume.
+        valid_loader: validation batches.
+        epochs: the most epochs of the joint stage; may be a fraction.
+        max_gradient_norm: gradients are clipped to this norm.
+        seed: of everything random.
+        resume_file: after each epoch the whole state is written here; if it exists, training goes
+            on from it, to the same numbers. It stays after the last epoch, until the caller has
+            saved what it measures, and then removes it.
+        on_evaluation: called with ``model.stage_log`` after each evaluation.
+
+    ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, routing (with
+    the movement of the codes since the evaluation before, or since the stage began).
+
+    Raises:
+        TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written; the best
+            checkpoint is untouched.
+    """
+    trainer = Trainer(
+        model, train_loader, valid_loader, max_gradient_norm, seed, resume_file, on_evaluation
+    )
+    with logging_redirect_tqdm():  # log lines go above the progress bar, not through it
+        trainer.run(model.stages(epochs))
+
+
+class Trainer:
+    """The state of a training run; see ``fit``."""
+
+    def __init__(
+        self,
+        model: StagedModel,
+        train_loader: Iterable[Batch],
+        valid_loader: Iterable[Batch],
+        max_gradient_norm: float,
+        seed: int,
+        resume_file: str | None,
+        on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
+    ) -> None:
+        self.model = model
+        self.train_loader = train_loader
+        self.valid_loader = valid_loader
+        self.max_gradient_norm = max_gradient_norm
+        self.seed = seed
+        self.resume_file = Path(resume_file) if resume_file else None
+        self.on_evaluation = on_evaluation
+        self.sign = -1 if model._monitor_mode == "min" else 1
+        self.stage_index = 0
+        self.epochs_seen = 0  # of all stages: it decides the order of samples
+        self.codes: dict[str, torch.Tensor] = {}  # of each branch, at the last evaluation
+        model.stage_log = []
+        Path(model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
+
+    def run(self, stages: list[Stage]) -> None:
+        """All stages, from the start or from a saved state."""
+        torch.manual_seed(self.seed)
+        saved = self._load_state()
+        first_with_experts = [stage.name != "backbone" for stage in stages].index(True)
+        while self.stage_index < len(stages):
+            if saved is None and self.stage_index == first_with_experts:
+                load_kmeans_codes(self.model, self.train_loader, self.seed)
+            self.run_stage(stages[self.stage_index], saved)
+            saved = None
+            self.stage_index += 1
+            self._save_state(0.0)  # what the next stage starts from: it will overwrite the best
+
+    # ---------------------------------------------------------------- one stage
+
+    def run_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
+        model = self.model
+        model.enter(stage.name)
+        with frozen_modules(model, stage.name) as self.frozen:
+            self.optimizer = build_optimizer(model)
+            self.best, self.bad_evaluations, done = -math.inf, 0, 0.0
+            if saved is None:
+                self.codes = branch_codes(model)
+                start = f"at most {stage.epochs:g} epochs"
+            else:
+                done = self._restore(saved)
+                start = f"resumed after {done:g} epochs"
+            logging.info(f"******** Stage {stage.name}: {start} ********")
+            while done < stage.epochs and self.bad_evaluations < model._early_stop_patience:
+                part = min(1.0, stage.epochs - done)
+                self.train_epoch(stage, done, part)
+                done += part
+                self.epochs_seen += 1
+                self._save_state(done)
+        model.zero_grad()
+        model.forget_observed()  # of a group of batches that early stopping cut short
+        model.load_weights(model.checkpoint)
+
+    def train_epoch(self, stage: Stage, done: float, part: float) -> None:
+        """``part`` of an epoch (1: all of it), with an evaluation at its end."""
+        model, loader = self.model, self.train_loader
+        if hasattr(loader, "epoch"):
+            loader.epoch = self.epochs_seen
+        steps = math.ceil(part * len(loader))
+        every = model._eval_steps or steps
+        total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
+        self._set_train_mode()
+        with tqdm(
+            total=steps,
+            desc=f"{stage.name} {done + part:g}/{stage.epochs:g}",
+            unit="batch",
+            disable=not model._verbose,
+            leave=False,
+            file=sys.stdout,
+            mininterval=0.1 if sys.stdout.isatty() else 30,  # a log file gets a line now and then
+        ) as bar:
+            for step, batch in enumerate(islice(loader, steps), start=1):
+                total_loss = total_loss + self.train_step(batch, step, steps)
+                since, samples = since + 1, samples + len(batch[2])
+                bar.update()
+                if step % 20 == 0 or step == steps:  # reading the loss waits for the device
+                    loss = self._finite_loss(total_loss / since, stage, step)
+                    rate = samples / (time.perf_counter() - start)
+                    bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}", refresh=False)
+                if step % every == 0 or step == steps:
+                    loss = self._finite_loss(total_loss / since, stage, step)
+                    seconds = time.perf_counter() - start
+                    self.evaluate(stage, done + part * step / steps, loss, samples / seconds)
+                    total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
+                    self._set_train_mode()
+                    if self.bad_evaluations >= model._early_stop_patience:
+                        break
+
+    def train_step(self, batch: Batch, step: int, steps: int) -> torch.Tensor:
+        """Forward, backward, and an optimiser step at the end of each group of batches."""
+        model, group = self.model, self.model.accumulation_steps
+        loss = model.add_loss(model(batch), model.get_labels(batch))
+        last_group = step > steps - steps % group
+        if loss.requires_grad:  # not where only experts train and no sample has a history
+            (loss / (steps % group if last_group else group)).backward()
+        if step % group == 0 or step == steps:
+            add_regularizer_gradient(model)
+            clip_gradients(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            model.after_step()
+        return loss.detach()
+
+    def evaluate(self, stage: Stage, epoch: float, loss: float, samples_per_s: float) -> None:
+        """Validate, log, keep the best weights, and lower the learning rate on a plateau."""
+        model = self.model
+        start = time.perf_counter()
+        try:
+            metrics = model.evaluate(self.valid_loader)
+        except ValueError as error:
+            raise TrainingError(
+                f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
+            ) from None
+        score = self.sign * model._monitor.get_value(metrics)
+        if not math.isfinite(score):
+            raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
+        improved = score > self.best + MIN_DELTA
+        routing = {}
+        if model.branches and stage.name != "backbone":
+            every = -(-len(self.valid_loader) // ROUTING_BATCHES)
+            routing = routing_report(model, islice(self.valid_loader, 0, None, every))
+            log_report(routing)
+            before, self.codes = self.codes, branch_codes(model)
+            for name, branch in routing.items():
+                branch["code_movement"] = code_movement(before.get(name), self.codes.get(name))
+        model.stage_log.append(
+            dict(
+                stage=stage.name,
+                epoch=round(epoch, 4),
+                train_loss=loss,
+                **metrics,
+                best=improved,
+                learning_rate=self.optimizer.param_groups[0]["lr"],
+                samples_per_s=samples_per_s,
+                valid_seconds=time.perf_counter() - start,
+                routing=routing,
+            )
+        )
+        logging.info(
+            f"{stage.name} epoch {epoch:g}: train loss {loss:.6f}, {samples_per_s:,.0f} samples/s"
+            + (", best so far" if improved else ", no improvement")
+        )
+        if self.on_evaluation is not None:
+            self.on_evaluation(model.stage_log)
+        if improved:
+            self.best, self.bad_evaluations = score, 0
+            save_atomically(model.state_dict(), model.checkpoint)
+            return
+        self.bad_evaluations += 1
+        if model._reduce_lr_on_plateau:
+            for group in self.optimizer.param_groups:
+                group["lr"] = max(group["lr"] * 0.1, 1e-6)
+
+    def _set_train_mode(self) -> None:
+        """Training mode, except for frozen modules: their batch-norm statistics stand still."""
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
+
+    def _finite_loss(self, loss: torch.Tensor, stage: Stage, step: int) -> float:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the training loss became {value} in stage {stage.name}, at or before step {step} "
+                f"of the epoch; lower learning_rate ({self.model.learning_rate:g}) or "
+                f"max_gradient_norm ({self.max_gradient_norm:g}). "
+                "The last good checkpoint is kept"
+            )
+        return value
+
+    # ---------------------------------------------------------------- resume
+
+    def _save_state(self, done: float) -> None:
+        if self.resume_file is None:
+            return
+        state = dict(
+            stage_index=self.stage_index,
+            epochs_seen=self.epochs_seen,
+            done=done,
+            best=self.best,
+            bad_evaluations=self.bad_evaluations,
+            stage_log=self.model.stage_log,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            codes=self.codes,
+            rng=torch.get_rng_state(),
+            cuda_rng=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        )
+        save_atomically(state, self.resume_file)
+
+    def _load_state(self) -> dict[str, Any] | None:
+        if self.resume_file is None or not self.resume_file.exists():
+            return None
+        try:
+            saved = torch.load(self.resume_file, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file may make torch raise anything
+            reason = " ".join(str(error).split())[:100] or type(error).__name__
+            logging.warning(
+                f"{self.resume_file}: damaged ({reason}); the run starts at its beginning"
+            )
+            return None
+        self.stage_index = saved["stage_index"]
+        self.epochs_seen = saved["epochs_seen"]
+        self.model.stage_log = saved["stage_log"]
+        if saved["done"] == 0:  # between two stages
+            self._restore_model(saved)
+            return None
+        return saved
+
+    def _restore(self, saved: dict[str, Any]) -> float:
+        self._restore_model(saved)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.best, self.bad_evaluations = saved["best"], saved["bad_evaluations"]
+        self.codes = saved.get("codes", {})  # older files have none
+        return saved["done"]
+
+    def _restore_model(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        torch.set_rng_state(saved["rng"])
+        if saved["cuda_rng"]:
+            torch.cuda.set_rng_state_all(saved["cuda_rng"])

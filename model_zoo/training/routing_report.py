@@ -1,0 +1,160 @@
+"""What the routers of a trained mixture do: load, dead experts, switching, consistency, codes.
+
+Shape suffixes: B samples, T items or windows, E experts, I items of the catalogue.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..history.item_dict import ItemDict
+
+if TYPE_CHECKING:
+    from ..moe.experts import SubsequenceExperts
+    from .base_model import Batch, StagedModel
+
+DEAD, DOMINANT = 0.01, 0.9  # share of the load under or over which routing has collapsed
+
+
+@torch.no_grad()
+def routing_report(model: StagedModel, loader: Iterable[Batch]) -> dict[str, dict[str, Any]]:
+    """How each branch of a mixture routes the histories of a loader, in evaluation mode.
+
+    Returns:
+        by branch, in plain numbers that JSON can hold (an expert is its number from 0):
+        ``item_share`` of the routed (item, expert) pairs per expert; ``sample_share`` of the
+        (sample, expert) pairs whose output is read; ``item_entropy`` and ``sample_entropy`` of these
+        (1 even, 0 a single expert); ``unserved``, the share of samples with a history whose newest
+        item has no expert; ``dead``, experts with under 1 % of the items; ``switch_rate``,
+        how often the best expert changes from one item to the next; ``code_cosine``, the cosines
+        between the experts' codes (None where there are none); and, for items that the loader knows
+        by index, ``consistency``, the mean share of an item's appearances that go to its usual
+        expert (items seen twice or more), and ``most_popular`` and ``least_popular``, how the
+        appearances of these items are spread over the experts (the paper's figures 5 and 9).
+    """
+    if not model.branches:
+        return {}
+    model.eval()
+    tallies = {name: Tally(branch) for name, branch in model.branches.items()}
+    for batch in loader:
+        history, _ = model.embed_items(batch)
+        for name, tally in tallies.items():
+            items = batch[1] if name != "window" and isinstance(batch[1], ItemDict) else None
+            tally.add(model.encoder.sequence(name, history), items)
+    return {name: tally.summary() for name, tally in tallies.items()}
+
+
+def log_report(report: dict[str, dict[str, Any]]) -> None:
+    """One line per branch, and one warning if routing collapses."""
+    for name, branch in report.items():
+        consistency = branch["consistency"]
+        logging.info(
+            f"{name} experts: load "
+            + " ".join(f"{share:.0%}" for share in branch["item_share"])
+            + f", entropy {branch['item_entropy']:.2f}, switch rate {branch['switch_rate']:.2f}"
+            + ("" if consistency is None else f", consistency {consistency:.2f}")
+        )
+    collapsed = [
+        f"{name} expert {expert} has {share:.1%}"
+        for name, branch in report.items()
+        if len(branch["item_share"]) > 1 and any(branch["item_share"])
+        for expert, share in enumerate(branch["item_share"])
+        if not DEAD <= share <= DOMINANT
+    ]
+    if collapsed:
+        logging.warning("routing collapses: " + ", ".join(collapsed) + " of the load")
+
+
+def branch_codes(model: StagedModel) -> dict[str, Tensor]:
+    """A copy of the experts' codes of each branch that has some."""
+    codes = {name: branch.router.codes() for name, branch in model.branches.items()}
+    return {name: c.detach().float().cpu().clone() for name, c in codes.items() if c is not None}
+
+
+def code_movement(before_EC: Tensor | None, after_EC: Tensor | None) -> float | None:
+    """The mean cosine distance (0 to 2) of the codes from where they were; None without codes."""
+    if before_EC is None or after_EC is None:
+        return None
+    return float(1 - F.cosine_similarity(before_EC.double(), after_EC.double(), dim=-1).mean())
+
+
+class Tally:
+    """Counts of one branch, summed over batches."""
+
+    def __init__(self, branch: SubsequenceExperts) -> None:
+        self.branch = branch
+        self.item_E = self.sample_E = torch.zeros(branch.router.num_experts)
+        self.switched = self.pairs = self.samples = self.unserved = 0
+        self.appearances_IE: Tensor | None = None
+
+    def add(self, sequence: Any, items: ItemDict | None) -> None:
+        weights_BTE = self.branch.routing(sequence).weights_BTE
+        sent_BTE = weights_BTE > 0
+        self.item_E = self.item_E + sent_BTE.sum((0, 1)).cpu()
+        self.sample_E = self.sample_E + sent_BTE[:, -1].sum(0).cpu()
+        read_B = sequence.mask_BL[:, -1]
+        self.samples = self.samples + read_B.sum()
+        self.unserved = self.unserved + (read_B & ~sent_BTE[:, -1].any(-1)).sum()
+        routed_BT, best_BT = sent_BTE.any(-1), weights_BTE.argmax(-1)
+        both = routed_BT[:, 1:] & routed_BT[:, :-1]
+        self.pairs = self.pairs + both.sum()
+        self.switched = self.switched + (both & (best_BT[:, 1:] != best_BT[:, :-1])).sum()
+        if items is not None and items.index.shape[1] > 1:
+            E = weights_BTE.shape[-1]
+            if self.appearances_IE is None:
+                self.appearances_IE = best_BT.new_zeros(len(next(iter(items.tables.values()))), E)
+            index_BT = items.index[:, :-1].to(best_BT.device)
+            seen = index_BT[routed_BT] * E + best_BT[routed_BT]
+            self.appearances_IE.view(-1).index_add_(0, seen, torch.ones_like(seen))
+
+    def summary(self) -> dict[str, Any]:
+        item_share, sample_share = shares(self.item_E), shares(self.sample_E)
+        codes = self.branch.router.codes()
+        if codes is not None:
+            unit = F.normalize(codes.float(), dim=-1)
+            codes = (unit @ unit.T).tolist()
+        return {
+            "item_share": item_share,
+            "sample_share": sample_share,
+            "item_entropy": entropy(item_share),
+            "sample_entropy": entropy(sample_share),
+            "unserved": float(self.unserved / max(1, int(self.samples))),
+            "dead": [expert for expert, share in enumerate(item_share) if share < DEAD],
+            "switch_rate": float(self.switched / max(1, int(self.pairs))),
+            "code_cosine": codes,
+            **self._consistency(),
+        }
+
+    def _consistency(self) -> dict[str, Any]:
+        nothing = {"consistency": None, "most_popular": None, "least_popular": None}
+        if self.appearances_IE is None:
+            return nothing
+        count_I = self.appearances_IE.sum(1)
+        repeated_IE = self.appearances_IE[count_I > 1]
+        if not len(repeated_IE):
+            return nothing
+        count_I = repeated_IE.sum(1)
+        return {
+            "consistency": float(repeated_IE.amax(1).sum() / count_I.sum()),
+            "most_popular": shares(repeated_IE[count_I.argmax()]),
+            "least_popular": shares(repeated_IE[count_I.argmin()]),
+        }
+
+
+def shares(count_E: Tensor) -> list[float]:
+    """Counts as shares of their sum; zeros if there is nothing."""
+    return (count_E / count_E.sum().clamp(min=1)).tolist()
+
+
+def entropy(share_E: list[float]) -> float:
+    """1 if all experts have the same share, 0 if one has all."""
+    if len(share_E) == 1:
+        return 1.0
+    return -sum(s * math.log(s) for s in share_E if s) / math.log(len(share_E))

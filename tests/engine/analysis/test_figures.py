@@ -1,0 +1,258 @@
+"""Figures: each drawn from fake results, the same bytes each time, labelled axes, and nothing without input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from engine.analysis.catalogue import write_artefacts
+from engine.analysis.figures import FIGURES, style
+from engine.analysis.figures.backbone_choice import fullest_backbone
+from engine.analysis.figures.routing_history import draw as draw_routing
+from engine.analysis.results import (
+    BASELINES,
+    VARIANTS,
+    DatasetResults,
+    read_results,
+    split_name,
+)
+from engine.common.errors import UserError
+
+from ...support.fake_results import write_probe, write_study
+
+PROBED = {"session_hopping", "dispatch", "themes"}
+MODELS = ("TWIN", "TWIN_GShard", "TWIN_MoS", "SDIM_MoS")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> DatasetResults:
+    home = write_study(tmp_path_factory.mktemp("results"), seeds=(1, 2))
+    for model in MODELS:
+        write_probe(home, model)
+    return read_results(home.parent)[0]
+
+
+@pytest.fixture(scope="module")
+def figures(results: DatasetResults) -> dict[str, Figure]:
+    return {name: draw(results) for name, draw in FIGURES.items()}
+
+
+def labelled(axes: Axes, axis: str) -> bool:
+    """Whether an axis has a label, its own or that of the axes which it shares."""
+    shared = {"x": axes.get_shared_x_axes, "y": axes.get_shared_y_axes}[axis]()
+    return any(getattr(a, f"get_{axis}label")() for a in shared.get_siblings(axes))
+
+
+def texts(figure: Figure) -> str:
+    return figure.get_suptitle() + " " + figure.get_supxlabel()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_axis_has_a_label(figures: dict[str, Figure], name: str) -> None:
+    shown = [axes for axes in figures[name].axes if axes.axison]
+    assert shown
+    for axes in shown:
+        assert labelled(axes, "y"), axes
+        assert labelled(axes, "x") or axes.get_label() == "<colorbar>", axes
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_says_what_it_was_measured_on(figures: dict[str, Figure], name: str) -> None:
+    assert figures[name].get_suptitle()
+    facts = figures[name].get_supxlabel().replace("\n", " ")
+    assert "toy" in facts and "seed" in facts
+    assert "test split" in facts or name == "routing_history"
+
+
+def test_no_text_runs_over_the_edge_or_into_another(figures: dict[str, Figure]) -> None:
+    for name, figure in figures.items():
+        figure.draw_without_rendering()
+        whole = figure.bbox.padded(2)
+        title, facts = figure._suptitle, figure._supxlabel
+        words = [title, facts, *(text for axes in figure.axes for text in axes.texts)]
+        words += [
+            part
+            for axes in figure.axes
+            for part in (axes.title, axes.xaxis.label, axes.yaxis.label)
+        ]
+        words += [text for legend in figure.legends for text in legend.get_texts()]
+        boxes = [(text.get_text(), text.get_window_extent()) for text in words if text.get_text()]
+        for place, (text, box) in enumerate(boxes):
+            assert whole.x0 < box.x0 and box.x1 < whole.x1, (name, text)
+            assert whole.y0 < box.y0 and box.y1 < whole.y1, (name, text)
+            for other_text, other in boxes[:place]:
+                apart = box.padded(-1).overlaps(other.padded(-1))
+                assert not apart, (name, text, other_text)
+
+
+def test_the_same_results_give_the_same_bytes(results: DatasetResults, tmp_path: Path) -> None:
+    names = list(FIGURES)
+    first = [p for n in names for p in style.save(FIGURES[n](results), tmp_path / "first", n)]
+    second = [p for n in names for p in style.save(FIGURES[n](results), tmp_path / "second", n)]
+    assert [path.name for path in first] == [
+        f"{n}.{kind}" for n in names for kind in ("svg", "png")
+    ]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+    for path in first:
+        assert path.stat().st_size < 600_000, path.name
+
+
+def test_without_its_input_a_figure_is_left_out(results: DatasetResults, tmp_path: Path) -> None:
+    empty = replace(results, cells=[], folder=tmp_path)
+    assert {name for name, draw in FIGURES.items() if draw(empty) is not None} == set()
+    no_probes = replace(results, folder=tmp_path)
+    assert {name for name, draw in FIGURES.items() if draw(no_probes) is None} == PROBED
+    probes_only = replace(results, cells=[])
+    assert {name for name, draw in FIGURES.items() if draw(probes_only) is not None} == PROBED
+
+
+def test_artefacts_of_results_that_are_gone_are_removed(tmp_path: Path) -> None:
+    home = write_study(tmp_path, seeds=(1, 2))
+    write_artefacts(tmp_path)
+    figures, tables = home / "figures", tmp_path / "tables"
+    assert (figures / "scaling.svg").exists() and (tables / "knobs.csv").exists()
+    study = json.loads((home / "study.json").read_text())
+    study["cells"] = [cell for cell in study["cells"] if cell["experiment"] == "table1"]
+    (home / "study.json").write_text(json.dumps(study))
+    write_artefacts(tmp_path)
+    left = {path.stem for folder in (figures, tables) for path in folder.iterdir()}
+    assert left == {
+        "table1", "mos", "routing", "cost", "tuning", "published", "utility_flops", "routing_history",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="lack what it shows"):
+        write_artefacts(tmp_path, ["scaling"])
+
+
+def test_without_grouped_auc_one_panel_is_left(results: DatasetResults) -> None:
+    cells = []
+    for cell in results.cells:
+        runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
+        for run in runs.values():
+            del run["metrics"]["test"]["gAUC"]
+        cells.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
+    without = replace(results, cells=cells)
+    for name in ("utility_flops", "scaling", "alphas"):
+        labels = " ".join(a.get_ylabel() + a.get_title() for a in FIGURES[name](without).axes)
+        assert "AUC" in labels and "gAUC" not in labels, name
+
+
+def test_a_part_of_an_experiment_is_drawn(results: DatasetResults) -> None:
+    """One seed, one backbone, one of the two scaling experiments."""
+    cells = [
+        replace(cell, runs={1: cell.runs[1]})
+        for cell in results.cells
+        if cell.model.startswith("TWIN") and cell.experiment in ("table1", "experts")
+    ]
+    some = replace(results, cells=cells)
+    assert "one seed" in texts(FIGURES["utility_flops"](some))
+    assert "deviation" not in texts(FIGURES["scaling"](some))
+    assert len(FIGURES["scaling"](some).axes) == 2
+    assert FIGURES["alphas"](some) is None
+
+
+def test_titles_follow_the_numbers(results: DatasetResults) -> None:
+    """Made the best of each backbone in every seed, then the worst, MoS is called so."""
+    better = []
+    for cell in results.cells:
+        runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
+        order = VARIANTS.index(split_name(cell.model)[1]) if cell.model not in BASELINES else 0
+        for run in runs.values():  # steps of 0.02, nearly the same in every seed
+            run["metrics"]["test"]["AUC"] = 0.6 + 0.02 * order + run["seed"] * (0.01 + 1e-6 * order)
+        better.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
+    title = texts(FIGURES["utility_flops"](replace(results, cells=better)))
+    assert "MoS is significantly the best in AUC on 4 of 4" in " ".join(title.split())
+    worse = []
+    for cell in results.cells:
+        runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
+        for run in runs.values():
+            run["metrics"]["test"]["AUC"] -= 0.5 * cell.model.endswith("MoS")
+        worse.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
+    assert "on 0 of 4" in texts(FIGURES["utility_flops"](replace(results, cells=worse)))
+    means = {
+        (c.varied["alpha_item"], c.varied["alpha_window"]): 100 * fmean(c.values("AUC").values())
+        for c in results.experiment("alphas")
+    }
+    best = max(means, key=means.get)
+    fused = max(m for (i, w), m in means.items() if i > 0 and w > 0 and i + w < 1)
+    shown = " ".join(texts(FIGURES["alphas"](results)).split())
+    assert f"AUC {means[best]:.2f} at alpha_item {best[0]:g}, alpha_window {best[1]:g}" in shown
+    assert f"all three parts at most {fused:.2f}" in shown
+    twin = [cell for cell in results.experiment("experts") if cell.model == "TWIN_MoS"]
+    best = max(twin, key=lambda cell: fmean(cell.values("AUC").values()))
+    assert f"{best.varied['num_experts']} on TWIN" in texts(FIGURES["scaling"](results))
+
+
+def test_figure_6_has_the_point_of_table_1_if_nothing_else_differs(results: DatasetResults) -> None:
+    """The 5 experts of Table 1, over the seeds that the others have; not where it was tuned otherwise."""
+
+    def shown(results: DatasetResults) -> list[float]:
+        lines = FIGURES["scaling"](results).axes[0].lines
+        return [y for line in lines for y in line.get_ydata()]
+
+    cells = [c for c in results.cells if c.experiment in ("experts", "table1")]
+    own = next(c for c in cells if (c.experiment, c.model) == ("table1", "TWIN_MoS"))
+    more = replace(
+        own, runs=own.runs | {99: own.runs[1] | {"metrics": {"test": {"AUC": 9.0, "gAUC": 9.0}}}}
+    )
+    point = 100 * fmean(own.values("AUC").values())
+    with_more = replace(results, cells=[more if c is own else c for c in cells])
+    assert any(abs(y - point) < 1e-9 for y in shown(with_more))
+    tuned = {s: r | {"params": r["params"] | {"learning_rate": 0.5}} for s, r in own.runs.items()}
+    other = replace(results, cells=[replace(own, runs=tuned) if c is own else c for c in cells])
+    assert not any(abs(y - point) < 1e-9 for y in shown(other))
+
+
+def test_points_are_those_of_the_tables(results: DatasetResults) -> None:
+    """Means of each cell, in points, on the first axes of figures 4 and 6."""
+    for name, experiment in (("utility_flops", "table1"), ("scaling", "length")):
+        axes = FIGURES[name](results).axes[0]
+        shown = [y for line in axes.lines for y in line.get_ydata()]
+        for cell in results.experiment(experiment):
+            mean = 100 * fmean(cell.values("AUC").values())
+            assert any(abs(y - mean) < 1e-9 for y in shown), (name, cell.model)
+
+
+def test_the_triangle_has_every_number_at_its_place(results: DatasetResults) -> None:
+    axes = FIGURES["alphas"](results).axes[0]
+    ticks = [float(text.get_text()) for text in axes.get_xticklabels()]
+    shown = {tuple(round(i) for i in text.get_position()): text.get_text() for text in axes.texts}
+    assert len(shown) == 21
+    for cell in results.experiment("alphas"):
+        place = ticks.index(cell.varied["alpha_item"]), ticks.index(cell.varied["alpha_window"])
+        values = cell.values("AUC").values()
+        assert shown[place] == f"{100 * sum(values) / len(values):.2f}"
+
+
+def test_code_movement_may_be_missing(results: DatasetResults) -> None:
+    older = []
+    for cell in results.experiment("table1"):
+        runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
+        for run in runs.values():
+            for entry in run["stage_log"]:
+                for branch in entry["routing"].values():
+                    del branch["code_movement"]
+        older.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
+    figure = draw_routing(replace(results, cells=older))
+    words = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert words.count("not recorded") == 5  # of three mixtures, and the two branches of MoS
+
+
+def test_the_backbone_with_most_mixtures_is_shown() -> None:
+    assert fullest_backbone(["SDIM", "SDIM_MoS", "TWIN_MoS", "SDIM_GShard"]) == "SDIM"
+    assert fullest_backbone(["SDIM_MoS", "TWIN_MoS"]) == "TWIN"
+    assert fullest_backbone(["TWIN", "MIRRN"]) is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    figures: dict[str, Figure], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: a figure cannot be written"):
+        style.save(figures["alphas"], tmp_path / "file", "alphas")

@@ -1,0 +1,62 @@
+"""Reading a folder of results: a study's, a plain one, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.analysis.results import read_results, split_name
+from engine.common.errors import UserError
+
+from ...support.fake_results import write_run, write_study
+
+
+def test_a_study_has_its_cells_with_their_planned_seeds(tmp_path: Path) -> None:
+    home = write_study(tmp_path, seeds=(1, 2, 3))
+    (home / "runs" / "TWIN_toy_seed2.json").unlink()
+    write_run(home / "runs", "toy", "TWIN_toy", "TWIN", 9)  # not planned
+    (part,) = read_results(tmp_path)
+    cell = part.cell("table1", "TWIN")
+    assert cell.seeds == (1, 2, 3) and sorted(cell.runs) == [1, 3]
+    assert part.cell("length", "TWIN", max_len=100).varied == {"max_len": 100}
+    assert part.cell("length", "TWIN") is None and part.cell("length", "MIRRN") is None
+    assert cell.values("AUC")[3] == cell.runs[3]["metrics"]["test"]["AUC"]
+
+
+def test_plain_results_are_cells_of_the_tables(tmp_path: Path) -> None:
+    for model in ("TWIN", "TWIN_MoS", "MIRRN"):
+        for seed in (1, 2):
+            write_run(tmp_path / "toy", "toy", f"{model}_toy", model, seed)
+    (part,) = read_results(tmp_path)
+    assert {c.model for c in part.experiment("table1")} == {"TWIN", "TWIN_MoS"}
+    assert {c.model for c in part.experiment("table2")} == {"TWIN_MoS", "MIRRN"}
+    write_run(tmp_path / "toy", "toy", "other", "TWIN", 1)
+    with pytest.raises(UserError, match="two experiments of TWIN"):
+        read_results(tmp_path)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no results"):
+        read_results(tmp_path)
+    with pytest.raises(UserError, match="is no folder"):
+        read_results(tmp_path / "missing")
+    home = write_study(tmp_path, seeds=(1, 2))
+    study = json.loads((home / "study.json").read_text())
+    del study["cells"][3]["seeds"]
+    (home / "study.json").write_text(json.dumps(study))
+    with pytest.raises(UserError, match=r"study.json: a cell lacks 'seeds'"):
+        read_results(tmp_path)
+    (home / "study.json").unlink()
+    one = next(home.glob("runs/*.json"))
+    one.write_text(json.dumps(json.loads(one.read_text()) | {"dataset_hash": "other"}))
+    with pytest.raises(UserError, match="ran on other data"):
+        read_results(tmp_path)
+    one.write_text("{")
+    with pytest.raises(UserError, match="not readable as JSON"):
+        read_results(tmp_path)
+
+
+def test_names_of_models_split_into_backbone_and_mixture() -> None:
+    assert split_name("TWIN_MoS") == ("TWIN", "MoS") and split_name("MIRRN") == ("MIRRN", "")

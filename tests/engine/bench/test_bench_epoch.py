@@ -1,0 +1,199 @@
+"""Whole runs against a rival: both start equal, see the same samples, and so end equal. No times are
+judged.
+
+The rival is a stand-in with LongCTR's entry point, which asks of FuxiCTR what LongCTR's asks.
+``LONGCTR_DIR=DIR`` in the environment also runs LongCTR itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.bench import epoch, epoch_setup, process
+from engine.common.errors import UserError
+from engine.config.read import read_yaml
+
+from ...support.command_line import ROOT, Outcome, run_module
+
+LONGCTR = os.environ.get("LONGCTR_DIR")
+TINY = ("--users", "60", "--length", "60", "--repeats", "1", "--threads", "1")
+PARTS = ("whole run", "training", "processor time")
+STAND_IN = """
+import argparse, fuxictr, os, sys
+os.chdir(os.path.dirname(os.path.realpath(__file__)))
+assert fuxictr.__version__ == "2.3.2"
+from keras_preprocessing.sequence import pad_sequences
+from fuxictr.features import FeatureMap
+from fuxictr.preprocess import FeatureProcessor, build_dataset
+from fuxictr.pytorch.dataloaders import RankDataLoader
+from fuxictr.pytorch.models import BaseModel
+from fuxictr.pytorch.torch_utils import seed_everything
+from fuxictr.utils import load_config
+from engine.loader import SequenceLoader
+import model_zoo
+
+
+class TWIN(model_zoo.TWIN):
+    fit, evaluate, train_step = BaseModel.fit, BaseModel.evaluate, BaseModel.train_step
+
+
+parser = argparse.ArgumentParser()
+for name in ("--config", "--expid", "--gpu"):
+    parser.add_argument(name)
+args = parser.parse_args()
+params = load_config(args.config, args.expid) | {"gpu": int(args.gpu)}
+seed_everything(params["seed"])
+os.makedirs(params["model_root"] + params["dataset_id"], exist_ok=True)
+processor = FeatureProcessor(**params)
+build_dataset(processor, **params)
+feature_map = FeatureMap(params["dataset_id"], processor.data_dir)
+feature_map.load(processor.json_file, params)
+params["data_loader"] = SequenceLoader
+model = TWIN(feature_map, **params, longctr_compat=True)
+model.compile(params["optimizer"], params["loss"], params["learning_rate"])
+train, valid = RankDataLoader(feature_map, stage="train", **params).make_iterator()
+model.fit(train, validation_data=valid, **params)
+model.evaluate(valid)
+model.evaluate(RankDataLoader(feature_map, stage="test", **params).make_iterator())
+open("results.csv", "a").write(args.expid)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """A folder that looks like a LongCTR checkout."""
+    folder = tmp_path / "checkout"
+    (folder / "TWIN").mkdir(parents=True)
+    (folder / "TWIN" / "TWIN.py").touch()
+    (folder / "run_expid.py").write_text(STAND_IN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "small"
+    epoch_setup.ensure_data(folder, "small", 20)
+    return folder
+
+
+def bench(*arguments: str) -> Outcome:
+    return run_module("engine.bench", "epoch", *arguments)
+
+
+def test_both_sides_end_with_the_same_numbers(tmp_path: Path, stand_in: Path) -> None:
+    file, before = tmp_path / "result.json", sorted(stand_in.rglob("*"))
+    command = ("--models", "TWIN", "--longctr", str(stand_in), "--rows", "700", "--batch", "256")
+    done = bench(*TINY, *command, "--json", str(file))
+    assert done.code == 0, done.stderr
+    result = json.loads(file.read_text())
+    assert set(result["times"]) == {
+        f"{side} TWIN, {part}" for side in ("LongCTR's", "our") for part in PARTS
+    }
+    assert all(0 < times["min_s"] < math.inf for times in result["times"].values())
+    for side in ("LongCTR's", "our"):
+        whole, part = (result["times"][f"{side} TWIN, {p}"] for p in ("whole run", "training"))
+        assert part["median_s"] < whole["median_s"] and part["samples"] == 700
+    assert set(result["ratios"]) == {f"LongCTR's TWIN / our TWIN, {part}" for part in PARTS}
+    assert len(result["differences"]) == 3
+    # Of 88 samples, one pair in another order is 5e-4 of AUC.
+    assert result["differences"]["TWIN, mean test logloss of the rounds"] < 1e-4
+    assert result["differences"]["TWIN, mean test AUC of the rounds"] < 3e-3
+    assert "700 train, 88 valid, 88 test samples" in done.stdout
+    assert sorted(stand_in.rglob("*")) == before, "the checkout was written to"
+
+
+def test_without_a_rival_ours_alone_is_measured(tmp_path: Path, data: Path) -> None:
+    options = {"rows": 300, "length": 60, "rival": False}
+    setup = epoch_setup.prepare(data, tmp_path / "SDIM", "small", "SDIM", 1, **options)
+    report = epoch.measure(None, [setup], 1, 1)
+    assert set(report.seconds) == {f"our SDIM, {part}" for part in PARTS}
+    assert report.ratios == {} and "--longctr DIR" in report.text()
+
+
+@pytest.mark.skipif(not LONGCTR, reason="LONGCTR_DIR names no checkout of LongCTR")
+@pytest.mark.parametrize("model", epoch_setup.MODELS)
+def test_longctr_itself_ends_with_the_same_auc(model: str, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    command = ("--models", model, "--longctr", str(LONGCTR), "--rows", "800")
+    done = bench(*TINY, *command, "--batch", "256", "--json", str(file))
+    assert done.code == 0, done.stderr
+    differences = json.loads(file.read_text())["differences"]
+    assert differences[f"{model}, mean test logloss of the rounds"] < 1e-4
+    assert differences[f"{model}, mean test AUC of the rounds"] < 3e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--models", "TWINN"), "--models TWINN: write some of TWIN, SDIM, TransAct"),
+        (("--longctr", "nowhere"), "--longctr nowhere: has no run_expid.py"),
+        (("--longctr", "CHECKOUT", "--models", "TWIN", "--length", "20"), "--length 20"),
+        (("--longctr", "CHECKOUT", "--models", "SDIM"), "has no SDIM/SDIM.py"),
+        (("--rows", "0"), "--rows 0: write 1 or more"),
+        (("--users", "0"), "--users 0: write 1 or more"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_one_line(
+    arguments: tuple[str, ...], message: str, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.bench.__main__ import main
+
+    arguments = tuple(str(stand_in) if a == "CHECKOUT" else a for a in arguments)
+    monkeypatch.setattr(sys, "argv", ["bench", "epoch", *arguments])
+    with pytest.raises(UserError, match=message):
+        main()
+
+
+def test_a_rival_that_fails_is_quoted(tmp_path: Path, stand_in: Path, data: Path) -> None:
+    (stand_in / "run_expid.py").write_text("raise RuntimeError('short history')")
+    setup = epoch_setup.prepare(data, tmp_path / "TWIN", "small", "TWIN", 1)
+    with pytest.raises(UserError, match="RuntimeError: short history"):
+        epoch.measure(str(stand_in), [setup], 1, 1)
+
+
+@pytest.mark.parametrize("model", epoch_setup.MODELS)
+def test_two_experiments_differ_in_nothing_but_the_start(
+    model: str, data: Path, tmp_path: Path
+) -> None:
+    setup = epoch_setup.prepare(data, tmp_path / "a", "small", model, 2, rows=64)
+    config: dict[str, Any] = read_yaml(setup.config / "model_config.yaml")
+    for i in range(2):
+        theirs, ours = (config[setup.expid(side, i)] for side in ("longctr", "ours"))
+        own = {"longctr_compat": True, "backbone_checkpoint": str(setup.initial(i))}
+        assert ours == theirs | own and theirs["seed"] == epoch_setup.FIRST_SEED + i
+        assert theirs["model"] == model and theirs["epochs"] == 1 and not theirs["shuffle"]
+        assert not any(value for key, value in theirs.items() if key.endswith("dropout"))
+        assert theirs.get("reuse_hash", True)
+    published = read_yaml(ROOT / "config" / "model_config.yaml")[f"{model}_MicroVideo1.7M_x2"]
+    assert theirs["embedding_dim"] == published["embedding_dim"]
+    assert theirs["learning_rate"] == published.get("learning_rate", 1e-3)
+
+
+def test_training_samples_are_shuffled_once(data: Path, tmp_path: Path) -> None:
+    import polars as pl
+
+    a, b = (epoch_setup.prepare(data, tmp_path / n, "small", "TWIN", 1, rows=100) for n in "ab")
+    of_a, of_b, whole = (
+        pl.read_parquet(folder / "train.parquet")
+        for folder in (*(s.folder / "data" / epoch_setup.DATASET for s in (a, b)), data)
+    )
+    assert of_a.equals(of_b) and a.samples == {"train": 100, "valid": 13, "test": 13}
+    assert not of_a.equals(whole.head(100))
+    assert len(of_a.join(whole.unique(), on=whole.columns, how="semi")) == 100
+
+
+def test_a_process_is_measured_and_a_failure_quoted(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    used = process.run_python("-c", "print('x'); sum(range(10**6))", log=log, cwd=tmp_path)
+    assert used.cpu_seconds > 0 and used.seconds > 0 and used.peak_bytes > 2**20
+    assert log.read_text() == "x\n"
+    with pytest.raises(UserError, match=r"exit code 3: .*went wrong"):
+        process.run_python("-c", "print('went wrong'); raise SystemExit(3)", log=log)

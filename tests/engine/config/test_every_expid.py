@@ -1,0 +1,71 @@
+"""Every shipped experiment starts: its model is built on data of its schema, takes a training step,
+and predicts. The data sets are small ones of the same names."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.config.feature_map import build_feature_map
+from engine.config.load import load
+from engine.config.read import list_experiments
+from engine.datasets import (
+    ebnerd,
+    interactions,
+    layout,
+    movielens,
+    paper,
+    paper_synthetic,
+    synthetic,
+)
+from engine.run.experiment import make_loaders
+
+from ...support.command_line import ROOT
+from ...support.helpers import CONFIG
+from ...support.raw_files import write_ebnerd
+from ..datasets.test_datasets import ratings, write_movielens
+
+BATCH = 24
+EXPIDS = list_experiments(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All data sets that the shipped experiments name."""
+    root = tmp_path_factory.mktemp("data")
+    for name in paper.NAMES:
+        layout.write(paper_synthetic.generate(name, 1e-4), root / name)
+    for name in ("session_hopping", "session_hopping_tiny", "session_hopping_micro"):
+        layout.write(synthetic.generate(synthetic.SIZES["tiny"], 1), root / name)
+    raw = tmp_path_factory.mktemp("raw")
+    for name, form in (("movielens_1m", "ratings.dat"), ("movielens_100k", "u.data")):
+        (raw / name).mkdir()
+        write_movielens(raw / name, ratings(3), form)
+        interactions.write(movielens.load(raw / name), root / name)
+    write_ebnerd(raw / "ebnerd")
+    interactions.write(ebnerd.load(raw / "ebnerd"), root / "ebnerd")
+    assert {dataset for _, dataset in EXPIDS.values()} == {path.name for path in root.iterdir()}
+    return root
+
+
+@pytest.mark.parametrize("expid", EXPIDS)
+def test_it_starts(expid: str, data_root: Path, tmp_path: Path) -> None:
+    params, model_class = load(CONFIG, ROOT, expid, data_root=data_root, model_root=tmp_path)
+    torch.manual_seed(0)
+    feature_map = build_feature_map(params)
+    model = model_class(feature_map, **params | {"verbose": 0})
+    loaders = make_loaders(params | {"batch_size": BATCH}, feature_map, "cpu")
+    model.enter("joint")
+    model.train()
+    batch = next(iter(loaders["train"]))
+    loss = model.add_loss(model(batch), model.get_labels(batch))
+    loss.backward()
+    assert torch.isfinite(loss)
+    model.eval()
+    with torch.no_grad():
+        for batch in itertools.islice(loaders["test"], 2):
+            prediction = model(batch)["y_pred"]
+            assert prediction.shape == (len(batch[2]), 1) and torch.isfinite(prediction).all()

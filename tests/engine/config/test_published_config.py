@@ -1,0 +1,72 @@
+"""The published configuration: every experiment is complete and right, and lengths merge."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from fuxictr.utils import load_config
+
+from engine.config import read as config
+from engine.config.load import load
+from engine.config.validate import check
+from model_zoo import get_model
+
+from ...support.command_line import ROOT
+
+CONFIG = ROOT / "config"
+EXPERIMENTS = config.list_experiments(CONFIG)
+LENGTHS = (50, 100, 200, 500, 1000)
+BENCHMARK = "session_hopping_micro"  # for timing two models
+
+
+def test_every_model_runs_on_every_data_set() -> None:
+    models, datasets = (set(names) for names in zip(*EXPERIMENTS.values(), strict=True))
+    assert datasets == set(config.read_yaml(CONFIG / "dataset_config.yaml"))
+    expected = {(model, dataset) for model in models for dataset in datasets - {BENCHMARK}}
+    assert expected <= set(EXPERIMENTS.values()) and len(models) == 23
+
+
+@pytest.mark.parametrize("expid", EXPERIMENTS)
+def test_every_experiment_is_read_as_fuxictr_does_and_passes_the_check(expid: str) -> None:
+    params = config.load_experiment(CONFIG, expid)
+    assert params == load_config(str(CONFIG), expid)
+    check(params, get_model(EXPERIMENTS[expid][0]))
+
+
+def test_a_configuration_that_was_changed_in_memory_or_on_disk_is_read_anew(tmp_path: Path) -> None:
+    file = tmp_path / "model_config.yaml"
+    file.write_text("a: {list: [1, 2]}")
+    config.read_yaml(file)["a"]["list"].append(3)
+    assert config.read_yaml(file) == {"a": {"list": [1, 2]}}
+    file.write_text("a: {list: []}")
+    assert config.read_yaml(file) == {"a": {"list": []}}
+
+
+def test_relative_paths_start_at_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params, _ = load(CONFIG, ROOT, "TWIN_session_hopping_tiny")
+    assert Path(params["train_data"]) == ROOT / "data" / "session_hopping_tiny" / "train.parquet"
+    assert Path(params["model_root"]) == ROOT / "checkpoints"
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_length_that_is_merged_first_changes_max_len_alone(length: int, tmp_path: Path) -> None:
+    text = (CONFIG / "model_config.yaml").read_text()
+    before = config.read_yaml(CONFIG / "model_config.yaml")
+    text = re.sub(r"^(\w.*<<: )\[", rf"\1[*len{length}, ", text, flags=re.M)
+    text = re.sub(r"^(\w.*<<: )(\*\w+)", rf"\1[*len{length}, \2]", text, flags=re.M)
+    (tmp_path / "model_config.yaml").write_text(text)
+    shutil.copy(CONFIG / "dataset_config.yaml", tmp_path)
+    after = config.read_yaml(tmp_path / "model_config.yaml")
+    for expid in EXPERIMENTS:
+        assert after[expid] == before[expid] | {"max_len": length}
+    for expid in random.Random(length).sample(list(EXPERIMENTS), 5):
+        params = load_config(str(tmp_path), expid)
+        assert params == config.load_experiment(tmp_path, expid)
+        assert params == load_config(str(CONFIG), expid) | {"max_len": length}

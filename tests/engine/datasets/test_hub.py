@@ -1,0 +1,200 @@
+"""Downloads from a hub on loopback, each in a process of its own, for the hub's client reads its
+environment when it is imported."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from engine.datasets import layout, paper, paper_synthetic
+from engine.datasets.layout import FILES
+
+from ...support.command_line import ROOT, environment
+from ...support.fake_hub import FakeHub
+
+NAME = "Ebnerd_small_x1"
+RUN = """
+import json, sys
+from engine.datasets.hub import download
+from engine.common.errors import UserError
+
+for line in sys.stdin:
+    name, output, options = json.loads(line)
+    try:
+        result = download(name, output, **options)
+    except UserError as error:
+        result = str(error)
+    print(json.dumps(result), flush=True)
+"""
+
+
+class Client:
+    """A process that downloads on demand, with a cache of its own.
+
+    Attributes:
+        data: data sets go to ``data / name``.
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.data, self.cache = folder / "data", folder / "cache"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN],
+            cwd=ROOT,
+            env=environment() | {"HF_ENDPOINT": url, "HF_HOME": str(self.cache)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, name: str, **options: bool) -> dict | str:
+        """The card, or the message of the error."""
+        print(
+            json.dumps([name, str(self.data / name), options]), file=self.process.stdin, flush=True
+        )
+        return json.loads(self.process.stdout.readline())
+
+    def left_behind(self) -> list[str]:
+        return [path.name for path in self.data.glob("*")]
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub().serve() as hub:
+        yield hub
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest, hub: FakeHub, tmp_path: Path) -> Iterator[Client]:
+    client = Client(getattr(request, "param", hub.url), tmp_path)
+    yield client
+    client.process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """The five files of a tiny stand-in of each data set, by repository."""
+    folder = tmp_path_factory.mktemp("published")
+    for name in paper.NAMES:
+        layout.write(paper_synthetic.generate(name, 1e-4), folder / name)
+    return {
+        f"reczoo/{name}": {file: (folder / name / file).read_bytes() for file in FILES}
+        for name in paper.NAMES
+    }
+
+
+def zipped(content: dict[str, bytes], folder: str = "") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for file, data in content.items():
+            archive.writestr(folder + file, data)
+    return buffer.getvalue()
+
+
+def test_loose_files_a_folder_and_a_zip(client: Client, hub: FakeHub, files: dict) -> None:
+    """All three forms arrive whole, with a card; offline is enough after."""
+    micro, kuai, ebnerd = (f"reczoo/{name}" for name in paper.NAMES)
+    hub.repositories[micro] = files[micro] | {"README.md": b"# Data"}
+    hub.repositories[kuai] = {f"KuaiVideo_x2/{k}": v for k, v in files[kuai].items()}
+    hub.repositories[ebnerd] = {f"{NAME}.zip": zipped(files[ebnerd], f"{NAME}/")}
+    cards = [client(name) for name in paper.NAMES]
+    for name, card in zip(paper.NAMES, cards, strict=True):
+        folder = client.data / name
+        assert {f: (folder / f).read_bytes() for f in FILES} == files[f"reczoo/{name}"]
+        assert sorted(os.listdir(folder)) == sorted([*FILES, layout.CARD, "feature_map.json"])
+        assert card == json.loads((folder / layout.CARD).read_text())
+        assert card["hash"] == layout.fingerprint(folder / file for file in FILES)
+        assert hub.revision(f"reczoo/{name}") in card["source"]
+        assert card["splits"]["test"]["rows"] == len(pl.read_parquet(folder / "test.parquet"))
+    assert "README.md" not in [file for _, file in hub.requests]
+
+    asked = len(hub.requests)
+    again = [client(name, offline=True, overwrite=True) for name in paper.NAMES]
+    assert again == cards and len(hub.requests) == asked
+
+
+def test_a_cut_connection_is_taken_up_again(client: Client, hub: FakeHub, files: dict) -> None:
+    hub.repositories[f"reczoo/{NAME}"] = files[f"reczoo/{NAME}"]
+    hub.cuts["train.parquet"] = 1
+    assert client(NAME)["dataset_id"] == NAME
+    assert hub.requests.count(("GET", "train.parquet")) == 2
+    assert hub.requests.count(("GET", "test.parquet")) == 1
+
+
+def test_a_transfer_that_breaks_off_goes_on_next_time(
+    client: Client, hub: FakeHub, files: dict
+) -> None:
+    hub.repositories[f"reczoo/{NAME}"] = files[f"reczoo/{NAME}"]
+    hub.cuts["train.parquet"] = 99
+    message = client(NAME)
+    assert "broke off" in message and "run the command again to go on" in message
+    assert client.left_behind() == []
+    hub.cuts.clear()
+    came = {file for method, file in hub.requests if method == "GET"} - {"train.parquet"}
+    hub.requests.clear()
+    assert "is not wholly in the hub's cache" in client(NAME, offline=True)
+    assert client(NAME)["dataset_id"] == NAME
+    assert came.isdisjoint(file for method, file in hub.requests if method == "GET")
+
+
+def test_bad_content_is_named_and_replaces_nothing(
+    client: Client, hub: FakeHub, files: dict
+) -> None:
+    kept = client.data / NAME / "train.parquet"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"older data")
+    good = files[f"reczoo/{NAME}"]
+    archive = zipped(good)
+    buffer = io.BytesIO()
+    pl.read_parquet(io.BytesIO(good["train.parquet"])).drop("topics").write_parquet(buffer)
+    published = [
+        (
+            good | {"test.parquet": good["test.parquet"][:-9]},
+            "x1/test.parquet: not a whole parquet",
+        ),
+        ({k: v for k, v in good.items() if k != "valid.parquet"}, "holds no valid.parquet and no"),
+        (
+            good | {"train.parquet": buffer.getvalue()},
+            "x1/train.parquet: column 'topics' is missing",
+        ),
+        ({f"{NAME}.zip": archive[: len(archive) // 2]}, f"{NAME}.zip: not a whole zip file"),
+        ({f"{NAME}.zip": zipped({"train.parquet": b""})}, f"{NAME}.zip: holds no valid.parquet"),
+        ({"notes.txt": b""}, "it holds no such files at all"),
+    ]
+    for content, expected in published:
+        hub.repositories[f"reczoo/{NAME}"] = content
+        assert expected in client(NAME, overwrite=True)
+        assert client.left_behind() == [NAME] and kept.read_bytes() == b"older data"
+
+
+def test_refusals(client: Client, hub: FakeHub, files: dict) -> None:
+    """An unknown and a gated repository, an existing folder, another name."""
+    hub.repositories["reczoo/KuaiVideo_x2"] = files["reczoo/KuaiVideo_x2"]
+    hub.gated.add("reczoo/KuaiVideo_x2")
+    taken = client.data / "MicroVideo1.7M_x2" / "notes.txt"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("mine")
+    for name in (NAME, "KuaiVideo_x2"):
+        message = client(name)
+        assert f"{hub.url}/datasets/reczoo/{name}: " in message and "HF_TOKEN" in message
+    assert "exists already" in client("MicroVideo1.7M_x2")
+    assert "did you mean `Ebnerd_small_x1`?" in client("Ebnerd_smal_x1")
+    assert client.left_behind() == ["MicroVideo1.7M_x2"] and taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize("client", ["http://127.0.0.1:9"], indirect=True)  # nothing listens there
+def test_no_network(client: Client) -> None:
+    message = client(NAME)
+    assert message.startswith("http://127.0.0.1:9: could not be reached")
+    assert f"to {client.data / NAME} by hand" in message
+    message = client(NAME, offline=True)
+    assert "is not wholly in the hub's cache" in message and str(client.cache) in message
+    assert client.left_behind() == []

@@ -1,0 +1,44 @@
+"""The table at the end of a command, from made-up results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.run.summary import summary
+
+
+def result(model: str, seed: int, auc: float, **changes: Any) -> dict[str, Any]:
+    metrics = {"AUC": auc, "logloss": 0.5}
+    return {
+        "expid": f"{model}_tiny",
+        "model": model,
+        "seed": seed,
+        "dataset_hash": "one",
+        "metrics": {"valid": metrics, "test": metrics},
+        "num_parameters": 10,
+        "train_samples_per_s": 100.0,
+        "seconds": {"total": 1.0},
+        "bayes": {"AUC": 0.9, "gAUC": 0.9},
+        "routing": {},
+    } | changes
+
+
+def test_a_mixture_is_paired_with_its_own_backbone() -> None:
+    runs = [result("MIRRN", 1, 0.5), result("TWIN_MoS", 1, 0.75), result("TWIN", 1, 0.5625)]
+    text = summary([*runs, result("SDIM_MoS", 1, 0.625)])
+    pairs = [line.split()[:5] for line in text.splitlines() if " paired " in line]
+    assert pairs == [
+        ["TWIN_MoS_tiny", "-", "TWIN_tiny", "paired", "+0.1875"],
+        ["TWIN_tiny", "-", "MIRRN_tiny", "paired", "+0.0625"],
+        ["SDIM_MoS_tiny", "-", "MIRRN_tiny", "paired", "+0.1250"],  # its backbone did not run
+    ]
+
+
+def test_only_metrics_that_were_asked_for_have_a_best_value() -> None:
+    text = summary([result("TWIN", 1, 0.5)])
+    assert "best possible AUC" in text and "best possible gAUC" not in text
+
+
+def test_results_on_different_data_are_not_compared() -> None:
+    text = summary([result("TWIN", 1, 0.5), result("TWIN_MoS", 1, 0.7, dataset_hash="two")])
+    assert "paired" not in text and text.count("expid") == 2

@@ -1,0 +1,148 @@
+"""``run_param_tuner.py`` and FuxiCTR's own tuner on the real ``run_expid.py``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuxictr.utils import load_config
+
+from ...support.command_line import (
+    ROOT,
+    Workspace,
+    alive,
+    children,
+    environment,
+    run_script,
+    wait_for,
+)
+from .test_tuner_space import tuner_file
+
+PATHS = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def space(tiny_data: Path, tmp_path: Path) -> Workspace:
+    space = Workspace(tmp_path, tiny_data)
+    space.change_model("TWIN_tiny", epochs=1, batch_size=1024, verbose=0)
+    return space
+
+
+def tuner(space: Workspace, file: Path, *arguments: str, timeout: float = 300) -> Any:
+    out = ("--config", str(file), "--output", str(space.folder / "out"))
+    return run_script("run_param_tuner.py", *out, *arguments, cwd=space.cwd, timeout=timeout)
+
+
+def leaderboard(out: Path) -> list[dict[str, str]]:
+    with open(out / "leaderboard.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_grid_from_file_to_best_experiment(space: Workspace) -> None:
+    """Two trials, one of a key that only fails when the model is built; then the best runs alone."""
+    choices = {"attention_dim": [64, 63], "num_heads": 2, "dnn_activations": ["relu"]}
+    outcome = tuner(space, tuner_file(space, choices), "--trials-per-gpu", "2")
+    out = space.folder / "out"
+    good, bad = leaderboard(out)
+    assert outcome.code == 1, outcome.stderr
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    assert (good["attention_dim"], bad["attention_dim"]) == ("64", "63")
+    assert "num_heads" in bad["reason"] and bad["reason"] in outcome.stdout
+    status = json.loads((out / "trials" / f"{good['trial']}.json").read_text())
+    result = json.loads((out / "runs" / "tiny" / f"{good['trial']}_seed2024.json").read_text())
+    assert status["metrics"] == result["metrics"]
+    assert float(good["test_AUC"]) == result["metrics"]["test"]["AUC"]
+    assert load_config(str(out), good["trial"])["attention_dim"] == 64
+    assert not list(out.rglob("*.progress.json")) and not list(out.rglob("*.tmp"))
+    best = run_script(
+        "run_expid.py", "--config", str(out / "best"), "--expid", "TWIN_tiny_best", cwd=space.cwd
+    )
+    assert best.code == 0, best.stderr
+    again = json.loads(space.file("TWIN_tiny_best", 2024, "json").read_text())
+    assert again["metrics"] == result["metrics"]
+
+
+def test_bad_value_is_refused_before_anything_is_written(space: Workspace) -> None:
+    outcome = tuner(space, tuner_file(space, {"topk": [5, -0.5]}))
+    assert outcome.code == 2 and outcome.stderr.count("\n") == 1
+    assert "tuner.yaml: TWIN_tiny, topk: is -0.5" in outcome.stderr
+    outcome = tuner(space, tuner_file(space, {"topk": [5]}), "--gpu", "0", "1")
+    assert outcome.code == 2 and "error: --gpu 0: torch" in outcome.stderr
+    assert not (space.folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--trials-per-gpu", "0"), "--trials-per-gpu 0"),
+        (("--search", "optuna"), "--trials N"),
+        (("--trials", "3"), "--search optuna"),
+        (("--search", "optuna", "--trials", "0"), "--trials 0"),
+        (("--search", "optuna", "--trials", "3", "--tag", "x"), "--tag"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments: tuple[str, ...], says: str, space: Workspace) -> None:
+    outcome = tuner(space, tuner_file(space, {"topk": [5]}), *arguments)
+    assert outcome.code == 2 and outcome.stderr.startswith("error: ") and says in outcome.stderr
+
+
+def test_fuxictrs_own_tuner_runs_the_file(space: Workspace) -> None:
+    """Its ``enumerate_params`` and ``grid_search``, ``python`` being the one of PATH."""
+    file = tuner_file(space, {"topk": [5, 10]})
+    code = (
+        "import sys; from fuxictr.autotuner import enumerate_params, grid_search; "
+        "grid_search(enumerate_params(sys.argv[1]), gpu_list=[-1], script=sys.argv[2])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file), str(ROOT / "run_expid.py")],
+        cwd=space.cwd,
+        env=environment() | PATHS,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(f.read_text()) for f in (space.checkpoints / "tiny").glob("*.json")]
+    assert sorted(result["params"]["topk"] for result in results) == [5, 10]
+    assert len((space.cwd / "tuner.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_with_the_same_reports(space: Workspace) -> None:
+    """Twelve real trials, killed three times, against an undisturbed call."""
+    choices = {"learning_rate": [1e-3, 1e-2, 1e-1], "topk": [5, 10], "short_seq_len": [5, 10]}
+    file = tuner_file(space, choices)
+    space.change_model("TWIN_tiny", epochs=3, batch_size=128)
+    calm = tuner(space, file, "--trials-per-gpu", "2", timeout=600)
+    assert calm.code == 0, calm.stderr
+    (space.folder / "out").rename(space.folder / "calm")
+    rng = random.Random(5)
+    command = [sys.executable, str(ROOT / "run_param_tuner.py"), "--config", str(file)]
+    command += ["--output", str(space.folder / "out"), "--trials-per-gpu", "2"]
+    for _ in range(3):
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL) as process:
+            wait_for(lambda process=process: children(process.pid), 120)
+            time.sleep(rng.uniform(3, 20))
+            runs = children(process.pid)
+            process.send_signal(signal.SIGKILL)
+        wait_for(lambda runs=runs: not any(map(alive, runs)))
+    outcome = tuner(space, file, "--trials-per-gpu", "2", timeout=600)
+    assert outcome.code == 0, outcome.stderr
+    for name in ("table.md", "leaderboard.csv", "bars_leaderboard.csv"):
+        assert (space.folder / "out" / name).read_text() == (
+            space.folder / "calm" / name
+        ).read_text(), name
+    attempts = [
+        len(json.loads(f.read_text())["attempts"])
+        for f in (space.folder / "out" / "trials").glob("*.json")
+    ]
+    assert sum(attempts) > 12

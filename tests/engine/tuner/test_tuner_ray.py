@@ -1,0 +1,102 @@
+"""Trials on a Ray cluster of two nodes on this machine, one of which is lost; runs only pretend."""
+
+from __future__ import annotations
+
+import builtins
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.common.errors import UserError
+from engine.tuner import tune
+
+from ...support.command_line import ROOT, wait_for
+from ...support.fake_tuner import FakeTuner, start
+from .test_tuner_scheduler import GRID
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    head = {"num_cpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_lost_node_is_nobodys_failure(cluster: Any, tmp_path: Path) -> None:
+    """Its trials run again, and the reports are those of one machine."""
+    calm, lossy = FakeTuner(tmp_path / "calm"), FakeTuner(tmp_path / "lossy")
+    for tuner in (calm, lossy):
+        tuner.path.mkdir()
+        tuner.write(GRID, epochs=3, seconds=0.4)
+    assert calm.run(jobs=4) == 0
+    second = cluster.add_node(num_cpus=1)
+    states = lossy.out / "runs" / "tiny"
+    with start(lossy, "ray") as process:
+        wait_for(lambda: len(list(states.glob("*.resume"))) == 2)  # one on each node
+        cluster.remove_node(second, allow_graceful=False)
+        shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, shown
+    assert lossy.reports() == {
+        name: text.replace(str(calm.path), str(lossy.path)) for name, text in calm.reports().items()
+    }
+    attempts = [a for status in lossy.status().values() for a in status["attempts"]]
+    assert "a machine" in {attempt["device"] for attempt in attempts} and len(attempts) > 12
+    assert "raylet" not in shown and "a machine was lost, back in the queue" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_runs_end_with_the_tuner(
+    how: signal.Signals, code: int, cluster: Any, tmp_path: Path
+) -> None:
+    tuner = FakeTuner(tmp_path)
+    tuner.write({"topk": [1, 2]}, epochs=500, seconds=0.1)
+    with start(tuner, "ray") as process:
+        wait_for(lambda: list((tuner.out / "runs").glob("tiny/*.resume")))
+        process.send_signal(how)
+        shown, _ = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in shown, shown
+
+    def progress() -> list[str]:
+        return [file.read_text() for file in (tuner.out / "runs").glob("tiny/*.resume")]
+
+    def stands_still() -> bool:
+        before = progress()
+        time.sleep(0.5)
+        return before == progress()
+
+    wait_for(stands_still)
+
+
+@pytest.mark.slow
+def test_a_cluster_without_gpu_is_said(cluster: Any) -> None:
+    import ray
+
+    with pytest.raises(UserError, match="the Ray cluster has no GPU"):
+        tune.make_engine([0], 1, ray=True)
+    ray.shutdown()
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.split(".")[0] == "ray":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.delitem(sys.modules, "engine.tuner.ray_engine", raising=False)
+    with pytest.raises(UserError, match="pip install ray==2"):
+        tune.make_engine([-1], 1, ray=True)

@@ -1,0 +1,144 @@
+"""``backbone_checkpoint``: a trained vanilla model starts its variants; anything else is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import model_zoo
+from model_zoo.sequence_model import SequenceModel
+from model_zoo.training.checkpoints import BLOCK, EMBEDDING, HEAD
+
+from ...support.command_line import Workspace
+from ...support.helpers import build_model, random_batch, tiny_params
+
+LENGTHS = [20, 20, 13, 3, 1, 0]
+
+
+def save_vanilla(name: str, data: Path, folder: Path) -> tuple[SequenceModel, str]:
+    """A vanilla model with weights of its own, and its checkpoint."""
+    model = build_model(tiny_params(data, name, model_root=str(folder)), seed=1).eval()
+    file = str(folder / "vanilla.model")
+    model.save_weights(file)
+    return model, file
+
+
+def predict(model: SequenceModel) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(random_batch(model.feature_map, LENGTHS, L=20))["y_pred"]
+
+
+@pytest.mark.parametrize("name", list(model_zoo.MODELS))
+def test_a_variant_starts_from_its_trained_backbone(
+    name: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    vanilla, file = save_vanilla(name.split("_")[0], tiny_data, tmp_path)
+    options = {"model_root": str(tmp_path), "backbone_checkpoint": file}
+    params = tiny_params(tiny_data, name, **options)
+    model = build_model(params, seed=2)
+    untouched = build_model(params | {"backbone_checkpoint": None}, seed=2).state_dict()
+    for key, weight in model.state_dict().items():
+        of_backbone = key.startswith((EMBEDDING, BLOCK, HEAD))
+        expected = vanilla.state_dict() if of_backbone else untouched
+        assert weight.equal(expected[key]), key
+    stages = [stage.name for stage in model.stages(1.0)]
+    assert stages == (["experts", "joint"] if model.branches else ["joint"])
+    alphas = {key: 0.0 for key in params if key.startswith("alpha_")}
+    without_experts = build_model(params | alphas, seed=2)
+    assert predict(without_experts).equal(predict(vanilla))
+
+
+def test_a_checkpoint_of_a_variant_serves_too(tiny_data: Path, tmp_path: Path) -> None:
+    """Of it the backbone's part is read."""
+    variant, file = save_vanilla("TWIN_MoS", tiny_data, tmp_path)
+    model = build_model(tiny_params(tiny_data, "TWIN", backbone_checkpoint=file), seed=2)
+    weights = variant.state_dict()
+    assert all(weight.equal(weights[key]) for key, weight in model.state_dict().items())
+
+
+def refused(data: Path, model: str, file: Path | str, **keys: object) -> str:
+    """The message with which a model refuses a checkpoint; it is one line and names the file."""
+    with pytest.raises(ValueError) as error:
+        build_model(tiny_params(data, model, backbone_checkpoint=str(file), **keys))
+    message = str(error.value)
+    assert message.startswith(f"backbone_checkpoint: {file}: ") and "\n" not in message
+    return message
+
+
+def test_a_missing_file_is_named(tiny_data: Path, tmp_path: Path) -> None:
+    assert "no such file" in refused(tiny_data, "TWIN", tmp_path / "missing.model")
+
+
+def test_what_is_no_checkpoint_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "odd.model"
+    file.write_text("not weights")
+    assert "not a checkpoint" in refused(tiny_data, "TWIN", file)
+    assert "not a checkpoint" in refused(tiny_data, "TWIN", tmp_path)
+    for content in ([torch.zeros(2)], {"epoch": 3}, torch.zeros(2)):
+        torch.save(content, file)
+        assert "holds no weights by name" in refused(tiny_data, "TWIN", file)
+    torch.save({}, file)
+    assert "has no 'embedding_layer." in refused(tiny_data, "TWIN", file)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"attention_dim": 32}, "but the configuration makes it"),
+        ({"embedding_dim": 4}, "but the configuration makes it"),
+        ({"dnn_hidden_units": [16]}, "but the configuration makes it"),
+        ({"dnn_hidden_units": [128, 64, 32]}, "but the configuration makes it"),
+        ({"batch_norm": True}, "classifier"),
+    ],
+)
+def test_other_sizes_are_refused(keys: dict, message: str, tiny_data: Path, tmp_path: Path) -> None:
+    _, file = save_vanilla("TWIN", tiny_data, tmp_path)
+    assert message in refused(tiny_data, "TWIN_MoS", file, **keys)
+
+
+@pytest.mark.parametrize("name", ["SDIM", "TransAct", "Mamba4Rec_MoS", "MIRRN", "MiasRec"])
+def test_another_models_weights_are_refused(name: str, tiny_data: Path, tmp_path: Path) -> None:
+    _, file = save_vanilla("TWIN", tiny_data, tmp_path)
+    assert "has no '" in refused(tiny_data, name, file)
+
+
+@pytest.mark.parametrize("name", ["TWIN", "SDIM", "TransAct", "MIRRN"])
+def test_foreign_weights_are_refused(name: str, tiny_data: Path, tmp_path: Path) -> None:
+    """Without one of our names they are taken for LongCTR's, here of a model with other parts."""
+    model, file = save_vanilla(name, tiny_data, tmp_path)
+    weights = {k: v for k, v in model.state_dict().items() if k.startswith(EMBEDDING)}
+    torch.save(weights | {"attention.in_proj_weight": torch.zeros(3, 2)}, file)
+    assert "has no '" in refused(tiny_data, name, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("MIRRN", {"a_complex_weight": torch.zeros(3)}),
+        ("SDIM", {"random_rotations": torch.tensor(1.0)}),
+        ("TransAct", {"layers.0.self_attn.in_proj_weight": torch.zeros(2, 3)}),
+    ],
+)
+def test_misshapen_foreign_weights_are_refused(
+    name: str, weights: dict[str, torch.Tensor], tiny_data: Path, tmp_path: Path
+) -> None:
+    torch.save(weights, tmp_path / "weights.model")
+    assert "LongCTR's model" in refused(tiny_data, name, tmp_path / "weights.model")
+
+
+def test_on_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
+    """A path is relative to the project, as all are; a run from a checkpoint has two stages."""
+    space = Workspace(tmp_path, tiny_data)
+    trained = space.file("TWIN_tiny", 1, "model")
+    space.change_model("TWIN_MoS_tiny", backbone_checkpoint=str(trained))
+    outcome = space.run_expid("--expid", "TWIN_MoS_tiny", "--seed", "1")
+    assert outcome.code == 2 and outcome.stderr.startswith("error: ")
+    assert f"{trained}: no such file" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+    assert not space.file("TWIN_MoS_tiny", 1, "log").exists()
+    outcome = space.run_expid("--expid", "TWIN_tiny", "TWIN_MoS_tiny", "--seed", "1")
+    assert outcome.code == 0, outcome.stderr
+    stages = [entry["stage"] for entry in space.result("TWIN_MoS_tiny", 1)["stage_log"]]
+    assert list(dict.fromkeys(stages)) == ["experts", "joint"]

@@ -1,0 +1,95 @@
+"""Builders that several test files use.
+
+Shape suffixes as in the code: B samples, L history length, D item width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import model_zoo
+from engine.config import read as config
+from engine.config.feature_map import build_feature_map
+from engine.config.validate import check
+from engine.loader.loader import SequenceLoader
+from engine.loader.random_batch import random_batch as random_batch
+from model_zoo.history.history import History
+from model_zoo.history.item_dict import ItemDict
+from model_zoo.sequence_model import SequenceModel
+from model_zoo.training.loop import Trainer
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def ragged_history(
+    lengths: list[int], L: int, D: int, num_rows: int = 50, dtype: torch.dtype = torch.float64
+) -> History:
+    """A random history with rows that repeat, and noise in the padding."""
+    rows_UD = torch.randn(num_rows, D, dtype=dtype, requires_grad=True)
+    index_BL = torch.randint(num_rows, (len(lengths), L))
+    mask_BL = torch.arange(L) >= L - torch.tensor(lengths)[:, None]
+    return History(rows_UD, index_BL, mask_BL)
+
+
+def tiny_params(data: Path, model: str = "TWIN_MoS", **changes: Any) -> dict[str, Any]:
+    """Checked parameters of a model on the tiny data, with some changed."""
+    params = config.load_experiment(CONFIG, f"{model}_session_hopping_tiny") | changes
+    params["data_root"] = str(data.parent)
+    for key in ("train_data", "valid_data", "test_data", "user_info", "item_info"):
+        params[key] = str(data / Path(params[key]).name)
+    return check(params, model_zoo.get_model(model))
+
+
+def build_model(params: dict[str, Any], seed: int = 0) -> SequenceModel:
+    """A model with the initialisation of ``seed``."""
+    torch.manual_seed(seed)
+    return model_zoo.get_model(params["model"])(build_feature_map(params), **params)
+
+
+def loader(params: dict[str, Any], split: str = "train", **changes: Any) -> SequenceLoader:
+    """A loader of one split."""
+    options = {"batch_size": params["batch_size"], "max_len": params["max_len"]} | changes
+    return SequenceLoader(
+        build_feature_map(params),
+        params[f"{split}_data"],
+        params["user_info"],
+        params["item_info"],
+        **options,
+    )
+
+
+def rows_of(batch: tuple, keep: list[int], cut: int = 0) -> tuple:
+    """Some samples of a batch, without the first ``cut`` columns."""
+    batch_dict, items, mask = batch
+    return (
+        {name: column[keep] for name, column in batch_dict.items()},
+        ItemDict(items.tables, items.index[keep][:, cut:]),
+        mask[keep][:, cut:],
+    )
+
+
+class _Killed(Exception):
+    pass
+
+
+@contextmanager
+def killed_after(saves: int) -> Iterator[None]:
+    """Training inside must save its state ``saves`` times; it dies right after the last."""
+    real, done = Trainer._save_state, 0
+
+    def save_then_die(trainer: Trainer, epochs_done: float) -> None:
+        nonlocal done
+        real(trainer, epochs_done)
+        done += 1
+        if done == saves:
+            raise _Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(_Killed):
+        patch.setattr(Trainer, "_save_state", save_then_die)
+        yield
