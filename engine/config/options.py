@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..common.places import home, shipped_config
+from ..common.places import CONFIG, HOME
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RunOptions:
         home: where relative paths of the configuration start.
     """
 
-    config: Path = field(default_factory=shipped_config)
+    config: Path = CONFIG
     seed: int | None = None
     gpu: int = -1
     resume: bool = False
@@ -34,4 +34,4 @@ class RunOptions:
     data_root: Path | None = None
     model_root: Path | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
-    home: Path = field(default_factory=home)
+    home: Path = HOME

@@ -6,16 +6,15 @@ import argparse
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import NoReturn
 
 from ..common.errors import run_command
-from ..common.places import shipped_config
+from ..common.places import CONFIG
 from ..config.options import RunOptions
 from ..config.read import describe_experiments, load_experiment
 
 
-def main() -> NoReturn:
-    """Run the command line of this process and exit with its code."""
+def main() -> None:
+    """Run this process's command line and end the process with its exit code."""
     run_command(_run)
 
 
@@ -54,9 +53,7 @@ def _run() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train and evaluate models by experiment id.")
-    parser.add_argument(
-        "--config", type=Path, default=shipped_config(), help="configuration directory"
-    )
+    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
     parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
@@ -70,7 +67,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
     return parser
-
-
-if __name__ == "__main__":
-    main()

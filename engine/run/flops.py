@@ -23,7 +23,7 @@ from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import Batch, StagedModel
 
 from ..common.errors import UserError
-from ..common.places import shipped_config
+from ..common.places import CONFIG
 from ..common.text_table import text_table
 from ..config.feature_map import build_feature_map
 from ..config.load import load
@@ -161,9 +161,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m engine.flops", description="Parameters and FLOPs per sample of models."
     )
-    parser.add_argument(
-        "--config", type=Path, default=shipped_config(), help="configuration directory"
-    )
+    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
     parser.add_argument("--length", type=int, help="items of the history; default: max_len")
     args = parser.parse_args()
