@@ -8,14 +8,13 @@ from itertools import product
 from pathlib import Path
 
 from engine.common.errors import run_command
+from engine.common.places import CONFIG, HOME
 from engine.config.read import describe_experiments, load_experiment
-
-ROOT = Path(__file__).resolve().parent
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train and evaluate models by experiment id.")
-    parser.add_argument("--config", default=str(ROOT / "config"), help="configuration directory")
+    parser.add_argument("--config", default=str(CONFIG), help="configuration directory")
     parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
     parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
@@ -44,9 +43,9 @@ def main() -> int:
     config = Path(args.config)
     folders = (args.model_zoo, args.data_root, args.model_root)
     for seed, expid in product(seeds, args.expid):
-        load(config, ROOT, expid, seed, *folders)
+        load(config, HOME, expid, seed, *folders)
     for seed, expid in product(seeds, args.expid):
-        runs.append(run(config, ROOT, expid, seed, args.gpu, args.resume, *folders))
+        runs.append(run(config, HOME, expid, seed, args.gpu, args.resume, *folders))
     print("\n" + summary(runs))
     return 0
 
