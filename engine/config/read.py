@@ -8,6 +8,7 @@ wrong expid is answered at once.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from ..common.text_table import text_table
 DATA_FILES = ("train_data", "valid_data", "test_data", "user_info", "item_info")
 DATA_PATHS = ("data_root", *DATA_FILES)
 PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
+# Keys that change how much a run shows or how it is fed, and no number of its result.
+NO_NUMBERS = ("verbose", "num_workers", "tensorboard")
 LISTED = {  # keys that a listing shows, and how it calls them
     "model": "model",
     "dataset_id": "dataset",
@@ -49,14 +52,23 @@ def describe_experiments(config_dir: str | Path) -> str:
     return text_table(["expid", *LISTED.values()], rows, left=3)
 
 
-def load_experiment(config_dir: str | Path, expid: str) -> dict[str, Any]:
-    """The parameters of an experiment, as FuxiCTR's ``load_config`` merges them: ``Base``, then
-    the expid's own, then those of its data set."""
-    params = model_part(config_dir, expid)
+def load_experiment(
+    config_dir: str | Path, expid: str, changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The parameters of an experiment, as FuxiCTR's ``load_config`` merges them.
+
+    Later ones replace earlier ones: those of ``Base``, the experiment's own, those of its data set,
+    and the changes.
+
+    Raises:
+        UserError: the experiment or its data set is not in the configuration.
+    """
+    changes = changes or {}
+    params = {**model_part(config_dir, expid), **changes}
     if "dataset_id" not in params:
         raise UserError(f"{config_dir}, {expid}: dataset_id is missing")
     dataset = dataset_part(config_dir, str(params["dataset_id"]), expid)
-    return {**params, **dataset, "model_id": expid}
+    return {**params, **dataset, **changes, "model_id": expid}
 
 
 def model_part(config_dir: str | Path, expid: str) -> dict[str, Any]:
