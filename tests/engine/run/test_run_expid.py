@@ -34,7 +34,7 @@ EXPIDS = ("TWIN_tiny", "TWIN_MoS_tiny")
 SEEDS = (1, 2)
 FIELDS = """
     status expid seed model dataset_id dataset_hash bayes metrics routing stage_log num_parameters
-    flops_per_sample train_samples_per_s test_samples_per_s peak_memory_bytes seconds device
+    flops_per_sample train_samples_per_s test_samples_per_s peak_memory_bytes seconds device set
     versions threads command params
 """
 TIMING = ("samples_per_s", "valid_seconds")
