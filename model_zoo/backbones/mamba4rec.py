@@ -13,7 +13,10 @@ from ..history.history import History
 from ..history.packed import Segments, pack
 from ..layers.block import SequenceBlock
 from ..layers.mamba import Mamba, newest
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
+from ..moe.dselect_k import DSelectK
+from ..moe.expert_choice import ExpertChoice
+from ..moe.gshard import GShard
+from ..moe.mos import MoS
 from ..ops.dropout import Dropout
 from ..ops.packed_scan import can_fuse
 from ..sequence_model import SequenceModel

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from ..history.history import History
 from ..layers.attention import ShortTargetAttention
 from ..layers.block import SequenceBlock
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
+from ..moe.dselect_k import DSelectK
+from ..moe.expert_choice import ExpertChoice
+from ..moe.gshard import GShard
+from ..moe.mos import MoS
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 

@@ -13,7 +13,10 @@ from ..heads import DCNv2Head
 from ..history.history import History
 from ..layers.block import SequenceBlock
 from ..layers.transformer import EncoderLayer, PairEncoderLayer
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
+from ..moe.dselect_k import DSelectK
+from ..moe.expert_choice import ExpertChoice
+from ..moe.gshard import GShard
+from ..moe.mos import MoS
 from ..sequence_model import SequenceModel
 
 

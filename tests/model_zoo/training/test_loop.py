@@ -144,7 +144,7 @@ def test_more_restarts_of_kmeans_find_a_nearer_partition(params: dict) -> None:
             model.before_experts(loaded, seed)
             items = [model.embed_items(batch)[0] for batch in loaded]
             branch = model.branches["item"]
-            h_NC = torch.cat([branch.projections(history) for history in items])
+            h_NC = torch.cat([branch.router.projections(history) for history in items])
             inertia[restarts] = torch.cdist(h_NC, branch.router.codes()).amin(1).square().sum()
         gains.append(float(1 - inertia[40] / inertia[1]))
     assert min(gains) > -1e-4 and max(gains) > 1e-3
