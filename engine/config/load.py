@@ -8,7 +8,7 @@ from typing import Any
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
-from ..datasets.layout import fingerprint
+from ..datasets.card import fingerprint
 from . import read as config
 from .models import AdoptedModel, find_model
 from .validate import check

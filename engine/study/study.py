@@ -12,7 +12,7 @@ from ..common.errors import UserError
 from ..common.files import write_json
 from ..common.places import CONFIG
 from ..config.load import load
-from ..datasets.layout import card_beside, longest_history
+from ..datasets.card import card_beside, longest_history
 from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import exit_code
