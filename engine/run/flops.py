@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from model_zoo.batch import Batch
 from model_zoo.history.rows import RowTable
 from model_zoo.layers.block import SequenceBlock
-from model_zoo.moe.codebook_init import load_kmeans_codes
 from model_zoo.sequence_model import SequenceModel
-from model_zoo.training.base_model import Batch, StagedModel
+from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..common.places import CONFIG, HOME
@@ -151,7 +151,7 @@ def describe(
             nn.init.normal_(module.weight)
     batch = random_batch(feature_map, [length] * SAMPLES, length, max(ITEMS, length + 2))
     if model.branches:
-        load_kmeans_codes(model, [batch], params["seed"])
+        model.before_experts([batch], params["seed"])
     flops = measure(model, batch)
     return {"parameters": num_parameters(model), "flops": flops}
 
