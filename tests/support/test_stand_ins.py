@@ -114,6 +114,7 @@ def test_users_hop_between_few_themes(folder: Path) -> None:
     assert reappeared > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", paper.NAMES)
 def test_twin_learns_and_stays_below_the_best_possible(name: str, tmp_path: Path) -> None:
     fraction = 30_000 / stand_ins.SHAPES[name].samples[0]

@@ -186,7 +186,10 @@ def test_refusals(client: Client, hub: FakeHub, files: dict) -> None:
     taken.write_text("mine")
     for name in (NAME, "KuaiVideo_x2"):
         message = client(name)
-        assert f"{hub.url}/datasets/reczoo/{name} is unknown there" in message and "HF_TOKEN" in message
+        assert (
+            f"{hub.url}/datasets/reczoo/{name} is unknown there" in message
+            and "HF_TOKEN" in message
+        )
     assert "exists already" in client("MicroVideo1.7M_x2")
     assert "did you mean `Ebnerd_small_x1`?" in client("Ebnerd_smal_x1")
     assert client.left_behind() == ["MicroVideo1.7M_x2"] and taken.read_text() == "mine"
