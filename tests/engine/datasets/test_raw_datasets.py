@@ -10,7 +10,7 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets import ebnerd, interactions, kuairand
-from engine.datasets.layout import SPLITS
+from engine.datasets.card import SPLITS
 
 from ...support.command_line import run_script
 from ...support.raw_files import write_ebnerd, write_kuairand
