@@ -55,6 +55,7 @@ ALLOWED = {
     "data": set(),
     "run_expid.py": set(),
     "run_param_tuner.py": set(),
+    "setup.py": {"setuptools"},
 }
 
 
