@@ -23,11 +23,12 @@ from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
-from ..common.places import CONFIG, HOME
+from ..common.places import CONFIG
 from ..common.text_table import text_table
 from ..config.feature_map import build_feature_map
 from ..config.load import load
 from ..config.models import build
+from ..config.options import RunOptions
 from ..datasets import ensure_generated
 from ..loader.random_batch import one_sample, random_batch
 
@@ -160,7 +161,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m engine.flops", description="Parameters and FLOPs per sample of models."
     )
-    parser.add_argument("--config", default=str(CONFIG), help="configuration directory")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
     parser.add_argument("--length", type=int, help="items of the history; default: max_len")
     args = parser.parse_args()
@@ -168,9 +169,10 @@ def main() -> int:
         raise UserError(f"--length {args.length}: write 1 or more")
     found = {}
     for expid in args.expid:
-        params, model_class = load(Path(args.config), HOME, expid)
+        experiment = load(expid, RunOptions(args.config))
+        params = experiment.params
         ensure_generated(params)
-        what = describe(params, model_class, args.length or params["max_len"])
+        what = describe(params, experiment.model_class, args.length or params["max_len"])
         found[expid] = params["dataset_id"], params["model"], what
     vanilla = {(data, model): what["flops"].total for data, model, what in found.values()}
     rows = []
