@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from ..common.errors import UserError, did_you_mean
 from ..common.text_table import text_table
@@ -151,18 +151,24 @@ def _parsed(text: str) -> Any:
     return yaml.load(text, Loader=_StrictLoader)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        """Runs before merge keys are expanded, when only the file's own keys are there."""
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise ComposerError(None, None, "a key must be a text", key.start_mark)
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise ComposerError(None, None, f"duplicate key {key.value!r}", key.start_mark)
-            seen.add(key.value)
-        return node
+class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C is 10 x faster
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._checked: set[int] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Expand merge keys, after a look at the file's own keys."""
+        if id(node) not in self._checked:
+            self._checked.add(id(node))
+            seen = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise ConstructorError(None, None, "a key must be a text", key.start_mark)
+                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                    text = f"duplicate key {key.value!r}"
+                    raise ConstructorError(None, None, text, key.start_mark)
+                seen.add(key.value)
+        super().flatten_mapping(node)
 
 
 def _all_experiments(config_dir: str | Path) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..analysis.figures.backbone_choice import fullest_backbone
 from ..analysis.results import BACKBONES, MIXTURES, DatasetResults, split_name, variant
-from ..datasets.layout import longest_history
+from ..datasets.card import longest_history
 from ..study.experiments import distinct, plan
 from ..tuner.trial import as_text
 
