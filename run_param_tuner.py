@@ -7,9 +7,8 @@ import argparse
 from pathlib import Path
 
 from engine.common.errors import UserError, run_command
+from engine.common.places import HOME
 from engine.tuner.tune import tune
-
-ROOT = Path(__file__).resolve().parent
 
 
 def main() -> int:
@@ -41,7 +40,7 @@ def main() -> int:
         raise UserError("--tag: does not go with --search optuna" if args.tag else what)
     return tune(
         args.config,
-        ROOT,
+        HOME,
         args.output,
         args.tag,
         args.gpu,

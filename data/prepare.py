@@ -12,10 +12,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.common.errors import UserError, run_command
+from engine.common.places import HOME
 from engine.datasets import layout, ready_config
 from engine.datasets.paper import NAMES
 
-ROOT = Path(__file__).resolve().parent.parent
 # Fewer impressions would leave a split empty, fewer items a theme.
 LEAST = {"impressions": 10, "items": 100, "seed": 0}
 
@@ -28,7 +28,7 @@ def main() -> int:
     config, kept = output / "config", output / "config_before"
     before = {file.name: file.read_bytes() for file in config.glob("*.yaml")}
     print(layout.describe(args.prepare(args, output)))
-    command = ready_config.write(output, ROOT)
+    command = ready_config.write(output, HOME)
     if before and before != {file.name: file.read_bytes() for file in config.glob("*.yaml")}:
         kept.mkdir()
         for name, content in before.items():
@@ -101,7 +101,7 @@ def _published(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 def _check(folder: Path) -> int:
     from engine.datasets.check import check
 
-    report = check(folder, ROOT)
+    report = check(folder, HOME)
     print(report)
     return 2 if report.errors else 0
 
@@ -112,7 +112,7 @@ def _output(args: argparse.Namespace) -> Path:
         parts = (
             ("synthetic", args.command) if getattr(args, "synthetic", False) else (args.command,)
         )
-        args.output = ROOT.joinpath("data", *parts)
+        args.output = HOME.joinpath("data", *parts)
     output = Path(args.output).resolve()
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {args.output}: is a file; name a folder")

@@ -8,7 +8,7 @@ Shape suffixes: B samples, L history length, U rows (distinct items), D item wid
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,16 +18,20 @@ from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor, nn
 
 from . import compat
+from .batch import Batch
 from .heads import MLPHead
 from .history.history import History
 from .history.item_dict import ItemDict
 from .layers.block import SequenceBlock
-from .moe.mixtures import Mixture, Single, Stage
+from .moe.experts import SubsequenceExperts
+from .moe.mixtures import Mixture, Single
+from .moe.stages import Stage, StageName
 from .ops.compiled import call_compiled, require_compiler
 from .ops.precision import bf16_products
 from .training import optimizer as optimization
-from .training.base_model import Batch, StagedModel, chosen, keywords
+from .training.base_model import StagedModel
 from .training.checkpoints import load_backbone
+from .training.hyper_parameters import chosen, keywords
 from .training.optimizer import sparse_tables, use_sparse_gradients
 
 AMP = (None, "bf16")
@@ -99,14 +103,14 @@ class SequenceModel(StagedModel):
         self.sparse_embedding = sparse_embedding
         if sparse_embedding:
             use_sparse_gradients(self.embedding_layer)
-        block_config = chosen(self.block, kwargs)
+        block_config = chosen(kwargs, self.block)
         self.encoder = self.mixture(
             lambda: self.block(self.item_dim, **block_config),
             self.item_dim,
-            **chosen(self.mixture, kwargs),
+            **chosen(kwargs, self.mixture),
         )
         self.classifier = self.head(
-            feature_map.sum_emb_out_dim() + self.encoder.output_dim, **chosen(self.head, kwargs)
+            feature_map.sum_emb_out_dim() + self.encoder.output_dim, **chosen(kwargs, self.head)
         )
         torch.set_rng_state(rng)
         self.reset_parameters()
@@ -125,8 +129,7 @@ class SequenceModel(StagedModel):
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
         """Name and type of every configuration key that the model, its parts or training reads."""
-        parts = keywords(cls.block) | keywords(cls.mixture) | keywords(cls.head)
-        return super().hyper_parameters() | parts
+        return super().hyper_parameters() | keywords(cls.block, cls.mixture, cls.head)
 
     def reset_parameters(self) -> None:
         """FuxiCTR's initialisation, backbone first: with the same random state, every variant of
@@ -137,7 +140,7 @@ class SequenceModel(StagedModel):
     # ---------------------------------------------------------------- stages and experts
 
     @property
-    def branches(self) -> Mapping[str, nn.Module]:
+    def branches(self) -> Mapping[str, SubsequenceExperts]:
         return self.encoder.branches
 
     def backbone_parts(self) -> tuple[nn.Module, ...]:
@@ -147,11 +150,26 @@ class SequenceModel(StagedModel):
         """Those of the mixture; a checkpoint of the backbone replaces its warm-up."""
         stages = self.encoder.stages(epochs)
         if self.backbone_checkpoint is not None:
-            stages = [stage for stage in stages if stage.name != "backbone"]
+            stages = [stage for stage in stages if stage.name != StageName.BACKBONE]
         return stages
 
-    def enter(self, stage: str) -> None:
+    def enter(self, stage: StageName) -> None:
         self.encoder.enter(stage)
+
+    @torch.no_grad()
+    def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
+        self.eval()
+        self.encoder.before_experts((self.embed_items(batch)[0] for batch in batches), seed)
+
+    def after_step(self) -> None:
+        self.encoder.after_step()
+
+    def forget_observed(self) -> None:
+        self.encoder.forget_observed()
+
+    def routed(self, inputs: Batch) -> dict[str, History]:
+        history, _ = self.embed_items(inputs)
+        return {name: self.encoder.sequence(name, history) for name in self.branches}
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
         if self.backbone_checkpoint is not None:

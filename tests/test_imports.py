@@ -24,8 +24,9 @@ FILES = sorted(
 
 # The rooms of the zoo from the top floor down: a file imports from its own room and from lower ones.
 FLOORS = (
+    ("registry",),
     ("backbones", "baselines"),
-    ("sequence_model", "registry"),
+    ("sequence_model",),
     ("training",),
     ("moe", "heads"),
     ("layers",),
@@ -138,7 +139,7 @@ def test_the_zoo_needs_no_engine(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "<class 'model_zoo.backbones.twin.TWIN_MoS'> 23\n"
+    assert done.stdout == "<class 'model_zoo.TWIN_MoS'> 23\n"
 
 
 def test_a_run_imports_nothing_slow_that_it_does_not_need(tmp_path: Path, tiny_data: Path) -> None:
@@ -149,7 +150,10 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 sys.argv = ["run_expid.py", "--config", {str(tmp_path / "experiments")!r}, "--expid", "TWIN_tiny"]
 import run_expid
-run_expid.main()
+try:
+    run_expid.main()
+except SystemExit as end:
+    assert end.code == 0
 print([name for name in ("torch._dynamo", "sklearn.cluster") if name in sys.modules])
 """
     done = subprocess.run(
@@ -157,22 +161,3 @@ print([name for name in ("torch._dynamo", "sklearn.cluster") if name in sys.modu
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("[]\n")
-
-
-def test_every_model_is_a_fuxictr_model_found_by_its_name() -> None:
-    from fuxictr.pytorch.models import BaseModel
-
-    import model_zoo
-
-    variants = ("", "_GShard", "_DSelectK", "_ExpertChoice", "_MoS")
-    names = [b + v for b in ("Mamba4Rec", "TransAct", "TWIN", "SDIM") for v in variants]
-    assert list(model_zoo.MODELS) == [*names, "MIRRN", "AttenMixer", "MiasRec"]
-    for name, model in model_zoo.MODELS.items():
-        assert getattr(model_zoo, name) is model and issubclass(model, BaseModel)
-
-
-def test_an_unknown_model_names_the_nearest() -> None:
-    from model_zoo import get_model
-
-    with pytest.raises(ValueError, match="did you mean TWIN_MoS"):
-        get_model("TWIN_Mos")

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from engine.config.feature_map import build_feature_map
 from engine.config.models import find_model
-from model_zoo.sequence_model import Batch, SequenceModel
+from model_zoo.batch import Batch
+from model_zoo.sequence_model import SequenceModel
 
 from .support.helpers import build_model, random_batch, tiny_params
 from .support.longctr_client import LONGCTR, needs_longctr, spread_embeddings

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 import model_zoo
-from model_zoo.moe.codebook_init import load_kmeans_codes
-from model_zoo.sequence_model import Batch
+from model_zoo.batch import Batch
 
 from ..common.errors import UserError
 from . import microvideo
@@ -144,7 +143,7 @@ def _mos_step(
     backbone: str, options: dict[str, Any], experts: int, batch: Batch
 ) -> Callable[[], torch.Tensor]:
     model = build(model_zoo.get_model(f"{backbone}_MoS"), options | {"num_experts": experts})
-    load_kmeans_codes(model, [batch], seed=0)
+    model.before_experts([batch], seed=0)
     return our_step(model, batch)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from model_zoo.sequence_model import Batch
+from model_zoo.batch import Batch
 
 from ..common.errors import UserError
 from ..loader.loader import SequenceLoader

@@ -12,8 +12,8 @@ import polars as pl
 import torch
 from fuxictr.features import FeatureMap
 
+from model_zoo.batch import Batch
 from model_zoo.history.item_dict import ItemDict
-from model_zoo.sequence_model import Batch
 
 from ..config.feature_map import build_feature_map
 from ..datasets import SEED, layout, synthetic

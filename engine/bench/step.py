@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 import model_zoo
-from model_zoo.moe.codebook_init import load_kmeans_codes
-from model_zoo.sequence_model import Batch, SequenceModel
+from model_zoo.batch import Batch
+from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.checkpoints import from_longctr
 from model_zoo.training.loop import Trainer
 from model_zoo.training.optimizer import build_optimizer
@@ -143,7 +143,7 @@ def _measure_case(
             models[mixture] = build(
                 model_zoo.get_model(f"{case.model}_MoS"), shipped | options | own
             )
-            load_kmeans_codes(models[mixture], [batch], seed=0)
+            models[mixture].before_experts([batch], seed=0)
             steps[mixture] = our_step(models[mixture], batch)
             report.ratios[f"{mixture} / {ours}"] = (mixture, ours, case.mixture_goal)
         distinct = len(batch[1].index.unique())

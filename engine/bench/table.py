@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 import model_zoo
+from model_zoo.batch import Batch
 from model_zoo.history.item_dict import ItemDict
-from model_zoo.sequence_model import Batch
 
 from ..common.errors import UserError
 from . import microvideo

@@ -60,7 +60,7 @@ def check(folder: Path, root: Path) -> Report:
     if (folder / "feature_map.json").exists():
         dataset = ready_config.dataset_entry(folder, root)
     else:
-        dataset = ready_config.shipped_entry(folder.name, root)
+        dataset = ready_config.shipped_entry(folder.name)
     if dataset is None:
         raise UserError(
             f"{folder}: has no feature_map.json, and no data set of its name is in the configuration; "

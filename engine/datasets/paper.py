@@ -6,10 +6,10 @@ Their schema is written once, in ``config/dataset_config.yaml``. ``hub.py`` fetc
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import UserError, did_you_mean
+from ..common.places import CONFIG
 from ..config.feature_map import build_feature_map
 from ..config.read import read_yaml
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
 NAMES = ("MicroVideo1.7M_x2", "KuaiVideo_x2", "Ebnerd_small_x1")
-CONFIG = Path(__file__).resolve().parents[2] / "config" / "dataset_config.yaml"
+BLOCKS = CONFIG / "dataset_config.yaml"
 
 
 def feature_map(name: str) -> FeatureMap:
@@ -31,13 +31,11 @@ def feature_map(name: str) -> FeatureMap:
             f"{name!r} is none of the paper's data sets; write one of {', '.join(NAMES)}"
             f"{did_you_mean(name, NAMES)}"
         )
-    blocks = read_yaml(CONFIG)
+    blocks = read_yaml(BLOCKS)
     if name not in blocks:
-        raise UserError(f"{CONFIG}: has no block {name}, which describes the data set's columns")
+        raise UserError(f"{BLOCKS}: has no block {name}, which describes the data set's columns")
     # Vocabulary sizes are all written there; no prepared folder is looked at.
-    return build_feature_map(
-        blocks[name] | {"dataset_id": name, "data_root": str(CONFIG.parent / "none")}
-    )
+    return build_feature_map(blocks[name] | {"dataset_id": name, "data_root": str(CONFIG / "none")})
 
 
 def features(feature_map: FeatureMap) -> dict[str, dict]:

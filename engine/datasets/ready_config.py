@@ -7,6 +7,7 @@ from shlex import quote
 from typing import Any
 
 from ..common.files import write_yaml
+from ..common.places import CONFIG, RUN_COMMAND
 from ..config.feature_map import read_feature_map
 from ..config.read import list_experiments, read_yaml
 from .layout import SPLITS
@@ -23,22 +24,22 @@ def write(folder: Path, root: Path) -> str:
 
     Args:
         folder: a prepared data set.
-        root: folder of ``run_expid.py`` and of the shipped configuration.
+        root: where relative paths of a configuration start.
 
     Returns:
         The command that trains on the data set.
     """
     dataset_id, entry = folder.name, dataset_entry(folder, root)
-    if _reads_the_same(shipped_entry(dataset_id, root), entry):
-        command = f"python run_expid.py --expid TWIN_MoS_{dataset_id}"
+    if _reads_the_same(shipped_entry(dataset_id), entry):
+        command = f"{RUN_COMMAND} --expid TWIN_MoS_{dataset_id}"
         if folder.parent == root / "data":
             return command
         other = folder.parent  # results of other data of that name go elsewhere, too
         roots = quote(_shown(other, root)), quote(f"./checkpoints/{other.name}")
         return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
-    models = read_yaml(root / "config" / "model_config.yaml")
+    models = read_yaml(CONFIG / "model_config.yaml")
     experiments = {"Base": models["Base"]}
-    for expid, (model, dataset) in list_experiments(root / "config").items():
+    for expid, (model, dataset) in list_experiments(CONFIG).items():
         if dataset == LIKE:
             experiments[f"{model}_{dataset_id}"] = models[expid] | {"dataset_id": dataset_id}
     config = folder / "config"
@@ -46,12 +47,12 @@ def write(folder: Path, root: Path) -> str:
     write_yaml(config / "model_config.yaml", experiments)
     write_yaml(config / "dataset_config.yaml", {dataset_id: entry})
     expid = quote(f"TWIN_MoS_{dataset_id}")
-    return f"python run_expid.py --config {quote(_shown(config, root))} --expid {expid}"
+    return f"{RUN_COMMAND} --config {quote(_shown(config, root))} --expid {expid}"
 
 
-def shipped_entry(dataset_id: str, root: Path) -> dict[str, Any] | None:
+def shipped_entry(dataset_id: str) -> dict[str, Any] | None:
     """The data set's entry in the project's own configuration."""
-    return read_yaml(root / "config" / "dataset_config.yaml").get(dataset_id)
+    return read_yaml(CONFIG / "dataset_config.yaml").get(dataset_id)
 
 
 def _reads_the_same(shipped: dict[str, Any] | None, entry: dict[str, Any]) -> bool:

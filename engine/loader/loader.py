@@ -13,8 +13,8 @@ import torch
 from fuxictr.features import FeatureMap
 from torch import Tensor
 
+from model_zoo.batch import Batch
 from model_zoo.history.item_dict import ItemDict
-from model_zoo.sequence_model import Batch
 
 from ..common.errors import UserError
 from .columnar import Histories, ItemTable, Samples

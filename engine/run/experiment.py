@@ -25,7 +25,7 @@ from model_zoo.training.routing_report import routing_report
 from ..common.errors import UserError
 from ..common.files import write_json
 from ..config.feature_map import build_feature_map
-from ..config.load import load
+from ..config.load import Experiment
 from ..config.models import AdoptedModel, build, own_words
 from ..config.read import DATA_FILES
 from ..datasets import ensure_generated
@@ -42,40 +42,21 @@ from .tensorboard import ScalarWriter
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
 
-def run(
-    config_dir: Path,
-    root: Path,
-    expid: str,
-    seed: int | None,
-    gpu: int,
-    resume: bool,
-    model_zoo: Path | None = None,
-    data_root: Path | None = None,
-    model_root: Path | None = None,
-) -> dict[str, Any]:
-    """Run an experiment and write its result; returns the result.
+def run(experiment: Experiment) -> dict[str, Any]:
+    """Run an experiment, write its result and return it.
 
     Checkpoint, log, result and, while running, resume state and the evaluations so far are
-    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume,progress.json}``, and with
-    ``tensorboard: True`` the folder ``tensorboard/<expid>_seed<seed>`` beside them. None of them is
-    touched before configuration and data have been checked.
-
-    Args:
-        config_dir: FuxiCTR configuration directory.
-        root: where relative paths of the configuration start.
-        expid: experiment id.
-        seed: replaces the configuration's.
-        gpu: CUDA device, -1 for the CPU.
-        resume: go on with a killed run; of a finished one, return the result.
-        model_zoo: folder of foreign models, see ``zoo.find_model``.
-        data_root, model_root: replace the configuration's, see ``config.redirect``.
+    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume,progress.json}``. With
+    ``tensorboard: True`` there is also the folder ``tensorboard/<expid>_seed<seed>`` beside them.
+    None of them is touched before the data has been checked.
 
     Raises:
         UserError: bad input, or training cannot go on.
     """
-    require_device(gpu)
+    params, options = experiment.params, experiment.options
+    expid, resume = params["model_id"], options.resume
+    require_device(options.gpu)
     set_up_cpu()
-    params, model_class = load(config_dir, root, expid, seed, model_zoo, data_root, model_root)
     files = RunFiles(params)
     if resume:
         files.require_unchanged(params)
@@ -84,7 +65,7 @@ def run(
             return json.loads(files.result.read_text())
     ensure_generated(params)
     start = time.perf_counter()
-    model, loaders = _build(params, model_class, gpu, files.name)
+    model, loaders = _build(experiment, files.name)
     about = _about(params)
     files.keep_result_of_other_data(about["dataset_hash"])
     if resume:
@@ -94,16 +75,16 @@ def run(
     if resume and not files.state.exists():
         logging.info("--resume: nothing was saved yet, the run starts at its beginning")
     before = files.fit_seconds()
-    foreign = own_words(model_class, expid) if issubclass(model_class, AdoptedModel) else None
+    foreign = issubclass(experiment.model_class, AdoptedModel)
     try:
-        with foreign or nullcontext():
-            result = about | _train_and_evaluate(model, loaders, params, gpu, files, before)
+        with own_words(experiment.model_class, expid) if foreign else nullcontext():
+            result = about | _train_and_evaluate(model, loaders, params, options.gpu, files, before)
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
     result["seconds"]["total"] = before + time.perf_counter() - start
     write_json(files.result, result)
     files.close()
-    results.append_bars_line(result, config_dir)
+    results.append_bars_line(result, options.config)
     return result
 
 
@@ -116,10 +97,9 @@ def require_device(gpu: int) -> None:
         )
 
 
-def _build(
-    params: dict[str, Any], model_class: type[StagedModel], gpu: int, name: str
-) -> tuple[StagedModel, dict[str, SequenceLoader]]:
+def _build(experiment: Experiment, name: str) -> tuple[StagedModel, dict[str, SequenceLoader]]:
     """The model with its first weights, and the loaders of the checked data."""
+    params, model_class, gpu = experiment.params, experiment.model_class, experiment.options.gpu
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
     loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")

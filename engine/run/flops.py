@@ -16,21 +16,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from model_zoo.batch import Batch
 from model_zoo.history.rows import RowTable
 from model_zoo.layers.block import SequenceBlock
-from model_zoo.moe.codebook_init import load_kmeans_codes
 from model_zoo.sequence_model import SequenceModel
-from model_zoo.training.base_model import Batch, StagedModel
+from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
+from ..common.places import CONFIG
 from ..common.text_table import text_table
 from ..config.feature_map import build_feature_map
 from ..config.load import load
 from ..config.models import build
+from ..config.options import RunOptions
 from ..datasets import ensure_generated
 from ..loader.random_batch import one_sample, random_batch
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = 32  # FLOPs of a mixture depend on the sample: how many to average over
 ITEMS = 2_000  # of the random catalogue
 
@@ -151,7 +152,7 @@ def describe(
             nn.init.normal_(module.weight)
     batch = random_batch(feature_map, [length] * SAMPLES, length, max(ITEMS, length + 2))
     if model.branches:
-        load_kmeans_codes(model, [batch], params["seed"])
+        model.before_experts([batch], params["seed"])
     flops = measure(model, batch)
     return {"parameters": num_parameters(model), "flops": flops}
 
@@ -160,7 +161,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m engine.flops", description="Parameters and FLOPs per sample of models."
     )
-    parser.add_argument("--config", default=str(ROOT / "config"), help="configuration directory")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
     parser.add_argument("--length", type=int, help="items of the history; default: max_len")
     args = parser.parse_args()
@@ -168,9 +169,10 @@ def main() -> int:
         raise UserError(f"--length {args.length}: write 1 or more")
     found = {}
     for expid in args.expid:
-        params, model_class = load(Path(args.config), ROOT, expid)
+        experiment = load(expid, RunOptions(args.config))
+        params = experiment.params
         ensure_generated(params)
-        what = describe(params, model_class, args.length or params["max_len"])
+        what = describe(params, experiment.model_class, args.length or params["max_len"])
         found[expid] = params["dataset_id"], params["model"], what
     vanilla = {(data, model): what["flops"].total for data, model, what in found.values()}
     rows = []

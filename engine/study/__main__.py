@@ -10,11 +10,10 @@ import yaml
 
 from ..analysis.results import BACKBONES, MIXTURES
 from ..common.errors import UserError, run_command
+from ..common.places import CONFIG, HOME
 from .call import BUDGET, Call, default_budget
 from .experiments import EXPERIMENTS, UNTUNED, VANILLA
 from .study import study
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
@@ -47,8 +46,8 @@ def main() -> int:
         "--gpu", nargs="+", type=int, default=[-1], help="CUDA devices, -1: the CPU"
     )
     parser.add_argument("--runs-per-gpu", type=int, default=1, help="at a time, per device")
-    parser.add_argument("--output", type=Path, default=ROOT / "results", help="default: results/")
-    parser.add_argument("--config", type=Path, default=ROOT / "config", help="default: config/")
+    parser.add_argument("--output", type=Path, default=HOME / "results", help="default: results/")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="default: config/")
     parser.add_argument(
         "--data-root", type=Path, help="folder of the data sets, in place of data_root"
     )
@@ -81,7 +80,7 @@ def main() -> int:
     )
     return study(
         call,
-        ROOT,
+        HOME,
         args.config,
         args.output,
         args.gpu,

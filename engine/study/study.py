@@ -10,7 +10,9 @@ from ..analysis.catalogue import write_artefacts
 from ..analysis.probes.probe import load_trained, probe
 from ..common.errors import UserError
 from ..common.files import write_json
+from ..common.places import CONFIG
 from ..config.load import load
+from ..config.options import RunOptions
 from ..datasets.layout import card_beside, longest_history
 from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
@@ -62,7 +64,7 @@ def study(
     found = data_hash(space, root)
     planned = _distinct(planned, call, root / space.dataset["train_data"])
     store = Store(output, call.dataset, root)
-    given = "" if config.absolute() == root / "config" else str(store.relative(config))
+    given = "" if config.absolute() == CONFIG else str(store.relative(config))
     call = replace(call, config=given, output=str(store.relative(output)))
     store.require_alike(call, found)
     queue = queue or root / "checkpoints" / "study" / output.absolute().name
@@ -121,5 +123,6 @@ def probe_first_seeds(
                     "looked into; another --output runs it anew"
                 )
                 continue
-            params, _ = load(folder.path, root, trial.expid, trial.params["seed"])
+            options = RunOptions(folder.path, seed=trial.params["seed"], home=root)
+            params = load(trial.expid, options).params
             write_json(target, probe(*load_trained(params, checkpoint), params))

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from ..common.places import RUN_COMMAND
 from ..common.text_table import text_table
 from .folder import Folder, require_same_data
 from .publications import publication
@@ -142,7 +143,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     return (
         f"best: {trial.name} ({as_text(trial.tuned)})\n"
         f"valid {listed('valid')}\ntest  {listed('test')}\n"
-        f"python run_expid.py --config {quote(steps)} --expid {quote(expid)}"
+        f"{RUN_COMMAND} --config {quote(steps)} --expid {quote(expid)}"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.places import RUN_EXPID
 from .display import Display
 from .engines import CPU, Engine, LocalEngine
 from .folder import Folder
@@ -113,7 +114,7 @@ def run_expid_command(root: Path, folder: Folder) -> Command:
     """``run_expid.py`` on a trial's experiment id, going on where it was killed."""
 
     def command(trial: Trial, gpu: int) -> list[str]:
-        script = [sys.executable, "-u", str(root / "run_expid.py"), "--config", str(folder.path)]
+        script = [sys.executable, "-u", *RUN_EXPID, "--config", str(folder.path)]
         return [*script, "--expid", trial.expid, "--gpu", str(gpu), "--resume"]
 
     return command

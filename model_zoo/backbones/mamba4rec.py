@@ -13,7 +13,6 @@ from ..history.history import History
 from ..history.packed import Segments, pack
 from ..layers.block import SequenceBlock
 from ..layers.mamba import Mamba, newest
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..ops.dropout import Dropout
 from ..ops.packed_scan import can_fuse
 from ..sequence_model import SequenceModel
@@ -143,27 +142,3 @@ class Mamba4Rec(SequenceModel):
     """Mamba4Rec, vanilla."""
 
     block = Mamba4RecBlock
-
-
-class Mamba4Rec_GShard(Mamba4Rec):
-    """Mamba4Rec with experts routed by GShard."""
-
-    mixture = GShard
-
-
-class Mamba4Rec_DSelectK(Mamba4Rec):
-    """Mamba4Rec with experts routed by DSelect-k."""
-
-    mixture = DSelectK
-
-
-class Mamba4Rec_ExpertChoice(Mamba4Rec):
-    """Mamba4Rec with experts that choose their items."""
-
-    mixture = ExpertChoice
-
-
-class Mamba4Rec_MoS(Mamba4Rec):
-    """Mamba4Rec as a Mixture of Sequence."""
-
-    mixture = MoS

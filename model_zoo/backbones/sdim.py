@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..history.history import History
 from ..layers.attention import ShortTargetAttention
 from ..layers.block import SequenceBlock
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
@@ -133,27 +132,3 @@ class SDIM(SequenceModel):
     """SDIM, vanilla."""
 
     block = SDIMBlock
-
-
-class SDIM_GShard(SDIM):
-    """SDIM with experts routed by GShard."""
-
-    mixture = GShard
-
-
-class SDIM_DSelectK(SDIM):
-    """SDIM with experts routed by DSelect-k."""
-
-    mixture = DSelectK
-
-
-class SDIM_ExpertChoice(SDIM):
-    """SDIM with experts that choose their items."""
-
-    mixture = ExpertChoice
-
-
-class SDIM_MoS(SDIM):
-    """SDIM as a Mixture of Sequence."""
-
-    mixture = MoS

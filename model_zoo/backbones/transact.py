@@ -13,7 +13,6 @@ from ..heads import DCNv2Head
 from ..history.history import History
 from ..layers.block import SequenceBlock
 from ..layers.transformer import EncoderLayer, PairEncoderLayer
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
 
 
@@ -134,27 +133,3 @@ class TransAct(SequenceModel):
 
     block = TransActBlock
     head = DCNv2Head
-
-
-class TransAct_GShard(TransAct):
-    """TransAct with experts routed by GShard."""
-
-    mixture = GShard
-
-
-class TransAct_DSelectK(TransAct):
-    """TransAct with experts routed by DSelect-k."""
-
-    mixture = DSelectK
-
-
-class TransAct_ExpertChoice(TransAct):
-    """TransAct with experts that choose their items."""
-
-    mixture = ExpertChoice
-
-
-class TransAct_MoS(TransAct):
-    """TransAct as a Mixture of Sequence."""
-
-    mixture = MoS

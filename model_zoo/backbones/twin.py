@@ -8,7 +8,6 @@ from torch import Tensor
 from ..history.history import History
 from ..layers.attention import ShortTargetAttention, TopKTargetAttention
 from ..layers.block import SequenceBlock
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
 
 
@@ -66,27 +65,3 @@ class TWIN(SequenceModel):
     """TWIN, vanilla."""
 
     block = TWINBlock
-
-
-class TWIN_GShard(TWIN):
-    """TWIN with experts routed by GShard."""
-
-    mixture = GShard
-
-
-class TWIN_DSelectK(TWIN):
-    """TWIN with experts routed by DSelect-k."""
-
-    mixture = DSelectK
-
-
-class TWIN_ExpertChoice(TWIN):
-    """TWIN with experts that choose their items."""
-
-    mixture = ExpertChoice
-
-
-class TWIN_MoS(TWIN):
-    """TWIN as a Mixture of Sequence."""
-
-    mixture = MoS

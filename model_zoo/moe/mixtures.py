@@ -9,9 +9,9 @@ Shape suffixes: B samples, D item width, H output width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import tee
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,20 +22,8 @@ from .expert_choice import ExpertChoiceRouter
 from .experts import SubsequenceExperts, host_counts
 from .gshard import GShardRouter
 from .routers import Router
+from .stages import Stage, StageName
 from .theme_router import ThemeRouter
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training.
-
-    Attributes:
-        name: ``backbone``, ``experts`` or ``joint``; ``Mixture.enter`` sets the fusion weights.
-        epochs: how long; may be a fraction.
-    """
-
-    name: str
-    epochs: float
 
 
 class Mixture(nn.Module):
@@ -61,10 +49,33 @@ class Mixture(nn.Module):
 
     def stages(self, epochs: float) -> list[Stage]:
         """The stages of training; ``epochs`` is the length of the last, joint one."""
-        return [Stage("joint", epochs)]
+        return [Stage(StageName.JOINT, epochs)]
 
-    def enter(self, stage: str) -> None:
+    def enter(self, stage: StageName) -> None:
         """Set the fusion weights of a stage."""
+
+    def before_experts(self, histories: Iterable[History], seed: int) -> None:
+        """Prepare the routers for the first stage that trains experts.
+
+        Args:
+            histories: of the training data, batch by batch; as many are read as a router asks for.
+            seed: of everything random.
+        """
+        for (name, branch), own in zip(
+            self.branches.items(), tee(histories, len(self.branches)), strict=True
+        ):
+            sequences = map(partial(self.sequence, name), own)
+            branch.router.before_experts(name, map(branch.projections, sequences), seed)
+
+    def after_step(self) -> None:
+        """Tell the routers that an optimiser step is done."""
+        for branch in self.branches.values():
+            branch.router.after_step()
+
+    def forget_observed(self) -> None:
+        """Drop what the routers observed since the last step."""
+        for branch in self.branches.values():
+            branch.router.forget()
 
     def sequence(self, branch: str, history: History) -> History:
         """What a branch routes."""
@@ -114,7 +125,7 @@ class SparseMixture(Mixture):
             branch = SubsequenceExperts(make_router(num_experts), make_block, num_experts)
             self.branches[name] = branch
         self.warmup_epochs = (backbone_warmup_epochs, expert_warmup_epochs)
-        self.enter("joint")
+        self.enter(StageName.JOINT)
 
     def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
         alpha_global = 1 - sum(self.fusion.values())
@@ -133,15 +144,23 @@ class SparseMixture(Mixture):
 
     def stages(self, epochs: float) -> list[Stage]:
         if not self.branches:
-            return [Stage("joint", epochs)]
+            return [Stage(StageName.JOINT, epochs)]
         backbone, experts = self.warmup_epochs
-        planned = [Stage("backbone", backbone), Stage("experts", experts), Stage("joint", epochs)]
+        planned = [
+            Stage(StageName.BACKBONE, backbone),
+            Stage(StageName.EXPERTS, experts),
+            Stage(StageName.JOINT, epochs),
+        ]
         return [stage for stage in planned if stage.epochs > 0]
 
-    def enter(self, stage: str) -> None:
+    def enter(self, stage: StageName) -> None:
         """Weights of the branches that run: none, then equal shares, then the alphas."""
         equal = {name: 1 / len(self.alphas) for name in self.alphas}
-        self.fusion = {"backbone": {}, "experts": equal, "joint": self.alphas}[stage]
+        self.fusion = {
+            StageName.BACKBONE: {},
+            StageName.EXPERTS: equal,
+            StageName.JOINT: self.alphas,
+        }[stage]
 
 
 class MoS(SparseMixture):
@@ -151,8 +170,7 @@ class MoS(SparseMixture):
         router_topk: k, experts per item and per window.
         codebook_dim: width of the theme space.
         codebook_decay: gamma of eq. 4.
-        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
-        codebook_restarts: of k-means, of which the one with the least inertia is taken.
+        codebook_init, codebook_restarts: see ``ThemeRouter``.
         router_weight: ``topk_softmax`` (eq. 2) or ``softmax_topk``; see ``ThemeRouter``.
         router_temperature: divides the cosines.
         window_size, window_stride, window_anchor: see ``History.windows``.
@@ -200,10 +218,11 @@ class MoS(SparseMixture):
             codebook_decay=codebook_decay,
             temperature=router_temperature,
             weight=router_weight,
+            codebook_init=codebook_init,
+            codebook_restarts=codebook_restarts,
         )
         alphas = {"alpha_item": alpha_item, "alpha_window": alpha_window}
         super().__init__(make_block, item_dim, alphas, make_router, **kwargs)
-        self.codebook_init, self.codebook_restarts = codebook_init, codebook_restarts
         self.window = dict(size=window_size, stride=window_stride, anchor=window_anchor)
 
     def sequence(self, branch: str, history: History) -> History:

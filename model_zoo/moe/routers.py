@@ -5,6 +5,7 @@ Shape suffixes: B samples, T items or windows, E experts, D item width, Z routin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,21 @@ class Router(nn.Module):
 
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
         """Called in training with the distinct items and how often each went to each expert."""
+
+    def before_experts(self, name: str, projections: Iterable[Tensor], seed: int) -> None:
+        """Called before the first stage that trains experts; does nothing by default.
+
+        Args:
+            name: of the branch, for the log.
+            projections: the distinct items of batch after batch, projected, ``(N, Z)`` each.
+            seed: of everything random.
+        """
+
+    def after_step(self) -> None:
+        """Called after each optimiser step; does nothing by default."""
+
+    def forget(self) -> None:
+        """Drop what ``observe`` kept since the last step; does nothing by default."""
 
     def products(self) -> float:
         """FLOPs of the matrix products for one item."""

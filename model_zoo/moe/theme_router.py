@@ -5,11 +5,15 @@ Shape suffixes: B samples, T items or windows, E experts, D item width, C codebo
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from ..history.rows import RowTable
 from .codebook import Codebook
+from .codebook_init import collect, kmeans_centres
 from .routers import Router, Routing, check_topk
 
 
@@ -26,6 +30,8 @@ class ThemeRouter(Router):
         weight: ``topk_softmax`` is eq. 2: softmax over the kept scores. With k = 1 that is the
             constant 1 and h gets no gradient. ``softmax_topk`` keeps the top k of the softmax
             over all experts, which trains h at any k.
+        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
+        codebook_restarts: of k-means, of which the one with the least inertia is taken.
     """
 
     itemwise = True
@@ -39,6 +45,8 @@ class ThemeRouter(Router):
         codebook_decay: float = 0.999,
         temperature: float = 1.0,
         weight: str = "topk_softmax",
+        codebook_init: str = "kmeans",
+        codebook_restarts: int = 10,
     ) -> None:
         super().__init__()
         check_topk(topk, num_experts)
@@ -50,6 +58,7 @@ class ThemeRouter(Router):
         self._topk = topk
         self.temperature = temperature
         self.weight = weight
+        self.codebook_init, self.codebook_restarts = codebook_init, codebook_restarts
         self.h = nn.Sequential(
             nn.Linear(item_dim, codebook_dim), nn.ReLU(), nn.Linear(codebook_dim, codebook_dim)
         )
@@ -99,6 +108,30 @@ class ThemeRouter(Router):
 
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
         self.codebook.observe(z_NZ, weight_NE)
+
+    def before_experts(self, name: str, projections: Iterable[Tensor], seed: int) -> None:
+        """Start the codebook from k-means, if the configuration says so."""
+        if not self.trains:
+            logging.info(
+                f"{name} router: with router_topk 1, router_weight topk_softmax is the constant 1 and "
+                "its MLP stays as it is; softmax_topk would train it"
+            )
+        if self.codebook_init != "kmeans":
+            return
+        h_NC = collect(projections)
+        codes_EC = kmeans_centres(h_NC, self.num_experts, self.codebook_restarts, seed)
+        if codes_EC is None:
+            logging.warning(f"{name} codebook: too few distinct vectors for k-means; kept random")
+            return
+        self.codebook.load(codes_EC)
+        logging.info(f"{name} codebook: k-means of {len(h_NC)} vectors")
+
+    def after_step(self) -> None:
+        """The codes move (eq. 4)."""
+        self.codebook.step()
+
+    def forget(self) -> None:
+        self.codebook.forget()
 
     def products(self) -> float:
         return super().products() + 2 * self.codebook.codes_EC.numel()

@@ -1,40 +1,39 @@
-"""What training and evaluation ask of a model, with FuxiCTR's answers: one stage, no experts."""
+"""FuxiCTR's ``BaseModel`` as something that this project can train: one stage, no experts."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from ..moe.codebook import Codebook
-from ..moe.mixtures import Stage
-from . import loop as training
+from ..batch import Batch, Loader
+from ..history.history import History
+from ..moe.experts import SubsequenceExperts
+from ..moe.stages import Stage, StageName
+from . import loop
+from .hyper_parameters import chosen, keywords
 from .metrics import evaluate_metrics
-
-Batch = tuple[dict[str, Tensor], Mapping[str, Tensor], Tensor]
-"""LongCTR's batch: ``batch_dict`` (B rows each), ``item_dict`` (B * (L + 1) rows each, history
-then target), ``mask`` (B, L), non-zero at real items, left padded."""
+from .trainable import Trainable
 
 
-class StagedModel(BaseModel):
-    """A FuxiCTR model that ``training.fit`` can train.
+class StagedModel(BaseModel, Trainable):
+    """The base of every model on LongCTR's batches with a ``forward`` and an ``add_loss``.
 
-    As it stands it is the base of any model on LongCTR's batches with ``forward`` and ``add_loss``;
-    ``SequenceModel`` adds stages and experts.
+    As it stands it trains in a single stage. ``SequenceModel`` adds stages and experts.
 
     Args:
         feature_map: FuxiCTR's feature map.
         learning_rate, optimizer: as in FuxiCTR.
         accumulation_steps: batches per optimiser step.
+        kwargs: go to FuxiCTR.
 
     Attributes:
-        stage_log: one entry per evaluation of the last ``fit``.
         any_keyword: ``hyper_parameters`` need not name everything that the model reads.
     """
 
@@ -58,53 +57,53 @@ class StagedModel(BaseModel):
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
         self.accumulation_steps = accumulation_steps
+        # FuxiCTR keeps the other keys of training to itself; here they become public.
+        self.embedding_regularizer = self._embedding_regularizer
+        self.net_regularizer = self._net_regularizer
+        self.eval_steps = self._eval_steps
+        self.early_stop_patience = self._early_stop_patience
+        self.reduce_lr_on_plateau = self._reduce_lr_on_plateau
+        self.verbose = self._verbose
         self.stage_log: list[dict[str, Any]] = []
+        self.stage_start: list[dict[str, Any]] = []
 
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
         """Name and type of every configuration key that the model or its training reads."""
-        return keywords(cls) | keywords(training.fit)
+        return keywords(cls, loop.fit)
 
     # ---------------------------------------------------------------- stages and experts
 
     @property
-    def branches(self) -> Mapping[str, nn.Module]:
-        """The groups of sparse experts by name."""
+    def branches(self) -> Mapping[str, SubsequenceExperts]:
         return {}
 
     def backbone_parts(self) -> tuple[nn.Module, ...]:
-        """The parts that vanilla has too; the rest are the mixture's experts and routers."""
         return (self,)
 
     def stages(self, epochs: float) -> list[Stage]:
-        """The stages of training; ``epochs`` is the length of the last, joint one."""
-        return [Stage("joint", epochs)]
+        return [Stage(StageName.JOINT, epochs)]
 
-    def enter(self, stage: str) -> None:
-        """What changes with a stage."""
+    def enter(self, stage: StageName) -> None:
+        pass
+
+    def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
+        pass
 
     def after_step(self) -> None:
-        """What follows an optimiser step: the codebooks move (eq. 4)."""
-        for codebook in self.codebooks():
-            codebook.step()
+        pass
 
     def forget_observed(self) -> None:
-        """Drop what the codebooks observed since the last step."""
-        for codebook in self.codebooks():
-            codebook.forget()
+        pass
 
-    def codebooks(self) -> list[Codebook]:
-        """The codebooks of the routers that have one."""
-        routers = [branch.router for branch in self.branches.values()]
-        return [router.codebook for router in routers if hasattr(router, "codebook")]
+    def routed(self, inputs: Batch) -> dict[str, History]:
+        return {}
 
     # ---------------------------------------------------------------- training and evaluation
 
-    def fit(
-        self, data_generator: Iterable[Batch], validation_data: Iterable[Batch], **kwargs: Any
-    ) -> None:
-        """Train in stages, then load the best checkpoint; see ``training.fit``."""
-        training.fit(self, data_generator, validation_data, **chosen(training.fit, kwargs))
+    def fit(self, data_generator: Loader, validation_data: Loader, **kwargs: Any) -> None:
+        """Train in stages, then load the best checkpoint; see ``loop.fit``."""
+        loop.fit(self, data_generator, validation_data, **chosen(kwargs, loop.fit))
 
     @torch.no_grad()
     def evaluate(
@@ -126,9 +125,19 @@ class StagedModel(BaseModel):
         log_metrics(results)
         return results
 
-    def evaluate_metrics(self, y_true, y_pred, metrics, group_id=None) -> dict[str, float]:
-        """See ``metrics.evaluate_metrics``."""
+    def evaluate_metrics(
+        self,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        metrics: list[str],
+        group_id: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        """The metrics of given predictions; see ``metrics.evaluate_metrics``."""
         return evaluate_metrics(y_true, y_pred, metrics, group_id)
+
+    def monitored(self, metrics: Mapping[str, float]) -> float:
+        value = self._monitor.get_value(metrics)
+        return -value if self._monitor_mode == "min" else value
 
     def get_labels(self, inputs: Batch) -> Tensor:
         """Labels ``(B, 1)``, float32."""
@@ -143,32 +152,6 @@ class StagedModel(BaseModel):
         return inputs[0][self.feature_map.group_id]
 
 
-def log_metrics(metrics: dict[str, float]) -> None:
-    """FuxiCTR's line."""
+def log_metrics(metrics: Mapping[str, float]) -> None:
+    """Log metrics as one line in FuxiCTR's form."""
     logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in metrics.items()))
-
-
-def keywords(reader: Any) -> dict[str, Any]:
-    """Name and type of the keyword-only parameters of a function or of a class: of its
-    constructor, and of its bases' as long as what is left over goes on to them."""
-    found: dict[str, Any] = {}
-    names = {"Batch": Batch, "StagedModel": StagedModel}
-    for function in _constructors(reader) if isinstance(reader, type) else [reader]:
-        hints = get_type_hints(function, localns=names)
-        parameters = inspect.signature(function).parameters.values()
-        found = {
-            p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY
-        } | found
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return found
-
-
-def chosen(reader: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a flat configuration that ``keywords(reader)`` names."""
-    return {name: config[name] for name in keywords(reader) if name in config}
-
-
-def _constructors(cls: type) -> list[Any]:
-    """The constructors along the line of bases, down to those of FuxiCTR and torch."""
-    return [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from ..sequence_model import SequenceModel
+from ..moe.mixtures import Mixture
 
 BLOCK, HEAD, EMBEDDING = "encoder.global_block.", "classifier.", "embedding_layer."
 
 
-def load_backbone(model: SequenceModel, path: str | Path) -> None:
+class HasBackbone(Protocol):
+    """A model whose weights are named as above: the encoder holds the global block."""
+
+    encoder: Mixture
+    classifier: nn.Module
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights by name."""
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True) -> Any:
+        """Take weights by name; with ``strict``, all of them."""
+
+
+def load_backbone(model: HasBackbone, path: str | Path) -> None:
     """Load embeddings, global block and head; experts and routers stay as they are.
 
     Raises:
@@ -57,7 +69,7 @@ def load_backbone(model: SequenceModel, path: str | Path) -> None:
     model.load_state_dict({name: weights[name] for name in needed}, strict=False)
 
 
-def from_longctr(model: SequenceModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_longctr(model: HasBackbone, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """LongCTR's names as ours: the embedding layer keeps its own, the head's are those of
     ``heads.py``, and the rest is the block's."""
     heads = tuple(f"{name}." for name, _ in model.classifier.named_children())

@@ -6,32 +6,30 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..moe.codebook_init import load_kmeans_codes
-from ..moe.mixtures import Stage
+from ..batch import Batch, Loader
+from ..moe.stages import Stage, StageName
 from .optimizer import add_regularizer_gradient, build_optimizer, clip_gradients, frozen_modules
 from .routing_report import branch_codes, code_movement, log_report, routing_report
 from .state_files import TrainingError, save_atomically
-
-if TYPE_CHECKING:
-    from .base_model import Batch, StagedModel
+from .trainable import Trainable
 
 ROUTING_BATCHES = 20  # of the validation data, spread over it, for the report of each evaluation
 MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
 
 
 def fit(
-    model: StagedModel,
-    train_loader: Iterable[Batch],
-    valid_loader: Iterable[Batch],
+    model: Trainable,
+    train_loader: Loader,
+    valid_loader: Loader,
     *,
     epochs: float = 1,
     max_gradient_norm: float = 10.0,
@@ -47,8 +45,7 @@ def fit(
 
     Args:
         model: knows its stages, monitor, patience and checkpoint.
-        train_loader: training batches; if it has an ``epoch`` attribute, that is set to the number
-            of the epoch, so that the order of samples is known after a resume.
+        train_loader: training batches; its ``epoch`` is set to the number of the epoch.
         valid_loader: validation batches.
         epochs: the most epochs of the joint stage; may be a fraction.
         max_gradient_norm: gradients are clipped to this norm.
@@ -77,9 +74,9 @@ class Trainer:
 
     def __init__(
         self,
-        model: StagedModel,
-        train_loader: Iterable[Batch],
-        valid_loader: Iterable[Batch],
+        model: Trainable,
+        train_loader: Loader,
+        valid_loader: Loader,
         max_gradient_norm: float,
         seed: int,
         resume_file: str | None,
@@ -92,7 +89,6 @@ class Trainer:
         self.seed = seed
         self.resume_file = Path(resume_file) if resume_file else None
         self.on_evaluation = on_evaluation
-        self.sign = -1 if model._monitor_mode == "min" else 1
         self.stage_index = 0
         self.epochs_seen = 0  # of all stages: it decides the order of samples
         self.codes: dict[str, torch.Tensor] = {}  # of each branch, at the last evaluation
@@ -103,10 +99,11 @@ class Trainer:
         """All stages, from the start or from a saved state."""
         torch.manual_seed(self.seed)
         saved = self._load_state()
-        first_with_experts = [stage.name != "backbone" for stage in stages].index(True)
+        first_with_experts = [stage.name != StageName.BACKBONE for stage in stages].index(True)
         while self.stage_index < len(stages):
             if saved is None and self.stage_index == first_with_experts:
-                load_kmeans_codes(self.model, self.train_loader, self.seed)
+                self.train_loader.epoch = 0
+                self.model.before_experts(self.train_loader, self.seed)
             self.run_stage(stages[self.stage_index], saved)
             saved = None
             self.stage_index += 1
@@ -127,7 +124,7 @@ class Trainer:
                 done = self._restore(saved)
                 start = f"resumed after {done:g} epochs"
             logging.info(f"******** Stage {stage.name}: {start} ********")
-            while done < stage.epochs and self.bad_evaluations < model._early_stop_patience:
+            while done < stage.epochs and self.bad_evaluations < model.early_stop_patience:
                 part = min(1.0, stage.epochs - done)
                 self.train_epoch(stage, done, part)
                 done += part
@@ -140,17 +137,16 @@ class Trainer:
     def train_epoch(self, stage: Stage, done: float, part: float) -> None:
         """``part`` of an epoch (1: all of it), with an evaluation at its end."""
         model, loader = self.model, self.train_loader
-        if hasattr(loader, "epoch"):
-            loader.epoch = self.epochs_seen
+        loader.epoch = self.epochs_seen
         steps = math.ceil(part * len(loader))
-        every = model._eval_steps or steps
+        every = model.eval_steps or steps
         total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
         self._set_train_mode()
         with tqdm(
             total=steps,
             desc=f"{stage.name} {done + part:g}/{stage.epochs:g}",
             unit="batch",
-            disable=not model._verbose,
+            disable=not model.verbose,
             leave=False,
             file=sys.stdout,
             mininterval=0.1 if sys.stdout.isatty() else 30,  # a log file gets a line now and then
@@ -169,7 +165,7 @@ class Trainer:
                     self.evaluate(stage, done + part * step / steps, loss, samples / seconds)
                     total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
                     self._set_train_mode()
-                    if self.bad_evaluations >= model._early_stop_patience:
+                    if self.bad_evaluations >= model.early_stop_patience:
                         break
 
     def train_step(self, batch: Batch, step: int, steps: int) -> torch.Tensor:
@@ -197,12 +193,12 @@ class Trainer:
             raise TrainingError(
                 f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
             ) from None
-        score = self.sign * model._monitor.get_value(metrics)
+        score = model.monitored(metrics)
         if not math.isfinite(score):
             raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
         improved = score > self.best + MIN_DELTA
         routing = {}
-        if model.branches and stage.name != "backbone":
+        if model.branches and stage.name != StageName.BACKBONE:
             every = -(-len(self.valid_loader) // ROUTING_BATCHES)
             routing = routing_report(model, islice(self.valid_loader, 0, None, every))
             log_report(routing)
@@ -211,7 +207,7 @@ class Trainer:
                 branch["code_movement"] = code_movement(before.get(name), self.codes.get(name))
         model.stage_log.append(
             dict(
-                stage=stage.name,
+                stage=stage.name.value,
                 epoch=round(epoch, 4),
                 train_loss=loss,
                 **metrics,
@@ -233,7 +229,7 @@ class Trainer:
             save_atomically(model.state_dict(), model.checkpoint)
             return
         self.bad_evaluations += 1
-        if model._reduce_lr_on_plateau:
+        if model.reduce_lr_on_plateau:
             for group in self.optimizer.param_groups:
                 group["lr"] = max(group["lr"] * 0.1, 1e-6)
 

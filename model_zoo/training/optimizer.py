@@ -8,33 +8,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from inspect import unwrap
-from typing import TYPE_CHECKING
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.torch_utils import get_optimizer, get_regularizer
 from torch import Tensor, nn
 
+from ..moe.stages import StageName
 from .row_adam import RowAdam
 from .table_rows import use_sparse_gradient
-
-if TYPE_CHECKING:
-    from .base_model import StagedModel
+from .trainable import Trainable
 
 SPARSE_OPTIMIZERS = ("adam", "Adam", "SGD", "Adagrad")  # those that take sparse gradients
 SMALL_TABLE = 10_000  # rows; up to here a dense update costs less than finding the rows
 
 
 @contextmanager
-def frozen_modules(model: StagedModel, stage: str) -> Iterator[list[nn.Module]]:
+def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Module]]:
     """Let only the parameters of a stage train (paper 4.3); gives the modules that do not.
 
     ``backbone``: embeddings, global block and head. ``experts``: item and window experts with
     their routers. ``joint``: all. What did not train before does not train then.
     """
     backbone = list(model.backbone_parts())
-    experts = list(model.branches.values())
-    frozen = {"backbone": experts, "experts": backbone, "joint": []}[stage]
+    experts: list[nn.Module] = list(model.branches.values())
+    frozen: list[nn.Module] = {
+        StageName.BACKBONE: experts,
+        StageName.EXPERTS: backbone,
+        StageName.JOINT: [],
+    }[stage]
     held = [p for module in frozen for p in module.parameters() if p.requires_grad]
     try:
         for parameter in held:
@@ -45,7 +47,7 @@ def frozen_modules(model: StagedModel, stage: str) -> Iterator[list[nn.Module]]:
             parameter.requires_grad_(True)
 
 
-def build_optimizer(model: StagedModel) -> torch.optim.Optimizer:
+def build_optimizer(model: Trainable) -> torch.optim.Optimizer:
     """A fresh optimizer over what trains. Adam is fused: one pass over each dense table."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if model.optimizer_name.lower() == "adam":
@@ -71,7 +73,7 @@ class Adam(torch.optim.Adam):
 
 
 @torch.no_grad()
-def add_regularizer_gradient(model: StagedModel) -> None:
+def add_regularizer_gradient(model: Trainable) -> None:
     """Add the gradient of FuxiCTR's ``regularization_loss`` in place, before clipping.
 
     The same mathematics as adding the loss, without a graph over the whole embedding table.
@@ -84,8 +86,8 @@ def add_regularizer_gradient(model: StagedModel) -> None:
         if isinstance(module, FeatureEmbeddingDict)
         for p in module.parameters()
     }
-    of_embedding = get_regularizer(model._embedding_regularizer)
-    of_net = get_regularizer(model._net_regularizer)
+    of_embedding = get_regularizer(model.embedding_regularizer)
+    of_net = get_regularizer(model.net_regularizer)
     for parameter in model.parameters():
         if parameter.grad is None:  # frozen, or nothing read it in this step
             continue

@@ -8,23 +8,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..batch import Batch
+from ..history.history import History
 from ..history.item_dict import ItemDict
-
-if TYPE_CHECKING:
-    from ..moe.experts import SubsequenceExperts
-    from .base_model import Batch, StagedModel
+from ..moe.experts import SubsequenceExperts
+from .trainable import Trainable
 
 DEAD, DOMINANT = 0.01, 0.9  # share of the load under or over which routing has collapsed
 
 
 @torch.no_grad()
-def routing_report(model: StagedModel, loader: Iterable[Batch]) -> dict[str, dict[str, Any]]:
+def routing_report(model: Trainable, loader: Iterable[Batch]) -> dict[str, dict[str, Any]]:
     """How each branch of a mixture routes the histories of a loader, in evaluation mode.
 
     Returns:
@@ -44,10 +44,9 @@ def routing_report(model: StagedModel, loader: Iterable[Batch]) -> dict[str, dic
     model.eval()
     tallies = {name: Tally(branch) for name, branch in model.branches.items()}
     for batch in loader:
-        history, _ = model.embed_items(batch)
-        for name, tally in tallies.items():
+        for name, sequence in model.routed(batch).items():
             items = batch[1] if name != "window" and isinstance(batch[1], ItemDict) else None
-            tally.add(model.encoder.sequence(name, history), items)
+            tallies[name].add(sequence, items)
     return {name: tally.summary() for name, tally in tallies.items()}
 
 
@@ -72,7 +71,7 @@ def log_report(report: dict[str, dict[str, Any]]) -> None:
         logging.warning("routing collapses: " + ", ".join(collapsed) + " of the load")
 
 
-def branch_codes(model: StagedModel) -> dict[str, Tensor]:
+def branch_codes(model: Trainable) -> dict[str, Tensor]:
     """A copy of the experts' codes of each branch that has some."""
     codes = {name: branch.router.codes() for name, branch in model.branches.items()}
     return {name: c.detach().float().cpu().clone() for name, c in codes.items() if c is not None}
@@ -94,7 +93,7 @@ class Tally:
         self.switched = self.pairs = self.samples = self.unserved = 0
         self.appearances_IE: Tensor | None = None
 
-    def add(self, sequence: Any, items: ItemDict | None) -> None:
+    def add(self, sequence: History, items: ItemDict | None) -> None:
         weights_BTE = self.branch.routing(sequence).weights_BTE
         sent_BTE = weights_BTE > 0
         self.item_E = self.item_E + sent_BTE.sum((0, 1)).cpu()

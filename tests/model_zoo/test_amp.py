@@ -20,6 +20,7 @@ from model_zoo.training.optimizer import build_optimizer
 
 from ..support.helpers import (
     build_model,
+    codebooks,
     loader,
     ragged_history,
     random_batch,
@@ -150,11 +151,11 @@ def test_codebooks_move_as_in_float32(tiny_data: Path) -> None:
     codes = []
     for amp in (None, "bf16"):
         model = spread_embeddings(build_model(params | {"amp": amp}))
-        before = [codebook.codes_EC.clone() for codebook in model.codebooks()]
+        before = [codebook.codes_EC.clone() for codebook in codebooks(model)]
         batch = random_batch(model.feature_map, LENGTHS, L=60)
         torch.manual_seed(0)
         trainer_of(model).train_step(batch, step=1, steps=1)
-        codes.append([codebook.codes_EC for codebook in model.codebooks()])
+        codes.append([codebook.codes_EC for codebook in codebooks(model)])
         assert not any(map(torch.equal, before, codes[-1]))
     assert all(map(torch.equal, *codes))
 

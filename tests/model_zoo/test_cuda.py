@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import model_zoo
+from model_zoo.batch import Batch
 from model_zoo.history.item_dict import ItemDict
-from model_zoo.sequence_model import Batch
 
 from ..support.command_line import ROOT, Workspace
 from ..support.helpers import build_model, random_batch, tiny_params

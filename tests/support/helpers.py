@@ -21,6 +21,7 @@ from engine.loader.loader import SequenceLoader
 from engine.loader.random_batch import random_batch as random_batch
 from model_zoo.history.history import History
 from model_zoo.history.item_dict import ItemDict
+from model_zoo.moe.codebook import Codebook
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.loop import Trainer
 
@@ -62,6 +63,11 @@ def loader(params: dict[str, Any], split: str = "train", **changes: Any) -> Sequ
         params["item_info"],
         **options,
     )
+
+
+def codebooks(model: SequenceModel) -> list[Codebook]:
+    """The codebooks of a model's routers."""
+    return [module for module in model.modules() if isinstance(module, Codebook)]
 
 
 def rows_of(batch: tuple, keep: list[int], cut: int = 0) -> tuple:

@@ -22,7 +22,7 @@ from engine.common.errors import UserError
 from engine.config.feature_map import build_feature_map
 from engine.run.experiment import make_loaders
 
-from ...support.helpers import build_model, ragged_history, tiny_params
+from ...support.helpers import build_model, codebooks, ragged_history, tiny_params
 
 ORTHOGONAL = np.eye(4)
 SCHEDULE = [(0, 10), (1, 12), (0, 9), (2, 11)]  # theme and length of each session
@@ -57,12 +57,12 @@ def test_the_probe_changes_nothing_and_repeats_itself(trained, found: dict[str, 
     params, loaders, model = trained
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict(keep_vars=False).items()}
-    hidden = [(b.sum_EC.clone(), b.count_E.clone()) for b in model.codebooks()]  # not in the state
+    hidden = [(b.sum_EC.clone(), b.count_E.clone()) for b in codebooks(model)]  # not in the state
     torch.manual_seed(123)
     random = torch.get_rng_state()
     assert probe(model, loaders, params) == found
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
-    for codebook, (sum_EC, count_E) in zip(model.codebooks(), hidden, strict=True):
+    for codebook, (sum_EC, count_E) in zip(codebooks(model), hidden, strict=True):
         assert codebook.sum_EC.equal(sum_EC) and codebook.count_E.equal(count_E)
     assert torch.get_rng_state().equal(random)
     assert not any(module.training for module in model.modules())

@@ -39,7 +39,7 @@ def params_of(folder: Path) -> dict[str, Any]:
     tiny = load_experiment(CONFIG, "TWIN_session_hopping_tiny")
     files = {f"{s}_data": str(folder / f"{s}.parquet") for s in SPLITS}
     files |= {f: str(folder / f"{f}.parquet") for f in ("user_info", "item_info")}
-    block = paper.read_yaml(paper.CONFIG)[folder.name]
+    block = paper.read_yaml(paper.BLOCKS)[folder.name]
     params = tiny | block | files | {"dataset_id": folder.name, "data_root": str(folder.parent)}
     return check(params, model_zoo.get_model("TWIN"))
 

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
-from engine.run.experiment import load
+from engine.config.load import load
+from engine.config.options import RunOptions
 
-from ...support.command_line import ROOT, Outcome, Workspace, run_expid_often, run_script, snapshot
+from ...support.command_line import Outcome, Workspace, run_expid_often, run_script, snapshot
 
 Spoil = Callable[[Workspace], None]
 Frame = Callable[[pl.DataFrame], pl.DataFrame]
@@ -133,7 +134,7 @@ def started_with(**changes: Any) -> Spoil:
     """Leave a killed run that began with other parameters."""
 
     def spoil(space: Workspace) -> None:
-        params, _ = load(space.config, ROOT, "TWIN_tiny", 1)
+        params = load("TWIN_tiny", RunOptions(space.config, seed=1)).params
         space.file("TWIN_tiny", 1, "resume").write_text("state")
         space.file("TWIN_tiny", 1, "resume.json").write_text(json.dumps(params | changes))
 
@@ -144,7 +145,7 @@ def finished_with(**changes: Any) -> Spoil:
     """Leave a finished run of other parameters."""
 
     def spoil(space: Workspace) -> None:
-        params, _ = load(space.config, ROOT, "TWIN_tiny", 1)
+        params = load("TWIN_tiny", RunOptions(space.config, seed=1)).params
         result = {"status": "done", "params": params | changes}
         space.file("TWIN_tiny", 1, "json").write_text(json.dumps(result))
 

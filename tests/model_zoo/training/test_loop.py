@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_zoo.moe.codebook_init import load_kmeans_codes
 from model_zoo.training import loop as training
 from model_zoo.training import optimizer as optimization
 from model_zoo.training.loop import TrainingError
@@ -123,11 +122,11 @@ def test_backbone_stage_equals_the_vanilla_model(params: dict) -> None:
 
 def test_kmeans_starts_the_codebooks_once(params: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    real = training.load_kmeans_codes
-    monkeypatch.setattr(
-        training, "load_kmeans_codes", lambda *a: (calls.append(len(model.stage_log)), real(*a))
-    )
     model = build_model(params)
+    real = model.before_experts
+    monkeypatch.setattr(
+        model, "before_experts", lambda *a: (calls.append(len(model.stage_log)), real(*a))
+    )
     before = snapshot(model)
     model.fit(loader(params), loader(params, "valid"), epochs=2)
     assert calls == [1] and "item codebook" in changed_parts(model, before)
@@ -141,7 +140,7 @@ def test_more_restarts_of_kmeans_find_a_nearer_partition(params: dict) -> None:
         for restarts in (1, 40):
             model = build_model(params | {"codebook_restarts": restarts, "num_experts": 8})
             loaded = loader(params)
-            load_kmeans_codes(model, loaded, seed)
+            model.before_experts(loaded, seed)
             items = [model.embed_items(batch)[0] for batch in loaded]
             branch = model.branches["item"]
             h_NC = torch.cat([branch.projections(history) for history in items])

@@ -18,7 +18,7 @@ import torch
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.routing_report import log_report, routing_report
 
-from ...support.helpers import build_model, loader, random_batch, tiny_params
+from ...support.helpers import build_model, codebooks, loader, random_batch, tiny_params
 from ..moe.test_mixtures import windows_of
 from ..test_all_models import spread_embeddings
 
@@ -181,7 +181,7 @@ def test_the_report_changes_nothing_in_the_model(tiny_data: Path, name: str) -> 
     report = routing_report(model, loader(params, "valid"))
     assert report == routing_report(model, loader(params, "valid"))  # of evaluation mode
     assert torch.equal(torch.get_rng_state(), random_state)
-    for codebook in model.codebooks():
+    for codebook in codebooks(model):
         assert not codebook.count_E.any() and not codebook.sum_EC.any()
     model.after_step()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
