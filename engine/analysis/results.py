@@ -15,6 +15,7 @@ in Tables 1 and 2.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -53,8 +54,9 @@ class Cell:
     runs: dict[int, Run] = field(default_factory=dict, compare=False)
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
-        """The metric by seed."""
-        return {seed: run["metrics"][split][metric] for seed, run in self.runs.items()}
+        """The metric by seed, of the runs that did not diverge."""
+        values = {seed: run["metrics"][split][metric] for seed, run in self.runs.items()}
+        return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
     @property
     def first_run(self) -> Run:

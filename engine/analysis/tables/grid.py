@@ -63,12 +63,12 @@ class Footnotes:
     """Footnotes by number; the same text keeps its number."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.texts: tuple[str, ...] = ()
 
     def numbers(self, *texts: str) -> tuple[int, ...]:
         """The number of each text, from 1; an empty text has none."""
         wanted = [text for text in texts if text]
-        self.texts = list(dict.fromkeys([*self.texts, *wanted]))
+        self.texts = tuple(dict.fromkeys([*self.texts, *wanted]))
         return tuple(self.texts.index(text) + 1 for text in wanted)
 
 

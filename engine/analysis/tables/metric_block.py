@@ -57,13 +57,13 @@ class Block:
 
     @cached_property
     def standings(self) -> dict[str, Standing]:
-        """The standing of each name whose experiment computed the metric."""
+        """The standing of each name with a value: not all experiments compute all metrics."""
         values = {
             name: cell.values(self.metric, self.plan.split)
             for name, cell in self.cells.items()
             if self.metric in cell.first_run["metrics"][self.plan.split]
         }
-        return compare(self.plan.groups, values)
+        return compare(self.plan.groups, {name: found for name, found in values.items() if found})
 
     @property
     def seeds(self) -> int:
