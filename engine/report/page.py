@@ -24,9 +24,9 @@ from ..analysis.tables.grid import NothingToShow, Table
 from ..analysis.tables.published_table import without_runs
 from ..analysis.tables.tuning_table import tuning
 from ..study.call import calls, widest
-from .card import facts, missing, splits
 from .coverage import State, state
 from .embedded import embedded
+from .facts import facts, missing, splits
 from .leaderboard import COLUMNS, Group, best_first, groups, metric
 from .pieces import PIECES, Piece
 

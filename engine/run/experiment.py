@@ -29,7 +29,7 @@ from ..config.load import Experiment
 from ..config.models import AdoptedModel, build, own_words
 from ..config.read import DATA_FILES
 from ..datasets import ensure_generated
-from ..datasets.layout import SPLITS, card_beside, fingerprint
+from ..datasets.card import SPLITS, card_beside, fingerprint
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results

@@ -13,7 +13,7 @@ from ..common.files import write_json
 from ..common.places import CONFIG
 from ..config.load import load
 from ..config.options import RunOptions
-from ..datasets.layout import card_beside, longest_history
+from ..datasets.card import card_beside, longest_history
 from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import exit_code

@@ -19,7 +19,7 @@ import yaml
 
 from engine.common.errors import UserError
 from engine.datasets import ebnerd, generic, interactions, ready_config
-from engine.datasets.layout import FILES, SPLITS
+from engine.datasets.card import FILES, SPLITS
 from engine.datasets.mapping import read_mapping
 
 from ...support.command_line import ROOT, environment, run_script
@@ -371,7 +371,7 @@ def test_fuxictr_reads_the_written_configuration(tmp_path: Path) -> None:
     from engine.config.read import load_experiment
 
     prepare(tmp_path, input=written(tmp_path, "csv"))
-    command = ready_config.write(tmp_path / "out", ROOT)
+    command = ready_config.write(tmp_path / "out")
     assert command.endswith(f"--config {tmp_path / 'out' / 'config'} --expid TWIN_MoS_out")
     config = str(tmp_path / "out" / "config")
     assert load_experiment(config, "MIRRN_out") == load_config(config, "MIRRN_out")
@@ -382,10 +382,10 @@ def test_shipped_experiments_only_where_they_fit(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_ebnerd(raw)
     interactions.write(ebnerd.load(raw), tmp_path / "a" / "ebnerd")
-    command = ready_config.write(tmp_path / "a" / "ebnerd", ROOT)
+    command = ready_config.write(tmp_path / "a" / "ebnerd")
     assert "--config" not in command and f"--data-root {tmp_path / 'a'} " in command
     interactions.write(ebnerd.load(raw, item_features=["category"]), tmp_path / "b c" / "ebnerd")
-    command = ready_config.write(tmp_path / "b c" / "ebnerd", ROOT)
+    command = ready_config.write(tmp_path / "b c" / "ebnerd")
     assert f"--config '{tmp_path / 'b c' / 'ebnerd' / 'config'}'" in command
 
 
