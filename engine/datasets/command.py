@@ -37,8 +37,9 @@ def _run() -> int:
     from . import layout, ready_config
     from .card import describe
 
-    output = Path(args.output or HOME / "data" / args.command).resolve()
+    output = Path(args.output or HOME / "data" / args.command)
     layout.require_free(output, args.overwrite)  # a long preparation would end with this error
+    output = output.resolve()
     config, kept = output / layout.CONFIG, output / layout.CONFIG_BEFORE
     before = {file.name: file.read_bytes() for file in config.glob("*.yaml")}
     print(describe(_prepare(args, output)))

@@ -100,16 +100,16 @@ def test_ebnerd_features(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "says"),
     [
-        (None, {"sample_features": ["next_read_time"]}, "next_read_time: is measured after"),
-        (None, {"sample_features": ["read_time"]}, "read_time: is measured during"),
-        (None, {"item_features": ["total_pageviews"]}, "total_pageviews: counts views"),
+        (None, {"sample_features": ["next_read_time"]}, "next_read_time is measured after"),
+        (None, {"sample_features": ["read_time"]}, "read_time is measured during"),
+        (None, {"item_features": ["total_pageviews"]}, "total_pageviews counts views"),
         (
             None,
             {"sample_features": ["gendre"]},
             "column 'gendre' is missing.*did you mean `gender`",
         ),
         (None, {"item_features": ["kategory"]}, "articles.parquet: column 'kategory'.*`category`"),
-        ("train/history.parquet", {}, "history.parquet: no such file"),
+        ("train/history.parquet", {}, "history.parquet does not exist"),
     ],
 )
 def test_ebnerd_refuses(tmp_path: Path, spoil: str | None, arguments: dict, says: str) -> None:
