@@ -179,6 +179,7 @@ def _train_and_evaluate(
         "metrics": metrics,
         "routing": routing_report(model, loaders["test"]),
         "stage_log": model.stage_log,
+        "stage_start": model.stage_start,
         "num_parameters": num_parameters(model),
         "flops_per_sample": mean_flops(model, next(iter(loaders["test"]))),
         "train_samples_per_s": _training_speed(model.stage_log),
@@ -192,7 +193,8 @@ def _train_and_evaluate(
 def _best_metrics(model: StagedModel) -> dict[str, float]:
     """The validation metrics of the weights that training ended with: those that chose them."""
     last = model.stage_log[-1]["stage"]
-    best = [entry for entry in model.stage_log if entry["stage"] == last and entry["best"]][-1]
+    evaluated = (*model.stage_start, *model.stage_log)
+    best = [entry for entry in evaluated if entry["stage"] == last and entry["best"]][-1]
     return {metric: best[metric] for metric in model.validation_metrics}
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_zoo.history.item_dict import ItemDict
-from model_zoo.moe.experts import SubsequenceExperts
+from model_zoo.moe.branch import Branch
 from model_zoo.sequence_model import SequenceModel
 
 from ...common.errors import UserError
@@ -228,7 +228,7 @@ def _categories(
 
 
 def _codes(
-    branch: SubsequenceExperts,
+    branch: Branch,
     x_ID: NDArray,
     expert_I: NDArray,
     item_I: NDArray,
