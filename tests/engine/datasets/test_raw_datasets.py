@@ -125,7 +125,7 @@ def test_a_cut_off_file_is_named(tmp_path: Path) -> None:
     write_ebnerd(tmp_path / "raw")
     path = tmp_path / "raw" / "train" / "behaviors.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"behaviors\.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"behaviors\.parquet cannot be read"):
         ebnerd.load(tmp_path / "raw")
 
 
