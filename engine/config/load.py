@@ -9,7 +9,7 @@ from typing import Any
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
-from ..datasets.layout import fingerprint
+from ..datasets.card import fingerprint
 from .models import find_model, is_shipped
 from .options import RunOptions
 from .read import load_experiment, redirect, resolve_paths

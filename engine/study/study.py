@@ -14,7 +14,7 @@ from ..common.places import CONFIG
 from ..config.load import load
 from ..config.models import model_files
 from ..config.options import RunOptions
-from ..datasets.layout import card_beside, longest_history
+from ..datasets.card import card_beside, longest_history
 from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import exit_code

@@ -239,7 +239,7 @@ def require_distinct(where: str, values: list[Any]) -> None:
 
 def data_hash(space: Space, home: Path) -> str:
     """The hash of the data that the results of all trials record."""
-    from ..datasets.layout import fingerprint  # imports polars
+    from ..datasets.card import fingerprint  # imports polars
 
     files = resolve_paths(space.dataset, home)
     return fingerprint(files[key] for key in DATA_FILES)

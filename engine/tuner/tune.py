@@ -129,7 +129,7 @@ def run_expid_command(folder: Folder, model_zoo: Path | None) -> Command:
 
 def require_devices(gpus: Sequence[int]) -> None:
     """Reject a CUDA device that is not there."""
-    from ..run.experiment import require_device  # imports torch
+    from ..run.devices import require_device  # imports torch
 
     for gpu in gpus:
         require_device(gpu)

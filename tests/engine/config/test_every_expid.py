@@ -19,11 +19,11 @@ from engine.datasets import (
     layout,
     movielens,
     paper,
-    paper_synthetic,
     synthetic,
 )
 from engine.run.experiment import make_loaders
 
+from ...support import stand_ins
 from ...support.helpers import CONFIG
 from ...support.raw_files import write_ebnerd
 from ..datasets.test_datasets import ratings, write_movielens
@@ -37,7 +37,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All data sets that the shipped experiments name."""
     root = tmp_path_factory.mktemp("data")
     for name in paper.NAMES:
-        layout.write(paper_synthetic.generate(name, 1e-4), root / name)
+        layout.write(stand_ins.generate(name, 1e-4), root / name)
     for name in ("session_hopping", "session_hopping_tiny", "session_hopping_micro"):
         layout.write(synthetic.generate(synthetic.SIZES["tiny"], 1), root / name)
     raw = tmp_path_factory.mktemp("raw")
