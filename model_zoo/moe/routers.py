@@ -87,14 +87,6 @@ class Router(nn.Module):
     def forget(self) -> None:
         """Drop what ``observe`` kept since the last step; does nothing by default."""
 
-    def products(self) -> float:
-        """FLOPs of the matrix products for one item."""
-        return 2.0 * sum(p.numel() for p in self.parameters() if p.dim() == 2)
-
-    def row_products(self, table: RowTable) -> float:
-        """FLOPs of the matrix products for all rows of a table."""
-        return self.products() * len(table) + table.products()
-
     def codes(self) -> Tensor | None:
         """One vector per expert ``(E, Z)`` that the gates compare items with, where there is one."""
         return None

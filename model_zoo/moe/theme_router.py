@@ -133,12 +133,5 @@ class ThemeRouter(Router):
     def forget(self) -> None:
         self.codebook.forget()
 
-    def products(self) -> float:
-        return super().products() + 2 * self.codebook.codes_EC.numel()
-
-    def row_products(self, table: RowTable) -> float:
-        later = self.products() - 2 * self.h[0].weight.numel()
-        return later * len(table) + table.products(self.h[0])
-
     def codes(self) -> Tensor:
         return self.codebook.codes_EC
