@@ -52,10 +52,10 @@ BACKBONES = _by_name(
     Registered("SDIM", "backbones.sdim", "SDIM", 2022, "CIKM'22", "https://arxiv.org/abs/2205.10249"),
 )  # fmt: skip
 MIXTURES = _by_name(
-    Registered("DSelectK", "moe.mixtures", "DSelect-k", 2021, "NeurIPS'21", "https://arxiv.org/abs/2106.03760"),
-    Registered("GShard", "moe.mixtures", "GShard", 2021, "ICLR'21", "https://arxiv.org/abs/2006.16668"),
-    Registered("ExpertChoice", "moe.mixtures", "Expert Choice", 2022, "NeurIPS'22", "https://arxiv.org/abs/2202.09368"),
-    Registered("MoS", "moe.mixtures", "MoS", 2026, "WWW'26", "https://doi.org/10.1145/3774904.3792483"),
+    Registered("DSelectK", "moe.dselect_k", "DSelect-k", 2021, "NeurIPS'21", "https://arxiv.org/abs/2106.03760"),
+    Registered("GShard", "moe.gshard", "GShard", 2021, "ICLR'21", "https://arxiv.org/abs/2006.16668"),
+    Registered("ExpertChoice", "moe.expert_choice", "Expert Choice", 2022, "NeurIPS'22", "https://arxiv.org/abs/2202.09368"),
+    Registered("MoS", "moe.mos", "MoS", 2026, "WWW'26", "https://doi.org/10.1145/3774904.3792483"),
 )  # fmt: skip
 BASELINES = _by_name(
     Registered("MIRRN", "baselines.mirrn", "MIRRN", 2025, "KDD'25", "https://arxiv.org/abs/2411.15005"),

@@ -23,7 +23,7 @@ from .heads import MLPHead
 from .history.history import History
 from .history.item_dict import ItemDict
 from .layers.block import SequenceBlock
-from .moe.experts import SubsequenceExperts
+from .moe.branch import Branch
 from .moe.mixtures import Mixture, Single
 from .moe.stages import Stage, StageName
 from .ops.compiled import call_compiled, require_compiler
@@ -107,7 +107,7 @@ class SequenceModel(StagedModel):
         self.encoder = self.mixture(
             lambda: self.block(self.item_dim, **block_config),
             self.item_dim,
-            **chosen(kwargs, self.mixture),
+            **chosen(kwargs, *self.mixture.readers()),
         )
         self.classifier = self.head(
             feature_map.sum_emb_out_dim() + self.encoder.output_dim, **chosen(kwargs, self.head)
@@ -129,7 +129,7 @@ class SequenceModel(StagedModel):
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
         """Name and type of every configuration key that the model, its parts or training reads."""
-        return super().hyper_parameters() | keywords(cls.block, cls.mixture, cls.head)
+        return super().hyper_parameters() | keywords(cls.block, *cls.mixture.readers(), cls.head)
 
     def reset_parameters(self) -> None:
         """FuxiCTR's initialisation, backbone first: with the same random state, every variant of
@@ -140,7 +140,7 @@ class SequenceModel(StagedModel):
     # ---------------------------------------------------------------- stages and experts
 
     @property
-    def branches(self) -> Mapping[str, SubsequenceExperts]:
+    def branches(self) -> Mapping[str, Branch]:
         return self.encoder.branches
 
     def backbone_parts(self) -> tuple[nn.Module, ...]:

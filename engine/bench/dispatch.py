@@ -25,7 +25,7 @@ from model_zoo.backbones.twin import TWINBlock
 from model_zoo.history import history as history_module
 from model_zoo.history.history import History
 from model_zoo.moe.experts import SubsequenceExperts, compact
-from model_zoo.moe.mixtures import MoS
+from model_zoo.moe.mos import MoS
 
 from ..run.flop_counter import count_flops
 from . import microvideo
@@ -157,7 +157,9 @@ def _inputs(length: int, batch_size: int, device: torch.device) -> tuple[History
 def _spread_codes(encoder: MoS, history: History) -> None:
     """Codes at items far from each other, much as k-means puts them: all experts get work."""
     for name, branch in encoder.branches.items():
-        h_NC = F.normalize(branch.projections(encoder.sequence(name, history))[:5_000], dim=-1)
+        h_NC = F.normalize(
+            branch.router.projections(encoder.sequence(name, history))[:5_000], dim=-1
+        )
         chosen = [0]
         while len(chosen) < len(branch.experts):
             nearest_N = (h_NC @ h_NC[chosen].T).amax(1)
@@ -188,6 +190,6 @@ def _loads(encoder: MoS, history: History) -> str:
     """How many samples each expert serves."""
     served = []
     for name, branch in encoder.branches.items():
-        weights_BTE = branch.routing(encoder.sequence(name, history)).weights_BTE
+        weights_BTE = branch.router.gates(encoder.sequence(name, history))
         served.append(f"{name} {(weights_BTE[:, -1] > 0).sum(0).tolist()}")
     return ", ".join(served)

@@ -21,6 +21,7 @@ from ..common.errors import UserError
 from ..common.files import write_yaml
 from ..config.read import DATA_FILES, dataset_part
 from ..datasets import SEED, layout, synthetic
+from ..datasets.card import SPLITS
 from . import longctr
 from .process import ROOT
 
@@ -116,7 +117,7 @@ def prepare(
     own_data = folder / "data" / DATASET
     own_data.mkdir(parents=True)
     samples = {}
-    for split in layout.SPLITS:
+    for split in SPLITS:
         table = pl.read_parquet(data / f"{split}.parquet")
         if split == "train":
             table = table.sample(fraction=1, shuffle=True, seed=SEED)

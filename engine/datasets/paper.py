@@ -1,7 +1,7 @@
 """The three data sets of the paper's tables, as LongCTR publishes them on the Hugging Face hub.
 
 Their schema is written once, in ``config/dataset_config.yaml``. ``hub.py`` fetches the data,
-``paper_synthetic.py`` makes stand-ins of the same shape.
+``tests/support/stand_ins.py`` makes stand-ins of the same shape.
 """
 
 from __future__ import annotations

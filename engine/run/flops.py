@@ -20,11 +20,12 @@ from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
-from ..common.places import CONFIG, HOME
+from ..common.places import CONFIG
 from ..common.text_table import text_table
 from ..config.feature_map import build_feature_map
 from ..config.load import load
 from ..config.models import build
+from ..config.options import RunOptions
 from ..datasets import ensure_generated
 from ..loader.loader import SequenceLoader
 from ..loader.random_batch import one_sample, random_batch
@@ -97,7 +98,7 @@ def describe(
     torch.manual_seed(params["seed"])
     feature_map = build_feature_map(params)
     model = build(model_class, feature_map, {**params, "verbose": 0}, params["model_id"])
-    for module in nn.ModuleList([model.embedding_layer]).modules():  # all but equal at first: routers need more
+    for module in model.modules():  # all but equal at first: routers need more
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
     batch = random_batch(feature_map, [length] * RANDOM_SAMPLES, length, max(ITEMS, length + 2))
@@ -110,7 +111,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m engine.flops", description="Parameters and FLOPs per sample of models."
     )
-    parser.add_argument("--config", default=str(CONFIG), help="configuration directory")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
     parser.add_argument("--length", type=int, help="items of the history; default: max_len")
     args = parser.parse_args()
@@ -119,9 +120,12 @@ def main() -> int:
     vanilla: dict[tuple[str, str], float] = {}
     found = []
     for expid in args.expid:
-        params, model_class = load(Path(args.config), HOME, expid)
+        experiment = load(expid, RunOptions(args.config))
+        params = experiment.params
         ensure_generated(params)
-        parameters, flops = describe(params, model_class, args.length or params["max_len"])
+        parameters, flops = describe(
+            params, experiment.model_class, args.length or params["max_len"]
+        )
         data, model = params["dataset_id"], params["model"]
         vanilla[data, model] = flops.mean
         found.append((expid, (data, model.split("_")[0]), parameters, flops))

@@ -14,7 +14,7 @@ from ..analysis.results import read_json
 from ..common.errors import UserError
 from ..common.files import write_json, write_text, write_yaml
 from ..config.read import PATHS
-from ..datasets.layout import CARD
+from ..datasets.card import CARD
 from ..tuner.space import Space
 from ..tuner.trial import DONE
 from .call import Call, set_words

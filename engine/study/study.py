@@ -12,7 +12,8 @@ from ..common.errors import UserError
 from ..common.files import write_json
 from ..common.places import CONFIG
 from ..config.load import load
-from ..datasets.layout import card_beside, longest_history
+from ..config.options import RunOptions
+from ..datasets.card import card_beside, longest_history
 from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import exit_code
@@ -122,5 +123,6 @@ def probe_first_seeds(
                     "looked into; another --output runs it anew"
                 )
                 continue
-            params, _ = load(folder.path, root, trial.expid, trial.params["seed"])
+            options = RunOptions(folder.path, seed=trial.params["seed"], home=root)
+            params = load(trial.expid, options).params
             write_json(target, probe(*load_trained(params, checkpoint), params))

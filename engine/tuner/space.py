@@ -181,7 +181,7 @@ def check_values(space: Space, root: Path) -> Space:
 
 def data_hash(space: Space, root: Path) -> str:
     """The hash that goes into the results of all trials."""
-    from ..datasets.layout import fingerprint
+    from ..datasets.card import fingerprint
 
     files = resolve_paths(space.dataset, root)
     return fingerprint(files[key] for key in DATA_FILES)

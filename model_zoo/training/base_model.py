@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch, Loader
 from ..history.history import History
-from ..moe.experts import SubsequenceExperts
+from ..moe.branch import Branch
 from ..moe.stages import Stage, StageName
 from . import loop
 from .hyper_parameters import chosen, keywords
@@ -75,7 +75,7 @@ class StagedModel(BaseModel, Trainable):
     # ---------------------------------------------------------------- stages and experts
 
     @property
-    def branches(self) -> Mapping[str, SubsequenceExperts]:
+    def branches(self) -> Mapping[str, Branch]:
         return {}
 
     def backbone_parts(self) -> tuple[nn.Module, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..batch import Batch
 from ..history.history import History
 from ..history.item_dict import ItemDict
-from ..moe.experts import SubsequenceExperts
+from ..moe.branch import Branch
 from .trainable import Trainable
 
 DEAD, DOMINANT = 0.01, 0.9  # share of the load under or over which routing has collapsed
@@ -87,14 +87,14 @@ def code_movement(before_EC: Tensor | None, after_EC: Tensor | None) -> float | 
 class Tally:
     """Counts of one branch, summed over batches."""
 
-    def __init__(self, branch: SubsequenceExperts) -> None:
+    def __init__(self, branch: Branch) -> None:
         self.branch = branch
         self.item_E = self.sample_E = torch.zeros(branch.router.num_experts)
         self.switched = self.pairs = self.samples = self.unserved = 0
         self.appearances_IE: Tensor | None = None
 
     def add(self, sequence: History, items: ItemDict | None) -> None:
-        weights_BTE = self.branch.routing(sequence).weights_BTE
+        weights_BTE = self.branch.router.gates(sequence)
         sent_BTE = weights_BTE > 0
         self.item_E = self.item_E + sent_BTE.sum((0, 1)).cpu()
         self.sample_E = self.sample_E + sent_BTE[:, -1].sum(0).cpu()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..history.history import History
-from ..moe.experts import SubsequenceExperts
+from ..moe.branch import Branch
 from ..moe.stages import Stage, StageName
 
 
@@ -43,7 +43,7 @@ class Trainable(nn.Module, ABC):
     reduce_lr_on_plateau: bool
     verbose: int
     checkpoint: str
-    branches: Mapping[str, SubsequenceExperts]
+    branches: Mapping[str, Branch]
     stage_log: list[dict[str, Any]]
     stage_start: list[dict[str, Any]]
 

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from model_zoo.history.item_dict import ItemDict
-from model_zoo.moe.experts import SubsequenceExperts
+from model_zoo.moe.branch import Branch
 from model_zoo.sequence_model import SequenceModel
 
 from ...common.errors import UserError
 from ...config.feature_map import build_feature_map
 from ...config.models import build, find_model
-from ...datasets.layout import card_beside
+from ...datasets.card import card_beside
 from ...loader.loader import SequenceLoader
 from ...run.experiment import make_loaders
 from .expert_themes import describe_codes, match
@@ -228,7 +228,7 @@ def _categories(
 
 
 def _codes(
-    branch: SubsequenceExperts,
+    branch: Branch,
     x_ID: NDArray,
     expert_I: NDArray,
     item_I: NDArray,

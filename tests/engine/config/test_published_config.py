@@ -12,6 +12,7 @@ from fuxictr.utils import load_config
 
 from engine.config import read as config
 from engine.config.load import load
+from engine.config.options import RunOptions
 from engine.config.validate import check
 from model_zoo import get_model
 
@@ -50,7 +51,7 @@ def test_relative_paths_start_at_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    params, _ = load(CONFIG, ROOT, "TWIN_session_hopping_tiny")
+    params = load("TWIN_session_hopping_tiny", RunOptions(CONFIG)).params
     assert Path(params["train_data"]) == ROOT / "data" / "session_hopping_tiny" / "train.parquet"
     assert Path(params["model_root"]) == ROOT / "checkpoints"
 

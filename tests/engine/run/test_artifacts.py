@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from engine.common.errors import UserError
+from engine.config.load import load
+from engine.config.options import RunOptions
 from engine.run.artifacts import RunFiles
-from engine.run.experiment import load
 from model_zoo.training import state_files
 from model_zoo.training.loop import TrainingError, save_atomically
 
@@ -95,7 +96,7 @@ def test_run_that_another_process_has_just_finished_stays_as_it_is(
 ) -> None:
     """Between a process' look at the files and its start."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    params, _ = load(space.config, ROOT, "TWIN_tiny", 1)
+    params = load("TWIN_tiny", RunOptions(space.config, seed=1)).params
     files = RunFiles(params)
     files.folder.mkdir(parents=True)
     files.result.write_text("{}")
@@ -111,7 +112,7 @@ def test_run_that_another_process_has_just_finished_stays_as_it_is(
 
 def test_resume_on_other_data_is_refused(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    params, _ = load(space.config, ROOT, "TWIN_tiny", 1)
+    params = load("TWIN_tiny", RunOptions(space.config, seed=1)).params
     files = RunFiles(params)
     files.open(params, "before", resume=False)
     files.require_unchanged(params)

@@ -12,6 +12,7 @@ from fuxictr.autotuner import enumerate_params
 
 from engine.config import read as config
 from engine.config.load import load
+from engine.config.options import RunOptions
 
 from ...support.command_line import ROOT
 
@@ -56,5 +57,5 @@ def test_fuxictr_enumerates_the_grid(
     assert list(found.values()) == [EXPERIMENTS[expid]] * len(trials)
     assert all(trial.startswith(f"{expid}_0") for trial in found)
     if EXPERIMENTS[expid][1] == CHECKED:
-        params = [load(Path(folder), ROOT, trial)[0] for trial in found]
+        params = [load(trial, RunOptions(Path(folder))).params for trial in found]
         assert sorted(tuple(p[key] for key in space) for p in params) == sorted(trials)

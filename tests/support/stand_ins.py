@@ -1,38 +1,43 @@
-"""Synthetic stand-ins of the paper's data sets: their schema and shape, drawn content.
+"""Stand-ins of the paper's data sets: their schema, their shape, and content that is drawn.
 
-For trying code at full size where the real data cannot be had. Nothing measured on them says
-anything about the real data.
+They let code be tried where the real data cannot be had, at full size too:
+``python -m tests.support.stand_ins KuaiVideo_x2 --fraction 0.01`` writes one into
+``data/synthetic/``. Nothing measured on them says anything about the real data.
 
-Known, from the ``meta_data.json`` that reczoo publishes beside the data (its repositories
-``MicroVideo_XLong``, ``KuaiVideo_XLong`` and ``Ebnerd_XLong``, whose totals are those of the three
-data sets): users, items and samples of each split; vocabulary sizes as in
-``config/dataset_config.yaml``. The label and all indices are stored as int64. Not known, and chosen
-plausibly: label rates (Ebnerd's is one click per impression of 11.5 articles), lengths of histories,
-popularity, and every relation between columns.
+Some facts are known from the ``meta_data.json`` that reczoo publishes beside the data, in its
+repositories ``MicroVideo_XLong``, ``KuaiVideo_XLong`` and ``Ebnerd_XLong``: the number of users, of
+items, and of samples in each split. Vocabulary sizes are those of ``config/dataset_config.yaml``.
+The label and all indices are stored as int64. The rest is not known and was chosen plausibly: label
+rates (Ebnerd has one click per impression of 11.5 articles), lengths of histories, popularity, and
+every relation between columns.
 
-Content: each user has a few favourite themes and hops between them in sessions of 8 to 30 items.
-A sample is clicked with probability ``sigmoid(running * [the target's theme is that of the newest
-item] + share * (share of the target's theme in the history) + effects of the sample's own features
-+ bias)``. Samples lie in the later half of the user's history, in time order: training, validation,
-test. Histories are drawn before the samples and do not grow by their clicks.
+Each user has a few favourite themes and hops between them in sessions of 8 to 30 items. A sample is
+clicked with probability ``sigmoid(running * [the target's theme is that of the newest item] + share
+* (share of the target's theme in the history) + effects of the sample's own features + bias)``.
+Samples lie in the later half of the user's history, in time order: training, validation, test.
+Histories are drawn before the samples and do not grow by their clicks.
 
 Shape suffixes: U users, S interactions of all users, N items, M samples, Z themes, K favourites.
 """
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from engine.common.errors import UserError, run_command
+from engine.common.places import HOME
+from engine.datasets import layout, paper
+from engine.datasets.card import SPLITS, describe
+from engine.datasets.layout import Dataset
 from model_zoo.training.metrics import auc, grouped_auc
 
-from ..common.errors import UserError
-from . import paper
-from .layout import SPLITS, Dataset
-from .paper_columns import THEMES, item_info, lists, sample_features, series, skewed
+from .stand_in_columns import THEMES, item_info, lists, sample_features, series, skewed
 
 FAVOURITES = 4  # K, per user
 SESSION = (8, 30)  # items
@@ -234,3 +239,28 @@ def _bias(logit_M: NDArray, rate: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _sigmoid(some + middle).mean() < rate else (low, middle)
     return low
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Write a stand-in of one of the paper's data sets."
+    )
+    parser.add_argument("name", choices=paper.NAMES)
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the users and samples")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--output", type=Path, help="folder, data/synthetic/NAME by default")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder")
+    args = parser.parse_args()
+    output = args.output or HOME / "data" / "synthetic" / args.name
+    layout.require_free(output, args.overwrite)
+    dataset = generate(args.name, args.fraction, args.seed)
+    print(describe(layout.write(dataset, output, args.overwrite)))
+    print(
+        f"train on it: python run_expid.py --expid TWIN_MoS_... --data-root {output.parent} "
+        "--model-root checkpoints/synthetic"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main, "nothing was written")

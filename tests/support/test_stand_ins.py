@@ -14,10 +14,11 @@ import model_zoo
 from engine.common.errors import UserError
 from engine.config.read import load_experiment
 from engine.config.validate import check
-from engine.datasets import layout, paper, paper_synthetic
-from engine.datasets.layout import SPLITS
+from engine.datasets import layout, paper
+from engine.datasets.card import CARD, SPLITS
 
-from ...support.helpers import CONFIG, build_model, loader
+from . import stand_ins
+from .helpers import CONFIG, build_model, loader
 
 FRACTION = 0.004
 
@@ -26,7 +27,7 @@ FRACTION = 0.004
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small stand-in of each, written once."""
     folder = tmp_path_factory.mktemp("data") / request.param
-    layout.write(paper_synthetic.generate(request.param, FRACTION), folder)
+    layout.write(stand_ins.generate(request.param, FRACTION), folder)
     return folder
 
 
@@ -78,7 +79,7 @@ def test_every_item_id_of_the_vocabulary_occurs(folder: Path) -> None:
 
 
 def test_a_fraction_has_fewer_users_and_samples(folder: Path) -> None:
-    shape = paper_synthetic.SHAPES[folder.name]
+    shape = stand_ins.SHAPES[folder.name]
     for split, count in zip(SPLITS, shape.samples, strict=True):
         assert len(read(folder, split)) == round(FRACTION * count)
     histories = read(folder, "user_info")
@@ -102,21 +103,22 @@ def test_histories_end_before_the_sample_and_splits_follow_in_time(folder: Path)
 
 def test_users_hop_between_few_themes(folder: Path) -> None:
     """Sessions of 8 items or more, but for a user's first and last; themes reappear."""
-    theme = np.r_[-1, np.arange(len(read(folder, "item_info")) - 1) % paper_synthetic.THEMES]
+    theme = np.r_[-1, np.arange(len(read(folder, "item_info")) - 1) % stand_ins.THEMES]
     reappeared = 0
     for history in read(folder, "user_info")["full_item_seq"].to_list():
         themes = theme[history]
         starts = np.flatnonzero(np.r_[True, themes[1:] != themes[:-1]])
-        assert len(set(themes)) <= paper_synthetic.FAVOURITES
-        assert (np.diff(starts)[1:] >= paper_synthetic.SESSION[0]).all()
+        assert len(set(themes)) <= stand_ins.FAVOURITES
+        assert (np.diff(starts)[1:] >= stand_ins.SESSION[0]).all()
         reappeared += len(starts) > len(set(themes))
     assert reappeared > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", paper.NAMES)
 def test_twin_learns_and_stays_below_the_best_possible(name: str, tmp_path: Path) -> None:
-    fraction = 30_000 / paper_synthetic.SHAPES[name].samples[0]
-    card = layout.write(paper_synthetic.generate(name, fraction), tmp_path / name)
+    fraction = 30_000 / stand_ins.SHAPES[name].samples[0]
+    card = layout.write(stand_ins.generate(name, fraction), tmp_path / name)
     params = params_of(tmp_path / name)
     model = build_model(params)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
@@ -135,16 +137,14 @@ def test_twin_learns_and_stays_below_the_best_possible(name: str, tmp_path: Path
 
 def test_the_seed_decides(tmp_path: Path) -> None:
     hashes = [
-        layout.write(paper_synthetic.generate("Ebnerd_small_x1", 1e-4, seed), tmp_path / str(i))[
-            "hash"
-        ]
+        layout.write(stand_ins.generate("Ebnerd_small_x1", 1e-4, seed), tmp_path / str(i))["hash"]
         for i, seed in enumerate((1, 1, 2))
     ]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_nobody_takes_a_stand_in_for_the_real_data(folder: Path) -> None:
-    card = (folder / layout.CARD).read_text()
+    card = (folder / CARD).read_text()
     assert f"synthetic stand-in of {folder.name}, not the real data" in card
 
 
@@ -159,4 +159,4 @@ def test_nobody_takes_a_stand_in_for_the_real_data(folder: Path) -> None:
 )
 def test_bad_arguments(name: str, fraction: float, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        paper_synthetic.generate(name, fraction)
+        stand_ins.generate(name, fraction)
