@@ -16,8 +16,7 @@ import yaml
 
 from ..analysis.figures.style import EXPERT_COLOURS
 from ..analysis.results import Run
-from .groups import Group
-from .table import LOSSES
+from .leaderboard import LOSSES, Group
 
 
 def embedded(known: list[Group], folder: Path) -> str:

@@ -6,11 +6,16 @@ import argparse
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from ..common.errors import run_command
+from ..common.errors import UserError, run_command
 from ..common.places import CONFIG
+from ..config.changes import parse_changes
 from ..config.options import RunOptions
 from ..config.read import describe_experiments, load_experiment
+
+# Keys of an experiment that an argument of its own decides.
+DECIDED = {"model_id": "--expid", "seed": "--seed", "model_zoo": "--model-zoo"}
 
 
 def main() -> None:
@@ -23,8 +28,6 @@ def _run() -> int:
     if args.list or not args.expid:
         print(describe_experiments(args.config))
         return 0
-    for expid in args.expid:  # a wrong one is answered before torch is imported, which is slow
-        load_experiment(args.config, expid)
     options = RunOptions(
         config=args.config,
         gpu=args.gpu,
@@ -32,7 +35,10 @@ def _run() -> int:
         model_zoo=args.model_zoo,
         data_root=args.data_root,
         model_root=args.model_root,
+        changes=_changes(args.set),
     )
+    for expid in args.expid:  # a wrong one is answered before torch is imported, which is slow
+        load_experiment(options.config, expid, options.changes)
 
     from .cpu import set_up_threads
 
@@ -51,8 +57,20 @@ def _run() -> int:
     return 0
 
 
+def _changes(words: list[str]) -> dict[str, Any]:
+    changes = parse_changes(words)
+    for key, flag in DECIDED.items():
+        if key in changes:
+            raise UserError(f"--set {key}: cannot be set; write {flag}")
+    return changes
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train and evaluate models by experiment id.")
+    parser = argparse.ArgumentParser(
+        description="Train and evaluate models by experiment id.",
+        epilog="The files of a run are named by experiment id and seed, and with --set by a digest of what is set. "
+        "A run without --resume replaces what an earlier run of the same name has written.",
+    )
     parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
@@ -64,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model-root", type=Path, help="folder for results, in place of model_root"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keys of the model or the data set, with YAML values, in place of the configuration's",
     )
     parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
     return parser

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -36,6 +35,7 @@ from . import summary as results
 from .artifacts import RunFiles
 from .code_version import commit_of
 from .cpu import set_up_cpu
+from .devices import device_name, peak_memory, require_device
 from .flops import mean_flops, num_parameters
 from .tensorboard import ScalarWriter
 
@@ -57,7 +57,9 @@ def run(experiment: Experiment) -> dict[str, Any]:
     expid, resume = params["model_id"], options.resume
     require_device(options.gpu)
     set_up_cpu()
-    files = RunFiles(params)
+    peak = peak_memory(options.gpu)
+    changes = {key: params[key] for key in options.changes}
+    files = RunFiles(params, changes)
     if resume:
         files.require_unchanged(params)
         if files.finished():
@@ -66,7 +68,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     ensure_generated(params)
     start = time.perf_counter()
     model, loaders = _build(experiment, files.name)
-    about = _about(params)
+    about = _about(params) | {"set": changes}
     files.keep_result_of_other_data(about["dataset_hash"])
     if resume:
         files.require_same_data(about["dataset_hash"])
@@ -81,20 +83,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
             result = about | _train_and_evaluate(model, loaders, params, options.gpu, files, before)
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
+    result["peak_memory_bytes"] = peak()
     result["seconds"]["total"] = before + time.perf_counter() - start
     write_json(files.result, result)
     files.close()
     results.append_bars_line(result, options.config)
     return result
-
-
-def require_device(gpu: int) -> None:
-    """Reject a CUDA device that is not there; -1 is the CPU."""
-    if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
-        raise UserError(
-            f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
-            "write --gpu -1 for the CPU"
-        )
 
 
 def _build(experiment: Experiment, name: str) -> tuple[StagedModel, dict[str, SequenceLoader]]:
@@ -144,8 +138,6 @@ def _train_and_evaluate(
     before: float,
 ) -> dict[str, Any]:
     """The part of a result that is measured; ``before`` are the seconds of training before a kill."""
-    if gpu >= 0:
-        torch.cuda.reset_peak_memory_stats(gpu)
     scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
 
     def on_evaluation(stage_log: list[dict[str, Any]]) -> None:
@@ -184,9 +176,8 @@ def _train_and_evaluate(
         "flops_per_sample": mean_flops(model, next(iter(loaders["test"]))),
         "train_samples_per_s": _training_speed(model.stage_log),
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
-        "peak_memory_bytes": peak_memory(gpu),
         "seconds": {"fit": fit_seconds, "test": test_seconds},
-        "device": torch.cuda.get_device_name(gpu) if gpu >= 0 else "cpu",
+        "device": device_name(gpu),
     }
 
 
@@ -220,13 +211,6 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
         if not loader.num_samples:
             raise UserError(f"{loader.samples.path}: has no samples; each split needs some")
     return loaders
-
-
-def peak_memory(gpu: int) -> int:
-    """Peak bytes: of the GPU's allocator, or of the process since it started."""
-    if gpu >= 0:
-        return torch.cuda.max_memory_allocated(gpu)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _bayes(params: dict[str, Any]) -> dict[str, float]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from ..analysis.results import BACKBONES, MIXTURES
+from model_zoo.registry import BACKBONES, MIXTURES
+
 from ..common.errors import UserError, run_command
 from ..common.places import CONFIG, HOME
 from .call import BUDGET, Call, default_budget

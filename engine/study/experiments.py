@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..analysis.results import BACKBONES, BASELINES, MIXTURES, VARIANTS, split_name, variant
+from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, backbone_of, mixture_of, variant
+
 from ..common.errors import UserError, did_you_mean
 
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
@@ -50,7 +51,7 @@ class Planned(NamedTuple):
 
 def table1() -> list[Planned]:
     """Every backbone alone and with every router."""
-    return [Planned("table1", variant(b, m), {}) for b in BACKBONES for m in VARIANTS]
+    return [Planned("table1", variant(b, m), {}) for b in BACKBONES for m in ("", *MIXTURES)]
 
 
 def table2() -> list[Planned]:
@@ -126,14 +127,14 @@ def plan(
         UserError: an unknown backbone or variant, or one that the experiment does not have.
     """
     cells = EXPERIMENTS[experiment]()
-    names = (split_name(cell.model)[1] or VANILLA for cell in cells if cell.model not in BASELINES)
+    names = (mixture_of(cell.model) or VANILLA for cell in cells if cell.model not in BASELINES)
     has = list(dict.fromkeys(names))
     _require_known(experiment, "backbones", backbones, BACKBONES)
     _require_known(experiment, "variants", variants, has)
 
     def wanted(model: str) -> bool:
-        backbone, mixture = split_name(model)
-        return backbone in (backbones or BACKBONES) and (mixture or VANILLA) in (variants or has)
+        chosen = backbone_of(model) in (backbones or BACKBONES)
+        return chosen and (mixture_of(model) or VANILLA) in (variants or has)
 
     return [cell for cell in cells if cell.model in BASELINES or wanted(cell.model)]
 

@@ -122,7 +122,7 @@ def run_expid_command(root: Path, folder: Folder) -> Command:
 
 def require_devices(gpus: Sequence[int]) -> None:
     """Reject a CUDA device that is not there."""
-    from ..run.experiment import require_device  # imports torch
+    from ..run.devices import require_device  # imports torch
 
     for gpu in gpus:
         require_device(gpu)

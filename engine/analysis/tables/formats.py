@@ -9,6 +9,7 @@ from io import StringIO
 from itertools import groupby
 from pathlib import Path
 
+from ...common.errors import UserError
 from ...common.files import write_text
 from .grid import Entry, Table
 
@@ -29,6 +30,10 @@ def write_table(folder: Path, name: str, table: Table) -> list[Path]:
     forms: dict[str, Callable[[Table], str]] = {
         "md": markdown, "csv": long_csv, "tex": latex, "html": html,
     }  # fmt: skip
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     paths = [folder / f"{name}.{ending}" for ending in forms]
     for path, form in zip(paths, forms.values(), strict=True):
         write_text(path, form(table))

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from engine.analysis.results import BACKBONES, BASELINES, METRICS, VARIANTS, read_results, variant
+from engine.analysis.results import METRICS, read_results
+from engine.analysis.tables.cost_table import cost
 from engine.analysis.tables.grid import Entry, Table, p_value
 from engine.analysis.tables.mos_table import mos_table
-from engine.analysis.tables.study_tables import cost, knobs, table1, table2, tuning
+from engine.analysis.tables.quality_tables import knobs, table1, table2
+from engine.analysis.tables.tuning_table import tuning
 from engine.common.errors import UserError
+from model_zoo.registry import BACKBONES, BASELINES, variant
 
-from ...support.fake_results import write_run, write_study
+from ...support.fake_results import VARIANTS, write_run, write_study
 
 MICRO = "MicroVideo1.7M_x2"
 SEEDS = (1, 2, 3)

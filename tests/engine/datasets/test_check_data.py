@@ -14,7 +14,7 @@ from engine.datasets import layout
 from engine.datasets.check import Report, check
 
 from ...support import stand_ins
-from ...support.command_line import run_script
+from ...support.command_line import Outcome
 
 Edit = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -145,16 +145,20 @@ def test_a_history_with_the_click_itself(tiny_data: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("folder", "says"), [("nothing", "nothing is no folder"), ("empty", "has no feature_map.json")]
 )
-def test_what_is_no_data_set(tmp_path: Path, folder: str, says: str) -> None:
+def test_what_is_no_data_set(
+    tmp_path: Path, command: Callable[..., Outcome], folder: str, says: str
+) -> None:
     (tmp_path / "empty").mkdir()
-    outcome = run_script("data/prepare.py", "check", folder, cwd=tmp_path)
+    outcome = command("check", folder)
     assert outcome.code == 2 and says in outcome.stderr
 
 
-def test_exit_code_of_bad_data(tiny_data: Path, tmp_path: Path) -> None:
+def test_exit_code_of_bad_data(
+    tiny_data: Path, tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     (tmp_path / "data" / "test.parquet").unlink()
-    outcome = run_script("data/prepare.py", "check", "data", cwd=tmp_path)
+    outcome = command("check", "data")
     assert (
         outcome.code == 2
         and "error: " in outcome.stdout

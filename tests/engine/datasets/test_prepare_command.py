@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from engine.datasets.command import main
-
 from ...support.command_line import Outcome, snapshot
 
 Frame = Callable[[pl.DataFrame], pl.DataFrame]
-
-
-@pytest.fixture
-def prepare(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Outcome]:
-    """The command, run in this process and in the temporary folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["prepare.py", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        code: Any = end.value.code
-        return Outcome(code, *capsys.readouterr())
-
-    return run
 
 
 RATINGS = [
@@ -106,7 +85,7 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
         TO_OUT,
         ("in/ratings_ordered.parquet: column 'pos' is missing",),
     ),
-    "cut parquet": (cut, TO_OUT, ("in/ratings_ordered.parquet: cannot be read",)),
+    "cut parquet": (cut, TO_OUT, ("in/ratings_ordered.parquet cannot be read",)),
     "malformed line": (
         appended("1\tx\t3\t5\n"),
         TO_OUT,
@@ -158,31 +137,31 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
 
 @pytest.mark.parametrize("name", PREPARE)
 def test_it_rejects_and_writes_nothing(
-    name: str, tmp_path: Path, prepare: Callable[..., Outcome]
+    name: str, tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:
     make, arguments, says = PREPARE[name]
     make(tmp_path / "in")
     before = snapshot(tmp_path)
-    outcome = prepare(*arguments)
+    outcome = command(*arguments)
     assert outcome.code == 2
     assert outcome.stderr.startswith("error: ") and len(outcome.stderr.splitlines()) == 1
     assert all(part in outcome.stderr for part in says), outcome.stderr
     assert snapshot(tmp_path) == before
 
 
-def test_overwrite_replaces_a_data_set(tmp_path: Path, prepare: Callable[..., Outcome]) -> None:
+def test_overwrite_replaces_a_data_set(tmp_path: Path, command: Callable[..., Outcome]) -> None:
     movielens_100k(tmp_path / "in")
     for options in ((), ("--overwrite",)):
-        outcome = prepare(*TO_OUT, *options)
+        outcome = command(*TO_OUT, *options)
         assert outcome.code == 0, outcome.stderr
         (tmp_path / "out" / "train.parquet").write_text("old")
     written = {"dataset_card.json", "feature_map.json", "item_info.parquet", "user_info.parquet"}
     assert written < {path.name for path in (tmp_path / "out").iterdir()}
-    again = prepare(*TO_OUT, "--overwrite")
+    again = command(*TO_OUT, "--overwrite")
     assert again.code == 0 and len(pl.read_parquet(tmp_path / "out" / "train.parquet"))
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
 
 
-def test_a_size_that_is_unknown(tmp_path: Path, prepare: Callable[..., Outcome]) -> None:
-    outcome = prepare(*SYNTHETIC, "--size", "big")
+def test_a_size_that_is_unknown(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    outcome = command(*SYNTHETIC, "--size", "big")
     assert outcome.code == 2 and "choose from 'micro', 'small', 'tiny'" in outcome.stderr

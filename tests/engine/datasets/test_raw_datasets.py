@@ -125,7 +125,7 @@ def test_a_cut_off_file_is_named(tmp_path: Path) -> None:
     write_ebnerd(tmp_path / "raw")
     path = tmp_path / "raw" / "train" / "behaviors.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"behaviors\.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"behaviors\.parquet cannot be read"):
         ebnerd.load(tmp_path / "raw")
 
 
@@ -180,5 +180,5 @@ def test_kuairand_against_a_plain_loop(tmp_path: Path, label: str) -> None:
 def test_kuairand_without_its_videos(tmp_path: Path) -> None:
     write_kuairand(tmp_path / "raw")
     next((tmp_path / "raw").glob("video*")).unlink()
-    with pytest.raises(UserError, match=r"has no video_features_basic_\*\.csv"):
+    with pytest.raises(UserError, match=r"raw has no video_features_basic_\*\.csv"):
         kuairand.load(tmp_path / "raw")

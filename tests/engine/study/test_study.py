@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.analysis.results import BACKBONES, BASELINES, read_results
+from engine.analysis.results import read_results
 from engine.common.errors import UserError
 from engine.config.read import read_yaml
 from engine.study.call import Call, widest
@@ -24,6 +24,7 @@ from engine.study.spaces import balanced, model_space
 from engine.study.store import Store
 from engine.study.trials import seeded_trial
 from engine.tuner.folder import Folder
+from model_zoo.registry import BACKBONES, BASELINES
 
 from ...support.command_line import (
     ROOT,

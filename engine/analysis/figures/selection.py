@@ -1,23 +1,17 @@
-"""Which of several models a figure with room for one backbone shows; always by rule."""
+"""What figures take from the results: metrics, means over seeds, and the probes to show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from ..results import BACKBONES, METRICS, MIXTURES, Cell, DatasetResults, split_name, variant
-from . import style
+from model_zoo.registry import OURS, mixture_of
+
+from ..lineup import ordered_models
+from ..results import METRICS, Cell, DatasetResults
+from ..tables.significance import mean_std
 
 Probe = dict[str, Any]
-
-
-def fullest_backbone(models: Iterable[str]) -> str | None:
-    """The backbone with the most mixtures among the models, of equal ones the first in the paper;
-    None where none has any."""
-    known = set(models)
-    count = {b: sum(variant(b, m) in known for m in MIXTURES) for b in BACKBONES}
-    best = max(BACKBONES, key=count.__getitem__)
-    return best if count[best] else None
 
 
 def metrics_of(cells: Iterable[Cell]) -> list[str]:
@@ -26,10 +20,15 @@ def metrics_of(cells: Iterable[Cell]) -> list[str]:
     return [m for m in METRICS if all(m in run["metrics"]["test"] for run in runs)]
 
 
+def spread(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and standard deviation over seeds; the deviation of one value is 0."""
+    mean, std = mean_std(values)
+    return mean, std or 0.0
+
+
 def in_points(cell: Cell, metric: str) -> tuple[float, float]:
-    """Mean and standard deviation over seeds of a test metric, x100 as in the tables; the deviation of
-    one seed is 0."""
-    mean, std = style.mean_and_std(cell.values(metric).values())
+    """Mean and standard deviation over seeds of a test metric, x100 as in the tables."""
+    mean, std = spread(cell.values(metric).values())
     return 100 * mean, 100 * std
 
 
@@ -38,21 +37,18 @@ def probes_of(results: DatasetResults) -> dict[str, list[Probe]]:
     found: dict[str, list[Probe]] = {}
     for probe in sorted(results.probes.values(), key=lambda probe: probe["about"]["seed"]):
         found.setdefault(probe["about"]["model"], []).append(probe)
-    order = [variant(b, m) for b in BACKBONES for m in ("", *MIXTURES)]
-    names = [name for name in order if name in found] + sorted(found.keys() - set(order))
-    return {name: found[name] for name in names}
+    return {model: found[model] for model in ordered_models(found)}
 
 
 def typical_probe(results: DatasetResults) -> Probe | None:
     """The probe that stands for a data set: of MoS if there is one, the first backbone, lowest seed."""
     probes = probes_of(results)
-    with_mos = [name for name in probes if split_name(name)[1] == "MoS"]
-    names = with_mos or list(probes)
+    names = [name for name in probes if mixture_of(name) == OURS] or list(probes)
     return probes[names[0]][0] if names else None
 
 
 def whose(probe: Probe) -> str:
-    """The run of a probe, for a caption."""
+    """Names the run of a probe, for a caption."""
     about = probe["about"]
     return (
         f"{about['model']} on {about['dataset_id']}, {about['split']} split, seed {about['seed']}"
