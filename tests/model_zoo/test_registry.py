@@ -67,6 +67,9 @@ def test_labels_and_papers() -> None:
     assert [registry.label(name) for name in ("", "DSelectK", "TWIN", "Mine")] == [
         "Vanilla", "DSelect-k", "TWIN", "Mine",
     ]  # fmt: skip
+    for model in registry.model_names():
+        entry = registry.publication(model)
+        assert entry is not None and str(entry.year)[2:] == entry.venue[-2:], model
     found = [registry.publication(name) for name in ("SDIM_MoS", "MIRRN", "Mine")]
     assert [entry and entry.venue for entry in found] == ["WWW'26", "KDD'25", None]
 
