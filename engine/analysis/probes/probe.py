@@ -58,7 +58,9 @@ def load_trained(
         raise UserError(f"{checkpoint}: no such checkpoint; train the experiment first")
     feature_map = build_feature_map(params)
     params = params | {"gpu": -1}
-    model = build(find_model(params["model"]), feature_map, params, params["model_id"])
+    zoo = params.get("model_zoo")
+    model_class = find_model(params["model"], Path(zoo) if zoo else None)
+    model = build(model_class, feature_map, params, params["model_id"])
     try:
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises anything for a damaged file
