@@ -24,14 +24,15 @@ FILES = sorted(
 
 # The rooms of the zoo from the top floor down: a file imports from its own room and from lower ones.
 FLOORS = (
+    ("registry",),
     ("backbones", "baselines"),
-    ("sequence_model", "registry"),
+    ("sequence_model",),
     ("training",),
     ("moe", "heads"),
     ("layers",),
     ("history",),
     ("ops",),
-    ("compat", "batch"),
+    ("compat", "batch", "atomic"),
 )
 # What a room may import beside the standard library, the project and torch, by the longest prefix.
 ALLOWED = {
@@ -54,6 +55,7 @@ ALLOWED = {
     "data": set(),
     "run_expid.py": set(),
     "run_param_tuner.py": set(),
+    "setup.py": {"setuptools"},
 }
 
 
@@ -120,7 +122,7 @@ def test_there_is_no_circle() -> None:
 def test_no_two_files_share_a_name() -> None:
     meanings: dict[str, Path] = {}
     for path in FILES:
-        if path.stem in ("__init__", "__main__") or (
+        if path.stem in ("__init__", "__main__", "command") or (  # a part's own command line
             len(path.parts) == 2 and path.parts[0] != "model_zoo"
         ):
             continue  # commands may be called like the part that they start
@@ -138,7 +140,7 @@ def test_the_zoo_needs_no_engine(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "<class 'model_zoo.backbones.twin.TWIN_MoS'> 23\n"
+    assert done.stdout == "<class 'model_zoo.TWIN_MoS'> 23\n"
 
 
 def test_a_run_imports_nothing_slow_that_it_does_not_need(tmp_path: Path, tiny_data: Path) -> None:
@@ -149,7 +151,10 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 sys.argv = ["run_expid.py", "--config", {str(tmp_path / "experiments")!r}, "--expid", "TWIN_tiny"]
 import run_expid
-run_expid.main()
+try:
+    run_expid.main()
+except SystemExit as end:
+    assert end.code == 0
 print([name for name in ("torch._dynamo", "sklearn.cluster") if name in sys.modules])
 """
     done = subprocess.run(
@@ -157,22 +162,3 @@ print([name for name in ("torch._dynamo", "sklearn.cluster") if name in sys.modu
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("[]\n")
-
-
-def test_every_model_is_a_fuxictr_model_found_by_its_name() -> None:
-    from fuxictr.pytorch.models import BaseModel
-
-    import model_zoo
-
-    variants = ("", "_GShard", "_DSelectK", "_ExpertChoice", "_MoS")
-    names = [b + v for b in ("Mamba4Rec", "TransAct", "TWIN", "SDIM") for v in variants]
-    assert list(model_zoo.MODELS) == [*names, "MIRRN", "AttenMixer", "MiasRec"]
-    for name, model in model_zoo.MODELS.items():
-        assert getattr(model_zoo, name) is model and issubclass(model, BaseModel)
-
-
-def test_an_unknown_model_names_the_nearest() -> None:
-    from model_zoo import get_model
-
-    with pytest.raises(ValueError, match="did you mean TWIN_MoS"):
-        get_model("TWIN_Mos")

@@ -16,6 +16,7 @@ import pytest
 
 from engine.config.feature_map import build_feature_map
 from engine.config.load import load
+from engine.config.options import RunOptions
 from engine.run.experiment import make_loaders
 
 from .support.command_line import ROOT, run_module, run_script
@@ -32,9 +33,10 @@ def test_a_prepared_folder_is_still_sound(tmp_path: Path) -> None:
 
 def test_a_checkpoint_still_gives_its_metrics() -> None:
     result = json.loads((RESULTS / "TWIN_MoS_mine_seed1.json").read_text())
-    params, model_class = load(KEPT / "mine" / "config", ROOT, "TWIN_MoS_mine", data_root=KEPT)
+    experiment = load("TWIN_MoS_mine", RunOptions(KEPT / "mine" / "config", data_root=KEPT))
+    params = experiment.params
     feature_map = build_feature_map(params)
-    model = model_class(feature_map, **params)
+    model = experiment.model_class(feature_map, **params)
     model.load_weights(str(KEPT / "TWIN_MoS_mine_seed1.model"))
     found = model.evaluate(make_loaders(params, feature_map, "cpu")["test"])
     assert found["logloss"] == pytest.approx(result["metrics"]["test"]["logloss"], abs=1e-5)

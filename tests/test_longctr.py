@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pytest
 
 import model_zoo
 from engine.bench import inputs
+from engine.config.load import load
+from engine.config.options import RunOptions
 from engine.config.read import list_experiments, read_yaml
-from engine.run.experiment import load
 
 from .support.command_line import ROOT, Outcome, environment, run_script
 from .support.longctr_client import (
@@ -61,12 +63,16 @@ THEIRS: dict[str, dict[str, Any]] = {
 PUBLISHED = sorted(file.parent for file in LONGCTR.glob("benchmark/**/model_config.yaml"))
 RUN_HERE = """
 import sys
+from dataclasses import replace
 from pathlib import Path
+from engine.config.load import load
+from engine.config.options import RunOptions
 from engine.run.experiment import run
 
 root, *jobs = sys.argv[1:]
 for config, expid, zoo in zip(jobs[::3], jobs[1::3], jobs[2::3]):
-    run(Path(config), Path(root), expid, None, -1, False, Path(zoo) if zoo else None)
+    options = RunOptions(Path(config), model_zoo=Path(zoo) if zoo else None, home=Path(root))
+    run(load(expid, options))
 """
 
 
@@ -156,11 +162,13 @@ def experiments(config: Path) -> dict[str, str]:
 @pytest.mark.parametrize("config", PUBLISHED, ids=name_of)
 def test_every_published_configuration_loads(config: Path, tmp_path: Path) -> None:
     for expid, model in experiments(config).items():
-        params, model_class = load(config, tmp_path, expid, None, LONGCTR)
+        options = RunOptions(config, model_zoo=LONGCTR, home=tmp_path)
+        experiment = load(expid, options)
+        params, model_class = experiment.params, experiment.model_class
         assert model_class.origin.__module__ == f"{model}.{model}"
         assert params["model_id"] == expid and params["epochs"] >= 1
         if model in ("TWIN", "MIRRN", "TransAct"):
-            params, model_class = load(config, tmp_path, expid)
+            model_class = load(expid, replace(options, model_zoo=None)).model_class
             assert model_class is model_zoo.get_model(model)
 
 

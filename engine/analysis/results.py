@@ -8,53 +8,27 @@ A study (``engine.study``) writes, for each data set::
     RESULTS/<dataset_id>/dataset_card.json   what the data is
     RESULTS/<dataset_id>/probes/*.json       what trained weights show, see probe.py
 
-A folder of plain ``run_expid.py`` results works too: there each model's only experiment is its cell in
-Tables 1 and 2.
+A folder of plain ``run_expid.py`` results works too. There the only experiment of a model is its cell
+in Tables 1 and 2.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import mode
 from typing import Any
+
+from model_zoo.registry import BASELINES, OURS, mixture_of
 
 from ..common.errors import UserError
 from ..config.read import PATHS
 
 Run = dict[str, Any]
 
-BACKBONES = ("Mamba4Rec", "TransAct", "TWIN", "SDIM")  # in the paper's order
-MIXTURES = ("DSelectK", "GShard", "ExpertChoice", "MoS")
-BASELINES = ("MIRRN", "MiasRec", "AttenMixer")
-VARIANTS = ("", *MIXTURES)  # of a backbone; "" is vanilla
-LABELS = {"": "Vanilla", "DSelectK": "DSelect-k", "ExpertChoice": "Expert Choice"}
-METRICS = ("AUC", "gAUC")  # that the paper reports
-
-
-def variant(backbone: str, mixture: str) -> str:
-    """The model's name: ``TWIN`` and ``MoS`` make ``TWIN_MoS``, ``TWIN`` and nothing ``TWIN``."""
-    return f"{backbone}_{mixture}" if mixture else backbone
-
-
-def split_name(model: str) -> tuple[str, str]:
-    """Backbone and mixture of a model's name; the mixture of a vanilla model is empty."""
-    backbone, _, mixture = model.partition("_")
-    return backbone, mixture
-
-
-def label(mixture: str) -> str:
-    """A mixture as the paper writes it."""
-    return LABELS.get(mixture, mixture)
-
-
-def row_labels(model: str) -> tuple[str, str]:
-    """A model's two columns at the left of a table: backbone and variant; a baseline has no variant."""
-    backbone, mixture = split_name(model)
-    return backbone, "" if model in BASELINES else label(mixture)
+METRICS = ("AUC", "gAUC")  # the metrics that the paper reports
 
 
 @dataclass(frozen=True)
@@ -66,9 +40,9 @@ class Cell:
         model: name of the model.
         varied: the keys that the experiment sets, such as ``{"max_len": 100}``; empty in the tables.
         expid: experiment id of its runs.
-        seeds: that are planned; empty without a study.
-        budget: tuning trials, 1 for none; 0 without a study, where nobody knows.
-        runs: by seed; failed ones are missing.
+        seeds: the planned seeds; empty without a study.
+        budget: number of tuning trials, 1 for none; 0 without a study, where nobody knows.
+        runs: the runs by seed; failed ones are missing.
     """
 
     experiment: str
@@ -80,74 +54,20 @@ class Cell:
     runs: dict[int, Run] = field(default_factory=dict, compare=False)
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
-        """The metric by seed."""
-        return {seed: run["metrics"][split][metric] for seed, run in self.runs.items()}
+        """The metric by seed, of the runs that did not diverge."""
+        values = {seed: run["metrics"][split][metric] for seed, run in self.runs.items()}
+        return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
     @property
     def first_run(self) -> Run:
-        """That of the smallest seed; it must have runs."""
+        """The run of the smallest seed; the cell must have runs."""
         return next(iter(self.runs.values()))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What its runs were told, but for names, places and seeds; it must have runs."""
+        """The parameters of its runs without names, places and seeds; the cell must have runs."""
         params = self.first_run["params"]
         return {k: v for k, v in params.items() if k not in {*PATHS, "model_id", "seed"}}
-
-
-def conditions(cells: Collection[Cell]) -> list[str]:
-    """Under which some cells with runs were run: the limit of their histories, and how many trials
-    chose the parameters of each."""
-    found = [f"max_len {_span({cell.first_run['params']['max_len'] for cell in cells})}"]
-    budgets = {cell.budget for cell in cells}
-    if 0 not in budgets:
-        found.append("untuned" if budgets == {1} else f"{_span(budgets)} trials each")
-    return found
-
-
-def _span(values: set[int]) -> str:
-    return " to ".join(str(value) for value in sorted({min(values), max(values)}))
-
-
-def usual_device(runs: Collection[Run]) -> str:
-    """The device that most runs were on, of several the first by name."""
-    return mode(sorted(run["device"] for run in runs))
-
-
-def on_device(runs: Collection[Run], device: str) -> list[Run]:
-    """The runs whose speed and memory can be compared."""
-    return [run for run in runs if run["device"] == device]
-
-
-def device_note(cell: Cell, reference: Cell) -> str:
-    """Which runs of the same seed were on different devices; empty if none."""
-    seeds = [
-        seed
-        for seed in cell.runs.keys() & reference.runs.keys()
-        if cell.runs[seed]["device"] != reference.runs[seed]["device"]
-    ]
-    if not seeds:
-        return ""
-    own, others = (
-        " and ".join(sorted({c.runs[seed]["device"] for seed in seeds})) for c in (cell, reference)
-    )
-    numbers = ", ".join(map(str, sorted(seeds)))
-    return f"{cell.model} on {own}, {reference.model} on {others}: seed {numbers}"
-
-
-def limit_note(cell: Cell) -> str:
-    """How many runs ended at the limit of epochs with their best epoch last; empty if none."""
-    count = sum(
-        run["stage_log"][-1]["best"]
-        and run["stage_log"][-1]["epoch"] >= run["params"].get("epochs", 1)
-        for run in cell.runs.values()
-    )
-    if not count:
-        return ""
-    return (
-        f"{count} of {len(cell.runs)} runs ended at their limit of epochs, the last the best: longer "
-        "training may give more"
-    )
 
 
 @dataclass(frozen=True)
@@ -155,16 +75,15 @@ class DatasetResults:
     """The results on one data set.
 
     Attributes:
-        folder: where they are.
-        dataset_id: its name.
-        dataset_hash: of the data, the same in all runs.
+        folder: the folder that they are in.
+        dataset_id: name of the data set.
+        dataset_hash: hash of the data, the same in all runs.
         runs: all runs, in the order of file names. Each has ``file``, its path.
-        cells: of all experiments.
+        cells: the cells of all experiments.
         tuning: the trials that chose the hyper-parameters: ``model``, ``expid``, ``seed``, ``tuned``,
             ``valid`` (metrics), ``chosen``.
         study: the rest of ``study.json``; empty without one.
         card: the data set's card; empty without one.
-        probes: what trained weights show, by the name of the run (``<expid>_seed<seed>``).
     """
 
     folder: Path
@@ -180,15 +99,9 @@ class DatasetResults:
         """The cells of an experiment that have a run, in the study's order."""
         return [cell for cell in self.cells if cell.experiment == name and cell.runs]
 
-    def cell(self, experiment: str, model: str, **varied: Any) -> Cell | None:
-        """One cell; None if it has no run."""
-        for cell in self.experiment(experiment):
-            if cell.model == model and cell.varied == varied:
-                return cell
-        return None
-
     @cached_property
     def probes(self) -> dict[str, dict[str, Any]]:
+        """What trained weights show, by the name of the run (``<expid>_seed<seed>``)."""
         return {path.stem: read_json(path) for path in sorted(self.folder.glob("probes/*.json"))}
 
 
@@ -216,7 +129,7 @@ def read_results(folder: Path) -> list[DatasetResults]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file.
+    """Read a JSON file.
 
     Raises:
         UserError: it cannot be read.
@@ -236,7 +149,7 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
                 f"({first['dataset_hash']}); results on different data are not compared: move one away"
             )
     by_expid: dict[str, dict[int, Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run["seed"]):
         by_expid.setdefault(run["expid"], {})[run["seed"]] = run
     study = read_json(home / "study.json") if (home / "study.json").exists() else {}
     card = home / "dataset_card.json"
@@ -259,38 +172,34 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
 
 
 def _planned(study: dict[str, Any], by_expid: dict[str, dict[int, Run]]) -> list[Cell]:
-    return [
-        Cell(
-            entry["experiment"],
-            entry["model"],
-            entry["varied"],
-            entry["expid"],
-            tuple(entry["seeds"]),
-            entry["budget"],
-            {
-                s: run
-                for s, run in sorted(by_expid.get(entry["expid"], {}).items())
-                if s in entry["seeds"]
-            },
+    """The cells of a study, each with the runs of its planned seeds."""
+    cells = []
+    for entry in study["cells"]:
+        runs, seeds = by_expid.get(entry["expid"], {}), tuple(entry["seeds"])
+        cells.append(
+            Cell(
+                **{key: entry[key] for key in ("experiment", "model", "varied", "expid", "budget")},
+                seeds=seeds,
+                runs={seed: run for seed, run in runs.items() if seed in seeds},
+            )
         )
-        for entry in study["cells"]
-    ]
+    return cells
 
 
 def _plain(by_expid: dict[str, dict[int, Run]]) -> list[Cell]:
     """Cells of Tables 1 and 2 from experiments without a study."""
     cells: dict[tuple[str, str], Cell] = {}
     for expid, runs in by_expid.items():
-        model = next(iter(runs.values()))["model"]
-        backbone, mixture = split_name(model)
-        tables = ["table1"] if backbone in BACKBONES else []
-        tables += ["table2"] if model in BASELINES or (tables and mixture == "MoS") else []
+        run = next(iter(runs.values()))
+        model = run["model"]
+        tables = ["table2"] if model in BASELINES else ["table1"]
+        tables += ["table2"] if mixture_of(model) == OURS else []
         for table in tables:
             if (table, model) in cells:
                 other = cells[table, model].first_run["file"]
                 raise UserError(
-                    f"{next(iter(runs.values()))['file']} and {other}: two experiments of {model}; a "
-                    "table has one for each model: put them into separate folders"
+                    f"{run['file']} and {other}: two experiments of {model}; a table has one for "
+                    "each model: put them into separate folders"
                 )
-            cells[table, model] = Cell(table, model, {}, expid, runs=dict(sorted(runs.items())))
+            cells[table, model] = Cell(table, model, {}, expid, runs=runs)
     return list(cells.values())

@@ -20,10 +20,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..common.errors import UserError, run_command
-from ..run.cpu import set_up_cpu
+from ..run.cpu import set_up_cpu, set_up_threads
 from .rivals import SHORTEST
 
 COMMANDS = ["loader", "metrics", "dispatch", "scan", "step", "epoch", "growth", "table", "prepare"]
@@ -52,6 +50,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
+    set_up_threads()  # before torch is imported
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("engine.bench", description=__doc__, formatter_class=raw)
     parser.add_argument("command", metavar="COMMAND", choices=COMMANDS)
@@ -76,6 +75,8 @@ def main() -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot work before hours of measuring, and tell torch the device and threads."""
+    import torch
+
     for option, value in vars(args).items():
         for number in value if isinstance(value, list) else [value]:
             if type(number) is int and number < 1:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from ..common.errors import UserError
+from ..common.memory import forget_peak, memory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,12 +77,7 @@ def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 
 def with_peak(work: Callable[[], T]) -> tuple[T, int]:
     """What ``work`` returns, and the most memory that this process took for it, in bytes."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
-    before = _memory("VmRSS")
+    forget_peak()
+    before = memory("VmRSS")
     result = work()
-    return result, _memory("VmHWM") - before
-
-
-def _memory(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+    return result, memory("VmHWM") - before

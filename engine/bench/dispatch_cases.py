@@ -22,7 +22,8 @@ from torch import Tensor
 
 from model_zoo.history import history as history_module
 from model_zoo.history.history import History
-from model_zoo.moe.experts import SubsequenceExperts, compact
+from model_zoo.moe.branch import Branch
+from model_zoo.moe.experts import compact
 
 from .harness import COMMON, FLOAT, Case, Report
 from .inputs import IMAGE, random_batch
@@ -68,12 +69,12 @@ def measure(args: argparse.Namespace) -> Report:
     return report
 
 
-def every_expert(branch: SubsequenceExperts, history: History, target_BD: Tensor) -> Tensor:
+def every_expert(branch: Branch, history: History, target_BD: Tensor) -> Tensor:
     """Eq. 6 (7) in full: ``sum_i G(x_newest)[i] F_i(subsequence_i)`` over all i, ``(B, H)``.
 
     With k = 1 the gates are constants, so that they need no gradient.
     """
-    weights_BTE = branch.routing(history).weights_BTE
+    weights_BTE = branch.router.gates(history)
     outputs = []
     for expert, block in enumerate(branch.experts):
         subsequence = history.take(*compact(weights_BTE[:, :, expert] > 0))

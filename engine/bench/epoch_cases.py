@@ -27,7 +27,8 @@ from ..common.errors import UserError
 from ..common.files import write_yaml
 from ..common.places import CONFIG, HOME, RUN_EXPID
 from ..config.read import DATA_FILES, dataset_part
-from ..datasets import SEED, layout, synthetic
+from ..datasets import SEED, synthetic
+from ..datasets.card import SPLITS
 from . import rivals
 from .child import run_python
 from .harness import Report
@@ -87,7 +88,7 @@ def set_up(
     rows = args.rows or ROWS[args.size].get(model)
     own_data, samples = folder / "data" / DATASET, {}
     own_data.mkdir(parents=True)
-    for split in layout.SPLITS:
+    for split in SPLITS:
         table = pl.read_parquet(data / f"{split}.parquet")
         if split == "train":
             table = table.sample(fraction=1, shuffle=True, seed=SEED)

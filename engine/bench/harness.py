@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from ..common.text_table import text_table
-from ..run.flop_counter import product_flops
+from ..run.flop_counter import count_flops
 
 #: Options that most commands have, with their defaults.
 COMMON: dict[str, Any] = {"batch": 1024, "repeats": 5, "threads": None, "device": "cpu"}
@@ -115,7 +115,7 @@ class Report:
         for case in cases:
             if not case.once:
                 case.run()
-        flops = {c.name: product_flops(c.run) for c in cases if c.moved is not None}
+        flops = {c.name: count_flops(c.run) for c in cases if c.moved is not None}
         seconds = take_turns(cases, repeats, self.device)
         for case in cases:
             self.record(case.name, seconds[case.name], samples)

@@ -1,43 +1,56 @@
-"""The checked parameters and the model class of an experiment."""
+"""From an experiment id to checked parameters and a model class."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
-from ..datasets.layout import fingerprint
-from . import read as config
-from .models import AdoptedModel, find_model
+from ..datasets.card import fingerprint
+from .models import find_model, is_shipped
+from .options import RunOptions
+from .read import load_experiment, redirect, resolve_paths
 from .validate import check
 
 
-def load(
-    config_dir: Path,
-    root: Path,
-    expid: str,
-    seed: int | None = None,
-    model_zoo: Path | None = None,
-    data_root: Path | None = None,
-    model_root: Path | None = None,
-) -> tuple[dict[str, Any], type[StagedModel]]:
-    """The checked parameters and the model of an experiment; the arguments are those of
-    ``experiment.run``."""
-    params = config.load_experiment(config_dir, expid)
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment whose parameters were checked.
+
+    Attributes:
+        params: every parameter of its right type, with absolute paths.
+        model_class: the model that the parameters are for.
+        options: how the experiment was called.
+    """
+
+    params: dict[str, Any]
+    model_class: type[StagedModel]
+    options: RunOptions
+
+
+def load(expid: str, options: RunOptions) -> Experiment:
+    """Read an experiment and check it.
+
+    Raises:
+        UserError: the configuration cannot be read, the model is unknown, or a parameter is wrong.
+    """
+    params = load_experiment(options.config, expid)
+    folder = options.model_zoo
     try:
-        model_class = find_model(str(params.get("model", "")), model_zoo)
+        model_class = find_model(str(params.get("model", "")), folder)
     except UserError as error:
-        hint = "" if model_zoo else "; models of LongCTR need --model-zoo DIR"
+        hint = "" if folder else "; models of LongCTR need --model-zoo DIR"
         raise UserError(f"{expid}, {error}{hint}") from None
-    if seed is not None:
-        params["seed"] = seed
-    if issubclass(model_class, AdoptedModel):
-        params["model_zoo"] = str(model_zoo.resolve())
-    params = config.resolve_paths(check(params, model_class), root)
-    params = config.redirect(params, data_root, model_root)
+    if options.seed is not None:
+        params["seed"] = options.seed
+    if folder is not None and not is_shipped(model_class):
+        params["model_zoo"] = str(folder.resolve())
+    params = resolve_paths(check(params, model_class), options.home)
+    params = redirect(params, options.data_root, options.model_root)
     checkpoint = params.get("backbone_checkpoint")
     if checkpoint is not None and Path(checkpoint).is_file():
         params["backbone_checkpoint_hash"] = fingerprint([checkpoint])
-    return params, model_class
+    return Experiment(params, model_class, options)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-import types
-import typing
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -15,6 +13,7 @@ from model_zoo.sequence_model import AMP, LOSSES
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError, did_you_mean
+from .convert import WRONG, convert, describe
 
 KEYS: dict[str, Any] = {
     # the run
@@ -148,10 +147,10 @@ ACTIVATIONS = (
     "SiLU",
     "Softplus",
 )
+# Arguments of a model or of its training that no configuration gives
+FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evaluation")
 UNGROUPED = r"AUC|logloss|binary_crossentropy"
 METRICS = re.compile(UNGROUPED + r"|gAUC|avgAUC|MRR|NDCG\(k=\d+\)")
-NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
-NAMES |= {list: "a list", dict: "a mapping", type(None): "null"}
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
@@ -176,11 +175,9 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
             hint = _models_with(key, model) or did_you_mean(key, known)
             raise UserError(f"{expid}: unknown key `{key}` for {model.__name__}{hint}")
         try:
-            checked[key] = _convert(value, known[key])
-        except (TypeError, ValueError, OverflowError):
-            raise UserError(
-                f"{expid}, {key}: is {value!r}; write {_describe(known[key])}"
-            ) from None
+            checked[key] = convert(value, known[key])
+        except WRONG:
+            raise UserError(f"{expid}, {key}: is {value!r}; write {describe(known[key])}") from None
     for key in REQUIRED:
         if checked.get(key) is None:
             raise UserError(f"{expid}: key `{key}` is missing{did_you_mean(key, params)}")
@@ -197,13 +194,8 @@ def _warn(text: str) -> None:
 
 def _hyper_parameters(model: type[StagedModel]) -> dict[str, Any]:
     """Names and types that the model takes from the configuration."""
-    ignored = ("self", "feature_map", "kwargs", "gpu", "item_dim", "make_block")
-    ignored += ("model", "train_loader", "valid_loader", "resume_file", "on_evaluation")
-    return {
-        name: hint
-        for name, hint in model.hyper_parameters().items()
-        if name not in (*ignored, *KEYS)
-    }
+    names = model.hyper_parameters().items()
+    return {name: hint for name, hint in names if name not in (*FROM_CALLER, *KEYS)}
 
 
 def _models_with(key: str, model: type[StagedModel]) -> str:
@@ -217,7 +209,7 @@ def _models_with(key: str, model: type[StagedModel]) -> str:
 
 def _check_ranges(expid: str, params: dict[str, Any]) -> None:
     """Numbers that nothing can be computed with."""
-    for keys, allowed, what in (
+    rules: tuple[tuple[Sequence[str], Callable[[float], bool], str], ...] = (
         (ABOVE_ZERO, lambda value: value > 0, "above 0"),
         (NOT_NEGATIVE, lambda value: value >= 0, "not below 0"),
         (
@@ -225,7 +217,8 @@ def _check_ranges(expid: str, params: dict[str, Any]) -> None:
             lambda value: 0 <= value < 1,
             "from 0 to below 1",
         ),
-    ):
+    )
+    for keys, allowed, what in rules:
         for key in keys:
             value = params.get(key)
             for number in value if isinstance(value, list) else [value]:
@@ -237,7 +230,8 @@ def _check_ranges(expid: str, params: dict[str, Any]) -> None:
 
 def _check_choices(expid: str, params: dict[str, Any]) -> None:
     """FuxiCTR evaluates some of these strings; let only known names through."""
-    for key, known in (("loss", LOSSES), ("task", TASKS), ("optimizer", OPTIMIZERS)):
+    choices = {"loss": LOSSES, "task": TASKS, "optimizer": OPTIMIZERS}
+    for key, known in choices.items():
         value = params.get(key, known[0])
         if value not in known:
             raise UserError(f"{expid}, {key}: is {value!r}; choose from {', '.join(known)}")
@@ -275,43 +269,3 @@ def _check_choices(expid: str, params: dict[str, Any]) -> None:
         pattern = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)"
         if isinstance(value, str) and not re.fullmatch(pattern, value):
             raise UserError(f"{expid}, {key}: is {value!r}; write a number, l1(x) or l2(x)")
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    """``value`` as the type that ``hint`` asks for, or TypeError / ValueError."""
-    if hint is Any:
-        return value
-    if isinstance(hint, types.UnionType):
-        return _convert_to_any(value, typing.get_args(hint))
-    if typing.get_origin(hint) is list:
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        return [_convert(entry, typing.get_args(hint)[0]) for entry in value]
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        if not math.isfinite(float(value)):
-            raise ValueError
-        return float(value)
-    if hint is int and isinstance(value, float | str):
-        if float(value) != int(float(value)):
-            raise ValueError
-        return int(float(value))
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise TypeError
-    return value
-
-
-def _convert_to_any(value: Any, hints: tuple[Any, ...]) -> Any:
-    for hint in hints:
-        try:
-            return _convert(value, hint)
-        except (TypeError, ValueError, OverflowError):
-            continue
-    raise TypeError
-
-
-def _describe(hint: Any) -> str:
-    if isinstance(hint, types.UnionType):
-        return " or ".join(_describe(part) for part in typing.get_args(hint))
-    if typing.get_origin(hint) is list:
-        return f"a list, each entry {_describe(typing.get_args(hint)[0])}"
-    return NAMES.get(hint, str(hint)) + (", such as 1.e-3" if hint is float else "")

@@ -17,7 +17,8 @@ def ensure_generated(params: dict[str, Any]) -> None:
     """Generate the data set of an experiment if it is a synthetic one and not there yet."""
     folder = Path(params["data_root"]) / params["dataset_id"]
     if params["dataset_id"] in GENERATED and not folder.exists():
-        from .layout import describe, write
+        from .card import describe
+        from .layout import write
         from .synthetic import SIZES, generate
 
         print(f"generating {params['dataset_id']} into {folder} ...", flush=True)

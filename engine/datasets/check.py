@@ -1,24 +1,30 @@
-"""The check of a prepared folder: what the loader rejects, and what makes results worthless."""
+"""Check a prepared folder: what the loader rejects, and what makes results worthless."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
-from ..loader.columnar import Histories, ItemTable, Samples
 from . import ready_config
-from .layout import CARD, SPLITS, describe, make_card
+from .card import CARD, SPLITS, describe
+from .layout import make_card
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
 
 PAIR = ("user_index", "item_index")
-WITHOUT_HISTORY = 0.5  # of a split
-CHANCE = 1e-3  # that labels of samples shown twice agree by chance, where they all do
-SELF_LEAK = 0.5  # of the positives: so often the newest history item is the target only by mistake
+WITHOUT_HISTORY = 0.5  # share of a split that may have no history
+CHANCE = 1e-3  # least chance at which samples shown twice may all have the same label
+SELF_LEAK = 0.5  # how much more often the newest history item may be a clicked target
 
 
 @dataclass
@@ -42,83 +48,93 @@ class Report:
         return "\n".join([*self.facts, *lines, count])
 
 
-def check(folder: Path, root: Path) -> Report:
+def check(folder: Path) -> Report:
     """Check a folder in LongCTR's layout.
 
-    What columns there must be is read from its ``feature_map.json`` or, where the files were copied
-    by hand and there is none, from the project's configuration of a data set of that name.
+    The columns that there must be are read from its ``feature_map.json``. Files that were copied by
+    hand may have none; then the shipped configuration of a data set of that name says it.
 
     Args:
         folder: the data set; its name is the ``dataset_id``.
-        root: of the project.
 
     Raises:
         UserError: there is no folder, or nothing says what its columns are.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
+        raise UserError(f"{folder} is no folder; name a prepared data set")
+    dataset: dict[str, Any] | None
     if (folder / "feature_map.json").exists():
-        dataset = ready_config.dataset_entry(folder, root)
+        dataset = ready_config.dataset_entry(folder)
     else:
         dataset = ready_config.shipped_entry(folder.name)
     if dataset is None:
         raise UserError(
-            f"{folder}: has no feature_map.json, and no data set of its name is in the configuration; "
-            "name a folder that data/prepare.py wrote"
+            f"{folder} has no feature_map.json, and the shipped configuration has no data set of "
+            "its name; name a folder that data/prepare.py wrote"
         )
     params = dataset | {"dataset_id": folder.name, "data_root": str(folder.parent)}
     feature_map = build_feature_map(params | {"embedding_dim": 1, "group_id": None})
-    report = Report()
-    if _read_all(folder, feature_map, report):
+    report = Report(errors=read_errors(folder, feature_map))
+    if not report.errors:
         label = feature_map.labels[0]
-        _statistics(folder, feature_map, report)
-        _duplicates(folder, label, report)
-        _leaks(folder, label, report)
+        card = make_card(folder, folder.name, feature_map.features, label)
+        report.facts.append(describe(card))
+        _compare_card(folder, card, report)
+        _describe_samples(folder, card, label, report)
+        _find_duplicates(folder, label, report)
+        _find_leaks(folder, label, report)
+        _find_own_clicks(folder, label, report)
     return report
 
 
-def _read_all(folder: Path, feature_map: Any, report: Report) -> bool:
-    """Read every file as the loader does; returns whether it accepts them all."""
-    tables: dict[str, Any] = {}
-    for name, read in (
-        ("user_info", Histories),
-        ("item_info", lambda p: ItemTable(p, feature_map)),
-    ):
-        try:
-            tables[name] = read(folder / f"{name}.parquet")
-        except UserError as error:
-            report.errors.append(str(error))
-    if report.errors:
-        return False
-    histories, items = tables["user_info"], tables["item_info"]
-    try:
+def read_errors(folder: Path, feature_map: FeatureMap) -> list[str]:
+    """Read every file of a folder as training does; returns what the loader rejects."""
+    from ..loader.columnar import Histories, ItemTable, Samples  # these need torch
+
+    errors: list[str] = []
+    with _collected(errors):
+        histories = Histories(folder / "user_info.parquet")
+    with _collected(errors):
+        items = ItemTable(folder / "item_info.parquet", feature_map)
+    if errors:
+        return errors  # samples refer to both tables
+    with _collected(errors):
         histories.check_items(len(items), items.path)
-    except UserError as error:
-        report.errors.append(str(error))
     for name in SPLITS:
-        try:
+        with _collected(errors):
             samples = Samples(folder / f"{name}.parquet", feature_map, histories, len(items))
             if not len(samples):
-                raise UserError(f"{samples.path}: has no samples; each split needs some")
-        except UserError as error:
-            report.errors.append(str(error))
-    return not report.errors
+                raise UserError(f"{samples.path} has no samples; each split needs some")
+    return errors
 
 
-def _statistics(folder: Path, feature_map: Any, report: Report) -> None:
-    card = make_card(folder, folder.name, feature_map.features, feature_map.labels[0])
-    report.facts.append(describe(card))
+@contextmanager
+def _collected(errors: list[str]) -> Iterator[None]:
+    """Add the error that ends the block to a list."""
+    try:
+        yield
+    except UserError as error:
+        errors.append(str(error))
+
+
+def _compare_card(folder: Path, card: dict[str, Any], report: Report) -> None:
+    """Notice that files were changed since their card was written."""
     path = folder / CARD
-    if path.exists():
-        try:
-            before = json.loads(path.read_text())["hash"]
-        except (ValueError, KeyError, TypeError) as error:
-            report.errors.append(f"{path}: is no data set card ({error}); prepare the data again")
-            return
-        if before != card["hash"]:
-            report.warnings.append(
-                f"{path}: has hash {before}, the files have {card['hash']}: they were changed since"
-            )
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text())["hash"]
+    except (ValueError, KeyError, TypeError) as error:
+        report.errors.append(f"{path} is no data set card ({error}); prepare the data again")
+        return
+    if before != card["hash"]:
+        report.warnings.append(
+            f"{path} has the hash {before}, but the files have {card['hash']}: they were changed since"
+        )
+
+
+def _describe_samples(folder: Path, card: dict[str, Any], label: str, report: Report) -> None:
+    """Report new users and items of the test, empty histories, and labels of one kind."""
     train, test = _samples(folder, "train"), _samples(folder, "test")
     for column, what in zip(PAIR, ("user", "target"), strict=True):
         new = test.join(train, on=column, how="anti").select(pl.len()).collect().item()
@@ -131,24 +147,26 @@ def _statistics(folder: Path, feature_map: Any, report: Report) -> None:
         report.facts.append(f"{name} samples without a history: {empty:.1%}")
         if empty > WITHOUT_HISTORY:
             report.warnings.append(
-                f"{name}: most samples have no history; is the time of events right?"
+                f"{name}: most samples have no history; check the times of the events"
             )
-        labels = _samples(folder, name, feature_map.labels[0]).select(feature_map.labels[0])
-        if len(kinds := labels.unique().collect()) == 1:
-            report.warnings.append(f"{name}: every label is {kinds.item():g}")
+        if split["label_rate"] in (0, 1):
+            kinds = _samples(folder, name, label).select(label).unique().collect()
+            if len(kinds) == 1:
+                report.warnings.append(f"{name}: every label is {kinds.item():g}")
 
 
-def _duplicates(folder: Path, label: str, report: Report) -> None:
-    """Samples of the same user, target and history in two splits. That is natural where an item is
-    shown again, but then the labels differ now and then."""
+def _find_duplicates(folder: Path, label: str, report: Report) -> None:
+    """Warn of samples of the same user, target and history in two splits.
+
+    They are natural where an item is shown again, but then the labels differ now and then.
+    """
     key = [*PAIR, "seq_len"]
-    for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
+    for first, second in combinations(SPLITS, 2):
         earlier = _samples(folder, first, label).rename({label: "before"}).unique(key)
         later = _samples(folder, second, label)
         both = later.join(earlier, on=key)
-        rows, same = (
-            both.select(pl.len(), (pl.col(label) == pl.col("before")).sum()).collect().row(0)
-        )
+        same_label = (pl.col(label) == pl.col("before")).sum()
+        rows, same = both.select(pl.len(), same_label).collect().row(0)
         total, rate = later.select(pl.len(), pl.col(label).cast(pl.Float64).mean()).collect().row(0)
         report.facts.append(
             f"{second} samples that are in {first} too: {rows:,} ({rows / total:.1%})"
@@ -160,28 +178,18 @@ def _duplicates(folder: Path, label: str, report: Report) -> None:
             )
 
 
-def _leaks(folder: Path, label: str, report: Report) -> None:
-    """Clicks of validation and test that histories of earlier splits show."""
-    histories = pl.scan_parquet(folder / "user_info.parquet").with_row_index("user_index_")
-    histories = histories.select(
-        user_index=pl.col("user_index_").cast(pl.Int64), item_index="full_item_seq"
-    )
-    clicks = histories.explode("item_index").with_columns(
-        pl.col("item_index").cast(pl.Int64), place=pl.int_range(pl.len()).over("user_index")
-    )
-    for earlier, later in ((["train"], "valid"), (["train", "valid"], "test")):
+def _find_leaks(folder: Path, label: str, report: Report) -> None:
+    """Warn of clicks of validation and test that histories of earlier splits show."""
+    clicks = _clicks(folder)
+    for later in SPLITS[1:]:
+        earlier = SPLITS[: SPLITS.index(later)]
         seen = pl.concat([_samples(folder, name) for name in earlier])
         seen = seen.group_by("user_index").agg(visible=pl.col("seq_len").max())
+        shown = pl.col("place").is_between(pl.col("seq_len"), pl.col("visible"), closed="left")
         samples = _samples(folder, later, label).with_row_index("sample")
-        found = (
-            samples.filter(pl.col(label) == 1)
-            .join(seen, on="user_index")
-            .join(clicks, on=PAIR)
-            .filter((pl.col("place") >= pl.col("seq_len")) & (pl.col("place") < pl.col("visible")))
-            .select(pl.col("sample").n_unique())
-            .collect()
-            .item()
-        )
+        clicked = samples.filter(pl.col(label) == 1).join(seen, on="user_index")
+        leaked = clicked.join(clicks, on=PAIR).filter(shown)
+        found = leaked.select(pl.col("sample").n_unique()).collect().item()
         names = " and ".join(earlier)
         report.facts.append(f"clicks of {later} in histories of {names}: {found:,}")
         if found:
@@ -189,15 +197,21 @@ def _leaks(folder: Path, label: str, report: Report) -> None:
                 f"{found:,} clicked samples of {later}.parquet stand in histories that {names} samples "
                 "show, after their own moment: training sees what it is tested on"
             )
-    newest = (pl.col("seq_len") - 1).alias("place")
-    samples = _samples(folder, "test", label).filter(pl.col("seq_len") > 0).with_columns(newest)
-    matched = samples.join(clicks.with_columns(same=True), on=[*PAIR, "place"], how="left")
+
+
+def _find_own_clicks(folder: Path, label: str, report: Report) -> None:
+    """Warn of histories that hold the click that is to be predicted as their newest item."""
+    samples = _samples(folder, "test", label).filter(pl.col("seq_len") > 0)
+    newest = samples.with_columns(place=pl.col("seq_len") - 1)
+    clicks = _clicks(folder).with_columns(same=True)
+    matched = newest.join(clicks, on=[*PAIR, "place"], how="left")
     rates = dict(
         matched.group_by(label).agg(pl.col("same").fill_null(False).mean()).collect().iter_rows()
     )
     clicked, other = rates.get(1.0, 0.0), rates.get(0.0, 0.0)
     report.facts.append(
-        f"test targets that are the newest history item: {clicked:.1%} of the clicked, {other:.1%} of the others"
+        f"test targets that are the newest history item: {clicked:.1%} of the clicked, "
+        f"{other:.1%} of the others"
     )
     if clicked - other > SELF_LEAK:
         report.warnings.append(
@@ -206,6 +220,15 @@ def _leaks(folder: Path, label: str, report: Report) -> None:
         )
 
 
+def _clicks(folder: Path) -> pl.LazyFrame:
+    """``user_index, item_index, place`` of every history item."""
+    histories = pl.scan_parquet(folder / "user_info.parquet", row_index_name="user")
+    rows = histories.select(user_index=pl.col("user").cast(pl.Int64), item_index="full_item_seq")
+    return rows.explode("item_index").with_columns(
+        pl.col("item_index").cast(pl.Int64), place=pl.int_range(pl.len()).over("user_index")
+    )
+
+
 def _samples(folder: Path, split: str, *more: str) -> pl.LazyFrame:
-    columns = (pl.col("user_index", "item_index", "seq_len").cast(pl.Int64), *more)
-    return pl.scan_parquet(folder / f"{split}.parquet").select(*columns)
+    index = pl.col("user_index", "item_index", "seq_len").cast(pl.Int64)
+    return pl.scan_parquet(folder / f"{split}.parquet").select(index, *map(pl.col, more))

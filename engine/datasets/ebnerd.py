@@ -1,8 +1,8 @@
 """EB-NeRD, the Ekstra Bladet news data, from its raw files: will the user click this article?
 
-One sample for each article that an impression showed, label: it was clicked. The history of a
-sample is every click of the user before the moment of the impression, from ``history.parquet`` and
-from earlier impressions.
+Each article that an impression showed is a sample, and its label says whether it was clicked. The
+history of a sample holds every click of the user before the moment of the impression, from
+``history.parquet`` and from earlier impressions.
 
 What is known only after the moment of the impression is no feature: the time and scrolling of the
 article that is read next (``next_*``), of the impression itself, and the articles' counts of views,
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from numpy.typing import NDArray
@@ -53,24 +54,26 @@ def load(
         folder: holds ``behaviors.parquet`` and ``history.parquet``, split in time into 80, 10 and
             10 % of the samples; or ``train/`` and ``validation/`` with one of each, whose second
             half of the validation week becomes the test. ``articles.parquet`` may lie there.
-        sample_features: columns of the behaviours beside the hour and the weekday.
+        sample_features: columns of the behaviours, to which the hour and the weekday are added.
         item_features: columns of the articles.
-        embeddings: parquet file with ``article_id`` and one column of vectors.
+        embeddings: a Parquet file with ``article_id`` and one column of vectors.
 
     Raises:
         UserError: a file or column is missing, or a feature would leak what comes later.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"--input {folder}: no such folder")
-    parts = [folder / part for part in PARTS if (folder / part).is_dir()] or [folder]
-    behaviors = _scan([part / "behaviors.parquet" for part in parts], BEHAVIORS)
-    history = _scan([part / "history.parquet" for part in parts], HISTORY)
+        raise UserError(f"--input {folder} is no folder; name the folder of EB-NeRD's raw files")
     user = list(USER if sample_features is None else sample_features)
     article = list(ARTICLE if item_features is None else item_features)
-    _refuse_leaks(user + article)
-    require_columns(parts[0] / "behaviors.parquet", behaviors.collect_schema().names(), user)
-    samples = [Feature(name, "categorical") for name in (*user, *TIME)]
+    for name in user + article:
+        if name in LEAKS:
+            raise UserError(
+                f"feature {name} {LEAKS[name]}, so a model that reads it sees the future; leave it out"
+            )
+    parts = [folder / part for part in PARTS if (folder / part).is_dir()] or [folder]
+    behaviors = _scan([part / "behaviors.parquet" for part in parts], *BEHAVIORS, *user)
+    history = _scan([part / "history.parquet" for part in parts], *HISTORY)
     return Log(
         events=_events(behaviors, history, user).with_row_index("row"),
         item_table=partial(_item_table, folder, article, embeddings),
@@ -78,36 +81,40 @@ def load(
         split=Split() if len(parts) == 1 else Split(starts=_validation_week(parts[1])),
         source=f"EB-NeRD, from {folder.name}",
         licence=LICENCE,
-        sample_features=samples,
+        sample_features=[Feature(name, "categorical") for name in (*user, *TIME)],
     )
 
 
 def _events(behaviors: pl.LazyFrame, history: pl.LazyFrame, user: list[str]) -> pl.LazyFrame:
-    shown = behaviors.explode("article_ids_inview", empty_as_null=False).filter(
-        pl.col("article_ids_inview").is_not_null()
-    )
+    """Articles that were read before, and those that were shown."""
+    shown = behaviors.explode("article_ids_inview", empty_as_null=False)
     clicked = pl.col("article_ids_clicked").list.contains(pl.col("article_ids_inview"))
-    clicked = clicked.fill_null(False)
     when = pl.col("impression_time")
-    shown = shown.select(
-        user=pl.col("user_id").cast(pl.Int64),
-        item=pl.col("article_ids_inview").cast(pl.Int64),
-        time=when.cast(pl.Datetime("us")).cast(pl.Int64),
-        label=clicked.cast(pl.Int8),
-        positive=clicked,
+    shown = shown.filter(pl.col("article_ids_inview").is_not_null()).select(
+        *_moment("article_ids_inview", "impression_time"),
+        label=clicked.fill_null(False).cast(pl.Int8),
+        positive=clicked.fill_null(False),
         **{name: pl.col(name).cast(pl.Int64) for name in user},
         impression_hour=when.dt.hour().cast(pl.Int64),
         impression_weekday=when.dt.weekday().cast(pl.Int64),
     )
     read = history.explode("article_id_fixed", "impression_time_fixed", empty_as_null=False)
     read = read.filter(pl.col("article_id_fixed").is_not_null()).select(
-        user=pl.col("user_id").cast(pl.Int64),
-        item=pl.col("article_id_fixed").cast(pl.Int64),
-        time=pl.col("impression_time_fixed").cast(pl.Datetime("us")).cast(pl.Int64),
+        *_moment("article_id_fixed", "impression_time_fixed"),
         label=pl.lit(None, pl.Int8),
         positive=pl.lit(True),
     )
     return pl.concat([read, shown], how="diagonal")
+
+
+def _moment(item: str, time: str) -> list[pl.Expr]:
+    """Whose event it is, of which article, and when, in microseconds."""
+    columns = {"user": pl.col("user_id"), "item": pl.col(item), "time": _microseconds(time)}
+    return [column.cast(pl.Int64).alias(name) for name, column in columns.items()]
+
+
+def _microseconds(time: str) -> pl.Expr:
+    return pl.col(time).cast(pl.Datetime("us")).cast(pl.Int64)
 
 
 def _item_table(
@@ -116,64 +123,61 @@ def _item_table(
     embeddings: str | Path | None,
     items: pl.DataFrame,
     times_N: NDArray,
-) -> tuple[pl.DataFrame, dict[str, dict]]:
+) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
     """Articles with their features; without ``articles.parquet`` these are unknown."""
     path = folder / "articles.parquet"
-    features = [Feature("article_id", "categorical")]
     table = items.select(article_id="item")
     if path.exists():
-        articles = _scan([path], ("article_id", *names)).select("article_id", *names).collect()
-        articles = articles.with_columns(pl.col("article_id").cast(pl.Int64))
-        double = articles.filter(pl.col("article_id").is_duplicated())
-        if len(double):
-            raise UserError(f"{path}: article {double['article_id'][0]} stands twice; keep one row")
-        table = table.join(articles, on="article_id", how="left", maintain_order="left")
+        table = _joined(table, path, *names)
     elif names:
-        print(f"{path}: not there; {', '.join(names)} of every article are unknown")
+        print(f"{path} is not there, so {', '.join(names)} of every article are unknown")
         unknown = {n: pl.List(pl.Int64) if n == "subcategory" else pl.Int64 for n in names}
         table = table.with_columns(pl.lit(None, kind).alias(n) for n, kind in unknown.items())
-    for name in names:
-        lists = isinstance(table.schema[name], pl.List)
-        features.append(Feature(name, "sequence" if lists else "categorical"))
+    lists = {name for name in names if isinstance(table.schema[name], pl.List)}
+    features = [Feature(n, "sequence" if n in lists else "categorical") for n in names]
     if embeddings is not None:
-        vectors = _scan([Path(embeddings)], ("article_id",)).collect()
-        name = next(
-            (n for n, kind in vectors.schema.items() if isinstance(kind, pl.List | pl.Array)), None
-        )
-        if name is None:
-            raise UserError(f"{embeddings}: has no column of vectors beside article_id")
-        vectors = vectors.select(
-            pl.col("article_id").cast(pl.Int64),
-            pl.col(name).cast(pl.List(pl.Float32)).alias("embedding"),
-        )
-        table = table.join(vectors, on="article_id", how="left", maintain_order="left")
+        schema = _scan([Path(embeddings)], "article_id").collect_schema()
+        vectors = [n for n, kind in schema.items() if isinstance(kind, pl.List | pl.Array)]
+        if not vectors:
+            raise UserError(
+                f"{embeddings} has no column of vectors beside article_id; it has "
+                f"{', '.join(schema)}"
+            )
+        table = _joined(table, Path(embeddings), vectors[0]).rename({vectors[0]: "embedding"})
+        table = table.with_columns(pl.col("embedding").cast(pl.List(pl.Float32)))
         features.append(Feature("embedding", "embedding"))
-    return item_table(table, features, times_N)
+    return item_table(table, [Feature("article_id", "categorical"), *features], times_N)
+
+
+def _joined(table: pl.DataFrame, path: Path, *names: str) -> pl.DataFrame:
+    """The articles with columns of a file."""
+    more = _scan([path], "article_id", *names).select("article_id", *names).collect()
+    more = more.with_columns(pl.col("article_id").cast(pl.Int64))
+    double = more.filter(pl.col("article_id").is_duplicated())
+    if len(double):
+        raise UserError(f"{path}: article {double['article_id'][0]} stands twice; keep one row")
+    return table.join(more, on="article_id", how="left", maintain_order="left")
 
 
 def _validation_week(part: Path) -> tuple[int, int]:
     """The first moment of the validation folder, and the one that halves its impressions."""
-    time = pl.col("impression_time").cast(pl.Datetime("us")).cast(pl.Int64)
-    times = _scan([part / "behaviors.parquet"], BEHAVIORS).select(
+    time = _microseconds("impression_time")
+    moments = _scan([part / "behaviors.parquet"], *BEHAVIORS).select(
         time.min().alias("first"), time.quantile(0.5, "lower").cast(pl.Int64).alias("middle")
     )
-    return times.collect().row(0)
+    first, middle = moments.collect().row(0)
+    return first, middle
 
 
-def _scan(paths: list[Path], columns: tuple[str, ...]) -> pl.LazyFrame:
+def _scan(paths: list[Path], *columns: str) -> pl.LazyFrame:
+    """Parquet files as one table, once each is there and has the columns."""
     for path in paths:
         if not path.exists():
             raise UserError(
-                f"{path}: no such file; a folder of EB-NeRD has behaviors.parquet and history.parquet, "
-                "or train/ and validation/ with one of each"
+                f"{path} does not exist; a folder of EB-NeRD has behaviors.parquet and "
+                "history.parquet, or train/ and validation/ with one of each"
             )
         with readable(path):
             names = pl.scan_parquet(path).collect_schema().names()
         require_columns(path, names, list(columns))
     return pl.concat([pl.scan_parquet(path) for path in paths], how="vertical_relaxed")
-
-
-def _refuse_leaks(names: list[str]) -> None:
-    for name in names:
-        if name in LEAKS:
-            raise UserError(f"feature {name}: {LEAKS[name]}; a model that reads it sees the future")

@@ -1,7 +1,7 @@
-"""Raw feature columns as FuxiCTR reads them: ids, sequences of ids, scaled numbers, vectors.
+"""Encode raw feature columns as FuxiCTR reads them: ids, sequences of ids, scaled numbers, vectors.
 
-Everything is learned from the training data alone. Ids: 0 is padding, 1 stands for what is missing,
-rare, or not in the training data, known values follow in their order.
+Encoders learn from the training data alone. Id 0 is padding. Id 1 stands for what is missing, rare,
+or not in the training data. Known values follow in their order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..common.errors import UserError
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
-MAX_LEN = 5  # values of a sequence that are kept, unless said otherwise
+MAX_LEN = 5  # values of a sequence that are kept, unless the feature says otherwise
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Feature:
     Attributes:
         name: of the column.
         kind: ``categorical``, ``sequence``, ``numeric`` or ``embedding``.
-        separator: between the values of a sequence, where the column holds texts.
+        separator: stands between the values of a sequence, where the column holds texts.
         max_len: values of a sequence that are kept, the first ones.
         min_count: how often a value must occur in the training data to get an id of its own.
-        column: where it is in the raw table, if that has another name.
+        column: the column's name in the raw table, if it is another one.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Feature:
 
     @property
     def source_column(self) -> str:
-        """Its name in the raw table."""
+        """The column's name in the raw table."""
         return self.column or self.name
 
     def encoder(self) -> Encoder:
@@ -58,15 +58,11 @@ class Encoder(ABC):
 
     @abstractmethod
     def observe(self, values: pl.Series, times: NDArray) -> None:
-        """Learn from values that occur so many times each."""
+        """Learn from values, each of which occurs a number of times."""
 
     @abstractmethod
     def encode(self, values: pl.Series) -> pl.Series:
-        """The values as they are written; every one is filled in."""
-
-    @abstractmethod
-    def padding(self) -> Any:
-        """The value of the padding item."""
+        """The values as they are written; missing ones are filled in."""
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
@@ -74,7 +70,7 @@ class Encoder(ABC):
 
 
 class CategoricalEncoder(Encoder):
-    """One id."""
+    """Makes one id of a value."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
@@ -83,11 +79,9 @@ class CategoricalEncoder(Encoder):
     def observe(self, values: pl.Series, times: NDArray) -> None:
         seen = pl.DataFrame({"value": values, "times": times}).lazy()
         seen = seen.filter(pl.col("value").is_not_null() & (pl.col("times") > 0))
-        counts = seen.group_by("value").agg(pl.col("times").sum()).collect()
         if self.counts is not None:
-            both = pl.concat([self.counts, counts])
-            counts = both.group_by("value").agg(pl.col("times").sum())
-        self.counts = counts
+            seen = pl.concat([self.counts.lazy(), seen])
+        self.counts = seen.group_by("value").agg(pl.col("times").sum()).collect()
 
     def vocabulary(self) -> pl.Series:
         """The values that have an id of their own, in the order of their ids."""
@@ -103,16 +97,13 @@ class CategoricalEncoder(Encoder):
         ids = pl.int_range(FIRST, FIRST + len(known), eager=True)
         return values.replace_strict(known, ids, default=UNKNOWN, return_dtype=pl.Int64)
 
-    def padding(self) -> int:
-        return PADDING
-
     def spec(self) -> dict[str, Any]:
         size = FIRST + len(self.vocabulary())
         return {"type": "categorical", "padding_idx": PADDING, "vocab_size": size}
 
 
 class SequenceEncoder(CategoricalEncoder):
-    """A few ids, padded at the end to one length."""
+    """Makes a few ids of a list, padded at the end to one length."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
@@ -120,23 +111,20 @@ class SequenceEncoder(CategoricalEncoder):
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         lists = self._lists(values)
-        longest = lists.list.len().max() or 1
+        longest = int(lists.list.len().to_numpy().max(initial=0))
         self.longest = max(self.longest, min(longest, self.feature.max_len))
         each = pl.DataFrame({"value": lists, "times": times}).explode("value")
         super().observe(each["value"], each["times"].to_numpy())
 
     def encode(self, values: pl.Series) -> pl.Series:
-        table = pl.DataFrame({"value": self._lists(values)}).with_row_index("row")
-        table = table.with_columns(pl.col("value").list.head(self.longest)).explode("value")
+        kept = self._lists(values).list.head(self.longest)
+        table = pl.DataFrame({"value": kept}).with_row_index("row").explode("value")
         table = table.with_columns(place=pl.int_range(pl.len()).over("row"))
         ids = super().encode(table["value"]).to_numpy()
         ids = np.where(table["value"].is_null(), PADDING, ids)  # explode makes them of empty lists
         encoded = np.full((len(values), self.longest), PADDING)
-        encoded[table["row"], table["place"]] = ids
+        encoded[table["row"].to_numpy(), table["place"].to_numpy()] = ids
         return _rows(encoded, pl.Int64)
-
-    def padding(self) -> list[int]:
-        return [PADDING] * self.longest
 
     def spec(self) -> dict[str, Any]:
         pooling = {"feature_encoder": "layers.MaskedAveragePooling()", "max_len": self.longest}
@@ -145,25 +133,23 @@ class SequenceEncoder(CategoricalEncoder):
     def _lists(self, values: pl.Series) -> pl.Series:
         if values.dtype == pl.String:
             parts = values.str.split(self.feature.separator or "|")
-            values = pl.Series(
-                pl.select(parts.list.eval(pl.element().filter(pl.element() != ""))).to_series()
-            )
+            values = parts.list.eval(pl.element().filter(pl.element() != ""))
         return values.fill_null([]).list.drop_nulls()
 
 
 class NumericEncoder(Encoder):
-    """A number, scaled to mean 0 and deviation 1; missing and infinite ones become the mean."""
+    """Scales a number to mean 0 and deviation 1; missing and infinite ones become the mean."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
-        self.count, self.mean, self.squares = 0, 0.0, 0.0  # squares: of the distances to the mean
+        self.count, self.mean, self.squares = 0, 0.0, 0.0  # squares of the distances to the mean
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
-        x = values.cast(pl.Float64)
-        known = x.is_finite().fill_null(False).to_numpy() & (times > 0)
-        x, times = x.to_numpy()[known], times[known]
-        if not len(x):
+        numbers = values.cast(pl.Float64)
+        known = numbers.is_finite().fill_null(False).to_numpy() & (times > 0)
+        if not known.any():
             return
+        x, times = numbers.to_numpy()[known], times[known]
         count, mean = times.sum(), np.average(x, weights=times)
         squares = (times * (x - mean) ** 2).sum()
         total, distance = self.count + count, mean - self.mean  # parts are merged as Chan et al. do
@@ -177,60 +163,52 @@ class NumericEncoder(Encoder):
         scaled = (x - self.mean) / (deviation or 1.0)
         return scaled.set(~x.is_finite().fill_null(False), 0.0).cast(pl.Float32)
 
-    def padding(self) -> float:
-        return 0.0
-
     def spec(self) -> dict[str, Any]:
         return {"type": "numeric"}
 
 
 class EmbeddingEncoder(Encoder):
-    """A vector of one width, as it is; missing and empty ones become zeros."""
+    """Keeps a vector as it is; all have one width, and missing and empty ones become zeros."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
         self.width = 0
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
-        self.width = self.width or values.list.len().max() or 0
+        self.width = self.width or int(values.list.len().fill_null(0).to_numpy().max(initial=0))
         if self.width:
             self._vectors(values)
 
     def encode(self, values: pl.Series) -> pl.Series:
         if not self.width:
-            raise UserError(f"column {self.feature.name}: holds no vector in the training data")
+            raise UserError(
+                f"column {self.feature.name} holds no vector in the training data; leave it out"
+            )
         vectors = np.zeros((len(values), self.width), np.float32)
         given = (values.list.len() > 0).fill_null(False).to_numpy()
         vectors[given] = self._vectors(values)
         return _rows(vectors, pl.Float32)
 
     def _vectors(self, values: pl.Series) -> NDArray:
-        """Those that are there, checked."""
+        """The vectors that are there, checked."""
         given = values.filter(values.list.len() > 0)
         other = given.list.len().filter(given.list.len() != self.width)
         if len(other):
             raise UserError(
-                f"column {self.feature.name}: has vectors of {self.width} and of {other[0]} numbers; "
-                "an embedding has one width"
+                f"column {self.feature.name} has vectors of {self.width} and of {other[0]} numbers; "
+                "give all of them one width"
             )
         flat = given.explode().cast(pl.Float32).to_numpy()
         if not np.isfinite(flat).all():
             raise UserError(
-                f"column {self.feature.name}: has vectors with missing or infinite numbers; fill them "
+                f"column {self.feature.name} has vectors with missing or infinite numbers; fill them "
                 "in, or leave the whole vector out"
             )
         return flat.reshape(-1, self.width)
 
-    def padding(self) -> list[float]:
-        return [0.0] * self.width
-
     def spec(self) -> dict[str, Any]:
-        return {
-            "type": "embedding",
-            "feature_encoder": "nn.Identity()",
-            "embedding_dim": self.width,
-            "pretrain_dim": self.width,
-        }
+        widths = {"embedding_dim": self.width, "pretrain_dim": self.width}
+        return {"type": "embedding", "feature_encoder": "nn.Identity()"} | widths
 
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -244,24 +222,31 @@ ENCODERS: dict[str, type[Encoder]] = {
 def item_table(
     items: pl.DataFrame, features: list[Feature], times_N: NDArray
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """The item table of a data set and the specification of its features.
+    """The item table of a data set, and FuxiCTR's specification of its features.
 
     Args:
         items: a raw column for each feature; row i is the item of index i + 1.
         features: what to make of the columns.
         times_N: how often each item occurs in the training data.
     """
-    columns, specs = {"item_index": np.arange(len(items) + 1)}, {}
+    columns = {"item_index": pl.int_range(len(items) + 1, eager=True)}
+    specs: dict[str, dict[str, Any]] = {}
     for feature in features:
         encoder = feature.encoder()
         encoder.observe(items[feature.name], times_N)
         encoded = encoder.encode(items[feature.name])
-        padding = pl.Series([encoder.padding()], dtype=encoded.dtype)
-        columns[feature.name] = pl.concat([padding, encoded])
+        columns[feature.name] = pl.concat([_padding(encoded), encoded])
         specs[feature.name] = {"source": "item"} | encoder.spec()
     return pl.DataFrame(columns), specs
 
 
-def _rows(values: NDArray, dtype: Any) -> pl.Series:
+def _padding(encoded: pl.Series) -> pl.Series:
+    """The zero, or the list of zeros, of the padding item."""
+    first = encoded[0]
+    zero = [0] * len(first) if isinstance(first, pl.Series) else 0
+    return pl.Series([zero], dtype=encoded.dtype)
+
+
+def _rows(values: NDArray, dtype: type[pl.DataType]) -> pl.Series:
     """A matrix as a column of lists."""
     return pl.Series(values, dtype=pl.Array(dtype, values.shape[1])).cast(pl.List(dtype))

@@ -1,25 +1,21 @@
 """LongCTR's data sets from the Hugging Face hub, checked before they appear.
 
-The hub's own client does the transfer: progress, several tries, resumption of partial files, its
-cache, and its environment variables (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``,
-``HF_HUB_OFFLINE``).
+The hub's own client does the transfer. It shows progress, tries several times, resumes partial
+files, keeps a cache, and obeys ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 """
 
 from __future__ import annotations
 
 import shutil
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from zipfile import BadZipFile
 
 from ..common.errors import UserError
-from ..loader.columnar import Histories, ItemTable
-from ..loader.loader import SequenceLoader
 from . import paper
-from .layout import FILES, SPLITS, finish, new_folder
-
-if TYPE_CHECKING:
-    from fuxictr.features import FeatureMap
+from .card import FILES
+from .check import read_errors
+from .layout import finish, new_folder
 
 OWNER = "reczoo"
 
@@ -41,23 +37,21 @@ def download(
         The card of the data set.
 
     Raises:
-        UserError: the hub cannot be reached or refuses; a file is missing or damaged, or lacks
-            what the loader needs; the folder exists already.
+        UserError: the hub cannot be reached or refuses; a file is missing, damaged or not what
+            the loader needs; the folder exists already.
     """
-    output = Path(output)
+    output, repository = Path(output), f"{OWNER}/{name}"
     feature_map = paper.feature_map(name)
     with new_folder(output, overwrite) as folder:
         snapshot = _fetch(name, output, offline)
         _collect(name, snapshot, folder)
-        try:
-            _check(folder, feature_map)
-        except UserError as error:
+        if errors := read_errors(folder, feature_map):
             raise UserError(
-                f"{str(error).replace(str(folder), f'{OWNER}/{name}')}; the hub's revision "
-                f"{snapshot.name} is so, or its copy here: delete {snapshot.parents[1]} to fetch "
-                "it anew"
-            ) from None
-        page = f"https://huggingface.co/datasets/{OWNER}/{name}"
+                f"{errors[0].replace(str(folder), repository)}. The hub's revision "
+                f"{snapshot.name} is wrong, or its copy here; delete {snapshot.parents[1]} to "
+                "fetch it anew"
+            )
+        page = f"https://huggingface.co/datasets/{repository}"
         return finish(
             folder,
             output.name,
@@ -69,92 +63,57 @@ def download(
 
 
 def _fetch(name: str, output: Path, offline: bool) -> Path:
-    """The folder in the hub's cache that holds the newest revision."""
+    """The folder in the hub's cache that holds the newest revision of a data set."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        HTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
-    repository, where = f"{OWNER}/{name}", constants.ENDPOINT
-    by_hand = (
-        f"copy the files ({', '.join(FILES)}) to {output} by hand; nothing more is needed to train"
-    )
+    repository, hub = f"{OWNER}/{name}", constants.ENDPOINT
     offline = offline or constants.HF_HUB_OFFLINE
     wanted = [*FILES, *(f"*/{file}" for file in FILES), f"{name}.zip"]
     try:
         folder = snapshot_download(
             repository, repo_type="dataset", allow_patterns=wanted, local_files_only=offline
         )
-    except RepositoryNotFoundError as error:  # also where access is gated
-        raise UserError(
-            f"{where}/datasets/{repository}: is unknown there, or needs access "
-            f"({_first_line(error)}); set HF_TOKEN to a token that may read it, or {by_hand}"
-        ) from None
-    except LocalEntryNotFoundError as error:
-        if offline:
-            raise UserError(
-                f"{repository}: is not wholly in the hub's cache, {constants.HF_HUB_CACHE}, and "
-                f"offline mode allows nothing else; run once with a network, or {by_hand}"
-            ) from None
-        raise UserError(_unreachable(where, error, by_hand)) from None
     except (HTTPError, OSError) as error:
-        raise UserError(_unreachable(where, error, by_hand)) from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, RepositoryNotFoundError):  # also where access is gated
+            problem = (
+                f"{hub}/datasets/{repository} is unknown there, or needs access ({reason}); "
+                "set HF_TOKEN to a token that may read it"
+            )
+        elif offline:
+            problem = (
+                f"{repository} is not wholly in the hub's cache, {constants.HF_HUB_CACHE}, and "
+                "offline mode allows nothing else; run the command once with a network"
+            )
+        else:
+            problem = (
+                f"{hub} could not be reached, or the transfer broke off ({reason}); what has come "
+                "is kept, so run the command again to go on, or set HF_ENDPOINT to a mirror"
+            )
+        raise UserError(
+            f"{problem}; or copy the files ({', '.join(FILES)}) to {output} by hand, which is all "
+            "that training needs"
+        ) from None
     return Path(folder)
-
-
-def _unreachable(where: str, error: Exception, by_hand: str) -> str:
-    return (
-        f"{where}: could not be reached, or the transfer broke off ({_first_line(error)}); "
-        "what has come is kept: run the command again to go on, with a network or with "
-        f"HF_ENDPOINT set to a mirror; or {by_hand}"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _collect(name: str, snapshot: Path, folder: Path) -> None:
     """Put the five files of a snapshot into a folder."""
-    archive = snapshot / f"{name}.zip"
-    places = [snapshot, *sorted(path for path in snapshot.glob("*") if path.is_dir())]
-    whole = [place for place in places if all((place / file).exists() for file in FILES)]
-    if whole:
-        for file in FILES:
-            shutil.copyfile(whole[0] / file, folder / file)
-    elif archive.exists():
-        _extract(archive, folder)
-    else:
-        seen = sorted(str(path.relative_to(snapshot)) for path in snapshot.rglob("*.*"))
-        lacking = next(file for file in FILES if file not in seen)
-        raise UserError(
-            f"{OWNER}/{name}: revision {snapshot.name} holds no {lacking} and no {name}.zip; "
-            f"it holds {', '.join(seen) or 'no such files at all'}"
-        )
-
-
-def _extract(archive: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = {Path(member).name: member for member in content.namelist()}
-            for file in FILES:
-                if file not in members:
-                    raise UserError(
-                        f"{archive}: holds no {file}; it holds {', '.join(content.namelist())}"
-                    )
-                with content.open(members[file]) as source, open(folder / file, "wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise UserError(
-            f"{archive}: not a whole zip file ({error}); delete it to fetch it anew"
-        ) from None
-
-
-def _check(folder: Path, feature_map: FeatureMap) -> None:
-    """Read everything once as training does: what the loader takes is right."""
-    histories = Histories(folder / "user_info.parquet")
-    items = ItemTable(folder / "item_info.parquet", feature_map)
-    for split in SPLITS:
-        SequenceLoader(feature_map, folder / f"{split}.parquet", histories, items)
+    archive, unpacked = snapshot / f"{name}.zip", folder / "unpacked"
+    source, where = snapshot, f"{OWNER}/{name}, revision {snapshot.name},"
+    if archive.exists():
+        source, where = unpacked, str(archive)
+        try:
+            shutil.unpack_archive(archive, unpacked)
+        except (shutil.ReadError, BadZipFile, EOFError) as error:
+            raise UserError(
+                f"{archive} is not a whole zip file ({error}); delete it to fetch it anew"
+            ) from None
+    for file in FILES:
+        found = sorted(source.rglob(file))
+        if not found:
+            seen = sorted(str(p.relative_to(source)) for p in source.rglob("*") if p.is_file())
+            raise UserError(f"{where} holds no {file}; it holds {', '.join(seen) or 'no data'}")
+        shutil.copyfile(found[0], folder / file)
+    shutil.rmtree(unpacked, ignore_errors=True)

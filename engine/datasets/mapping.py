@@ -16,12 +16,13 @@ class Mapping:
 
     Attributes:
         input: file, folder or pattern of the interactions, see ``source.Source``.
-        separator, no_quotes: of text files, see ``source.Source``.
-        user, item, time: columns. Ids may be anything; times numbers or dates.
-        time_format: of times that are texts, in strftime's letters, where it cannot be guessed.
-        label: column of 0 and 1; or
-        rating: column of numbers; an interaction is positive from ``positive`` (4) on. Without
-            either, every interaction is positive.
+        separator, no_quotes: how text files are written, see ``source.Source``.
+        user, item, time: columns. Ids may be anything; times are numbers or dates.
+        time_format: how times are written as texts, in strftime's letters, where it cannot be
+            guessed.
+        label: a column of 0 and 1.
+        rating: a column of numbers, instead of ``label``; an interaction is positive from
+            ``positive`` (4) on. Without either, every interaction is positive.
         exposures: file or folder of what was shown, with the same ``user``, ``item`` and ``time``
             columns. Its rows are the samples then, see ``interactions.Log``.
         items: file or folder with one row for each item, which has the column ``item``.
@@ -51,45 +52,51 @@ class Mapping:
     valid: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, kind in KINDS.items():
-            value = getattr(self, name)
-            wrong = not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)
-            if value is not None and wrong:
-                raise UserError(f"{name}: is {value!r}; write {NAMES[kind]}")
-        if len({self.user, self.item, self.time}) < 3:
+        columns = (self.user, self.item, self.time)
+        if len(set(columns)) < 3:
             raise UserError(
-                f"--user {self.user} --item {self.item} --time {self.time}: are three columns"
+                f"--user, --item and --time must name three different columns; got {', '.join(columns)}"
             )
         if self.label and self.rating:
-            raise UserError("--label and --rating: write one of them")
+            raise UserError("--label and --rating exclude each other; write one of them")
         if self.positive is not None and not self.rating:
-            raise UserError(f"--positive {self.positive:g}: goes with --rating")
+            raise UserError(f"--positive {self.positive:g} has no meaning without --rating; add it")
         if self.min_count < 1:
-            raise UserError(f"--min-count {self.min_count}: write 1 or more")
+            raise UserError(f"--min-count {self.min_count} is too small; write 1 or more")
         if not (self.label or self.rating or self.exposures):
             raise UserError(
                 "without --label or --rating every interaction is a click, and nothing can be learned "
                 "from clicks alone; name a column, or --exposures for what was shown"
             )
         if self.split not in ("time", "user"):
-            raise UserError(f"--split {self.split}: write time or user")
+            raise UserError(f"--split {self.split} is unknown; write time or user")
         if not (self.train > 0 and self.valid > 0 and self.train + self.valid < 1):
             raise UserError(
-                f"--train {self.train} --valid {self.valid}: shares are above 0, and together below 1"
+                "--train and --valid must be shares above 0 and together below 1; got "
+                f"{self.train:g} and {self.valid:g}"
             )
 
 
 KEYS = tuple(f.name for f in fields(Mapping))
-NUMBERS, LISTS = ("positive", "train", "valid"), ("item_features", "sample_features")
-NAMES = {
-    str: "a text",
-    bool: "true or false",
-    int: "a whole number",
-    int | float: "a number",
-    list: "a list",
+PATHS = ("input", "exposures", "items")
+KINDS: dict[str, tuple[Any, str]] = {  # by the first word of a field's annotation
+    "str": (str, "a text"),
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "list": (list, "a list"),
 }
-KINDS: dict[str, Any] = dict.fromkeys(KEYS, str) | {"min_count": int, "no_quotes": bool}
-KINDS |= dict.fromkeys(NUMBERS, int | float) | dict.fromkeys(LISTS, list)
+
+
+def check_keys(where: str, given: dict[str, Any], form: type) -> None:
+    """Reject keys that are no fields of a dataclass, and values of another kind than the fields'."""
+    kinds = {f.name: str(f.type).split(" ")[0].split("[")[0] for f in fields(form)}
+    for key, value in given.items():
+        if key not in kinds:
+            raise UserError(f"{where}: the key {key!r} is unknown{did_you_mean(key, kinds)}")
+        kind, what = KINDS[kinds[key]]
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise UserError(f"{where}: {key} is {value!r}; write {what}")
 
 
 def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
@@ -100,16 +107,12 @@ def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
     """
     given: dict[str, Any] = {}
     if file is not None:
-        given = {k: v for k, v in read_yaml(Path(file)).items() if v is not None}
-        for key in given:
-            if key not in KEYS:
-                raise UserError(f"{file}: unknown key {key!r}{did_you_mean(key, KEYS)}")
-        for key in ("input", "exposures", "items"):
-            if given.get(key) is not None:
-                given[key] = str(Path(file).parent / str(given[key]))
+        given = {key: value for key, value in read_yaml(Path(file)).items() if value is not None}
+        check_keys(file, given, Mapping)
+        given |= {key: str(Path(file).parent / given[key]) for key in PATHS if key in given}
     given |= {key: value for key, value in flags.items() if value is not None}
     for key in ("input", "user", "item", "time"):
-        if given.get(key) is None:
-            where = f"{file}: key {key!r}" if file else f"--{key}"
+        if key not in given:
+            where = f"{file}: the key {key!r}" if file else f"--{key}"
             raise UserError(f"{where} is missing; the command needs input, user, item and time")
     return Mapping(**given)

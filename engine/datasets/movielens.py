@@ -1,16 +1,21 @@
-"""MovieLens as click-through data: will the user like (rate 4 or more) this movie?
+"""MovieLens as click-through data: will the user like this movie, that is, rate it 4 or more?
 
-History: the movies that the user liked before, oldest first. Split per user in time: the last tenth
-of the ratings is the test set, the tenth before it validation. A history holds ratings of earlier
-moments only (``interactions.py``).
+The history holds the movies that the user liked at earlier moments, oldest first. The ratings of
+each user are split in time: the last tenth is the test set, the tenth before it validation.
+
+Ids are made here and not by ``features``, because published results rest on them: every movie of
+the data has its own, and there is none for unknown values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from numpy.typing import NDArray
 
 from ..common.errors import UserError
 from ..loader.columns import require_columns
@@ -22,8 +27,15 @@ MAX_GENRES = 6  # per movie, in the order of the file
 LICENCE = (
     "GroupLens: research use, cite, no redistribution (https://grouplens.org/datasets/movielens/)"
 )
-RATINGS = ("ratings.csv", "ratings.dat", "u.data", "ratings_ordered.parquet")
-COLUMNS = ["user_id", "movie_id", "rating", "order"]
+COLUMNS = ("user_id", "movie_id", "rating", "order")
+RATINGS = {  # what each file calls these columns; texts without a header have them in this order
+    "ratings.csv": ("userId", "movieId", "rating", "timestamp"),
+    "ratings.dat": COLUMNS,
+    "u.data": COLUMNS,
+    "ratings_ordered.parquet": ("user_id", "movie_id", "rating", "pos"),
+}
+MOVIES = ("movies.csv", "movies.dat", "u.genre")  # the last one goes with u.item
+SEPARATORS = {".dat": "::", ".data": "\t", ".item": "|"}
 
 
 def load(folder: str | Path) -> Log:
@@ -32,19 +44,19 @@ def load(folder: str | Path) -> Log:
     Args:
         folder: holds ``ratings.csv`` (20M, latest and other newer ones), ``ratings.dat`` (1M),
             ``u.data`` (100K), or ``ratings_ordered.parquet`` (columns ``user_id, pos, movie_id,
-            rating``, where ``pos`` is the place in the user's time order); and the movie table
-            ``movies.csv``, ``movies.dat`` or ``u.item``.
+            rating``, where ``pos`` is the place in the user's time order). It also holds the movie
+            table: ``movies.csv``, ``movies.dat``, or ``u.item`` with ``u.genre``.
 
     Raises:
         UserError: names the file and the line.
     """
-    folder = Path(folder)
-    ratings, name = _ratings(folder)
-    movies = _movies(folder)
+    path = _first(Path(folder), RATINGS)
+    ratings, movies = _ratings(path), _movies(Path(folder))
     unknown = ratings.join(movies, on="movie_id", how="anti")
     if len(unknown):
         raise UserError(
-            f"{folder / name}: movie {unknown['movie_id'][0]} is rated but is not in the movie table"
+            f"{path}: movie {unknown['movie_id'][0]} is rated but is not in the movie table; add "
+            "it there"
         )
     liked = pl.col("rating") >= LIKED
     events = ratings.lazy().with_row_index("row")
@@ -57,176 +69,136 @@ def load(folder: str | Path) -> Log:
             label=liked.cast(pl.Int8),
             positive=liked,
         ),
-        item_table=lambda items, _: _item_info(
-            items.join(movies, left_on="item", right_on="movie_id", maintain_order="left")
-        ),
+        item_table=partial(_item_table, movies),
         item_names=movies.select(
             item="movie_id", name="title", category=pl.col("genres").list.first()
         ),
         label="label",
         split=Split(by="user"),
-        source=f"MovieLens, from {name}",
+        source=f"MovieLens, from {path.name}",
         licence=LICENCE,
     )
 
 
-def _ratings(folder: Path) -> tuple[pl.DataFrame, str]:
-    """``user_id, movie_id, rating, order``, and the name of the file."""
-    present = [name for name in RATINGS if (folder / name).exists()]
+def _first(folder: Path, names: Iterable[str]) -> Path:
+    """The first of some files that a folder has."""
+    present = [folder / name for name in names if (folder / name).exists()]
     if not present:
         raise UserError(
-            f"--input {folder}: has none of {', '.join(RATINGS)}; name a folder of MovieLens data"
+            f"--input {folder} has none of {', '.join(names)}; name a folder of MovieLens data"
         )
-    path, first_line = folder / present[0], 1
-    if path.suffix == ".parquet":
-        frame = _ordered_ratings(path)
-    elif path.suffix == ".csv":
-        first_line = 2
-        frame = _csv(path, ["userId", "movieId", "rating", "timestamp"]).rename(
-            dict(zip(("userId", "movieId", "rating", "timestamp"), COLUMNS, strict=True))
-        )
-        frame = _numbers(path, frame, COLUMNS, first_line)
-    else:
-        separator = "::" if path.suffix == ".dat" else "\t"
-        frame = _fields(path, separator, 4, "user, movie, rating, timestamp").rename(
-            dict(zip(("f0", "f1", "f2", "f3"), COLUMNS, strict=True))
-        )
-        frame = _numbers(path, frame, COLUMNS)
-    if frame.is_empty():
-        raise UserError(f"{path}: has no ratings")
-    bad = frame.with_row_index("row").filter(~pl.col("rating").is_between(0.5, 5))
-    if len(bad):
-        line, rating = bad["row"][0] + first_line, bad["rating"][0]
-        raise UserError(f"{path}, line {line}: rating {rating:g} is not between 0.5 and 5")
-    pairs = frame.lazy().group_by("user_id", "movie_id").len().filter(pl.col("len") > 1).head(1)
-    double = pairs.collect(engine="streaming")
-    if len(double):
-        user, movie = double["user_id"][0], double["movie_id"][0]
-        raise UserError(f"{path}: user {user} rated movie {movie} twice; keep one")
-    return frame, path.name
+    return present[0]
 
 
-def _csv(path: Path, columns: list[str]) -> pl.DataFrame:
-    with readable(path):
-        frame = pl.read_csv(path, infer_schema=False)
-    require_columns(path, frame.columns, columns)
-    return frame.select(columns)
-
-
-def _ordered_ratings(path: Path) -> pl.DataFrame:
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{path}: not a whole parquet file ({error})") from None
-    needed = ["user_id", "pos", "movie_id", "rating"]
-    require_columns(path, frame.columns, needed)
-    return _numbers(path, frame.select(needed), needed).rename({"pos": "order"}).select(COLUMNS)
-
-
-def _fields(path: Path, separator: str, count: int, what: str) -> pl.DataFrame:
-    """The fields of a text file, as texts ``f0, f1, ...``; every line must have ``count`` of them.
-
-    Read as lines first: polars splits by one byte only, and MovieLens 1M by ``::``.
-    """
-    lines = pl.Series("line", path.read_text(encoding="latin-1").splitlines(), dtype=pl.String)
-    parts = lines.str.split(separator)
-    bad = (parts.list.len() != count).arg_true()
+def _ratings(path: Path) -> pl.DataFrame:
+    """The checked ratings of a file, in ``COLUMNS``."""
+    table = _numbers(path, _read(path, RATINGS[path.name]))
+    table = table.rename(dict(zip(table.columns, COLUMNS, strict=True)))
+    if table.is_empty():
+        raise UserError(f"{path} has no ratings; name a file with some")
+    bad = (~table["rating"].is_between(0.5, 5)).arg_true()
     if len(bad):
         raise UserError(
-            f"{path}, line {bad[0] + 1}: is {lines[bad[0]]!r}; it must hold {count} fields, "
-            f"{what}, with {separator!r} between them"
+            f"{path}, line {_line(path, bad[0])}: the rating {table['rating'][bad[0]]:g} is not "
+            "between 0.5 and 5"
         )
-    return pl.DataFrame([parts.list.get(i).alias(f"f{i}") for i in range(count)])
-
-
-def _numbers(
-    path: Path, frame: pl.DataFrame, columns: list[str], first_line: int = 1
-) -> pl.DataFrame:
-    """The columns as whole numbers, ``rating`` as a fraction."""
-    types = {name: pl.Float64 if name == "rating" else pl.Int64 for name in columns}
-    numbers = frame.with_columns(pl.col(n).cast(t, strict=False) for n, t in types.items())
-    for column in columns:
-        bad = numbers[column].is_null().arg_true()
-        if len(bad):
-            what = "a number" if column == "rating" else "a whole number"
-            raise UserError(
-                f"{path}, line {bad[0] + first_line}, {column}: is {frame[column][bad[0]]!r}; "
-                f"it must be {what}"
-            )
-    return numbers
+    pairs = table.lazy().group_by("user_id", "movie_id").len().filter(pl.col("len") > 1).head(1)
+    double = pairs.collect(engine="streaming")
+    if len(double):
+        user, movie, _ = double.row(0)
+        raise UserError(f"{path}: user {user} rated movie {movie} twice; keep one of the ratings")
+    return table
 
 
 def _movies(folder: Path) -> pl.DataFrame:
     """``movie_id, title, genres (list of names), year (0 if unknown)``."""
-    if (folder / "movies.csv").exists():
-        path = folder / "movies.csv"
-        frame = _csv(path, ["movieId", "title", "genres"])
-        frame = frame.rename({"movieId": "f0", "title": "f1"})
-        frame = frame.with_columns(genres=pl.col("genres").str.split("|"))
-    elif (folder / "movies.dat").exists():
-        path = folder / "movies.dat"
-        frame = _fields(path, "::", 3, "movie, title, genres")
-        frame = frame.with_columns(genres=pl.col("f2").str.split("|"))
-    elif (folder / "u.item").exists() and (folder / "u.genre").exists():
+    path = _first(folder, MOVIES)
+    if path.name == "u.genre":
+        names = [line.split("|")[0] for line in path.read_text().splitlines() if line]
         path = folder / "u.item"
-        genres = [
-            line.split("|")[0] for line in (folder / "u.genre").read_text().splitlines() if line
-        ]
-        frame = _fields(path, "|", 5 + len(genres), f"5 and the {len(genres)} genres of u.genre")
-        flags = [
-            pl.when(pl.col(f"f{5 + i}") == "1").then(pl.lit(genre))
-            for i, genre in enumerate(genres)
-        ]
-        frame = frame.with_columns(genres=pl.concat_list(flags).list.drop_nulls())
+        table = _read(path, ("movie_id", "title", "released", "video", "url", *names))
+        flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in names]
+        genres = pl.concat_list(flags).list.drop_nulls()
     else:
+        table = _read(path, ("movieId" if path.suffix == ".csv" else "movie_id", "title", "genres"))
+        genres = pl.col("genres").str.split("|").fill_null([])
+    ids = _numbers(path, table.select(pl.first())).to_series()
+    if ids.is_duplicated().any():
         raise UserError(
-            f"--input {folder}: has none of movies.csv, movies.dat, and u.item with u.genre"
+            f"{path}: movie {ids.filter(ids.is_duplicated())[0]} stands twice; keep one line"
         )
-    movies = _numbers(path, frame, ["f0"]).select(
-        pl.col("genres").fill_null([]),
-        movie_id="f0",
-        title=pl.col("f1").fill_null(""),
-        year=pl.col("f1").fill_null("").map_elements(_year, return_dtype=pl.Int64),
-    )
-    double = movies["movie_id"].is_duplicated().arg_true()
-    if len(double):
+    title = pl.col("title").fill_null("")
+    year = (
+        title.str.extract(r"(\d{4})\S\s*$").cast(pl.Int64).fill_null(0)
+    )  # in brackets, at the end
+    return table.select(movie_id=ids, title=title, genres=genres, year=year)
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """The columns of a file; of a text without a header they are all that there are, in order."""
+    with readable(path):
+        if path.suffix == ".parquet":
+            table = pl.read_parquet(path)
+        elif path.suffix == ".csv":
+            table = pl.read_csv(path, infer_schema=False)
+        else:  # read as lines, because polars splits by one byte only, and reads no Latin-1
+            return _fields(path, path.read_text(encoding="latin-1").splitlines(), columns)
+    require_columns(path, table.columns, list(columns))
+    return table.select(columns)
+
+
+def _fields(path: Path, lines: list[str], columns: tuple[str, ...]) -> pl.DataFrame:
+    separator = SEPARATORS[path.suffix]
+    fields = pl.Series(lines, dtype=pl.String).str.split(separator)
+    bad = (fields.list.len() != len(columns)).arg_true()
+    if len(bad):
         raise UserError(
-            f"{path}: movie {movies['movie_id'][double[0]]} stands twice; keep one line"
+            f"{path}, line {bad[0] + 1} is {lines[bad[0]]!r}; it must hold {len(columns)} fields "
+            f"with {separator!r} between them: {', '.join(columns)}"
         )
-    return movies
+    return pl.DataFrame({name: fields.list.get(i) for i, name in enumerate(columns)})
 
 
-def _year(title: str) -> int:
-    """The year in brackets at the end of a title."""
-    tail = title.rstrip()[-5:-1]
-    return int(tail) if tail.isdecimal() else 0
+def _numbers(path: Path, table: pl.DataFrame) -> pl.DataFrame:
+    """The columns as whole numbers, ``rating`` as a fraction."""
+    for name in table.columns:
+        kind, what = (pl.Float64, "a number") if name == "rating" else (pl.Int64, "a whole number")
+        numbers = table[name].cast(kind, strict=False)
+        bad = numbers.is_null().arg_true()
+        if len(bad):
+            raise UserError(
+                f"{path}, line {_line(path, bad[0])}, column {name}: {table[name][bad[0]]!r} is not "
+                f"{what}"
+            )
+        table = table.with_columns(numbers)
+    return table
 
 
-def _item_info(movies: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """The item table with its padding row, and the features' specifications.
+def _line(path: Path, row: int) -> int:
+    """The line of a row, counted from 1; a CSV file has its header in the first."""
+    return row + (2 if path.suffix == ".csv" else 1)
 
-    Args:
-        movies: ``genres, year``; row i is the movie of item index i + 1.
-    """
+
+def _item_table(
+    movies: pl.DataFrame, items: pl.DataFrame, times_N: NDArray
+) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
+    """The item table and the features' specifications, see ``interactions.Log``."""
+    movies = items.join(movies, left_on="item", right_on="movie_id", maintain_order="left")
     index = list(range(len(movies) + 1))
-    genre_id = {
-        g: i + 1 for i, g in enumerate(sorted(set(movies["genres"].explode().drop_nulls())))
-    }
-    year_id = {year: i + 1 for i, year in enumerate(sorted(set(movies["year"])))}
+    genre_id = _ids(movies["genres"].explode().drop_nulls())
+    year_id = _ids(movies["year"])
     genres = [
         ([genre_id[g] for g in names] + [0] * MAX_GENRES)[:MAX_GENRES] for names in movies["genres"]
     ]
-    table = pl.DataFrame(
-        {
-            "item_index": index,
-            "movie_id": index,
-            "genres": [[0] * MAX_GENRES, *genres],
-            "year": [0, *(year_id[year] for year in movies["year"])],
-        }
-    )
-    categorical = {"source": "item", "type": "categorical", "padding_idx": 0}
-    return table, {
-        "movie_id": categorical | {"vocab_size": len(table)},
+    table = {
+        "item_index": index,
+        "movie_id": index,
+        "genres": [[0] * MAX_GENRES, *genres],
+        "year": [0, *(year_id[year] for year in movies["year"])],
+    }
+    categorical: dict[str, Any] = {"source": "item", "type": "categorical", "padding_idx": 0}
+    return pl.DataFrame(table), {
+        "movie_id": categorical | {"vocab_size": len(index)},
         "genres": {
             "source": "item",
             "type": "sequence",
@@ -237,3 +209,8 @@ def _item_info(movies: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict[str, 
         },
         "year": categorical | {"vocab_size": len(year_id) + 1},
     }
+
+
+def _ids(values: pl.Series) -> dict[Any, int]:
+    """An id for each value, from 1 on, in their order."""
+    return {value: i for i, value in enumerate(sorted(set(values)), 1)}

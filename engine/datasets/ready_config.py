@@ -7,35 +7,34 @@ from shlex import quote
 from typing import Any
 
 from ..common.files import write_yaml
-from ..common.places import CONFIG, RUN_COMMAND
+from ..common.places import CONFIG, HOME, RUN_COMMAND
 from ..config.feature_map import read_feature_map
 from ..config.read import list_experiments, read_yaml
-from .layout import SPLITS
+from .card import SPLITS
 
 LIKE = "movielens_1m"  # the shipped data set whose hyper-parameters are the start for others
 COPIED = ("type", "source", "vocab_size", "max_len", "embedding_dim", "feature_encoder")
 
 
-def write(folder: Path, root: Path) -> str:
+def write(folder: Path) -> str:
     """Write ``<folder>/config/`` unless the project ships experiments for the data set.
 
-    The directory has every model as ``<Model>_<folder name>`` and is read by FuxiCTR too. Paths in
-    it start at ``root`` if ``folder`` is below it.
+    The directory has every model as ``<Model>_<folder name>``, and FuxiCTR reads it too. Paths in
+    it are relative if ``folder`` is below the folder where relative paths of a configuration start.
 
     Args:
         folder: a prepared data set.
-        root: where relative paths of a configuration start.
 
     Returns:
         The command that trains on the data set.
     """
-    dataset_id, entry = folder.name, dataset_entry(folder, root)
+    dataset_id, entry = folder.name, dataset_entry(folder)
     if _reads_the_same(shipped_entry(dataset_id), entry):
         command = f"{RUN_COMMAND} --expid TWIN_MoS_{dataset_id}"
-        if folder.parent == root / "data":
+        if folder.parent == HOME / "data":
             return command
         other = folder.parent  # results of other data of that name go elsewhere, too
-        roots = quote(_shown(other, root)), quote(f"./checkpoints/{other.name}")
+        roots = quote(_shown(other)), quote(f"./checkpoints/{other.name}")
         return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
     models = read_yaml(CONFIG / "model_config.yaml")
     experiments = {"Base": models["Base"]}
@@ -47,7 +46,7 @@ def write(folder: Path, root: Path) -> str:
     write_yaml(config / "model_config.yaml", experiments)
     write_yaml(config / "dataset_config.yaml", {dataset_id: entry})
     expid = quote(f"TWIN_MoS_{dataset_id}")
-    return f"{RUN_COMMAND} --config {quote(_shown(config, root))} --expid {expid}"
+    return f"{RUN_COMMAND} --config {quote(_shown(config))} --expid {expid}"
 
 
 def shipped_entry(dataset_id: str) -> dict[str, Any] | None:
@@ -65,7 +64,7 @@ def _reads_the_same(shipped: dict[str, Any] | None, entry: dict[str, Any]) -> bo
     return shipped is not None and columns(shipped) == columns(entry)
 
 
-def dataset_entry(folder: Path, root: Path) -> dict[str, Any]:
+def dataset_entry(folder: Path) -> dict[str, Any]:
     """The entry of ``dataset_config.yaml`` for a prepared folder, from its ``feature_map.json``."""
     features, label = read_feature_map(folder / "feature_map.json")
     columns = []
@@ -76,15 +75,16 @@ def dataset_entry(folder: Path, root: Path) -> dict[str, Any]:
     files = {f"{split}_data": f"{split}.parquet" for split in SPLITS}
     files |= {name: f"{name}.parquet" for name in ("user_info", "item_info")}
     return {
-        "data_root": _shown(folder.parent, root),
+        "data_root": _shown(folder.parent),
         "data_format": "parquet",
-        **{key: f"{_shown(folder, root)}/{name}" for key, name in files.items()},
+        **{key: f"{_shown(folder)}/{name}" for key, name in files.items()},
         "rebuild_dataset": False,
         "feature_cols": columns,
         "label_col": {"name": label, "dtype": "float"},
     }
 
 
-def _shown(path: Path, root: Path) -> str:
+def _shown(path: Path) -> str:
+    """A path as configurations write it."""
     path = path.resolve()
-    return f"./{path.relative_to(root)}" if path.is_relative_to(root) else str(path)
+    return f"./{path.relative_to(HOME)}" if path.is_relative_to(HOME) else str(path)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import polars as pl
 
@@ -26,7 +27,8 @@ DATES = (
     "%Y/%m/%d",
 )
 SAMPLE = 10_000  # rows from which the kind of a text column is guessed
-SHOWN = 300  # characters of what a file holds, in a message
+SHOWN = 300  # characters of a file's content that a message shows
+Unit = Literal["us", "ns"]
 Parse = Callable[[pl.Expr], pl.Expr]
 
 
@@ -34,13 +36,14 @@ class Source:
     """One file, all files of a folder, or those of a pattern (``logs/*.csv``).
 
     Args:
-        path: ``.csv``, ``.tsv`` (both also ``.gz``) or ``.parquet``; with a ``separator`` any text.
-        separator: of the fields of a text; by its ending otherwise.
-        quotes: whether fields of a text may be quoted; in a ``.tsv`` they are not.
+        path: ends with ``.csv``, ``.tsv`` (both also ``.gz``) or ``.parquet``; with a ``separator``
+            any text is read.
+        separator: what separates the fields of a text; by default the ending tells it.
+        quotes: whether fields of a text may be quoted; those of a ``.tsv`` never are.
 
     Attributes:
         frame: the table, with a column ``ROW`` in front; every column of a text is text.
-        text: whether it is one.
+        text: whether the files are texts.
     """
 
     def __init__(self, path: str | Path, separator: str | None = None, quotes: bool = True) -> None:
@@ -61,7 +64,7 @@ class Source:
                 self.frame = pl.scan_parquet(self.files, row_index_name=ROW)
             self.schema = self.frame.collect_schema()
         self.checks: list[tuple[str, pl.Expr, str]] = []
-        self.blank = pl.lit(True)  # a row without any of the columns that must be there
+        self.blank = pl.lit(True)  # whether a row has none of the columns that must be there
 
     def read(self, column: str, parse: Parse, expects: str, optional: bool = False) -> pl.Expr:
         """The parsed column; ``check`` rejects values that ``parse`` makes null.
@@ -70,8 +73,7 @@ class Source:
             expects: what a value must be, for the message.
             optional: whether a value may be missing.
         """
-        if column not in self.schema:
-            raise UserError(self._no_column(column))
+        self._require(column)
         raw = pl.col(column)
         parsed = parse(raw)
         given = raw.is_not_null()
@@ -102,14 +104,14 @@ class Source:
             table = self.frame.select(pl.len().alias("rows"), kept, *first)
             rows, kept, *found = table.collect(engine="streaming").row(0)
             if not kept:
-                raise UserError(f"{self.path}: has no rows")
+                raise UserError(f"{self.path} has no rows; name a table with some")
             for (column, _, expects), row in zip(self.checks, found, strict=True):
                 if row is not None:
                     value = self.frame.filter(pl.col(ROW) == row).select(column).collect().item()
-                    what = "is missing" if value in (None, "") else f"is {value!r}"
+                    what = "missing" if value in (None, "") else repr(value)
                     place = f"line {row + 2}" if self.text else f"row {row} (the first is 0)"
                     raise UserError(
-                        f"{self.path}, column {column}, {place}: {what}; write {expects}"
+                        f"{self.path}, column {column}, {place}: the value is {what}; write {expects}"
                     )
         self._warn_of_quotes(rows)
 
@@ -125,18 +127,23 @@ class Source:
                 file=sys.stderr,
             )
 
-    def _no_column(self, column: str) -> str:
+    def _require(self, column: str) -> None:
+        """Reject a column that is not there."""
+        if column in self.schema:
+            return
         names = [name for name in self.schema if name != ROW]
-        text = f"{self.path}: has no column {column!r}; there are {', '.join(names)[:SHOWN]}"
         other = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
-        hint = f"; it looks separated by {other!r}, write --separator" if other else ""
-        return text + (hint or did_you_mean(column, names))
+        hint = f"; the file looks separated by {other!r}, so write --separator" if other else ""
+        raise UserError(
+            f"{self.path} has no column {column!r}; it has {', '.join(names)[:SHOWN]}"
+            f"{hint or did_you_mean(column, names)}"
+        )
 
     # ---------------------------------------------------------------- what columns can hold
 
     def identity(self, column: str) -> pl.Expr:
         """Users or items: anything, as text; whole numbers that are stored as fractions are whole."""
-        floats = self.schema.get(column, pl.String).is_float()
+        floats = self.schema.get(column, pl.String()).is_float()
         return self.read(column, _fraction_as_text if floats else _as_text, "an id")
 
     def number(self, column: str) -> pl.Expr:
@@ -152,38 +159,38 @@ class Source:
             yes, no = (number == 1) | (text == "true"), (number == 0) | (text == "false")
             return pl.when(yes).then(1).when(no).then(0).cast(pl.Int8)
 
-        return self.read(column, parse, "0 or 1; of a rating say --rating and --positive")
+        return self.read(column, parse, "0 or 1, or name a rating with --rating and --positive")
 
     def has_dates(self, column: str, form: str | None) -> bool:
-        """Whether a column of times holds dates; numbers otherwise."""
-        kind = self.schema.get(column, pl.String)
+        """Whether a column of times holds dates; otherwise it holds numbers."""
+        kind = self.schema.get(column, pl.String())
         if kind != pl.String:
             return kind.is_temporal()
         first = self._first(column)
         return form is not None or (first is not None and _number_in(first) is None)
 
-    def time_unit(self, column: str) -> str:
+    def time_unit(self, column: str) -> Unit:
         """The unit of dates that loses nothing."""
         return "ns" if getattr(self.schema.get(column), "time_unit", "us") == "ns" else "us"
 
-    def time(self, column: str, form: str | None, unit: str) -> pl.Expr:
+    def time(self, column: str, form: str | None, unit: Unit) -> pl.Expr:
         """Moments that can be compared: dates in ``unit``, numbers as they are."""
-        kind = self.schema.get(column, pl.String)
+        kind = self.schema.get(column, pl.String())
         if not self.has_dates(column, form):
             if kind.is_integer() or (kind == pl.String and self._whole(column)):
-                whole = pl.Int64 if kind != pl.UInt64 else pl.UInt64
+                whole = pl.UInt64 if kind == pl.UInt64 else pl.Int64
                 return self.read(
                     column, lambda raw: raw.cast(whole, strict=False), "a whole number"
                 )
-            return self.read(column, _as_number, "a number")
+            return self.number(column)
         if kind != pl.String:
             return self.read(column, lambda raw: raw.dt.epoch(unit), "a date")
         first = self._first(column)
-        form = form or next((f for f in DATES if _fits(first, f)), None)
+        form = form or next((f for f in DATES if first and _fits(first, f)), None)
         if form is None:
             raise UserError(
-                f"{self.path}, column {column}: {first!r} is no date in a form that is known; "
-                "write --time-format, such as '%d.%m.%Y %H:%M'"
+                f"{self.path}, column {column}: {first!r} is no date in a known form; write "
+                "--time-format, such as '%d.%m.%Y %H:%M'"
             )
 
         def parse(raw: pl.Expr) -> pl.Expr:
@@ -194,14 +201,13 @@ class Source:
     def feature(self, feature: Feature) -> pl.Expr:
         """The values of a feature; they may be missing."""
         column = feature.source_column
-        kind = self.schema.get(column)
+        self._require(column)
+        kind = self.schema[column]
         lists = isinstance(kind, pl.List | pl.Array)
-        if kind is not None and (
-            (feature.kind == "embedding" and not lists)
-            or (feature.kind == "sequence" and not lists and kind != pl.String)
-            or (feature.kind in ("categorical", "numeric") and lists)
-        ):
-            raise UserError(f"{self.path}, column {column}: is {kind}, which is no {feature.kind}")
+        fits = {"embedding": lists, "sequence": lists or kind == pl.String}
+        if not fits.get(feature.kind, not lists):
+            where = f"{self.path}, column {column}"
+            raise UserError(f"{where} is {kind}, which is no {feature.kind}; write another kind")
         if feature.kind == "numeric":
             return self.read(column, _as_number, "a number, or declare it categorical", True)
         if feature.kind == "embedding":
@@ -212,10 +218,11 @@ class Source:
 
     def guess(self, column: str) -> str:
         """The kind of a feature, from the type of its column or, in a text, its first values."""
-        kind = self.schema.get(column, pl.String)
+        self._require(column)
+        kind = self.schema[column]
         if isinstance(kind, pl.List | pl.Array):
             return "embedding" if kind.inner.is_float() else "sequence"
-        if kind == pl.String and column in self.schema:
+        if kind == pl.String:
             with readable(self.path):
                 values = self.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
             whole = values.cast(pl.Int64, strict=False).null_count() == 0
@@ -224,8 +231,7 @@ class Source:
         return "numeric" if kind.is_float() or kind.is_decimal() else "categorical"
 
     def _first(self, column: str) -> str | None:
-        if column not in self.schema:
-            raise UserError(self._no_column(column))
+        self._require(column)
         return self._one(pl.col(column).drop_nulls().first())
 
     def _whole(self, column: str) -> bool:
@@ -233,50 +239,49 @@ class Source:
         number = pl.col(column).cast(pl.Float64, strict=False).is_not_null()
         return not self._one((number & pl.col(column).cast(pl.Int64, strict=False).is_null()).any())
 
-    def _one(self, value: pl.Expr):
+    def _one(self, value: pl.Expr) -> Any:
         with readable(self.path):
             return self.frame.select(value).collect(engine="streaming").item()
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Around polars' reading of ``path``: its errors name the file."""
+    """Surround polars' reading of ``path``, so that its errors name the file."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:SHOWN]
-        raise UserError(f"{path}: cannot be read ({reason})") from None
+        raise UserError(f"{path} cannot be read ({reason}); mend it, or name another") from None
 
 
 def _files(path: Path, separator: str | None) -> tuple[list[Path], str]:
-    """The files of a table and what they all end with."""
+    """The files of a table, and the ending that all of them have."""
+    endings = (*SEPARATORS, PARQUET)
     with readable(path):
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if _kind(file) in (*SEPARATORS, PARQUET))
+            files = sorted(file for file in path.iterdir() if _ending(file) in endings)
         elif "*" in path.name:
             files = sorted(path.parent.glob(path.name))
         else:
             files = [path] if path.exists() else []
-    known = ", ".join((*SEPARATORS, PARQUET))
     if not files:
-        what = "holds no file to read" if path.is_dir() else "no such file"
+        what = "holds no file to read" if path.is_dir() else "does not exist"
         raise UserError(
-            f"{path}: {what}; name one that ends with {known}, a folder of them, or a pattern such as "
-            "'*.csv'"
+            f"{path} {what}; name a file that ends with {', '.join(endings)}, a folder of such files, "
+            "or a pattern such as '*.csv'"
         )
-    kinds = sorted({_kind(file) for file in files})
-    if len(kinds) > 1 or (kinds[0] not in (*SEPARATORS, PARQUET) and separator is None):
+    found = sorted({_ending(file) for file in files})
+    if len(found) > 1 or (found[0] not in endings and separator is None):
         raise UserError(
-            f"{path}: ends with {', '.join(kinds)}; the files must all end with one of {known}, or "
-            "say --separator"
+            f"{path} ends with {', '.join(found)}; all files must end with one of "
+            f"{', '.join(endings)}, or write --separator"
         )
-    return files, kinds[0]
+    return files, found[0]
 
 
-def _kind(file: Path) -> str:
-    """The ending, without that of a compression."""
-    name = file.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+def _ending(file: Path) -> str:
+    """The ending of a file, without that of a compression."""
+    return Path(file.name.lower().removesuffix(".gz")).suffix
 
 
 def _count_lines(file: Path) -> int:

@@ -1,23 +1,26 @@
-"""How much of each table and figure the results have."""
+"""How much of a table or figure there is on one data set, and the commands that make the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
-from ..analysis.figures.backbone_choice import fullest_backbone
-from ..analysis.results import BACKBONES, MIXTURES, DatasetResults, split_name, variant
-from ..datasets.layout import longest_history
-from ..study.experiments import distinct, plan
-from ..tuner.trial import as_text
+from model_zoo.registry import BACKBONES, MIXTURES, backbone_of, mixture_of, variant
+
+from ..analysis.lineup import fullest_backbone
+from ..analysis.results import DatasetResults
+from ..analysis.tables.grid import settings
+from ..datasets.card import longest_history
+from ..study.call import Call, calls, default_budget
+from ..study.experiments import UNTUNED, distinct, plan
 
 Configuration = tuple[str, str]  # a model, and what is varied
-ANY: Configuration = ("any model", "")
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a piece is made from.
+    """The configurations that a table or figure needs, and the results' part of them.
 
     Attributes:
         planned: all that belongs to it, by the study that runs it.
@@ -26,17 +29,8 @@ class Coverage:
     """
 
     planned: dict[str, list[Configuration]]
-    found: set[Configuration]
-    some_seeds: set[Configuration] = field(default_factory=set)
-
-    @property
-    def wanted(self) -> list[Configuration]:
-        return list(dict.fromkeys(c for planned in self.planned.values() for c in planned))
-
-    @property
-    def lacking(self) -> list[Configuration]:
-        """What has to be run, be it for some seeds."""
-        return [c for c in self.wanted if c not in self.found]
+    found: Collection[Configuration]
+    some_seeds: Collection[Configuration] = ()
 
 
 def runs(*studies: str) -> Callable[[DatasetResults], Coverage]:
@@ -46,60 +40,147 @@ def runs(*studies: str) -> Callable[[DatasetResults], Coverage]:
         cells = [cell for study in studies for cell in results.experiment(study)]
         parts = [cell for cell in cells if not cell.runs.keys() >= set(cell.seeds)]
         found, some_seeds = (
-            {(cell.model, as_text(cell.varied)) for cell in some} for some in (cells, parts)
+            {(cell.model, settings(cell.varied)) for cell in some} for some in (cells, parts)
         )
-        return Coverage(_planned(studies, results), found - some_seeds, some_seeds)
+        return Coverage(_planned(results, *studies), found - some_seeds, some_seeds)
 
     return coverage
 
 
 def mixtures(results: DatasetResults) -> Coverage:
     """Every mixture of Table 1."""
-    table = runs("table1")(results)
-    planned = {"table1": [c for c in table.wanted if split_name(c[0])[1]]}
-    return replace(table, planned=planned)
-
-
-def _planned(studies: Iterable[str], results: DatasetResults) -> dict[str, list[Configuration]]:
-    longest = longest_history(results.card)
-    return {
-        study: [(p.model, as_text(p.varied)) for p in distinct(plan(study), longest)]
-        for study in studies
-    }
+    whole = runs("table1")(results)
+    routed = [c for c in whole.planned["table1"] if mixture_of(c[0])]
+    return replace(whole, planned={"table1": routed})
 
 
 def tuned(results: DatasetResults) -> Coverage:
     """The tuning trials of every model of Tables 1 and 2."""
     found = {(trial["model"], "") for trial in results.tuning}
-    return Coverage(_planned(("table1", "table2"), results), found)
-
-
-def _routers_of_one(study: str, models: Iterable[str]) -> Coverage:
-    """The mixtures of the one backbone that a figure has room for."""
-    known = set(models)
-    backbone = fullest_backbone(known) or BACKBONES[0]
-    planned = {study: [(variant(backbone, mixture), "") for mixture in MIXTURES]}
-    return Coverage(planned, {(model, "") for model in known})
+    return Coverage(_planned(results, "table1", "table2"), found)
 
 
 def routing_history(results: DatasetResults) -> Coverage:
     """The runs of one backbone's mixtures."""
-    return _routers_of_one("table1", (cell.model for cell in results.experiment("table1")))
+    return _one_backbone("table1", [cell.model for cell in results.experiment("table1")])
 
 
 def dispatch(results: DatasetResults) -> Coverage:
     """The probes of one backbone's mixtures."""
     probes = results.probes.values()
-    return _routers_of_one("routers", (p["about"]["model"] for p in probes if p["dispatch"]))
+    return _one_backbone("routers", [p["about"]["model"] for p in probes if p["dispatch"]])
 
 
 def session_hopping(results: DatasetResults) -> Coverage:
     """A probe of any model."""
-    found = any(probe["session_hopping"]["users"] for probe in results.probes.values())
-    return Coverage({"routers": [ANY]}, {ANY} if found else set())
+    return _any_probe(any(p["session_hopping"]["users"] for p in results.probes.values()))
 
 
 def themes(results: DatasetResults) -> Coverage:
     """A probe of any model with codes."""
-    found = any(p["themes"] and p["themes"]["codes"] for p in results.probes.values())
-    return Coverage({"routers": [ANY]}, {ANY} if found else set())
+    found = (p["themes"] for p in results.probes.values())
+    return _any_probe(any(themes and themes["codes"] for themes in found))
+
+
+def _planned(results: DatasetResults, *studies: str) -> dict[str, list[Configuration]]:
+    longest = longest_history(results.card)
+    return {
+        study: [(p.model, settings(p.varied)) for p in distinct(plan(study), longest)]
+        for study in studies
+    }
+
+
+def _one_backbone(study: str, models: list[str]) -> Coverage:
+    """The mixtures of the one backbone that a figure has room for."""
+    backbone = backbone_of(next(iter(fullest_backbone(models) or BACKBONES)))
+    planned = {study: [(variant(backbone, mixture), "") for mixture in MIXTURES]}
+    return Coverage(planned, {(model, "") for model in models})
+
+
+def _any_probe(found: bool) -> Coverage:
+    wanted = [("any model", "")]
+    return Coverage({"routers": wanted}, wanted if found else ())
+
+
+# ---------------------------------------------------------------- in words
+
+
+@dataclass(frozen=True)
+class State:
+    """How much of a table or figure there is on one data set, in words.
+
+    Attributes:
+        word: ``present``, ``partly`` or ``absent``.
+        said: how much, and what is absent.
+        commands: the commands that make the rest.
+    """
+
+    word: str
+    said: str
+    commands: list[str]
+
+
+def state(coverage: Coverage, results: DatasetResults) -> State:
+    """A coverage in words."""
+    wanted = list(dict.fromkeys(c for planned in coverage.planned.values() for c in planned))
+    lacking = [c for c in wanted if c not in coverage.found]
+    parts = [c for c in lacking if c in coverage.some_seeds]
+    absent = [c for c in lacking if c not in coverage.some_seeds]
+    if not lacking:
+        return State("present", "", [])
+    started = len(absent) < len(wanted)
+    commands = [
+        _command(results, study, rest if started else [])
+        for study, planned in coverage.planned.items()
+        if (rest := [configuration[0] for configuration in planned if configuration in lacking])
+    ]
+    if not started:
+        return State("absent", "", commands)
+    noun = "configurations" if any(varied for _, varied in wanted) else "models"
+    said = f"{len(wanted) - len(lacking)} of {len(wanted)} {noun}"
+    for configurations, what in ((absent, "not run"), (parts, "seeds missing")):
+        if configurations:
+            said += f"; {', '.join(_named(wanted, configurations))}: {what}"
+    return State("partly", said, commands)
+
+
+def _named(wanted: list[Configuration], lacking: list[Configuration]) -> list[str]:
+    """What lacks: by backbone where all its models lack, else by model."""
+    all_of, less = Counter(model for model, _ in wanted), Counter(model for model, _ in lacking)
+    names = []
+    for backbone in dict.fromkeys(map(backbone_of, less)):
+        models = [model for model in all_of if backbone_of(model) == backbone]
+        if len(models) > 1 and all(less[model] == all_of[model] for model in models):
+            names.append(backbone)
+            continue
+        for model in models:
+            whole = less[model] == all_of[model]
+            names += [model if whole else f"{less[model]} of {all_of[model]} of {model}"] * (
+                model in less
+            )
+    return names
+
+
+def _command(results: DatasetResults, study: str, models: Sequence[str]) -> str:
+    """The command that runs what a study lacks, like the data set's earlier ones.
+
+    Args:
+        results: the data set.
+        study: what is run.
+        models: only the backbones of these; empty is all.
+    """
+
+    def likeness(call: Call) -> tuple[bool, bool, int]:
+        return call.experiment == study, call.experiment == "table1", call.seeds
+
+    like = max(calls(results), key=likeness, default=Call(study, results.dataset_id))
+    varied = {key for cell in plan(study) for key in cell.varied}
+    backbones = set(map(backbone_of, models))
+    return replace(
+        like,
+        experiment=study,
+        budget=default_budget(study) if like.experiment in UNTUNED else like.budget,
+        backbones=[b for b in BACKBONES if b in backbones],
+        variants=[],
+        changes={key: value for key, value in like.changes.items() if key not in varied},
+    ).command

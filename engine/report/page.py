@@ -1,68 +1,77 @@
-"""The page: results in, HTML out; everything from results is escaped by the template."""
+"""The page: results in, HTML out. Tables and figures are made from the results, and no file is put in.
+
+The template escapes every text of the results. Figures are images, so that nothing in them can run.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from ..analysis.catalogue import TABLES
+from ..analysis.figures import FIGURES
+from ..analysis.figures.style import svg
 from ..analysis.results import DatasetResults, read_results
+from ..analysis.tables.formats import html
+from ..analysis.tables.grid import NothingToShow, Table
 from ..analysis.tables.published_table import without_runs
+from ..analysis.tables.tuning_table import tuning
 from ..study.call import calls, widest
-from . import summaries
+from .coverage import State, state
 from .embedded import embedded
-from .groups import Group, best_first, groups
-from .inlined import Figure, Fragment, figures, tables
+from .facts import facts, missing, splits
+from .leaderboard import COLUMNS, Group, best_first, groups, metric
 from .pieces import PIECES, Piece
-from .state import State, state
-from .table import Shown, Table, metric
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of a leaderboard; ``index`` is its group's place in the embedded data."""
-
-    index: int
-    group: Group
-    cells: list[Shown]
-    seeds: str
-
-
-@dataclass(frozen=True)
-class PieceRow:
-    """A row of the paper's pieces: where the page has it first, and its state by data set."""
-
-    piece: Piece
-    anchor: str
-    states: list[State]
 
 
 @dataclass(frozen=True)
 class Section:
     """One data set, as the template shows it.
 
-    ``entries`` is the leaderboard of the paper's comparisons; ``others`` has what must not be compared
+    ``board`` is the leaderboard of the paper's comparisons; ``others`` has what must not be compared
     with it, such as single seeds of many knobs, where the best is the best by luck.
+
+    Attributes:
+        results: the results.
+        anchor: id of the section; two folders may hold the same data set.
+        folder: the data set's folder, relative to the folder of all results.
+        first: place of its first group in the embedded data.
+        board: configurations of the paper's tables, the best first.
+        others: all other configurations.
+        planned: number of runs that were planned.
+        missing: configurations that lack runs.
+        figures: URI of each figure that can be drawn, by name. URIs keep ids of two SVGs apart.
     """
 
     results: DatasetResults
     anchor: str
     folder: str
-    card: summaries.Card | None
-    best_possible: dict[str, str]
-    entries: list[Entry]
-    others: list[Entry]
+    first: int
+    board: list[Group]
+    others: list[Group]
     planned: int
-    missing: Table
-    tuning: Table
-    budgets: dict[str, int]
-    figures: list[Figure]
+    missing: Table | None
+    figures: dict[str, str]
+
+    @property
+    def best_possible(self) -> dict[str, str]:
+        """The test metrics that no model can beat, where the data set's maker knows them."""
+        known: dict[str, float] = next((r["bayes"] for r in self.results.runs if r["bayes"]), {})
+        return {name: metric(name, [value]).text for name, value in known.items()}
+
+    @property
+    def trials(self) -> dict[str, int]:
+        """How many tuning trials each model had."""
+        return dict(Counter(trial["model"] for trial in self.results.tuning))
 
 
 def build(folder: Path) -> str:
@@ -75,18 +84,24 @@ def build(folder: Path) -> str:
     known: list[Group] = []
     for results in read_results(folder):
         sections.append(_section(results, folder, len(sections), len(known)))
-        known += [entry.group for entry in sections[-1].entries + sections[-1].others]
-    fragments = tables(folder)
-    commands = [call.command for section in sections for call in widest(calls(section.results))]
+        known += sections[-1].board + sections[-1].others
+    everything = [section.results for section in sections]
+    tables: dict[str, Table] = {}
+    for name, make in TABLES.items():
+        with suppress(NothingToShow):
+            tables[name] = make(everything)
+    tables.pop("tuning", None)  # each data set shows its own trials
+    commands = [call.command for results in everything for call in widest(calls(results))]
     script, style = _source("page.js"), _source("page.css")
     return _template().render(
         sections=sections,
-        columns=summaries.LEADERBOARD,
+        columns=COLUMNS,
         commands=list(dict.fromkeys(commands)),
-        pieces=_pieces(sections, fragments),
-        unseen=without_runs([section.results for section in sections]),
-        tables=fragments,
-        num_runs=sum(len(s.results.runs) for s in sections),
+        pieces=[(piece, _states(piece, sections, tables)) for piece in PIECES],
+        by_name={piece.name: piece for piece in PIECES},
+        unseen=without_runs(everything),
+        tables=tables,
+        num_runs=sum(len(results.runs) for results in everything),
         num_groups=len(known),
         runs=Markup(embedded(known, folder)),
         script=script,
@@ -96,55 +111,40 @@ def build(folder: Path) -> str:
 
 
 def _section(results: DatasetResults, folder: Path, place: int, first: int) -> Section:
-    """One data set.
-
-    Args:
-        place: of the data set among all.
-        first: place of its first group in the embedded data.
-    """
     known = groups(results)
-    ranked = sorted(best_first(known), key=lambda group: not group.in_tables)
-    entries = [
-        Entry(index, group, summaries.leaderboard_row(group), _seeds(group))
-        for index, group in enumerate(ranked, first)
-    ]
+    ranked = best_first(known)
+    drawn = {piece.name: FIGURES[piece.name](results) for piece in PIECES if piece.name in FIGURES}
     return Section(
         results=results,
-        anchor=f"data{place}",  # two folders may hold the same data set
+        anchor=f"data{place}",
         folder=results.folder.relative_to(folder).as_posix(),
-        card=summaries.data_card(results),
-        best_possible=summaries.best_possible(results),
-        entries=[entry for entry in entries if entry.group.in_tables],
-        others=[entry for entry in entries if not entry.group.in_tables],
+        first=first,
+        board=[group for group in ranked if group.in_tables],
+        others=[group for group in ranked if not group.in_tables],
         planned=len({(cell.expid, seed) for cell in results.cells for seed in cell.seeds}),
-        missing=summaries.missing(known),
-        tuning=summaries.tuning(results),
-        budgets=summaries.budgets(results),
-        figures=figures(results.folder),
+        missing=missing(known),
+        figures={
+            name: "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()
+            for name, figure in drawn.items()
+            if figure is not None
+        },
     )
 
 
-def _pieces(sections: list[Section], fragments: list[Fragment]) -> list[PieceRow]:
-    """All pieces of the paper and ours."""
-    inlined = {f"table-{fragment.name}" for fragment in fragments}
-    rows = []
-    for piece in PIECES:
-        states = []
-        for section in sections:
-            drawn = {f"{section.anchor}-{figure.piece.name}" for figure in section.figures}
-            drawn.add(f"{section.anchor}-tuning")
-            anchors = (f"{section.anchor}-{piece.name}", f"table-{piece.name}")
-            anchor = next((name for name in anchors if name in drawn | inlined), "")
-            states.append(state(piece, section.results, anchor))
-        rows.append(PieceRow(piece, next((s.anchor for s in states if s.anchor), ""), states))
-    return rows
-
-
-def _seeds(group: Group) -> str:
-    """Every seed's test AUC in a line, for readers without scripts."""
-    values = [metric("AUC", [run["metrics"]["test"].get("AUC")]).text for run in group.runs]
-    seeds = [f"seed {run['seed']}: {text}" for run, text in zip(group.runs, values, strict=True)]
-    return "test AUC of " + ", ".join(seeds)
+def _states(
+    piece: Piece, sections: list[Section], tables: dict[str, Table]
+) -> list[tuple[State, str]]:
+    """How much of a piece there is on each data set, and the place on the page; empty if it is not there."""
+    states = []
+    for section in sections:
+        found = state(piece.coverage(section.results), section.results)
+        anchor = ""
+        if piece.name in section.figures or piece.name == "tuning":
+            anchor = f"{section.anchor}-{piece.name}"
+        elif piece.name in tables:
+            anchor = f"table-{piece.name}"
+        states.append((found, anchor if found.word != "absent" else ""))
+    return states
 
 
 def _source(name: str) -> Markup:
@@ -160,4 +160,8 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["table"] = lambda table: Markup(html(table))
+    environment.filters["facts"] = facts
+    environment.filters["splits"] = splits
+    environment.filters["trials"] = lambda results: tuning([results])
     return environment.get_template("page.html.j2")

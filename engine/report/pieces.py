@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..analysis.figures import FIGURES
 from ..analysis.results import DatasetResults
 from .coverage import (
     Coverage,
@@ -19,16 +18,15 @@ from .coverage import (
 )
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A table or a figure.
 
     Attributes:
-        name: in ``TABLES`` or ``FIGURES`` of the analysis.
+        name: its name in ``TABLES`` or ``FIGURES`` of the analysis.
         paper: its number in the paper; empty where the paper has none.
         title: what it is about.
         coverage: how much of it the results have.
-        alt: what a figure shows, in one sentence.
+        alt: what a figure shows, in one sentence; empty for a table.
     """
 
     name: str
@@ -39,13 +37,9 @@ class Piece:
 
     @property
     def caption(self) -> str:
+        """The sentence below a figure."""
         number = f"{self.paper} of the paper" if self.paper else "Not in the paper"
         return f"{number}: {self.title}"
-
-    @property
-    def file(self) -> str:
-        """Where the analysis writes it; in the folder of the data set if it is a figure."""
-        return f"figures/{self.name}.svg" if self.name in FIGURES else f"tables/{self.name}.html"
 
 
 PIECES = (
@@ -86,4 +80,4 @@ PIECES = (
     Piece("cost", "", "cost of the models of Tables 1 and 2", runs("table1", "table2")),
     Piece("tuning", "", "tuning of the models of Tables 1 and 2", tuned),
 )  # fmt: skip
-"""In the order of the page: the paper's, then ours."""
+"""All of them in the order of the page: the paper's, then ours."""

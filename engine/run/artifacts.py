@@ -1,8 +1,8 @@
-"""The files of a run: what they are called, who may write them, and what a resume is checked for."""
+"""The files of a run: what they are called, who may write them, and when a resume may go on."""
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import logging
 import sys
@@ -11,14 +11,23 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import write_json
+from ..common.locks import lock
+from ..config.read import NO_NUMBERS
 
 
 class RunFiles:
-    """The files of a run, all named by expid and seed."""
+    """The files of a run, all named by experiment id and seed.
 
-    def __init__(self, params: dict[str, Any]) -> None:
+    Keys that the command line sets make it another run, so a digest of them is in the name, too.
+
+    Args:
+        params: checked parameters.
+        changes: those of them that the command line sets.
+    """
+
+    def __init__(self, params: dict[str, Any], changes: dict[str, Any] | None = None) -> None:
         self.folder = Path(params["model_root"]) / params["dataset_id"]
-        self.name = f"{params['model_id']}_seed{params['seed']}"
+        self.name = f"{params['model_id']}{_digest(changes or {})}_seed{params['seed']}"
         self.result = self.folder / f"{self.name}.json"
         self.state = self.folder / f"{self.name}.resume"
         self.started_with = self.folder / f"{self.name}.resume.json"
@@ -27,23 +36,24 @@ class RunFiles:
         self.scalars = self.folder / "tensorboard" / self.name
 
     def require_unchanged(self, params: dict[str, Any]) -> None:
-        """See to it that a resume is of the same run."""
+        """Reject a resume with other parameters, except those that change no number of a result."""
         if self.started_with.exists():
             before = self._started()
         elif self.result.exists():
             before = json.loads(self.result.read_text())["params"]
         else:
             return
-        known = before.keys() - {"dataset_hash"}
-        changed = sorted(k for k in known | params.keys() if before.get(k) != params.get(k))
+        now = json.loads(json.dumps(params))  # as a file gives it back, without tuples
+        known = (before.keys() | now.keys()) - {"dataset_hash", *NO_NUMBERS}
+        changed = sorted(key for key in known if before.get(key) != now.get(key))
         if before and changed:
             raise UserError(
                 f"--resume: {changed[0]} was {before.get(changed[0])!r} when the run started and "
-                f"is {params.get(changed[0])!r} now; put it back, or start again without --resume"
+                f"is {now.get(changed[0])!r} now; put it back, or start again without --resume"
             )
 
     def require_same_data(self, dataset_hash: str) -> None:
-        """See to it that a resume is on the data that the run started with."""
+        """Reject a resume on other data than the run started with."""
         before = self._started().get("dataset_hash", dataset_hash)
         if before != dataset_hash:
             raise UserError(
@@ -52,17 +62,17 @@ class RunFiles:
             )
 
     def _started(self) -> dict[str, Any]:
-        """What the run started with; empty if that is not known, and then the run starts again."""
+        """What the run started with. If that is not known, it is empty, and the run starts again."""
         try:
             return json.loads(self.started_with.read_text())
         except FileNotFoundError:
             return {}
-        except ValueError:  # a crash of the machine while it was written
+        except ValueError:  # the machine crashed while the file was written
             self.state.unlink(missing_ok=True)
             return {}
 
     def keep_result_of_other_data(self, dataset_hash: str) -> None:
-        """Refuse to overwrite a result: data sets of one name may differ, and it is named by that."""
+        """Refuse to overwrite a result on other data that happens to have the same name."""
         try:
             before = json.loads(self.result.read_text())["dataset_hash"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -80,19 +90,17 @@ class RunFiles:
     def open(self, params: dict[str, Any], dataset_hash: str, resume: bool) -> None:
         """Make the folder and start the log; without ``resume``, forget what a killed run saved.
 
-        The log is locked for as long as this process lives.
+        The log is locked until ``close``, or until this process ends.
 
         Raises:
-            UserError: another process runs this expid and seed, or the folder cannot be written.
+            UserError: another process runs this name, or the folder cannot be written.
         """
-        root = logging.getLogger()
-        for old in root.handlers[:]:  # of the run before, with its lock
-            root.removeHandler(old)
-            old.close()
+        _end_logging()  # of a run that failed
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handler = LogFile(self.log, mode="a")
-            fcntl.flock(handler.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert handler.stream is not None  # it is open from the start
+            lock(handler.stream.fileno())
             if resume and self.finished():  # since this process looked
                 raise UserError(
                     f"{self.name}: another run_expid.py has just finished it, see {self.result}"
@@ -113,6 +121,7 @@ class RunFiles:
         )
         console = logging.StreamHandler(sys.stdout)
         console.setFormatter(logging.Formatter("%(message)s"))
+        root = logging.getLogger()
         root.addHandler(handler)
         root.addHandler(console)
         root.setLevel(logging.INFO)
@@ -125,7 +134,7 @@ class RunFiles:
         write_json(self.started_with, params | {"dataset_hash": dataset_hash})
 
     def fit_seconds(self) -> float:
-        """How long a killed run had trained at its last evaluation; 0 of a run that starts anew."""
+        """How long a killed run had trained at its last evaluation; 0 if the run starts anew."""
         try:
             progress = json.loads(self.progress.read_text())
         except (OSError, ValueError):
@@ -133,18 +142,35 @@ class RunFiles:
         return progress.get("fit_seconds", 0.0)  # older files lack it
 
     def close(self) -> None:
-        """A finished run needs nothing to resume from."""
+        """End the log, and delete what only a resume needs."""
         self.started_with.unlink(missing_ok=True)
         self.state.unlink(missing_ok=True)
         self.progress.unlink(missing_ok=True)
+        _end_logging()
 
 
 class LogFile(logging.FileHandler):
     """A log that cannot be written ends the run, instead of a traceback for every line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
+        """Raise a UserError if the disk is the reason."""
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handleError(record)
             return
         raise UserError(f"{self.baseFilename}: cannot be written ({error.strerror})") from None
+
+
+def _end_logging() -> None:
+    """Close log and console: what is logged between two runs belongs to neither."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _digest(changes: dict[str, Any]) -> str:
+    """A part of a file name that stands for values of keys; empty if no number depends on them."""
+    kept = {key: value for key, value in changes.items() if key not in NO_NUMBERS}
+    text = json.dumps(kept, sort_keys=True)
+    return f"_set_{hashlib.sha256(text.encode()).hexdigest()[:12]}" if kept else ""

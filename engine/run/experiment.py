@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -25,58 +24,42 @@ from model_zoo.training.routing_report import routing_report
 from ..common.errors import UserError
 from ..common.files import write_json
 from ..config.feature_map import build_feature_map
-from ..config.load import load
+from ..config.load import Experiment
 from ..config.models import AdoptedModel, build, own_words
 from ..config.read import DATA_FILES
 from ..datasets import ensure_generated
-from ..datasets.layout import SPLITS, card_beside, fingerprint
+from ..datasets.card import SPLITS, card_beside, fingerprint
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results
 from .artifacts import RunFiles
 from .code_version import commit_of
 from .cpu import set_up_cpu
-from .flops import mean_flops, num_parameters
+from .devices import device_name, peak_memory, require_device
+from .flops import flops_per_sample, num_parameters, spread_batch
 from .tensorboard import ScalarWriter
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
 
-def run(
-    config_dir: Path,
-    root: Path,
-    expid: str,
-    seed: int | None,
-    gpu: int,
-    resume: bool,
-    model_zoo: Path | None = None,
-    data_root: Path | None = None,
-    model_root: Path | None = None,
-) -> dict[str, Any]:
-    """Run an experiment and write its result; returns the result.
+def run(experiment: Experiment) -> dict[str, Any]:
+    """Run an experiment, write its result and return it.
 
     Checkpoint, log, result and, while running, resume state and the evaluations so far are
-    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume,progress.json}``, and with
-    ``tensorboard: True`` the folder ``tensorboard/<expid>_seed<seed>`` beside them. None of them is
-    touched before configuration and data have been checked.
-
-    Args:
-        config_dir: FuxiCTR configuration directory.
-        root: where relative paths of the configuration start.
-        expid: experiment id.
-        seed: replaces the configuration's.
-        gpu: CUDA device, -1 for the CPU.
-        resume: go on with a killed run; of a finished one, return the result.
-        model_zoo: folder of foreign models, see ``zoo.find_model``.
-        data_root, model_root: replace the configuration's, see ``config.redirect``.
+    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume,progress.json}``. With
+    ``tensorboard: True`` there is also the folder ``tensorboard/<expid>_seed<seed>`` beside them.
+    None of them is touched before the data has been checked.
 
     Raises:
         UserError: bad input, or training cannot go on.
     """
-    require_device(gpu)
+    params, options = experiment.params, experiment.options
+    expid, resume = params["model_id"], options.resume
+    require_device(options.gpu)
     set_up_cpu()
-    params, model_class = load(config_dir, root, expid, seed, model_zoo, data_root, model_root)
-    files = RunFiles(params)
+    peak = peak_memory(options.gpu)
+    changes = {key: params[key] for key in options.changes}
+    files = RunFiles(params, changes)
     if resume:
         files.require_unchanged(params)
         if files.finished():
@@ -84,8 +67,8 @@ def run(
             return json.loads(files.result.read_text())
     ensure_generated(params)
     start = time.perf_counter()
-    model, loaders = _build(params, model_class, gpu, files.name)
-    about = _about(params)
+    model, loaders = _build(experiment, files.name)
+    about = _about(params) | {"set": changes}
     files.keep_result_of_other_data(about["dataset_hash"])
     if resume:
         files.require_same_data(about["dataset_hash"])
@@ -94,39 +77,30 @@ def run(
     if resume and not files.state.exists():
         logging.info("--resume: nothing was saved yet, the run starts at its beginning")
     before = files.fit_seconds()
-    foreign = own_words(model_class, expid) if issubclass(model_class, AdoptedModel) else None
+    foreign = issubclass(experiment.model_class, AdoptedModel)
     try:
-        with foreign or nullcontext():
-            result = about | _train_and_evaluate(model, loaders, params, gpu, files, before)
+        with own_words(experiment.model_class, expid) if foreign else nullcontext():
+            result = about | _train_and_evaluate(model, loaders, params, options.gpu, files, before)
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
+    result["peak_memory_bytes"] = peak()
     result["seconds"]["total"] = before + time.perf_counter() - start
     write_json(files.result, result)
     files.close()
-    results.append_bars_line(result, config_dir)
+    results.append_bars_line(result, options.config)
     return result
 
 
-def require_device(gpu: int) -> None:
-    """Reject a CUDA device that is not there; -1 is the CPU."""
-    if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
-        raise UserError(
-            f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
-            "write --gpu -1 for the CPU"
-        )
-
-
-def _build(
-    params: dict[str, Any], model_class: type[StagedModel], gpu: int, name: str
-) -> tuple[StagedModel, dict[str, SequenceLoader]]:
+def _build(experiment: Experiment, name: str) -> tuple[StagedModel, dict[str, SequenceLoader]]:
     """The model with its first weights, and the loaders of the checked data."""
+    params, model_class, gpu = experiment.params, experiment.model_class, experiment.options.gpu
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
     loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")
     expid, params = params["model_id"], {**params, "model_id": name, "gpu": gpu}
     model = build(model_class, feature_map, params, expid)
-    with own_words(model_class, expid):
-        mean_flops(model, next(iter(loaders["test"])), samples=1)  # fail now, not after training
+    with own_words(model_class, expid), torch.no_grad():
+        model.eval()(next(iter(loaders["test"])))  # fail now, not after training
     return model, loaders
 
 
@@ -164,8 +138,6 @@ def _train_and_evaluate(
     before: float,
 ) -> dict[str, Any]:
     """The part of a result that is measured; ``before`` are the seconds of training before a kill."""
-    if gpu >= 0:
-        torch.cuda.reset_peak_memory_stats(gpu)
     scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
 
     def on_evaluation(stage_log: list[dict[str, Any]]) -> None:
@@ -195,24 +167,27 @@ def _train_and_evaluate(
     except ValueError as error:
         raise TrainingError(f"test: {error}") from None
     test_seconds = time.perf_counter() - start
+    flops = flops_per_sample(model, spread_batch(loaders["test"]))
     return {
         "metrics": metrics,
         "routing": routing_report(model, loaders["test"]),
         "stage_log": model.stage_log,
+        "stage_start": model.stage_start,
         "num_parameters": num_parameters(model),
-        "flops_per_sample": mean_flops(model, next(iter(loaders["test"]))),
+        "flops_per_sample": flops.mean,
+        "flops_per_sample_error": flops.error,
         "train_samples_per_s": _training_speed(model.stage_log),
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
-        "peak_memory_bytes": peak_memory(gpu),
         "seconds": {"fit": fit_seconds, "test": test_seconds},
-        "device": torch.cuda.get_device_name(gpu) if gpu >= 0 else "cpu",
+        "device": device_name(gpu),
     }
 
 
 def _best_metrics(model: StagedModel) -> dict[str, float]:
     """The validation metrics of the weights that training ended with: those that chose them."""
     last = model.stage_log[-1]["stage"]
-    best = [entry for entry in model.stage_log if entry["stage"] == last and entry["best"]][-1]
+    evaluated = (*model.stage_start, *model.stage_log)
+    best = [entry for entry in evaluated if entry["stage"] == last and entry["best"]][-1]
     return {metric: best[metric] for metric in model.validation_metrics}
 
 
@@ -238,13 +213,6 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
         if not loader.num_samples:
             raise UserError(f"{loader.samples.path}: has no samples; each split needs some")
     return loaders
-
-
-def peak_memory(gpu: int) -> int:
-    """Peak bytes: of the GPU's allocator, or of the process since it started."""
-    if gpu >= 0:
-        return torch.cuda.max_memory_allocated(gpu)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _bayes(params: dict[str, Any]) -> dict[str, float]:

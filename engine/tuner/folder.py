@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import write_json, write_text, write_yaml
+from ..common.locks import lock as take
 from .space import Space
 from .trial import Trial
 
@@ -56,7 +56,7 @@ class Folder:
         except OSError as error:
             raise UserError(f"--output {self.path}: cannot be written ({error.strerror})") from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take(lock)
         except BlockingIOError:
             process = os.read(lock, 20).decode() or "unknown"
             os.close(lock)

@@ -13,7 +13,6 @@ from ..history.history import History
 from ..history.packed import Segments, pack
 from ..layers.block import SequenceBlock
 from ..layers.mamba import Mamba, newest
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..ops.dropout import Dropout
 from ..ops.packed_scan import can_fuse
 from ..sequence_model import SequenceModel
@@ -88,15 +87,6 @@ class Mamba4RecBlock(SequenceBlock):
             return history, history.mask_BL
         return pack(history)
 
-    def products(self, length: int) -> float:
-        project = 2 * sum(p.numel() for p in self.project.parameters()) * (length + 1)
-        inner = sum(layer.products(length, last=False) for layer in self.layers[:-1])
-        return project + inner + self.layers[-1].products(length, last=True)
-
-    def elementwise(self, length: int) -> float:
-        inner = sum(layer.mamba.elementwise(length, last=False) for layer in self.layers[:-1])
-        return inner + self.layers[-1].mamba.elementwise(length, last=True)
-
 
 class MambaLayer(nn.Module):
     """Mixer and position-wise feed-forward network, each followed by dropout and LayerNorm.
@@ -133,37 +123,8 @@ class MambaLayer(nn.Module):
         hidden = self.dropout(F.gelu(self.w_1(h_BRW)))
         return self.ffn_norm(self.dropout(self.w_2(hidden)) + h_BRW)
 
-    def products(self, length: int, last: bool) -> float:
-        """FLOPs of the matrix products for one sample."""
-        read = 1 if last else length
-        return self.mamba.products(length, last) + 2 * 2 * self.w_1.weight.numel() * read
-
 
 class Mamba4Rec(SequenceModel):
     """Mamba4Rec, vanilla."""
 
     block = Mamba4RecBlock
-
-
-class Mamba4Rec_GShard(Mamba4Rec):
-    """Mamba4Rec with experts routed by GShard."""
-
-    mixture = GShard
-
-
-class Mamba4Rec_DSelectK(Mamba4Rec):
-    """Mamba4Rec with experts routed by DSelect-k."""
-
-    mixture = DSelectK
-
-
-class Mamba4Rec_ExpertChoice(Mamba4Rec):
-    """Mamba4Rec with experts that choose their items."""
-
-    mixture = ExpertChoice
-
-
-class Mamba4Rec_MoS(Mamba4Rec):
-    """Mamba4Rec as a Mixture of Sequence."""
-
-    mixture = MoS

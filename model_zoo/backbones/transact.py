@@ -13,7 +13,6 @@ from ..heads import DCNv2Head
 from ..history.history import History
 from ..layers.block import SequenceBlock
 from ..layers.transformer import EncoderLayer, PairEncoderLayer
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
 
 
@@ -89,12 +88,6 @@ class TransActBlock(SequenceBlock):
         out_BH = torch.cat(features, dim=-1)
         return out_BH if self.longctr_compat else out_BH.masked_fill(empty_B1, 0.0)
 
-    def products(self, length: int) -> float:
-        last = self.first_k_cols if self.out_linear is None else None
-        inner = sum(layer.products(length) for layer in self.layers[:-1])
-        pool = 2 * self.out_linear.weight.numel() if self.out_linear is not None else 0
-        return inner + self.layers[-1].products(length, last) + pool
-
     def init_weights(self) -> None:
         """torch's start of an attention, which LongCTR's model keeps (FuxiCTR calls this)."""
         for layer in self.layers:
@@ -134,27 +127,3 @@ class TransAct(SequenceModel):
 
     block = TransActBlock
     head = DCNv2Head
-
-
-class TransAct_GShard(TransAct):
-    """TransAct with experts routed by GShard."""
-
-    mixture = GShard
-
-
-class TransAct_DSelectK(TransAct):
-    """TransAct with experts routed by DSelect-k."""
-
-    mixture = DSelectK
-
-
-class TransAct_ExpertChoice(TransAct):
-    """TransAct with experts that choose their items."""
-
-    mixture = ExpertChoice
-
-
-class TransAct_MoS(TransAct):
-    """TransAct as a Mixture of Sequence."""
-
-    mixture = MoS

@@ -8,7 +8,6 @@ from torch import Tensor
 from ..history.history import History
 from ..layers.attention import ShortTargetAttention, TopKTargetAttention
 from ..layers.block import SequenceBlock
-from ..moe.mixtures import DSelectK, ExpertChoice, GShard, MoS
 from ..sequence_model import SequenceModel
 
 
@@ -54,9 +53,6 @@ class TWINBlock(SequenceBlock):
         short_BD = self.short_attention(history, target_BD)
         return torch.cat([short_BD, self.long_attention(history, target_BD)], dim=-1)
 
-    def products(self, length: int) -> float:
-        return self.short_attention.products(length) + self.long_attention.products(length)
-
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name.replace(".W_h.", ".W_k."): weight for name, weight in weights.items()}
@@ -66,27 +62,3 @@ class TWIN(SequenceModel):
     """TWIN, vanilla."""
 
     block = TWINBlock
-
-
-class TWIN_GShard(TWIN):
-    """TWIN with experts routed by GShard."""
-
-    mixture = GShard
-
-
-class TWIN_DSelectK(TWIN):
-    """TWIN with experts routed by DSelect-k."""
-
-    mixture = DSelectK
-
-
-class TWIN_ExpertChoice(TWIN):
-    """TWIN with experts that choose their items."""
-
-    mixture = ExpertChoice
-
-
-class TWIN_MoS(TWIN):
-    """TWIN as a Mixture of Sequence."""
-
-    mixture = MoS

@@ -26,6 +26,10 @@ class Codebook(nn.Module):
         decay: gamma of eq. 4.
     """
 
+    codes_EC: Tensor
+    sum_EC: Tensor
+    count_E: Tensor
+
     def __init__(self, num_codes: int, dim: int, decay: float = 0.999) -> None:
         super().__init__()
         if not 0 <= decay <= 1:
@@ -42,10 +46,10 @@ class Codebook(nn.Module):
 
     def similarity(self, h: Tensor) -> Tensor:
         """Cosine of ``h (..., C)`` with every code, ``(..., E)`` (eq. 3)."""
-        return self.products(F.normalize(h, dim=-1, eps=1e-8))
+        return self.scores(F.normalize(h, dim=-1, eps=1e-8))
 
-    def products(self, h: Tensor) -> Tensor:
-        """The same before ``h`` is normalised, which changes no order."""
+    def scores(self, h: Tensor) -> Tensor:
+        """The same times the length of ``h``, which orders the codes alike and costs less."""
         with all_digits(h):
             return h @ F.normalize(self.codes_EC, dim=-1, eps=1e-8).T
 

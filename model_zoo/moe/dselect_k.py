@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .mixtures import SparseMixture
 from .routers import Router, Routing, check_topk
 
 MIN_REACH = 1e-3  # of a selector's mass on real experts, where it divides
@@ -29,41 +30,42 @@ class DSelectKRouter(Router):
     Args:
         item_dim: D.
         num_experts: E.
-        topk: k, the number of selectors.
-        width: gamma, over which the smooth step goes from 0 to 1.
+        router_topk: k, the number of selectors.
+        smooth_step_width: gamma, over which the smooth step goes from 0 to 1.
         entropy_coef: factor of the selectors' entropy, which drives them to a single expert.
-        mode: ``per_item``, or ``static``: one gate for all items, so every expert that is chosen
+        dselect_mode: ``per_item``, or ``static``: one gate for all items, so every expert that is chosen
             sees the whole sequence.
     """
 
     itemwise = True
     auxiliary = True
+    code_EQ: Tensor
 
     def __init__(
         self,
         item_dim: int,
         num_experts: int,
-        topk: int = 2,
-        width: float = 1.0,
+        *,
+        router_topk: int = 2,
+        smooth_step_width: float = 1.0,
         entropy_coef: float = 0.0,
-        mode: str = "per_item",
+        dselect_mode: str = "per_item",
     ) -> None:
-        super().__init__()
-        check_topk(topk, num_experts)
-        if width <= 0:
-            raise ValueError(f"smooth_step_width={width}: write a number above 0")
-        if mode not in ("per_item", "static"):
-            raise ValueError(f"dselect_mode={mode!r}: write per_item or static")
-        self.num_experts = num_experts
-        self.num_selectors = topk
-        self.width = width
+        super().__init__(item_dim, num_experts)
+        check_topk(router_topk, num_experts)
+        if smooth_step_width <= 0:
+            raise ValueError(f"smooth_step_width={smooth_step_width}: write a number above 0")
+        if dselect_mode not in ("per_item", "static"):
+            raise ValueError(f"dselect_mode={dselect_mode!r}: write per_item or static")
+        self.num_selectors = router_topk
+        self.width = smooth_step_width
         self.entropy_coef = entropy_coef
         bits = (num_experts - 1).bit_length()
         expert_E1, bit_Q = torch.arange(num_experts)[:, None], torch.arange(bits - 1, -1, -1)
         self.register_buffer("code_EQ", (expert_E1 >> bit_Q) & 1 == 1, persistent=False)
-        inputs = item_dim if mode == "per_item" else 0
-        self.choice = Affine(inputs, topk * bits)
-        self.mix = Affine(inputs, topk)
+        inputs = item_dim if dselect_mode == "per_item" else 0
+        self.choice = Affine(inputs, router_topk * bits)
+        self.mix = Affine(inputs, router_topk)
 
     @property
     def max_experts(self) -> int:
@@ -103,6 +105,12 @@ class DSelectKRouter(Router):
             reach_BTK = r_BTKE.sum(-1).clamp(min=MIN_REACH)
             loss_BT = loss_BT + (1 / reach_BTK - 1).sum(-1)
         return (loss_BT * count_BT).sum() / count_BT.sum().clamp(min=1)
+
+
+class DSelectK(SparseMixture):
+    """Experts routed by DSelect-k gates, beside the global block."""
+
+    router = DSelectKRouter
 
 
 class Affine(nn.Module):

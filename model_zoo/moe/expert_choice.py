@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .mixtures import SparseMixture
 from .routers import LinearRouter, Routing, check_topk, one_hot_argmax
 
 
@@ -23,13 +24,13 @@ class ExpertChoiceRouter(LinearRouter):
     Args:
         item_dim: D.
         num_experts: E.
-        capacity: c, the mean number of experts per item.
+        router_topk: c, the mean number of experts per item.
     """
 
-    def __init__(self, item_dim: int, num_experts: int, capacity: int = 2) -> None:
+    def __init__(self, item_dim: int, num_experts: int, *, router_topk: int = 2) -> None:
         super().__init__(item_dim, num_experts)
-        check_topk(capacity, num_experts)
-        self.capacity = capacity
+        check_topk(router_topk, num_experts)
+        self.capacity = router_topk
 
     @property
     def max_experts(self) -> int:
@@ -55,3 +56,9 @@ class ExpertChoiceRouter(LinearRouter):
             chosen_BTE[:, -1] |= one_hot_argmax(p_BTE[:, -1]) & nobody_B1
             chosen_BTE &= real_BT[:, :, None]
         return Routing(p_BTE * chosen_BTE, p_BTE.new_zeros(()))
+
+
+class ExpertChoice(SparseMixture):
+    """Experts that choose their items, beside the global block."""
+
+    router = ExpertChoiceRouter

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .mixtures import SparseMixture
 from .routers import LinearRouter, Routing, check_topk, one_hot_argmax
 
 
@@ -22,8 +23,8 @@ class GShardRouter(LinearRouter):
     Args:
         item_dim: D.
         num_experts: E.
-        topk: 2, or 1, which drops the second choice and keeps the plain softmax value of the first.
-        capacity_factor: an expert takes ``max(1, ceil(factor * topk * length / E))`` items of a
+        router_topk: 2, or 1, which drops the second choice and keeps the plain softmax value of the first.
+        capacity_factor: an expert takes ``max(1, ceil(factor * k * length / E))`` items of a
             sequence in training.
         eval_capacity_factor: the same in evaluation.
         second_threshold: the second choice is kept with probability
@@ -38,14 +39,15 @@ class GShardRouter(LinearRouter):
         self,
         item_dim: int,
         num_experts: int,
-        topk: int = 2,
+        *,
+        router_topk: int = 2,
         capacity_factor: float = 1.25,
         eval_capacity_factor: float = 2.0,
         second_threshold: float = 0.2,
         balance_coef: float = 0.01,
     ) -> None:
         super().__init__(item_dim, num_experts)
-        check_topk(topk, num_experts, most=2)
+        check_topk(router_topk, num_experts, most=2)
         for name, factor in (
             ("capacity_factor", capacity_factor),
             ("eval_capacity_factor", eval_capacity_factor),
@@ -53,7 +55,7 @@ class GShardRouter(LinearRouter):
         ):
             if factor <= 0:
                 raise ValueError(f"{name}={factor}: write a number above 0")
-        self._topk = topk
+        self._topk = router_topk
         self.capacity_factor = capacity_factor
         self.eval_capacity_factor = eval_capacity_factor
         self.second_threshold = second_threshold
@@ -84,6 +86,12 @@ class GShardRouter(LinearRouter):
             second_BTE &= newer(second_BTE) + taken_B1E < capacity_B11
             weights_BTE = p_BTE * (kept_BTE | second_BTE) / pair_BT1
         return Routing(weights_BTE, self.balance_coef * balance_loss(p_BTE, first_BTE, real_BT1))
+
+
+class GShard(SparseMixture):
+    """Experts routed by GShard's top-2 gate, beside the global block."""
+
+    router = GShardRouter
 
 
 def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:

@@ -1,27 +1,31 @@
-"""The contract of the routers: which expert gets which item, and how the newest item weights them.
+"""The contract of a router: which expert gets which item, and how the newest item weights them.
 
-Shape suffixes: B samples, T items or windows, E experts, D item width, Z routing width, N items.
+Shape suffixes: B samples, T items or windows, P (sample, expert) pairs, U rows (distinct items, or
+windows), N of them in use, E experts, D item width, Z routing width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..history.history import History
 from ..history.rows import RowTable
 
 
 @dataclass
 class Routing:
-    """What a router decides.
+    """What a router decides about a batch of items.
 
     Attributes:
-        weights_BTE: gate of each item for each expert; exact zero = not sent, so row t names the
-            subsequences that item t joins. Padding rows are zero. The row of the newest item
-            weights the experts' outputs (eq. 6, 7); no other row's values are read.
+        weights_BTE: gate of each item for each expert. Exact zero means not sent, so row t names the
+            experts whose subsequences item t joins. Padding rows are zero. The row of the newest
+            item weights the experts' outputs (eq. 6, 7); no other row's values are read.
         aux_loss: scalar added to the training loss, zero where the router has none.
     """
 
@@ -29,51 +33,84 @@ class Routing:
     aux_loss: Tensor
 
 
-class Router(nn.Module):
-    """Base of the routers: ``forward(x_BTD, mask_BT) -> Routing``, in two steps.
-
-    ``project`` sees one item at a time, so that an item that occurs often is projected once;
-    ``assign`` decides from the projections.
+@dataclass
+class RoutedHistory:
+    """What a router decides about a history.
 
     Attributes:
-        num_experts: E.
-        itemwise: ``assign`` too treats each item alone, so that each distinct item needs to be
-            routed once only; its second argument may then be a count of occurrences.
-        auxiliary: there is an auxiliary loss, which reads every row with gradient.
-        trains: the gates carry gradient.
+        gates_BE: gates of the newest item, with gradient. A sample without history has zeros.
+        members: which positions were sent to an expert, for some pairs of a sample and an expert
+            that its newest item chose: ``(sample_P, expert_P) -> bool (P, T)``.
+        aux_loss: as in ``Routing``.
     """
 
-    num_experts: int
+    gates_BE: Tensor
+    members: Callable[[Tensor, Tensor], Tensor]
+    aux_loss: Tensor
+
+
+class Router(nn.Module, ABC):
+    """Base of the routers. A router writes ``project`` and ``assign``, and often that is all.
+
+    ``project`` sees one item at a time, so that an item that occurs often is projected once.
+    ``assign`` decides from the projections. The keyword-only parameters of a router's constructor
+    become keys of the model's configuration.
+
+    Args:
+        item_dim: D.
+        num_experts: E.
+
+    Attributes:
+        itemwise: ``assign`` too treats each item alone. Each distinct item is then routed once, and
+            the second argument of ``assign`` counts its occurrences.
+        auxiliary: there is an auxiliary loss, which reads every row with gradient.
+    """
+
     itemwise: bool = False
     auxiliary: bool = False
-    trains: bool = True
+
+    def __init__(self, item_dim: int, num_experts: int) -> None:
+        super().__init__()
+        self.item_dim, self.num_experts = item_dim, num_experts
+
+    # ---------------------------------------------------------------- what a router decides
 
     @property
+    @abstractmethod
     def max_experts(self) -> int:
         """The most experts that one item can have, in the present mode."""
-        raise NotImplementedError
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Routing:
-        """Route sequences of item vectors; ``mask_BT`` is True at real items."""
-        return self.assign(self.project(x_BTD), mask_BT)
+    @property
+    def trains(self) -> bool:
+        """Whether the gates carry gradient."""
+        return True
 
+    @abstractmethod
     def project(self, x: Tensor) -> Tensor:
         """What ``assign`` has to know of each item: ``(..., D) -> (..., Z)``."""
-        raise NotImplementedError
 
     def project_rows(self, table: RowTable) -> Tensor:
         """``project`` of each row of a table, ``(U, Z)``."""
         return self.project(table.rows_UD if torch.is_grad_enabled() else table.values())
 
+    @abstractmethod
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         """The gates of projected items; ``count_BT`` is 0 (False) at padding."""
-        raise NotImplementedError
+
+    def codes(self) -> Tensor | None:
+        """One vector per expert ``(E, Z)`` that the gates compare items with, where there is one."""
+        return None
+
+    # ---------------------------------------------------------------- hooks, by default nothing
 
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
-        """Called in training with the distinct items and how often each went to each expert."""
+        """See, in training, the distinct items and how often each went to each expert.
+
+        Only a router that is ``itemwise`` is shown them.
+        """
 
     def before_experts(self, name: str, projections: Iterable[Tensor], seed: int) -> None:
-        """Called before the first stage that trains experts; does nothing by default.
+        """Prepare for the first stage that trains experts.
 
         Args:
             name: of the branch, for the log.
@@ -82,22 +119,68 @@ class Router(nn.Module):
         """
 
     def after_step(self) -> None:
-        """Called after each optimiser step; does nothing by default."""
+        """Act on what was observed; called after each optimiser step."""
 
     def forget(self) -> None:
-        """Drop what ``observe`` kept since the last step; does nothing by default."""
+        """Drop what was observed since the last step."""
 
-    def products(self) -> float:
-        """FLOPs of the matrix products for one item."""
-        return 2.0 * sum(p.numel() for p in self.parameters() if p.dim() == 2)
+    # ---------------------------------------------------------------- routing
 
-    def row_products(self, table: RowTable) -> float:
-        """FLOPs of the matrix products for all rows of a table."""
-        return self.products() * len(table) + table.products()
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Routing:
+        """Route sequences of item vectors; ``mask_BT`` is True at real items."""
+        return self.assign(self.project(x_BTD), mask_BT)
 
-    def codes(self) -> Tensor | None:
-        """One vector per expert ``(E, Z)`` that the gates compare items with, where there is one."""
-        return None
+    def route(self, history: History) -> RoutedHistory:
+        """Route a history for the experts that its newest item reads."""
+        if self.itemwise:
+            return self._route_rows(history)
+        routing = self.assign(history.map(self.project), history.mask_BL)
+        sent_BET = routing.weights_BTE.detach().transpose(1, 2) > 0
+
+        def members(sample_P: Tensor, expert_P: Tensor) -> Tensor:
+            return sent_BET[sample_P, expert_P]
+
+        return RoutedHistory(routing.weights_BTE[:, -1], members, routing.aux_loss)
+
+    def _route_rows(self, history: History) -> RoutedHistory:
+        """Route each distinct row once; members are then looked up by the rows' indices."""
+        count_U = row_counts(history)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.auxiliary):
+            z_UZ = self.project_rows(history.table)
+            routing = self.assign(z_UZ[None], count_U[None])
+        sent_UE = routing.weights_BTE[0].detach() > 0
+        if self.training:
+            self.observe(z_UZ.detach(), (sent_UE * count_U[:, None]).to(z_UZ.dtype))
+
+        def members(sample_P: Tensor, expert_P: Tensor) -> Tensor:
+            flat = history.index_BL[sample_P] * sent_UE.shape[1] + expert_P[:, None]
+            member_PT = sent_UE.flatten()[flat]
+            # A pair exists because its newest item chose the expert; rounding must not undo that.
+            member_PT[:, -1] = True
+            return member_PT & history.mask_BL[sample_P]
+
+        newest = history.last(1)
+        if self.auxiliary or not self.trains:
+            gates_BE = F.embedding(newest.index_BL[:, 0], routing.weights_BTE[0]) * newest.mask_BL
+        else:  # once more, with gradient
+            gates_BE = self(newest.narrow().embed(), newest.mask_BL).weights_BTE[:, -1]
+        return RoutedHistory(gates_BE, members, routing.aux_loss)
+
+    # ---------------------------------------------------------------- for analysis
+
+    @torch.no_grad()
+    def gates(self, history: History) -> Tensor:
+        """The gates of every position, ``(B, T, E)``."""
+        if not self.itemwise:
+            return self.assign(history.map(self.project), history.mask_BL).weights_BTE
+        z_UZ = self.project_rows(history.table)
+        gates_UE = self.assign(z_UZ[None], row_counts(history)[None]).weights_BTE[0]
+        return F.embedding(history.index_BL, gates_UE) * history.mask_BL[:, :, None]
+
+    @torch.no_grad()
+    def projections(self, history: History) -> Tensor:
+        """The projections of the distinct rows that occur in a history, ``(N, Z)``."""
+        return self.project_rows(history.table)[row_counts(history) > 0]
 
 
 class LinearRouter(Router):
@@ -109,8 +192,7 @@ class LinearRouter(Router):
     """
 
     def __init__(self, item_dim: int, num_experts: int) -> None:
-        super().__init__()
-        self.num_experts = num_experts
+        super().__init__(item_dim, num_experts)
         self.gate = nn.Linear(item_dim, num_experts, bias=False)
 
     def project(self, x: Tensor) -> Tensor:
@@ -120,16 +202,28 @@ class LinearRouter(Router):
         return self.gate.weight.detach()
 
 
+def row_counts(history: History) -> Tensor:
+    """How many real positions show each row, ``(U,)``. Items share rows; every window has its own."""
+    real = history.mask_BL.flatten().float()
+    count_U = real.new_zeros(len(history.table))
+    return count_U.index_add_(0, history.index_BL.flatten(), real)
+
+
 def one_hot_argmax(scores_BTE: Tensor) -> Tensor:
     """True at the best expert of each item."""
     expert_E = torch.arange(scores_BTE.shape[-1], device=scores_BTE.device)
     return scores_BTE.argmax(-1, keepdim=True) == expert_E
 
 
-def check_topk(topk: int, num_experts: int, most: int | None = None) -> None:
-    """Reject a ``router_topk`` that the router cannot have."""
+def check_topk(router_topk: int, num_experts: int, most: int | None = None) -> None:
+    """Reject a ``router_topk`` that the router cannot have.
+
+    Raises:
+        ValueError: it is not between 1 and the number of experts, or above ``most``.
+    """
     most = num_experts if most is None else min(most, num_experts)
-    if not 1 <= topk <= most:
+    if not 1 <= router_topk <= most:
         raise ValueError(
-            f"router_topk={topk}: write 1 to {most} (num_experts={num_experts}) experts per item"
+            f"router_topk={router_topk} is not possible with num_experts={num_experts}; "
+            f"write 1 to {most}"
         )

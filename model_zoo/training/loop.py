@@ -37,11 +37,13 @@ def fit(
     resume_file: str | None = None,
     on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> None:
-    """Train ``model`` in the stages of its mixture and leave it with its best weights.
+    """Train a model in its stages and leave it with its best weights.
 
-    Every stage has an optimizer of its own, stops early by the monitor, and ends with its best
-    weights; the last one's are the result. The order of samples, dropout and k-means follow
-    ``seed`` alone.
+    Every stage has an optimizer of its own and stops early by the monitor. It ends with the best
+    weights that were evaluated: those it began with, or those of a later evaluation. So no stage
+    ends worse than it began, and the last one's weights are the result. Patience and the learning
+    rate do not look at the start: they compare evaluations after training only. The order of
+    samples, dropout and k-means follow ``seed`` alone.
 
     Args:
         model: knows its stages, monitor, patience and checkpoint.
@@ -50,13 +52,14 @@ def fit(
         epochs: the most epochs of the joint stage; may be a fraction.
         max_gradient_norm: gradients are clipped to this norm.
         seed: of everything random.
-        resume_file: after each epoch the whole state is written here; if it exists, training goes
-            on from it, to the same numbers. It stays after the last epoch, until the caller has
-            saved what it measures, and then removes it.
+        resume_file: the whole state is written here when a stage starts and after each epoch. If
+            the file exists, training goes on from it, to the same numbers. The caller removes it
+            after it has saved what it measures.
         on_evaluation: called with ``model.stage_log`` after each evaluation.
 
-    ``model.stage_log`` gets one entry per evaluation: stage, epoch, loss, metrics, speed, routing (with
-    the movement of the codes since the evaluation before, or since the stage began).
+    ``model.stage_log`` gets one entry per evaluation after training: stage, epoch, loss, metrics,
+    speed, and routing with the movement of the codes since the evaluation before, or since the stage
+    began. ``model.stage_start`` gets one entry per stage: the metrics of the weights it began with.
 
     Raises:
         TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written; the best
@@ -92,11 +95,11 @@ class Trainer:
         self.stage_index = 0
         self.epochs_seen = 0  # of all stages: it decides the order of samples
         self.codes: dict[str, torch.Tensor] = {}  # of each branch, at the last evaluation
-        model.stage_log = []
+        model.stage_log, model.stage_start = [], []
         Path(model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
 
     def run(self, stages: list[Stage]) -> None:
-        """All stages, from the start or from a saved state."""
+        """Run all stages, from the start or from a saved state."""
         torch.manual_seed(self.seed)
         saved = self._load_state()
         first_with_experts = [stage.name != StageName.BACKBONE for stage in stages].index(True)
@@ -107,23 +110,27 @@ class Trainer:
             self.run_stage(stages[self.stage_index], saved)
             saved = None
             self.stage_index += 1
-            self._save_state(0.0)  # what the next stage starts from: it will overwrite the best
 
     # ---------------------------------------------------------------- one stage
 
     def run_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
+        """Train one stage, from its start or from a saved state of it, and load its best weights."""
         model = self.model
         model.enter(stage.name)
         with frozen_modules(model, stage.name) as self.frozen:
             self.optimizer = build_optimizer(model)
-            self.best, self.bad_evaluations, done = -math.inf, 0, 0.0
             if saved is None:
-                self.codes = branch_codes(model)
-                start = f"at most {stage.epochs:g} epochs"
+                logging.info(
+                    f"******** Stage {stage.name}: at most {stage.epochs:g} epochs ********"
+                )
+                done = 0.0
+                self._start(stage)
+                self._save_state(done)
             else:
                 done = self._restore(saved)
-                start = f"resumed after {done:g} epochs"
-            logging.info(f"******** Stage {stage.name}: {start} ********")
+                logging.info(f"******** Stage {stage.name}: resumed after {done:g} epochs ********")
+            if not done and math.isfinite(self.best):
+                save_atomically(model.state_dict(), model.checkpoint)
             while done < stage.epochs and self.bad_evaluations < model.early_stop_patience:
                 part = min(1.0, stage.epochs - done)
                 self.train_epoch(stage, done, part)
@@ -134,13 +141,38 @@ class Trainer:
         model.forget_observed()  # of a group of batches that early stopping cut short
         model.load_weights(model.checkpoint)
 
+    def _start(self, stage: Stage) -> None:
+        """Evaluate the weights that a stage begins with; without a finite monitor they cannot win."""
+        model, start = self.model, time.perf_counter()
+        self.best = self.best_trained = -math.inf
+        self.bad_evaluations = 0
+        self.codes = branch_codes(model)
+        metrics: dict[str, float] = {}
+        try:
+            metrics = model.evaluate(self.valid_loader)
+            score = model.monitored(metrics)
+        except ValueError as error:
+            logging.info(f"{stage.name} start: cannot be evaluated ({error})")
+            score = math.nan
+        if candidate := math.isfinite(score):
+            self.best = score
+        model.stage_start.append(
+            dict(
+                stage=stage.name.value,
+                **(metrics if candidate else {}),
+                best=candidate,
+                valid_seconds=time.perf_counter() - start,
+            )
+        )
+
     def train_epoch(self, stage: Stage, done: float, part: float) -> None:
         """``part`` of an epoch (1: all of it), with an evaluation at its end."""
         model, loader = self.model, self.train_loader
         loader.epoch = self.epochs_seen
         steps = math.ceil(part * len(loader))
         every = model.eval_steps or steps
-        total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
+        total_loss: torch.Tensor | float = 0.0
+        since, samples, start = 0, 0, time.perf_counter()
         self._set_train_mode()
         with tqdm(
             total=steps,
@@ -197,6 +229,7 @@ class Trainer:
         if not math.isfinite(score):
             raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
         improved = score > self.best + MIN_DELTA
+        gained = score > self.best_trained + MIN_DELTA
         routing = {}
         if model.branches and stage.name != StageName.BACKBONE:
             every = -(-len(self.valid_loader) // ROUTING_BATCHES)
@@ -225,8 +258,10 @@ class Trainer:
         if self.on_evaluation is not None:
             self.on_evaluation(model.stage_log)
         if improved:
-            self.best, self.bad_evaluations = score, 0
+            self.best = score
             save_atomically(model.state_dict(), model.checkpoint)
+        if gained:
+            self.best_trained, self.bad_evaluations = score, 0
             return
         self.bad_evaluations += 1
         if model.reduce_lr_on_plateau:
@@ -239,7 +274,7 @@ class Trainer:
         for module in self.frozen:
             module.eval()
 
-    def _finite_loss(self, loss: torch.Tensor, stage: Stage, step: int) -> float:
+    def _finite_loss(self, loss: torch.Tensor | float, stage: Stage, step: int) -> float:
         value = float(loss)
         if not math.isfinite(value):
             raise TrainingError(
@@ -253,6 +288,7 @@ class Trainer:
     # ---------------------------------------------------------------- resume
 
     def _save_state(self, done: float) -> None:
+        """Write all that the rest of the run depends on, after ``done`` epochs of the stage."""
         if self.resume_file is None:
             return
         state = dict(
@@ -260,8 +296,10 @@ class Trainer:
             epochs_seen=self.epochs_seen,
             done=done,
             best=self.best,
+            best_trained=self.best_trained,
             bad_evaluations=self.bad_evaluations,
             stage_log=self.model.stage_log,
+            stage_start=self.model.stage_start,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             codes=self.codes,
@@ -271,6 +309,7 @@ class Trainer:
         save_atomically(state, self.resume_file)
 
     def _load_state(self) -> dict[str, Any] | None:
+        """The saved state of a stage, if there is one to go on with."""
         if self.resume_file is None or not self.resume_file.exists():
             return None
         try:
@@ -286,16 +325,20 @@ class Trainer:
         self.stage_index = saved["stage_index"]
         self.epochs_seen = saved["epochs_seen"]
         self.model.stage_log = saved["stage_log"]
-        if saved["done"] == 0:  # between two stages
+        if "stage_start" in saved:
+            self.model.stage_start = saved["stage_start"]
+        elif saved["done"] == 0:  # earlier versions wrote this between two stages
             self._restore_model(saved)
             return None
         return saved
 
     def _restore(self, saved: dict[str, Any]) -> float:
+        """Take the state of a stage from a file; gives the epochs that are done."""
         self._restore_model(saved)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best, self.bad_evaluations = saved["best"], saved["bad_evaluations"]
-        self.codes = saved.get("codes", {})  # older files have none
+        self.best_trained = saved.get("best_trained", self.best)  # earlier versions have none
+        self.codes = saved.get("codes", {})  # nor these
         return saved["done"]
 
     def _restore_model(self, saved: dict[str, Any]) -> None:

@@ -136,12 +136,12 @@ def test_routing_is_that_of_float32(name: str, topk: int, tiny_data: Path) -> No
         torch.manual_seed(0)  # GShard's second choice
         history, _ = model.embed_items(batch)
         with bf16_products(CPU, enabled=amp):
-            read = [
-                branch.read(model.encoder.sequence(branch_name, history))
+            plans = [
+                branch.plan(model.encoder.sequence(branch_name, history))
                 for branch_name, branch in model.branches.items()
             ]
         model.forget_observed()
-        found.append([r.weight_Bk for r in read] + [r.order_P for r in read])
+        found.append([p.gate_P for p in plans] + [p.sample_P for p in plans])
     for a, b in zip(*found, strict=True):
         assert torch.equal(a, b)
 

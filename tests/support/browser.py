@@ -35,6 +35,16 @@ function done() {
 """
 
 
+def binary() -> str | None:
+    """The path of a browser; None if none is installed."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+needs_browser = pytest.mark.skipif(
+    binary() is None, reason=f"needs a browser: none of {', '.join(NAMES)} is installed"
+)
+
+
 def browse(page: str, script: str, folder: Path) -> dict[str, Any]:
     """What a script saw in the page: it fills ``seen`` and calls ``done()`` within seconds.
 
@@ -44,9 +54,6 @@ def browse(page: str, script: str, folder: Path) -> dict[str, Any]:
     Args:
         folder: for the page and the browser's profile.
     """
-    binary = next(filter(None, map(shutil.which, NAMES)), None)
-    if binary is None:
-        pytest.skip(f"needs a browser: none of {', '.join(NAMES)} is installed")
     hashes = ""
     for source in (WATCH, script):
         digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
@@ -59,7 +66,7 @@ def browse(page: str, script: str, folder: Path) -> dict[str, Any]:
     file = folder / "browsed.html"
     file.write_text(page, encoding="utf-8")
     profile = f"--user-data-dir={folder / 'profile'}"
-    command = [binary, *FLAGS, profile, "--dump-dom", file.resolve().as_uri()]
+    command = [str(binary()), *FLAGS, profile, "--dump-dom", file.resolve().as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
     assert found, f"the script did not get to its end: {done.stderr[-2000:]}"

@@ -11,8 +11,9 @@ import numpy as np
 from engine.analysis.probes import expert_themes as themes
 from engine.analysis.probes import sessions as session_hopping
 from engine.analysis.probes.probe import rounded
-from engine.analysis.results import BACKBONES, BASELINES, VARIANTS, split_name, variant
+from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, backbone_of, mixture_of, variant
 
+VARIANTS = ("", *MIXTURES)
 SEEDS = (1, 2, 3, 4, 5)
 GAIN = {"": 0.0, "DSelectK": 0.001, "GShard": -0.002, "ExpertChoice": 0.0, "MoS": 0.01}
 
@@ -80,7 +81,7 @@ def write_run(
     key = [*f"{dataset_id} {expid}".encode(), seed]
     rng = np.random.default_rng(key)
     shared = np.random.default_rng([*dataset_id.encode(), seed])  # what a seed does to all models
-    backbone, mixture = split_name(model)
+    backbone, mixture = backbone_of(model), mixture_of(model)
     level = 0.7 + 0.01 * len(backbone) / 10 + GAIN.get(mixture, 0) + shared.normal(scale=0.004)
     params = {
         "model": model, "dataset_id": dataset_id, "seed": seed, "learning_rate": 1e-3, "max_len": 200,
@@ -160,7 +161,7 @@ def _branch(name: str, rng: np.random.Generator) -> dict[str, Any]:
 def write_probe(home: Path, model: str, seed: int = 1, users: int = 12) -> Path:
     """What ``engine.analysis.probe`` would find in a trained model: planted sessions, random routers."""
     rng = np.random.default_rng([*model.encode(), seed])
-    mixture = split_name(model)[1]
+    mixture = mixture_of(model)
     theme_IC = np.repeat(np.eye(5), 40, axis=0)  # 200 items, 40 of each theme
     item_IC = theme_IC + rng.normal(scale=0.25, size=theme_IC.shape)
     sessions = [rng.permutation(np.r_[0:5, rng.integers(5, size=3)]) for _ in range(users)]

@@ -9,9 +9,7 @@ from matplotlib.patches import Rectangle
 
 from ..results import Cell, DatasetResults
 from . import style
-from .backbone_choice import in_points, metrics_of
-
-KEYS = ("alpha_item", "alpha_window")
+from .selection import in_points, metrics_of
 
 
 @style.styled
@@ -26,72 +24,55 @@ def draw(results: DatasetResults) -> Figure | None:
     panels = figure.subplots(len(models), len(metrics), squeeze=False)
     for row, model in zip(panels, models, strict=True):
         for axes, metric in zip(row, metrics, strict=True):
-            _triangle(figure, axes, [c for c in cells if c.model == model], metric)
+            _triangle(figure, axes, _means(cells, model, metric), metric)
             axes.set_title(f"{model}, test {metric}")
     number = style.seeds(len(cell.runs) for cell in cells)
     style.heading(
         figure,
-        _title(cells),
+        "; ".join(_highest(model, _means(cells, model, "AUC")) for model in models),
         f"{results.dataset_id}, test split, means over {number}; the global block has the rest of the "
         "weight; frame: the highest, not tested against the others",
     )
     return figure
 
 
-def _triangle(figure: Figure, axes: Axes, cells: list[Cell], metric: str) -> None:
-    steps = [sorted({cell.varied[key] for cell in cells}) for key in KEYS]
-    mean = np.full((len(steps[1]), len(steps[0])), np.nan)
-    for cell in cells:
-        mean[_place(cell, steps)] = _mean(cell, metric)
-    image = axes.imshow(mean, origin="lower", cmap="cividis", aspect="auto")
-    middle = (np.nanmin(mean) + np.nanmax(mean)) / 2
-    for (row, column), value in np.ndenumerate(mean):
+def _means(cells: list[Cell], model: str, metric: str) -> dict[tuple[float, float], float]:
+    """A model's mean metric in points by alpha_item and alpha_window."""
+    return {
+        (cell.varied["alpha_item"], cell.varied["alpha_window"]): in_points(cell, metric)[0]
+        for cell in cells
+        if cell.model == model
+    }
+
+
+def _triangle(
+    figure: Figure, axes: Axes, means: dict[tuple[float, float], float], metric: str
+) -> None:
+    items, windows = (sorted(set(weights)) for weights in zip(*means, strict=True))
+    grid = np.full((len(windows), len(items)), np.nan)
+    for (item, window), mean in means.items():
+        grid[windows.index(window), items.index(item)] = mean
+    image = axes.imshow(grid, origin="lower", cmap="cividis", aspect="auto")
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for (row, column), value in np.ndenumerate(grid):
         if not np.isnan(value):
-            colour = "black" if value > middle else "white"
-            axes.text(
-                column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7.5
-            )
-    row, column = _place(max(cells, key=lambda cell: _mean(cell, metric)), steps)
-    axes.add_patch(
-        Rectangle(
-            (column - 0.5, row - 0.5),
-            1,
-            1,
-            fill=False,
-            edgecolor=style.RED,
-            linewidth=2,
-            clip_on=False,
-        )
-    )
+            look = {"color": "black" if value > middle else "white", "fontsize": 7.5}
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontdict=look)
+    item, window = max(means, key=means.__getitem__)
+    corner = (items.index(item) - 0.5, windows.index(window) - 0.5)
+    frame = Rectangle(corner, 1, 1, fill=False, edgecolor=style.RED, linewidth=2, clip_on=False)
+    axes.add_patch(frame)
     axes.set(xlabel="weight of the item experts, alpha_item")
     axes.set_ylabel("weight of the window experts, alpha_window")
-    for axis, values in zip("xy", steps, strict=True):
-        style.only_ticks(axes, axis, range(len(values)), [f"{value:g}" for value in values])
+    style.only_ticks(axes, "x", range(len(items)), [f"{value:g}" for value in items])
+    style.only_ticks(axes, "y", range(len(windows)), [f"{value:g}" for value in windows])
     bar = figure.colorbar(image, ax=axes, format="%.2f", label=f"test {metric}, points")
     bar.outline.set_visible(False)
 
 
-def _place(cell: Cell, steps: list[list[float]]) -> tuple[int, int]:
-    item, window = (values.index(cell.varied[key]) for key, values in zip(KEYS, steps, strict=True))
-    return window, item
-
-
-def _mean(cell: Cell, metric: str) -> float:
-    return in_points(cell, metric)[0]
-
-
-def _title(cells: list[Cell]) -> str:
-    """Where each model's mean is highest, and the highest of those that fuse all three parts."""
-    parts = []
-    for model in dict.fromkeys(cell.model for cell in cells):
-        own = {_weights(cell): _mean(cell, "AUC") for cell in cells if cell.model == model}
-        item, window = best = max(own, key=own.__getitem__)
-        text = f"{model}: highest mean AUC {own[best]:.2f} at alpha_item {item:g}, alpha_window {window:g}"
-        fused = [mean for (i, w), mean in own.items() if min(i, w) > 0 and i + w < 1]
-        parts.append(f"{text}; with all three parts at most {max(fused):.2f}" if fused else text)
-    return "; ".join(parts)
-
-
-def _weights(cell: Cell) -> tuple[float, float]:
-    item, window = (cell.varied[key] for key in KEYS)
-    return item, window
+def _highest(model: str, means: dict[tuple[float, float], float]) -> str:
+    """Where a model's mean is highest, and the highest of those that fuse all three parts."""
+    item, window = best = max(means, key=means.__getitem__)
+    text = f"{model}: highest mean AUC {means[best]:.2f} at alpha_item {item:g}, alpha_window {window:g}"
+    fused = [mean for (i, w), mean in means.items() if min(i, w) > 0 and i + w < 1]
+    return f"{text}; with all three parts at most {max(fused):.2f}" if fused else text

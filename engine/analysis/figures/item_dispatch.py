@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..results import MIXTURES, DatasetResults, label, variant
+from model_zoo.registry import backbone_of, label, mixture_of
+
+from ..lineup import fullest_backbone
+from ..results import DatasetResults
 from . import style
-from .backbone_choice import fullest_backbone, probes_of
+from .selection import probes_of
 
 ROWS = {"most": "most popular item", "least": "least popular item"}
-MODES = {"train": (style.ORANGE, "///"), "eval": (style.BLUE, "")}
+MODES = {"train": ("training mode", style.ORANGE, "///"), "eval": ("evaluation", style.BLUE, "")}
+DASH: dict[str, Any] = {"color": "black", "marker": "_", "linestyle": ""}
 WIDTH = 0.38  # of a bar; experts are 1 apart
 
 
@@ -23,91 +26,61 @@ WIDTH = 0.38  # of a bar; experts are 1 apart
 def draw(results: DatasetResults) -> Figure | None:
     """A row for each item, a column for each router of one backbone; None without probes of a mixture."""
     probes = {name: group[0] for name, group in probes_of(results).items()}
-    with_routers = {name: branch for name, probe in probes.items() if (branch := _branch(probe))}
-    backbone = fullest_backbone(with_routers)
-    if backbone is None:
+    found = {name: branch for name, probe in probes.items() if (branch := _branch(probe))}
+    routers = {model: found[model] for model in fullest_backbone(found)}
+    if not routers:
         return None
-    routers = {
-        m: with_routers[variant(backbone, m)]
-        for m in MIXTURES
-        if variant(backbone, m) in with_routers
-    }
     figure = style.new(max(7.5, 1.8 + 2.1 * len(routers)), 4.4)
     panels = figure.subplots(2, len(routers), squeeze=False, sharex=True, sharey=True)
-    for column, (mixture, branch) in enumerate(routers.items()):
-        consistency = branch["eval"]["consistency"]
-        dropped = [branch[mode]["unrouted"] for mode in ("eval", "train")]
-        shares = " / ".join(f"{share:.0%}" for share in dropped)
-        panels[0, column].set_title(
-            f"{label(mixture)}\nconsistency {consistency:.2f}"
-            + (f"\ndropped {shares}" if any(dropped) else "")
-        )
-        for row, end in enumerate(ROWS):
-            axes = panels[row, column]
+    for column, (model, branch) in enumerate(routers.items()):
+        panels[0, column].set_title(_column_title(model, branch))
+        for axes, end in zip(panels[:, column], ROWS, strict=True):
             _bars(axes, branch, end)
             axes.set_xlabel("expert")
             axes.set_ylabel(f"{ROWS[end]}\nshare of routed")
             axes.label_outer()
-    figure.legend(
-        handles=[
-            *(
-                Patch(
-                    facecolor=c,
-                    hatch=h,
-                    edgecolor="white",
-                    label={"train": "training mode", "eval": "evaluation"}[m],
-                )
-                for m, (c, h) in MODES.items()
-            ),
-            Line2D(
-                [],
-                [],
-                color="black",
-                marker="_",
-                markersize=9,
-                linestyle="",
-                label="all experts chosen",
-            ),
-        ],
-        loc="outside right center",
-    )
-    probe = probes[variant(backbone, next(iter(routers)))]
-    style.heading(figure, _title(routers), _facts(backbone, probe, next(iter(routers.values()))))
+    bars = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
+        for name, colour, hatch in MODES.values()
+    ]
+    dashes = style.legend_entry("all experts chosen", markersize=9, **DASH)
+    figure.legend(handles=[*bars, dashes], loc="outside right center")
+    style.heading(figure, _title(routers), _facts(probes[next(iter(routers))], routers))
     return figure
 
 
 def _branch(probe: dict[str, Any]) -> dict[str, Any] | None:
     """How the experts that get items dispatch them; None if no item appears often enough."""
-    for branch in probe["dispatch"].values():
-        if branch["most"] is not None:
-            return branch
-    return None
+    return next((b for b in probe["dispatch"].values() if b["most"] is not None), None)
+
+
+def _column_title(model: str, branch: dict[str, Any]) -> str:
+    title = f"{label(mixture_of(model))}\nconsistency {branch['eval']['consistency']:.2f}"
+    dropped = [branch[mode]["unrouted"] for mode in ("eval", "train")]
+    shares = " / ".join(f"{share:.0%}" for share in dropped)
+    return f"{title}\ndropped {shares}" if any(dropped) else title
 
 
 def _bars(axes: Axes, branch: dict[str, Any], end: str) -> None:
-    for side, (mode, (colour, hatch)) in zip((-0.5, 0.5), MODES.items(), strict=True):
-        best_E, sent_E = branch[mode][end], branch[mode][f"{end}_sent"]
+    for side, (mode, (_, colour, hatch)) in zip((-0.5, 0.5), MODES.items(), strict=True):
+        best_E, sent_E = branch[mode][end], np.array(branch[mode][f"{end}_sent"])
         place_E = np.arange(1, len(best_E) + 1) + side * WIDTH
         axes.bar(
             place_E, best_E, WIDTH, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5
         )
         sent = np.flatnonzero(sent_E)
-        axes.plot(
-            place_E[sent],
-            np.array(sent_E)[sent],
-            color="black",
-            marker="_",
-            markersize=7,
-            linestyle="",
-            zorder=3,
-        )
+        axes.plot(place_E[sent], sent_E[sent], markersize=7, zorder=3, **DASH)
     style.only_ticks(axes, "x", range(1, len(best_E) + 1))
     axes.set_ylim(0, 1.05)
 
 
 def _title(routers: dict[str, dict[str, Any]]) -> str:
     """Which routers send the popular item to one best expert throughout, in evaluation."""
-    fixed = [label(m) for m, branch in routers.items() if max(branch["eval"]["most"]) >= 0.995]
+    fixed = [
+        label(mixture_of(model))
+        for model, branch in routers.items()
+        if max(branch["eval"]["most"]) >= 0.995
+    ]
     if not fixed:
         return "No router sends the most popular item to one expert throughout"
     if len(fixed) == len(routers) > 1:
@@ -116,12 +89,13 @@ def _title(routers: dict[str, dict[str, Any]]) -> str:
     return f"{', '.join(fixed)} {verb} the most popular item to one best expert throughout"
 
 
-def _facts(backbone: str, probe: dict[str, Any], branch: dict[str, Any]) -> str:
+def _facts(probe: dict[str, Any], routers: dict[str, dict[str, Any]]) -> str:
     about = probe["about"]
+    model, branch = next(iter(routers.items()))
     seen = {end: branch[end]["appearances"] for end in ROWS}
     return (
-        f"{backbone} on {about['dataset_id']}, {about['split']} split, {about['users']:,} users, seed "
-        f"{about['seed']}; the items appear {seen['most']:,} and {seen['least']:,} times.\n"
+        f"{backbone_of(model)} on {about['dataset_id']}, {about['split']} split, {about['users']:,} users, "
+        f"seed {about['seed']}; the items appear {seen['most']:,} and {seen['least']:,} times.\n"
         "Bars: the best expert of each appearance; dashes: all experts that get it, as shares of these. "
         "Consistency: mean share of an item's usual expert in evaluation; 1 by construction where a router looks "
         "at the item alone (DSelect-k, MoS, GShard's first choice). Dropped: appearances that no expert takes, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..results import MIXTURES, DatasetResults, Run, label, variant
+from model_zoo.registry import backbone_of, label, mixture_of
+
+from ..lineup import fullest_backbone
+from ..results import DatasetResults, Run
 from . import style
-from .backbone_choice import fullest_backbone
 
-Point = tuple[float, dict[str, Any]]
-
+Timed = list[tuple[float, dict[str, Any]]]  # epochs since the start of training, and an evaluation
 
 SHORT = {"backbone": "B", "experts": "E"}  # stages of one epoch have no room for their names
 
@@ -23,94 +24,88 @@ SHORT = {"backbone": "B", "experts": "E"}  # stages of one epoch have no room fo
 @style.styled
 def draw(results: DatasetResults) -> Figure | None:
     """A column for each branch of each mixture of one backbone; None without a mixture's run."""
-    cells = {cell.model: cell for cell in results.experiment("table1")}
-    backbone = fullest_backbone(
-        model for model, cell in cells.items() if _branches(_first(cell.runs))
-    )
-    if backbone is None:
+    runs = {cell.model: cell.first_run for cell in results.experiment("table1")}
+    models = fullest_backbone(model for model, run in runs.items() if _branches(run))
+    if not models:
         return None
-    runs = {
-        m: _first(cells[variant(backbone, m)].runs)
-        for m in MIXTURES
-        if variant(backbone, m) in cells
-    }
-    columns = [(mixture, run, branch) for mixture, run in runs.items() for branch in _branches(run)]
+    columns = [(model, branch) for model in models for branch in _branches(runs[model])]
     figure = style.new(max(7.5, 1.6 + 2.2 * len(columns)), 5.2)
     panels = figure.subplots(
         3, len(columns), squeeze=False, sharex="col", sharey="row", height_ratios=(2, 1, 1)
     )
-    for column, (mixture, run, branch) in enumerate(columns):
-        points = _points(run, branch)
-        load, entropy, movement = panels[:, column]
-        name = label(mixture) + (f", {branch} experts" if mixture == "MoS" else "")
-        load.set_title(name, pad=14)
-        _load(load, points)
-        entropy.plot(*_series(points, "item_entropy"), color=style.BLUE, marker="o", clip_on=False)
-        entropy.set_ylim(0, 1.08)
-        x, moved = _series(points, "code_movement")
-        if x:
-            movement.plot(x, moved, color=style.RED, marker="s", clip_on=False)
-        else:
-            why = "no codes" if "code_movement" in points[-1][1] else "not recorded"
-            movement.text(0.62, 0.5, why, transform=movement.transAxes, ha="center", color="0.5")
-        for axes in panels[:, column]:
-            _stages(axes, run, named=axes is load)
-            axes.set_xlim(0, _times(run)[-1])
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.grid(False)
-            axes.set_xlabel("epochs")
-            axes.set_ylabel({load: "load (share)", entropy: "entropy"}.get(axes, "code\nmovement"))
-            axes.label_outer()
+    for place, (model, branch) in enumerate(columns):
+        several = len(_branches(runs[model])) > 1
+        name = label(mixture_of(model)) + (f", {branch} experts" if several else "")
+        panels[0, place].set_title(name, pad=14)
+        _column(panels[:, place], runs[model], branch)
     handles, names = panels[0, -1].get_legend_handles_labels()
     figure.legend(handles[::-1], names[::-1], loc="outside right center")
     style.heading(
         figure,
-        f"How the experts of {backbone} share the load as training goes on",
+        f"How the experts of {backbone_of(models[0])} share the load as training goes on",
         f"{results.dataset_id}, validation split after each evaluation, one run each "
-        f"(seed {next(iter(runs.values()))['seed']}); entropy 1: an even load, 0: a single expert; "
+        f"(seed {runs[models[0]]['seed']}); entropy 1: an even load, 0: a single expert; "
         "code movement: mean cosine distance since the evaluation before; B, E: warm-up of backbone and experts",
     )
     return figure
-
-
-def _first(runs: dict[int, Run]) -> Run:
-    """The run of the lowest seed."""
-    return runs[min(runs)]
 
 
 def _branches(run: Run) -> list[str]:
     return list(dict.fromkeys(b for entry in run["stage_log"] for b in entry.get("routing") or {}))
 
 
-def _times(run: Run) -> list[float]:
-    """Epochs from the start of training at each evaluation; a stage counts its own."""
-    times, start = [], 0.0
-    for before, entry in pairwise([None, *run["stage_log"]]):
-        if before is not None and before["stage"] != entry["stage"]:
-            start = times[-1]
-        times.append(start + entry["epoch"])
-    return times
+def _stages(run: Run) -> list[tuple[str, Timed]]:
+    """The stages, each with its evaluations; a stage counts epochs from its own start."""
+    stages: list[tuple[str, Timed]] = []
+    start = 0.0
+    for name, entries in groupby(run["stage_log"], key=lambda entry: entry["stage"]):
+        stages.append((name, [(start + entry["epoch"], entry) for entry in entries]))
+        start = stages[-1][1][-1][0]
+    return stages
 
 
-def _points(run: Run, branch: str) -> list[Point]:
-    log = zip(_times(run), run["stage_log"], strict=True)
-    return [
-        (t, entry["routing"][branch]) for t, entry in log if branch in (entry.get("routing") or {})
-    ]
+def _column(panels: Any, run: Run, branch: str) -> None:
+    """Load, entropy and movement of the codes of one branch over the epochs."""
+    load, entropy, movement = panels
+    stages = _stages(run)
+    evaluations = [timed for _, of_stage in stages for timed in of_stage]
+    points = [(t, entry["routing"][branch]) for t, entry in evaluations if _has(entry, branch)]
+    _load(load, points)
+    entropy.plot(*_series(points, "item_entropy"), color=style.BLUE, marker="o", clip_on=False)
+    entropy.set_ylim(0, 1.08)
+    moved = _series(points, "code_movement")
+    if moved[0]:
+        movement.plot(*moved, color=style.RED, marker="s", clip_on=False)
+    else:
+        why = "no codes" if "code_movement" in points[-1][1] else "not recorded"
+        movement.text(0.62, 0.5, why, transform=movement.transAxes, ha="center", color="0.5")
+    names = ("load (share)", "entropy", "code\nmovement")
+    for axes, name in zip(panels, names, strict=True):
+        _mark_stages(axes, stages, named=axes is load)
+        axes.set_xlim(0, evaluations[-1][0])
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(False)
+        axes.set_xlabel("epochs")
+        axes.set_ylabel(name)
+        axes.label_outer()
 
 
-def _series(points: list[Point], key: str) -> tuple[list[float], list[float]]:
+def _has(entry: dict[str, Any], branch: str) -> bool:
+    return branch in (entry.get("routing") or {})
+
+
+def _series(points: Timed, key: str) -> tuple[list[float], list[float]]:
     """Times and values where the value was recorded."""
     known = [(t, report[key]) for t, report in points if report.get(key) is not None]
     return [t for t, _ in known], [value for _, value in known]
 
 
-def _load(axes: Axes, points: list[Point]) -> None:
+def _load(axes: Axes, points: Timed) -> None:
     share_ET = np.array([report["item_share"] for _, report in points]).T
     areas = axes.stackplot(
         [t for t, _ in points],
         share_ET,
-        colors=[style.EXPERT_COLOURS[e % len(style.EXPERT_COLOURS)] for e in range(len(share_ET))],
+        colors=[style.expert_colour(e) for e in range(len(share_ET))],
         labels=[f"expert {e + 1}" for e in range(len(share_ET))],
         edgecolor="white",
         linewidth=0.6,
@@ -120,17 +115,16 @@ def _load(axes: Axes, points: list[Point]) -> None:
     axes.set_ylim(0, 1)
 
 
-def _stages(axes: Axes, run: Run, named: bool) -> None:
+def _mark_stages(axes: Axes, stages: list[tuple[str, Timed]], named: bool) -> None:
     """A line where a stage ends, and the names of the stages above."""
-    times, start = _times(run), 0.0
-    for i, entry in enumerate(run["stage_log"]):
-        last = i + 1 == len(times)
-        if last or run["stage_log"][i + 1]["stage"] != entry["stage"]:
-            if not last:
-                axes.axvline(times[i], color="0.4", linestyle="--", linewidth=0.8)
-            if named:
-                axes.annotate(
-                    SHORT.get(entry["stage"], entry["stage"]), ((start + times[i]) / 2, 1), xycoords=("data", "axes fraction"),
-                    xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6.5, color="0.35",
-                )  # fmt: skip
-            start = times[i]
+    start = 0.0
+    for i, (name, timed) in enumerate(stages):
+        end = timed[-1][0]
+        if i + 1 < len(stages):
+            axes.axvline(end, color="0.4", linestyle="--", linewidth=0.8)
+        if named:
+            axes.annotate(
+                SHORT.get(name, name), ((start + end) / 2, 1), xycoords=("data", "axes fraction"),
+                xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6.5, color="0.35",
+            )  # fmt: skip
+        start = end

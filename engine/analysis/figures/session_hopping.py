@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..results import DatasetResults
 from . import style
-from .backbone_choice import typical_probe, whose
+from .selection import typical_probe, whose
 
 SIMILARITIES = {
     "within": "within\na session",
@@ -19,7 +19,10 @@ SIMILARITIES = {
     "distant": "sessions two\nor more apart",
 }
 RATES = {"reappearing": "as near as items\nwithin a session"}
-SIDES = {"real": ("o", style.MEASURED, -0.1), "shuffled": ("s", style.NULL, 0.1)}
+SIDES: dict[str, dict[str, Any]] = {
+    "real": {"marker": "o", "color": style.MEASURED, "markerfacecolor": style.MEASURED},
+    "shuffled": {"marker": "s", "color": style.NULL, "markerfacecolor": "white"},
+}
 
 
 @style.styled
@@ -30,21 +33,14 @@ def draw(results: DatasetResults) -> Figure | None:
         return None
     hopping = probe["session_hopping"]
     figure = style.new(9.6, 7.2)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    above, below = figure.subfigures(2, 1, height_ratios=(1.5, 1), squeeze=False)[:, 0]
     _examples(above, hopping["examples"], _num_experts(probe))
     similarity, rates = below.subplots(1, 2, width_ratios=(3, 1))
     _intervals(similarity, hopping, SIMILARITIES)
-    similarity.set(
-        ylabel="mean cosine similarity",
-        xlabel="pairs of items of one user",
-        title="Stability and switches",
-    )
+    similarity.set(ylabel="mean cosine similarity", xlabel="pairs of items of one user")
+    similarity.set_title("Stability and switches")
     _intervals(rates, hopping, RATES)
-    rates.set(
-        ylabel="share of pairs",
-        xlabel="sessions two or more apart",
-        title="Reappearance",
-    )
+    rates.set(ylabel="share of pairs", xlabel="sessions two or more apart", title="Reappearance")
     rates.set_ylim(bottom=0)
     similarity.legend(loc="best")
     style.heading(
@@ -59,7 +55,7 @@ def draw(results: DatasetResults) -> Figure | None:
 
 
 def _num_experts(probe: dict[str, Any]) -> int:
-    """Also of those that no item of the examples goes to; 0 without a mixture."""
+    """The number of experts, whether or not they get an item of the examples; 0 without a mixture."""
     return max((branch["experts"] for branch in probe["dispatch"].values()), default=0)
 
 
@@ -67,28 +63,20 @@ def _examples(figure: SubFigure, examples: list[dict[str, Any]], num_experts: in
     """A heatmap for each user, and below it the expert of each item."""
     if not examples:
         return
-    rows = 2 if num_experts else 1
+    ratios = (4, 1) if num_experts else (4,)
     panels = figure.subplots(
-        rows, len(examples), squeeze=False, sharex="col", height_ratios=(4, 1)[:rows]
+        len(ratios), len(examples), squeeze=False, sharex="col", height_ratios=ratios
     )
     for column, example in enumerate(examples):
         heat = panels[0, column]
-        image = heat.imshow(
-            _matrix(example),
-            cmap="cividis",
-            vmin=-0.5,
-            vmax=1,
-            aspect="auto",
-            interpolation="nearest",
-        )
+        colours = {"cmap": "cividis", "vmin": -0.5, "vmax": 1}
+        image = heat.imshow(_matrix(example), aspect="auto", interpolation="nearest", **colours)
         heat.grid(False)
         for border in example["borders"]:
             heat.axhline(border - 0.5, color="white", linewidth=0.9)
             heat.axvline(border - 0.5, color="white", linewidth=0.9)
-        heat.set(
-            title=f"quantile {example['quantile']:g} (score {example['score']:.2f})",
-            ylabel="item, oldest first",
-        )
+        heat.set_title(f"quantile {example['quantile']:g} (score {example['score']:.2f})")
+        heat.set_ylabel("item, oldest first")
         if num_experts:
             _experts(panels[1, column], example, num_experts)
         panels[-1, column].set_xlabel("item, oldest first")
@@ -109,7 +97,7 @@ def _experts(axes: Axes, example: dict[str, Any], num_experts: int) -> None:
     """A dot for each item that an expert takes, at the height of the expert."""
     expert_L = np.array(example["experts"])
     place = np.flatnonzero(expert_L >= 0)
-    colours = [style.EXPERT_COLOURS[e % len(style.EXPERT_COLOURS)] for e in expert_L[place]]
+    colours = [style.expert_colour(expert) for expert in expert_L[place]]
     axes.scatter(place, expert_L[place] + 1, s=9, c=colours, edgecolors="0.3", linewidths=0.3)
     for border in example["borders"]:
         axes.axvline(border - 0.5, color="0.5", linewidth=0.7, linestyle="--")
@@ -120,28 +108,22 @@ def _experts(axes: Axes, example: dict[str, Any], num_experts: int) -> None:
 
 
 def _intervals(axes: Axes, hopping: dict[str, Any], names: dict[str, str]) -> None:
-    for side, (marker, colour, shift) in SIDES.items():
-        known = [
-            (i, found)
-            for i, name in enumerate(names)
-            if (found := hopping[side][name])["low"] is not None
-        ]
+    """Means with intervals, of real and shuffled histories side by side."""
+    for (side, look), shift in zip(SIDES.items(), (-0.1, 0.1), strict=True):
+        found = [(i, hopping[side][name]) for i, name in enumerate(names)]
+        known = [(i, f["mean"], f["low"], f["high"]) for i, f in found if f["low"] is not None]
         axes.errorbar(
-            [i + shift for i, _ in known],
-            [found["mean"] for _, found in known],
-            [
-                [found["mean"] - found["low"] for _, found in known],
-                [found["high"] - found["mean"] for _, found in known],
-            ],
-            marker=marker, markersize=7, color=colour, markerfacecolor=colour if side == "real" else "white",
-            linestyle="", capsize=4, label=f"{side} histories",
+            [i + shift for i, *_ in known],
+            [mean for _, mean, _, _ in known],
+            [[mean - low for _, mean, low, _ in known], [high - mean for _, mean, _, high in known]],
+            markersize=7, linestyle="", capsize=4, label=f"{side} histories", **look,
         )  # fmt: skip
     style.only_ticks(axes, "x", range(len(names)), names.values())
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 
 def _planted(hopping: dict[str, Any]) -> str:
-    """How well the sessions that were found are the planted ones, where these are known."""
+    """How many of the planted sessions were found; empty where these are not known."""
     known = hopping.get("planted_borders")
     if known is None:
         return ""
@@ -152,12 +134,12 @@ def _planted(hopping: dict[str, Any]) -> str:
 
 
 def _title(hopping: dict[str, Any]) -> str:
-    parts = [
-        f"{hopping['real'][key]['mean']:.2f} {where} (shuffled {hopping['shuffled'][key]['mean']:.2f})"
-        for key, where in (
-            ("within", "within a session"),
-            ("adjacent", "between adjacent sessions"),
-        )
-        if None not in (hopping["real"][key]["mean"], hopping["shuffled"][key]["mean"])
-    ]
+    parts = []
+    for key, where in {
+        "within": "within a session",
+        "adjacent": "between adjacent sessions",
+    }.items():
+        mean, shuffled = hopping["real"][key]["mean"], hopping["shuffled"][key]["mean"]
+        if None not in (mean, shuffled):
+            parts.append(f"{mean:.2f} {where} (shuffled {shuffled:.2f})")
     return f"Items of a user have a cosine of {' and '.join(parts)}"

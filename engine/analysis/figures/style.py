@@ -1,25 +1,29 @@
 """How all figures look, and how they are written: the same results give the same bytes.
 
-Okabe and Ito's colours can be told apart by the colour-blind; markers, hatches and line styles say the
-same again, for grey print.
+The colour-blind can tell Okabe and Ito's colours apart. Markers, hatches and line styles say the same
+again, for grey print. Colours and markers repeat when there are more models than colours.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from io import BytesIO
+from itertools import cycle
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ...common.errors import UserError
-from ..results import BACKBONES, VARIANTS, label
-from ..tables.significance import mean_std
+from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 
-RC = {
+from ...common.errors import UserError
+from ..lineup import ordered_backbones, ordered_mixtures
+
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 8.5,
     "axes.titlesize": 9,
@@ -46,14 +50,43 @@ styled = rc_context(RC)
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
-BACKBONE_COLOURS = dict(zip(BACKBONES, (BLUE, ORANGE, GREEN, PURPLE), strict=True))
-BACKBONE_MARKERS = dict(zip(BACKBONES, "os^D", strict=True))
-BACKBONE_LINES = dict(zip(BACKBONES, ("-", "--", ":", "-."), strict=True))
-VARIANT_MARKERS = dict(zip(VARIANTS, "os^DX", strict=True))
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)  # of backbones
+LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+MARKERS = "os^DXvP*<>"
 EXPERT_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, RED, "0.6")
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
 TITLE_LETTERS, FACT_LETTERS = 8.5, 14.5  # that fit into an inch
 MEASURED, NULL = BLUE, "0.45"  # what was found, and what chance gives
+
+
+class Look(NamedTuple):
+    """How a backbone is drawn."""
+
+    colour: str
+    marker: str
+    line: Literal["-", "--", ":", "-."]
+
+
+def backbone_looks(models: Iterable[str]) -> dict[str, Look]:
+    """The look of each backbone of some models; a registered one looks the same in all figures."""
+    shown = ordered_backbones(models)
+    known = dict.fromkeys([*BACKBONES, *shown])
+    looks = map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES))
+    of = dict(zip(known, looks, strict=False))
+    return {backbone: of[backbone] for backbone in shown}
+
+
+def mixture_markers(models: Iterable[str]) -> dict[str, str]:
+    """The marker of each mixture of some models; a registered one has the same in all figures."""
+    shown = ordered_mixtures(models)
+    known = dict.fromkeys([VANILLA, *MIXTURES, *shown])
+    of = dict(zip(known, cycle(MARKERS), strict=False))
+    return {mixture: of[mixture] for mixture in shown}
+
+
+def expert_colour(expert: int) -> str:
+    """The colour of an expert, counted from 0."""
+    return EXPERT_COLOURS[expert % len(EXPERT_COLOURS)]
 
 
 def new(width: float, height: float) -> Figure:
@@ -62,7 +95,7 @@ def new(width: float, height: float) -> Figure:
 
 
 def heading(figure: Figure, title: str, facts: str) -> None:
-    """What is seen, above; on what it was measured, below; both broken into lines that fit."""
+    """Write what is seen above a figure and on what it was measured below, in lines that fit."""
     width = figure.get_figwidth()
     figure.suptitle(_lines(title, int(TITLE_LETTERS * width)))
     figure.supxlabel(_lines(facts, int(FACT_LETTERS * width)), fontsize=7.5, color="0.35")
@@ -70,6 +103,14 @@ def heading(figure: Figure, title: str, facts: str) -> None:
 
 def _lines(text: str, letters: int) -> str:
     return "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))
+
+
+def svg(figure: Figure) -> bytes:
+    """A figure as SVG."""
+    buffer = BytesIO()
+    with rc_context(RC):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -81,18 +122,12 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        paths[0].write_bytes(svg(figure))
         with rc_context(RC):
-            figure.savefig(paths[0], metadata={"Date": None})
             figure.savefig(paths[1])
     except OSError as error:
         raise UserError(f"{folder}: a figure cannot be written ({error.strerror})") from None
     return paths
-
-
-def mean_and_std(values: Iterable[float]) -> tuple[float, float]:
-    """Over seeds; the deviation of one value is 0."""
-    mean, std = mean_std(values)
-    return mean, std or 0.0
 
 
 def seeds(numbers: Iterable[int]) -> str:
@@ -109,21 +144,14 @@ def over_seeds(numbers: Iterable[int]) -> str:
     return text if text == "one seed" else f"mean and standard deviation over {text}"
 
 
-def variant_handles(variants: Iterable[str]) -> list[Line2D]:
-    """Legend entries of hollow markers without a colour."""
-    look = {"color": "0.3", "linestyle": "", "fillstyle": "none", "markeredgewidth": 1.3}
-    return [Line2D([], [], marker=VARIANT_MARKERS[v], label=label(v), **look) for v in variants]
+def legend_entry(label: str, **look: Any) -> Line2D:
+    """An entry of a legend: a line or a marker."""
+    return Line2D([], [], label=label, **look)
 
 
-def backbone_handles(backbones: Iterable[str]) -> list[Line2D]:
-    """Legend entries of lines."""
-    return [
-        Line2D([], [], color=BACKBONE_COLOURS[b], linestyle=BACKBONE_LINES[b], label=b)
-        for b in backbones
-    ]
-
-
-def only_ticks(axes: Axes, axis: str, ticks: Iterable[float], labels: Iterable[str] = ()) -> None:
+def only_ticks(
+    axes: Axes, axis: Literal["x", "y"], ticks: Iterable[float], labels: Iterable[str] = ()
+) -> None:
     """Ticks at these places and no others, without grid lines across them."""
     ticks, labels = list(ticks), list(labels)
     set_ticks = axes.set_xticks if axis == "x" else axes.set_yticks

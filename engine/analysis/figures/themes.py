@@ -9,47 +9,47 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results import DatasetResults, label, split_name
+from model_zoo.registry import backbone_of, label, mixture_of
+
+from ..results import DatasetResults
 from . import style
-from .backbone_choice import probes_of, whose
+from .selection import probes_of, spread, whose
 
 LETTERS = 96  # of a line of nearest items
 MEASURES = {"purity": "purity (share of items)", "ami": "adjusted mutual information"}
+
+Known = dict[str, list[dict[str, Any]]]  # the themes of each model's probes that have categories
 
 
 @style.styled
 def draw(results: DatasetResults) -> Figure | None:
     """Bars against shuffled categories, beside a table of codes; None without a probe with a codebook."""
-    probes = probes_of(results)
-    coded = [p for group in probes.values() for p in group if p["themes"] and p["themes"]["codes"]]
+    probes = {name: [p for p in group if p["themes"]] for name, group in probes_of(results).items()}
+    coded = [p for group in probes.values() for p in group if p["themes"]["codes"]]
     if not coded:
         return None
-    first = coded[0]
-    found = first["themes"]
+    found = coded[0]["themes"]
     figure = style.new(10.5, 1.6 + 0.45 * max(4, len(found["codes"])))
     grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 2.8))
-    known = {
-        name: [p["themes"] for p in group if p["themes"] and "ami" in p["themes"]]
-        for name, group in probes.items()
-    }
-    known = {name: group for name, group in known.items() if group}
+    themes = {n: [p["themes"] for p in g if "ami" in p["themes"]] for n, g in probes.items()}
+    known = {name: group for name, group in themes.items() if group}
     if known:
         for column, (measure, words) in enumerate(MEASURES.items()):
             axes = figure.add_subplot(grid[column])
             _bars(axes, known, measure)
             axes.set(ylabel=words, xlabel="router")
     _table(figure.add_subplot(grid[2:] if known else grid[:]), found)
-    style.heading(figure, _title(known), _facts(first, known))
+    style.heading(figure, _title(known), _facts(coded[0], known))
     return figure
 
 
-def _bars(axes: Axes, known: dict[str, list[dict[str, Any]]], measure: str) -> None:
+def _bars(axes: Axes, known: Known, measure: str) -> None:
     for i, group in enumerate(known.values()):
         for side, key, colour, hatch, name in (
             (-0.2, measure, style.MEASURED, "", "experts"),
             (0.2, f"{measure}_null", style.NULL, "///", "shuffled"),
         ):
-            mean, std = style.mean_and_std(found[key] for found in group)
+            mean, std = spread(found[key] for found in group)
             axes.bar(
                 i + side, mean, 0.38, yerr=std or None, color=colour, hatch=hatch, edgecolor="white",
                 capsize=2, error_kw={"elinewidth": 0.8}, label=None if i else name,
@@ -68,9 +68,9 @@ def _bars(axes: Axes, known: dict[str, list[dict[str, Any]]], measure: str) -> N
 
 def _labels(models: Iterable[str]) -> list[str]:
     """The mixtures, with their backbones where there are several."""
-    parts = [split_name(model) for model in models]
+    parts = [(backbone_of(model), label(mixture_of(model))) for model in models]
     several = len({backbone for backbone, _ in parts}) > 1
-    return [f"{backbone} {label(m)}" if several else label(m) for backbone, m in parts]
+    return [f"{backbone} {mixture}" if several else mixture for backbone, mixture in parts]
 
 
 def _table(axes: Axes, found: dict[str, Any]) -> None:
@@ -79,13 +79,16 @@ def _table(axes: Axes, found: dict[str, Any]) -> None:
     axes.set_title("items nearest to each code, with their category")
     axes.axis("off")
     for row, code in enumerate(found["codes"]):
-        colour = style.EXPERT_COLOURS[row % len(style.EXPERT_COLOURS)]
+        colour = style.expert_colour(row)
         axes.barh(row, 0.012, 0.75, color=colour, edgecolor="0.3", linewidth=0.5)
         head = f"expert {row + 1}: {code['items']:,} items"
         if code.get("main_category") is not None:
             main = code["main_name"] or f"{found['kind']} {code['main_category']}"
             head += f", {code['main_share']:.0%} of them {main}"
-        plain = {"va": "center", "parse_math": False}  # a title may have dollar signs
+        plain: dict[str, Any] = {
+            "va": "center",
+            "parse_math": False,
+        }  # titles may have dollar signs
         axes.text(0.03, row - 0.2, head, weight="bold", fontsize=8, **plain)
         axes.text(0.03, row + 0.2, _nearest(code), fontsize=7.5, color="0.25", **plain)
 
@@ -104,7 +107,7 @@ def _nearest(code: dict[str, Any]) -> str:
     return line
 
 
-def _title(known: dict[str, list[dict[str, Any]]]) -> str:
+def _title(known: Known) -> str:
     if not known:
         return "Items nearest to the codes of the item experts"
     kind = next(iter(known.values()))[0]["kind"].replace("category", "categorie")
@@ -114,13 +117,13 @@ def _title(known: dict[str, list[dict[str, Any]]]) -> str:
     return f"Experts against {kind}s, adjusted mutual information: {found}"
 
 
-def _facts(first: dict[str, Any], known: dict[str, list[dict[str, Any]]]) -> str:
+def _facts(first: dict[str, Any], known: Known) -> str:
     facts = f"Table: {whose(first)}; {first['about']['items']:,} items that its users have seen"
     if known:
-        spread = style.over_seeds(len(group) for group in known.values())
+        over = style.over_seeds(len(group) for group in known.values())
         kind, categories = first["themes"]["kind"], first["themes"]["categories"]
         facts += (
             f".\nBars: each item counts once, by its {kind} ({categories} of them) and the expert that it "
-            f"goes to most often; {spread}; grey: categories shuffled among the items"
+            f"goes to most often; {over}; grey: categories shuffled among the items"
         )
     return facts

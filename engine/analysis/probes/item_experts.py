@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from model_zoo.history.history import History
-from model_zoo.moe.experts import SubsequenceExperts
+from model_zoo.moe.branch import Branch
 
 SEEN = 5  # appearances that the least popular item, and those of the mean consistency, must have
 
 
 def dispatch(
-    branch: SubsequenceExperts, histories: Sequence[History], items: Sequence[NDArray], seed: int
+    branch: Branch, histories: Sequence[History], items: Sequence[NDArray], seed: int
 ) -> dict[str, Any]:
     """How a branch routes the histories, item by item. The branch is as it was afterwards.
 
@@ -71,9 +71,7 @@ def dispatch(
 
 
 @torch.no_grad()
-def gates(
-    branch: SubsequenceExperts, histories: Sequence[History], training: bool, seed: int = 0
-) -> NDArray:
+def gates(branch: Branch, histories: Sequence[History], training: bool, seed: int = 0) -> NDArray:
     """The gates of all real positions, ``(P, E)``, in the order of the batches.
 
     Only the router's mode changes, and is put back; ``routing`` shows the codebook nothing. The
@@ -84,14 +82,14 @@ def gates(
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            parts = [branch.routing(history).weights_BTE[history.mask_BL] for history in histories]
+            parts = [branch.router.gates(history)[history.mask_BL] for history in histories]
     finally:
         branch.router.train(before)
     return torch.cat(parts).float().cpu().numpy()
 
 
 def usual_experts(
-    branch: SubsequenceExperts, histories: Sequence[History], items: Sequence[NDArray]
+    branch: Branch, histories: Sequence[History], items: Sequence[NDArray]
 ) -> NDArray:
     """The expert that is most often the best one of each item in evaluation, ``(I,)``; -1 if none takes it.
 
@@ -127,7 +125,7 @@ def shares(count_E: NDArray) -> list[float]:
     return (count_E / max(1, count_E.sum())).tolist()
 
 
-def experts_of(branch: SubsequenceExperts, history: History) -> list[int]:
+def experts_of(branch: Branch, history: History) -> list[int]:
     """The best expert of each real position of one history in evaluation; -1 where there is none."""
     gates_PE = gates(branch, [history], training=False)
     return np.where(gates_PE.max(1) > 0, gates_PE.argmax(1), -1).tolist()

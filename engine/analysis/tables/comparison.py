@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .significance import Comparison, holm, mean_std, paired, ranks
-
-SIGNIFICANT = 0.05  # Holm-corrected p below which a best or second best is marked
+from .significance import SIGNIFICANT, Comparison, holm, mean_std, paired, ranks
 
 Values = dict[int, float]  # a metric by seed
 
@@ -18,7 +16,7 @@ class Group:
 
     Attributes:
         names: all of them.
-        references: those of them that the others are compared with; the best by mean is taken.
+        references: the names that the others are compared with; the best by mean is taken.
     """
 
     names: tuple[str, ...]
@@ -26,7 +24,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Standing:
     """One model on one data set and metric, as a fraction.
 
     Attributes:
@@ -34,10 +32,10 @@ class Figures:
         std: over its seeds; None with one.
         n: number of its seeds.
         rank: in its group, by mean; 1 is best. None unless all of the group have equally many seeds:
-            a rank among those that happen to be there says nothing.
-        reference: whom it is compared with; empty if with nobody.
-        gain: over the reference, on the seeds that both have; None without.
-        p: of the gain, Holm-corrected over all gains that were computed together.
+            a rank among the models that happen to be there says nothing.
+        reference: the model that it is compared with; empty without one.
+        gain: over the reference, on the seeds that both have; None without one.
+        p: p value of the gain, Holm-corrected over all gains that were computed together.
         mark: ``best``, ``second`` or empty.
     """
 
@@ -51,13 +49,14 @@ class Figures:
     mark: str
 
 
-def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Figures]:
-    """The figures of all models that have values.
+def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standing]:
+    """The standing of every model that has values.
+
+    The p values of the gains are one family of tests, and the p values of the marks another.
 
     Args:
-        groups: a model is in one of them.
-        values: a metric on one data set, by model and seed; models without a seed are missing. The
-            p values of the gains are one family, those of the marks another.
+        groups: each model is in one of them.
+        values: a metric on one data set, by model and seed; models without a seed are missing.
     """
     spread = {name: mean_std(by_seed.values()) for name, by_seed in values.items()}
     means = {name: mean for name, (mean, _) in spread.items()}
@@ -72,18 +71,18 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Figures
             best = max(candidates, key=means.__getitem__)
             reference |= {name: best for name in names if name not in group.references}
     gains = {name: paired(values[name], values[other]) for name, other in reference.items()}
-    p_values = holm([gain and gain.p for gain in gains.values()])
+    p_values = holm([gain.p if gain else None for gain in gains.values()])
     p = dict(zip(gains, p_values, strict=True))
     marks = _marks(present, means, values)
     return {
-        name: Figures(
+        name: Standing(
             *spread[name],
-            len(values[name]),
-            rank.get(name),
-            reference.get(name, ""),
-            gains.get(name),
-            p.get(name),
-            marks.get(name, ""),
+            n=len(values[name]),
+            rank=rank.get(name),
+            reference=reference.get(name, ""),
+            gain=gains.get(name),
+            p=p.get(name),
+            mark=marks.get(name, ""),
         )
         for names in present
         for name in names
@@ -93,13 +92,13 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Figures
 def _marks(
     groups: list[list[str]], means: dict[str, float], values: dict[str, Values]
 ) -> dict[str, str]:
-    """``best`` and ``second``, where they are significantly better than the next by mean."""
+    """Models that are significantly better than the next by mean, as ``best`` or ``second``."""
     tests: list[tuple[str, str, Comparison | None]] = []
     for names in groups:
         order = sorted(names, key=means.__getitem__, reverse=True)
         for mark, (better, worse) in zip(("best", "second"), pairwise(order), strict=False):
             tests.append((better, mark, paired(values[better], values[worse])))
-    corrected = holm([test and test.p for _, _, test in tests])
+    corrected = holm([test.p if test else None for _, _, test in tests])
     return {
         name: mark
         for (name, mark, test), p in zip(tests, corrected, strict=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...common.errors import UserError
-from .comparison import SIGNIFICANT
+from .significance import SIGNIFICANT, Comparison
+
+Header = tuple[tuple[tuple[str, int], ...], ...]
 
 
 class NothingToShow(UserError):
@@ -38,39 +41,51 @@ class Table:
 
     Attributes:
         title: one line.
-        header: its rows, each of headings with the number of columns that they span.
-        labels: how many columns at the left name the row; rows with the same first label belong together.
-        rows: as many entries as there are columns.
+        header: rows of headings, each with the number of columns that it spans.
+        labels: how many columns at the left name the row. Rows with the same first label belong together.
+        rows: one entry for each column.
         notes: sentences below the table.
         footnotes: sentences that entries refer to.
-        records: the same numbers, unrounded and in long form: one dictionary for each line of the CSV
-            file, all with the same keys. Metrics and their differences are fractions.
+        records: the same numbers, unrounded and in long form. Each dictionary is one line of the CSV
+            file, and all have the same keys. Metrics and their differences are fractions.
     """
 
     title: str
-    header: tuple[tuple[tuple[str, int], ...], ...]
+    header: Header
     labels: int
-    rows: tuple[tuple[Entry, ...], ...]
-    notes: tuple[str, ...]
-    footnotes: tuple[str, ...]
-    records: tuple[dict[str, Any], ...]
+    rows: Sequence[tuple[Entry, ...]]
+    notes: Sequence[str] = ()
+    footnotes: Sequence[str] = ()
+    records: Sequence[dict[str, Any]] = ()
 
 
 class Footnotes:
-    """Numbers footnotes; the same text keeps its number."""
+    """Footnotes by number; the same text keeps its number."""
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self.texts: tuple[str, ...] = ()
 
     def numbers(self, *texts: str) -> tuple[int, ...]:
-        """The number of each text, from 1; empty ones have none."""
+        """The number of each text, from 1; an empty text has none."""
         wanted = [text for text in texts if text]
-        self._texts = list(dict.fromkeys([*self._texts, *wanted]))
-        return tuple(self._texts.index(text) + 1 for text in wanted)
+        self.texts = tuple(dict.fromkeys([*self.texts, *wanted]))
+        return tuple(self.texts.index(text) + 1 for text in wanted)
 
-    def texts(self) -> tuple[str, ...]:
-        """All of them in order."""
-        return tuple(self._texts)
+
+def header(*headings: str) -> Header:
+    """A header of one row."""
+    return (tuple((text, 1) for text in headings),)
+
+
+def grouped_header(labels: Sequence[str], groups: Sequence[tuple[str, Sequence[str]]]) -> Header:
+    """A header of two rows: titles above groups of columns, and the headings of all columns.
+
+    Args:
+        labels: headings of the columns that name a row.
+        groups: the title and the headings of each group.
+    """
+    upper = (("", len(labels)), *((title, len(headings)) for title, headings in groups))
+    return (upper, *header(*labels, *(text for _, headings in groups for text in headings)))
 
 
 def points(value: float | None, sign: str = "") -> str:
@@ -78,17 +93,19 @@ def points(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{100 * value:{sign}.2f}"
 
 
-def interval(low: float, high: float, p: float) -> str:
-    """An interval in points, and the p of its test."""
-    return f"[{points(low, '+')}, {points(high, '+')}], p {p_value(p)}"
+def tested(gain: Comparison, p: float | None) -> str:
+    """The interval of a difference in points, and the p of its test; empty without a test."""
+    if gain.low is None or gain.high is None or p is None:
+        return ""
+    return f"[{points(gain.low, '+')}, {points(gain.high, '+')}], p {p_value(p)}"
 
 
 def p_value(p: float) -> str:
-    """With two digits, or as many as say on which side of ``SIGNIFICANT`` it is."""
+    """A p value with two digits, or as many as tell on which side of ``SIGNIFICANT`` it is."""
     texts = (f"{p:.{digits}g}" for digits in range(2, 18))
     return next(text for text in texts if (float(text) < SIGNIFICANT) == (p < SIGNIFICANT))
 
 
-def settings(varied: dict[str, Any]) -> str:
+def settings(varied: Mapping[str, Any]) -> str:
     """Keys and their values as a table shows them."""
     return ", ".join(f"{key} = {value}" for key, value in varied.items())

@@ -1,7 +1,7 @@
 """Tables of metrics: models by row; data sets and metrics by column, beside what others published.
 
-Tables 1 and 2 and the table of knobs (``tables.py``) are made here: they differ in their cells, in who
-is compared with whom, and in the split.
+Tables 1 and 2 and the table of knobs (``quality_tables.py``) are made here. They differ in their
+cells, in who is compared with whom, and in the split.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
-from ..results import METRICS, Cell, DatasetResults, conditions, device_note, limit_note
-from .grid import Entry, Footnotes, Table, interval, points
+from ..conditions import batch_note, conditions, device_note, limit_note
+from ..results import METRICS, Cell, DatasetResults
+from .grid import Entry, Footnotes, Header, Table, grouped_header, points, tested
 from .metric_block import Block, Plan
 
 RULES = (
@@ -30,12 +31,15 @@ PUBLISHED = (
     "paper: what the MoS paper prints. LongCTR: the published test value of LongCTR's best run at the same "
     "max_len, one run."
 )
+SOURCES = {"longctr": "LongCTR"}  # headings of what others published, if not their own names
+SPLITS = {"test": "test", "valid": "validation"}
 
 
 def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]) -> Table:
     """The table of a plan.
 
     Args:
+        plan: what is shown.
         parts: the data sets, and the cells on each by their name in the plan.
     """
     blocks = [[Block(data, cells, m, plan) for m in METRICS] for data, cells in parts]
@@ -47,11 +51,10 @@ def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]
         for block in flat:
             row += _entries(block, name, footnotes)
         if plan.mean_ranks:
-            row += [_mean_rank([pair[i] for pair in blocks], name) for i in range(len(METRICS))]
+            row += [_mean_rank(list(column), name) for column in zip(*blocks, strict=True)]
         rows.append(tuple(row))
-    split = {"valid": "validation"}.get(plan.split, plan.split)
     notes = [
-        f"Metrics are on {split} data, in points (x100): mean ± standard deviation over seeds."
+        f"Metrics are on {SPLITS[plan.split]} data, in points (x100): mean ± standard deviation over seeds."
     ]
     notes += [*plan.notes, *RULES]
     if any(block.sources for block in flat):
@@ -59,68 +62,56 @@ def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]
     if any(block.bayes is not None for block in flat):
         rows.append(_best_possible(flat, plan))
         notes.append("Best possible: the metric of the true click probabilities of synthetic data.")
+    records = [record for block in flat for record in _records(block)]
     return Table(
-        title=plan.title,
-        header=_header(plan, blocks),
-        labels=len(plan.headings),
-        rows=tuple(rows),
-        notes=tuple(notes),
-        footnotes=footnotes.texts(),
-        records=tuple(record for block in flat for record in _records(block)),
+        plan.title, _header(plan, blocks), len(plan.headings), rows, notes, footnotes.texts, records
     )
 
 
-def _header(plan: Plan, blocks: list[list[Block]]) -> tuple[tuple[tuple[str, int], ...], ...]:
-    names = {"paper": "paper", "longctr": "LongCTR"}
-    upper, lower = [("", len(plan.headings))], list(plan.headings)
+def _header(plan: Plan, blocks: list[list[Block]]) -> Header:
+    groups: list[tuple[str, list[str]]] = []
     for pair in blocks:
-        columns = [[b.metric, *(names[source] for source in b.sources)] for b in pair]
         seeds = max(block.seeds for block in pair)
         title = [pair[0].data.dataset_id, f"{seeds} seed{'s' * (seeds != 1)}"]
         title += conditions(pair[0].cells.values())
-        upper.append((", ".join(title), sum(map(len, columns))))
-        lower += (text for column in columns for text in column)
+        headings = [SOURCES.get(s, s) for block in pair for s in (block.metric, *block.sources)]
+        groups.append((", ".join(title), headings))
     if plan.mean_ranks:
-        upper.append(("Mean rank", len(METRICS)))
-        lower += METRICS
-    return tuple(upper), tuple((text, 1) for text in lower)
+        groups.append(("Mean rank", list(METRICS)))
+    return grouped_header(plan.headings, groups)
 
 
 def _entries(block: Block, name: str, footnotes: Footnotes) -> Iterator[Entry]:
+    """The own number of one metric, and the published ones."""
     yield _own(block, name, footnotes)
-    values, note = block.published(name), block.note(name)
+    found = block.published(name)
     for source in block.sources:
-        marked = footnotes.numbers(note) if source == "paper" else ()
-        yield Entry(points(values[source]), values[source], footnotes=marked)
+        value = getattr(found, source)
+        marked = footnotes.numbers(found.note) if source == "paper" else ()
+        yield Entry(points(value), value, footnotes=marked)
 
 
 def _own(block: Block, name: str, footnotes: Footnotes) -> Entry:
-    figures = block.figures.get(name)
-    if figures is None:
+    standing = block.standings.get(name)
+    if standing is None:
         return Entry()
-    text = points(figures.mean)
-    if figures.std is not None:
-        text += f" ± {points(figures.std)}"
-    lines = []
-    if figures.n < block.seeds:
-        lines.append(f"n = {figures.n}")
-    if figures.gain is not None:
-        gain = figures.gain
-        line = points(gain.difference, "+")
-        if gain.low is not None:
-            line += f" {interval(gain.low, gain.high, figures.p)}"
-        lines.append(line)
-    if figures.rank is not None:
-        lines.append(f"rank {figures.rank}")
-    reference = block.cells.get(figures.reference)
-    devices = device_note(block.cells[name], reference) if reference else ""
-    marked = footnotes.numbers(block.batch_note(name), devices, limit_note(block.cells[name]))
-    return Entry(text, figures.mean, figures.mark, tuple(lines), marked)
+    text = points(standing.mean)
+    if standing.std is not None:
+        text += f" ± {points(standing.std)}"
+    lines = [f"n = {standing.n}"] if standing.n < block.seeds else []
+    if (gain := standing.gain) is not None:
+        lines.append(f"{points(gain.difference, '+')} {tested(gain, standing.p)}".rstrip())
+    if standing.rank is not None:
+        lines.append(f"rank {standing.rank}")
+    cell, reference = block.cells[name], block.cells.get(standing.reference)
+    devices = device_note(cell, reference) if reference else ""
+    marked = footnotes.numbers(batch_note(cell, name), devices, limit_note(cell))
+    return Entry(text, standing.mean, standing.mark, tuple(lines), marked)
 
 
 def _mean_rank(blocks: list[Block], name: str) -> Entry:
-    """Over the data sets that rank the model."""
-    ranks = [block.figures[name].rank for block in blocks if name in block.figures]
+    """The mean over the data sets that rank the model."""
+    ranks = [block.standings[name].rank for block in blocks if name in block.standings]
     found = [rank for rank in ranks if rank is not None]
     if not found:
         return Entry()
@@ -129,21 +120,20 @@ def _mean_rank(blocks: list[Block], name: str) -> Entry:
 
 
 def _best_possible(blocks: list[Block], plan: Plan) -> tuple[Entry, ...]:
-    row = [Entry("Best possible")] + [Entry("")] * (len(plan.headings) - 1)
+    empty = Entry("")
+    row = [Entry("Best possible")] + [empty] * (len(plan.headings) - 1)
     for block in blocks:
-        row += [Entry(points(block.bayes), block.bayes)] + [Entry("")] * len(block.sources)
-    return tuple(row + [Entry("")] * (len(METRICS) * plan.mean_ranks))
+        row += [Entry(points(block.bayes), block.bayes)] + [empty] * len(block.sources)
+    return tuple(row + [empty] * (len(METRICS) * plan.mean_ranks))
 
 
 def _records(block: Block) -> Iterator[dict[str, Any]]:
     """One line of the CSV file for each model that has runs or a published number."""
     for name in block.plan.labels:
-        figures = block.figures.get(name)
-        values = block.published(name)
-        if figures is None and all(value is None for value in values.values()):
+        standing, found = block.standings.get(name), block.published(name)
+        if standing is None and found.paper is None and found.longctr is None:
             continue
-        gain = figures and figures.gain
-        cell = block.cells.get(name)
+        gain, cell = standing and standing.gain, block.cells.get(name)
         yield {
             "dataset_id": block.data.dataset_id,
             "split": block.plan.split,
@@ -151,17 +141,16 @@ def _records(block: Block) -> Iterator[dict[str, Any]]:
             "varied": json.dumps(cell.varied) if cell and cell.varied else "",
             "max_len": block.max_len(name),
             "metric": block.metric,
-            "mean": figures and figures.mean,
-            "std": figures and figures.std,
-            "n": figures.n if figures else 0,
-            "reference": figures.reference if figures else "",
+            "mean": standing and standing.mean,
+            "std": standing and standing.std,
+            "n": standing.n if standing else 0,
+            "reference": standing.reference if standing else "",
             "gain": gain and gain.difference,
             "low": gain and gain.low,
             "high": gain and gain.high,
-            "p": figures and figures.p,
-            "rank": figures and figures.rank,
-            "mark": figures.mark if figures else "",
+            "p": standing and standing.p,
+            "rank": standing and standing.rank,
+            "mark": standing.mark if standing else "",
             "bayes": block.bayes,
-            **values,
-            "note": block.note(name),
+            **found._asdict(),
         }

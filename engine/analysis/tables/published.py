@@ -13,51 +13,61 @@ import csv
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 FOLDER = Path(__file__).with_name("printed")
 
 
-def paper_value(table: str, dataset_id: str, model: str, metric: str) -> float | None:
-    """What the paper prints, as a fraction such as 0.7111; None if it prints nothing.
+class Published(NamedTuple):
+    """What others print for one model, data set and metric.
+
+    Attributes:
+        paper: what the paper prints, as a fraction such as 0.7111; None if it prints nothing.
+        longctr: LongCTR's test metric, as a fraction; None if it publishes none.
+        note: what is odd about the paper's number, or an empty text.
+    """
+
+    paper: float | None = None
+    longctr: float | None = None
+    note: str = ""
+
+
+def published(
+    table: str, dataset_id: str, model: str, metric: str, max_len: int | None
+) -> Published:
+    """Look up what the paper and LongCTR print.
 
     Args:
-        table: ``table1`` or ``table2``.
+        table: ``table1`` or ``table2`` of the paper.
         dataset_id: such as ``KuaiVideo_x2``.
         model: such as ``TWIN`` or ``TWIN_MoS``.
-        metric: ``AUC`` or ``gAUC``.
-    """
-    for row in _rows(f"paper_{table}.csv"):
-        if (row["dataset_id"], row["model"]) == (dataset_id, model) and metric in row:
-            return float(Decimal(row[metric]) / 100)  # 0.7111, not its neighbour 71.11 / 100
-    return None
-
-
-def longctr_value(dataset_id: str, model: str, max_len: int, metric: str) -> float | None:
-    """LongCTR's published test metric, as a fraction; None if it publishes none.
-
-    Args:
-        dataset_id: such as ``KuaiVideo_x2``.
-        model: a vanilla backbone or ``MIRRN``.
-        max_len: longest history.
         metric: ``AUC``, ``gAUC`` or ``logloss``.
+        max_len: longest history of the run of LongCTR; None for no such run.
     """
-    for row in _rows("longctr.csv"):
-        here = row["dataset_id"], row["model"], row["max_len"]
-        if here == (dataset_id, model, str(max_len)) and metric in row:
-            return float(row[metric])
-    return None
+    place = {"dataset_id": dataset_id, "model": model}
+    paper = _cell(f"paper_{table}.csv", metric, place)
+    longctr = _cell("longctr.csv", metric, place | {"max_len": str(max_len)})
+    note = _cell("paper_notes.csv", "note", place | {"table": table, "metric": metric})
+    # Decimal: 0.7111 and not its neighbour 71.11 / 100.
+    return Published(
+        float(Decimal(paper) / 100) if paper else None,
+        float(longctr) if longctr else None,
+        note or "",
+    )
 
 
-def notes(table: str, dataset_id: str) -> dict[tuple[str, str], str]:
-    """What is odd about the paper's printed cells, by model and metric, in the order of the file."""
-    return {
-        (row["model"], row["metric"]): row["note"]
-        for row in _rows("paper_notes.csv")
-        if (row["table"], row["dataset_id"]) == (table, dataset_id)
-    }
+def models_of(table: str) -> list[str]:
+    """The models of a table of the paper."""
+    return list(dict.fromkeys(row["model"] for row in _rows(f"paper_{table}.csv")))
+
+
+def _cell(file: str, column: str, place: dict[str, str]) -> str | None:
+    """A column of the row with these values; None if there is no such row or column."""
+    found = (row for row in _rows(file) if place.items() <= row.items())
+    return next(found, {}).get(column)
 
 
 @cache
-def _rows(name: str) -> list[dict[str, str]]:
-    with open(FOLDER / name, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def _rows(file: str) -> list[dict[str, str]]:
+    with open(FOLDER / file, encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from model_zoo.registry import BASELINES
 
 from ...datasets.paper import NAMES
-from ..results import BACKBONES, BASELINES, METRICS, VARIANTS, DatasetResults, row_labels, variant
-from . import published
-from .grid import Entry, Footnotes, Table, points
+from ..lineup import ordered_models, row_labels
+from ..results import METRICS, DatasetResults
+from .grid import Entry, Footnotes, Table, grouped_header, points
+from .published import models_of, published
 
 MAX_LEN = 200  # in this project's configurations of these data sets
-MODELS = {
-    "table1": [variant(backbone, mixture) for backbone in BACKBONES for mixture in VARIANTS],
-    "table2": [*BASELINES, *(variant(backbone, "MoS") for backbone in BACKBONES)],
-}
 TITLES = {"table1": "Table 1", "table2": "Table 2"}
 
 
@@ -21,47 +18,35 @@ def published_table(results: list[DatasetResults]) -> Table:
     """The printed values; a note says on which of the paper's data sets the results have no run."""
     footnotes = Footnotes()
     rows, records = [], []
-    for table, models in MODELS.items():
-        for model in models:
-            row = [Entry(text) for text in (TITLES[table], *row_labels(model))]
-            for record in (_record(table, n, model, m) for n in NAMES for m in METRICS):
-                paper, longctr = record["paper"], record["longctr"]
-                row.append(Entry(points(paper), paper, footnotes=footnotes.numbers(record["note"])))
-                row.append(Entry(points(longctr), longctr))
-                records.append(record)
+    for table, title in TITLES.items():
+        # Table 2 shows the baselines first.
+        for model in sorted(ordered_models(models_of(table)), key=lambda m: m not in BASELINES):
+            row = [Entry(text) for text in (title, *row_labels(model))]
+            for dataset_id, metric in ((name, metric) for name in NAMES for metric in METRICS):
+                found = published(table, dataset_id, model, metric, MAX_LEN)
+                marked = footnotes.numbers(found.note)
+                row.append(Entry(points(found.paper), found.paper, footnotes=marked))
+                row.append(Entry(points(found.longctr), found.longctr))
+                place = {"dataset_id": dataset_id, "table": table, "model": model, "metric": metric}
+                records.append(place | found._asdict())
             rows.append(tuple(row))
     headings = [text for metric in METRICS for text in (metric, f"LongCTR's {metric}")]
     absent = without_runs(results)
+    notes = [
+        f"Test metrics in points (x100). LongCTR's: of its published best run at max_len {MAX_LEN}."
+    ]
     return Table(
         title="What the paper and LongCTR print",
-        header=(
-            (("", 3), *((name, len(headings)) for name in NAMES)),
-            tuple((text, 1) for text in ["Table", "Model", "Variant", *headings * len(NAMES)]),
-        ),
+        header=grouped_header(["Table", "Model", "Variant"], [(name, headings) for name in NAMES]),
         labels=3,
-        rows=tuple(rows),
-        notes=(
-            f"Test metrics in points (x100). LongCTR's: of its published best run at max_len {MAX_LEN}.",
-            *([f"There is no run here on {', '.join(absent)}."] if absent else []),
-        ),
-        footnotes=footnotes.texts(),
-        records=tuple(records),
+        rows=rows,
+        notes=notes + ([f"There is no run here on {', '.join(absent)}."] if absent else []),
+        footnotes=footnotes.texts,
+        records=records,
     )
 
 
 def without_runs(results: list[DatasetResults]) -> list[str]:
-    """The paper's data sets that results are not about."""
+    """The paper's data sets that have no results."""
     present = {data.dataset_id for data in results}
     return [name for name in NAMES if name not in present]
-
-
-def _record(table: str, dataset_id: str, model: str, metric: str) -> dict[str, Any]:
-    return {
-        "dataset_id": dataset_id,
-        "table": table,
-        "model": model,
-        "metric": metric,
-        "paper": published.paper_value(table, dataset_id, model, metric),
-        "longctr": published.longctr_value(dataset_id, model, MAX_LEN, metric),
-        "note": published.notes(table, dataset_id).get((model, metric), ""),
-    }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..results import MIXTURES, Cell, DatasetResults, label, split_name
-from .grid import Entry, NothingToShow, Table, settings
+from model_zoo.registry import backbone_of, label, mixture_of
+
+from ..results import Cell, DatasetResults
+from .grid import Entry, NothingToShow, Table, header, settings
 from .significance import mean_std
 
 EXPERIMENTS = ("table1", "knobs")
@@ -16,6 +18,14 @@ MEASURES = {
     "consistency": "consistency",
     "unserved": "unserved",
 }
+NOTES = (
+    "dead: experts that get under 1 % of the items (of n experts), the fewest and the most over seeds. The rest "
+    "are means ± standard deviations over seeds.",
+    "Entropy: 1 an even load, 0 a single expert. Switch rate: how often the best expert changes from "
+    "one item to the next. Consistency: mean share of an item's appearances at its usual expert; it is 1 by "
+    "construction where a router looks at the item alone (DSelect-k, MoS, and GShard's first choice). "
+    "Unserved: samples with a history whose newest item no expert takes.",
+)
 
 
 def routing_table(results: list[DatasetResults]) -> Table:
@@ -25,79 +35,55 @@ def routing_table(results: list[DatasetResults]) -> Table:
         NothingToShow: no mixture has runs.
     """
     records = [
-        record
+        _record(data, cell, branch)
         for data in results
         for experiment in EXPERIMENTS
-        for cell in _mixtures(data, experiment)
-        for record in _records(data, cell)
+        for cell in data.experiment(experiment)
+        if mixture_of(cell.model) and all(run["routing"] for run in cell.runs.values())
+        for branch in cell.first_run["routing"]
     ]
     if not records:
         raise NothingToShow("no mixture has runs; python -m engine.study table1 makes them")
-    headings = [
-        "Data set",
-        "Backbone",
-        "Router",
-        "Changed",
-        "Experts of",
-        "dead",
-        *MEASURES.values(),
-    ]
+    headings = ["Data set", "Backbone", "Router", "Changed", "Experts of", "dead"]
     return Table(
         title="Routing on test data at the end of training",
-        header=(tuple((text, 1) for text in headings),),
+        header=header(*headings, *MEASURES.values()),
         labels=5,
-        rows=tuple(_row(record) for record in records),
-        notes=(
-            "dead: experts that get under 1 % of the items (of n experts), the fewest and the most over seeds. The rest "
-            "are means ± standard deviations over seeds.",
-            "Entropy: 1 an even load, 0 a single expert. Switch rate: how often the best expert changes from "
-            "one item to the next. Consistency: mean share of an item's appearances at its usual expert; it is 1 by "
-            "construction where a router looks at the item alone (DSelect-k, MoS, and GShard's first choice). "
-            "Unserved: samples with a history whose newest item no expert takes.",
-        ),
-        footnotes=(),
-        records=tuple(records),
-    )  # fmt: skip
+        rows=[_row(record) for record in records],
+        notes=NOTES,
+        records=records,
+    )
 
 
-def _mixtures(data: DatasetResults, experiment: str) -> list[Cell]:
-    cells = [cell for cell in data.experiment(experiment) if split_name(cell.model)[1] in MIXTURES]
-    return [cell for cell in cells if all(run["routing"] for run in cell.runs.values())]
-
-
-def _records(data: DatasetResults, cell: Cell) -> list[dict[str, Any]]:
-    runs = list(cell.runs.values())
-    records = []
-    for branch in runs[0]["routing"]:
-        reports = [run["routing"][branch] for run in runs]
-        dead = [len(report["dead"]) for report in reports]
-        record = {
-            "dataset_id": data.dataset_id,
-            "model": cell.model,
-            "experiment": cell.experiment,
-            "varied": json.dumps(cell.varied) if cell.varied else "",
-            "branch": branch,
-            "n": len(runs),
-            "experts": len(reports[0]["item_share"]),
-            "fewest_dead": min(dead),
-            "most_dead": max(dead),
-        }
-        for name in MEASURES:
-            known = [report[name] for report in reports if report[name] is not None]
-            record[name], record[f"{name}_std"] = mean_std(known) if known else (None, None)
-        records.append(record)
-    return records
+def _record(data: DatasetResults, cell: Cell, branch: str) -> dict[str, Any]:
+    reports = [run["routing"][branch] for run in cell.runs.values()]
+    dead = [len(report["dead"]) for report in reports]
+    record = {
+        "dataset_id": data.dataset_id,
+        "model": cell.model,
+        "experiment": cell.experiment,
+        "varied": json.dumps(cell.varied) if cell.varied else "",
+        "branch": branch,
+        "n": len(reports),
+        "experts": len(reports[0]["item_share"]),
+        "fewest_dead": min(dead),
+        "most_dead": max(dead),
+    }
+    for name in MEASURES:
+        known = [report[name] for report in reports if report[name] is not None]
+        record[name], record[f"{name}_std"] = mean_std(known) if known else (None, None)
+    return record
 
 
 def _row(record: dict[str, Any]) -> tuple[Entry, ...]:
-    backbone, mixture = split_name(record["model"])
-    changed = settings(json.loads(record["varied"] or "{}"))
+    model, changed = record["model"], settings(json.loads(record["varied"] or "{}"))
     if record["experiment"] == "knobs":
         changed = changed or "knobs: nothing"
     span = dict.fromkeys((record["fewest_dead"], record["most_dead"]))
     dead = f"{' to '.join(map(str, span))} of {record['experts']}"
-    labels = [record["dataset_id"], backbone, label(mixture), changed, record["branch"]]
+    labels = [record["dataset_id"], label(backbone_of(model)), label(mixture_of(model))]
     measures = (_measure(record[name], record[f"{name}_std"]) for name in MEASURES)
+    labels += [changed, record["branch"]]
     return (*map(Entry, labels), Entry(dead, record["most_dead"]), *measures)
 
 

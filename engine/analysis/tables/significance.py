@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95  # of intervals
+SIGNIFICANT = 0.05  # a best or second best is marked if its corrected p is below this
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one model is better by than another on the same seeds, in the unit of the metric.
+    """By how much one model is better than another on the same seeds, in the unit of the metric.
 
     Attributes:
         difference: mean over the pairs; positive if the first model is larger.
         low: lower end of the 95 % t-interval of the difference; None with one pair.
         high: upper end.
-        p: two-sided, of the paired t-test; None with one pair.
+        p: two-sided p value of the paired t-test; None with one pair.
         pairs: number of seeds that both have.
     """
 
@@ -33,12 +34,12 @@ class Comparison:
 def paired(values: dict[int, float], reference: dict[int, float]) -> Comparison | None:
     """Compare two models on the seeds that both have; None if there is no such seed.
 
+    The t-test is undefined where all differences are equal. Then the interval is that one value, and
+    p is 1 if it is zero, else 0.
+
     Args:
         values: a metric of the one model by seed.
         reference: the same metric of the other.
-
-    Where all differences are equal the t-test is undefined: then the interval is that one value, and
-    p is 1 if it is zero, else 0.
     """
     seeds = sorted(values.keys() & reference.keys())
     if not seeds:
@@ -58,29 +59,28 @@ def paired(values: dict[int, float], reference: dict[int, float]) -> Comparison 
     return Comparison(mean, float(low), float(high), float(test.pvalue), len(seeds))
 
 
-def holm(p_values: list[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down correction for a family of tests.
 
     Args:
-        p_values: of the family's tests, in any order; None where there was no test, which does not
-            count.
+        p_values: p of each test, in any order. None stands for no test and does not count.
 
     Returns:
-        The corrected values in the same order; None stays None.
+        the corrected values in the same order; None stays None.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
-    tests = [i for i, p in enumerate(p_values) if p is not None]
+    tests = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for done, i in enumerate(sorted(tests, key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(tests) - done) * p_values[i]))
+    for done, (p, i) in enumerate(tests):
+        largest = max(largest, min(1.0, (len(tests) - done) * p))
         corrected[i] = largest
     return corrected
 
 
 def mean_std(values: Iterable[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (n - 1) of some values; the latter None for a single one."""
+    """Mean and sample standard deviation (n - 1); the deviation of a single value is None."""
     array = np.array(list(values), np.float64)
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
 

@@ -11,20 +11,16 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from engine.analysis import catalogue
 from engine.analysis.catalogue import write_artefacts
 from engine.analysis.figures import FIGURES, style
-from engine.analysis.figures.backbone_choice import fullest_backbone
 from engine.analysis.figures.routing_history import draw as draw_routing
-from engine.analysis.results import (
-    BASELINES,
-    VARIANTS,
-    DatasetResults,
-    read_results,
-    split_name,
-)
+from engine.analysis.lineup import fullest_backbone
+from engine.analysis.results import DatasetResults, read_results
 from engine.common.errors import UserError
+from model_zoo.registry import mixture_of
 
-from ...support.fake_results import write_probe, write_study
+from ...support.fake_results import VARIANTS, write_probe, write_study
 
 PROBED = {"session_hopping", "dispatch", "themes"}
 MODELS = ("TWIN", "TWIN_GShard", "TWIN_MoS", "SDIM_MoS")
@@ -91,6 +87,7 @@ def test_no_text_runs_over_the_edge_or_into_another(figures: dict[str, Figure]) 
                 assert not apart, (name, text, other_text)
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(results: DatasetResults, tmp_path: Path) -> None:
     names = list(FIGURES)
     first = [p for n in names for p in style.save(FIGURES[n](results), tmp_path / "first", n)]
@@ -113,7 +110,11 @@ def test_without_its_input_a_figure_is_left_out(results: DatasetResults, tmp_pat
     assert {name for name, draw in FIGURES.items() if draw(probes_only) is not None} == PROBED
 
 
-def test_artefacts_of_results_that_are_gone_are_removed(tmp_path: Path) -> None:
+def test_artefacts_of_results_that_are_gone_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = {name: FIGURES[name] for name in ("scaling", "utility_flops")}  # drawing takes seconds
+    monkeypatch.setattr(catalogue, "FIGURES", some)
     home = write_study(tmp_path, seeds=(1, 2))
     write_artefacts(tmp_path)
     figures, tables = home / "figures", tmp_path / "tables"
@@ -124,7 +125,7 @@ def test_artefacts_of_results_that_are_gone_are_removed(tmp_path: Path) -> None:
     write_artefacts(tmp_path)
     left = {path.stem for folder in (figures, tables) for path in folder.iterdir()}
     assert left == {
-        "table1", "mos", "routing", "cost", "tuning", "published", "utility_flops", "routing_history",
+        "table1", "mos", "routing", "cost", "tuning", "published", "utility_flops",
     }  # fmt: skip
     with pytest.raises(UserError, match="lack what it shows"):
         write_artefacts(tmp_path, ["scaling"])
@@ -162,7 +163,7 @@ def test_titles_follow_the_numbers(results: DatasetResults) -> None:
     better = []
     for cell in results.cells:
         runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
-        order = VARIANTS.index(split_name(cell.model)[1]) if cell.model not in BASELINES else 0
+        order = VARIANTS.index(mixture_of(cell.model))
         for run in runs.values():  # steps of 0.02, nearly the same in every seed
             run["metrics"]["test"]["AUC"] = 0.6 + 0.02 * order + run["seed"] * (0.01 + 1e-6 * order)
         better.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
@@ -245,9 +246,10 @@ def test_code_movement_may_be_missing(results: DatasetResults) -> None:
 
 
 def test_the_backbone_with_most_mixtures_is_shown() -> None:
-    assert fullest_backbone(["SDIM", "SDIM_MoS", "TWIN_MoS", "SDIM_GShard"]) == "SDIM"
-    assert fullest_backbone(["SDIM_MoS", "TWIN_MoS"]) == "TWIN"
-    assert fullest_backbone(["TWIN", "MIRRN"]) is None
+    models = ["SDIM", "SDIM_MoS", "TWIN_MoS", "SDIM_GShard"]
+    assert fullest_backbone(models) == ["SDIM_GShard", "SDIM_MoS"]
+    assert fullest_backbone(["SDIM_MoS", "TWIN_MoS"]) == ["TWIN_MoS"]
+    assert fullest_backbone(["TWIN", "MIRRN"]) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(

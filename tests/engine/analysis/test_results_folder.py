@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.analysis.results import read_results, split_name
+from engine.analysis.results import read_results
 from engine.common.errors import UserError
 
 from ...support.fake_results import write_run, write_study
@@ -18,10 +18,10 @@ def test_a_study_has_its_cells_with_their_planned_seeds(tmp_path: Path) -> None:
     (home / "runs" / "TWIN_toy_seed2.json").unlink()
     write_run(home / "runs", "toy", "TWIN_toy", "TWIN", 9)  # not planned
     (part,) = read_results(tmp_path)
-    cell = part.cell("table1", "TWIN")
+    (cell,) = (c for c in part.experiment("table1") if c.model == "TWIN")
     assert cell.seeds == (1, 2, 3) and sorted(cell.runs) == [1, 3]
-    assert part.cell("length", "TWIN", max_len=100).varied == {"max_len": 100}
-    assert part.cell("length", "TWIN") is None and part.cell("length", "MIRRN") is None
+    lengths = [c.varied for c in part.experiment("length") if c.model == "TWIN"]
+    assert lengths == [{"max_len": n} for n in (100, 200, 300, 400)]
     assert cell.values("AUC")[3] == cell.runs[3]["metrics"]["test"]["AUC"]
 
 
@@ -56,7 +56,3 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     one.write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
         read_results(tmp_path)
-
-
-def test_names_of_models_split_into_backbone_and_mixture() -> None:
-    assert split_name("TWIN_MoS") == ("TWIN", "MoS") and split_name("MIRRN") == ("MIRRN", "")

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.analysis.results import BACKBONES, METRICS, read_results
+from engine.analysis.results import METRICS, read_results
 from engine.analysis.tables.grid import NothingToShow, Table
 from engine.analysis.tables.mos_table import mos_table
 from engine.analysis.tables.routing_table import routing_table
+from model_zoo import registry
 
 from ...support.fake_results import write_study
 from .test_tables import array, change, remove, t_test
 
+BACKBONES = list(registry.BACKBONES)
 RIVALS = ("DSelectK", "GShard", "ExpertChoice")
 
 

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from engine.analysis.results import BACKBONES, BASELINES, METRICS, VARIANTS, read_results, variant
+from engine.analysis.results import METRICS, read_results
+from engine.analysis.tables.cost_table import cost
 from engine.analysis.tables.grid import Entry, Table, p_value
 from engine.analysis.tables.mos_table import mos_table
-from engine.analysis.tables.study_tables import cost, knobs, table1, table2, tuning
+from engine.analysis.tables.quality_tables import knobs, table1, table2
+from engine.analysis.tables.tuning_table import tuning
 from engine.common.errors import UserError
+from model_zoo.registry import BACKBONES, BASELINES, variant
 
-from ...support.fake_results import write_run, write_study
+from ...support.fake_results import VARIANTS, write_run, write_study
 
 MICRO = "MicroVideo1.7M_x2"
 SEEDS = (1, 2, 3)
@@ -398,6 +401,27 @@ def test_costs_are_medians_and_ratios(home: Path) -> None:
     flops = median(run["flops_per_sample"] for run in read(home, "MIRRN_toy").values())
     assert entry(table, ("MIRRN", ""), "toy|MFLOPs per sample").text == f"{flops / 1e6:,.2f}"
     assert len(table.records) == 23 * 5
+
+
+def test_what_was_not_measured_is_missing_and_the_error_of_flops_is_shown(home: Path) -> None:
+    def edit(run: dict[str, Any]) -> None:
+        run.update(peak_memory_bytes=None, flops_per_sample=2e6, flops_per_sample_error=3e4)
+
+    assert not any("standard error" in note for note in cost(read_results(home)).notes)
+    change(home, "TWIN_MoS_toy", edit)
+    table = cost(read_results(home))
+    assert entry(table, ("TWIN", "MoS"), "toy|peak memory, MB") == Entry()
+    assert "± 0.03" in entry(table, ("TWIN", "MoS"), "toy|MFLOPs per sample").secondary
+    assert "standard error" in table.notes[-1]
+
+
+def test_a_run_that_diverged_does_not_count(home: Path) -> None:
+    path = home / "runs" / "TWIN_toy_seed2.json"
+    run = json.loads(path.read_text())
+    run["metrics"]["test"]["AUC"] = float("nan")
+    path.write_text(json.dumps(run))
+    table = table1(read_results(home))
+    assert (record(table, "TWIN")["n"], record(table, "TWIN", "gAUC")["n"]) == (2, 3)
 
 
 def test_speeds_are_those_of_the_device_that_most_runs_were_on(home: Path) -> None:

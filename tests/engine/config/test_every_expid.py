@@ -11,6 +11,7 @@ import torch
 
 from engine.config.feature_map import build_feature_map
 from engine.config.load import load
+from engine.config.options import RunOptions
 from engine.config.read import list_experiments
 from engine.datasets import (
     ebnerd,
@@ -18,12 +19,11 @@ from engine.datasets import (
     layout,
     movielens,
     paper,
-    paper_synthetic,
     synthetic,
 )
 from engine.run.experiment import make_loaders
 
-from ...support.command_line import ROOT
+from ...support import stand_ins
 from ...support.helpers import CONFIG
 from ...support.raw_files import write_ebnerd
 from ..datasets.test_datasets import ratings, write_movielens
@@ -37,7 +37,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All data sets that the shipped experiments name."""
     root = tmp_path_factory.mktemp("data")
     for name in paper.NAMES:
-        layout.write(paper_synthetic.generate(name, 1e-4), root / name)
+        layout.write(stand_ins.generate(name, 1e-4), root / name)
     for name in ("session_hopping", "session_hopping_tiny", "session_hopping_micro"):
         layout.write(synthetic.generate(synthetic.SIZES["tiny"], 1), root / name)
     raw = tmp_path_factory.mktemp("raw")
@@ -53,7 +53,8 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("expid", EXPIDS)
 def test_it_starts(expid: str, data_root: Path, tmp_path: Path) -> None:
-    params, model_class = load(CONFIG, ROOT, expid, data_root=data_root, model_root=tmp_path)
+    experiment = load(expid, RunOptions(CONFIG, data_root=data_root, model_root=tmp_path))
+    params, model_class = experiment.params, experiment.model_class
     torch.manual_seed(0)
     feature_map = build_feature_map(params)
     model = model_class(feature_map, **params | {"verbose": 0})

@@ -8,10 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from fuxictr.utils import load_config
 
+from engine.common.errors import UserError
+from engine.config import expids
 from engine.config import read as config
 from engine.config.load import load
+from engine.config.options import RunOptions
 from engine.config.validate import check
 from model_zoo import get_model
 
@@ -37,6 +41,32 @@ def test_every_experiment_is_read_as_fuxictr_does_and_passes_the_check(expid: st
     check(params, get_model(EXPERIMENTS[expid][0]))
 
 
+def test_the_file_is_what_the_command_writes() -> None:
+    text = (CONFIG / "model_config.yaml").read_text()
+    assert expids.with_expids(text) == text, "run python -m engine.config.expids"
+
+
+def test_a_model_and_a_data_set_get_their_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Presets are merged where there are some; a preset that lacks a data set is no data set."""
+    presets = """
+.datasets:
+    shared: &shared {epochs: 1}
+    mine: &mine {<<: *shared, dataset_id: Mine_x1}
+.mixtures:
+    mos: &mos {num_experts: 3}
+"""
+    monkeypatch.setattr(expids, "model_names", lambda: ["MeanPool", "MeanPool_MoS"])
+    found = yaml.safe_load(expids.with_expids(presets + expids.MARK + "old: lines"))
+    assert {key: entry for key, entry in found.items() if key[0] != "."} == {
+        "MeanPool_Mine_x1": {"model": "MeanPool", "epochs": 1, "dataset_id": "Mine_x1"},
+        "MeanPool_MoS_Mine_x1": {
+            "model": "MeanPool_MoS", "epochs": 1, "dataset_id": "Mine_x1", "num_experts": 3,
+        },
+    }  # fmt: skip
+    with pytest.raises(UserError, match="has no line"):
+        expids.with_expids(presets)
+
+
 def test_a_configuration_that_was_changed_in_memory_or_on_disk_is_read_anew(tmp_path: Path) -> None:
     file = tmp_path / "model_config.yaml"
     file.write_text("a: {list: [1, 2]}")
@@ -50,7 +80,7 @@ def test_relative_paths_start_at_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    params, _ = load(CONFIG, ROOT, "TWIN_session_hopping_tiny")
+    params = load("TWIN_session_hopping_tiny", RunOptions(CONFIG)).params
     assert Path(params["train_data"]) == ROOT / "data" / "session_hopping_tiny" / "train.parquet"
     assert Path(params["model_root"]) == ROOT / "checkpoints"
 

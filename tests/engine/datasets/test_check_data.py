@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from engine.common.errors import UserError
-from engine.datasets import layout, paper_synthetic
+from engine.datasets import layout
 from engine.datasets.check import Report, check
 
-from ...support.command_line import ROOT, run_script
+from ...support import stand_ins
+from ...support.command_line import Outcome
 
 Edit = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -24,7 +25,7 @@ def edited(data: Path, folder: Path, edits: dict[str, Edit]) -> Report:
     for name, edit in edits.items():
         path = folder / f"{name}.parquet"
         edit(pl.read_parquet(path)).write_parquet(path)
-    return check(folder, ROOT)
+    return check(folder)
 
 
 def test_good_data_passes(tiny_data: Path, tmp_path: Path) -> None:
@@ -75,13 +76,13 @@ def test_samples_in_two_splits_are_counted(tiny_data: Path, tmp_path: Path) -> N
 def test_files_copied_by_hand(tmp_path: Path) -> None:
     """Without a feature map, the configuration says what the columns are."""
     data = tmp_path / "Ebnerd_small_x1"
-    layout.write(paper_synthetic.generate(data.name, 1e-4), data)
+    layout.write(stand_ins.generate(data.name, 1e-4), data)
     for name in ("feature_map.json", "dataset_card.json"):
         (data / name).unlink()
-    assert not check(data, ROOT).errors
+    assert not check(data).errors
     train = pl.read_parquet(data / "train.parquet")
     train.drop("topics").write_parquet(data / "train.parquet")
-    assert "column 'topics' is missing" in check(data, ROOT).errors[0]
+    assert "column 'topics' is missing" in check(data).errors[0]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_a_damaged_feature_map_is_named(tiny_data: Path, tmp_path: Path, text: s
     shutil.copytree(tiny_data, tmp_path / "data")
     (tmp_path / "data" / "feature_map.json").write_text(text)
     with pytest.raises(UserError, match=r"feature_map\.json: not a FuxiCTR feature map"):
-        check(tmp_path / "data", ROOT)
+        check(tmp_path / "data")
 
 
 def test_clicks_of_the_test_in_earlier_histories(tiny_data: Path, tmp_path: Path) -> None:
@@ -142,18 +143,22 @@ def test_a_history_with_the_click_itself(tiny_data: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("folder", "says"), [("nothing", "no such folder"), ("empty", "has no feature_map.json")]
+    ("folder", "says"), [("nothing", "nothing is no folder"), ("empty", "has no feature_map.json")]
 )
-def test_what_is_no_data_set(tmp_path: Path, folder: str, says: str) -> None:
+def test_what_is_no_data_set(
+    tmp_path: Path, command: Callable[..., Outcome], folder: str, says: str
+) -> None:
     (tmp_path / "empty").mkdir()
-    outcome = run_script("data/prepare.py", "check", folder, cwd=tmp_path)
+    outcome = command("check", folder)
     assert outcome.code == 2 and says in outcome.stderr
 
 
-def test_exit_code_of_bad_data(tiny_data: Path, tmp_path: Path) -> None:
+def test_exit_code_of_bad_data(
+    tiny_data: Path, tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     (tmp_path / "data" / "test.parquet").unlink()
-    outcome = run_script("data/prepare.py", "check", "data", cwd=tmp_path)
+    outcome = command("check", "data")
     assert (
         outcome.code == 2
         and "error: " in outcome.stdout

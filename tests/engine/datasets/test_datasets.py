@@ -15,7 +15,7 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets import interactions, layout, movielens, synthetic
-from engine.datasets.layout import SPLITS
+from engine.datasets.card import CARD, SPLITS
 from model_zoo.training.metrics import auc
 
 from ...support.command_line import ROOT, environment
@@ -151,7 +151,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> No
 
 
 def test_card_counts(tiny_data: Path) -> None:
-    card = json.loads((tiny_data / layout.CARD).read_text())
+    card = json.loads((tiny_data / CARD).read_text())
     for split in SPLITS:
         frame = read(tiny_data, split)
         entry = card["splits"][split]

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ import yaml
 
 from engine.common.errors import UserError
 from engine.datasets import ebnerd, generic, interactions, ready_config
-from engine.datasets.layout import FILES, SPLITS
+from engine.datasets.card import FILES, SPLITS
 from engine.datasets.mapping import read_mapping
 
-from ...support.command_line import ROOT, environment, run_script
+from ...support.command_line import ROOT, Outcome, environment, run_script
 from ...support.raw_files import write_ebnerd
 
+Command = Callable[..., Outcome]
 COLUMNS = {"user": "who", "item": "what", "time": "when", "rating": "stars"}
 
 
@@ -334,34 +336,24 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- from a command to a model
 
 
-def test_one_command_and_it_trains(tmp_path: Path) -> None:
+def test_one_command_and_it_trains(tmp_path: Path, command: Command) -> None:
     path = written(tmp_path, "csv")
     columns = [f"--{name}={column}" for name, column in COLUMNS.items()]
     features = ["--item-features", "price", "tags:sequence", "--sample-features", "device"]
-    made = run_script(
-        "data/prepare.py",
-        "generic",
-        "--input",
-        path,
-        *columns,
-        *features,
-        "--output",
-        "mine",
-        cwd=tmp_path,
-    )
+    made = command("generic", "--input", path, *columns, *features, "--output", "mine")
     assert made.code == 0, made.stderr
-    command = made.stdout.splitlines()[-1].removeprefix("train on it: python run_expid.py ").split()
+    told = made.stdout.splitlines()[-1].removeprefix("train on it: python run_expid.py ")
     models = tmp_path / "mine" / "config" / "model_config.yaml"
     content = yaml.safe_load(models.read_text())
-    content["Base"]["model_root"] = str(tmp_path / "checkpoints")
+    content["Base"] |= {"model_root": str(tmp_path / "checkpoints"), "epochs": 1}
     models.write_text(yaml.safe_dump(content))
-    trained = run_script("run_expid.py", *command, cwd=tmp_path)
+    trained = run_script("run_expid.py", *told.split(), cwd=tmp_path)
     assert trained.code == 0, trained.stderr
     result = json.loads((tmp_path / "checkpoints/mine/TWIN_MoS_mine_seed2024.json").read_text())
     card = json.loads((tmp_path / "mine" / "dataset_card.json").read_text())
     assert result["dataset_hash"] == card["hash"] and 0 < result["metrics"]["test"]["AUC"] < 1
     assert len(content) == 24  # Base and every model
-    again = run_script("data/prepare.py", "check", "mine", cwd=tmp_path)
+    again = command("check", "mine")
     assert again.code == 0 and "0 errors" in again.stdout, again.stdout
 
 
@@ -371,7 +363,7 @@ def test_fuxictr_reads_the_written_configuration(tmp_path: Path) -> None:
     from engine.config.read import load_experiment
 
     prepare(tmp_path, input=written(tmp_path, "csv"))
-    command = ready_config.write(tmp_path / "out", ROOT)
+    command = ready_config.write(tmp_path / "out")
     assert command.endswith(f"--config {tmp_path / 'out' / 'config'} --expid TWIN_MoS_out")
     config = str(tmp_path / "out" / "config")
     assert load_experiment(config, "MIRRN_out") == load_config(config, "MIRRN_out")
@@ -382,14 +374,16 @@ def test_shipped_experiments_only_where_they_fit(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_ebnerd(raw)
     interactions.write(ebnerd.load(raw), tmp_path / "a" / "ebnerd")
-    command = ready_config.write(tmp_path / "a" / "ebnerd", ROOT)
+    command = ready_config.write(tmp_path / "a" / "ebnerd")
     assert "--config" not in command and f"--data-root {tmp_path / 'a'} " in command
     interactions.write(ebnerd.load(raw, item_features=["category"]), tmp_path / "b c" / "ebnerd")
-    command = ready_config.write(tmp_path / "b c" / "ebnerd", ROOT)
+    command = ready_config.write(tmp_path / "b c" / "ebnerd")
     assert f"--config '{tmp_path / 'b c' / 'ebnerd' / 'config'}'" in command
 
 
-def test_overwriting_loses_nothing_that_is_not_written_again(tmp_path: Path) -> None:
+def test_overwriting_loses_nothing_that_is_not_written_again(
+    tmp_path: Path, command: Command
+) -> None:
     small().write_csv(tmp_path / "log.csv")
     arguments = [
         "generic",
@@ -402,7 +396,7 @@ def test_overwriting_loses_nothing_that_is_not_written_again(tmp_path: Path) -> 
     ]
 
     def run(*more: str) -> Any:
-        return run_script("data/prepare.py", *arguments, *more, "--output", "mine", cwd=tmp_path)
+        return command(*arguments, *more, "--output", "mine")
 
     assert run("--input", "log.csv").code == 0
     config = tmp_path / "mine" / "config" / "model_config.yaml"
@@ -438,37 +432,37 @@ def nothing(path: Path) -> None:
 
 BAD = {
     "no such column": (nothing, {"user": "whom"}, ("no column 'whom'", "did you mean `who`")),
-    "no such file": (nothing, {"input": "no.csv"}, ("no.csv: no such file",)),
+    "no such file": (nothing, {"input": "no.csv"}, ("no.csv does not exist",)),
     "other suffix": (lambda p: p.rename(p.with_suffix(".txt")), {"input": "in/log.txt"}, ("ends with .txt",)),
-    "empty": (lambda p: p.write_text("who,what,when,stars\n"), {}, ("log.csv: has no rows",)),
-    "no columns": (lambda p: p.write_text(""), {}, ("log.csv: cannot be read",)),
-    "missing user": (broken("who", 5, ""), {}, ("column who, line 7: is missing; write an id",)),
-    "odd date": (broken("when", 9, "yesterday"), {}, ("column when, line 11: is 'yesterday'", "%Y-%m-%d")),
+    "empty": (lambda p: p.write_text("who,what,when,stars\n"), {}, ("log.csv has no rows",)),
+    "no columns": (lambda p: p.write_text(""), {}, ("log.csv cannot be read",)),
+    "missing user": (broken("who", 5, ""), {}, ("column who, line 7: the value is missing; write an id",)),
+    "odd date": (broken("when", 9, "yesterday"), {}, ("column when, line 11: the value is 'yesterday'", "%Y-%m-%d")),
     "unknown form of dates": (broken("when", 0, "1.2.24"), {}, ("'1.2.24' is no date", "--time-format")),
-    "odd rating": (broken("stars", 3, "five"), {}, ("column stars, line 5: is 'five'; write a number",)),
+    "odd rating": (broken("stars", 3, "five"), {}, ("column stars, line 5: the value is 'five'; write a number",)),
     "odd label": (nothing, {"rating": None, "label": "stars"}, ("column stars, line", "write 0 or 1")),
     "no label": (nothing, {"rating": None}, ("without --label or --rating every interaction is a click",)),
-    "label is a feature": (nothing, {"sample_features": ["stars"]}, ("stars: is the label",)),
-    "odd number": (broken("price", 30, "cheap"), {"item_features": ["price:numeric"]}, ("price, line 32: is 'cheap'",)),
+    "label is a feature": (nothing, {"sample_features": ["stars"]}, ("feature stars is the label",)),
+    "odd number": (broken("price", 30, "cheap"), {"item_features": ["price:numeric"]}, ("price, line 32: the value is 'cheap'",)),
     "unknown kind": (nothing, {"item_features": ["price:number"]}, ("'number' is none of", "did you mean `numeric`")),
-    "vectors in text": (nothing, {"item_features": ["tags:embedding"]}, ("column tags: is String",)),
-    "label is a feature of items": (nothing, {"item_features": ["stars"]}, ("stars: is the label",)),
-    "a feature twice": (nothing, {"item_features": ["price", "price"]}, ("price: is there twice",)),
-    "columns twice": (nothing, {"item": "who"}, ("are three columns",)),
-    "positive without rating": (nothing, {"rating": None, "label": "stars", "positive": 3.0}, ("--positive 3: goes",)),
-    "min count": (nothing, {"min_count": 0}, ("--min-count 0: write 1 or more",)),
-    "all rare": (nothing, {"min_count": 10_000}, ("--min-count 10000: no item occurs so often",)),
-    "infinite time": (broken("when", 0, "inf"), {}, ("column when, line 2: is 'inf'; write a number",)),
+    "vectors in text": (nothing, {"item_features": ["tags:embedding"]}, ("column tags is String",)),
+    "label is a feature of items": (nothing, {"item_features": ["stars"]}, ("feature stars is the label",)),
+    "a feature twice": (nothing, {"item_features": ["price", "price"]}, ("feature price is named twice",)),
+    "columns twice": (nothing, {"item": "who"}, ("--user, --item and --time must name three different columns; got who, who, when",)),
+    "positive without rating": (nothing, {"rating": None, "label": "stars", "positive": 3.0}, ("--positive 3 has no meaning without --rating",)),
+    "min count": (nothing, {"min_count": 0}, ("--min-count 0 is too small; write 1 or more",)),
+    "all rare": (nothing, {"min_count": 10_000}, ("--min-count 10000 is too large, for no item occurs so often",)),
+    "infinite time": (broken("when", 0, "inf"), {}, ("column when, line 2: the value is 'inf'; write a number",)),
     "none of the items": (
         lambda p: (p.parent / "items.csv").write_text("what,price\nx,1\n"),
-        {"items": "in/items.csv", "item_features": ["price"]}, ("items.csv: has none of the items", "'100'"),
+        {"items": "in/items.csv", "item_features": ["price"]}, ("items.csv has none of the items", "'100'"),
     ),
-    "separator": (lambda p: p.write_text("who;what;when;stars\na;b;1;5\n"), {}, ("looks separated by ';', write --separator",)),
+    "separator": (lambda p: p.write_text("who;what;when;stars\na;b;1;5\n"), {}, ("looks separated by ';', so write --separator",)),
     "two features of one name": (
-        nothing, {"item_features": ["price"], "sample_features": ["price"]}, ("price: is a feature of items and",)
+        nothing, {"item_features": ["price"], "sample_features": ["price"]}, ("feature price is named for items and for samples",)
     ),
     "shares": (nothing, {"train": 0.9, "valid": 0.2}, ("together below 1",)),
-    "split": (nothing, {"split": "random"}, ("--split random: write time or user",)),
+    "split": (nothing, {"split": "random"}, ("--split random is unknown; write time or user",)),
     "all liked": (nothing, {"positive": 0.0}, ("every label of the training data is 1",)),
     "item twice": (nothing, {"items": "in/log.csv", "item_features": ["price"]}, ("item 1", "stands twice")),
 }  # fmt: skip
@@ -502,5 +496,5 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "mine: was not written" in done.stderr
+    assert "mine was not written" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["in"]

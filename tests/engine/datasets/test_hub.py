@@ -15,9 +15,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from engine.datasets import layout, paper, paper_synthetic
-from engine.datasets.layout import FILES
+from engine.datasets import layout, paper
+from engine.datasets.card import CARD, FILES, fingerprint
 
+from ...support import stand_ins
 from ...support.command_line import ROOT, environment
 from ...support.fake_hub import FakeHub
 
@@ -84,7 +85,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
     """The five files of a tiny stand-in of each data set, by repository."""
     folder = tmp_path_factory.mktemp("published")
     for name in paper.NAMES:
-        layout.write(paper_synthetic.generate(name, 1e-4), folder / name)
+        layout.write(stand_ins.generate(name, 1e-4), folder / name)
     return {
         f"reczoo/{name}": {file: (folder / name / file).read_bytes() for file in FILES}
         for name in paper.NAMES
@@ -109,9 +110,9 @@ def test_loose_files_a_folder_and_a_zip(client: Client, hub: FakeHub, files: dic
     for name, card in zip(paper.NAMES, cards, strict=True):
         folder = client.data / name
         assert {f: (folder / f).read_bytes() for f in FILES} == files[f"reczoo/{name}"]
-        assert sorted(os.listdir(folder)) == sorted([*FILES, layout.CARD, "feature_map.json"])
-        assert card == json.loads((folder / layout.CARD).read_text())
-        assert card["hash"] == layout.fingerprint(folder / file for file in FILES)
+        assert sorted(os.listdir(folder)) == sorted([*FILES, CARD, "feature_map.json"])
+        assert card == json.loads((folder / CARD).read_text())
+        assert card["hash"] == fingerprint(folder / file for file in FILES)
         assert hub.revision(f"reczoo/{name}") in card["source"]
         assert card["splits"]["test"]["rows"] == len(pl.read_parquet(folder / "test.parquet"))
     assert "README.md" not in [file for _, file in hub.requests]
@@ -151,6 +152,7 @@ def test_bad_content_is_named_and_replaces_nothing(
     kept = client.data / NAME / "train.parquet"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"older data")
+    (kept.parent / CARD).write_text("{}")
     good = files[f"reczoo/{NAME}"]
     archive = zipped(good)
     buffer = io.BytesIO()
@@ -160,14 +162,14 @@ def test_bad_content_is_named_and_replaces_nothing(
             good | {"test.parquet": good["test.parquet"][:-9]},
             "x1/test.parquet: not a whole parquet",
         ),
-        ({k: v for k, v in good.items() if k != "valid.parquet"}, "holds no valid.parquet and no"),
+        ({k: v for k, v in good.items() if k != "valid.parquet"}, ", holds no valid.parquet; it"),
         (
             good | {"train.parquet": buffer.getvalue()},
             "x1/train.parquet: column 'topics' is missing",
         ),
-        ({f"{NAME}.zip": archive[: len(archive) // 2]}, f"{NAME}.zip: not a whole zip file"),
-        ({f"{NAME}.zip": zipped({"train.parquet": b""})}, f"{NAME}.zip: holds no valid.parquet"),
-        ({"notes.txt": b""}, "it holds no such files at all"),
+        ({f"{NAME}.zip": archive[: len(archive) // 2]}, f"{NAME}.zip is not a whole zip file"),
+        ({f"{NAME}.zip": zipped({"train.parquet": b""})}, f"{NAME}.zip holds no valid.parquet"),
+        ({"notes.txt": b""}, f"holds no {FILES[0]}; it holds no data"),
     ]
     for content, expected in published:
         hub.repositories[f"reczoo/{NAME}"] = content
@@ -184,7 +186,10 @@ def test_refusals(client: Client, hub: FakeHub, files: dict) -> None:
     taken.write_text("mine")
     for name in (NAME, "KuaiVideo_x2"):
         message = client(name)
-        assert f"{hub.url}/datasets/reczoo/{name}: " in message and "HF_TOKEN" in message
+        assert (
+            f"{hub.url}/datasets/reczoo/{name} is unknown there" in message
+            and "HF_TOKEN" in message
+        )
     assert "exists already" in client("MicroVideo1.7M_x2")
     assert "did you mean `Ebnerd_small_x1`?" in client("Ebnerd_smal_x1")
     assert client.left_behind() == ["MicroVideo1.7M_x2"] and taken.read_text() == "mine"
@@ -193,7 +198,7 @@ def test_refusals(client: Client, hub: FakeHub, files: dict) -> None:
 @pytest.mark.parametrize("client", ["http://127.0.0.1:9"], indirect=True)  # nothing listens there
 def test_no_network(client: Client) -> None:
     message = client(NAME)
-    assert message.startswith("http://127.0.0.1:9: could not be reached")
+    assert message.startswith("http://127.0.0.1:9 could not be reached")
     assert f"to {client.data / NAME} by hand" in message
     message = client(NAME, offline=True)
     assert "is not wholly in the hub's cache" in message and str(client.cache) in message

@@ -11,9 +11,9 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets import interactions
+from engine.datasets.card import SPLITS
 from engine.datasets.features import Feature, item_table
 from engine.datasets.interactions import Log, Split
-from engine.datasets.layout import SPLITS
 
 # row, user, item, time, label, positive, place
 Row = tuple[int, str, str, int, int | None, bool, str | None]

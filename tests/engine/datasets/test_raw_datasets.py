@@ -10,7 +10,7 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets import ebnerd, interactions, kuairand
-from engine.datasets.layout import SPLITS
+from engine.datasets.card import SPLITS
 
 from ...support.command_line import run_script
 from ...support.raw_files import write_ebnerd, write_kuairand
@@ -100,16 +100,16 @@ def test_ebnerd_features(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "says"),
     [
-        (None, {"sample_features": ["next_read_time"]}, "next_read_time: is measured after"),
-        (None, {"sample_features": ["read_time"]}, "read_time: is measured during"),
-        (None, {"item_features": ["total_pageviews"]}, "total_pageviews: counts views"),
+        (None, {"sample_features": ["next_read_time"]}, "next_read_time is measured after"),
+        (None, {"sample_features": ["read_time"]}, "read_time is measured during"),
+        (None, {"item_features": ["total_pageviews"]}, "total_pageviews counts views"),
         (
             None,
             {"sample_features": ["gendre"]},
             "column 'gendre' is missing.*did you mean `gender`",
         ),
         (None, {"item_features": ["kategory"]}, "articles.parquet: column 'kategory'.*`category`"),
-        ("train/history.parquet", {}, "history.parquet: no such file"),
+        ("train/history.parquet", {}, "history.parquet does not exist"),
     ],
 )
 def test_ebnerd_refuses(tmp_path: Path, spoil: str | None, arguments: dict, says: str) -> None:
@@ -125,7 +125,7 @@ def test_a_cut_off_file_is_named(tmp_path: Path) -> None:
     write_ebnerd(tmp_path / "raw")
     path = tmp_path / "raw" / "train" / "behaviors.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"behaviors\.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"behaviors\.parquet cannot be read"):
         ebnerd.load(tmp_path / "raw")
 
 
@@ -180,5 +180,5 @@ def test_kuairand_against_a_plain_loop(tmp_path: Path, label: str) -> None:
 def test_kuairand_without_its_videos(tmp_path: Path) -> None:
     write_kuairand(tmp_path / "raw")
     next((tmp_path / "raw").glob("video*")).unlink()
-    with pytest.raises(UserError, match=r"has no video_features_basic_\*\.csv"):
+    with pytest.raises(UserError, match=r"raw has no video_features_basic_\*\.csv"):
         kuairand.load(tmp_path / "raw")

@@ -6,23 +6,23 @@ import json
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.analysis.catalogue import TABLES, write_artefacts
+from engine.analysis.catalogue import TABLES
 from engine.analysis.figures import FIGURES
-from engine.common.errors import UserError
+from engine.analysis.results import read_results
+from engine.analysis.tables.formats import html
+from engine.common.errors import UserError, run_command
+from engine.report.__main__ import main
 from engine.report.page import build
 from engine.report.pieces import PIECES
 
 from ...support.fake_results import write_probe, write_run, write_study
 from ...support.report_page import change, embedded, pieces, rows
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,6 @@ def copied(study: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def page(study: Path) -> str:
     return build(study)
-
-
-def report(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "engine.report", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def test_the_same_results_give_the_same_bytes_wherever_they_are(page: str, copied: Path) -> None:
@@ -100,6 +95,19 @@ def test_the_leaderboard_is_what_the_runs_say(page: str, study: Path) -> None:
     assert len(order) == len(groups) and order == sorted(order)
     both = next(cells for _, cells in rows(page) if "TWIN_MoS_toy</code>" in cells[0][1])
     assert both[7][1] == "table1, table2, knobs"
+
+
+def test_what_a_stage_began_with_stands_before_its_evaluations(copied: Path) -> None:
+    def older_to_newer(run: dict[str, Any]) -> None:
+        start = {"stage": "joint", "AUC": 0.61, "best": False, "valid_seconds": 0.1}
+        run.update(stage_start=[start], peak_memory_bytes=None)
+
+    change(copied / "toy" / "runs" / "TWIN_toy_seed1.json", older_to_newer)
+    page = build(copied)
+    runs = [run for group in embedded(page)["groups"] for run in group["runs"]]
+    run = next(run for run in runs if run["file"] == "toy/runs/TWIN_toy_seed1.json")
+    assert run["log"][0] == ["joint", 0.0, None, [0.61, None, None], False, None, None, {}]
+    assert len(run["log"]) == 3 and run["peak_memory_bytes"] is None
 
 
 def test_costs_are_medians(copied: Path) -> None:
@@ -159,10 +167,8 @@ def test_every_table_and_figure_has_a_name_and_a_sentence() -> None:
 
 def test_the_papers_data_sets_without_runs_are_named(copied: Path) -> None:
     sentence = "no run on the paper's own MicroVideo1.7M_x2, KuaiVideo_x2, Ebnerd_small_x1,"
-    link = 'href="#table-published"'
-    assert sentence in build(copied) and link not in build(copied)
-    write_artefacts(copied, ["published"])
-    assert sentence in build(copied) and link in build(copied)
+    page = build(copied)
+    assert sentence in page and 'href="#table-published"' in page and 'id="table-published"' in page
 
 
 def test_the_leaderboards_speed_is_that_of_the_usual_device(copied: Path) -> None:
@@ -180,10 +186,6 @@ def test_the_leaderboards_speed_is_that_of_the_usual_device(copied: Path) -> Non
 
 def test_the_paper_piece_by_piece(copied: Path) -> None:
     home = copied / "toy"
-    for piece in PIECES:
-        file = (home if piece.name in FIGURES else copied) / piece.file
-        file.parent.mkdir(exist_ok=True)
-        file.write_text("<svg/>" if piece.name in FIGURES else "<table></table>")
     write_probe(home, "TWIN_MoS")
     for gone in ("Mamba4Rec*", "TransAct*", "SDIM_GShard_toy_seed*", "MIRRN_*", "*_num_experts*"):
         for file in (home / "runs").glob(gone):
@@ -221,8 +223,8 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
         "partly : 9 of 20 models; Mamba4Rec, TransAct, SDIM_GShard: not run "
         f"{study} table1 {options} --backbones Mamba4Rec TransAct SDIM {places}"
     )
-    assert known["Table 1 backbones and mixtures"] == [table1, "tables/table1.html"]
-    assert known["Figure 4 utility and FLOPs"] == [table1, "figures/utility_flops.svg"]
+    assert known["Table 1 backbones and mixtures"] == [table1]
+    assert known["Figure 4 utility and FLOPs"] == [table1]
     assert known["Table 2 MoS and models of long histories"][0] == (
         "partly : 4 of 7 models; MIRRN, Mamba4Rec_MoS, TransAct_MoS: not run "
         f"{study} table2 {options} --backbones Mamba4Rec TransAct {places}"
@@ -251,8 +253,6 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
 
 
 def test_missing_seeds_are_missing_from_the_pieces(copied: Path) -> None:
-    (copied / "tables").mkdir(exist_ok=True)
-    (copied / "tables" / "table1.html").write_text("<table></table>")
     (copied / "toy" / "runs" / "SDIM_MoS_toy_seed2.json").unlink()
     assert pieces(build(copied))["Table 1 backbones and mixtures"][0] == (
         "partly : 19 of 20 models; SDIM_MoS: seeds missing "
@@ -260,14 +260,11 @@ def test_missing_seeds_are_missing_from_the_pieces(copied: Path) -> None:
     )
 
 
-def test_pieces_that_are_absent_name_their_command(copied: Path, tmp_path: Path) -> None:
-    known = pieces(build(copied))  # run, but not drawn
-    said = "20 of 20 models; not drawn python -m engine.analysis RESULTS"
-    assert known["Table 1 backbones and mixtures"] == [f"absent : {said}", "–"]
+def test_pieces_that_are_absent_name_their_command(tmp_path: Path) -> None:
     write_run(tmp_path / "plain" / "toy", "toy", "TWIN_toy", "TWIN", 1)
     known = pieces(build(tmp_path / "plain"))
     assert known["Figure 7 fusion weights"] == [
-        "absent python -m engine.study alphas --dataset toy --seeds 5 --budget 3 --output results", "–",
+        "absent python -m engine.study alphas --dataset toy --seeds 5 --budget 3 --output results",
     ]  # fmt: skip
 
 
@@ -282,7 +279,7 @@ def test_lengths_are_wanted_where_histories_are_long_enough(copied: Path) -> Non
     for file in (copied / "toy" / "runs").glob("*_max_len*"):
         file.unlink()
     assert "20 of 52 configurations" in longest(301)
-    assert "20 of 20 configurations" in longest(100)
+    assert longest(100) == "present"
 
 
 def test_what_is_missing_is_said(page: str, copied: Path) -> None:
@@ -291,10 +288,10 @@ def test_what_is_missing_is_said(page: str, copied: Path) -> None:
         file.unlink()
     (copied / "toy" / "runs" / "TWIN_toy_max_len100_seed2.json").unlink()
     missing = build(copied).split("no run: not started, failed or cut off.")[1].split("</table>")[0]
-    found = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in missing.split("<tr>")[2:]]
+    found = [re.findall(r"<th>(.*?)</th>", row) for row in missing.split("<tr>")[2:]]
     assert found == [
         ["SDIM_GShard", "", "table1", "SDIM_GShard_toy", "1, 2"],
-        ["TWIN", "max_len: 100", "length", "TWIN_toy_max_len100", "2"],
+        ["TWIN", "max_len = 100", "length", "TWIN_toy_max_len100", "2"],
     ]
 
 
@@ -313,14 +310,14 @@ def test_metrics_are_points_everywhere(copied: Path) -> None:
     )
     page = build(copied)
     assert "is generated: AUC 91.23, logloss 0.3457." in " ".join(page.split())
-    trial = page.split("trials</summary>")[1].split("<td>✓ chosen")[0].split("</tr>")[-2]
-    assert re.findall(r'<td class="n"[^>]*>(.*?)</td>', trial) == ["70.10", "65.00", "0.6000"]
+    trial = page.split("trials</summary>")[1].split("<td>yes")[0].split("<tr>")[-1]
+    assert re.findall(r"<td[^>]*>(.*?)</td>", trial) == ["2024", "70.10", "65.00"]
     assert page.count("AUC and gAUC are in points") == 1
 
 
 def test_the_same_budget_is_not_claimed_where_it_was_not(page: str, copied: Path) -> None:
     assert "with 2 trials for every model, the same budget for all." in page
-    assert page.count("✓ chosen") == 23
+    assert page.count("<td>yes</td>") == 23
     change(copied / "toy" / "study.json", lambda study: study["tuning"].pop(0))
     assert "<strong>unequal numbers of trials</strong>: Mamba4Rec had 1," in build(copied)
 
@@ -332,7 +329,7 @@ def test_what_is_not_a_number_is_a_dash(copied: Path) -> None:
     change(copied / "toy" / "runs" / "TWIN_toy_seed1.json", diverge)
     last = rows(build(copied).split("Other experiments")[0])[-1][1]
     assert "<code>TWIN_toy</code>" in last[0][1]
-    assert last[1] == ("", "–")  # not the mean of the other seed
+    assert last[1] == ("", "-")  # not the mean of the other seed
 
 
 def test_plain_results_make_a_page_too(tmp_path: Path) -> None:
@@ -345,54 +342,79 @@ def test_plain_results_make_a_page_too(tmp_path: Path) -> None:
         "run_expid.py",
         "no <code>dataset_card.json",
         "no <code>study.json",
-        "No tables yet",
     ):
         assert text in page
-    assert "No figures yet: <code>python -m engine.analysis RESULTS</code>" in page
 
 
-def test_tables_and_figures_are_put_in(copied: Path) -> None:
-    (copied / "tables").mkdir()
-    (copied / "toy" / "figures").mkdir()
-    table = '<table><tr><td data-value="0.7"><b>0.7</b> &lt;</td></tr></table>'
-    (copied / "tables" / "table_1.html").write_text(table + "\n")
-    (copied / "tables" / "tuning.html").write_text("<table><tr><td>twice</td></tr></table>")
-    (copied / "toy" / "figures" / "utility_flops.svg").write_text("<svg/>")
-    page = build(copied)
-    assert f'<div class="box fragment" id="table-table_1">{table}</div>' in page
-    assert "twice" not in page  # the trials are in the data set's own section
+def test_tables_and_figures_are_made_from_the_results(page: str, study: Path) -> None:
+    results = read_results(study)
+    for name in TABLES:
+        table = html(TABLES[name](results))
+        assert (f'id="table-{name}">{table}</div>' in page) == (name != "tuning")
+        assert table in page  # trials are in the data set's own section
     assert (
-        '<img src="data:image/svg+xml;base64,PHN2Zy8+" alt="On toy: test AUC and gAUC of every variant of '
-        'every backbone over its FLOPs per sample."><figcaption>Figure 4 of the paper: utility and FLOPs<'
+        'alt="On toy: test AUC and gAUC of every variant of every backbone over its FLOPs per '
+        'sample."><figcaption>Figure 4 of the paper: utility and FLOPs<'
     ) in page
-    for foreign in (
-        "<script>1</script>",
-        "<p>x</p>",
-        "<table><img src=x></table>",
-        "<table onclick='x'></table>",
-    ):
-        (copied / "tables" / "table_1.html").write_text(foreign)
-        with pytest.raises(UserError, match="must be a <table> and notes"):
-            build(copied)
+    assert 'id="data0-alphas"' in page and 'id="data0-scaling"' not in page
+    assert page.count('<img src="data:image/svg+xml;base64,') == len(FIGURES) - 1
 
 
-def test_exit_codes(copied: Path, tmp_path: Path) -> None:
-    done = report(copied)
-    written = copied / "report.html"
-    assert (done.returncode, done.stderr) == (0, "")
-    size = written.stat().st_size / 1e6
-    assert done.stdout == f"{written}: {size:.1f} MB, open it in a browser\n"
+def test_files_beside_the_results_are_not_read(page: str, copied: Path) -> None:
+    """Not even what looks like a table or a figure of the analysis: it could run in the page."""
+    evil = "<table><!--><script>alert(1)</script>--></table>"
+    for file in (copied / "tables" / "table1.html", copied / "toy" / "figures" / "alphas.svg"):
+        file.parent.mkdir()
+        file.write_text(evil)
+    assert build(copied) == page
+
+
+def test_models_that_this_checkout_does_not_know_are_listed_last(copied: Path) -> None:
+    home = copied / "toy"
+    for model in ("MeanPool", "MeanPool_MoS", "TWIN_SoftSlots"):
+        for seed in (1, 2):
+            write_run(home / "runs", "toy", f"{model}_toy", model, seed)
+        cell = {"experiment": "table1", "model": model, "varied": {}, "expid": f"{model}_toy"}
+        change(
+            home / "study.json",
+            lambda s, c=cell: s["cells"].append(c | {"seeds": [1, 2], "budget": 2}),
+        )
+    page = build(copied)
+    assert len(rows(page.split("Other experiments")[0])) == 26
+    table = page.split('id="table-table1"')[1].split("</table>")[0]
+    labels = [tuple(re.findall("<th>(.*?)</th>", row)) for row in table.split("<tr>")[3:]]
+    assert labels[-2:] == [("MeanPool", "Vanilla"), ("MeanPool", "MoS")]
+    assert labels[14:16] == [("TWIN", "MoS"), ("TWIN", "SoftSlots")]
+    assert pieces(page)["Table 1 backbones and mixtures"] == ["present"]
+
+
+def test_exit_codes(
+    copied: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def report(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["engine.report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exited:
+            run_command(main)
+        return exited.value.code, *capsys.readouterr()
+
+    code, out, err = report(copied)
+    size = (copied / "report.html").stat().st_size / 1e6
+    assert (code, err) == (0, "")
+    assert out == f"{copied / 'report.html'}: {size:.1f} MB, open it in a browser\n"
     (tmp_path / "empty").mkdir()
-    run = copied / "toy" / "runs" / "TWIN_toy_seed1.json"
     for arguments, said in (
         ((tmp_path / "nowhere",), "is no folder"),
         ((tmp_path / "empty",), "has no results"),
         ((copied, "-o", tmp_path / "nowhere" / "x.html"), "name a file in a folder that is there"),
         ((copied, "-o", tmp_path), "name a file in a folder that is there"),
     ):
-        done = report(*arguments)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ") and said in done.stderr
+        code, out, err = report(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ") and said in err
+    run = copied / "toy" / "runs" / "TWIN_toy_seed1.json"
     change(run, lambda result: result.pop("versions"))
     with pytest.raises(UserError, match=r"TWIN_toy_seed1.json: lacks versions"):
         build(copied)

@@ -7,15 +7,18 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from engine.analysis.catalogue import write_artefacts
+import pytest
+
 from engine.analysis.figures.style import EXPERT_COLOURS
-from engine.analysis.tables.formats import html
 from engine.analysis.tables.grid import Entry, Table
+from engine.report import page
 from engine.report.page import build
 
-from ...support.browser import browse
+from ...support.browser import browse, needs_browser
 from ...support.fake_results import write_run, write_study
 from ...support.report_page import change, embedded
+
+pytestmark = needs_browser
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -59,14 +62,14 @@ def test_sorting_filter_and_details(tmp_path: Path) -> None:
     expid = embedded(build(tmp_path / "results"))["groups"][0]["expid"]
     file = home / "runs" / f"{expid}_seed1.json"
     change(file, lambda run: run["routing"]["item"].update(dead=[0, 4]))
-    page = build(tmp_path / "results")
-    seen = browse(page, LOOK, tmp_path)
+    whole = build(tmp_path / "results")
+    seen = browse(whole, LOOK, tmp_path)
     assert seen["problems"] == [] and seen["loaded"] == []
     assert seen["focused"] and seen["closed"] and not seen["wide"]
     (first, down), (second, up) = seen["first"], seen["second"]
     assert (first, second) == ("descending", "ascending")
     assert down == sorted(down, reverse=True) and up == sorted(up) and len(up) == 23
-    assert sorted(seen["left"]) == [f"num_experts: {n}" for n in (0, 2, 4, 6, 8)]
+    assert sorted(seen["left"]) == [f"num_experts = {n}" for n in (0, 2, 4, 6, 8)]
     assert seen["count"] == "5 of 75 configurations"
     run = json.loads(file.read_text())
     for text in (
@@ -93,7 +96,6 @@ def test_sorting_filter_and_details(tmp_path: Path) -> None:
 
 def test_what_names_a_row_stays_in_sight(tmp_path: Path) -> None:
     write_study(tmp_path / "results", seeds=(1, 2))
-    write_artefacts(tmp_path / "results", ["cost"])
     look = """
     const sized = (width) => { document.querySelector("main").style.maxWidth = `${width}px`; };
     const box = (table) => table.parentElement;
@@ -136,11 +138,7 @@ def test_what_names_a_row_stays_in_sight(tmp_path: Path) -> None:
 
 
 def test_a_figure_is_shown_at_full_size(tmp_path: Path) -> None:
-    home = write_study(tmp_path / "results", seeds=(1, 2))
-    for name in ("utility_flops", "scaling"):
-        (home / "figures").mkdir(exist_ok=True)
-        svg = '<svg xmlns="http://www.w3.org/2000/svg" width="400" height="200"/>'
-        (home / "figures" / f"{name}.svg").write_text(svg)
+    write_study(tmp_path / "results", seeds=(1, 2))
     look = """
     const figures = [...document.querySelectorAll("figure")];
     const width = (element) => element.getBoundingClientRect().width;
@@ -160,7 +158,7 @@ def test_a_figure_is_shown_at_full_size(tmp_path: Path) -> None:
     """
     seen = browse(build(tmp_path / "results"), look, tmp_path)
     assert seen["problems"] == [] and seen["loaded"] == []
-    assert seen["wide"] == [1, 1] and seen["shown"] == [True, True, True]
+    assert set(seen["wide"]) == {1} and seen["shown"] == [True, True, True]
     assert seen["size"] >= 1800 and seen["left"] == 0 and seen["focused"]
 
 
@@ -183,20 +181,22 @@ def test_nothing_from_results_runs(tmp_path: Path) -> None:
     change(home / "runs" / "TWIN_MoS_toy_seed1.json", poison)
     change(home / "study.json", plan)
     change(home / "dataset_card.json", lambda card: card.update(source=NASTY))
-    page = build(tmp_path / "results")
-    assert NASTY not in page and "<script>alert" not in page
+    whole = build(tmp_path / "results")
+    assert NASTY not in whole and "<script>alert" not in whole
     look = """
     const row = [...document.querySelectorAll("tbody[data-group]")].find((b) => b.textContent.includes("onerror"));
     row.querySelector("summary").click();
     setTimeout(() => { seen.details = row.rows[1].innerText; seen.all = document.body.textContent; done(); }, 300);
     """
-    seen = browse(page, look, tmp_path)
+    seen = browse(whole, look, tmp_path)
     assert seen["problems"] == [] and seen["loaded"] == []
     assert seen["details"].count(NASTY) >= 6  # shown as it is
     assert NASTY in unescape(seen["all"])
 
 
-def test_a_table_of_the_analysis_is_sorted_by_its_unrounded_numbers(tmp_path: Path) -> None:
+def test_a_table_of_the_analysis_is_sorted_by_its_unrounded_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     numbers = {"a": 0.11, "b": None, "c": 0.3, "d": 0.12}
     table = Table(
         title="Title <b>",
@@ -211,8 +211,7 @@ def test_a_table_of_the_analysis_is_sorted_by_its_unrounded_numbers(tmp_path: Pa
         records=(),
     )
     write_run(tmp_path / "toy", "toy", "TWIN_toy", "TWIN", 1)
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "table1.html").write_text(html(table))
+    monkeypatch.setattr(page, "TABLES", {"table1": lambda results: table})
     look = """
     const table = document.querySelector(".fragment table");
     const names = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent).join("");

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
-from engine.run.experiment import load
+from engine.config.load import load
+from engine.config.options import RunOptions
 
-from ...support.command_line import ROOT, Outcome, Workspace, run_expid_often, run_script, snapshot
+from ...support.command_line import Outcome, Workspace, run_expid_often, snapshot
 
 Spoil = Callable[[Workspace], None]
 Frame = Callable[[pl.DataFrame], pl.DataFrame]
@@ -133,7 +134,7 @@ def started_with(**changes: Any) -> Spoil:
     """Leave a killed run that began with other parameters."""
 
     def spoil(space: Workspace) -> None:
-        params, _ = load(space.config, ROOT, "TWIN_tiny", 1)
+        params = load("TWIN_tiny", RunOptions(space.config, seed=1)).params
         space.file("TWIN_tiny", 1, "resume").write_text("state")
         space.file("TWIN_tiny", 1, "resume.json").write_text(json.dumps(params | changes))
 
@@ -144,7 +145,7 @@ def finished_with(**changes: Any) -> Spoil:
     """Leave a finished run of other parameters."""
 
     def spoil(space: Workspace) -> None:
-        params, _ = load(space.config, ROOT, "TWIN_tiny", 1)
+        params = load("TWIN_tiny", RunOptions(space.config, seed=1)).params
         result = {"status": "done", "params": params | changes}
         space.file("TWIN_tiny", 1, "json").write_text(json.dumps(result))
 
@@ -565,146 +566,3 @@ def test_mistake_in_a_process_of_its_own(name: str, tiny_data: Path, tmp_path: P
     before = snapshot(tmp_path)
     is_one_error(space.run_expid(*case.arguments), case.says)
     assert snapshot(tmp_path) == before
-
-
-# ---------------------------------------------------------------- data/prepare.py
-
-RATINGS = [
-    (user, movie, 1 + user * movie % 5, 100 * user + movie)
-    for user in range(1, 6)
-    for movie in range(1, 13)
-]
-
-
-def movielens_100k(folder: Path) -> None:
-    """A small folder of MovieLens 100K's form."""
-    folder.mkdir()
-    rows = ["\t".join(map(str, row)) for row in RATINGS]
-    (folder / "u.data").write_text("\n".join(rows) + "\n")
-    (folder / "u.genre").write_text("unknown|0\nAction|1\n")
-    movies = [f"{m}|Film {m} (1995)|01-Jan-1995||http://x|0|1\n" for m in range(1, 13)]
-    (folder / "u.item").write_text("".join(movies))
-
-
-def movielens_1m(folder: Path) -> None:
-    """A small folder of MovieLens 1M, its ratings as ordered parquet."""
-    folder.mkdir()
-    table = pl.DataFrame(RATINGS, ["user_id", "movie_id", "rating", "pos"], orient="row")
-    table.write_parquet(folder / "ratings_ordered.parquet")
-    movies = [f"{m}::Film {m} (1995)::Action|Drama\n" for m in range(1, 13)]
-    (folder / "movies.dat").write_text("".join(movies))
-
-
-def appended(text: str) -> Callable[[Path], None]:
-    """MovieLens 100K with one more line of ratings."""
-
-    def make(folder: Path) -> None:
-        movielens_100k(folder)
-        with open(folder / "u.data", "a") as file:
-            file.write(text)
-
-    return make
-
-
-def ordered(edit: Frame) -> Callable[[Path], None]:
-    """MovieLens 1M with its ratings edited."""
-
-    def make(folder: Path) -> None:
-        movielens_1m(folder)
-        path = folder / "ratings_ordered.parquet"
-        edit(pl.read_parquet(path)).write_parquet(path)
-
-    return make
-
-
-def cut(folder: Path) -> None:
-    movielens_1m(folder)
-    path = folder / "ratings_ordered.parquet"
-    path.write_bytes(path.read_bytes()[:300])
-
-
-TO_OUT = ("movielens", "--input", "in", "--output", "out")
-SYNTHETIC = ("session_hopping", "--size", "tiny", "--output", "out")
-PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]] = {
-    "missing folder": (
-        lambda folder: None,
-        TO_OUT,
-        ("--input in: has none of ratings.csv, ", "name a folder"),
-    ),
-    "empty folder": (
-        Path.mkdir,
-        TO_OUT,
-        ("--input in: has none of ratings.csv, ratings.dat, u.data",),
-    ),
-    "missing column": (
-        ordered(lambda table: table.rename({"pos": "position"})),
-        TO_OUT,
-        ("in/ratings_ordered.parquet: column 'pos' is missing",),
-    ),
-    "cut parquet": (cut, TO_OUT, ("in/ratings_ordered.parquet: not a whole parquet file",)),
-    "malformed line": (
-        appended("1\tx\t3\t5\n"),
-        TO_OUT,
-        ("in/u.data, line 61, movie_id: is 'x'", "whole number"),
-    ),
-    "short line": (appended("1\t13\n"), TO_OUT, (r"in/u.data, line 61: is '1\t13'", "timestamp")),
-    "rating out of range": (
-        appended("9\t1\t6\t5\n"),
-        TO_OUT,
-        ("in/u.data, line 61: rating 6 is not between 0.5 and 5",),
-    ),
-    "duplicate rating": (
-        appended("1\t1\t3\t5\n"),
-        TO_OUT,
-        ("in/u.data: user 1 rated movie 1 twice; keep one",),
-    ),
-    "unknown movie": (
-        appended("1\t99\t3\t5\n"),
-        TO_OUT,
-        ("in/u.data: movie 99 is rated but is not in the movie",),
-    ),
-    "output below a file": (
-        movielens_100k,
-        (*TO_OUT[:-1], "in/u.data/out"),
-        ("in/u.data/out: cannot be written",),
-    ),
-    "output is a file": (
-        movielens_100k,
-        (*TO_OUT[:-1], "in/u.data"),
-        ("--output in/u.data: is a file",),
-    ),
-    "output exists": (
-        movielens_100k,
-        (*TO_OUT[:-1], "in"),
-        ("--output in: exists already; add --overwrite",),
-    ),
-    "overwrite what is no data set": (
-        movielens_100k,
-        (*TO_OUT[:-1], "in", "--overwrite"),
-        ("--output in: is no data set", "--overwrite would delete it"),
-    ),
-    "size": (Path.mkdir, (*SYNTHETIC, "--size", "big"), ("--size big: write one of tiny, small",)),
-    "items": (Path.mkdir, (*SYNTHETIC, "--items", "0"), ("--items 0: write 100 or more",)),
-}
-
-
-@pytest.mark.parametrize("name", PREPARE)
-def test_prepare_rejects_and_writes_nothing(name: str, tmp_path: Path) -> None:
-    make, arguments, says = PREPARE[name]
-    make(tmp_path / "in")
-    before = snapshot(tmp_path)
-    is_one_error(run_script("data/prepare.py", *arguments, cwd=tmp_path), says)
-    assert snapshot(tmp_path) == before
-
-
-def test_overwrite_replaces_a_data_set(tmp_path: Path) -> None:
-    movielens_100k(tmp_path / "in")
-    for options in ((), ("--overwrite",)):
-        outcome = run_script("data/prepare.py", *TO_OUT, *options, cwd=tmp_path)
-        assert outcome.code == 0, outcome.stderr
-        (tmp_path / "out" / "train.parquet").write_text("old")
-    written = {"dataset_card.json", "feature_map.json", "item_info.parquet", "user_info.parquet"}
-    assert written < {path.name for path in (tmp_path / "out").iterdir()}
-    again = run_script("data/prepare.py", *TO_OUT, "--overwrite", cwd=tmp_path)
-    assert again.code == 0 and len(pl.read_parquet(tmp_path / "out" / "train.parquet"))
-    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}

@@ -23,16 +23,19 @@ import yaml
 from fuxictr.utils import print_to_list
 
 from engine.config.feature_map import build_feature_map
+from engine.config.load import load
+from engine.config.options import RunOptions
 from engine.run.code_version import commit_of
-from engine.run.experiment import load, make_loaders
+from engine.run.experiment import make_loaders
 
 from ...support.command_line import ROOT, Outcome, Workspace, environment, run_expid_often, snapshot
 
 EXPIDS = ("TWIN_tiny", "TWIN_MoS_tiny")
 SEEDS = (1, 2)
 FIELDS = """
-    status expid seed model dataset_id dataset_hash bayes metrics routing stage_log num_parameters
-    flops_per_sample train_samples_per_s test_samples_per_s peak_memory_bytes seconds device
+    status expid seed model dataset_id dataset_hash bayes metrics routing stage_start stage_log
+    num_parameters
+    flops_per_sample flops_per_sample_error train_samples_per_s test_samples_per_s peak_memory_bytes seconds device set
     versions threads command params
 """
 TIMING = ("samples_per_s", "valid_seconds")
@@ -163,7 +166,8 @@ def test_result_holds_all_fields(undisturbed: Undisturbed) -> None:
     for (expid, seed), result in undisturbed.results.items():
         assert set(result) == set(FIELDS.split())
         assert (result["status"], result["expid"], result["seed"]) == ("done", expid, seed)
-        assert result["params"] == load(undisturbed.space.config, ROOT, expid, seed)[0]
+        options = RunOptions(undisturbed.space.config, seed=seed)
+        assert result["params"] == load(expid, options).params
         card = json.loads((undisturbed.space.data / "dataset_card.json").read_text())
         assert result["dataset_hash"] == card["hash"]
         assert result["bayes"]["AUC"] == card["bayes_auc"]["test"]
@@ -191,7 +195,8 @@ def test_stage_log_follows_the_stages(undisturbed: Undisturbed) -> None:
 
 def test_checkpoint_gives_the_metrics_of_the_result(undisturbed: Undisturbed) -> None:
     for expid in EXPIDS:
-        params, model_class = load(undisturbed.space.config, ROOT, expid, 2)
+        experiment = load(expid, RunOptions(undisturbed.space.config, seed=2))
+        params, model_class = experiment.params, experiment.model_class
         feature_map = build_feature_map(params)
         model = model_class(feature_map, **params)
         model.load_state_dict(weights(undisturbed.space, expid, 2))
@@ -316,7 +321,7 @@ def test_resume_of_a_finished_run_changes_nothing(
     """And one that was started again later is not taken for finished."""
     before = snapshot(undisturbed.space.folder)
     again = workspace(tmp_path, tiny_data)
-    params, _ = load(again.config, ROOT, "TWIN_tiny", 1)
+    params = load("TWIN_tiny", RunOptions(again.config, seed=1)).params
     again.file("TWIN_tiny", 1, "json").parent.mkdir(parents=True)
     old = undisturbed.results["TWIN_tiny", 1] | {"params": params, "status": "old"}
     again.file("TWIN_tiny", 1, "json").write_text(json.dumps(old))

@@ -27,7 +27,7 @@ def make_router(
 ) -> DSelectKRouter:
     """A float64 router with gates that differ; the larger ``std``, the more bits saturate."""
     torch.manual_seed(seed)
-    router = DSelectKRouter(D, num_experts, k, **settings).double()
+    router = DSelectKRouter(D, num_experts, router_topk=k, **settings).double()
     for parameter in router.parameters():
         torch.nn.init.normal_(parameter, std=std)
     return router
@@ -93,7 +93,7 @@ def test_smooth_step_and_its_slope(gamma: float) -> None:
 @pytest.mark.parametrize("num_experts", [2, 3, 5, 8])
 def test_expert_codes_have_the_most_significant_bit_first(num_experts: int) -> None:
     bits = math.ceil(math.log2(num_experts))
-    router = DSelectKRouter(D, num_experts, 1)
+    router = DSelectKRouter(D, num_experts, router_topk=1)
     for expert in range(num_experts):
         z_Q = [1.0 if digit == "1" else -1.0 for digit in format(expert, f"0{bits}b")]
         z_11Z = torch.tensor([[[*z_Q, 0.0]]])
@@ -108,7 +108,7 @@ def test_gates_and_regularisers_are_those_of_the_text(
     num_experts: int, k: int, training: bool, mode: str
 ) -> None:
     gamma = 1.4
-    settings = {"width": gamma, "entropy_coef": 0.3, "mode": mode}
+    settings = {"smooth_step_width": gamma, "entropy_coef": 0.3, "dselect_mode": mode}
     router = make_router(num_experts, k, **settings).train(training)
     x_BTD, mask_BT = ragged()
     routing = router(x_BTD, mask_BT)
@@ -136,7 +136,7 @@ def test_gates_and_regularisers_are_those_of_the_text(
 @pytest.mark.parametrize("num_experts", [4, 5])
 def test_gradients_are_the_slopes_of_the_text(num_experts: int) -> None:
     """Of gates and regularisers together, along a random way in all parameters."""
-    router = make_router(num_experts, entropy_coef=0.3, width=2.0, seed=1)
+    router = make_router(num_experts, entropy_coef=0.3, smooth_step_width=2.0, seed=1)
     x_BTD, mask_BT = ragged([3, 7])
     routing = router(x_BTD, mask_BT)
     read_BTE = torch.randn_like(routing.weights_BTE)
@@ -238,7 +238,9 @@ def test_a_models_reset_keeps_the_official_start(tiny_data: Path, width: float, 
         assert drawn.std() > 0.3 * bound and drawn.unique().numel() == drawn.numel()
 
 
-@pytest.mark.parametrize("bad", [{"topk": 6}, {"width": 0.0}, {"mode": "per_sequence"}])
+@pytest.mark.parametrize(
+    "bad", [{"router_topk": 6}, {"smooth_step_width": 0.0}, {"dselect_mode": "per_sequence"}]
+)
 def test_bad_settings_are_explained(bad: dict) -> None:
     with pytest.raises(ValueError, match=r"router_topk=6|smooth_step_width=0|write per_item or"):
         DSelectKRouter(D, 5, **bad)

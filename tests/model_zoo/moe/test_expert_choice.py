@@ -24,7 +24,7 @@ LENGTHS = [0, 1, 2, 23, 23, 4, 5, 13, 9]
 def make_router(capacity: int, seed: int = 0) -> ExpertChoiceRouter:
     """A float64 router with gates that differ."""
     torch.manual_seed(seed)
-    router = ExpertChoiceRouter(D, E, capacity).double()
+    router = ExpertChoiceRouter(D, E, router_topk=capacity).double()
     torch.nn.init.normal_(router.gate.weight, std=0.8)
     return router
 
@@ -85,7 +85,9 @@ def test_an_expert_takes_floor_of_c_times_length_over_experts(
     """Of the real length, not of the padded one; one item at least."""
     z_BTE = torch.randn(40, T, E, generator=torch.Generator().manual_seed(1))
     mask_BT = torch.arange(T).expand(40, -1) >= T - length
-    sent_BTE = ExpertChoiceRouter(D, E, c).assign(z_BTE.softmax(-1), mask_BT).weights_BTE > 0
+    sent_BTE = (
+        ExpertChoiceRouter(D, E, router_topk=c).assign(z_BTE.softmax(-1), mask_BT).weights_BTE > 0
+    )
     taken_BE = sent_BTE.sum(1)
     extra_B = taken_BE.sum(1) - E * take
     assert set(extra_B.tolist()) <= {0, 1} and (taken_BE >= take).all()
@@ -101,7 +103,9 @@ def test_unclaimed_newest_item_gets_its_best_expert_alone() -> None:
     # Every expert is full with the two items (one of expert 4) that want it, or an old one.
     z_1TE[0, 3, 4] = 4.9
     weights_1TE = (
-        ExpertChoiceRouter(D, E, 1).assign(z_1TE.softmax(-1), torch.ones(1, 10) > 0).weights_BTE
+        ExpertChoiceRouter(D, E, router_topk=1)
+        .assign(z_1TE.softmax(-1), torch.ones(1, 10) > 0)
+        .weights_BTE
     )
     expected_E = torch.zeros(E).double()
     expected_E[2] = z_1TE[0, -1].softmax(-1)[2]
@@ -116,7 +120,7 @@ def test_of_equal_items_the_newest_are_taken_whatever_the_padding() -> None:
     lengths = torch.tensor([23, 17, 8, 5, 23, 1])
     mask_BT = torch.arange(T) >= T - lengths[:, None]
     kind_BT[4] = 0  # all equal: the newest floor(2 * 23 / 5) are everyone's
-    router = ExpertChoiceRouter(D, E, 2)
+    router = ExpertChoiceRouter(D, E, router_topk=2)
     weights_BTE = router.assign(kinds_E[kind_BT].softmax(-1), mask_BT).weights_BTE
     assert (weights_BTE[4] > 0).all(-1).tolist() == [False] * 14 + [True] * 9
     for b, mask_T in enumerate(mask_BT):
@@ -171,5 +175,5 @@ def test_router_topk_is_the_mean_number_of_experts_per_item(tiny_data: Path) -> 
 
 @pytest.mark.parametrize("capacity", [0, 6])
 def test_bad_capacity_is_explained(capacity: int) -> None:
-    with pytest.raises(ValueError, match=f"router_topk={capacity}: write 1 to 5"):
-        ExpertChoiceRouter(D, E, capacity)
+    with pytest.raises(ValueError, match=f"router_topk={capacity} is not possible.*write 1 to 5"):
+        ExpertChoiceRouter(D, E, router_topk=capacity)

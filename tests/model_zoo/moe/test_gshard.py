@@ -86,7 +86,7 @@ def whole_batch(
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("factor", [0.25, 0.75, 2.0])
 def test_gates_and_balance_are_those_of_the_text(k: int, factor: float) -> None:
-    router = make_router(topk=k, eval_capacity_factor=factor, capacity_factor=9.0).eval()
+    router = make_router(router_topk=k, eval_capacity_factor=factor, capacity_factor=9.0).eval()
     x_BTD, mask_BT = ragged()
     routing = router(x_BTD, mask_BT)
     W_ED = router.gate.weight.detach().numpy()
@@ -111,7 +111,7 @@ def test_training_has_its_own_capacity_and_a_sure_second_choice_at_a_tiny_thresh
 @pytest.mark.parametrize("k", [1, 2])
 def test_gradients_of_gates_and_balance_are_the_slopes_of_the_text(k: int) -> None:
     """The slope sees the counts c as constants, so the balance trains through m alone."""
-    router = make_router(seed=2, topk=k, eval_capacity_factor=0.75, balance_coef=0.3).eval()
+    router = make_router(seed=2, router_topk=k, eval_capacity_factor=0.75, balance_coef=0.3).eval()
     x_BTD, mask_BT = ragged()
     routing = router(x_BTD, mask_BT)
     read_BTE, way_ED = torch.randn_like(routing.weights_BTE), torch.randn(E, D).double()
@@ -186,7 +186,9 @@ def test_any_large_capacity_is_no_capacity(factor: float) -> None:
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("training", [True, False])
 def test_newest_item_keeps_its_first_choice_at_any_capacity(k: int, training: bool) -> None:
-    router = make_router(topk=k, capacity_factor=1e-3, eval_capacity_factor=1e-3).train(training)
+    router = make_router(router_topk=k, capacity_factor=1e-3, eval_capacity_factor=1e-3).train(
+        training
+    )
     x_BTD, mask_BT = ragged()
     x_BTD[3:5] = x_BTD[3:5, -1:]  # equal items, which all want the same expert
     weights_BTE = router(x_BTD, mask_BT).weights_BTE
@@ -239,8 +241,8 @@ def test_the_keys_of_the_configuration_reach_the_router(tiny_data: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"topk": 3}, "router_topk=3: write 1 to 2"),
-        ({"topk": 0}, "router_topk=0"),
+        ({"router_topk": 3}, "router_topk=3 is not possible.*write 1 to 2"),
+        ({"router_topk": 0}, "router_topk=0"),
         ({"capacity_factor": 0.0}, "capacity_factor=0"),
         ({"eval_capacity_factor": -1.0}, "eval_capacity_factor=-1"),
         ({"second_threshold": 0.0}, "second_threshold=0"),

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from model_zoo.backbones.twin import TWINBlock
 from model_zoo.history.history import History
-from model_zoo.moe.dselect_k import DSelectKRouter
-from model_zoo.moe.expert_choice import ExpertChoiceRouter
+from model_zoo.moe.dselect_k import DSelectK, DSelectKRouter
+from model_zoo.moe.expert_choice import ExpertChoice, ExpertChoiceRouter
 from model_zoo.moe.experts import SubsequenceExperts, compact
-from model_zoo.moe.gshard import GShardRouter
-from model_zoo.moe.mixtures import DSelectK, ExpertChoice, GShard, Mixture, MoS, Single
+from model_zoo.moe.gshard import GShard, GShardRouter
+from model_zoo.moe.mixtures import Mixture, Single
+from model_zoo.moe.mos import MoS
 from model_zoo.moe.routers import Router
 from model_zoo.moe.theme_router import ThemeRouter
 
@@ -30,14 +31,14 @@ LENGTHS = [0, 1, 3, 25, 25, 9, 17, 8]
 
 
 ROUTERS = {
-    "theme, k = 1": lambda: ThemeRouter(D, 5, topk=1, codebook_dim=4),
-    "theme, k = 2": lambda: ThemeRouter(D, 5, topk=2, codebook_dim=4),
-    "theme, k = 5": lambda: ThemeRouter(D, 5, topk=5, codebook_dim=4),
-    "gshard, k = 1": lambda: GShardRouter(D, 5, topk=1, balance_coef=3.0),
+    "theme, k = 1": lambda: ThemeRouter(D, 5, router_topk=1, codebook_dim=4),
+    "theme, k = 2": lambda: ThemeRouter(D, 5, router_topk=2, codebook_dim=4),
+    "theme, k = 5": lambda: ThemeRouter(D, 5, router_topk=5, codebook_dim=4),
+    "gshard, k = 1": lambda: GShardRouter(D, 5, router_topk=1, balance_coef=3.0),
     # So low a threshold keeps every second choice in training too, which is then not random.
     "gshard, k = 2": lambda: GShardRouter(D, 5, capacity_factor=0.75, second_threshold=1e-12),
-    "dselect-k": lambda: DSelectKRouter(D, 5, width=3.0, entropy_coef=0.2),
-    "dselect-k, static": lambda: DSelectKRouter(D, 5, width=3.0, mode="static"),
+    "dselect-k": lambda: DSelectKRouter(D, 5, smooth_step_width=3.0, entropy_coef=0.2),
+    "dselect-k, static": lambda: DSelectKRouter(D, 5, smooth_step_width=3.0, dselect_mode="static"),
     "expert choice": lambda: ExpertChoiceRouter(D, 5),
 }
 
@@ -132,8 +133,10 @@ def test_a_router_that_sees_sequences_is_dispatched_alike() -> None:
     class SequenceRouter(ThemeRouter):
         itemwise = False
 
-    itemwise = SubsequenceExperts(ThemeRouter(D, 5, topk=2, codebook_dim=4), make_block, 5)
-    sequence = SubsequenceExperts(SequenceRouter(D, 5, topk=2, codebook_dim=4), make_block, 5)
+    itemwise = SubsequenceExperts(ThemeRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5)
+    sequence = SubsequenceExperts(
+        SequenceRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5
+    )
     sequence.load_state_dict(itemwise.state_dict())
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
@@ -161,7 +164,9 @@ def test_fusion_is_equation_8(k: int) -> None:
 
 
 def test_one_expert_with_k_1_is_the_block_on_the_full_history() -> None:
-    branch = SubsequenceExperts(ThemeRouter(D, 1, topk=1, codebook_dim=4), make_block, 1).double()
+    branch = SubsequenceExperts(
+        ThemeRouter(D, 1, router_topk=1, codebook_dim=4), make_block, 1
+    ).double()
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
     torch.testing.assert_close(
@@ -241,7 +246,9 @@ def test_empty_history_gives_zero_from_the_experts(router: str) -> None:
 
 
 def test_training_shows_each_real_item_to_the_codebook_and_evaluation_none() -> None:
-    branch = SubsequenceExperts(ThemeRouter(D, 5, topk=2, codebook_dim=4), make_block, 5).double()
+    branch = SubsequenceExperts(
+        ThemeRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5
+    ).double()
     codebook = branch.router.codebook
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
@@ -267,9 +274,11 @@ def test_window_codebook_sees_real_windows_only() -> None:
 
 
 def test_routing_for_analysis_is_that_of_the_positions() -> None:
-    branch = SubsequenceExperts(ThemeRouter(D, 5, topk=1, codebook_dim=4), make_block, 5).eval()
+    branch = SubsequenceExperts(
+        ThemeRouter(D, 5, router_topk=1, codebook_dim=4), make_block, 5
+    ).eval()
     history = ragged_history(LENGTHS, L, D, dtype=torch.float32)
-    weights_BTE = branch.routing(history).weights_BTE
+    weights_BTE = branch.router.gates(history)
     expected = branch.router(history.embed(), history.mask_BL).weights_BTE
     torch.testing.assert_close(weights_BTE, expected)
     assert torch.equal((weights_BTE > 0).sum(-1), history.mask_BL.long())

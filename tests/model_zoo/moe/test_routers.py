@@ -21,7 +21,9 @@ def equation_2(scores: np.ndarray, k: int) -> np.ndarray:
 @pytest.mark.parametrize("k", [1, 2, 5])
 @pytest.mark.parametrize("temperature", [1.0, 0.2])
 def test_gates_are_equations_2_and_3(k: int, temperature: float) -> None:
-    router = ThemeRouter(6, 5, topk=k, codebook_dim=4, temperature=temperature).double()
+    router = ThemeRouter(
+        6, 5, router_topk=k, codebook_dim=4, router_temperature=temperature
+    ).double()
     x = torch.randn(3, 7, 6, dtype=torch.float64)
     mask = torch.arange(7) >= 7 - torch.tensor([0, 4, 7])[:, None]
     weights = router(x, mask).weights_BTE.detach().numpy()
@@ -40,7 +42,7 @@ def test_gates_are_equations_2_and_3(k: int, temperature: float) -> None:
 
 
 def test_softmax_topk_keeps_the_entries_of_the_full_softmax() -> None:
-    router = ThemeRouter(6, 5, topk=2, weight="softmax_topk").double()
+    router = ThemeRouter(6, 5, router_topk=2, router_weight="softmax_topk").double()
     x, mask = torch.randn(2, 3, 6, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool)
     weights = router(x, mask).weights_BTE
     full = router.codebook.similarity(router.h(x)).softmax(-1)
@@ -55,7 +57,7 @@ def test_softmax_topk_keeps_the_entries_of_the_full_softmax() -> None:
     [(1, "topk_softmax", False), (2, "topk_softmax", True), (1, "softmax_topk", True)],
 )
 def test_h_trains_unless_k_is_1_and_equation_2_literal(k: int, weight: str, trains: bool) -> None:
-    router = ThemeRouter(6, 5, topk=k, weight=weight)
+    router = ThemeRouter(6, 5, router_topk=k, router_weight=weight)
     weights = router(torch.randn(2, 3, 6), torch.ones(2, 3, dtype=torch.bool)).weights_BTE
     assert weights.requires_grad == trains
     if trains:
@@ -64,7 +66,13 @@ def test_h_trains_unless_k_is_1_and_equation_2_literal(k: int, weight: str, trai
 
 
 @pytest.mark.parametrize(
-    "bad", [{"topk": 6}, {"topk": 0}, {"weight": "softmax"}, {"temperature": 0.0}]
+    "bad",
+    [
+        {"router_topk": 6},
+        {"router_topk": 0},
+        {"router_weight": "softmax"},
+        {"router_temperature": 0.0},
+    ],
 )
 def test_bad_settings_are_explained(bad: dict) -> None:
     with pytest.raises(ValueError, match="router_"):

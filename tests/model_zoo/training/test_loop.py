@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model_zoo.sequence_model import SequenceModel
 from model_zoo.training import loop as training
 from model_zoo.training import optimizer as optimization
 from model_zoo.training.loop import TrainingError
@@ -143,7 +144,7 @@ def test_more_restarts_of_kmeans_find_a_nearer_partition(params: dict) -> None:
             model.before_experts(loaded, seed)
             items = [model.embed_items(batch)[0] for batch in loaded]
             branch = model.branches["item"]
-            h_NC = torch.cat([branch.projections(history) for history in items])
+            h_NC = torch.cat([branch.router.projections(history) for history in items])
             inertia[restarts] = torch.cdist(h_NC, branch.router.codes()).amin(1).square().sum()
         gains.append(float(1 - inertia[40] / inertia[1]))
     assert min(gains) > -1e-4 and max(gains) > 1e-3
@@ -154,7 +155,7 @@ def test_early_stop_keeps_the_best_weights_and_lowers_the_learning_rate(
 ) -> None:
     params |= {"model": "TWIN", "early_stop_patience": 2, "monitor": "AUC", "metrics": ["AUC"]}
     model = build_model(params)
-    scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])  # an equal score is no improvement
+    scores = iter([0.4, 0.5, 0.7, 0.6, 0.7, 0.9])  # an equal score is no improvement
     weights: list[dict] = []
 
     def evaluate(_) -> dict[str, float]:
@@ -167,7 +168,58 @@ def test_early_stop_keeps_the_best_weights_and_lowers_the_learning_rate(
     rates = [entry["learning_rate"] for entry in model.stage_log]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-4])
     for name, value in model.state_dict().items():
-        assert value.equal(weights[1][name])
+        assert value.equal(weights[2][name])
+
+
+def test_a_stage_ends_no_worse_than_it_began(params: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every epoch is worse, the first weights win; patience and rate do not count them."""
+    params |= {"early_stop_patience": 2, "monitor": "AUC", "metrics": ["AUC"]}
+    params |= {"backbone_warmup_epochs": 1.0, "expert_warmup_epochs": 0.0}
+    model = build_model(params)
+    scores = iter([0.5, 0.8, 0.9, 0.6, 0.7, 0.65, 0.65])
+    weights: list[dict] = []
+
+    def evaluate(_) -> dict[str, float]:
+        weights.append(snapshot(model))
+        return {"AUC": next(scores)}
+
+    monkeypatch.setattr(model, "evaluate", evaluate)
+    model.fit(loader(params), loader(params, "valid"), epochs=9)
+    starts = [(entry["stage"], entry["AUC"], entry["best"]) for entry in model.stage_start]
+    assert starts == [("backbone", 0.5, True), ("joint", 0.9, True)]
+    assert [entry["best"] for entry in model.stage_log] == [True] + 4 * [False]
+    rates = [entry["learning_rate"] for entry in model.stage_log]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3, 1e-4])
+    for name, value in model.state_dict().items():
+        assert value.equal(weights[2][name]), name
+    assert changed_parts(model, weights[1]) == {"item codebook", "window codebook"}  # by k-means
+
+
+@pytest.mark.parametrize("start", [math.nan, None])
+def test_a_start_without_a_finite_monitor_cannot_win(
+    params: dict, monkeypatch: pytest.MonkeyPatch, start: float | None
+) -> None:
+    params |= {"model": "TWIN", "monitor": "AUC", "metrics": ["AUC"]}
+    model = build_model(params)
+    scores = iter([start, 0.3])
+
+    def evaluate(_) -> dict[str, float]:
+        if (score := next(scores)) is None:
+            raise ValueError("predictions are NaN")
+        return {"AUC": score}
+
+    monkeypatch.setattr(model, "evaluate", evaluate)
+    model.fit(loader(params), loader(params, "valid"), epochs=1)
+    (entry,) = model.stage_start
+    assert entry.pop("valid_seconds") >= 0 and entry == {"stage": "joint", "best": False}
+    assert [e["best"] for e in model.stage_log] == [True]
+
+
+def test_a_model_that_scores_all_alike_can_start(params: dict) -> None:
+    model = build_model(params | {"model": "TWIN"})
+    torch.nn.init.zeros_(model.classifier.dnn.mlp[-1].weight)
+    model.fit(loader(params), loader(params, "valid"), epochs=0.25)
+    assert model.stage_start[0]["AUC"] == model.stage_start[0]["gAUC"] == 0.5
 
 
 def test_eval_steps_evaluates_within_an_epoch(params: dict) -> None:
@@ -193,7 +245,7 @@ def test_nan_in_validation_never_becomes_best(
 ) -> None:
     params |= {"model": "TWIN", "monitor": "AUC", "metrics": ["AUC"]}
     model = build_model(params)
-    scores = iter([0.7, math.nan])
+    scores = iter([0.5, 0.7, math.nan])
     monkeypatch.setattr(model, "evaluate", lambda _: {"AUC": next(scores)})
     with pytest.raises(TrainingError, match="monitor is nan"):
         model.fit(loader(params), loader(params, "valid"), epochs=3)
@@ -202,8 +254,8 @@ def test_nan_in_validation_never_becomes_best(
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5, 6, 7])
 def test_resume_gives_the_same_numbers(params: dict, tmp_path: Path, stop_after: int) -> None:
-    """Stop after any epoch, between any two stages, or after the last one, when only evaluation is
-    left; the rest equals an undisturbed run bit for bit."""
+    """Stop after any epoch, also the last one, or where a stage starts; the rest equals an undisturbed
+    run bit for bit, and evaluates no start again."""
     params |= {"attention_dropout": 0.2, "net_dropout": 0.2, "router_topk": 2}
 
     def fit(model, resume_file: Path) -> None:
@@ -220,11 +272,37 @@ def test_resume_gives_the_same_numbers(params: dict, tmp_path: Path, stop_after:
     fit(resumed, tmp_path / "killed")
     for name, value in whole.state_dict().items():
         assert resumed.state_dict()[name].equal(value), name
+    for a, b in zip(untimed(whole), untimed(resumed), strict=True):
+        assert a == b
+
+
+def untimed(model: SequenceModel) -> list[dict]:
+    """What training logged, without what a clock says."""
     timing = ("samples_per_s", "valid_seconds")
-    for a, b in zip(whole.stage_log, resumed.stage_log, strict=True):
-        assert {k: v for k, v in a.items() if k not in timing} == {
-            k: v for k, v in b.items() if k not in timing
-        }
+    entries = [*model.stage_start, *model.stage_log]
+    return [{k: v for k, v in entry.items() if k not in timing} for entry in entries]
+
+
+@pytest.mark.parametrize("saves", [2, 3, 4])
+def test_a_state_of_an_earlier_version_goes_on(params: dict, tmp_path: Path, saves: int) -> None:
+    """It knows no starts: those of the stages to come are evaluated, with the same numbers after."""
+    whole = build_model(params)
+    training.fit(whole, loader(params), loader(params, "valid"), epochs=1)
+
+    params["model_id"] = "killed"
+    killed, file = build_model(params), tmp_path / "state"
+    with killed_after(saves):
+        training.fit(killed, loader(params), loader(params, "valid"), resume_file=str(file))
+    state = torch.load(file, weights_only=True)
+    del state["stage_start"], state["best_trained"]
+    torch.save(state, file)
+    resumed = build_model(params, seed=99)
+    training.fit(resumed, loader(params), loader(params, "valid"), resume_file=str(file))
+    logs = [[entry["train_loss"] for entry in model.stage_log] for model in (whole, resumed)]
+    assert logs[0] == logs[1]
+    assert all(
+        value.equal(whole.state_dict()[name]) for name, value in resumed.state_dict().items()
+    )
 
 
 def test_accumulated_batches_equal_one_large_batch(params: dict) -> None:

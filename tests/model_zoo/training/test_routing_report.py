@@ -138,7 +138,7 @@ def test_two_experts_per_item_and_a_dead_one(tiny_data: Path) -> None:
     batches = make_batches(model, 2)
     branch = model.branches["item"]
     with torch.no_grad():
-        z_NZ = branch.projections(model.embed_items(batches[0])[0])
+        z_NZ = branch.router.projections(model.embed_items(batches[0])[0])
         branch.router.codebook.codes_EC[4] = -z_NZ.mean(0)
     report = routing_report(model, batches)["item"]
     assert_same(report, counted(model, batches, "item"))

@@ -1,0 +1,75 @@
+"""Under which conditions runs were made, and what must be said where these differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from statistics import mode
+
+from .results import Cell, Run
+
+
+def conditions(cells: Collection[Cell]) -> list[str]:
+    """How long the histories of some cells with runs were, and how many trials chose their parameters."""
+    found = [f"max_len {_span({cell.first_run['params']['max_len'] for cell in cells})}"]
+    budgets = {cell.budget for cell in cells}
+    if 0 not in budgets:
+        found.append("untuned" if budgets == {1} else f"{_span(budgets)} trials each")
+    return found
+
+
+def _span(values: set[int]) -> str:
+    return " to ".join(str(value) for value in sorted({min(values), max(values)}))
+
+
+def usual_device(runs: Collection[Run]) -> str:
+    """The device that most runs were on; the first by name of several."""
+    return mode(sorted(run["device"] for run in runs))
+
+
+def on_device(runs: Collection[Run], device: str) -> list[Run]:
+    """The runs on a device: their speed and memory can be compared."""
+    return [run for run in runs if run["device"] == device]
+
+
+def device_note(cell: Cell, reference: Cell) -> str:
+    """Says which runs of the same seed were on different devices; empty if none."""
+    seeds = [
+        seed
+        for seed in cell.runs.keys() & reference.runs.keys()
+        if cell.runs[seed]["device"] != reference.runs[seed]["device"]
+    ]
+    if not seeds:
+        return ""
+    own, others = (
+        " and ".join(sorted({c.runs[seed]["device"] for seed in seeds})) for c in (cell, reference)
+    )
+    numbers = ", ".join(map(str, sorted(seeds)))
+    return f"{cell.model} on {own}, {reference.model} on {others}: seed {numbers}"
+
+
+def batch_note(cell: Cell, name: str) -> str:
+    """Says which runs had a smaller batch, since the tuner halves it when memory runs out; or empty.
+
+    Args:
+        cell: has runs.
+        name: what the table calls the cell.
+    """
+    sizes = {seed: run["params"]["batch_size"] for seed, run in cell.runs.items()}
+    full = max(sizes.values())
+    small = [f"seed {seed} of {size}" for seed, size in sizes.items() if size < full]
+    return f"{name}: batches of {full}, {', '.join(small)} (out of memory)" if small else ""
+
+
+def limit_note(cell: Cell) -> str:
+    """Says how many runs ended at the limit of epochs with their best epoch last; empty if none."""
+    count = sum(
+        run["stage_log"][-1]["best"]
+        and run["stage_log"][-1]["epoch"] >= run["params"].get("epochs", 1)
+        for run in cell.runs.values()
+    )
+    if not count:
+        return ""
+    return (
+        f"{count} of {len(cell.runs)} runs ended at their limit of epochs, the last the best: longer "
+        "training may give more"
+    )

@@ -1,0 +1,94 @@
+"""The command line of experiments: ``run_expid.py`` in a checkout, ``mos-run`` when installed."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError, run_command
+from ..common.places import CONFIG
+from ..config.changes import parse_changes
+from ..config.options import RunOptions
+from ..config.read import describe_experiments, load_experiment
+
+# Keys of an experiment that an argument of its own decides.
+DECIDED = {"model_id": "--expid", "seed": "--seed", "model_zoo": "--model-zoo"}
+
+
+def main() -> None:
+    """Run this process's command line and end the process with its exit code."""
+    run_command(_run)
+
+
+def _run() -> int:
+    args = _parser().parse_args()
+    if args.list or not args.expid:
+        print(describe_experiments(args.config))
+        return 0
+    options = RunOptions(
+        config=args.config,
+        gpu=args.gpu,
+        resume=args.resume,
+        model_zoo=args.model_zoo,
+        data_root=args.data_root,
+        model_root=args.model_root,
+        changes=_changes(args.set),
+    )
+    for expid in args.expid:  # a wrong one is answered before torch is imported, which is slow
+        load_experiment(options.config, expid, options.changes)
+
+    from .cpu import set_up_threads
+
+    set_up_threads()
+
+    from ..config.load import load
+    from .experiment import run
+    from .summary import summary
+
+    seeds = dict.fromkeys(args.seed or [None])
+    experiments = [
+        load(expid, replace(options, seed=seed))
+        for seed, expid in product(seeds, dict.fromkeys(args.expid))
+    ]
+    print("\n" + summary([run(experiment) for experiment in experiments]))
+    return 0
+
+
+def _changes(words: list[str]) -> dict[str, Any]:
+    changes = parse_changes(words)
+    for key, flag in DECIDED.items():
+        if key in changes:
+            raise UserError(f"--set {key}: cannot be set; write {flag}")
+    return changes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train and evaluate models by experiment id.",
+        epilog="The files of a run are named by experiment id and seed, and with --set by a digest of what is set. "
+        "A run without --resume replaces what an earlier run of the same name has written.",
+    )
+    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
+    parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
+    parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
+    parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
+    parser.add_argument("--resume", action="store_true", help="go on with killed runs")
+    parser.add_argument("--model-zoo", type=Path, help="folder of other FuxiCTR models (LongCTR's)")
+    parser.add_argument(
+        "--data-root", type=Path, help="folder of the data sets, in place of data_root"
+    )
+    parser.add_argument(
+        "--model-root", type=Path, help="folder for results, in place of model_root"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keys of the model or the data set, with YAML values, in place of the configuration's",
+    )
+    parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
+    return parser

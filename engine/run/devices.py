@@ -1,0 +1,43 @@
+"""Where a run computes: whether its device is there, and how much memory it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..common.errors import UserError
+from ..common.memory import forget_peak, memory
+
+
+def require_device(gpu: int) -> None:
+    """Reject a CUDA device that is not there; -1 is the CPU."""
+    if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
+        raise UserError(
+            f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
+            "write --gpu -1 for the CPU"
+        )
+
+
+def device_name(gpu: int) -> str:
+    """What a result calls the device."""
+    return torch.cuda.get_device_name(gpu) if gpu >= 0 else "cpu"
+
+
+def peak_memory(gpu: int) -> Callable[[], int | None]:
+    """Start to watch the memory of a run.
+
+    Returns:
+        A function that tells the peak since then in bytes: of the GPU's allocator, or of this
+        process. It tells None where the system does not count that.
+    """
+    if gpu >= 0:
+        torch.cuda.init()
+        torch.cuda.reset_peak_memory_stats(gpu)
+        return lambda: torch.cuda.max_memory_allocated(gpu)
+    try:
+        forget_peak()
+        memory("VmHWM")
+    except OSError:
+        return lambda: None
+    return lambda: memory("VmHWM")

@@ -1,0 +1,161 @@
+"""The registry: one line for each backbone, baseline and mixture; every list of models reads it.
+
+A backbone is a model by itself (``TWIN``) and, with each mixture, a variant (``TWIN_MoS``). A line
+names the file of a class instead of importing it, so names, labels and papers cost no import of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .sequence_model import SequenceModel
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One registered class.
+
+    Attributes:
+        name: of the class.
+        module: file of the class, below this package.
+        label: how tables and figures write it.
+        year, venue, paper: where it was published, as BARS' leaderboards name it; ``paper`` is a URL.
+    """
+
+    name: str
+    module: str
+    label: str
+    year: int
+    venue: str
+    paper: str
+
+    def load(self) -> Any:
+        """Import the class."""
+        return getattr(import_module(f".{self.module}", __package__), self.name)
+
+
+def _by_name(*entries: Registered) -> dict[str, Registered]:
+    return {entry.name: entry for entry in entries}
+
+
+# Each list is in the order in which the paper's tables show it.
+BACKBONES = _by_name(
+    Registered("Mamba4Rec", "backbones.mamba4rec", "Mamba4Rec", 2024, "RelKD'24", "https://arxiv.org/abs/2403.03900"),
+    Registered("TransAct", "backbones.transact", "TransAct", 2023, "KDD'23", "https://arxiv.org/abs/2306.00248"),
+    Registered("TWIN", "backbones.twin", "TWIN", 2023, "KDD'23", "https://arxiv.org/abs/2302.02352"),
+    Registered("SDIM", "backbones.sdim", "SDIM", 2022, "CIKM'22", "https://arxiv.org/abs/2205.10249"),
+)  # fmt: skip
+MIXTURES = _by_name(
+    Registered("DSelectK", "moe.dselect_k", "DSelect-k", 2021, "NeurIPS'21", "https://arxiv.org/abs/2106.03760"),
+    Registered("GShard", "moe.gshard", "GShard", 2021, "ICLR'21", "https://arxiv.org/abs/2006.16668"),
+    Registered("ExpertChoice", "moe.expert_choice", "Expert Choice", 2022, "NeurIPS'22", "https://arxiv.org/abs/2202.09368"),
+    Registered("MoS", "moe.mos", "MoS", 2026, "WWW'26", "https://doi.org/10.1145/3774904.3792483"),
+)  # fmt: skip
+BASELINES = _by_name(
+    Registered("MIRRN", "baselines.mirrn", "MIRRN", 2025, "KDD'25", "https://arxiv.org/abs/2411.15005"),
+    Registered("MiasRec", "baselines.miasrec", "MiasRec", 2024, "SIGIR'24", "https://arxiv.org/abs/2405.00986"),
+    Registered("AttenMixer", "baselines.attenmixer", "AttenMixer", 2023, "WSDM'23", "https://doi.org/10.1145/3539597.3570445"),
+)  # fmt: skip
+
+VANILLA = ""  # the mixture of a backbone by itself
+OURS = "MoS"  # the mixture that the paper proposes
+
+
+# ---------------------------------------------------------------- names
+
+
+def model_names() -> list[str]:
+    """Every model: each backbone with its variants, then the baselines."""
+    return [variant(b, m) for b in BACKBONES for m in (VANILLA, *MIXTURES)] + list(BASELINES)
+
+
+def variant(backbone: str, mixture: str) -> str:
+    """The name of a backbone with a mixture: ``TWIN_MoS``; ``TWIN`` with the mixture ``VANILLA``."""
+    return f"{backbone}_{mixture}" if mixture else backbone
+
+
+def backbone_of(model: str) -> str:
+    """The vanilla model that a model is a variant of: ``TWIN`` of ``TWIN_MoS``, and of itself.
+
+    A model that is not registered works too. It is a variant if its name ends with a registered
+    mixture (``Mine_MoS``) or starts with a registered backbone (``TWIN_Mine``).
+    """
+    return _split(model)[0]
+
+
+def mixture_of(model: str) -> str:
+    """The mixture of a model: ``MoS`` of ``TWIN_MoS``, ``VANILLA`` of ``TWIN`` and of baselines."""
+    return _split(model)[1]
+
+
+def _split(model: str) -> tuple[str, str]:
+    backbone, _, mixture = model.rpartition("_")
+    if backbone and mixture in MIXTURES:
+        return backbone, mixture
+    for backbone in BACKBONES:
+        if model.startswith(f"{backbone}_"):
+            return backbone, model.removeprefix(f"{backbone}_")
+    return model, VANILLA
+
+
+def label(name: str) -> str:
+    """How tables and figures write a backbone, baseline or mixture; an unknown name stays as it is."""
+    if name == VANILLA:
+        return "Vanilla"
+    entry = (BACKBONES | MIXTURES | BASELINES).get(name)
+    return entry.label if entry else name
+
+
+def publication(model: str) -> Registered | None:
+    """The line whose paper a model comes from: its mixture's, or its own; None if it has none."""
+    return (BACKBONES | MIXTURES | BASELINES).get(mixture_of(model) or model)
+
+
+def in_order(names: Iterable[str], first: Iterable[str]) -> list[str]:
+    """Distinct names: those that ``first`` has in its order, then the others in alphabetical order."""
+    found = set(names)
+    known = [name for name in first if name in found]
+    return known + sorted(found.difference(known))
+
+
+# ---------------------------------------------------------------- classes
+
+
+@cache
+def get_model(name: str) -> type[SequenceModel]:
+    """The model class of that name.
+
+    Raises:
+        ValueError: there is none; the message names the nearest one and all there are.
+    """
+    if name in model_names():
+        backbone, mixture = _split(name)
+        model = (BACKBONES | BASELINES)[backbone].load()
+        return make_variant(model, mixture, __package__) if mixture else model
+    near = get_close_matches(name, model_names(), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(f"model: {name!r} is not a model; {hint}There are: {', '.join(model_names())}")
+
+
+@cache
+def make_variant(model: type[SequenceModel], mixture: str, module: str) -> type[SequenceModel]:
+    """A backbone's class with a registered mixture.
+
+    Args:
+        model: the vanilla backbone.
+        mixture: name of the mixture.
+        module: where pickle finds the new class by its name.
+    """
+    entry = MIXTURES[mixture]
+    parts = {
+        "mixture": entry.load(),
+        "__doc__": f"{model.__name__} with the mixture {entry.label}.",
+        "__module__": module,
+    }
+    return type(variant(model.__name__, mixture), (model,), parts)

@@ -1,0 +1,20 @@
+"""Pages with empty figures, since drawing real ones takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from matplotlib.figure import Figure
+
+from engine.analysis.figures import FIGURES
+from engine.report import page
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_figures() -> Iterator[None]:
+    """Each figure is empty, but ``scaling`` has nothing to show."""
+    empty = {name: lambda results: Figure(figsize=(1, 1)) for name in FIGURES}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "FIGURES", empty | {"scaling": lambda results: None})
+        yield
