@@ -1,4 +1,4 @@
-"""Random batches of any data set's features, for counting FLOPs and for tests.
+"""Make random batches of any data set's features, for counting FLOPs and for tests.
 
 Shape suffixes: B samples, L history length.
 """
@@ -18,11 +18,11 @@ def random_batch(
     """A random batch ``(batch_dict, item_dict, mask)``; padded positions show item 0.
 
     Args:
-        feature_map: names the features; samples have none beside the item's.
-        lengths: real items of each history.
+        feature_map: names the item features; samples get no features of their own.
+        lengths: the number of real items in each history.
         L: padded length.
-        num_items: items of the table; a history repeats none where they are enough.
-        seed: of everything.
+        num_items: rows of the item table. Where they are enough, a history repeats no item.
+        seed: of all random numbers.
     """
     g = torch.Generator().manual_seed(seed)
     B = len(lengths)
@@ -56,7 +56,7 @@ def random_batch(
 
 
 def one_sample(batch: tuple[dict[str, Tensor], ItemDict, Tensor], sample: int) -> tuple:
-    """One sample of a batch, without its padding (one column at least)."""
+    """One sample of a batch, without its padding; at least one column is kept."""
     batch_dict, items, mask_BL = batch
     length = max(1, int((mask_BL[sample] > 0).sum()))
     keep = slice(sample, sample + 1)

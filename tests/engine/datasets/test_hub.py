@@ -180,7 +180,7 @@ def test_bad_content_is_named_and_replaces_nothing(
     published = [
         (
             good | {"test.parquet": good["test.parquet"][:-9]},
-            "x1/test.parquet: not a whole parquet",
+            "x1/test.parquet is not a whole parquet",
         ),
         ({k: v for k, v in good.items() if k != "valid.parquet"}, ", holds no valid.parquet; it"),
         (
