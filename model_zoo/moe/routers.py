@@ -57,6 +57,7 @@ class Router(nn.Module, ABC):
     become keys of the model's configuration.
 
     Args:
+        item_dim: D.
         num_experts: E.
 
     Attributes:
@@ -68,9 +69,9 @@ class Router(nn.Module, ABC):
     itemwise: bool = False
     auxiliary: bool = False
 
-    def __init__(self, num_experts: int) -> None:
+    def __init__(self, item_dim: int, num_experts: int) -> None:
         super().__init__()
-        self.num_experts = num_experts
+        self.item_dim, self.num_experts = item_dim, num_experts
 
     # ---------------------------------------------------------------- what a router decides
 
@@ -181,14 +182,6 @@ class Router(nn.Module, ABC):
         """The projections of the distinct rows that occur in a history, ``(N, Z)``."""
         return self.project_rows(history.table)[row_counts(history) > 0]
 
-    def products(self) -> float:
-        """FLOPs of the matrix products for one item."""
-        return 2.0 * sum(p.numel() for p in self.parameters() if p.dim() == 2)
-
-    def row_products(self, table: RowTable) -> float:
-        """FLOPs of the matrix products for all rows of a table."""
-        return self.products() * len(table) + table.products()
-
 
 class LinearRouter(Router):
     """Base of the routers that gate by ``p = softmax(W_g x)``, which is what ``project`` gives.
@@ -199,7 +192,7 @@ class LinearRouter(Router):
     """
 
     def __init__(self, item_dim: int, num_experts: int) -> None:
-        super().__init__(num_experts)
+        super().__init__(item_dim, num_experts)
         self.gate = nn.Linear(item_dim, num_experts, bias=False)
 
     def project(self, x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class ThemeRouter(Router):
         router_weight: str = "topk_softmax",
         router_temperature: float = 1.0,
     ) -> None:
-        super().__init__(num_experts)
+        super().__init__(item_dim, num_experts)
         check_topk(router_topk, num_experts)
         if codebook_init not in ("kmeans", "random"):
             raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
@@ -144,15 +144,6 @@ class ThemeRouter(Router):
     def forget(self) -> None:
         self.codebook.forget()
 
-    # ---------------------------------------------------------------- FLOPs
-
     @property
     def _first_layer(self) -> nn.Linear:
         return cast(nn.Linear, self.h[0])
-
-    def products(self) -> float:
-        return super().products() + 2 * self.codebook.codes_EC.numel()
-
-    def row_products(self, table: RowTable) -> float:
-        later = self.products() - 2 * self._first_layer.weight.numel()
-        return later * len(table) + table.products(self._first_layer)
