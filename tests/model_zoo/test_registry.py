@@ -27,7 +27,7 @@ def test_every_model_is_a_fuxictr_model_found_by_its_name() -> None:
 
 def test_a_variant_is_its_backbone_with_a_mixture() -> None:
     from model_zoo import TWIN, TWIN_MoS
-    from model_zoo.moe.mixtures import MoS
+    from model_zoo.moe.mos import MoS
 
     assert issubclass(TWIN_MoS, TWIN) and TWIN_MoS.mixture is MoS and TWIN_MoS.block is TWIN.block
 

@@ -1,7 +1,8 @@
-"""Adam for embedding tables of which a batch reads few rows, with the numbers of dense Adam.
+"""Embedding tables of which a batch reads few rows: sparse gradients, and Adam for those rows.
 
-Dense Adam moves every row at every step: where there is no gradient the moments decay, and the row
-drifts on, in all up to ten times as far as its gradient took it at once. Lazy Adam
+A sparse gradient holds the rows that a score reads. ``RowAdam`` updates these rows with the numbers of
+dense Adam, which moves every row at every step: where there is no gradient the moments decay, and the
+row drifts on, in all up to ten times as far as its gradient took it at once. Lazy Adam
 (``torch.optim.SparseAdam``) leaves that out, and learns something else. Here a row makes up for the
 steps that it missed before it is read again. If its moments at step s are m and v, then steps s + 1
 to s + n, without a gradient, take from it
@@ -9,9 +10,9 @@ to s + n, without a gradient, take from it
     sum_k a_k m / (b_k sqrt(v) + eps)
     a_k = lr beta1^k / (1 - beta1^(s + k)),    b_k = sqrt(beta2^k / (1 - beta2^(s + k)))
 
-which is ``A m / (B sqrt(v) + eps)`` with ``A = sum_k a_k`` and ``B = A / sum_k (a_k / b_k)``: exactly
-so where eps is negligible and where it is all that counts, and nearly so between. A and B depend on
-s and n alone, so a row costs the same however many steps it missed.
+which is ``A m / (B sqrt(v) + eps)`` with ``A = sum_k a_k`` and ``B = A / sum_k (a_k / b_k)``. That is
+exact where eps is negligible and where it is all that counts, and nearly exact between. A and B depend
+on s and n alone, so a row costs the same however many steps it missed.
 
 Shape suffixes: N rows of a table, R rows that are read or have a gradient, S steps, D width.
 """
@@ -24,21 +25,102 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.optim.adam import adam
 
+SMALL_TABLE = 10_000  # rows; up to here a dense update costs less than finding the rows
 HORIZON = 256  # missed steps after which a row rests: 0.9 ** 256 is 2e-12
 BLOCK = 2048  # rows at a time on a CPU, so that what is gathered stays in its cache
 
 
-class RowAdam(torch.optim.Adam):
-    """Fused Adam that visits the tables only in the rows of their sparse gradients.
+# ---------------------------------------------------------------- gradients
 
-    To all others a table looks as if dense Adam had trained it: what a lookup reads is brought up to
-    date, and so are all rows before ``state_dict`` saves them. Order, names and shapes of the
-    optimizer's state are those of dense Adam's.
+
+def use_sparse_gradients(module: nn.Module) -> None:
+    """Give every table of more than ``SMALL_TABLE`` rows a sparse gradient."""
+    for table in module.modules():
+        if isinstance(table, nn.Embedding) and table.num_embeddings > SMALL_TABLE:
+            use_sparse_gradient(table)
+
+
+def use_sparse_gradient(table: nn.Embedding) -> None:
+    """Give a table a sparse gradient: the rows that were read and whose gradient is not zero.
+
+    ``sparse=True`` of ``nn.Embedding`` alone also copies rows that nothing depends on: padding, and
+    items that the score does not read.
+    """
+    table.sparse = True
+    table.register_forward_hook(
+        lambda table, args, rows: _TableRows.apply(
+            table.weight, args[0], rows.detach(), table.padding_idx
+        )
+    )
+
+
+def sparse_tables(module: nn.Module) -> list[nn.Embedding]:
+    """The tables with sparse gradients."""
+    return [m for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse]
+
+
+def described_tables(module: nn.Module) -> str:
+    """Which tables have sparse gradients, for the log."""
+    rows = [f"{table.num_embeddings:,}" for table in sparse_tables(module)]
+    return f"tables of {' + '.join(rows) or 'no'} rows; those of up to {SMALL_TABLE:,} stay dense"
+
+
+def coalesced(gradient: Tensor) -> Tensor:
+    """A sparse gradient with each row once. Rows that rise, as those of a batch's distinct items
+    do, need no sorting and no sums."""
+    rows, values = gradient._indices(), gradient._values()
+    if bool((rows[0, 1:] <= rows[0, :-1]).any()):
+        return gradient.coalesce()
+    return torch.sparse_coo_tensor(
+        rows, values, gradient.shape, is_coalesced=True, check_invariants=False
+    )
+
+
+class _TableRows(Function):
+    """The rows of a lookup as they are, with a gradient of few rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, index: Tensor, rows: Tensor, padding: int | None
+    ) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape, ctx.padding = weight.shape, padding
+        return rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        index_R = ctx.saved_tensors[0].flatten()
+        gradient_RD = gradient.reshape(-1, gradient.shape[-1])
+        keep_R = gradient_RD.abs().amax(1) != 0
+        if ctx.padding is not None:
+            keep_R &= index_R != ctx.padding
+        kept = keep_R.nonzero().flatten()
+        of_table = torch.sparse_coo_tensor(
+            index_R.index_select(0, kept)[None],
+            gradient_RD.index_select(0, kept),
+            ctx.shape,
+            check_invariants=False,
+        )
+        return of_table, None, None, None
+
+
+# ---------------------------------------------------------------- Adam
+
+
+class RowAdam(torch.optim.Adam):
+    """Fused Adam that visits some tables only in the rows of their sparse gradients.
+
+    To everything else a table looks as if dense Adam had trained it: a lookup reads rows that are up
+    to date, and ``state_dict`` of the table brings all rows up to date before it saves them. Order,
+    names and shapes of the optimizer's state are those of dense Adam.
 
     Args:
-        parameters: what trains, the tables' weights included.
+        parameters: everything that trains, the weights of the tables included.
         tables: embeddings with ``sparse=True``.
         lr: learning rate.
     """
@@ -51,28 +133,28 @@ class RowAdam(torch.optim.Adam):
         self._clocks: dict[Tensor, MissedSteps] = {}
         for table in tables:
             # First of the hooks: it corrects in place, before the rows are part of a graph.
-            table.register_forward_hook(self._hook("_correct"), prepend=True)
-            table.register_state_dict_pre_hook(self._hook("_settle"))
-            table.register_load_state_dict_post_hook(self._hook("_forget"))
+            table.register_forward_hook(self._hook(RowAdam._correct), prepend=True)
+            table.register_state_dict_pre_hook(self._hook(RowAdam._settle))
+            table.register_load_state_dict_post_hook(self._hook(RowAdam._forget))
 
-    def _hook(self, method: str) -> Callable[..., None]:
+    def _hook(self, method: Callable[..., None]) -> Callable[..., None]:
         """A hook that does nothing once the optimizer is gone: each stage of training has its own."""
         reference = weakref.ref(self)
 
         def call(table: nn.Embedding, *args: Any) -> None:
             if (optimizer := reference()) is not None:
-                getattr(optimizer, method)(table.weight, *args)
+                method(optimizer, table.weight, *args)
 
         return call
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """One step of Adam: of a table, in the rows of its gradient; of the rest, in all."""
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step of Adam: of a table in the rows of its gradient, of the rest in all rows."""
         for weight in self._tables:
             if weight.grad is not None:
                 self._step_rows(weight, weight.grad.coalesce())
                 weight.grad = None
-        super().step(closure)
+        return super().step(closure)
 
     def _step_rows(self, weight: Tensor, gradient: Tensor) -> None:
         """The step in the rows of a coalesced gradient; the others miss it."""
@@ -131,7 +213,7 @@ class RowAdam(torch.optim.Adam):
         clock.restart()
 
     def _forget(self, weight: Tensor, *_: Any) -> None:
-        """The table got other weights, which are what they are."""
+        """Take the weights of a table as they are, for it has just loaded them."""
         self._clocks.pop(weight, None)
 
     def _up_to_date(self, weight: Tensor, rows_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,6 +233,7 @@ class RowAdam(torch.optim.Adam):
         w_RD.addcdiv_(m_RD * A_R1, v_RD.sqrt().mul_(B_R1).add_(eps), value=-1)
 
     def _write(self, weight: Tensor, rows_R: Tensor, *moved: Tensor) -> None:
+        """Put weights and moments of some rows back into their tables."""
         state = self.state[weight]
         tensors = (weight, state["exp_avg"], state["exp_avg_sq"])
         for tensor, moved_RD in zip(tensors, moved, strict=True):
@@ -163,7 +246,7 @@ class MissedSteps:
     Args:
         weight: the table, ``(N, D)``, up to date in all rows.
         step: steps that it has behind it.
-        betas: of Adam.
+        betas: Adam's.
 
     Attributes:
         now: steps since all rows were up to date.
@@ -177,7 +260,7 @@ class MissedSteps:
         self.sums_2S = torch.zeros_like(self.decay_2S)  # of a_k and a_k / b_k, by s
 
     def tick(self, lr: float) -> None:
-        """A step is over; the rows that ``set`` does not name missed it."""
+        """Count a step. All rows miss it that ``set`` does not name."""
         self.step, self.now = self.step + 1, self.now + 1
         if self.now == self.sums_2S.shape[1]:
             self.sums_2S = torch.cat([self.sums_2S, torch.zeros_like(self.sums_2S)], dim=1)
@@ -188,11 +271,11 @@ class MissedSteps:
         ratio_S.add_(self.decay_2S[1, -count:], alpha=lr * correction2**0.5 / correction1)
 
     def set(self, rows_R: Tensor) -> None:
-        """These rows are up to date."""
+        """Note that some rows are up to date."""
         self.last_N.index_fill_(0, rows_R, self.now)
 
     def restart(self) -> None:
-        """All rows are up to date."""
+        """Note that all rows are up to date."""
         self.now = 0
         self.last_N.zero_()
         self.sums_2S = torch.zeros_like(self.decay_2S)
@@ -210,4 +293,5 @@ class MissedSteps:
 
 
 def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
+    """Rows in blocks that a CPU's cache holds; on a GPU, all of them."""
     return rows.split(BLOCK) if rows.is_cpu else (rows,)
