@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from model_zoo.batch import Batch
+from model_zoo.registry import backbone_of
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 
@@ -128,7 +129,7 @@ def main() -> int:
         )
         data, model = params["dataset_id"], params["model"]
         vanilla[data, model] = flops.mean
-        found.append((expid, (data, model.split("_")[0]), parameters, flops))
+        found.append((expid, (data, backbone_of(model)), parameters, flops))
     rows = [
         [
             expid,

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from model_zoo.registry import backbone_of
+
 from ..common.errors import UserError
 from ..common.text_table import text_table
 
@@ -95,7 +97,7 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
 def _reference(expid: str, groups: dict[str, dict[int, Result]]) -> str:
     """What an experiment is compared with: its own vanilla backbone if that ran, else the first."""
     models = {name: next(iter(seeds.values()))["model"] for name, seeds in groups.items()}
-    vanilla = models[expid].split("_")[0]
+    vanilla = backbone_of(models[expid])
     own = [name for name, model in models.items() if model == vanilla and name != expid]
     return (own or list(groups))[0]
 
