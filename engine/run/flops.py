@@ -114,6 +114,7 @@ def main() -> int:
     )
     parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
+    parser.add_argument("--model-zoo", type=Path, help="folder of your own models, or of LongCTR's")
     parser.add_argument("--length", type=int, help="items of the history; default: max_len")
     args = parser.parse_args()
     if args.length is not None and args.length < 1:
@@ -121,7 +122,7 @@ def main() -> int:
     vanilla: dict[tuple[str, str], float] = {}
     found = []
     for expid in args.expid:
-        experiment = load(expid, RunOptions(args.config))
+        experiment = load(expid, RunOptions(args.config, model_zoo=args.model_zoo))
         params = experiment.params
         ensure_generated(params)
         parameters, flops = describe(
