@@ -220,7 +220,7 @@ class SequenceModel(StagedModel):
             mask_BL, row_BL1 = mask_BL.new_zeros(len(mask_BL), 1), row_BL1.repeat(1, 2)
         rows_UD = self.embedding_layer(columns, flatten_emb=True)
         history = History(rows_UD, row_BL1[:, :-1], mask_BL)
-        return history, history.table.gather(row_BL1[:, -1:])[:, 0]
+        return history, history.lookup(row_BL1[:, -1])
 
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of the sample itself (user, context), without labels, meta and item ones."""

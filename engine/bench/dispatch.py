@@ -106,7 +106,7 @@ def gathered(case: Callable[[], None]) -> Callable[[], None]:
     """The case with every history gathered before it is read."""
 
     def run() -> None:
-        with patch.object(history_module, "FEW", 0):
+        with patch.object(history_module, "FEW_QUERIES", 0):
             case()
 
     return run
@@ -117,7 +117,7 @@ def all_experts(branch: SubsequenceExperts, history: History, target_BD: Tensor)
     newest = history.last(1)
     readout_BE = branch.router(newest.embed(), newest.mask_BL).weights_BTE[:, -1]
     with torch.no_grad():
-        rows_1UD = history.table.values()[None]
+        rows_1UD = history.rows_UD.detach()[None]
         every_1U = torch.ones_like(rows_1UD[:, :, 0], dtype=torch.bool)
         sent_1UE = branch.router(rows_1UD, every_1U).weights_BTE > 0
         sent_BTE = F.embedding(history.index_BL, sent_1UE[0].float()) > 0

@@ -204,7 +204,9 @@ def _item_vectors(model: SequenceModel, loader: SequenceLoader, item_I: NDArray)
     histories = [
         _embed(model, loader, part[:, None], np.ones((len(part), 1), bool)) for part in parts
     ]
-    return np.concatenate([history.peek()[:, 0].double().cpu().numpy() for history in histories])
+    return np.concatenate(
+        [history.embed_detached()[:, 0].double().cpu().numpy() for history in histories]
+    )
 
 
 def _categories(
