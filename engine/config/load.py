@@ -10,7 +10,7 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..datasets.card import fingerprint
-from .models import AdoptedModel, find_model
+from .models import find_model, is_shipped
 from .options import RunOptions
 from .read import load_experiment, redirect, resolve_paths
 from .validate import check
@@ -37,7 +37,7 @@ def load(expid: str, options: RunOptions) -> Experiment:
     Raises:
         UserError: the configuration cannot be read, the model is unknown, or a parameter is wrong.
     """
-    params = load_experiment(options.config, expid, options.changes)
+    params = load_experiment(options.config, expid)
     folder = options.model_zoo
     try:
         model_class = find_model(str(params.get("model", "")), folder)
@@ -46,7 +46,7 @@ def load(expid: str, options: RunOptions) -> Experiment:
         raise UserError(f"{expid}, {error}{hint}") from None
     if options.seed is not None:
         params["seed"] = options.seed
-    if folder is not None and issubclass(model_class, AdoptedModel):
+    if folder is not None and not is_shipped(model_class):
         params["model_zoo"] = str(folder.resolve())
     params = resolve_paths(check(params, model_class), options.home)
     params = redirect(params, options.data_root, options.model_root)
