@@ -27,7 +27,7 @@ from model_zoo.history.history import History
 from model_zoo.moe.experts import SubsequenceExperts, compact
 from model_zoo.moe.mos import MoS
 
-from ..run.flop_counter import product_flops
+from ..run.flop_counter import count_flops
 from . import microvideo
 from .floor import FLOAT, Work, measure_machine
 from .timing import Report, alternate, require_close
@@ -96,7 +96,7 @@ def measure(length: int, batch_size: int, repeats: int, device: torch.device) ->
             "MoS / vanilla, encoder": (OURS, VANILLA, ""),
         },
         differences=differences,
-        work={name: Work(moved, product_flops(case)) for name, case in cases.items()},
+        work={name: Work(moved, count_flops(case)) for name, case in cases.items()},
         machine=measure_machine(device),
         notes=[f"samples by expert: {_loads(encoder, history)}"],
     )

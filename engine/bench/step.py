@@ -26,7 +26,7 @@ from model_zoo.training.checkpoints import from_longctr
 from model_zoo.training.loop import Trainer
 from model_zoo.training.optimizer import build_optimizer
 
-from ..run.flop_counter import product_flops
+from ..run.flop_counter import count_flops
 from . import longctr, microvideo
 from .floor import Work, measure_machine, step_bytes
 from .gpu_use import describe_use
@@ -150,7 +150,7 @@ def _measure_case(
         for step_name, step in steps.items():
             step()
             moved = step_bytes(models[step_name], batch_size, length, distinct, model.item_dim)
-            report.work[step_name] = Work(moved, product_flops(step))
+            report.work[step_name] = Work(moved, count_flops(step))
             report.samples[step_name] = batch_size
         report.seconds |= alternate(steps, repeats, device)
         if device.type == "cuda":

@@ -1,12 +1,12 @@
-"""From a log of interactions to LongCTR's layout, for logs larger than memory.
+"""Turn a log of interactions into LongCTR's layout, also if the log is larger than memory.
 
 A log is one table of events in any order. An event with a label is a sample; a positive event joins
-its user's history. The history of a sample is what its user did *strictly before* the moment of the
-sample: events of the same moment never see each other, so nothing of an impression leaks into it.
+its user's history. The history of a sample holds what its user did *strictly before* the moment of
+the sample. Events of one moment never see each other, so nothing of an impression leaks into it.
 
-The log is streamed: users and items are numbered, the events written to a temporary file as
-numbers, and read back user by user in blocks of about ``BLOCK`` events, which alone are sorted in
-memory.
+The log is streamed in three steps. Users and items are numbered. The events are written to a
+temporary file as numbers. They are read back user by user in blocks of about ``BLOCK`` events, and
+only a block is sorted in memory.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..common.errors import UserError
+from .card import SPLITS
 from .features import Encoder, Feature
-from .layout import SPLITS, finish, new_folder
+from .layout import finish, new_folder
 
 BLOCK = 4_000_000  # events that are sorted at a time
-ROUNDING = 1e-9  # of a share times a count: 0.7 + 0.1 is less than 0.8
+ROUNDING = 1e-9  # added to a share times a count, because 0.7 + 0.1 is less than 0.8
 INDEX = ("user_index", "item_index", "seq_len")
 ItemTable = Callable[[pl.DataFrame, NDArray], tuple[pl.DataFrame, dict[str, dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which samples are for training, validation and test; the rest after both is the test set.
+    """Which samples are for training and validation; all others are the test set.
 
     Attributes:
-        by: ``time``: one moment for all users, later samples are validation, then test. ``user``:
-            the last samples of each user.
+        by: with ``time``, there is one moment for all users from which on samples are validation,
+            and a later one for the test. With ``user``, the last samples of each user are taken.
         train, valid: shares of the samples.
-        starts: with ``time``, the first moments of validation and test, instead of the shares.
+        starts: the first moments of validation and test, instead of the shares; for ``time`` only.
     """
 
     by: str = "time"
@@ -57,17 +58,17 @@ class Log:
 
     Attributes:
         events: columns ``row`` (a number that orders events of one moment), ``user``, ``item``,
-            ``time`` (anything that can be compared), ``label`` (0, 1, or null: no sample),
+            ``time`` (anything that can be compared), ``label`` (0, 1, or null if it is no sample),
             ``positive`` (joins the history), and the features of a sample. Events of the same user,
-            item and time are one.
-        item_table: makes the item table: ``(items, times_N) -> (table, specs)``, where ``items`` has
-            the columns ``item`` and ``row`` (that of its earliest event), row i the item of index
-            i + 1, and ``times_N`` is how often each occurs in the training data.
-        sample_features: how the features of a sample are to be read.
+            item and time are merged into one.
+        item_table: makes the item table: ``(items, times_N) -> (table, specs)``. Its argument
+            ``items`` has the columns ``item`` and ``row`` (that of its earliest event), and row i is
+            the item of index i + 1; ``times_N`` is how often each occurs in the training data.
         label: name of the label's column.
         split: which samples go where.
-        source, licence: for the card.
-        exposures: samples say what was shown, not what came of it: each is labelled 1 if a positive
+        source, licence: where the data comes from, for the card.
+        sample_features: how the features of a sample are to be read.
+        exposures: samples say what was shown, not what came of it. Each is labelled 1 if a positive
             event of its user and item follows, before the item is shown to the user again and,
             with a split by time, before the end of the sample's split.
         about: more entries for the card.
@@ -111,10 +112,12 @@ class _Writer:
         self.merged = 0  # events of the same user, item and moment as another
 
     def run(self, dataset_id: str) -> dict[str, Any]:
+        """Write everything; returns the card."""
         users, items = self._number()
         starts = self._starts()
         times_N = np.zeros(len(items), np.int64)
         trained = np.zeros(2, np.int64)  # training samples by label
+        label = pl.col("label").cast(pl.Int64).alias(self.log.label)
         try:
             for samples, histories in self._blocks(users, starts):
                 self._append(self.folder / "user_info.parquet", histories)
@@ -124,10 +127,7 @@ class _Writer:
                     if name == "train":
                         self._learn(part, histories, times_N)
                         trained += np.bincount(part["label"], minlength=2)
-                    part = part.select(
-                        *INDEX, pl.col("label").cast(pl.Int64).alias(self.log.label), *self.names
-                    )
-                    self._append(self._raw(name), part)
+                    self._append(self._raw(name), part.select(*INDEX, label, *self.names))
         finally:
             for file in self.files.values():
                 file.close()
@@ -140,8 +140,11 @@ class _Writer:
         return finish(self.folder, dataset_id, item_specs | specs, self.log.label, **about)
 
     def _number(self) -> tuple[NDArray, pl.DataFrame]:
-        """Write the events as numbers, and whose numbers they are; returns how many events each
-        user has, and the items."""
+        """Write the events as numbers, and whose numbers they are.
+
+        Returns:
+            How many events each user has, and the items.
+        """
         raw, numbered = self.scratch / "raw.parquet", self.scratch / "numbered.parquet"
         print("reading the log ...", flush=True)
         self.log.events.sink_parquet(raw, compression="lz4", maintain_order=False)
@@ -150,17 +153,18 @@ class _Writer:
         missing = events.select(pl.col(needed).is_null().sum()).collect(engine="streaming")
         for column, count in zip(needed, missing.row(0), strict=True):
             if count:
-                raise UserError(f"{self.log.source}: {count:,} events have no {column}")
+                raise UserError(
+                    f"{self.log.source}: {count:,} events have no {column}; leave them out"
+                )
         by_user = events.group_by("user").agg(pl.len().alias("events"))
         users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
         earliest = events.group_by("item").agg(pl.col("time").min())
-        by_item = events.join(earliest, on=["item", "time"]).group_by("item")
-        by_item = by_item.agg(pl.col("row").min())
-        items = by_item.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
+        first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
+        items = first.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
         count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
         print(count, flush=True)
         if users.is_empty():
-            raise UserError(f"{self.log.source}: has no events")
+            raise UserError(f"{self.log.source} has no events; name a log with some")
         events = events.join(users.lazy().select("user", "user_index"), on="user")
         events = events.join(items.lazy().select("item", "item_index"), on="item")
         events.drop("user", "item").sink_parquet(numbered, compression="lz4", maintain_order=False)
@@ -175,38 +179,35 @@ class _Writer:
     def _events(self) -> pl.LazyFrame:
         return pl.scan_parquet(self.scratch / "numbered.parquet")
 
-    def _starts(self) -> tuple[Any, Any]:
-        """First moments of validation and test, where the split is by time."""
+    def _starts(self) -> tuple[Any, ...]:
+        """First moments of validation and test; there are none if the split is by user."""
         split = self.log.split
-        if split.by == "user":
-            return (0, 0)
-        if split.starts is not None:
-            return split.starts
+        if split.by == "user" or split.starts is not None:
+            return split.starts or ()
         samples = self._events().filter(pl.col("label").is_not_null()).select("time")
         time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
         if not len(time_M):
-            raise UserError(f"{self.log.source}: has no samples")
-        shares = (split.train, split.train + split.valid)
-        places = [int(share * (len(time_M) - 1) + ROUNDING) for share in shares]
+            raise UserError(f"{self.log.source} has no samples; name a log with labelled events")
+        places = [int(share * (len(time_M) - 1) + ROUNDING) for share in _ends(split)]
         time_M.partition(places)
-        return time_M[places[0]], time_M[places[1]]
+        return tuple(time_M[places])
 
-    def _split(self, starts: tuple[Any, Any]) -> pl.Expr:
+    def _split(self, starts: tuple[Any, ...]) -> pl.Expr:
         """0 for training, 1 for validation, 2 for the test."""
-        if self.log.split.by == "time":
-            place, edges = pl.col("time"), starts
-        else:
-            place = pl.int_range(pl.len()).over("user_index")
-            shares = (self.log.split.train, self.log.split.train + self.log.split.valid)
-            count = pl.len().over("user_index")
-            edges = [(share * count + ROUNDING).floor() for share in shares]
+        place, edges = pl.col("time"), starts
+        if self.log.split.by == "user":
+            place, count = (x.over("user_index") for x in (pl.int_range(pl.len()), pl.len()))
+            edges = tuple((share * count + ROUNDING).floor() for share in _ends(self.log.split))
         return pl.when(place < edges[0]).then(0).when(place < edges[1]).then(1).otherwise(2)
 
     def _blocks(
-        self, events_U: NDArray, starts: tuple[Any, Any]
+        self, events_U: NDArray, starts: tuple[Any, ...]
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        """Samples ``(user_index, item_index, seq_len, label, time, ...)`` in the time order of each
-        user, and histories ``(user_index, full_item_seq)``, of some users at a time."""
+        """Samples and histories of some users at a time.
+
+        Samples have ``user_index, item_index, seq_len, label, time, ...`` in the time order of each
+        user; histories have ``user_index, full_item_seq``.
+        """
         block_U = (events_U.cumsum() - 1) // BLOCK
         for block in tqdm(np.unique(block_U), desc="sorting users", unit="block", leave=False):
             first, last = np.flatnonzero(block_U == block)[[0, -1]]
@@ -214,11 +215,12 @@ class _Writer:
             events = _in_time_order(self._events().filter(mine), self.names)
             self.merged += int(events_U[first : last + 1].sum()) - len(events)
             if self.log.exposures:
-                events = _labelled(events, starts if self.log.split.by == "time" else ())
-            yield _samples(events), _histories(events, first, last)
+                events = _labelled(events, starts)
+            samples = events.filter(pl.col("label").is_not_null()).drop("positive")
+            yield samples, _histories(events, first, last)
 
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
-        """What the features learn from: targets of training samples and the items they can see."""
+        """Show the encoders what training shows: targets, and the items that they can see."""
         once = np.ones(len(samples), np.int64)
         for encoder in self.encoders:
             encoder.observe(samples[encoder.feature.name], once)
@@ -230,7 +232,7 @@ class _Writer:
             times_N += np.bincount(items.to_numpy() - 1, minlength=len(times_N))
 
     def _raw(self, split: str) -> Path:
-        """Where a split is written first: beside, if its features are yet to be encoded."""
+        """Where a split is written first: elsewhere if its features are yet to be encoded."""
         return (self.scratch if self.encoders else self.folder) / f"{split}.parquet"
 
     def _append(self, path: Path, frame: pl.DataFrame) -> None:
@@ -254,25 +256,27 @@ class _Writer:
 
     def _encode_samples(self) -> dict[str, dict[str, Any]]:
         """Write the splits with encoded features; returns the features' specifications."""
-        if self.encoders:
-            for name in SPLITS:
-                raw = pq.ParquetFile(self._raw(name))
-                self.files = {}
-                for group in range(raw.num_row_groups):
-                    part = pl.from_arrow(raw.read_row_group(group))
-                    encoded = {
-                        e.feature.name: e.encode(part[e.feature.name]) for e in self.encoders
-                    }
-                    self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
-                self.files[f"{name}.parquet"].close()
+        for name in SPLITS if self.encoders else ():
+            raw = pq.ParquetFile(self._raw(name))
+            self.files = {}
+            for group in range(raw.num_row_groups):
+                part = pl.DataFrame(raw.read_row_group(group))
+                encoded = {e.feature.name: e.encode(part[e.feature.name]) for e in self.encoders}
+                self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
+            self.files[f"{name}.parquet"].close()
         return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
+
+
+def _ends(split: Split) -> tuple[float, float]:
+    """The shares of the samples after which training and validation end."""
+    return split.train, split.train + split.valid
 
 
 def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:
     """Events sorted by user and time, with ``seq_len``: positive events at earlier moments.
 
-    Of events that are one, the features are those of the first sample: a click that is logged apart
-    has none, and would give the label away.
+    Where events are merged, the features are those of the first sample. A click that is logged
+    apart has none, and would give the label away.
     """
     sample = pl.col("label").is_not_null()
     ordered = (
@@ -291,8 +295,11 @@ def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:
 
 
 def _labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
-    """Exposures with the label of what followed them, before the next of the moments ``starts``:
-    what is known when training ends."""
+    """Exposures with the label of what followed them.
+
+    Only what happened before the next of the moments ``starts`` counts, because more is not known
+    when training ends.
+    """
     shown = pl.col("label").is_not_null()
     pair = ["user_index", "item_index"]
     visits = events.with_columns(visit=shown.cast(pl.Int64).cum_sum().over(pair))
@@ -302,10 +309,6 @@ def _labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
         followed &= (pl.col("time") >= start) | (first < start)
     followed = followed.fill_null(False).cast(events["label"].dtype)
     return visits.with_columns(label=pl.when(shown).then(followed)).drop("visit")
-
-
-def _samples(events: pl.DataFrame) -> pl.DataFrame:
-    return events.filter(pl.col("label").is_not_null()).drop("positive")
 
 
 def _histories(events: pl.DataFrame, first: int, last: int) -> pl.DataFrame:

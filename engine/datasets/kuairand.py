@@ -1,7 +1,7 @@
 """KuaiRand (1K, Pure or 27K), from its raw CSV files: will the user click this video?
 
-Its files are tables like any other, read by ``generic``; this is their mapping. The statistical
-feature files are left out: they count until the end of the collection.
+KuaiRand's files are tables like any other, so ``generic`` reads them with the mapping that is given
+here. The statistical feature files are left out, because they count until the end of the collection.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load(folder: str | Path, label: str = "is_click", min_count: int = 1) -> Log
     for pattern in FILES.values():
         if not list(folder.glob(pattern)):
             raise UserError(
-                f"--input {folder}: has no {pattern}; name the folder of a KuaiRand archive"
+                f"--input {folder} has no {pattern}; name the folder of a KuaiRand archive"
             )
     mapping = Mapping(
         input=str(folder / FILES["log"]),

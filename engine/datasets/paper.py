@@ -1,6 +1,6 @@
 """The three data sets of the paper's tables, as LongCTR publishes them on the Hugging Face hub.
 
-Their schema is written once, in ``config/dataset_config.yaml``. ``hub.py`` fetches the data,
+Their schema is written once, in ``config/dataset_config.yaml``. ``hub.py`` fetches the data, and
 ``tests/support/stand_ins.py`` makes stand-ins of the same shape.
 """
 
@@ -24,7 +24,7 @@ def feature_map(name: str) -> FeatureMap:
     """FuxiCTR's feature map of one of ``NAMES``.
 
     Raises:
-        UserError: another name, or the configuration lacks the data set.
+        UserError: the name is another one, or the configuration lacks the data set.
     """
     if name not in NAMES:
         raise UserError(
@@ -33,7 +33,9 @@ def feature_map(name: str) -> FeatureMap:
         )
     blocks = read_yaml(BLOCKS)
     if name not in blocks:
-        raise UserError(f"{BLOCKS}: has no block {name}, which describes the data set's columns")
+        raise UserError(
+            f"{BLOCKS} has no block {name}, which describes the data set's columns; add it"
+        )
     # Vocabulary sizes are all written there; no prepared folder is looked at.
     return build_feature_map(blocks[name] | {"dataset_id": name, "data_root": str(CONFIG / "none")})
 

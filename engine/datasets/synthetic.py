@@ -1,17 +1,17 @@
-"""Session hopping with planted themes, for which the best possible AUC is known.
+"""Generate users who hop between planted themes, so that the best possible AUC is known.
 
 A user's history is a chain of sessions (8 to 30 items of one theme), with abrupt switches and
 themes that reappear. Items have a theme and a content. In each theme *a subspace of its own* of the
-content matters, and the rest of it is noise there; the subspaces overlap, so that no one measure of
-similarity serves all themes. What is shown to a user is judged by the taste in the theme of the
-running session z, that of the newest item: it is clicked with probability
+content matters, and the rest of it is noise there. The subspaces overlap, so that no one measure of
+similarity serves all themes. The user judges what is shown by the taste in the theme z of the
+running session, which is the theme of the newest item. It is clicked with probability
 
     p = sigmoid(slope * match + bias),
     match = cos(S_z c_target, mean of S_z c_i / |S_z c_i| over the history's items i in theme z),
 
 where c is an item's content (and match is 0 without a history). So a model that mixes the themes
-up loses. And p is a function of what a model is shown, so that none can expect more than the AUC
-of p itself, the Bayes AUC, which is written on the card.
+up loses. A model sees everything that p depends on, so none can expect more than the AUC of p
+itself. This Bayes AUC is written on the card.
 
 Shape suffixes: N items, Z themes, D embedding width, C content width, R width of a theme's subspace,
 T history length, M impressions of a user.
@@ -38,8 +38,13 @@ CANDIDATES = 4  # a user picks the item nearest to the taste among so many
 class Size:
     """How much data, and its shape.
 
-    ``vocab`` and ``categories`` bound the ids, padding included. Histories at impressions are
-    between ``min_length`` and ``max_length`` items long.
+    Attributes:
+        impressions: samples per user.
+        min_length, max_length: bounds of the length of a history at an impression.
+        themes, content, subspace: Z, C and R.
+        noise: deviation of what is added to an item's embedding.
+        vocab, categories: bounds of the ids of items and of categories, padding included.
+        slope, bias: of the click probability.
     """
 
     users: int
@@ -74,7 +79,7 @@ SIZES = {
 
 
 def generate(size: Size, seed: int) -> Dataset:
-    """Draw a data set; the same size and seed give the same data."""
+    """Draw a data set of some size; the same seed gives the same data."""
     rng = np.random.default_rng(seed)
     theme_N, embedding_ND, direction_ZNR = _items(size, rng)
     catalogue = [np.flatnonzero(theme_N == theme) for theme in range(size.themes)]
@@ -90,6 +95,7 @@ def generate(size: Size, seed: int) -> Dataset:
     )
     parts = {name: table.filter(pl.col("split") == i) for i, name in enumerate(SPLITS)}
     columns = ["user_index", "item_index", "seq_len", "is_click"]
+    bayes = {name: _bayes(part) for name, part in parts.items()}
     return Dataset(
         splits={name: part.select(columns) for name, part in parts.items()},
         user_info=pl.DataFrame(
@@ -104,8 +110,8 @@ def generate(size: Size, seed: int) -> Dataset:
         extra={
             "seed": seed,
             "themes": size.themes,
-            "bayes_auc": {name: _bayes(part, auc) for name, part in parts.items()},
-            "bayes_gauc": {name: _bayes(part, grouped_auc) for name, part in parts.items()},
+            "bayes_auc": {name: best for name, (best, _) in bayes.items()},
+            "bayes_gauc": {name: best for name, (_, best) in bayes.items()},
         },
     )
 
@@ -145,8 +151,9 @@ def _items(size: Size, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDAr
 def _product(a_NC: NDArray, b_CD: NDArray) -> NDArray:
     """``a @ b`` in float32 with the same bits on every machine.
 
-    BLAS's bits depend on the CPU and on the number of threads, and with them the data's hash. Here
-    the terms are added in order, each by a fused multiply-add: in float64 its product is exact.
+    The bits of BLAS's result depend on the CPU and on the number of threads, and the data's hash
+    would depend on them. Here the terms are added in order. Each is a fused multiply-add, because
+    the product of two float32 numbers is exact in float64.
     """
     out_ND = np.zeros((len(a_NC), b_CD.shape[1]), np.float32)
     for a_N, b_D in zip(a_NC.T, b_CD, strict=True):
@@ -191,7 +198,8 @@ def _user(
 
 def _sessions(size: Size, rng: np.random.Generator, T: int) -> NDArray:
     """Theme of each position: sessions of one theme, each of another theme than the one before."""
-    themes, lengths = [int(rng.integers(size.themes))], []
+    themes = [int(rng.integers(size.themes))]
+    lengths: list[int] = []
     while sum(lengths) < T:
         lengths.append(int(rng.integers(*SESSION, endpoint=True)))
         themes.append((themes[-1] + int(rng.integers(1, size.themes))) % size.themes)
@@ -220,6 +228,7 @@ def _vocab(size: Size) -> int:
     return size.vocab or size.items + 1
 
 
-def _bayes(part: pl.DataFrame, metric) -> float:
-    groups = (part["user_index"].to_numpy(),) if metric is grouped_auc else ()
-    return round(metric(part["is_click"].to_numpy(), part["p"].to_numpy(), *groups), 6)
+def _bayes(part: pl.DataFrame) -> tuple[float, float]:
+    """AUC and gAUC of the click probabilities themselves."""
+    user, label, p = (part[name].to_numpy() for name in ("user_index", "is_click", "p"))
+    return round(auc(label, p), 6), round(grouped_auc(label, p, user), 6)

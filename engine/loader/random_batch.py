@@ -9,6 +9,7 @@ import torch
 from fuxictr.features import FeatureMap
 from torch import Tensor
 
+from model_zoo.batch import Batch
 from model_zoo.history.item_dict import ItemDict
 
 
@@ -55,9 +56,10 @@ def random_batch(
     return batch_dict, ItemDict(tables, index_BL1), mask_BL
 
 
-def one_sample(batch: tuple[dict[str, Tensor], ItemDict, Tensor], sample: int) -> tuple:
-    """One sample of a batch, without its padding (one column at least)."""
+def one_sample(batch: Batch, sample: int) -> Batch:
+    """One sample of a batch with an ``ItemDict``, without its padding (one column at least)."""
     batch_dict, items, mask_BL = batch
+    assert isinstance(items, ItemDict)
     length = max(1, int((mask_BL[sample] > 0).sum()))
     keep = slice(sample, sample + 1)
     return (

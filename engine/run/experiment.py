@@ -36,7 +36,7 @@ from .artifacts import RunFiles
 from .code_version import commit_of
 from .cpu import set_up_cpu
 from .devices import device_name, peak_memory, require_device
-from .flops import mean_flops, num_parameters
+from .flops import flops_per_sample, num_parameters, spread_batch
 from .tensorboard import ScalarWriter
 
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
@@ -99,8 +99,8 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, dict[str, Se
     loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")
     expid, params = params["model_id"], {**params, "model_id": name, "gpu": gpu}
     model = build(model_class, feature_map, params, expid)
-    with own_words(model_class, expid):
-        mean_flops(model, next(iter(loaders["test"])), samples=1)  # fail now, not after training
+    with own_words(model_class, expid), torch.no_grad():
+        model.eval()(next(iter(loaders["test"])))  # fail now, not after training
     return model, loaders
 
 
@@ -167,13 +167,15 @@ def _train_and_evaluate(
     except ValueError as error:
         raise TrainingError(f"test: {error}") from None
     test_seconds = time.perf_counter() - start
+    flops = flops_per_sample(model, spread_batch(loaders["test"]))
     return {
         "metrics": metrics,
         "routing": routing_report(model, loaders["test"]),
         "stage_log": model.stage_log,
         "stage_start": model.stage_start,
         "num_parameters": num_parameters(model),
-        "flops_per_sample": mean_flops(model, next(iter(loaders["test"]))),
+        "flops_per_sample": flops.mean,
+        "flops_per_sample_error": flops.error,
         "train_samples_per_s": _training_speed(model.stage_log),
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
         "seconds": {"fit": fit_seconds, "test": test_seconds},

@@ -1,32 +1,106 @@
-"""torch's counter of FLOPs, told about the products that it does not know."""
+"""A counter of FLOPs: torch's formulas for matrix products, and some for what torch does not count.
+
+A multiplication with an addition counts as two. What moves data (indexing, gathering) and what is
+cheap beside the products (activations, norms, softmax) counts nothing.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from model_zoo.layers.mamba import Mamba
+from model_zoo.ops.mamba_ssm import mamba_kernel
+
+aten = torch.ops.aten
 
 
-def product_flops(function: Callable[[], object]) -> float:
-    """FLOPs of the matrix products of one call, backward included, by torch's counter."""
-    # The counter does not know every fused attention kernel.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+def count_flops(function: Callable[[], object]) -> float:
+    """The FLOPs of one call of ``function``, of its backward pass too where it has one."""
+    with FlopCounter() as counter:
         function()
-    return counter.get_total_flops()
+    return counter.flops
 
 
-@register_flop_formula(torch.ops.aten.sparse_sampled_addmm, get_raw=True)
-def _sampled_product(pattern: torch.Tensor, left: torch.Tensor, *rest: Any, **kwargs: Any) -> int:
-    """Dot products at some places."""
+class FlopCounter(TorchDispatchMode):
+    """Adds up the FLOPs of every operation inside the context, in ``flops``.
+
+    It does what ``torch.utils.flop_counter.FlopCounterMode`` does, with the same formulas. That one
+    imports torch's compiler when it is entered, which takes two seconds, and finds the module of each
+    operation, which takes longer than the operation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0.0
+        self._inside = ExitStack()
+
+    def __enter__(self) -> FlopCounter:
+        self._inside.callback(register_module_forward_hook(self._add_scan).remove)
+        # Fused attention has no formula on a CPU.
+        self._inside.enter_context(sdpa_kernel(SDPBackend.MATH))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._inside.close()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch imports its compiler to skip this class
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        return out
+
+    def _add_scan(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """A forward hook: adds what ``Mamba`` computes without matrix products."""
+        if isinstance(module, Mamba):
+            self.flops += scan_flops(module, *inputs)
+
+
+def scan_flops(mamba: Mamba, x_BLW: Tensor, real: Any, last: bool = False) -> float:
+    """FLOPs of the convolution and of the selective scan of one call of ``Mamba``.
+
+    A position costs a channel two FLOPs for each tap. A number of the state costs 4 where only the
+    last state is read, else 7 and 2 for reading it; torch's operations for these 2 are counted.
+    """
+    channels, taps = len(mamba.D), mamba.conv1d.kernel_size[0]
+    read = 2 if x_BLW.is_cuda and mamba_kernel() else 0  # a kernel that the counter does not see
+    of_state = 4 if last else 7 + read
+    return x_BLW[..., 0].numel() * (2 * taps * channels + of_state * mamba.A_log.numel())
+
+
+@register_flop_formula(aten.sparse_sampled_addmm, get_raw=True)
+def sampled_product(pattern: Tensor, left: Tensor, *others: Any, **options: Any) -> int:
+    """Dot products of width D at the places of a sparse pattern."""
     return 2 * pattern.values().numel() * left.shape[1]
 
 
-@register_flop_formula(
-    [torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only], get_raw=True
-)
-def _weighted_sum(weight: torch.Tensor, index: torch.Tensor, *rest: Any, **kwargs: Any) -> int:
-    """Sums of rows by weights, which are a sparse matrix times a dense one."""
+@register_flop_formula([aten._embedding_bag, aten._embedding_bag_forward_only], get_raw=True)
+def weighted_sum(weight: Tensor, index: Tensor, *others: Any, **options: Any) -> int:
+    """Weighted sums of rows: a sparse matrix times a dense one."""
     return 2 * index.numel() * weight.shape[1]
+
+
+@register_flop_formula([aten._fft_r2c, aten._fft_c2r, aten._fft_c2c], get_raw=True)
+def transform(x: Tensor, dim: list[int], *others: Any, out_val: Tensor, **options: Any) -> float:
+    """Fourier transforms: ``5 N log2 N`` for N complex numbers, half as many for real ones."""
+    length = math.prod(max(x.shape[d], out_val.shape[d]) for d in dim)
+    each = 5.0 if x.is_complex() and out_val.is_complex() else 2.5
+    return each * max(x.numel(), out_val.numel()) * math.log2(length)

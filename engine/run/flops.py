@@ -1,24 +1,21 @@
 """Parameters and FLOPs per sample: ``python -m engine.flops --expid TWIN_session_hopping ...``.
 
 A sample is scored alone, as if it were a batch, so that only its own items, its own experts and no
-padding count. FLOPs are counted twice: by formula, each block from the length of what it reads, and
-by torch's counter, which sees matrix products only. A multiplication with addition counts as two.
+padding count.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from model_zoo.batch import Batch
-from model_zoo.history.rows import RowTable
-from model_zoo.layers.block import SequenceBlock
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 
@@ -30,131 +27,84 @@ from ..config.load import load
 from ..config.models import build
 from ..config.options import RunOptions
 from ..datasets import ensure_generated
+from ..loader.loader import SequenceLoader
 from ..loader.random_batch import one_sample, random_batch
+from .flop_counter import FlopCounter, count_flops
 
-SAMPLES = 32  # FLOPs of a mixture depend on the sample: how many to average over
+SAMPLES = 256  # FLOPs depend on the sample's length and experts: how many to average over
+RANDOM_SAMPLES = 32  # of equal length
 ITEMS = 2_000  # of the random catalogue
 
 
-@dataclass
-class Flops:
+class Flops(NamedTuple):
     """FLOPs of the forward pass of one sample.
 
     Attributes:
-        products: matrix products, by formula.
-        elementwise: scans and Fourier transforms, by formula; the counter does not see them.
-        counted: matrix products, by torch's counter.
+        mean: over the samples that were counted.
+        error: standard error of the mean; None where samples were not counted one by one.
     """
 
-    products: float
-    elementwise: float
-    counted: float
-
-    @property
-    def total(self) -> float:
-        """By formula."""
-        return self.products + self.elementwise
+    mean: float
+    error: float | None
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Numbers in all parameters."""
+    """How many numbers all parameters of a model hold."""
     return sum(p.numel() for p in model.parameters())
 
 
 @torch.no_grad()
-def counted_flops(model: StagedModel, batch: Batch) -> float:
-    """Matrix-product FLOPs of a forward pass over a batch, by torch's counter."""
-    from .flop_counter import product_flops  # here, for it takes two seconds to import
+def flops_per_sample(model: StagedModel, batch: Batch) -> Flops:
+    """Count the FLOPs of each sample of a batch in evaluation mode.
 
-    model.eval()
-    return product_flops(lambda: model(batch))
-
-
-def mean_flops(model: StagedModel, batch: Batch, samples: int = SAMPLES) -> float:
-    """FLOPs of one sample by formula: the mean over samples spread over the batch.
-
-    A foreign model has no formula: counted is the
-    whole batch, for some of LongCTR's fail on a history shorter than their window.
+    A foreign model scores the whole batch at once: some of LongCTR's fail on a history that is
+    shorter than their window.
     """
-    if not isinstance(model, SequenceModel):
-        return counted_flops(model, batch) / len(batch[2])
-    return sum(_mean(lambda one: _formula(model, one), batch, samples))
-
-
-def measure(model: SequenceModel, batch: Batch, samples: int = SAMPLES) -> Flops:
-    """Formula and counter on the same samples."""
-    products, elementwise = _mean(lambda one: _formula(model, one), batch, samples)
-    (counted,) = _mean(lambda one: (counted_flops(model, one),), batch, samples)
-    return Flops(products, elementwise, counted)
-
-
-def _mean(
-    function: Callable[[Batch], tuple[float, ...]], batch: Batch, samples: int
-) -> list[float]:
-    """Each number of ``function``, as its mean over samples spread over the batch."""
-    chosen = torch.linspace(0, len(batch[2]) - 1, min(samples, len(batch[2]))).long().tolist()
-    found = [function(one_sample(batch, sample)) for sample in chosen]
-    return [sum(numbers) / len(found) for numbers in zip(*found, strict=True)]
-
-
-@torch.no_grad()
-def _formula(model: SequenceModel, one: Batch) -> tuple[float, float]:
-    """FLOPs (matrix products, elementwise) of one sample: of the blocks that run, each from the
-    length of its own sequence, the routers, the encoders of item features and the head."""
-    found = [0.0, 0.0]
-
-    tables: set[RowTable] = set()
-
-    def add(block: SequenceBlock, inputs: tuple, output: Any) -> None:
-        tables.add(inputs[0].table)
-        length = int(inputs[0].mask_BL.sum())
-        found[0] += block.products(length)
-        found[1] += block.elementwise(length)
-
-    blocks = [module for module in model.encoder.modules() if isinstance(module, SequenceBlock)]
-    hooks = [block.register_forward_hook(add) for block in blocks]
     model.eval()
-    try:
-        model(one)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    history, _ = model.embed_items(one)
-    for name, branch in model.branches.items():
-        sequence, router = model.encoder.sequence(name, history), branch.router
-        if not router.itemwise:
-            found[0] += router.products() * min(len(sequence.table), sequence.index_BL.numel())
-            continue
-        found[0] += router.row_products(sequence.table)
-        if router.trains and not router.auxiliary:  # the newest once more, with gradient
-            found[0] += router.products() + sequence.last(1).narrow().table.products()
-    found[0] += sum(table.products() for table in tables)
-    found[0] += 2 * _matrices(model.classifier)
-    found[0] += 2 * _matrices(model.embedding_layer) * len(history.table)
-    return found[0], found[1]
+    size = len(batch[2])
+    if not isinstance(model, SequenceModel):
+        return Flops(count_flops(lambda: model(batch)) / size, None)
+    totals = [0.0]
+    with FlopCounter() as counter:
+        for sample in range(size):
+            model(one_sample(batch, sample))
+            totals.append(counter.flops)
+    counts = np.diff(totals)
+    error = float(counts.std(ddof=1)) / math.sqrt(size) if size > 1 else None
+    return Flops(float(counts.mean()), error)
 
 
-def _matrices(module: nn.Module) -> int:
-    """Multiplications of the linear layers of a module for one vector."""
-    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+def spread_batch(loader: SequenceLoader, size: int = SAMPLES) -> Batch:
+    """A batch of samples that lie evenly spread over the whole split."""
+    chosen = np.linspace(0, loader.num_samples - 1, min(size, loader.num_samples)).astype(int)
+    start, parts = 0, []
+    for columns in loader.samples.batches(loader.batch_size, rng=None):
+        stop = start + len(columns["user_index"])
+        rows = chosen[(start <= chosen) & (chosen < stop)] - start
+        parts.append({name: column[rows] for name, column in columns.items()})
+        start = stop
+    return loader.collate(
+        {name: np.concatenate([part[name] for part in parts]) for name in columns}
+    )
 
 
 def describe(
     params: dict[str, Any], model_class: type[SequenceModel], length: int
-) -> dict[str, Any]:
-    """Parameters and FLOPs of a model as it starts, on random items; routers with a codebook start
-    from k-means, as they do in training."""
+) -> tuple[int, Flops]:
+    """Parameters and FLOPs of a model as it starts, on random histories of one length.
+
+    Routers with a codebook start from k-means, as they do in training.
+    """
     torch.manual_seed(params["seed"])
     feature_map = build_feature_map(params)
     model = build(model_class, feature_map, {**params, "verbose": 0}, params["model_id"])
-    for module in model.embedding_layer.modules():  # all but equal at first: routers need more
+    for module in model.modules():  # all but equal at first: routers need more
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
-    batch = random_batch(feature_map, [length] * SAMPLES, length, max(ITEMS, length + 2))
+    batch = random_batch(feature_map, [length] * RANDOM_SAMPLES, length, max(ITEMS, length + 2))
     if model.branches:
         model.before_experts([batch], params["seed"])
-    flops = measure(model, batch)
-    return {"parameters": num_parameters(model), "flops": flops}
+    return num_parameters(model), flops_per_sample(model, batch)
 
 
 def main() -> int:
@@ -167,31 +117,28 @@ def main() -> int:
     args = parser.parse_args()
     if args.length is not None and args.length < 1:
         raise UserError(f"--length {args.length}: write 1 or more")
-    found = {}
+    vanilla: dict[tuple[str, str], float] = {}
+    found = []
     for expid in args.expid:
         experiment = load(expid, RunOptions(args.config))
         params = experiment.params
         ensure_generated(params)
-        what = describe(params, experiment.model_class, args.length or params["max_len"])
-        found[expid] = params["dataset_id"], params["model"], what
-    vanilla = {(data, model): what["flops"].total for data, model, what in found.values()}
-    rows = []
-    for expid, (data, model, what) in found.items():
-        flops = what["flops"]
-        base = vanilla.get((data, model.split("_")[0]))
-        rows.append(
-            [
-                expid,
-                f"{what['parameters']:,}",
-                f"{flops.products / 1e6:.3f}",
-                f"{flops.counted / 1e6:.3f}",
-                f"{flops.products / flops.counted - 1:+.2%}",
-                f"{flops.elementwise / 1e6:.3f}",
-                f"{flops.total / 1e6:.3f}",
-                f"{flops.total / base:.2f}" if base else "",
-            ]
+        parameters, flops = describe(
+            params, experiment.model_class, args.length or params["max_len"]
         )
-    header = ["expid", "parameters", "formula", "counter", "difference", "elementwise", "total"]
-    print("FLOPs of one sample in millions (matrix products by formula and by torch's counter)")
-    print(text_table([*header, "/ vanilla"], rows))
+        data, model = params["dataset_id"], params["model"]
+        vanilla[data, model] = flops.mean
+        found.append((expid, (data, model.split("_")[0]), parameters, flops))
+    rows = [
+        [
+            expid,
+            f"{parameters:,}",
+            f"{flops.mean / 1e6:.3f}",
+            f"{flops.error / 1e6:.3f}" if flops.error is not None else "",
+            f"{flops.mean / vanilla[backbone]:.2f}" if backbone in vanilla else "",
+        ]
+        for expid, backbone, parameters, flops in found
+    ]
+    print("Parameters, and FLOPs of one sample in millions with the standard error of their mean")
+    print(text_table(["expid", "parameters", "MFLOPs", "error", "/ vanilla"], rows))
     return 0

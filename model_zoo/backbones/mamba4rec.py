@@ -87,15 +87,6 @@ class Mamba4RecBlock(SequenceBlock):
             return history, history.mask_BL
         return pack(history)
 
-    def products(self, length: int) -> float:
-        project = 2 * sum(p.numel() for p in self.project.parameters()) * (length + 1)
-        inner = sum(layer.products(length, last=False) for layer in self.layers[:-1])
-        return project + inner + self.layers[-1].products(length, last=True)
-
-    def elementwise(self, length: int) -> float:
-        inner = sum(layer.mamba.elementwise(length, last=False) for layer in self.layers[:-1])
-        return inner + self.layers[-1].mamba.elementwise(length, last=True)
-
 
 class MambaLayer(nn.Module):
     """Mixer and position-wise feed-forward network, each followed by dropout and LayerNorm.
@@ -131,11 +122,6 @@ class MambaLayer(nn.Module):
         h_BRW = self.norm(h_BRW)
         hidden = self.dropout(F.gelu(self.w_1(h_BRW)))
         return self.ffn_norm(self.dropout(self.w_2(hidden)) + h_BRW)
-
-    def products(self, length: int, last: bool) -> float:
-        """FLOPs of the matrix products for one sample."""
-        read = 1 if last else length
-        return self.mamba.products(length, last) + 2 * 2 * self.w_1.weight.numel() * read
 
 
 class Mamba4Rec(SequenceModel):

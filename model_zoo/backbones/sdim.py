@@ -108,12 +108,6 @@ class SDIMBlock(SequenceBlock):
         item_BLH = history.map(lambda x: hashes(torch.einsum("...d,dht->...ht", x, rotations_DHT)))
         return item_BLH == hashes(torch.einsum("bd,dht->bht", target_BD, rotations_DHT))[:, None]
 
-    def products(self, length: int) -> float:
-        D, H, T = self.rotations_DHT.shape
-        sums = H if self.l2_norm else 1
-        hashed = 2 * D * H * T * (length + 1)
-        return self.short_attention.products(length) + hashed + 2 * sums * D * length
-
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         kept = {k: v for k, v in weights.items() if k not in ("random_rotations", "powers_of_two")}

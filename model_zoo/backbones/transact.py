@@ -88,12 +88,6 @@ class TransActBlock(SequenceBlock):
         out_BH = torch.cat(features, dim=-1)
         return out_BH if self.longctr_compat else out_BH.masked_fill(empty_B1, 0.0)
 
-    def products(self, length: int) -> float:
-        last = self.first_k_cols if self.out_linear is None else None
-        inner = sum(layer.products(length) for layer in self.layers[:-1])
-        pool = 2 * self.out_linear.weight.numel() if self.out_linear is not None else 0
-        return inner + self.layers[-1].products(length, last) + pool
-
     def init_weights(self) -> None:
         """torch's start of an attention, which LongCTR's model keeps (FuxiCTR calls this)."""
         for layer in self.layers:

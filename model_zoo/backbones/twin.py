@@ -53,9 +53,6 @@ class TWINBlock(SequenceBlock):
         short_BD = self.short_attention(history, target_BD)
         return torch.cat([short_BD, self.long_attention(history, target_BD)], dim=-1)
 
-    def products(self, length: int) -> float:
-        return self.short_attention.products(length) + self.long_attention.products(length)
-
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name.replace(".W_h.", ".W_k."): weight for name, weight in weights.items()}

@@ -104,11 +104,6 @@ class AttenMixerBlock(SequenceBlock):
         cosine_B1 = (s_BD * unit_length(target_BD)).sum(-1, keepdim=True)
         return torch.cat([s_BD, s_BD * target_BD, COSINE_SCALE * cosine_B1], dim=-1)
 
-    def products(self, length: int) -> float:
-        D, H, K = self.W_q.in_features, self.num_heads, len(self.level_queries)
-        projections = (K * (K + 1) // 2 + 2 * K + 3) * D * D + K * D
-        return 2 * (projections + H * (K + 1) * D * length)
-
     def _queries(self, e_BLD: Tensor) -> Tensor:
         """The query of each level, ``(B, K, D)``."""
         levels = len(self.level_queries)

@@ -145,11 +145,6 @@ class MiasRecBlock(SequenceBlock):
             out_BH = self._meet(unit_length(o_BTD), p_BT, target_BD)
         return out_BH.masked_fill(length_B1 == 0, 0)
 
-    def products(self, length: int) -> float:
-        T, D = min(length, self.max_len) + 1, self.importance.in_features
-        layers = sum(layer.products(T) for layer in self.encoder)
-        return layers + 2 * T * (2 * D * D + 3 * D)
-
     def _meet(self, z_BTD: Tensor, p_BT: Tensor, target_BD: Tensor) -> Tensor:
         """``[z*, zbar, r / tau]``: the intents, weighted by importance, and the target."""
         cosine_BT = (z_BTD @ unit_length(target_BD)[..., None]).squeeze(-1)

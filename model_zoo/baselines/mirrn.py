@@ -6,7 +6,6 @@ Shape suffixes: B samples, L history length, K retrieved items, D item width, T 
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
@@ -129,22 +128,6 @@ class MIRRNBlock(SequenceBlock):
         x_BKD = history.take(index_BK, mask_BK).embed()
         x_BKD = x_BKD + F.embedding(len(history) - index_BK, POSITION_SCALE * self.pos.weight)
         return (shares(mask_BK, x_BKD.dtype)[:, None] @ frequency_filter(x_BKD, mask_BK))[:, 0]
-
-    def products(self, length: int) -> float:
-        length = min(length, self.max_len)
-        D, T = self.rotations_DT.shape
-        K = min(self.topk, length)
-        attention = self.short_attention.products(length) + self.long_attention.products(3)
-        filters = 3 * K * K * D if K <= MATRIX_MOST else 0
-        hashed = D * T * (length + 3) + 3 * T * length
-        means = D * (length + min(length, RECENT) + 3 * K)
-        return attention + 2 * (hashed + means + filters)
-
-    def elementwise(self, length: int) -> float:
-        K, D = min(self.topk, length), len(self.rotations_DT)
-        if K <= MATRIX_MOST:
-            return 0.0
-        return 3 * 5 * D * K * math.log2(max(K, 2))  # three filters, there and back
 
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:

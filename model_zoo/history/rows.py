@@ -63,10 +63,6 @@ class RowTable:
         with torch.no_grad():
             return layer(self.values())
 
-    def products(self, layer: nn.Linear | None = None) -> float:
-        """FLOPs of the matrix products that make the rows, or ``linear``'s output for them."""
-        return 2.0 * layer.weight.numel() * len(self) if layer else 0.0
-
     def attend(
         self, query_BHD: Tensor, index_BL: Tensor, mask_BL: Tensor, dropout: float
     ) -> tuple[Tensor, Tensor]:
@@ -143,13 +139,6 @@ class BagTable(RowTable):
             return super().linear(layer)
         z_VZ = self._bag(F.linear(self._parent.values(), layer.weight))
         return z_VZ if layer.bias is None else z_VZ.add_(layer.bias)
-
-    def products(self, layer: nn.Linear | None = None) -> float:
-        if layer is not None and len(self._parent) < len(self):
-            return self._parent.products(layer) + 2.0 * layer.out_features * self._share_VS.numel()
-        width = self._parent.values().shape[1]
-        built = 0.0 if self._inherited else 2.0 * width * self._share_VS.numel()
-        return built + super().products(layer)
 
     def select(self, row_R: Tensor) -> BagTable:
         """The table of some of the sums."""

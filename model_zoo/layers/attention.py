@@ -61,12 +61,6 @@ class TargetAttention(nn.Module):
         """The attended history, ``(B, D)``."""
         return self._project(self._pool(self._query(target_BD), history))
 
-    def products(self, length: int) -> float:
-        """FLOPs of the matrix products for one sample with ``length`` items."""
-        D, A = self.input_dim, self.attention_dim
-        projections = 4 * A * D if self.use_qkvo else self.num_heads * D
-        return 2 * projections + 4 * self.num_heads * D * length
-
     def _query(self, target_BD: Tensor) -> Tensor:
         """The target's query of each head, carried into item space and scaled: ``(B, H, D)``."""
         heads = (self.num_heads, -1)
@@ -123,9 +117,6 @@ class ShortTargetAttention(TargetAttention):
         # A single item drops out too; LongCTR then averages it with the padding, which is zero.
         return super().forward(shifted, target_BD) * torch.where(only_B1, 1 / self.short_len, 1.0)
 
-    def products(self, length: int) -> float:
-        return super().products(min(length, self.short_len))
-
 
 class TopKTargetAttention(TargetAttention):
     """TWIN's long attention: the same scores first select ``topk`` items, then weight them.
@@ -157,8 +148,3 @@ class TopKTargetAttention(TargetAttention):
         by_head = selected.reshape(-1, self.topk)
         pooled = self._pool(query_BHD.flatten(0, 1)[:, None, :], by_head)
         return self._project(pooled.view_as(query_BHD))
-
-    def products(self, length: int) -> float:
-        if length <= self.topk:
-            return super().products(length)
-        return super().products(self.topk) + 2 * self.num_heads * self.input_dim * length

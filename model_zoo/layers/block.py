@@ -45,16 +45,12 @@ class SequenceBlock(nn.Module):
         return call_compiled(self, History(history.rows_UD, index_BL, mask_BL), target_BD)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def products(self, length: int) -> float:
-        """FLOPs of the matrix products of a forward pass of one sample with that many real items,
-        two per multiplication with addition."""
-        raise NotImplementedError
-
-    def elementwise(self, length: int) -> float:
-        """FLOPs of what is no matrix product but costs as much: scans and Fourier transforms."""
-        return 0.0
+        """Encode a batch; every block writes its own."""
+        name = type(self).__name__
+        raise NotImplementedError(
+            f"{name} has no forward; write `def forward(self, history, target_BD)` in it, which "
+            "returns (B, output_dim)"
+        )
 
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:

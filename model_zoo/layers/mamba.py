@@ -130,20 +130,6 @@ class Mamba(nn.Module):
         delta_PE = torch.addmm(self.dt_proj.bias, dt_BLR.flatten(0, 1), weight_RE)
         return delta_PE.view(*dt_BLR.shape[:2], -1)
 
-    def products(self, length: int, last: bool) -> float:
-        """FLOPs of the matrix products for one sample; where all outputs are read, reading the
-        states is one of them."""
-        inner, rank = self.dt_proj.weight.shape
-        width, state = self.in_proj.in_features, self.A_log.numel()
-        everywhere = width * inner + 2 * rank * inner + state
-        read = 2 * width * inner + state
-        return 2 * (everywhere * length + (read if last else (read + state) * length))
-
-    def elementwise(self, length: int, last: bool) -> float:
-        """FLOPs of the convolution, and of the scan: 7 per state and position, 4 for the last."""
-        convolution = 2 * self.conv1d.kernel_size[0] * len(self.D)
-        return (convolution + (4 if last else 7) * self.A_log.numel()) * length
-
 
 def newest(x_BLW: Tensor, real: Tensor | Segments) -> Tensor:
     """The newest position of each sample, ``(B, 1, W)``; ``real`` as in ``Mamba``."""

@@ -122,15 +122,6 @@ class EncoderLayer(nn.Module):
     def _rate(self) -> float:
         return self.attention_dropout if self.training else 0.0
 
-    def products(self, length: int, last: int | None = None) -> float:
-        """FLOPs of the matrix products for one sample of ``length`` positions."""
-        W, read = self.expand.in_features, min(length, last or length)
-        if self.reads_few(last):  # four projections of W x W at positions that are read
-            mixing = 4 * W * W * read + 2 * W * length * read * self.num_heads
-        else:
-            mixing = 2 * W * W * (length + read) + 2 * W * length * read
-        return 2 * (mixing + 2 * W * self.expand.out_features * read)
-
 
 class PairEncoderLayer(EncoderLayer):
     """An encoder layer over ``[item, target]`` pairs, W = 2 * D, that projects the halves apart.
@@ -169,12 +160,3 @@ class PairEncoderLayer(EncoderLayer):
                 mask_BL,
             )
         return self._finish(read_BRW, mixed)
-
-    def products(self, length: int, last: int | None = None) -> float:
-        W, read = self.expand.in_features, min(length, last or length)
-        D = W // 2
-        if self.reads_few(last):  # keys and values of width D, and the target's value
-            less = 2 * D * W * read + 2 * D * length * read * self.num_heads - D * W
-        else:  # instead of whole projections: item halves, and the target's of query and value
-            less = W * W * (2 * length + read) - W * D * (2 * length + read) - W * W
-        return super().products(length, last) - 2 * less

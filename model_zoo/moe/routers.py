@@ -181,14 +181,6 @@ class Router(nn.Module, ABC):
         """The projections of the distinct rows that occur in a history, ``(N, Z)``."""
         return self.project_rows(history.table)[row_counts(history) > 0]
 
-    def products(self) -> float:
-        """FLOPs of the matrix products for one item."""
-        return 2.0 * sum(p.numel() for p in self.parameters() if p.dim() == 2)
-
-    def row_products(self, table: RowTable) -> float:
-        """FLOPs of the matrix products for all rows of a table."""
-        return self.products() * len(table) + table.products()
-
 
 class LinearRouter(Router):
     """Base of the routers that gate by ``p = softmax(W_g x)``, which is what ``project`` gives.

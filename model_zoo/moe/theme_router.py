@@ -144,15 +144,6 @@ class ThemeRouter(Router):
     def forget(self) -> None:
         self.codebook.forget()
 
-    # ---------------------------------------------------------------- FLOPs
-
     @property
     def _first_layer(self) -> nn.Linear:
         return cast(nn.Linear, self.h[0])
-
-    def products(self) -> float:
-        return super().products() + 2 * self.codebook.codes_EC.numel()
-
-    def row_products(self, table: RowTable) -> float:
-        later = self.products() - 2 * self._first_layer.weight.numel()
-        return later * len(table) + table.products(self._first_layer)

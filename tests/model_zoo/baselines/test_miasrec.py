@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.baselines.miasrec import MiasRecBlock
 from model_zoo.history.history import History
@@ -120,13 +119,6 @@ def test_gradients_are_finite_and_reach_every_parameter(alpha: float) -> None:
     for name, parameter in block.named_parameters():
         assert torch.isfinite(parameter.grad).all() and parameter.grad.abs().sum() > 0, name
     assert torch.isfinite(history.rows_UD.grad).all() and torch.isfinite(target_BD.grad).all()
-
-
-def test_flops_are_those_that_are_counted() -> None:
-    block, history = MiasRecBlock(D, max_len=7), ragged_history([9], 9, D, dtype=torch.float32)
-    with FlopCounterMode(display=False) as counter:
-        block(history, torch.randn(1, D))
-    assert block.products(9) == counter.get_total_flops()
 
 
 def test_keys_tell_vectors_apart_by_their_bits() -> None:
