@@ -22,5 +22,5 @@ def reset_parameters(module: nn.Module) -> None:
 def _init_weights(module: nn.Module) -> None:
     if isinstance(module, FeatureEmbeddingDict):
         module.reset_parameters()
-    elif hasattr(module, "init_weights"):
-        module.init_weights()
+    elif callable(init_weights := getattr(module, "init_weights", None)):
+        init_weights()

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from .ops.precision import at_least_float32, unrounded
 
+MLP_UNITS, DEEP_UNITS = [512, 128, 64], [256, 128, 64]  # as LongCTR has them
+NO_UNITS: list[int] = []
+
 
 class MLPHead(nn.Module):
     """A multi-layer perceptron.
@@ -26,7 +29,7 @@ class MLPHead(nn.Module):
         self,
         input_dim: int,
         *,
-        dnn_hidden_units: list[int] = (512, 128, 64),
+        dnn_hidden_units: list[int] = MLP_UNITS,
         dnn_activations: str = "ReLU",
         net_dropout: float = 0.0,
         batch_norm: bool = False,
@@ -61,8 +64,8 @@ class DCNv2Head(nn.Module):
         input_dim: int,
         *,
         dcn_cross_layers: int = 3,
-        dcn_hidden_units: list[int] = (256, 128, 64),
-        mlp_hidden_units: list[int] = (),
+        dcn_hidden_units: list[int] = DEEP_UNITS,
+        mlp_hidden_units: list[int] = NO_UNITS,
         hidden_activations: str = "ReLU",
         net_dropout: float = 0.0,
         batch_norm: bool = False,

@@ -143,6 +143,7 @@ def get_model(name: str) -> type[SequenceModel]:
     raise ValueError(f"model: {name!r} is not a model; {hint}There are: {', '.join(model_names())}")
 
 
+@cache
 def make_variant(model: type[SequenceModel], mixture: str, module: str) -> type[SequenceModel]:
     """A backbone's class with a registered mixture.
 

@@ -2,7 +2,8 @@
 
 A backbone is a ``SequenceModel`` with a ``block``; a variant of it is the same with a ``mixture``.
 
-Shape suffixes: B samples, L history length, U rows (distinct items), D item width, H block output.
+Shape suffixes: B samples, L history length, U rows (distinct items), D item width, H block output,
+F width of all features.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor, nn
 
 from . import compat
-from .batch import Batch
+from .batch import Batch, Loader
 from .heads import MLPHead
 from .history.history import History
 from .history.item_dict import ItemDict
@@ -28,11 +29,11 @@ from .moe.mixtures import Mixture, Single
 from .moe.stages import Stage, StageName
 from .ops.compiled import call_compiled, require_compiler
 from .ops.precision import bf16_products
-from .training import optimizer as optimization
 from .training.base_model import StagedModel
 from .training.checkpoints import load_backbone
 from .training.hyper_parameters import chosen, keywords
-from .training.optimizer import sparse_tables, use_sparse_gradients
+from .training.optimizer import SPARSE_OPTIMIZERS
+from .training.sparse_embedding import described_tables, use_sparse_gradients
 
 AMP = (None, "bf16")
 LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's names of one loss
@@ -41,7 +42,7 @@ LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's nam
 class SequenceModel(StagedModel):
     """CTR model over a user's history: ``sigmoid(head([context, target, encoder(history, target)]))``.
 
-    Hyper-parameters are those named here, the keyword-only ones of ``block``, ``mixture`` and
+    Its hyper-parameters are those named here, the keyword-only ones of ``block``, ``mixture`` and
     ``head``, and FuxiCTR's; ``hyper_parameters`` lists them.
 
     Args:
@@ -50,14 +51,18 @@ class SequenceModel(StagedModel):
         gpu: CUDA device, -1 for the CPU.
         embedding_dim: width of a feature that does not say its own.
         loss: binary cross-entropy, under any of FuxiCTR's names.
-        backbone_checkpoint: weights to start embeddings, global block and head from: of the vanilla
-            backbone, or of LongCTR's model of that name. They replace the backbone warm-up.
+        backbone_checkpoint: weights to start embeddings, global block and head from. They are of the
+            vanilla backbone, or of LongCTR's model of that name, and replace the backbone warm-up.
         amp: ``bf16`` rounds the blocks' and the head's matrix products to bf16, in training and
-            evaluation; weights, optimizer and loss stay float32 (see ``layers/precision.py``).
-        compile: blocks and head by torch.compile, for a GPU (see ``layers/compiled.py``).
+            evaluation; weights, optimizer and loss stay float32 (see ``ops/precision.py``).
+        compile: compile blocks and head by torch.compile, for a GPU (see ``ops/compiled.py``).
         sparse_embedding: update and regularise large embedding tables only in the rows that a batch
-            reads; for tables of millions of rows. See ``row_adam`` for how near that is to dense.
-        kwargs: of ``StagedModel``, block, mixture, head and FuxiCTR.
+            reads, for tables of millions of rows. ``training/sparse_embedding.py`` says how near the
+            numbers are to those of dense tables.
+        kwargs: go to ``StagedModel``, block, mixture, head and FuxiCTR.
+
+    Raises:
+        ValueError: a hyper-parameter is impossible, or no feature describes items.
     """
 
     block: type[SequenceBlock]
@@ -84,10 +89,10 @@ class SequenceModel(StagedModel):
             raise ValueError(f"amp: {amp!r} is not supported; write bf16, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
-        if sparse_embedding and self.optimizer_name not in optimization.SPARSE_OPTIMIZERS:
+        if sparse_embedding and self.optimizer_name not in SPARSE_OPTIMIZERS:
             raise ValueError(
                 f"sparse_embedding: optimizer {self.optimizer_name!r} takes no sparse gradients; "
-                f"write one of {', '.join(optimization.SPARSE_OPTIMIZERS)}"
+                f"write one of {', '.join(SPARSE_OPTIMIZERS)}"
             )
         self.item_dim = sum(
             spec.get("emb_output_dim", spec.get("embedding_dim", embedding_dim))
@@ -118,7 +123,7 @@ class SequenceModel(StagedModel):
         self.backbone_checkpoint = backbone_checkpoint
         if backbone_checkpoint is not None:
             load_backbone(self, backbone_checkpoint)
-        self.model_to_device()
+        self.to(self.device)
         self.compiled = compile
         if compile:
             require_compiler(self.device)
@@ -129,7 +134,8 @@ class SequenceModel(StagedModel):
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
         """Name and type of every configuration key that the model, its parts or training reads."""
-        return super().hyper_parameters() | keywords(cls.block, *cls.mixture.readers(), cls.head)
+        parts = keywords(cls.block, *cls.mixture.readers(), cls.head)
+        return super().hyper_parameters() | parts
 
     def reset_parameters(self) -> None:
         """FuxiCTR's initialisation, backbone first: with the same random state, every variant of
@@ -147,10 +153,10 @@ class SequenceModel(StagedModel):
         return self.embedding_layer, self.classifier, self.encoder.global_block
 
     def stages(self, epochs: float) -> list[Stage]:
-        """Those of the mixture; a checkpoint of the backbone replaces its warm-up."""
+        """The stages of the mixture; a checkpoint of the backbone replaces its warm-up."""
         stages = self.encoder.stages(epochs)
         if self.backbone_checkpoint is not None:
-            stages = [stage for stage in stages if stage.name != StageName.BACKBONE]
+            stages = [stage for stage in stages if stage.name is not StageName.BACKBONE]
         return stages
 
     def enter(self, stage: StageName) -> None:
@@ -171,16 +177,12 @@ class SequenceModel(StagedModel):
         history, _ = self.embed_items(inputs)
         return {name: self.encoder.sequence(name, history) for name in self.branches}
 
-    def fit(self, *args: Any, **kwargs: Any) -> None:
+    def fit(self, data_generator: Loader, validation_data: Loader, **kwargs: Any) -> None:
         if self.backbone_checkpoint is not None:
             logging.info(f"backbone from {self.backbone_checkpoint}, its warm-up is left out")
         if self.sparse_embedding:
-            rows = [f"{table.num_embeddings:,}" for table in sparse_tables(self)]
-            logging.info(
-                f"sparse_embedding: tables of {' + '.join(rows) or 'no'} rows; those of up to "
-                f"{optimization.SMALL_TABLE:,} stay dense"
-            )
-        super().fit(*args, **kwargs)
+            logging.info(f"sparse_embedding: {described_tables(self)}")
+        super().fit(data_generator, validation_data, **kwargs)
 
     # ---------------------------------------------------------------- forward
 
@@ -196,6 +198,7 @@ class SequenceModel(StagedModel):
         return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
 
     def _head(self, features_BF: Tensor) -> Tensor:
+        """The logit ``(B, 1)``, compiled if asked for; a batch of one would be another graph."""
         if self.compiled and len(features_BF) > 1:
             return call_compiled(self.classifier, features_BF)
         return self.classifier(features_BF)
@@ -208,16 +211,16 @@ class SequenceModel(StagedModel):
         """
         _, item_dict, mask = inputs
         mask_BL = self.on_device(mask) > 0
+        B, L = mask_BL.shape
+        columns: Mapping[str, Tensor] = item_dict
         if isinstance(item_dict, ItemDict):
             columns, row_BL1 = item_dict.distinct()
-            columns = {name: self.on_device(rows) for name, rows in columns.items()}
             row_BL1 = self.on_device(row_BL1)
         else:
-            columns = {name: self.on_device(rows) for name, rows in item_dict.items()}
-            B, L = mask_BL.shape
             row_BL1 = torch.arange(B * (L + 1), device=self.device).view(B, L + 1)
-        if not mask_BL.shape[1]:  # LongCTR's loader, where no sample has a history
-            mask_BL, row_BL1 = mask_BL.new_zeros(len(mask_BL), 1), row_BL1.repeat(1, 2)
+        if not L:  # LongCTR's loader, where no sample has a history
+            mask_BL, row_BL1 = mask_BL.new_zeros(B, 1), row_BL1.repeat(1, 2)
+        columns = {name: self.on_device(rows) for name, rows in columns.items()}
         rows_UD = self.embedding_layer(columns, flatten_emb=True)
         history = History(rows_UD, row_BL1[:, :-1], mask_BL)
         return history, history.table.gather(row_BL1[:, -1:])[:, 0]

@@ -32,7 +32,7 @@ FLOORS = (
     ("layers",),
     ("history",),
     ("ops",),
-    ("compat", "batch"),
+    ("compat", "batch", "atomic"),
 )
 # What a room may import beside the standard library, the project and torch, by the longest prefix.
 ALLOWED = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from model_zoo.atomic import written_whole
 
 from .errors import UserError
 
@@ -18,15 +19,10 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written. The file is as it was before.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the name without the content
-        os.replace(temporary, path)
+        with written_whole(path) as file:
+            file.write(text.encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 

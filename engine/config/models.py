@@ -15,6 +15,8 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 
 from model_zoo import get_model
+from model_zoo.registry import backbone_of, make_variant, mixture_of, model_names
+from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError, did_you_mean
@@ -24,22 +26,34 @@ def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
     """The model class of that name; one of ``folder`` comes before the project's own.
 
     Args:
-        folder: holds a package ``<name>`` with a class ``<name>``, a FuxiCTR ``BaseModel`` on
-            LongCTR's batches, for each of its models, as the root of a LongCTR checkout does.
+        name: of a model, or of a variant such as ``Mine_MoS`` of a backbone in ``folder``.
+        folder: holds a package ``<name>`` or a file ``<name>.py`` with a class ``<name>`` for each of
+            its models. A ``SequenceModel`` is a backbone, and gets a variant with every mixture. Any
+            other FuxiCTR ``BaseModel`` on LongCTR's batches works too, as in a LongCTR checkout.
 
     Raises:
-        UserError: there is no such model, or its package cannot be imported.
+        UserError: there is no such model, or its file cannot be imported.
     """
-    if folder is not None and name in _packages(folder):
-        return adopt(_import_class(name, folder))
+    others = model_files(folder) if folder is not None else []
+    own = name if name in others else backbone_of(name)
+    if folder is not None and own in others:
+        model = _import_class(own, folder)
+        if issubclass(model, SequenceModel):
+            return model if name == own else make_variant(model, mixture_of(name), model.__module__)
+        if name == own:
+            return adopt(model)
     try:
         return get_model(name)
     except ValueError as error:
-        others = _packages(folder) if folder is not None else []
         if others:
             where = f"{folder} has {', '.join(others)}{did_you_mean(name, others)}"
             raise UserError(f"{error}; and {where}") from None
         raise UserError(str(error)) from None
+
+
+def is_shipped(model: type[StagedModel]) -> bool:
+    """Whether a model class is the project's own, and not one of a user's folder."""
+    return model.__name__ in model_names() and model is get_model(model.__name__)
 
 
 def adopt(model: type[BaseModel]) -> type[StagedModel]:
@@ -97,16 +111,22 @@ class AdoptedModel(StagedModel):
         return own | {"loss": str} | super().hyper_parameters()
 
 
-def _packages(folder: Path) -> list[str]:
+def model_files(folder: Path) -> list[str]:
+    """Names of the models in a folder.
+
+    Raises:
+        UserError: the folder is not there, or has no model.
+    """
     if not folder.is_dir():
         raise UserError(f"--model-zoo {folder}: no such folder; name one with a package per model")
-    names = sorted(path.parent.name for path in folder.glob("*/__init__.py"))
-    if not names:
+    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+    files = {path.stem for path in folder.glob("*.py") if f"class {path.stem}(" in path.read_text()}
+    if not packages | files:
         raise UserError(
-            f"--model-zoo {folder}: has no package; name a folder with a package per model, "
-            "such as a LongCTR checkout"
+            f"--model-zoo {folder}: has no package and no file of a model; name a folder with "
+            "one per model, such as a LongCTR checkout"
         )
-    return names
+    return sorted(packages | files)
 
 
 def _import_class(name: str, folder: Path) -> type[BaseModel]:
@@ -120,7 +140,7 @@ def _import_class(name: str, folder: Path) -> type[BaseModel]:
             f"--model-zoo {folder}: {name} cannot be imported "
             f"({type(error).__name__}: {' '.join(str(error).split())})"
         ) from error
-    if not Path(sys.modules[name].__file__).is_relative_to(path):
+    if not Path(str(sys.modules[name].__file__)).is_relative_to(path):
         raise UserError(
             f"--model-zoo {folder}: another package {name} was found first, "
             f"{sys.modules[name].__file__}; rename one of them"

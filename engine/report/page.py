@@ -65,7 +65,7 @@ class Section:
     @property
     def best_possible(self) -> dict[str, str]:
         """The test metrics that no model can beat, where the data set's maker knows them."""
-        known = next((run["bayes"] for run in self.results.runs if run["bayes"]), {})
+        known: dict[str, float] = next((r["bayes"] for r in self.results.runs if r["bayes"]), {})
         return {name: metric(name, [value]).text for name, value in known.items()}
 
     @property

@@ -12,13 +12,14 @@ from model_zoo.registry import BACKBONES, MIXTURES
 
 from ..common.errors import UserError, run_command
 from ..common.places import CONFIG, HOME
+from ..config.options import RunOptions
 from .call import BUDGET, Call, default_budget
-from .experiments import EXPERIMENTS, UNTUNED, VANILLA
+from .experiments import ALONE, EXPERIMENTS, UNTUNED
 from .study import study
 
 
 def main() -> int:
-    summaries = {name: f.__doc__.splitlines()[0] for name, f in EXPERIMENTS.items()}
+    summaries = {name: str(f.__doc__).splitlines()[0] for name, f in EXPERIMENTS.items()}
     parser = argparse.ArgumentParser(
         prog="python -m engine.study",
         description="Run what an experiment lacks: tuning, then every seed of every configuration; "
@@ -34,11 +35,12 @@ def main() -> int:
         help=f"tuning trials of each model (default: {BUDGET}); 1 takes the configuration as it is, as knobs do",
     )  # fmt: skip
     parser.add_argument(
-        "--backbones", nargs="+", default=[], help=f"only these of {', '.join(BACKBONES)}"
-    )
+        "--backbones", nargs="+", default=[],
+        help=f"only these of {', '.join(BACKBONES)}, or of --model-zoo",
+    )  # fmt: skip
     parser.add_argument(
         "--variants", nargs="+", default=[],
-        help=f"only these of the backbones: {', '.join((VANILLA, *MIXTURES))}",
+        help=f"only these of the backbones: {', '.join((ALONE, *MIXTURES))}",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of every configuration"
@@ -49,6 +51,7 @@ def main() -> int:
     parser.add_argument("--runs-per-gpu", type=int, default=1, help="at a time, per device")
     parser.add_argument("--output", type=Path, default=HOME / "results", help="default: results/")
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: config/")
+    parser.add_argument("--model-zoo", type=Path, help="folder of your own models, or of LongCTR's")
     parser.add_argument(
         "--data-root", type=Path, help="folder of the data sets, in place of data_root"
     )
@@ -70,6 +73,7 @@ def main() -> int:
             raise UserError(f"--{name} {getattr(args, flag)}: write a number above 0")
     if min(args.gpu) < -1:
         raise UserError(f"--gpu {min(args.gpu)}: write numbers of CUDA devices, or -1 for the CPU")
+    changes = dict(map(_change, args.set))
     call = Call(
         args.experiment,
         args.dataset,
@@ -77,18 +81,15 @@ def main() -> int:
         args.budget,
         args.backbones,
         args.variants,
-        dict(map(_change, args.set)),
+        changes,
     )
-    return study(
-        call,
-        HOME,
-        args.config,
-        args.output,
-        args.gpu,
-        args.runs_per_gpu,
-        args.data_root,
-        args.queue,
+    options = RunOptions(
+        config=args.config,
+        model_zoo=args.model_zoo,
+        data_root=args.data_root,
+        changes=changes,
     )
+    return study(call, options, args.output, args.gpu, args.runs_per_gpu, args.queue)
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -34,6 +34,7 @@ class Call:
         changes: keys that are set in every configuration.
         config: configuration directory; empty is the repository's.
         output: folder of results.
+        model_zoo: folder of the user's own models; empty is none.
     """
 
     experiment: str
@@ -45,6 +46,7 @@ class Call:
     changes: dict[str, Any] = field(default_factory=dict)
     config: str = ""
     output: str = "results"
+    model_zoo: str = ""
 
     @property
     def command(self) -> str:
@@ -56,13 +58,14 @@ class Call:
         words += ["--variants", *self.variants] if self.variants else []
         words += ["--set", *set_words(self.changes)] if self.changes else []
         words += ["--config", self.config] if self.config else []
+        words += ["--model-zoo", self.model_zoo] if self.model_zoo else []
         return shlex.join([*words, "--output", self.output])
 
     def covers(self, other: Call) -> bool:
         """Whether it runs all that the other does."""
-        alike = dict(seeds=0, backbones=[], variants=[])
+        same = replace(other, seeds=self.seeds, backbones=self.backbones, variants=self.variants)
         return (
-            replace(self, **alike) == replace(other, **alike)
+            self == same
             and self.seeds >= other.seeds
             and _has(self.backbones, other.backbones)
             and _has(self.variants, other.variants)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, backbone_of, mixture_of, variant
+from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, OURS, VANILLA, mixture_of, variant
 
 from ..common.errors import UserError, did_you_mean
 
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
 FIFTHS = range(6)  # paper, figure 7: weights in steps of 0.2
-# What the papers leave open, changed from the literal configuration, which is the first.
+# Decisions that the papers leave open. Each is a change of the literal configuration, the first.
 KNOBS: dict[str, tuple[dict[str, Any], ...]] = {
     "DSelectK": (
         {},
@@ -49,63 +49,61 @@ class Planned(NamedTuple):
     varied: dict[str, Any]
 
 
-def table1() -> list[Planned]:
+def table1(backbones: Sequence[str]) -> list[Planned]:
     """Every backbone alone and with every router."""
-    return [Planned("table1", variant(b, m), {}) for b in BACKBONES for m in ("", *MIXTURES)]
+    return [Planned("table1", variant(b, m), {}) for b in backbones for m in (VANILLA, *MIXTURES)]
 
 
-def table2() -> list[Planned]:
+def table2(backbones: Sequence[str]) -> list[Planned]:
     """The baselines that fuse several scales, and MoS on every backbone."""
-    models = [*BASELINES, *(variant(b, "MoS") for b in BACKBONES)]
+    models = [*BASELINES, *(variant(b, OURS) for b in backbones)]
     return [Planned("table2", model, {}) for model in models]
 
 
-def length() -> list[Planned]:
+def length(backbones: Sequence[str]) -> list[Planned]:
     """Vanilla and MoS on longer and longer histories."""
     return [
         Planned("length", variant(b, m), {"max_len": n})
-        for b in BACKBONES
-        for m in ("", "MoS")
+        for b in backbones
+        for m in (VANILLA, OURS)
         for n in LENGTHS
     ]
 
 
-def experts() -> list[Planned]:
+def experts(backbones: Sequence[str]) -> list[Planned]:
     """MoS with more and more experts."""
     return [
-        Planned("experts", variant(b, "MoS"), {"num_experts": n})
-        for b in BACKBONES
-        for n in EXPERTS
+        Planned("experts", variant(b, OURS), {"num_experts": n}) for b in backbones for n in EXPERTS
     ]
 
 
-def alphas() -> list[Planned]:
+def alphas(backbones: Sequence[str]) -> list[Planned]:
     """MoS over the triangle of fusion weights."""
     return [
-        Planned("alphas", variant(b, "MoS"), {"alpha_item": i / 5, "alpha_window": w / 5})
-        for b in BACKBONES
+        Planned("alphas", variant(b, OURS), {"alpha_item": i / 5, "alpha_window": w / 5})
+        for b in backbones
         for i in FIFTHS
         for w in FIFTHS
         if i + w <= 5
     ]
 
 
-def routers() -> list[Planned]:
+def routers(backbones: Sequence[str]) -> list[Planned]:
     """Every router, to look into."""
-    return [Planned("routers", variant(b, m), {}) for b in BACKBONES for m in MIXTURES]
+    return [Planned("routers", variant(b, m), {}) for b in backbones for m in MIXTURES]
 
 
-def knobs() -> list[Planned]:
+def knobs(backbones: Sequence[str]) -> list[Planned]:
     """Each router with one decision changed at a time, at the configuration's own values."""
     return [
         Planned("knobs", variant(b, m), dict(changes))
-        for b in BACKBONES
-        for m, knobs_of_m in KNOBS.items()
-        for changes in knobs_of_m
+        for b in backbones
+        for m in MIXTURES
+        for changes in KNOBS.get(m, ({},))
     ]
 
 
-VANILLA = "vanilla"  # what --variants calls a backbone alone
+ALONE = "vanilla"  # what --variants calls a backbone without a mixture
 UNTUNED = ("knobs",)  # tuning would set the very keys that are compared
 
 EXPERIMENTS = {
@@ -115,35 +113,39 @@ EXPERIMENTS = {
 
 
 def plan(
-    experiment: str, backbones: Sequence[str] = (), variants: Sequence[str] = ()
+    experiment: str,
+    backbones: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    own: Sequence[str] = (),
 ) -> list[Planned]:
     """The configurations of an experiment.
 
     Args:
-        backbones: only these; empty is all. Baselines are always in it.
-        variants: only these of the backbones, ``vanilla`` or a mixture; empty is all.
+        experiment: a key of ``EXPERIMENTS``.
+        backbones: only these; empty takes all that are registered. Baselines always stay in.
+        variants: only these of the backbones, ``vanilla`` or a mixture; empty takes all.
+        own: backbones of the user, which ``backbones`` may name.
 
     Raises:
         UserError: an unknown backbone or variant, or one that the experiment does not have.
     """
-    cells = EXPERIMENTS[experiment]()
-    names = (mixture_of(cell.model) or VANILLA for cell in cells if cell.model not in BASELINES)
-    has = list(dict.fromkeys(names))
-    _require_known(experiment, "backbones", backbones, BACKBONES)
+    _require_known(experiment, "backbones", backbones, [*BACKBONES, *own])
+    cells = EXPERIMENTS[experiment](backbones or list(BACKBONES))
+    has = list(dict.fromkeys(_variant(c) for c in cells if c.model not in BASELINES))
     _require_known(experiment, "variants", variants, has)
+    return [c for c in cells if c.model in BASELINES or _variant(c) in (variants or has)]
 
-    def wanted(model: str) -> bool:
-        chosen = backbone_of(model) in (backbones or BACKBONES)
-        return chosen and (mixture_of(model) or VANILLA) in (variants or has)
 
-    return [cell for cell in cells if cell.model in BASELINES or wanted(cell.model)]
+def _variant(cell: Planned) -> str:
+    """What ``--variants`` calls the variant of a planned model."""
+    return mixture_of(cell.model) or ALONE
 
 
 def distinct(cells: list[Planned], longest: int | None) -> list[Planned]:
-    """Without those that others repeat where ``longest`` items are the longest history (None: unknown).
+    """The configurations that give different runs on histories of at most ``longest`` items.
 
-    The first ``max_len`` that holds it gives what longer ones do; if it is the shortest, there is
-    nothing to compare.
+    The first ``max_len`` that holds the longest history gives what larger ones give. If that is the
+    shortest of all, there is nothing to compare. None stands for an unknown length.
     """
     if longest is None:
         return cells

@@ -11,13 +11,12 @@ from ..tuner.folder import Folder
 from ..tuner.leaderboard import Monitor
 from ..tuner.scheduler import Command
 from ..tuner.space import Space
-from ..tuner.trial import DONE, FAILED, PRUNED, QUEUED, Trial
+from ..tuner.trial import DONE, FAILED, PRUNED, QUEUED, Trial, digest
 from ..tuner.tune import run_expid_command
 from .call import Call
 from .experiments import Planned
-from .spaces import balanced
 from .store import Store
-from .trials import SeededTrial, seeded_trial
+from .tuning import balanced
 
 
 class ModelStudy:
@@ -40,18 +39,18 @@ class ModelStudy:
             seeded_trial(plain, values, tuned.model, own_seed) for values in combinations
         ]
         self.monitor = Monitor(tuned.model)
-        self.runs: dict[str, list[SeededTrial]] = {}
+        self.runs: dict[str, list[Trial]] = {}
 
     def ready(self) -> bool:
         """Whether tuning has ended."""
         return all(trial.status in (DONE, FAILED, PRUNED) for trial in self.tuning)
 
-    def chosen(self) -> SeededTrial | None:
+    def chosen(self) -> Trial | None:
         """The tuning trial that is best on validation data; None without tuning, or if all failed."""
         done = [trial for trial in self.tuning if trial.status == DONE]
         return max(done, key=lambda trial: self.monitor(trial.metrics["valid"]), default=None)
 
-    def plan_runs(self) -> list[SeededTrial]:
+    def plan_runs(self) -> list[Trial]:
         """The runs of every cell: the tuned values, the cell's own on top, each seed."""
         best = self.chosen()
         if self.tuning and best is None:
@@ -90,7 +89,7 @@ class StudySearch:
         self.models, self.folder, self.store = models, folder, store
         self.call, self.dataset_hash = call, dataset_hash
         self.trials: dict[str, Trial] = {}
-        self._queue: deque[SeededTrial] = deque()
+        self._queue: deque[Trial] = deque()
         self._waiting = list(models)
         for model in models:
             model.tuning = [self._known(trial, tuning=True) for trial in model.tuning]
@@ -110,7 +109,7 @@ class StudySearch:
     def selected(self) -> list[Trial]:
         return list(self.trials.values())
 
-    def next(self) -> SeededTrial | None:
+    def next(self) -> Trial | None:
         return self._queue.popleft() if self._queue else None
 
     def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
@@ -171,7 +170,7 @@ class StudySearch:
                 trial for model in self._waiting for trial in model.tuning if trial.status != DONE
             )
 
-    def _known(self, trial: SeededTrial, tuning: bool) -> SeededTrial:
+    def _known(self, trial: Trial, tuning: bool) -> Trial:
         """The one trial of that name, with what the store or the queue's folder knows of it."""
         known = self.trials.get(trial.name)
         if known is not None and (tuning or self.store.result(trial).exists()):
@@ -191,11 +190,29 @@ class StudySearch:
         self.trials[trial.name] = trial
         return trial
 
-    def _keep(self, trial: SeededTrial) -> None:
+    def _keep(self, trial: Trial) -> None:
         """Store a finished run of a seed; of a tuning trial the index has all that is needed."""
         result = self.folder.result(trial) if trial.status == DONE else None
         if result is not None and trial.params["seed"] in self.models[0].seeds:
             self.store.add(trial, result)
+
+
+def seeded_trial(plain: Space, tuned: dict[str, Any], model: dict[str, Any], seed: int) -> Trial:
+    """The run of a configuration with a seed.
+
+    Its experiment id is ``<model>_<dataset_id>_<digest>``. The digest is of all parameters but the
+    seed, so a configuration that was edited gets another one.
+
+    Args:
+        plain: the experiment as the configuration directory has it.
+        tuned: the values that displays show of the run.
+        model: all keys of the model.
+        seed: of the run.
+    """
+    params = {**model, **plain.dataset, **tuned}
+    label = f"{plain.expid}_{digest({k: v for k, v in params.items() if k != 'seed'})}"
+    own = {"seed": seed}
+    return Trial(f"{label}_seed{seed}", params | own, tuned | own, label=label)
 
 
 def cell_key(cell: Planned) -> str:
@@ -203,7 +220,7 @@ def cell_key(cell: Planned) -> str:
     return f"{cell.experiment} {cell.model} {cell.varied}"
 
 
-def seeded_command(root: Path, folder: Folder) -> Command:
+def seeded_command(folder: Folder, model_zoo: Path | None) -> Command:
     """The tuner's command of a trial, with its seed, which the experiment id leaves out."""
-    of_trial = run_expid_command(root, folder)
+    of_trial = run_expid_command(folder, model_zoo)
     return lambda trial, gpu: [*of_trial(trial, gpu), "--seed", str(trial.params["seed"])]

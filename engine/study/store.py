@@ -16,9 +16,8 @@ from ..common.files import write_json, write_text, write_yaml
 from ..config.read import PATHS
 from ..datasets.card import CARD
 from ..tuner.space import Space
-from ..tuner.trial import DONE
+from ..tuner.trial import DONE, Trial
 from .call import Call, set_words
-from .trials import SeededTrial
 
 
 class Store:
@@ -69,7 +68,7 @@ class Store:
                     "another --output"
                 )
 
-    def restore(self, trial: SeededTrial, tuning: bool) -> None:
+    def restore(self, trial: Trial, tuning: bool) -> None:
         """Take up the metrics of a run whose result is here; a tuning trial's are in the index."""
         metrics = self._tuned(trial) if tuning else None
         if metrics is not None:
@@ -80,16 +79,16 @@ class Store:
             trial.metrics, trial.status = result["metrics"], DONE
             trial.dataset_hash = result["dataset_hash"]
 
-    def result(self, trial: SeededTrial) -> Path:
+    def result(self, trial: Trial) -> Path:
         """Where a run's result is."""
         return self._runs / f"{trial.name}.json"
 
-    def probe(self, trial: SeededTrial) -> Path:
+    def probe(self, trial: Trial) -> Path:
         """Where what its trained weights show is."""
         (self.path / "probes").mkdir(exist_ok=True)
         return self.path / "probes" / f"{trial.name}.json"
 
-    def _tuned(self, trial: SeededTrial) -> dict[str, Any] | None:
+    def _tuned(self, trial: Trial) -> dict[str, Any] | None:
         for entry in self.study["tuning"]:
             if entry["expid"] == trial.label and entry["seed"] == trial.params["seed"]:
                 return entry
@@ -97,7 +96,7 @@ class Store:
 
     # ---------------------------------------------------------------- what is written
 
-    def add(self, trial: SeededTrial, result: dict[str, Any]) -> None:
+    def add(self, trial: Trial, result: dict[str, Any]) -> None:
         """Keep a run's result."""
         expid, seed = trial.label, str(trial.params["seed"])
         config = str(self.relative(self.path / "config"))

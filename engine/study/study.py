@@ -12,6 +12,7 @@ from ..common.errors import UserError
 from ..common.files import write_json
 from ..common.places import CONFIG
 from ..config.load import load
+from ..config.models import model_files
 from ..config.options import RunOptions
 from ..datasets.card import card_beside, longest_history
 from ..tuner.engines import CPU, LocalEngine
@@ -23,51 +24,50 @@ from ..tuner.tune import require_devices, run_all
 from .call import Call
 from .experiments import Planned, distinct, plan
 from .run_queue import ModelStudy, StudySearch, seeded_command
-from .spaces import model_space
 from .store import Store
+from .tuning import model_space
 
 
 def study(
     call: Call,
-    root: Path,
-    config: Path,
+    options: RunOptions,
     output: Path,
     gpus: Sequence[int] = (CPU,),
     per_gpu: int = 1,
-    data_root: Path | None = None,
     queue: Path | None = None,
 ) -> int:
     """Run what an experiment lacks, and write results, tables and figures; returns the exit code.
 
     Args:
         call: what is compared; its ``config`` and ``output`` are set to what follows.
-        root: the repository, where ``run_expid.py`` is and relative paths start.
-        config: configuration directory; ``tuner/<model>_<dataset>.yaml`` in it has the grids.
+        options: of the runs; ``changes`` are set in every configuration. The grids of tuning are
+            those of ``tuner.space.grid_file``.
         output: folder of results, see ``store.py``.
         gpus: CUDA devices; -1 is the CPU.
-        per_gpu: runs at a time on each.
-        data_root: folder of the data sets, in place of the configuration's.
-        queue: folder of checkpoints, logs and what was killed, by data set; by default
-            ``checkpoints/study/<name of output>`` in ``root``.
+        per_gpu: runs at a time on each device.
+        queue: folder of checkpoints, logs and killed runs, by data set; by default
+            ``checkpoints/study/<name of output>``.
 
     Raises:
         UserError: bad input; nothing has been started.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the runs are ended, and the same call goes on.
     """
-    planned = plan(call.experiment, call.backbones, call.variants)
+    own = model_files(options.model_zoo) if options.model_zoo else []
+    planned = plan(call.experiment, call.backbones, call.variants, own)
     spaces = {
-        name: model_space(config, root, name, call.dataset, call.budget, call.changes, data_root)
+        name: model_space(f"{name}_{call.dataset}", options, call.budget)
         for name in dict.fromkeys(cell.model for cell in planned)
     }
     _, space = next(iter(spaces.values()))
     require_devices(gpus)
-    found = data_hash(space, root)
-    planned = _distinct(planned, call, root / space.dataset["train_data"])
-    store = Store(output, call.dataset, root)
-    given = "" if config.absolute() == CONFIG else str(store.relative(config))
-    call = replace(call, config=given, output=str(store.relative(output)))
+    found = data_hash(space, options.home)
+    planned = _distinct(planned, call, options.home / space.dataset["train_data"])
+    store = Store(output, call.dataset, options.home)
+    config = "" if options.config.absolute() == CONFIG else str(store.relative(options.config))
+    zoo = str(store.relative(options.model_zoo)) if options.model_zoo else ""
+    call = replace(call, config=config, output=str(store.relative(output)), model_zoo=zoo)
     store.require_alike(call, found)
-    queue = queue or root / "checkpoints" / "study" / output.absolute().name
+    queue = queue or options.home / "checkpoints" / "study" / output.absolute().name
     folder = Folder(queue / call.dataset)
     folder.open(store.index)
     models = [
@@ -76,8 +76,9 @@ def study(
     search = StudySearch(models, folder, store, call, found)
     if search.done:
         print(f"nothing to run: all {search.size} runs are in {output}")
+    command = seeded_command(folder, options.model_zoo)
     try:
-        run_all(space, folder, search, LocalEngine(gpus, per_gpu), seeded_command(root, folder))
+        run_all(space, folder, search, LocalEngine(gpus, per_gpu), command)
     finally:  # what is known so far, also after Ctrl-C
         search.save()
         store.write_config(space)
@@ -86,7 +87,7 @@ def study(
         if trial.status == FAILED:
             print(f"failed: {trial.name}: {trial.reason}\n  {folder.log(trial)}")
     if call.experiment == "routers":
-        probe_first_seeds(search, store, folder, space, root)
+        probe_first_seeds(search, store, folder, space, options)
     if any(trial.status == DONE for trial in search.selected()):
         for path in write_artefacts(output):
             print(path)
@@ -106,7 +107,7 @@ def _distinct(planned: list[Planned], call: Call, train_data: Path) -> list[Plan
 
 
 def probe_first_seeds(
-    search: StudySearch, store: Store, folder: Folder, space: Space, root: Path
+    search: StudySearch, store: Store, folder: Folder, space: Space, options: RunOptions
 ) -> None:
     """Look into the trained weights of the first seed of each model, once."""
     trials = {trial.expid: trial for trial in search.selected()}
@@ -123,6 +124,8 @@ def probe_first_seeds(
                     "looked into; another --output runs it anew"
                 )
                 continue
-            options = RunOptions(folder.path, seed=trial.params["seed"], home=root)
-            params = load(trial.expid, options).params
+            of_trial = replace(
+                options, config=folder.path, seed=trial.params["seed"], data_root=None, changes={}
+            )
+            params = load(trial.expid, of_trial).params
             write_json(target, probe(*load_trained(params, checkpoint), params))

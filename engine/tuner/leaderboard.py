@@ -9,10 +9,11 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from model_zoo.registry import publication
+
 from ..common.places import RUN_COMMAND
 from ..common.text_table import text_table
 from .folder import Folder, require_same_data
-from .publications import publication
 from .space import Space
 from .trial import DONE, FAILED, QUEUED, Trial, as_text
 
@@ -131,10 +132,10 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     inside = folder.best.is_relative_to(root)
     steps = str(folder.best.relative_to(root) if inside else folder.best)
     model, test = str(trial.params["model"]), trial.metrics["test"]
-    paper = publication(model)
-    year, venue, url = paper or ("", "", "")
+    entry = publication(model)
+    year, venue, paper = (entry.year, entry.venue, entry.paper) if entry else ("", "", "")
     metrics = [f"{test[m]:.6f}" if m in test else "" for m in ("gAUC", "AUC", "logloss")]
-    row = [year, venue, model, url, *metrics, steps, ""]
+    row = [year, venue, model, paper, *metrics, steps, ""]
     folder.write_text("bars_leaderboard.csv", _csv([list(BARS_COLUMNS), row]))
 
     def listed(split: str) -> str:

@@ -20,7 +20,7 @@ from .trial import DONE, FAILED, PRUNED, Trial, canonical, digest
 
 try:
     import optuna
-    from optuna.distributions import CategoricalDistribution
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
     from optuna.exceptions import StorageInternalError
     from optuna.samplers import TPESampler
     from optuna.storages import RDBStorage
@@ -33,14 +33,14 @@ except ImportError:
 SEED = 2024
 REDRAWS = 10  # of combinations that were drawn before, until any other is taken
 WAIT = 60  # seconds for another process that reads the study
-Method = TypeVar("Method", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 
-def _of_the_study(method: Method) -> Method:
+def _of_the_study(method: Callable[..., Result]) -> Callable[..., Result]:
     """What goes wrong with the study's file is said in one line."""
 
     @wraps(method)
-    def wrapped(self: OptunaSearch, *arguments: Any) -> Any:
+    def wrapped(self: OptunaSearch, *arguments: Any) -> Result:
         try:
             return method(self, *arguments)
         except (StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
@@ -73,7 +73,7 @@ class OptunaSearch:
             key: {canonical(value): value for value in values}
             for key, values in space.choices.items()
         }
-        self._categories = {
+        self._categories: dict[str, BaseDistribution] = {
             key: CategoricalDistribution(list(texts)) for key, texts in self._values.items()
         }
         self._open()
@@ -181,7 +181,7 @@ class OptunaSearch:
             elif state != TrialState.COMPLETE:  # it had failed, and was run again later
                 texts = {key: canonical(trial.tuned[key]) for key in self._values}
                 late = optuna.trial.create_trial(
-                    params=texts, distributions=dict(self._categories), value=value
+                    params=texts, distributions=self._categories, value=value
                 )
                 self._study.add_trial(late)
                 self._number[trial.name] = len(self._drawn()) - 1

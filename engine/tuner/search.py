@@ -17,7 +17,9 @@ class Search(Protocol):
     """
 
     trials: dict[str, Trial]
-    size: int
+
+    @property
+    def size(self) -> int: ...
 
     def selected(self) -> list[Trial]:
         """Those that have run or are to run."""

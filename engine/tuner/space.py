@@ -1,4 +1,4 @@
-"""A tuner file in FuxiCTR's form, checked: which trials it asks for."""
+"""Which trials a tuner file asks for. The file is in FuxiCTR's form; reading it needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from model_zoo.registry import mixture_of
+
 from ..common.errors import UserError, did_you_mean
+from ..common.places import CONFIG
+from ..config.options import RunOptions
 from ..config.read import (
     DATA_FILES,
     DATA_PATHS,
@@ -30,9 +34,9 @@ KEYS = (
     "model_config",
     "dataset_config",
 )
-# What decides how trials are compared, or where their files are.
+# Keys that decide how trials are compared, or where their files are.
 NOT_TUNED = {
-    "dataset_id": "results on different data are not compared; write one tuner file for each",
+    "dataset_id": "results on different data are not compared; run the tuner once for each data set",
     "metrics": "all trials must be measured alike",
     "monitor": "all trials must be measured alike",
     "monitor_mode": "all trials must be measured alike",
@@ -45,12 +49,12 @@ NOT_TUNED |= dict.fromkeys(OTHER_DATA, NOT_TUNED["dataset_id"])
 
 @dataclass(frozen=True)
 class Space:
-    """The base experiment, and the values that some of its keys are to take.
+    """An experiment, and the values that some of its keys are to take.
 
     Attributes:
-        file: the tuner file.
-        expid: ``base_expid``.
-        model, dataset: the base experiment's keys, in the model's and the data set's configuration.
+        file: the tuner file, or the configuration directory of an experiment without one.
+        expid: the experiment id.
+        model, dataset: the keys of the experiment in the model's and the data set's configuration.
         choices: the values of each tuned key.
     """
 
@@ -66,7 +70,7 @@ class Space:
         return math.prod(map(len, self.choices.values()))
 
     def grid(self) -> Iterator[Trial]:
-        """All combinations, those that FuxiCTR's ``enumerate_params`` gives."""
+        """All combinations. They are those of FuxiCTR's ``enumerate_params``."""
         for values in product(*self.choices.values()):
             yield self.trial(dict(zip(self.choices, values, strict=True)))
 
@@ -78,25 +82,67 @@ class Space:
     def split(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """A trial's entries for ``model_config.yaml`` and ``dataset_config.yaml``.
 
-        A tuned key of the data set becomes a key of the model: loaded together, they are the same
-        again, and all trials share one data set, with its name and folder.
+        A tuned key of the data set becomes a key of the model. Loaded together they are the same
+        again, and all trials share one data set with its name and folder.
         """
         dataset = {k: v for k, v in self.dataset.items() if k not in self.choices}
         model = {k: v for k, v in params.items() if k not in dataset}
         return model, dataset
 
 
-def read_space(file: Path, root: Path, data_root: Path | None = None) -> Space:
-    """Read a tuner file and the base experiment it names.
+def read_space(given: Path, options: RunOptions, expid: str | None = None) -> Space:
+    """The experiment and the grid that a command line of the tuner names.
 
     Args:
-        file: has ``base_expid``, ``tuner_space`` and, unless ``model_config`` and
-            ``dataset_config`` are in it too, ``base_config``, a directory (default: the file's own).
-        root: where a relative ``base_config`` starts.
-        data_root: folder of the data sets, in place of the configuration's.
+        given: a configuration directory or a tuner file. A path ``<directory>/tuner/<expid>.yaml``
+            that is not there means the experiment ``expid`` of the directory: earlier versions had
+            such a file for each experiment.
+        options: ``data_root`` replaces the configuration's; relative paths start at ``home``.
+        expid: the experiment to tune; None takes the one that the tuner file names.
 
     Raises:
-        UserError: the file, or what it names, is wrong; needs no torch.
+        UserError: a file is wrong, or the experiment is not in the configuration.
+    """
+    if not given.exists() and given.parent.name == "tuner":
+        given, expid = given.parent.parent, expid or given.stem
+    if not given.is_dir():
+        content = read_tuner_file(given)
+        space = _base_of(given, content, options, expid)
+    elif expid is None:
+        raise UserError(f"--config {given}: is a configuration directory; write --expid too")
+    else:
+        space = read_experiment(given, expid, options)
+        content = read_tuner_file(file := grid_file(given, space))
+        space = replace(space, file=file)
+    return with_choices(space, content["tuner_space"])
+
+
+def grid_file(config: Path, experiment: Space) -> Path:
+    """The tuner file with the grid of an experiment.
+
+    The first that exists of ``<expid>.yaml``, ``<model>.yaml``, ``<mixture>.yaml`` and
+    ``default.yaml``, in ``tuner/`` of the configuration directory and then of the shipped one.
+    """
+    model = str(experiment.model.get("model"))
+    names = [name for name in (experiment.expid, model, mixture_of(model), "default") if name]
+    files = [folder / "tuner" / f"{name}.yaml" for folder in (config, CONFIG) for name in names]
+    return next(file for file in files if file.exists())
+
+
+def read_experiment(config: Path, expid: str, options: RunOptions) -> Space:
+    """An experiment of a configuration directory, without choices."""
+    model = model_part(config, expid)
+    dataset = dataset_part(config, str(model.get("dataset_id")), expid)
+    if options.data_root is not None:
+        dataset = redirect(resolve_paths(dataset, options.home), options.data_root, None)
+    return Space(config, expid, model, dataset, {})
+
+
+def read_tuner_file(file: Path) -> dict[str, Any]:
+    """A tuner file whose keys are known.
+
+    Raises:
+        UserError: a key is unknown or missing, or is not of its kind.
     """
     content = read_yaml(file)
     for key in content:
@@ -105,93 +151,39 @@ def read_space(file: Path, root: Path, data_root: Path | None = None) -> Space:
     for key, kind, what in (
         ("base_expid", str, "an experiment id"),
         ("tuner_space", dict, "a mapping from keys to lists of values"),
+        ("base_config", str, "a configuration directory"),
     ):
-        if not isinstance(content.get(key), kind):
-            raise UserError(f"{file}, {key}: is {content.get(key)!r}; write {what}")
-    base = content.get("base_config", str(file.resolve().parent))
-    if not isinstance(base, str):
-        raise UserError(f"{file}, base_config: is {base!r}; write a configuration directory")
-    expid, base = content["base_expid"], root / base
-    model = dict(_inline(file, content, "model_config", expid) or _base_model(file, base, expid))
-    dataset_id = str(content.get("dataset_id", model.get("dataset_id")))
+        value = content.get(key, "" if key == "base_config" else None)
+        if not isinstance(value, kind):
+            raise UserError(f"{file}, {key}: is {value!r}; write {what}")
+    return content
+
+
+def _base_of(file: Path, content: dict[str, Any], options: RunOptions, expid: str | None) -> Space:
+    """The experiment that a tuner file names, or another one of the same configuration."""
+    base = options.home / content.get("base_config", str(file.resolve().parent))
+    flag = "base_expid" if expid is None else "--expid"
+    dataset_id = content.get("dataset_id") if expid is None else None
+    expid = expid or str(content["base_expid"])
+    model = _inline(file, content, "model_config", expid)
+    try:
+        model = dict(model or model_part(base, expid))
+    except UserError as error:
+        raise UserError(f"{file}, {flag}: {str(error).removeprefix('--expid ')}") from None
+    dataset_id = str(dataset_id or model.get("dataset_id"))
     dataset = _inline(file, content, "dataset_config", dataset_id)
     try:
         dataset = with_tables(dataset) if dataset else dataset_part(base, dataset_id, expid)
     except UserError as error:
         raise UserError(f"{file}, dataset_id: {error}") from None
-    for key in DATA_PATHS:
-        if data_root is not None and not isinstance(dataset.get(key), str):
-            raise UserError(f"{file}, dataset_id: {dataset_id} has no {key}; write its path")
-    if data_root is not None:
-        dataset = redirect(resolve_paths(dataset, root), data_root, None)
+    if options.data_root is not None:
+        for key in DATA_PATHS:
+            if not isinstance(dataset.get(key), str):
+                raise UserError(f"{file}, dataset_id: {dataset_id} has no {key}; write its path")
+        dataset = redirect(resolve_paths(dataset, options.home), options.data_root, None)
     if model.get("dataset_id") == "TBD":  # in some of LongCTR's base experiments
         expid = f"{model.get('model')}_{dataset_id}"
-    model["dataset_id"] = dataset_id
-    choices = _choices(file, content["tuner_space"], [*model, *dataset], expid)
-    return Space(file, expid, model, dataset, choices)
-
-
-def check_values(space: Space, root: Path) -> Space:
-    """Check the base experiment with each value of the space, and that its data is there; generate
-    data that can be.
-
-    Returns:
-        The space with every value of its right type, whatever way it was written.
-
-    Raises:
-        UserError: what a run would refuse; the message names the file and the key.
-    """
-    from ..config.models import find_model
-    from ..config.validate import check
-    from ..datasets import ensure_generated
-    from ..loader.columns import open_parquet  # these need torch
-
-    base = {**space.model, **space.dataset, "model_id": space.expid}
-    base.setdefault("model_root", ".")
-
-    def checked(**values: Any) -> dict[str, Any]:
-        params = base | values
-        try:
-            return check(params, find_model(str(params.get("model", ""))))
-        except UserError as error:
-            raise UserError(f"{space.file}: {error}") from None
-
-    first = {key: values[0] for key, values in space.choices.items()}
-    params = checked(**first)
-    choices = {
-        key: [checked(**first | {key: value})[key] for value in values]
-        for key, values in space.choices.items()
-    }
-    for key, values in choices.items():
-        for value in values:
-            if [canonical(v) for v in values].count(canonical(value)) > 1:
-                where = f"{space.file}, tuner_space, {key}"
-                raise UserError(f"{where}: {value!r} is there twice; write it once")
-    files = resolve_paths(params, root)
-    ensure_generated(files)
-    for key in DATA_FILES:
-        open_parquet(Path(files[key]))
-    return replace(
-        space,
-        model={key: params.get(key, value) for key, value in space.model.items()},
-        dataset={key: params.get(key, value) for key, value in space.dataset.items()},
-        choices=choices,
-    )
-
-
-def data_hash(space: Space, root: Path) -> str:
-    """The hash that goes into the results of all trials."""
-    from ..datasets.card import fingerprint
-
-    files = resolve_paths(space.dataset, root)
-    return fingerprint(files[key] for key in DATA_FILES)
-
-
-def _base_model(file: Path, base: Path, expid: str) -> dict[str, Any]:
-    try:
-        return model_part(base, expid)
-    except UserError as error:
-        raise UserError(f"{file}, base_expid: {str(error).removeprefix('--expid ')}") from None
+    return Space(file, expid, model | {"dataset_id": dataset_id}, dataset, {})
 
 
 def _inline(file: Path, content: dict[str, Any], key: str, name: str) -> dict[str, Any] | None:
@@ -205,35 +197,49 @@ def _inline(file: Path, content: dict[str, Any], key: str, name: str) -> dict[st
     return entries[name]
 
 
-def _choices(
-    file: Path, space: dict[str, Any], known: list[str], expid: str
-) -> dict[str, list[Any]]:
-    """The checked values of each tuned key, in the order of the base experiment's keys."""
-    for key, values in space.items():
-        where = f"{file}, tuner_space, {key}"
+def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
+    """An experiment with the values of a grid, in the order of the experiment's keys.
+
+    Raises:
+        UserError: a key cannot be tuned, is not one of the experiment, or has a value twice.
+    """
+    known = list(dict.fromkeys([*space.model, *space.dataset]))
+    listed = {k: v if isinstance(v, list) else [v] for k, v in tuner_space.items()}
+    for key, values in listed.items():
+        where = f"{space.file}, tuner_space, {key}"
         if key in NOT_TUNED:
             raise UserError(f"{where}: cannot be tuned; {NOT_TUNED[key]}")
         if key not in known:
             raise UserError(
-                f"{where}: not a key of {expid} or of its data set; write it there first"
+                f"{where}: not a key of {space.expid} or of its data set; write it there first"
                 f"{did_you_mean(key, known)}"
             )
-        if values == []:
+        if not values:
             raise UserError(f"{where}: is an empty list; write the values to try")
-        seen: dict[str, Any] = {}
-        for value in values if isinstance(values, list) else [values]:
-            try:
-                text = canonical(value)
-            except TypeError:
-                raise UserError(
-                    f"{where}: {value!r} cannot be a parameter; write a number, a text or a list"
-                ) from None
-            if text in seen:
-                same = "" if value == seen[text] else f" (as {seen[text]!r} and {value!r})"
-                raise UserError(f"{where}: {value!r} is there twice{same}; write it once")
-            seen[text] = value
-    order = [key for key in dict.fromkeys(known) if key in space]
-    return {
-        key: [number(v) for v in (space[key] if isinstance(space[key], list) else [space[key]])]
-        for key in order
-    }
+        require_distinct(where, values)
+    choices = {key: [number(value) for value in listed[key]] for key in known if key in listed}
+    return replace(space, choices=choices)
+
+
+def require_distinct(where: str, values: list[Any]) -> None:
+    """Reject values that are equal, in whatever spelling, or that cannot be a parameter."""
+    seen: dict[str, Any] = {}
+    for value in values:
+        try:
+            text = canonical(value)
+        except TypeError:
+            raise UserError(
+                f"{where}: {value!r} cannot be a parameter; write a number, a text or a list"
+            ) from None
+        if text in seen:
+            same = "" if value == seen[text] else f" (as {seen[text]!r} and {value!r})"
+            raise UserError(f"{where}: {value!r} is there twice{same}; write it once")
+        seen[text] = value
+
+
+def data_hash(space: Space, home: Path) -> str:
+    """The hash of the data that the results of all trials record."""
+    from ..datasets.card import fingerprint  # imports polars
+
+    files = resolve_paths(space.dataset, home)
+    return fingerprint(files[key] for key in DATA_FILES)

@@ -32,6 +32,7 @@ class Trial:
         attempts: start, end, exit code and device of each run; the end is missing after a kill.
         reason: why it failed, in one line; ``log_tail``: the last lines of its output.
         metrics: of validation and test, when done; ``dataset_hash``: of the data they are on.
+        label: the experiment id where several trials share it, as the seeds of a study do.
     """
 
     name: str
@@ -44,11 +45,14 @@ class Trial:
     log_tail: list[str] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     dataset_hash: str | None = None
+    label: str = ""
 
     @property
     def expid(self) -> str:
         """Its experiment id. A changed batch size is another one: the run starts afresh."""
-        return self.name + (f"_batch{self.changes['batch_size']}" if self.changes else "")
+        return (self.label or self.name) + (
+            f"_batch{self.changes['batch_size']}" if self.changes else ""
+        )
 
     @property
     def run_name(self) -> str:

@@ -11,39 +11,40 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.places import RUN_EXPID
+from ..config.options import RunOptions
 from .display import Display
 from .engines import CPU, Engine, LocalEngine
 from .folder import Folder
 from .leaderboard import Monitor, exit_code, write_report
 from .scheduler import Command, Scheduler
 from .search import Grid, Search
-from .space import Space, check_values, data_hash, read_space
+from .space import Space, data_hash, read_space
 from .trial import QUEUED, Trial
 
 
 def tune(
-    file: Path,
-    root: Path,
+    config: Path,
+    options: RunOptions,
+    expid: str | None = None,
     output: Path | None = None,
     tag: str = "",
     gpus: Sequence[int] = (CPU,),
     per_gpu: int = 1,
     trials: int | None = None,
     ray: bool = False,
-    data_root: Path | None = None,
 ) -> int:
-    """Run the trials of a tuner file and write their report; returns the exit code.
+    """Run the trials of a grid and write their report; returns the exit code.
 
     Args:
-        file: the tuner file.
-        root: the repository, where ``run_expid.py`` is and relative paths start.
-        output: default ``checkpoints/tuner/<name of file>`` in ``root``.
+        config: a configuration directory or a tuner file, see ``read_space``.
+        options: of the runs; they start ``run_expid.py`` with the same ``model_zoo``.
+        expid: the experiment to tune; None takes the one that the tuner file names.
+        output: default ``checkpoints/tuner/<experiment or name of the file>``.
         tag: run only the trials with this text in their name.
         gpus: CUDA devices; -1 is the CPU.
-        per_gpu: trials at a time on each.
-        trials: how many to draw by Optuna; None runs the whole grid.
+        per_gpu: trials at a time on each device.
+        trials: how many trials Optuna draws; None runs the whole grid.
         ray: run on a Ray cluster.
-        data_root: folder of the data sets, in place of the configuration's.
 
     Raises:
         UserError: bad input; nothing has been started.
@@ -52,16 +53,21 @@ def tune(
     for wanted, module in ((trials, ".optuna_search"), (ray, ".ray_engine")):
         if wanted:
             import_module(module, __package__)  # says what is missing before anything slow starts
-    space = read_space(file, root, data_root)
-    folder = Folder(output or root / "checkpoints" / "tuner" / file.stem)
-    space = check_values(space, root)
+    space = read_space(config, options, expid)
+    known_by = config / "tuner" / f"{expid}.yaml" if config.is_dir() else config
+    folder = Folder(output or options.home / "checkpoints" / "tuner" / (expid or config.stem))
+
+    from .checks import check_space  # imports torch, after what can be said without it
+
+    space = check_space(space, options)
     if not ray:
         require_devices(gpus)
-    folder.open(file)
+    folder.open(known_by)
     search = make_search(space, folder, tag, trials)
-    folder.require_data(search.trials.values(), data_hash(space, root))
+    folder.require_data(search.trials.values(), data_hash(space, options.home))
     engine = make_engine(gpus, per_gpu, ray)
-    return run_and_report(space, folder, search, engine, run_expid_command(root, folder), root)
+    command = run_expid_command(folder, options.model_zoo)
+    return run_and_report(space, folder, search, engine, command, options.home)
 
 
 def make_search(space: Space, folder: Folder, tag: str, trials: int | None) -> Search:
@@ -90,13 +96,13 @@ def make_engine(gpus: Sequence[int], per_gpu: int, ray: bool) -> Engine:
 
 
 def run_and_report(
-    space: Space, folder: Folder, search: Search, engine: Engine, command: Command, root: Path
+    space: Space, folder: Folder, search: Search, engine: Engine, command: Command, home: Path
 ) -> int:
     """Run all that the search asks for, and write and print the report; returns the exit code."""
     try:
         run_all(space, folder, search, engine, command)
     finally:  # what is known so far, also after Ctrl-C
-        report = write_report(space, folder, search.trials, root)
+        report = write_report(space, folder, search.trials, home)
     print("\n" + report)
     return exit_code(search.selected())
 
@@ -110,12 +116,13 @@ def run_all(space: Space, folder: Folder, search: Search, engine: Engine, comman
     Scheduler(space, folder, search, engine, command, display).run()
 
 
-def run_expid_command(root: Path, folder: Folder) -> Command:
+def run_expid_command(folder: Folder, model_zoo: Path | None) -> Command:
     """``run_expid.py`` on a trial's experiment id, going on where it was killed."""
+    zoo = ["--model-zoo", str(model_zoo.resolve())] if model_zoo else []
 
     def command(trial: Trial, gpu: int) -> list[str]:
-        script = [sys.executable, "-u", *RUN_EXPID, "--config", str(folder.path)]
-        return [*script, "--expid", trial.expid, "--gpu", str(gpu), "--resume"]
+        run_expid = [sys.executable, "-u", *RUN_EXPID, "--config", str(folder.path), *zoo]
+        return [*run_expid, "--expid", trial.expid, "--gpu", str(gpu), "--resume"]
 
     return command
 

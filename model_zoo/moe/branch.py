@@ -71,7 +71,7 @@ class Branch(nn.Module, ABC):
     def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
         """The output ``(B, H)`` of this branch alone, and the router's auxiliary loss."""
         plan = self.plan(history)
-        return plan.run(*on_host([plan.sizes]), target_BD), plan.aux_loss
+        return plan.run(plan.sizes.flatten().tolist(), target_BD), plan.aux_loss
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[list[int]]:

@@ -51,7 +51,7 @@ class DSelectKRouter(Router):
         entropy_coef: float = 0.0,
         dselect_mode: str = "per_item",
     ) -> None:
-        super().__init__(num_experts)
+        super().__init__(item_dim, num_experts)
         check_topk(router_topk, num_experts)
         if smooth_step_width <= 0:
             raise ValueError(f"smooth_step_width={smooth_step_width}: write a number above 0")

@@ -57,6 +57,7 @@ class Router(nn.Module, ABC):
     become keys of the model's configuration.
 
     Args:
+        item_dim: D.
         num_experts: E.
 
     Attributes:
@@ -68,9 +69,9 @@ class Router(nn.Module, ABC):
     itemwise: bool = False
     auxiliary: bool = False
 
-    def __init__(self, num_experts: int) -> None:
+    def __init__(self, item_dim: int, num_experts: int) -> None:
         super().__init__()
-        self.num_experts = num_experts
+        self.item_dim, self.num_experts = item_dim, num_experts
 
     # ---------------------------------------------------------------- what a router decides
 
@@ -191,7 +192,7 @@ class LinearRouter(Router):
     """
 
     def __init__(self, item_dim: int, num_experts: int) -> None:
-        super().__init__(num_experts)
+        super().__init__(item_dim, num_experts)
         self.gate = nn.Linear(item_dim, num_experts, bias=False)
 
     def project(self, x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class ThemeRouter(Router):
         router_weight: str = "topk_softmax",
         router_temperature: float = 1.0,
     ) -> None:
-        super().__init__(num_experts)
+        super().__init__(item_dim, num_experts)
         check_topk(router_topk, num_experts)
         if codebook_init not in ("kmeans", "random"):
             raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")

@@ -38,6 +38,11 @@ class StagedModel(BaseModel, Trainable):
     """
 
     any_keyword = False
+    device: torch.device
+    feature_map: FeatureMap
+    validation_metrics: list[str]
+    _monitor: Any
+    _monitor_mode: str
 
     def __init__(
         self,
@@ -57,13 +62,13 @@ class StagedModel(BaseModel, Trainable):
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
         self.accumulation_steps = accumulation_steps
-        # FuxiCTR keeps the other keys of training to itself; here they become public.
-        self.embedding_regularizer = self._embedding_regularizer
-        self.net_regularizer = self._net_regularizer
-        self.eval_steps = self._eval_steps
-        self.early_stop_patience = self._early_stop_patience
-        self.reduce_lr_on_plateau = self._reduce_lr_on_plateau
-        self.verbose = self._verbose
+        private: Any = self  # FuxiCTR keeps the other keys to itself; here they become public
+        self.embedding_regularizer = private._embedding_regularizer
+        self.net_regularizer = private._net_regularizer
+        self.eval_steps = private._eval_steps
+        self.early_stop_patience = private._early_stop_patience
+        self.reduce_lr_on_plateau = private._reduce_lr_on_plateau
+        self.verbose = private._verbose
         self.stage_log: list[dict[str, Any]] = []
         self.stage_start: list[dict[str, Any]] = []
 

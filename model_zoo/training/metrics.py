@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 def evaluate_metrics(
     y_true: ArrayLike, y_pred: ArrayLike, metrics: list[str], group_id: ArrayLike | None = None
 ) -> dict[str, float]:
-    """Evaluate predictions, as ``fuxictr.metrics.evaluate_metrics`` does (to 1e-12).
+    """The metrics of some predictions, equal to ``fuxictr.metrics.evaluate_metrics`` to 1e-12.
 
     Args:
         y_true: labels, 0 or 1, ``(N,)``.
-        y_pred: scores; probabilities for logloss, ``(N,)``.
-        metrics: of ``AUC``, ``gAUC``, ``logloss``; anything else is left to FuxiCTR.
+        y_pred: scores, ``(N,)``; for logloss they are probabilities.
+        metrics: names of metrics. FuxiCTR computes all but ``AUC``, ``gAUC`` and ``logloss``.
         group_id: the user of each sample, integers, for gAUC.
 
     Raises:
@@ -45,7 +45,11 @@ def evaluate_metrics(
 
 
 def auc(y_true: NDArray, y_pred: NDArray) -> float:
-    """Area under the ROC curve; ties count half."""
+    """Area under the ROC curve; ties count half.
+
+    Raises:
+        ValueError: all labels are the same.
+    """
     value, _ = _auc_by_group(y_true, y_pred, np.zeros(len(y_true), dtype=np.int64))
     if np.isnan(value).any() or not len(value):
         raise ValueError("AUC is undefined: all labels are the same")
@@ -53,7 +57,11 @@ def auc(y_true: NDArray, y_pred: NDArray) -> float:
 
 
 def grouped_auc(y_true: NDArray, y_pred: NDArray, group_id: NDArray) -> float:
-    """Mean of each group's AUC, weighted by its samples (DIN). Groups of one class are left out."""
+    """Mean of each group's AUC, weighted by its samples (DIN). Groups of one class are left out.
+
+    Raises:
+        ValueError: no group has both labels.
+    """
     value, size = _auc_by_group(y_true, y_pred, group_id)
     defined = ~np.isnan(value)
     if not defined.any():
@@ -85,10 +93,8 @@ def _auc_by_group(
     key.sort()
     label = (key & np.uint64(1)).astype(np.int64)
     tied = key >> np.uint64(1)  # equal where group and score are
-    group = key >> np.uint64(33)
-
-    run_start = np.flatnonzero(np.r_[True, tied[1:] != tied[:-1]][: len(tied)])
-    group_start = np.flatnonzero(np.r_[True, group[1:] != group[:-1]][: len(group)])
+    run_start = _starts(tied)
+    group_start = _starts(key >> np.uint64(33))
     run_size = np.diff(np.r_[run_start, len(key)])
     run_positive = np.add.reduceat(label, run_start)
     run_negative = run_size - run_positive
@@ -104,6 +110,11 @@ def _auc_by_group(
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.where((positive > 0) & (negative > 0), wins / (positive * negative), np.nan)
     return value, size
+
+
+def _starts(values: NDArray) -> NDArray[np.int64]:
+    """Where a run of equal values starts."""
+    return np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
 
 
 def _order_preserving_code(y_pred: NDArray) -> NDArray[np.uint32]:

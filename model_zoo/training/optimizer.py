@@ -1,7 +1,4 @@
-"""What a stage trains, with which optimizer, and FuxiCTR's regulariser as a gradient.
-
-A table with sparse gradients is regularised, clipped and updated in the rows that the batch reads.
-"""
+"""What a stage trains, with which optimizer, and FuxiCTR's regulariser as a gradient."""
 
 from __future__ import annotations
 
@@ -12,31 +9,26 @@ from inspect import unwrap
 import torch
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.torch_utils import get_optimizer, get_regularizer
-from torch import Tensor, nn
+from torch import nn
 
 from ..moe.stages import StageName
-from .row_adam import RowAdam
-from .table_rows import use_sparse_gradient
+from .sparse_embedding import RowAdam, coalesced, sparse_tables
 from .trainable import Trainable
 
 SPARSE_OPTIMIZERS = ("adam", "Adam", "SGD", "Adagrad")  # those that take sparse gradients
-SMALL_TABLE = 10_000  # rows; up to here a dense update costs less than finding the rows
 
 
 @contextmanager
 def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Module]]:
     """Let only the parameters of a stage train (paper 4.3); gives the modules that do not.
 
-    ``backbone``: embeddings, global block and head. ``experts``: item and window experts with
-    their routers. ``joint``: all. What did not train before does not train then.
+    A parameter that did not train before does not train within the stage either.
     """
-    backbone = list(model.backbone_parts())
-    experts: list[nn.Module] = list(model.branches.values())
-    frozen: list[nn.Module] = {
-        StageName.BACKBONE: experts,
-        StageName.EXPERTS: backbone,
-        StageName.JOINT: [],
-    }[stage]
+    frozen: list[nn.Module] = []
+    if stage is StageName.BACKBONE:
+        frozen.extend(model.branches.values())
+    elif stage is StageName.EXPERTS:
+        frozen.extend(model.backbone_parts())
     held = [p for module in frozen for p in module.parameters() if p.requires_grad]
     try:
         for parameter in held:
@@ -48,7 +40,7 @@ def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Modul
 
 
 def build_optimizer(model: Trainable) -> torch.optim.Optimizer:
-    """A fresh optimizer over what trains. Adam is fused: one pass over each dense table."""
+    """A fresh optimizer of everything that trains. Adam is fused: one pass over each dense table."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if model.optimizer_name.lower() == "adam":
         tables = [table for table in sparse_tables(model) if table.weight.requires_grad]
@@ -76,9 +68,9 @@ class Adam(torch.optim.Adam):
 def add_regularizer_gradient(model: Trainable) -> None:
     """Add the gradient of FuxiCTR's ``regularization_loss`` in place, before clipping.
 
-    The same mathematics as adding the loss, without a graph over the whole embedding table.
-    What got no gradient, as experts that no sample read and rows of sparse gradients that no score
-    read, is left alone.
+    The numbers are those of adding the loss, without a graph over the whole embedding table. A
+    parameter without a gradient is left alone, such as an expert that no sample read. Of a sparse
+    gradient only its rows are regularised.
     """
     embeddings = {
         id(p)
@@ -93,52 +85,24 @@ def add_regularizer_gradient(model: Trainable) -> None:
             continue
         if getattr(parameter, "_no_weight_decay", False):  # Mamba's A and D
             continue
-        if parameter.grad.is_sparse:
-            parameter.grad = coalesced(parameter.grad)
+        values, gradient = parameter.detach(), parameter.grad
+        if gradient.is_sparse:
+            parameter.grad = coalesced(gradient)
+            values = values.index_select(0, parameter.grad.indices()[0])
+            gradient = parameter.grad.values()
         for norm, weight in of_embedding if id(parameter) in embeddings else of_net:
             if weight:
-                values, gradient = _with_gradient(parameter)
                 gradient.add_(values.sign() if norm == 1 else values, alpha=weight)
-
-
-def _with_gradient(parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
-    """What of a parameter has a gradient, and that gradient: all, or of a table some rows."""
-    gradient = parameter.grad
-    if gradient.is_sparse:
-        return parameter.index_select(0, gradient.indices()[0]), gradient.values()
-    return parameter, gradient
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     """``clip_grad_norm_`` that also counts and scales sparse gradients; these must be coalesced."""
-    holders = []
+    holders: list[torch.Tensor] = []
     for parameter in parameters:
+        holder: torch.Tensor = parameter
         if parameter.grad is not None and parameter.grad.is_sparse:
             values = parameter.grad.values()
-            parameter = values.detach()
-            parameter.grad = values  # scaled in place, it stays the sparse gradient's
-        holders.append(parameter)
+            holder = values.detach()
+            holder.grad = values  # scaled in place, it stays the sparse gradient's
+        holders.append(holder)
     nn.utils.clip_grad_norm_(holders, max_norm)
-
-
-def use_sparse_gradients(module: nn.Module) -> None:
-    """Give every table of more than ``SMALL_TABLE`` rows a sparse gradient."""
-    for table in module.modules():
-        if isinstance(table, nn.Embedding) and table.num_embeddings > SMALL_TABLE:
-            use_sparse_gradient(table)
-
-
-def sparse_tables(module: nn.Module) -> list[nn.Embedding]:
-    """The tables with sparse gradients."""
-    return [m for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse]
-
-
-def coalesced(gradient: Tensor) -> Tensor:
-    """A sparse gradient with each row once. Rows that rise, as those of a batch's distinct items
-    do, need no sorting and no sums."""
-    rows, values = gradient._indices(), gradient._values()
-    if bool((rows[0, 1:] <= rows[0, :-1]).any()):
-        return gradient.coalesce()
-    return torch.sparse_coo_tensor(
-        rows, values, gradient.shape, is_coalesced=True, check_invariants=False
-    )

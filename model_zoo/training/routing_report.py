@@ -28,16 +28,19 @@ def routing_report(model: Trainable, loader: Iterable[Batch]) -> dict[str, dict[
     """How each branch of a mixture routes the histories of a loader, in evaluation mode.
 
     Returns:
-        by branch, in plain numbers that JSON can hold (an expert is its number from 0):
-        ``item_share`` of the routed (item, expert) pairs per expert; ``sample_share`` of the
-        (sample, expert) pairs whose output is read; ``item_entropy`` and ``sample_entropy`` of these
-        (1 even, 0 a single expert); ``unserved``, the share of samples with a history whose newest
-        item has no expert; ``dead``, experts with under 1 % of the items; ``switch_rate``,
-        how often the best expert changes from one item to the next; ``code_cosine``, the cosines
-        between the experts' codes (None where there are none); and, for items that the loader knows
-        by index, ``consistency``, the mean share of an item's appearances that go to its usual
-        expert (items seen twice or more), and ``most_popular`` and ``least_popular``, how the
-        appearances of these items are spread over the experts (the paper's figures 5 and 9).
+        For each branch plain numbers that JSON can hold. Experts are numbered from 0.
+
+        - ``item_share``: the share of each expert in the routed (item, expert) pairs.
+        - ``sample_share``: the same for the (sample, expert) pairs whose output is read.
+        - ``item_entropy``, ``sample_entropy``: of these shares; 1 is even, 0 is a single expert.
+        - ``unserved``: the share of samples with a history whose newest item has no expert.
+        - ``dead``: the experts with under 1 % of the items.
+        - ``switch_rate``: how often the best expert changes from one item to the next.
+        - ``code_cosine``: the cosines between the experts' codes; None without codes.
+        - ``consistency``: the mean share of an item's appearances that go to its usual expert, over
+          items seen twice or more. None where the loader does not know items by index.
+        - ``most_popular``, ``least_popular``: how the appearances of the most and the least seen of
+          these items are spread over the experts (the paper's figures 5 and 9).
     """
     if not model.branches:
         return {}
@@ -51,7 +54,7 @@ def routing_report(model: Trainable, loader: Iterable[Batch]) -> dict[str, dict[
 
 
 def log_report(report: dict[str, dict[str, Any]]) -> None:
-    """One line per branch, and one warning if routing collapses."""
+    """Log one line per branch, and one warning if routing collapses."""
     for name, branch in report.items():
         consistency = branch["consistency"]
         logging.info(
@@ -90,10 +93,11 @@ class Tally:
     def __init__(self, branch: Branch) -> None:
         self.branch = branch
         self.item_E = self.sample_E = torch.zeros(branch.router.num_experts)
-        self.switched = self.pairs = self.samples = self.unserved = 0
+        self.switched = self.pairs = self.samples = self.unserved = torch.tensor(0)
         self.appearances_IE: Tensor | None = None
 
     def add(self, sequence: History, items: ItemDict | None) -> None:
+        """Count a batch; ``items`` are the items of its positions, where they are known."""
         weights_BTE = self.branch.router.gates(sequence)
         sent_BTE = weights_BTE > 0
         self.item_E = self.item_E + sent_BTE.sum((0, 1)).cpu()
@@ -114,24 +118,26 @@ class Tally:
             self.appearances_IE.view(-1).index_add_(0, seen, torch.ones_like(seen))
 
     def summary(self) -> dict[str, Any]:
+        """The numbers of the report."""
         item_share, sample_share = shares(self.item_E), shares(self.sample_E)
-        codes = self.branch.router.codes()
-        if codes is not None:
+        cosines = None
+        if (codes := self.branch.router.codes()) is not None:
             unit = F.normalize(codes.float(), dim=-1)
-            codes = (unit @ unit.T).tolist()
+            cosines = (unit @ unit.T).tolist()
         return {
             "item_share": item_share,
             "sample_share": sample_share,
             "item_entropy": entropy(item_share),
             "sample_entropy": entropy(sample_share),
-            "unserved": float(self.unserved / max(1, int(self.samples))),
+            "unserved": float(self.unserved / self.samples.clamp(min=1)),
             "dead": [expert for expert, share in enumerate(item_share) if share < DEAD],
-            "switch_rate": float(self.switched / max(1, int(self.pairs))),
-            "code_cosine": codes,
+            "switch_rate": float(self.switched / self.pairs.clamp(min=1)),
+            "code_cosine": cosines,
             **self._consistency(),
         }
 
     def _consistency(self) -> dict[str, Any]:
+        """How faithful items are to an expert."""
         nothing = {"consistency": None, "most_popular": None, "least_popular": None}
         if self.appearances_IE is None:
             return nothing

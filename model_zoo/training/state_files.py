@@ -1,12 +1,13 @@
-"""Files of weights and state that a kill leaves whole."""
+"""Files of weights and training state, and the error that ends a training run."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ..atomic import written_whole
 
 
 class TrainingError(RuntimeError):
@@ -14,21 +15,15 @@ class TrainingError(RuntimeError):
 
 
 def save_atomically(state: dict[str, Any], path: str | Path) -> None:
-    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one.
+    """Save with ``torch.save``, so that a kill leaves the old file or the new one.
 
     Raises:
-        TrainingError: it cannot be written, on a full disk for one; the old file is kept.
-        KeyboardInterrupt: of Ctrl-C while it is written; the old file is kept.
+        TrainingError: the file cannot be written, as on a full disk; the old one is kept.
     """
-    temporary = Path(f"{path}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with written_whole(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the name without the content
-        os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
         # On closing, torch's writer fails a second time, with an error of its own.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         if isinstance(cause, KeyboardInterrupt):

@@ -28,7 +28,6 @@ class Trainable(nn.Module, ABC):
         reduce_lr_on_plateau: an evaluation without a gain divides the learning rate by ten.
         verbose: show a progress bar.
         checkpoint: the file of the best weights.
-        branches: the groups of sparse experts by name; empty without a mixture.
         stage_log: the last ``fit`` writes one entry per evaluation after training.
         stage_start: the last ``fit`` writes one entry per stage, about the weights it began with.
     """
@@ -43,7 +42,6 @@ class Trainable(nn.Module, ABC):
     reduce_lr_on_plateau: bool
     verbose: int
     checkpoint: str
-    branches: Mapping[str, Branch]
     stage_log: list[dict[str, Any]]
     stage_start: list[dict[str, Any]]
 
@@ -73,7 +71,12 @@ class Trainable(nn.Module, ABC):
     def routed(self, inputs: Batch) -> dict[str, History]:
         """The sequences that each branch routes, by the name of the branch."""
 
-    # ---------------------------------------------------------------- stages
+    # ---------------------------------------------------------------- stages and experts
+
+    @property
+    @abstractmethod
+    def branches(self) -> Mapping[str, Branch]:
+        """The groups of sparse experts by name; empty without a mixture."""
 
     @abstractmethod
     def stages(self, epochs: float) -> list[Stage]:

@@ -27,7 +27,7 @@ def test_every_model_is_a_fuxictr_model_found_by_its_name() -> None:
 
 def test_a_variant_is_its_backbone_with_a_mixture() -> None:
     from model_zoo import TWIN, TWIN_MoS
-    from model_zoo.moe.mixtures import MoS
+    from model_zoo.moe.mos import MoS
 
     assert issubclass(TWIN_MoS, TWIN) and TWIN_MoS.mixture is MoS and TWIN_MoS.block is TWIN.block
 
@@ -67,6 +67,9 @@ def test_labels_and_papers() -> None:
     assert [registry.label(name) for name in ("", "DSelectK", "TWIN", "Mine")] == [
         "Vanilla", "DSelect-k", "TWIN", "Mine",
     ]  # fmt: skip
+    for model in registry.model_names():
+        entry = registry.publication(model)
+        assert entry is not None and str(entry.year)[2:] == entry.venue[-2:], model
     found = [registry.publication(name) for name in ("SDIM_MoS", "MIRRN", "Mine")]
     assert [entry and entry.venue for entry in found] == ["WWW'26", "KDD'25", None]
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from engine.common.errors import run_command
+from engine.config.options import RunOptions
 from engine.tuner.engines import Engine, LocalEngine
 from engine.tuner.folder import Folder
 from engine.tuner.scheduler import Command
@@ -57,7 +58,7 @@ class FakeTuner:
         self.plan.write_text(json.dumps({"epochs": 2, "seconds": 0, "modes": {}} | plan))
 
     def space(self) -> Space:
-        return read_space(self.file, self.path)
+        return read_space(self.file, RunOptions(home=self.path))
 
     def run(
         self,

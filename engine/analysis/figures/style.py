@@ -71,17 +71,17 @@ def backbone_looks(models: Iterable[str]) -> dict[str, Look]:
     """The look of each backbone of some models; a registered one looks the same in all figures."""
     shown = ordered_backbones(models)
     known = dict.fromkeys([*BACKBONES, *shown])
-    parts = zip(known, cycle(COLOURS), cycle(MARKERS), cycle(LINES), strict=False)
-    looks = {backbone: Look(*look) for backbone, *look in parts}
-    return {backbone: looks[backbone] for backbone in shown}
+    looks = map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES))
+    of = dict(zip(known, looks, strict=False))
+    return {backbone: of[backbone] for backbone in shown}
 
 
 def mixture_markers(models: Iterable[str]) -> dict[str, str]:
     """The marker of each mixture of some models; a registered one has the same in all figures."""
     shown = ordered_mixtures(models)
     known = dict.fromkeys([VANILLA, *MIXTURES, *shown])
-    markers = dict(zip(known, cycle(MARKERS), strict=False))
-    return {mixture: markers[mixture] for mixture in shown}
+    of = dict(zip(known, cycle(MARKERS), strict=False))
+    return {mixture: of[mixture] for mixture in shown}
 
 
 def expert_colour(expert: int) -> str:

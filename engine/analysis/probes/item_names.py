@@ -1,4 +1,4 @@
-"""What people call items and categories, where the data set's preparation has kept it."""
+"""The names of items and categories, where the preparation of the data has kept them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 
-def item_names(folder: Path, label_N: NDArray | None) -> tuple[dict[int, str], dict[int, str]]:
+def item_names(
+    folder: Path, label_N: NDArray | None
+) -> tuple[dict[int, str], dict[int | None, str]]:
     """Names of items by index, and of categories by number; empty where they are not known.
 
     Args:
-        folder: of the prepared data; ``item_ids.parquet`` in it may have ``name`` and ``category``.
+        folder: folder of the prepared data; its ``item_ids.parquet`` may have ``name`` and ``category``.
         label_N: category of each item of the catalogue, 0 unknown.
     """
     file = folder / "item_ids.parquet"

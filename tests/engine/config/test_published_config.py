@@ -8,8 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from fuxictr.utils import load_config
 
+from engine.common.errors import UserError
+from engine.config import expids
 from engine.config import read as config
 from engine.config.load import load
 from engine.config.options import RunOptions
@@ -36,6 +39,32 @@ def test_every_experiment_is_read_as_fuxictr_does_and_passes_the_check(expid: st
     params = config.load_experiment(CONFIG, expid)
     assert params == load_config(str(CONFIG), expid)
     check(params, get_model(EXPERIMENTS[expid][0]))
+
+
+def test_the_file_is_what_the_command_writes() -> None:
+    text = (CONFIG / "model_config.yaml").read_text()
+    assert expids.with_expids(text) == text, "run python -m engine.config.expids"
+
+
+def test_a_model_and_a_data_set_get_their_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Presets are merged where there are some; a preset that lacks a data set is no data set."""
+    presets = """
+.datasets:
+    shared: &shared {epochs: 1}
+    mine: &mine {<<: *shared, dataset_id: Mine_x1}
+.mixtures:
+    mos: &mos {num_experts: 3}
+"""
+    monkeypatch.setattr(expids, "model_names", lambda: ["MeanPool", "MeanPool_MoS"])
+    found = yaml.safe_load(expids.with_expids(presets + expids.MARK + "old: lines"))
+    assert {key: entry for key, entry in found.items() if key[0] != "."} == {
+        "MeanPool_Mine_x1": {"model": "MeanPool", "epochs": 1, "dataset_id": "Mine_x1"},
+        "MeanPool_MoS_Mine_x1": {
+            "model": "MeanPool_MoS", "epochs": 1, "dataset_id": "Mine_x1", "num_experts": 3,
+        },
+    }  # fmt: skip
+    with pytest.raises(UserError, match="has no line"):
+        expids.with_expids(presets)
 
 
 def test_a_configuration_that_was_changed_in_memory_or_on_disk_is_read_anew(tmp_path: Path) -> None:

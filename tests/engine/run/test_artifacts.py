@@ -17,7 +17,7 @@ from engine.common.errors import UserError
 from engine.config.load import load
 from engine.config.options import RunOptions
 from engine.run.artifacts import RunFiles
-from model_zoo.training import state_files
+from model_zoo import atomic
 from model_zoo.training.loop import TrainingError, save_atomically
 
 from ...support.command_line import ROOT, Outcome, Workspace, environment, snapshot, wait_for
@@ -174,7 +174,7 @@ def test_interrupt_while_saving_is_an_interrupt(
 
     path = tmp_path / "run.model"
     save_atomically({"weights": torch.ones(10)}, path)
-    monkeypatch.setattr(state_files, "open", Interrupted, raising=False)
+    monkeypatch.setattr(atomic, "open", Interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
         save_atomically({"weights": torch.ones(100_000), "more": torch.ones(10)}, path)
     assert torch.load(path)["weights"].equal(torch.ones(10))
@@ -188,7 +188,7 @@ def test_other_failures_of_saving_are_not_called_a_full_disk(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("kilobytes", "file"), [(1, "log"), (60, "model"), (500, "resume")], ids=str
+    ("kilobytes", "file"), [(1, "log"), (60, "resume"), (500, "resume")], ids=str
 )
 def test_full_disk_is_one_line_and_the_run_can_go_on(
     kilobytes: int, file: str, space: Workspace

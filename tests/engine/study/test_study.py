@@ -16,13 +16,13 @@ import yaml
 
 from engine.analysis.results import read_results
 from engine.common.errors import UserError
+from engine.config.options import RunOptions
 from engine.config.read import read_yaml
 from engine.study.call import Call, widest
 from engine.study.experiments import EXPERIMENTS, Planned, distinct, plan
-from engine.study.run_queue import ModelStudy, StudySearch
-from engine.study.spaces import balanced, model_space
+from engine.study.run_queue import ModelStudy, StudySearch, seeded_trial
 from engine.study.store import Store
-from engine.study.trials import seeded_trial
+from engine.study.tuning import balanced, model_space
 from engine.tuner.folder import Folder
 from model_zoo.registry import BACKBONES, BASELINES
 
@@ -50,13 +50,13 @@ class StudySpace:
         for ending in VARIANTS:
             entry = real[f"TWIN{ending}_session_hopping_tiny"] | short
             self.space.models[f"TWIN{ending}_tiny"] = entry
-            self.write_grid(f"TWIN{ending}_tiny", learning_rate=[1e-4, 1e-3, 0.02])
+        self.write_grid("default", learning_rate=[1e-4, 1e-3, 0.02])
         self.space.save()
 
-    def write_grid(self, expid: str, **choices: Any) -> None:
-        file = self.space.config / "tuner" / f"{expid}.yaml"
+    def write_grid(self, name: str, **choices: Any) -> None:
+        file = self.space.config / "tuner" / f"{name}.yaml"
         file.parent.mkdir(exist_ok=True)
-        content = {"base_config": str(self.space.config), "base_expid": expid}
+        content = {"base_config": str(self.space.config), "base_expid": "TWIN_tiny"}
         file.write_text(yaml.safe_dump(content | {"tuner_space": choices}))
 
     def arguments(self, *more: str, experiment: str = "table1") -> list[str]:
@@ -77,6 +77,9 @@ class StudySpace:
     def run(self, *more: str, experiment: str = "table1") -> Outcome:
         arguments = self.arguments(*more, experiment=experiment)
         return run_module("engine.study", *arguments, timeout=400)
+
+    def options(self, changes: dict[str, Any]) -> RunOptions:
+        return RunOptions(config=self.space.config, changes=changes)
 
     def study(self) -> dict[str, Any]:
         return json.loads((self.output / "tiny" / "study.json").read_text())
@@ -179,7 +182,7 @@ def test_every_knob_and_variation_is_a_key_that_models_read(here: StudySpace) ->
     for name in EXPERIMENTS:
         for cell in plan(name, ["TWIN"]):
             if cell.model.startswith("TWIN"):
-                model_space(here.space.config, ROOT, cell.model, "tiny", 1, cell.varied)
+                model_space(f"{cell.model}_tiny", here.options(cell.varied), 1)
 
 
 def test_a_budget_covers_values_evenly_from_the_configurations_own() -> None:
@@ -196,7 +199,7 @@ def test_a_budget_covers_values_evenly_from_the_configurations_own() -> None:
 
 
 def test_runs_of_one_configuration_share_an_experiment_id(here: StudySpace) -> None:
-    plain, changed = model_space(here.space.config, ROOT, "TWIN", "tiny", 1, {"max_len": 20})
+    plain, changed = model_space("TWIN_tiny", here.options({"max_len": 20}), 1)
     own = [seeded_trial(plain, {}, plain.model, seed) for seed in (1, 2)]
     assert own[0].expid == own[1].expid and own[0].name != own[1].name
     other = seeded_trial(plain, {"learning_rate": 0.5}, plain.model, 1)
@@ -310,7 +313,7 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
 
     def search(seeds: int) -> StudySearch:
         call = Call("table1", "tiny", seeds, budget=2)
-        space = model_space(here.space.config, ROOT, "TWIN", "tiny", 2, {})
+        space = model_space("TWIN_tiny", here.options({}), 2)
         cells = [Planned("table1", "TWIN", {})]
         store, folder = Store(here.output, "tiny", ROOT), Folder(here.queue)
         folder.runs.mkdir(parents=True, exist_ok=True)
@@ -349,7 +352,7 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
         (("--backbones", "TWN"), "--backbones TWN: table1 has Mamba4Rec"),
         (("--variants", "gshard"), "--variants gshard: table1 has vanilla"),
         (("--dataset", "tinny"), "dataset_id 'tinny' is not in dataset_config.yaml"),
-        (("--budget", "4"), "TWIN_tiny.yaml has 3 combinations"),
+        (("--budget", "4"), "default.yaml has 3 combinations"),
         (("--budget", "0"), "--budget 0: write a number above 0"),
         (("--budget", "2"), "knobs runs at the configuration's own values"),
         (("--dataset", "zzz"), "is not in dataset_config.yaml; it has tiny"),

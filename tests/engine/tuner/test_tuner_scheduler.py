@@ -20,8 +20,6 @@ from engine.common.errors import UserError
 from engine.tuner import scheduler
 from engine.tuner.engines import threads_environment
 from engine.tuner.folder import Folder
-from engine.tuner.publications import publication
-from model_zoo import MODELS
 
 from ...support.command_line import alive, children, kill_child, wait_for
 from ...support.fake_tuner import FakeTuner, start
@@ -336,14 +334,3 @@ def test_interrupted_it_ends_its_runs_and_goes_on(how: signal.Signals, tuner: Fa
     assert tuner.run() == 0
     log = "".join(file.read_text() for file in (tuner.out / "trials").glob("*.log"))
     assert "0 epochs" in log and any(f"{n} epochs are there" in log for n in range(1, 10))
-
-
-# ---------------------------------------------------------------- BARS
-
-
-def test_every_model_has_its_publication() -> None:
-    for model in MODELS:
-        paper = publication(model)
-        assert paper is not None and str(paper.year)[2:] == paper.venue[-2:], model
-    assert publication("TWIN") != publication("TWIN_MoS") == publication("SDIM_MoS")
-    assert publication("DIN") is None

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_zoo.training import row_adam
-from model_zoo.training.optimizer import coalesced
-from model_zoo.training.row_adam import RowAdam
-from model_zoo.training.table_rows import use_sparse_gradient
+from model_zoo.training import sparse_embedding
+from model_zoo.training.sparse_embedding import RowAdam, coalesced, use_sparse_gradient
 
 N, D = 40, 8
 
@@ -59,7 +57,7 @@ def adams(dense: nn.Embedding, sparse: nn.Embedding, lr: float = 0.01) -> tuple:
 def test_every_lookup_reads_what_dense_adam_would_have_there(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_adam, "BLOCK", block)
+    monkeypatch.setattr(sparse_embedding, "BLOCK", block)
     dense, sparse = pair()
     dense_adam, rows_adam = adams(dense, sparse)
     for step, batch in enumerate(batches(120)):
@@ -93,7 +91,7 @@ def test_a_row_may_rest_for_longer_than_the_horizon() -> None:
     dense, sparse = pair()
     dense_adam, rows_adam = adams(dense, sparse)
     steps = [(torch.tensor([5, 6]), torch.ones(2, D))]
-    steps += [(torch.tensor([6]), torch.ones(1, D))] * (2 * row_adam.HORIZON + 50)
+    steps += [(torch.tensor([6]), torch.ones(1, D))] * (2 * sparse_embedding.HORIZON + 50)
     steps += [(torch.tensor([5, 7]), torch.ones(2, D))]
     for batch in steps:
         expected = train(dense, dense_adam, batch)

@@ -20,8 +20,9 @@ from engine.config.validate import check
 from engine.loader.random_batch import random_batch
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training import optimizer as optimization
+from model_zoo.training import sparse_embedding
 from model_zoo.training.loop import Trainer
-from model_zoo.training.row_adam import RowAdam
+from model_zoo.training.sparse_embedding import RowAdam, sparse_tables
 
 from ...support.helpers import build_model, killed_after, loader, tiny_params
 
@@ -31,7 +32,7 @@ ITEM = "embedding_layer.embedding_layer.embedding_layers.item_id.weight"
 
 @pytest.fixture(autouse=True)
 def every_table_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimization, "SMALL_TABLE", 0)
+    monkeypatch.setattr(sparse_embedding, "SMALL_TABLE", 0)
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_features_that_share_a_table_and_features_of_several_values(tmp_path: Pa
         torch.manual_seed(0)
         options = dict(embedding_dim=8, sparse_embedding=sparse, model_root=str(tmp_path))
         models.append(model_zoo.SDIM(feature_map, metrics=["AUC"], verbose=0, **options))
-    assert len(optimization.sparse_tables(models[1])) == 3  # items, makers and sellers, tags
+    assert len(sparse_tables(models[1])) == 3  # items, makers and sellers, tags
     steps = [trainer(model) for model in models]
     for seed in range(30):
         batch = random_batch(feature_map, [3, 0, 5], 5, num_items=40, seed=seed)
@@ -264,9 +265,9 @@ def test_a_frozen_stage_leaves_the_tables_alone(params: dict) -> None:
 def test_small_tables_stay_dense_and_the_log_says_so(
     params: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(optimization, "SMALL_TABLE", 100)  # items are more, categories fewer
+    monkeypatch.setattr(sparse_embedding, "SMALL_TABLE", 100)  # items are more, categories fewer
     model = build_model(params | SPARSE)
-    tables = optimization.sparse_tables(model)
+    tables = sparse_tables(model)
     assert [table.num_embeddings for table in tables] == [301]
     with caplog.at_level(logging.INFO):
         model.fit(loader(params), loader(params, "valid"), epochs=0.5)

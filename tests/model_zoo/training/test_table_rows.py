@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model_zoo.history.item_dict import ItemDict
-from model_zoo.training.table_rows import use_sparse_gradient
+from model_zoo.training.sparse_embedding import use_sparse_gradient
 
 
 @pytest.mark.parametrize("num_items", [5, 40, 10_000])

@@ -1,0 +1,80 @@
+"""Write the experiments of a configuration: ``python -m engine.config.expids [--config DIR]``.
+
+Every registered model gets a line for every data set of ``.datasets`` in ``model_config.yaml``.
+FuxiCTR reads these lines, so they stand in the file instead of being worked out at each start. A
+line merges the presets that exist under the following names, earlier ones first:
+
+- for a variant, ``<data set>_mixtures``: how long mixtures train on the data set;
+- ``<data set>_<backbone>``, or else ``<data set>`` and ``<backbone>``;
+- for a variant, ``<mixture>``.
+
+A model without a preset runs with the defaults of its class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from model_zoo.registry import backbone_of, mixture_of, model_names
+
+from ..common.errors import UserError, run_command
+from ..common.files import write_text
+from ..common.places import CONFIG
+
+MARK = (
+    "# The rest is written by `python -m engine.config.expids`: change what is above, and run it.\n"
+)
+
+
+def with_expids(text: str) -> str:
+    """The text of a ``model_config.yaml`` with all experiments that follow from its presets.
+
+    Raises:
+        UserError: the text has no mark after which the experiments stand.
+    """
+    own, mark, _ = text.partition(MARK)
+    if not mark:
+        raise UserError(
+            f"model_config.yaml: has no line {MARK.strip()!r}; add it after the presets"
+        )
+    return own + mark + "".join(f"{line}\n" for line in _lines(own))
+
+
+def _lines(presets: str) -> Iterator[str]:
+    """The experiments of each data set, after an empty line."""
+    anchors = set(re.findall(r"&(\w+)", presets))
+    for name, keys in yaml.safe_load(presets)[".datasets"].items():
+        if "dataset_id" not in keys:  # a preset that several data sets share
+            continue
+        yield ""
+        for model in model_names():
+            merged = ", ".join(f"*{preset}" for preset in _merged(name, model, anchors))
+            yield f"{model}_{keys['dataset_id']}: {{<<: [{merged}], model: {model}}}"
+
+
+def _merged(dataset: str, model: str, anchors: set[str]) -> list[str]:
+    """The presets of an experiment, in the order of the module's docstring."""
+    backbone, mixture = backbone_of(model).lower(), mixture_of(model).lower()
+    both = f"{dataset}_{backbone}"
+    names = [f"{dataset}_mixtures"] if mixture else []
+    names += [both] if both in anchors else [dataset, backbone]
+    return [name for name in (*names, mixture) if name in anchors]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.config.expids",
+        description="Write the experiments that follow from presets and registered models.",
+    )
+    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
+    file = parser.parse_args().config / "model_config.yaml"
+    write_text(file, with_expids(file.read_text("utf-8")))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,70 @@
+"""The configuration of each model of a study, and the part of its grid that is tried."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from ..common.errors import UserError
+from ..config.options import RunOptions
+from ..tuner.checks import check_space
+from ..tuner.space import Space, grid_file, read_experiment, read_tuner_file, with_choices
+
+
+def model_space(expid: str, options: RunOptions, budget: int) -> tuple[Space, Space]:
+    """The checked configuration of an experiment, as it is and with the study's changes.
+
+    With a budget above 1 the second has the choices of the experiment's grid, see ``grid_file``,
+    without the keys that ``options.changes`` sets. With a budget of 1 it has none.
+
+    Raises:
+        UserError: a run would be refused, or the grid is smaller than the budget.
+    """
+    plain = read_experiment(options.config, expid, options)
+    for key in options.changes:
+        if key in plain.dataset:
+            raise UserError(
+                f"--set {key}: is a key of the data set; write it in dataset_config.yaml"
+            )
+    tuned = replace(plain, model={**plain.model, **options.changes})
+    if budget > 1:
+        tuned = replace(tuned, file=grid_file(options.config, plain))
+        grid = read_tuner_file(tuned.file)["tuner_space"]
+        tuned = with_choices(tuned, {k: v for k, v in grid.items() if k not in options.changes})
+        if tuned.size < budget:
+            raise UserError(
+                f"--budget {budget}: {tuned.file} has {tuned.size} combinations, and every model "
+                "gets the same number of trials; add values to it, or write a smaller budget"
+            )
+    return check_space(plain, options), check_space(tuned, options)
+
+
+def balanced(
+    choices: dict[str, list[Any]], own: dict[str, Any], count: int
+) -> list[dict[str, Any]]:
+    """``count`` combinations, in which the values of each key occur as evenly as can be.
+
+    Args:
+        choices: the values of each key.
+        own: the configuration's own values; the first combination is the nearest to them.
+        count: how many combinations; all of them where there are fewer.
+    """
+    ordered = {key: _from(values, own.get(key)) for key, values in choices.items()}
+    uses = {key: [0] * len(values) for key, values in ordered.items()}
+    left = list(product(*(range(len(values)) for values in ordered.values())))
+    drawn = []
+    for _ in range(min(count, len(left))):
+        # The least used values; then those nearest to the configuration's own.
+        best = min(left, key=lambda c: (sum(uses[k][i] for k, i in zip(uses, c, strict=True)), c))
+        left.remove(best)
+        for key, i in zip(uses, best, strict=True):
+            uses[key][i] += 1
+        drawn.append({k: ordered[k][i] for k, i in zip(ordered, best, strict=True)})
+    return drawn
+
+
+def _from(values: list[Any], own: Any) -> list[Any]:
+    """The values, nearest in the list to the configuration's own first."""
+    start = values.index(own) if own in values else 0
+    return sorted(values, key=lambda value: abs(values.index(value) - start))

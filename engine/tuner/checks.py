@@ -1,0 +1,93 @@
+"""Everything that a run would refuse, found before the first trial starts. Imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from model_zoo.sequence_model import SequenceModel
+from model_zoo.training.base_model import StagedModel
+
+from ..common.errors import UserError
+from ..config.feature_map import build_feature_map
+from ..config.models import find_model
+from ..config.options import RunOptions
+from ..config.read import DATA_FILES, resolve_paths
+from ..config.validate import check
+from ..datasets import ensure_generated
+from ..loader.columns import open_parquet
+from .space import Space, require_distinct
+from .trial import as_text
+
+TABLE_ROWS = 2  # of an embedding in a model that is built for the check alone
+
+
+def check_space(space: Space, options: RunOptions) -> Space:
+    """Check an experiment with the values of its choices, and its data.
+
+    Every value is checked by itself, and a model of every combination is built. A data set that
+    can be generated is generated.
+
+    Returns:
+        The same experiment, with every value of its right type in whatever way it was written.
+
+    Raises:
+        UserError: a run would be refused; the message names the file and the key.
+    """
+    base = {**space.model, **space.dataset, "model_id": space.expid}
+    base.setdefault("model_root", ".")
+
+    def checked(values: dict[str, Any]) -> dict[str, Any]:
+        params = base | values
+        try:
+            return check(params, find_model(str(params.get("model", "")), options.model_zoo))
+        except UserError as error:
+            raise UserError(f"{space.file}: {error}") from None
+
+    first = {key: values[0] for key, values in space.choices.items()}
+    params = checked(first)
+    choices = {
+        key: [checked(first | {key: value})[key] for value in values]
+        for key, values in space.choices.items()
+    }
+    for key, values in choices.items():
+        require_distinct(f"{space.file}, tuner_space, {key}", values)
+    space = replace(
+        space,
+        model={key: params.get(key, value) for key, value in space.model.items()},
+        dataset={key: params.get(key, value) for key, value in space.dataset.items()},
+        choices=choices,
+    )
+    params = resolve_paths(params, options.home)
+    ensure_generated(params)
+    for key in DATA_FILES:
+        open_parquet(Path(params[key]))
+    for name in choices.get("model", [params["model"]]):
+        _build_all(space, params | {"model": name}, find_model(name, options.model_zoo))
+    return space
+
+
+def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedModel]) -> None:
+    """Build the model with each combination of the keys that its parts read.
+
+    Its embedding tables are small, so that it costs little. A foreign model may need its tables as
+    they are, and is not built.
+    """
+    if not issubclass(model_class, SequenceModel):
+        return
+    parts = model_class.hyper_parameters().keys() - StagedModel.hyper_parameters().keys()
+    choices = {key: values for key, values in space.choices.items() if key in parts}
+    feature_map = build_feature_map(params)
+    for spec in feature_map.features.values():
+        if "vocab_size" in spec:
+            spec["vocab_size"] = TABLE_ROWS
+    harmless = {"backbone_checkpoint": None, "compile": False, "verbose": 0, "gpu": -1}
+    for values in product(*choices.values()):
+        tuned = dict(zip(choices, values, strict=True))
+        try:
+            model_class(feature_map, **params | tuned | harmless)
+        except ValueError as error:
+            what = f" with {as_text(tuned)}" if tuned else ""
+            raise UserError(f"{space.file}: {space.expid}{what}: {error}") from None
