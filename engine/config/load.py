@@ -60,7 +60,7 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
         raise UserError(f"{expid}, {error}{hint}") from None
     if options.seed is not None:
         params = params | {"seed": options.seed}
-    if folder is not None and issubclass(model_class, AdoptedModel):
+    if folder is not None and not is_shipped(model_class):
         params = params | {"model_zoo": str(folder.resolve())}
     params = resolve_paths(check(params, model_class), options.home)
     params = redirect(params, options.data_root, options.model_root)
