@@ -10,7 +10,7 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..datasets.card import fingerprint
-from .models import find_model
+from .models import find_model, is_shipped
 from .options import RunOptions
 from .read import load_experiment, redirect, resolve_paths
 from .validate import check
