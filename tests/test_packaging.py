@@ -45,57 +45,68 @@ def test_the_tested_versions_are_within_the_ranges_of_the_package() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the files that it is made of."""
-    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the files that an installation is made of."""
+    source = tmp_path_factory.mktemp("source")
     for part in PARTS:
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, source / part, ignore=BUILT)
         else:
             shutil.copy(ROOT / part, source / part)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(built), str(source))
-    return next(built.glob("*.whl"))
+    return source
 
 
-def pip(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", *words], check=True)
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """A virtual environment with the packages of this one, and without this project."""
+    folder = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    packages = next((folder / "lib").glob("python*")) / "site-packages"
+    (packages / "environment.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+def pip(*words: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *map(str, words)], check=True)
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_file(wheel: Path) -> None:
+def test_a_wheel_has_every_file_and_its_commands_work_in_an_empty_folder(
+    source: Path, environment: Path, tmp_path: Path
+) -> None:
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source)
+    wheel = next(tmp_path.glob("*.whl"))
     held = set(zipfile.ZipFile(wheel).namelist())
     for package in ("engine", "model_zoo"):
-        for file in (ROOT / package).rglob("*"):
-            if file.is_file() and file.suffix not in (".pyc", ".md"):
-                assert file.relative_to(ROOT).as_posix() in held
-    for file in (ROOT / "config").rglob("*.yaml"):
-        assert f"engine/shipped_config/{file.relative_to(ROOT / 'config').as_posix()}" in held
+        for file in (source / package).rglob("*"):
+            assert file.is_dir() or file.suffix == ".md" or str(file.relative_to(source)) in held
+    for file in (source / "config").rglob("*.yaml"):
+        assert f"engine/shipped/{file.relative_to(source)}" in held
 
-
-@pytest.mark.slow
-def test_the_commands_work_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
-    installed, folder = tmp_path / "installed", tmp_path / "empty"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(installed)], check=True)
-    python = installed / "bin" / "python"
-    packages = next((installed / "lib").glob("python*")) / "site-packages"
-    (packages / "environment.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
+    pip("--python", environment, "install", "--no-deps", "--no-index", wheel)
+    folder = tmp_path / "empty"
     folder.mkdir()
 
     def run(command: str, *words: str) -> str:
-        call = [str(installed / "bin" / command), *words]
+        call = [str(environment / "bin" / command), *words]
         return subprocess.run(call, cwd=folder, check=True, capture_output=True, text=True).stdout
 
     assert "TWIN_MoS_movielens_1m" in run("mos-run", "--list")
-    assert "TWIN_session_hopping_tiny" in run("mos-run", "--expid", "TWIN_session_hopping_tiny")
-    result = (
-        folder / "checkpoints" / "session_hopping_tiny" / "TWIN_session_hopping_tiny_seed2024.json"
-    )
-    assert result.exists()
-    assert (folder / "data" / "session_hopping_tiny" / "train.parquet").exists()
-    assert "mos-run" in run(
-        "mos-prepare", "session_hopping", "--size", "tiny", "--output", "data/mine"
-    )
-    grid = "base_expid: TWIN_session_hopping_tiny\ntuner_space: {learning_rate: [0.001], epochs: [1]}\n"
-    (folder / "grid.yaml").write_text(grid)
-    assert "1 of 1 done" in run("mos-tune", "--config", "grid.yaml")
+    run("mos-run", "--expid", "TWIN_session_hopping_tiny")
+    written = {path.name for path in folder.rglob("*")}
+    assert {"TWIN_session_hopping_tiny_seed2024.json", "train.parquet", "config.csv"} <= written
+    prepared = run("mos-prepare", "session_hopping", "--size", "tiny", "--output", "data/mine")
+    assert "mos-run --config" in prepared
+    tuned = run("mos-tune", "--expid", "TWIN_session_hopping_tiny", "--trials-per-gpu", "3")
+    assert "3 of 3 done" in tuned
+
+
+@pytest.mark.slow
+def test_an_editable_installation_imports_the_checkout(
+    source: Path, environment: Path, tmp_path: Path
+) -> None:
+    pip("--python", environment, "install", "--no-deps", "--no-build-isolation", "-e", source)
+    call = "import engine.run.command, model_zoo; print(engine.__file__, model_zoo.__file__)"
+    python = [str(environment / "bin" / "python"), "-c", call]
+    found = subprocess.run(python, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert found.split() == [str(source / name / "__init__.py") for name in ("engine", "model_zoo")]

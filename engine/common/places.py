@@ -10,8 +10,8 @@ IN_CHECKOUT = _SCRIPT.exists()
 
 #: Folder where relative paths of a configuration start: the checkout, or else the current folder.
 HOME = _ENGINE.parent if IN_CHECKOUT else Path.cwd()
-#: The configurations that the project ships; a wheel holds ``config/`` as ``engine/shipped_config``.
-CONFIG = _ENGINE.parent / "config" if IN_CHECKOUT else _ENGINE / "shipped_config"
+#: The configurations that the project ships; a wheel holds ``config/`` as ``engine/shipped/config``.
+CONFIG = _ENGINE.parent / "config" if IN_CHECKOUT else _ENGINE / "shipped" / "config"
 #: What follows ``python`` to run experiments in a process of their own.
 RUN_EXPID = [str(_SCRIPT)] if IN_CHECKOUT else ["-m", "engine.run"]
 #: The same command as users write it.

@@ -1,4 +1,9 @@
-"""Data sets: each module makes or converts one into LongCTR's parquet layout (``layout.py``)."""
+"""Data sets: make, fetch or convert one into LongCTR's parquet layout, and check it.
+
+``movielens``, ``ebnerd``, ``kuairand`` and ``generic`` read raw data as a log of ``interactions``,
+which writes the folder. ``synthetic`` makes data, and ``hub`` fetches it. ``layout`` writes
+folders, ``card`` describes them, and ``check`` checks them. ``command`` is ``data/prepare.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,11 @@ GENERATED = {
     "session_hopping_tiny": "tiny",
     "session_hopping_micro": "micro",
 }
-SEED = 2026  # of the data, not of the runs: all runs see the same data
+SEED = 2026  # of the data; it is not a run's seed, because all runs see the same data
 
 
 def ensure_generated(params: dict[str, Any]) -> None:
-    """Generate the data set of an experiment if it is a synthetic one and not there yet."""
+    """Generate the data set of an experiment if it is a generated one and not there yet."""
     folder = Path(params["data_root"]) / params["dataset_id"]
     if params["dataset_id"] in GENERATED and not folder.exists():
         from .card import describe

@@ -1,6 +1,8 @@
-"""The three kinds of file of LongCTR's layout, loaded, checked, and held as flat arrays.
+"""Load, check and hold the three kinds of file of LongCTR's layout as flat arrays.
 
 Every rejection names the file, the column and the row.
+
+Shape suffixes: B samples, L padded length, S interactions of all users.
 """
 
 from __future__ import annotations
@@ -24,23 +26,23 @@ from .columns import (
     read_feature,
     read_in_pieces,
     read_label,
+    reject,
     require_columns,
     require_contiguous,
-    shortened,
     whole_file,
 )
 
 Columns = dict[str, NDArray]
-FRONT = 1024  # zeros before the first item; more are put there for longer windows
+FRONT = 1024  # zeros before the first item; longer windows get more of them
 ITEMS_PER_PIECE = 2**16  # items of histories that are read at a time
 
 
 class Histories:
-    """``user_info.parquet``: all interactions on one tape, and where each user's begin (CSR).
+    """``user_info.parquet``: all interactions on one tape, and where those of each user begin (CSR).
 
     Args:
-        path: has the column ``full_item_seq`` (lists of item indices, oldest first); row i is the
-            user with ``user_index`` i.
+        path: has the column ``full_item_seq`` (lists of item indices, oldest first); row i belongs
+            to the user with ``user_index`` i.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -70,24 +72,21 @@ class Histories:
         """The column, whose first row has the number ``start``, as one array of lists without gaps."""
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
             raise UserError(
-                f"{self.path}, column full_item_seq: is {column.type}; it must hold lists of item indices"
+                f"{self.path}, column full_item_seq is {column.type}; it must hold lists of item indices"
             )
         lists = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
         if lists.null_count:
-            row = start + int(np.flatnonzero(lists.is_null())[0])
-            raise UserError(
-                f"{self.path}, column full_item_seq, row {row}: has missing values; write empty lists"
-            )
+            missing = lists.is_null().to_numpy(zero_copy_only=False)
+            self._reject(start, missing, "the history is missing; write an empty list")
         items = lists.flatten()
         if items.null_count:
             first = np.flatnonzero(items.is_null())[0]
-            ends = np.cumsum(np.asarray(lists.value_lengths()))
-            row = start + int(np.searchsorted(ends, first, side="right"))
-            raise UserError(
-                f"{self.path}, column full_item_seq, row {row}: has missing values in its list; leave "
-                "them out"
-            )
+            holds_it = np.cumsum(np.asarray(lists.value_lengths())) > first
+            self._reject(start, holds_it, "the history has missing values; leave them out")
         return lists
+
+    def _reject(self, first_row: int, bad: NDArray, what: str) -> None:
+        reject(self.path, "full_item_seq", first_row, bad, lambda _: what)
 
     def __len__(self) -> int:
         """The number of users."""
@@ -99,18 +98,18 @@ class Histories:
         return self._tape.nbytes + self.offsets.nbytes
 
     def lengths(self) -> NDArray[np.int64]:
-        """The whole history's length of each user."""
+        """The length of the whole history of each user."""
         return np.diff(self.offsets)
 
     def batch(
         self, user_B: NDArray, seq_len_B: NDArray, target_B: NDArray, max_len: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The indices of a batch, by copying windows of the tape.
+        """The indices of a batch, copied as windows of the tape.
 
         Returns:
-            ``(B, L + 1)``: the first ``seq_len`` items of each user, cut to the newest ``max_len``
-            and left padded with 0 to the longest of the batch (L, at least 1), then the target; and
-            the mask ``(B, L)``, 1 at real items.
+            The indices ``(B, L + 1)``, and the mask ``(B, L)``, which is 1 at real items. A row has
+            the first ``seq_len`` items of its user, cut to the newest ``max_len`` and left padded
+            with 0 to the longest of the batch (L, at least 1), and then the target.
         """
         kept_B = np.minimum(seq_len_B, max_len)
         L = max(1, int(kept_B.max(initial=0)))
@@ -127,14 +126,15 @@ class Histories:
         return index_BL1, sliding_window_view(step[:-1].astype(np.float32), L)[kept_B]
 
     def check_items(self, num_items: int, item_path: Path) -> None:
-        """Reject an item index that is outside the item table, or 0, which is padding."""
+        """Reject an item index that is outside the item table, or is 0, the padding."""
         items_S = self._tape[self._front : -1]
         if len(items_S) and not 1 <= items_S.min() <= items_S.max() < num_items:
-            bad = np.flatnonzero((items_S < 1) | (items_S >= num_items))
-            user = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
-            raise UserError(
-                f"{self.path}, column full_item_seq, row {user}: item index {items_S[bad[0]]} is "
-                f"not between 1 and {num_items - 1}, the items of {item_path} (0 is padding)"
+            first = ((items_S < 1) | (items_S >= num_items)).argmax()
+            self._reject(
+                0,
+                self.offsets[1:] > first,
+                f"the item index {items_S[first]} is not between 1 and {num_items - 1}, the items of "
+                f"{item_path} (0 is padding)",
             )
 
 
@@ -169,11 +169,9 @@ class ItemTable:
         self.tables = {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def _require_padding(self, name: str, row: NDArray) -> None:
-        if np.any(row):
-            raise UserError(
-                f"{self.path}, column {name}, row 0: is {shortened(row[0])}; "
-                "row 0 is the padding item and must be zero"
-            )
+        shown = np.array2string(np.atleast_1d(row[0])[:4], precision=3)
+        what = f"the value is {shown}; row 0 is the padding item, whose values must be zero"
+        reject(self.path, name, 0, row != 0, lambda _: what)
 
     def __len__(self) -> int:
         return len(next(iter(self.tables.values())))
@@ -190,15 +188,15 @@ class ItemTable:
 
 
 class Samples:
-    """``train/valid/test.parquet``: one row per impression, kept whole or read by row group.
+    """``train/valid/test.parquet``: one row per impression, held whole or read by row group.
 
     Args:
         path: has ``user_index``, ``item_index``, ``seq_len``, the label, and the features of the
             sample itself.
         feature_map: names the columns.
-        histories: to check ``user_index`` and ``seq_len`` against.
-        num_items: to check ``item_index`` against.
-        streaming: keep one row group at a time in memory.
+        histories: what ``user_index`` and ``seq_len`` are checked against.
+        num_items: what ``item_index`` is checked against.
+        streaming: hold one row group at a time in memory.
     """
 
     def __init__(
@@ -272,29 +270,35 @@ class Samples:
                 spec = self.feature_map.features.get(name, {"type": "meta"})
                 columns[name] = read_feature(self.path, name, table[name], spec, first)
         user_path, lengths, num_items = self.limits
-        self._within(columns, "user_index", 0, len(lengths) - 1, f"the users of {user_path}", first)
-        self._within(
-            columns, "item_index", 1, num_items - 1, "the item table (0 is padding)", first
+        users, items = f"the users of {user_path}", "the item table (0 is padding)"
+        self._within(columns, "user_index", 0, len(lengths) - 1, users, first)
+        self._within(columns, "item_index", 1, num_items - 1, items, first)
+        user, seq_len = columns["user_index"], columns["seq_len"]
+        longest = lengths[user]
+        reject(
+            self.path,
+            "seq_len",
+            first,
+            (seq_len < 0) | (seq_len > longest),
+            lambda i: (
+                f"the value is {seq_len[i]}, but the history of user {user[i]} in {user_path} "
+                f"has {longest[i]} items"
+            ),
         )
-        longest = lengths[columns["user_index"]]
-        bad = np.flatnonzero((columns["seq_len"] < 0) | (columns["seq_len"] > longest))
-        if len(bad):
-            row = bad[0]
-            raise UserError(
-                f"{self.path}, column seq_len, row {first + row}: is {columns['seq_len'][row]}, but the "
-                f"history of user {columns['user_index'][row]} in {user_path} has {longest[row]} items"
-            )
         return columns
 
     def _within(
         self, columns: Columns, name: str, low: int, high: int, what: str, first: int
     ) -> None:
-        bad = np.flatnonzero((columns[name] < low) | (columns[name] > high))
-        if len(bad):
-            raise UserError(
-                f"{self.path}, column {name}, row {first + bad[0]}: is {columns[name][bad[0]]}, "
-                f"outside {low} to {high}, {what}"
-            )
+        x = columns[name]
+        outside = f"which is outside {low} to {high}, {what}"
+        reject(
+            self.path,
+            name,
+            first,
+            (x < low) | (x > high),
+            lambda i: f"the value is {x[i]}, {outside}",
+        )
 
 
 def _rows(columns: Columns) -> int:

@@ -1,4 +1,4 @@
-"""A drop-in for LongCTR's loader that stores each history once and gathers batches in a few calls.
+"""Load batches as LongCTR does, but store each history once and gather a batch in a few calls.
 
 Shape suffixes: B samples, L padded length, N items, S interactions of all users.
 """
@@ -21,13 +21,13 @@ from .columnar import Histories, ItemTable, Samples
 
 
 class SequenceLoader:
-    """Batches ``(batch_dict, item_dict, mask)`` as LongCTR's loader makes them, index by index.
+    """Gives batches ``(batch_dict, item_dict, mask)`` as LongCTR's loader does, value by value.
 
     A history is the first ``seq_len`` items of its user, cut to the newest ``max_len`` and left
     padded to the longest of the batch (at least one column). ``item_dict`` is an ``ItemDict``: item
-    features stay in resident tables on ``device`` and are gathered where they are read. To a GPU only
-    indices cross over, 4 bytes each, with labels and features of the samples, from pinned memory:
-    nobody waits for them. Integers stay int64, floats are float32.
+    features stay in resident tables on ``device`` and are gathered where they are read. Only
+    indices (4 bytes each), labels and features of the samples go to a GPU. They go from pinned
+    memory, so that the host need not wait. Integers stay int64, floats are float32.
 
     Args:
         feature_map: names the columns to load.
@@ -35,16 +35,18 @@ class SequenceLoader:
         user_info, item_info: parquet files of the histories and of the item features; or the
             ``Histories`` and ``ItemTable`` of another loader, to share them.
         batch_size: samples per batch; the last batch may be smaller.
-        shuffle: a new order for each ``epoch``, given by ``seed`` and the number of the epoch.
-        max_len: the longest history, L.
-        padding: ``pre``, the only one that the models read.
-        streaming: read one row group at a time, for samples larger than memory; shuffling is then
-            by row group and within it.
+        shuffle: take a new order in each ``epoch``, given by ``seed`` and the number of the epoch.
+        max_len: the length to which histories are cut.
+        padding: must be ``pre``, the only one that the models read.
+        seed: of the shuffled order.
+        streaming: read one row group at a time, for samples larger than memory. Shuffling then
+            changes the order of the row groups, and the order within each.
         device: where the item tables live, and what models read of a batch.
         kwargs: other keys of FuxiCTR's configuration, which need nothing here (``num_workers``).
 
     Attributes:
         epoch: decides the shuffled order; each pass over the loader adds one.
+        read: the names of the labels and of the samples' features, which go to the device.
     """
 
     num_blocks = 1  # FuxiCTR's loop reads these
@@ -65,9 +67,11 @@ class SequenceLoader:
         **kwargs: object,
     ) -> None:
         if padding != "pre":
-            raise UserError(f"padding: {padding!r}: histories are left padded; write pre")
+            raise UserError(f"padding is {padding!r}, but models read left padding only; write pre")
         if batch_size < 1 or max_len < 1:
-            raise UserError(f"batch_size={batch_size}, max_len={max_len}: both must be at least 1")
+            raise UserError(
+                f"batch_size and max_len must be at least 1; got {batch_size} and {max_len}"
+            )
         if not isinstance(user_info, Histories):
             user_info = Histories(user_info)
         if not isinstance(item_info, ItemTable):
@@ -110,7 +114,7 @@ class SequenceLoader:
         return batch_dict, ItemDict(self.items.tables, index_BL1.long()), mask_BL
 
     def _send(self, x: Tensor) -> Tensor:
-        """To the device; from pinned memory, for else the host waits until the GPU has caught up."""
+        """Copy to the device; without pinned memory the host would wait for the GPU to catch up."""
         if self.device.type == "cuda":
             x = x.pin_memory()
         return x.to(self.device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Random batches of any data set's features, for counting FLOPs and for tests.
+"""Make random batches of any data set's features, for counting FLOPs and for tests.
 
 Shape suffixes: B samples, L history length.
 """
@@ -19,11 +19,11 @@ def random_batch(
     """A random batch ``(batch_dict, item_dict, mask)``; padded positions show item 0.
 
     Args:
-        feature_map: names the features; samples have none beside the item's.
-        lengths: real items of each history.
+        feature_map: names the item features; samples get no features of their own.
+        lengths: the number of real items in each history.
         L: padded length.
-        num_items: items of the table; a history repeats none where they are enough.
-        seed: of everything.
+        num_items: rows of the item table. Where they are enough, a history repeats no item.
+        seed: of all random numbers.
     """
     g = torch.Generator().manual_seed(seed)
     B = len(lengths)
@@ -57,7 +57,7 @@ def random_batch(
 
 
 def one_sample(batch: Batch, sample: int) -> Batch:
-    """One sample of a batch with an ``ItemDict``, without its padding (one column at least)."""
+    """One sample of a batch with an ``ItemDict``, without its padding; one column is kept at least."""
     batch_dict, items, mask_BL = batch
     assert isinstance(items, ItemDict)
     length = max(1, int((mask_BL[sample] > 0).sum()))

@@ -1,7 +1,7 @@
 """The runs as JSON for the page's script, which shows one when it is opened.
 
 A text that many runs share, such as a configuration, is stored once. Numbers have six digits, shares
-four; of the stages' routing only what the page shows is kept. This makes hundreds of runs a few megabytes.
+four, and of the stages' routing only what the page shows is kept. So hundreds of runs are a few megabytes.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..analysis.figures.style import EXPERT_COLOURS
 from ..analysis.results import Run
 from .leaderboard import LOSSES, Group
+
+KEPT = (
+    "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
+    "peak_memory_bytes", "seconds",
+)  # fmt: skip
 
 
 def embedded(known: list[Group], folder: Path) -> str:
     """JSON of all runs, by group in the given order, safe inside a ``<script>``.
 
     Args:
-        folder: that the page is about; files are named relative to it.
+        known: configurations with their runs.
+        folder: the folder that the page is about; files are named relative to it.
     """
     texts: dict[str, int] = {}
     content = {
@@ -45,49 +49,55 @@ def _colour(colour: str) -> str:
 
 
 def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:
-    def shared(content: dict[str, Any], flow: bool | None = None) -> int:
-        text = yaml.safe_dump(content, default_flow_style=flow, sort_keys=False, width=100)
-        return texts.setdefault(text, len(texts))
-
+    """What the page shows of a run; ``texts`` has the place of each shared text."""
     metrics = list(run["metrics"]["valid"])
     seedless = {key: value for key, value in run["params"].items() if key != "seed"}
-    numbers = {
-        key: run[key] for key in (
-            "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
-            "peak_memory_bytes", "seconds",
-        )
-    }  # fmt: skip
     return {
         "file": run["file"].relative_to(folder).as_posix(),
         "seed": run["seed"],
         "device": _device(run),
         "command": shlex.join(run["command"]),
-        "config": shared(seedless),
-        "versions": shared(run["versions"], flow=False),
+        "config": texts.setdefault(_lines(seedless), len(texts)),
+        "versions": texts.setdefault(_lines(run["versions"]), len(texts)),
         "routing": rounded(run["routing"], 4),
         "logged": metrics,
-        "log": [_stage(entry, metrics) for entry in run["stage_log"]],
-        **rounded(numbers, 6),
+        "log": [_stage(entry, metrics) for entry in _evaluations(run)],
+        **rounded({key: run[key] for key in KEPT}, 6),
     }
 
 
+def _lines(content: dict[str, Any]) -> str:
+    """A line of YAML for each key."""
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in content.items()}
+    return "".join(f"{key}: {text}\n" for key, text in texts.items())
+
+
 def _device(run: Run) -> str:
-    """With its threads, which move the last digits, where they are known."""
+    """The device with its threads, which move the last digits, where they are known."""
     threads = run.get("threads") if run["device"] == "cpu" else None
     return f"{run['device']}, {threads} thread{'s' * (threads != 1)}" if threads else run["device"]
 
 
+def _evaluations(run: Run) -> list[dict[str, Any]]:
+    """Those after training, and before each stage's first the one of the weights that it began with."""
+    starts = {entry["stage"]: {"epoch": 0.0} | entry for entry in run.get("stage_start", ())}
+    found = []
+    for entry in run["stage_log"]:
+        if entry["stage"] in starts:
+            found.append(starts.pop(entry["stage"]))
+        found.append(entry)
+    return found
+
+
 def _stage(entry: dict[str, Any], metrics: list[str]) -> list[Any]:
     """An evaluation as the list that ``page.js`` reads: names would take more room than numbers."""
+    parts = ("item_share", "item_entropy", "switch_rate")
+    routing = {n: [branch[p] for p in parts] for n, branch in entry.get("routing", {}).items()}
     return [
         entry["stage"],
-        *rounded([entry["epoch"], entry["train_loss"], [entry.get(m) for m in metrics]], 6),
+        *rounded([entry["epoch"], entry.get("train_loss"), [entry.get(m) for m in metrics]], 6),
         entry["best"],
-        *rounded([entry["learning_rate"], entry["samples_per_s"]], 4),
-        {
-            name: rounded([branch["item_share"], branch["item_entropy"], branch["switch_rate"]], 4)
-            for name, branch in entry["routing"].items()
-        },
+        *rounded([entry.get("learning_rate"), entry.get("samples_per_s"), routing], 4),
     ]
 
 

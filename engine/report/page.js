@@ -140,7 +140,7 @@ function seedsTable(all) {
     String(run.seed),
     ...["test", "valid"].flatMap((split) => metrics.map((metric) => score(metric, run.metrics[split][metric]))),
     shown(run.num_parameters), shown(run.flops_per_sample / 1e6, 3), shown(run.train_samples_per_s, 0),
-    shown(run.test_samples_per_s, 0), shown(run.peak_memory_bytes / 1e6, 0),
+    shown(run.test_samples_per_s, 0), shown(run.peak_memory_bytes && run.peak_memory_bytes / 1e6, 0),
     shown(run.seconds.fit, 1), shown(run.seconds.total, 1), run.device,
   ]);
   return grid(headers, rows);

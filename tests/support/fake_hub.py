@@ -33,6 +33,11 @@ class FakeHub:
         self.requests: list[tuple[str, str]] = []
         self.url = ""
 
+    def clear(self) -> None:
+        """Forget what is served and what was asked; go on serving."""
+        for content in (self.repositories, self.gated, self.cuts, self.requests):
+            content.clear()
+
     def revision(self, repository: str) -> str:
         """A hash that changes with the content, as a commit does."""
         digest = hashlib.sha1()

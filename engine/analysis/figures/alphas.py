@@ -60,8 +60,8 @@ def _triangle(
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontdict=look)
     item, window = max(means, key=means.__getitem__)
     corner = (items.index(item) - 0.5, windows.index(window) - 0.5)
-    frame = {"fill": False, "edgecolor": style.RED, "linewidth": 2, "clip_on": False}
-    axes.add_patch(Rectangle(corner, 1, 1, **frame))
+    frame = Rectangle(corner, 1, 1, fill=False, edgecolor=style.RED, linewidth=2, clip_on=False)
+    axes.add_patch(frame)
     axes.set(xlabel="weight of the item experts, alpha_item")
     axes.set_ylabel("weight of the window experts, alpha_window")
     style.only_ticks(axes, "x", range(len(items)), [f"{value:g}" for value in items])

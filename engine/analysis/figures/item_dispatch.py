@@ -18,6 +18,7 @@ from .selection import probes_of
 
 ROWS = {"most": "most popular item", "least": "least popular item"}
 MODES = {"train": ("training mode", style.ORANGE, "///"), "eval": ("evaluation", style.BLUE, "")}
+DASH: dict[str, Any] = {"color": "black", "marker": "_", "linestyle": ""}
 WIDTH = 0.38  # of a bar; experts are 1 apart
 
 
@@ -42,8 +43,7 @@ def draw(results: DatasetResults) -> Figure | None:
         Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
         for name, colour, hatch in MODES.values()
     ]
-    dash = {"color": "black", "marker": "_", "markersize": 9, "linestyle": ""}
-    dashes = style.legend_entry("all experts chosen", **dash)
+    dashes = style.legend_entry("all experts chosen", markersize=9, **DASH)
     figure.legend(handles=[*bars, dashes], loc="outside right center")
     style.heading(figure, _title(routers), _facts(probes[next(iter(routers))], routers))
     return figure
@@ -65,11 +65,11 @@ def _bars(axes: Axes, branch: dict[str, Any], end: str) -> None:
     for side, (mode, (_, colour, hatch)) in zip((-0.5, 0.5), MODES.items(), strict=True):
         best_E, sent_E = branch[mode][end], np.array(branch[mode][f"{end}_sent"])
         place_E = np.arange(1, len(best_E) + 1) + side * WIDTH
-        look = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-        axes.bar(place_E, best_E, WIDTH, **look)
+        axes.bar(
+            place_E, best_E, WIDTH, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5
+        )
         sent = np.flatnonzero(sent_E)
-        dash = {"color": "black", "marker": "_", "markersize": 7, "linestyle": "", "zorder": 3}
-        axes.plot(place_E[sent], sent_E[sent], **dash)
+        axes.plot(place_E[sent], sent_E[sent], markersize=7, zorder=3, **DASH)
     style.only_ticks(axes, "x", range(1, len(best_E) + 1))
     axes.set_ylim(0, 1.05)
 

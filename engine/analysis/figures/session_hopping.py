@@ -19,7 +19,7 @@ SIMILARITIES = {
     "distant": "sessions two\nor more apart",
 }
 RATES = {"reappearing": "as near as items\nwithin a session"}
-SIDES = {
+SIDES: dict[str, dict[str, Any]] = {
     "real": {"marker": "o", "color": style.MEASURED, "markerfacecolor": style.MEASURED},
     "shuffled": {"marker": "s", "color": style.NULL, "markerfacecolor": "white"},
 }

@@ -13,7 +13,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,28 +23,9 @@ from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 from ...common.errors import UserError
 from ..lineup import ordered_backbones, ordered_mixtures
 
-RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 5,
-    "hatch.linewidth": 0.5,
-    "figure.titlesize": 10.5,
-    "figure.titleweight": "bold",
-    "figure.constrained_layout.h_pad": 0.06,
-    "savefig.dpi": 150,
-    "svg.fonttype": "none",  # text stays text: small files, and words that can be searched
-    "svg.hashsalt": "figures",  # else the ids of elements are random
-}
+RC: dict[Any, Any] = rc_params_from_file(
+    Path(__file__).with_name("figures.mplstyle"), use_default_template=False
+)
 styled = rc_context(RC)
 """Decorator of the functions that draw."""
 
@@ -71,17 +52,17 @@ def backbone_looks(models: Iterable[str]) -> dict[str, Look]:
     """The look of each backbone of some models; a registered one looks the same in all figures."""
     shown = ordered_backbones(models)
     known = dict.fromkeys([*BACKBONES, *shown])
-    parts = zip(known, cycle(COLOURS), cycle(MARKERS), cycle(LINES), strict=False)
-    looks = {backbone: Look(*look) for backbone, *look in parts}
-    return {backbone: looks[backbone] for backbone in shown}
+    looks = map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES))
+    of = dict(zip(known, looks, strict=False))
+    return {backbone: of[backbone] for backbone in shown}
 
 
 def mixture_markers(models: Iterable[str]) -> dict[str, str]:
     """The marker of each mixture of some models; a registered one has the same in all figures."""
     shown = ordered_mixtures(models)
     known = dict.fromkeys([VANILLA, *MIXTURES, *shown])
-    markers = dict(zip(known, cycle(MARKERS), strict=False))
-    return {mixture: markers[mixture] for mixture in shown}
+    of = dict(zip(known, cycle(MARKERS), strict=False))
+    return {mixture: of[mixture] for mixture in shown}
 
 
 def expert_colour(expert: int) -> str:

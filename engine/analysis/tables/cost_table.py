@@ -39,6 +39,9 @@ NOTES = (
     "item experts and k window experts.",
     "Speed and memory on different devices, or beside other work, are not comparable.",
 )
+FLOPS_ERROR = (
+    "± below FLOPs: the standard error of the mean over the samples that they were counted on."
+)
 
 
 def cost(results: list[DatasetResults]) -> Table:
@@ -72,7 +75,9 @@ def cost(results: list[DatasetResults]) -> Table:
     headings = [*(quantity.heading for quantity in COSTS), "device of speed and memory"]
     groups = [(data.dataset_id, headings) for data, _ in parts]
     header = grouped_header(["Model", "Variant"], groups)
-    return Table("Cost", header, 2, rows, NOTES, records=records)
+    errors = any(_flops_error(cell) is not None for _, own in parts for cell in own.values())
+    notes = [*NOTES, *([FLOPS_ERROR] if errors else [])]
+    return Table("Cost", header, 2, rows, notes, records=records)
 
 
 def _values(cell: Cell, quantity: Quantity, device: str) -> list[float]:
@@ -110,10 +115,19 @@ def _entry(record: dict[str, Any], quantity: Quantity, cell: Cell) -> Entry:
     below = [] if record["ratio"] is None else [f"×{record['ratio']:.2f}"]
     if quantity.by_device and least != most:
         below.append(f"{least} to {most}")
+    if (error := _flops_error(cell)) is not None and quantity.key == "flops_per_sample":
+        below.append(f"± {error / quantity.unit:,.{quantity.decimals}f}")
     k = cell.settings.get("router_topk")
     if quantity.key == "flops_per_sample" and k is not None:
         below.append(f"k = {k}")
     return Entry(text, record["median"], secondary=tuple(below))
+
+
+def _flops_error(cell: Cell) -> float | None:
+    """The median standard error of the FLOPs over the samples they were counted on, if it is known."""
+    errors = [run.get("flops_per_sample_error") for run in cell.runs.values()]
+    known = [error for error in errors if error is not None]
+    return median(known) if known else None
 
 
 def _device_entry(cell: Cell) -> Entry:

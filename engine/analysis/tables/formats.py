@@ -19,6 +19,9 @@ LATEX = {
     ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$",
     "[": "{[}", "]": "{]}",  # after \\ a bracket would be read as a length
 }  # fmt: skip
+MARKDOWN_MARKS = {"best": "**%s**", "second": "<u>%s</u>", "": "%s"}
+LATEX_MARKS = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
+NO_MARKS = {"best": "%s", "second": "%s", "": "%s"}
 
 
 def write_table(folder: Path, name: str, table: Table) -> list[Path]:
@@ -27,13 +30,11 @@ def write_table(folder: Path, name: str, table: Table) -> list[Path]:
     Raises:
         UserError: a file cannot be written.
     """
-    forms: dict[str, Callable[[Table], str]] = {
-        "md": markdown, "csv": long_csv, "tex": latex, "html": html,
-    }  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    forms = {"md": markdown, "csv": long_csv, "tex": latex, "html": html}
     paths = [folder / f"{name}.{ending}" for ending in forms]
     for path, form in zip(paths, forms.values(), strict=True):
         write_text(path, form(table))
@@ -42,15 +43,15 @@ def write_table(folder: Path, name: str, table: Table) -> list[Path]:
 
 def markdown(table: Table) -> str:
     """GitHub's Markdown; the header's rows become one, since it has no others."""
-    stacks = zip(*_columns(table), strict=True)
+    stacks = zip(
+        *([t for t, span in row for _ in range(span)] for row in table.header), strict=True
+    )
     columns = ["<br>".join(_markdown_text(text) for text in stack if text) for stack in stacks]
     align = ["---"] * table.labels + ["--:"] * (len(columns) - table.labels)
-    lines = [columns, align]
-    lines += [list(map(_markdown_entry, row)) for row in table.rows]
-    grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    below = [f"- {_markdown_text(note)}" for note in table.notes]
-    below += [f"- <sup>{i}</sup> {_markdown_text(t)}" for i, t in enumerate(table.footnotes, 1)]
-    return f"### {_markdown_text(table.title)}\n\n{grid}\n\n" + "\n".join(below) + "\n"
+    rows = [["<br>".join(_markdown_lines(entry)) for entry in row] for row in table.rows]
+    grid = "\n".join(f"| {' | '.join(line)} |" for line in [columns, align, *rows])
+    below = "\n".join(f"- {line}" for line in _below(table, _markdown_text, "<sup>%d</sup>"))
+    return f"### {_markdown_text(table.title)}\n\n{grid}\n\n{below}\n"
 
 
 def long_csv(table: Table) -> str:
@@ -70,10 +71,6 @@ def latex(table: Table) -> str:
     for _, rows in groupby(table.rows, key=lambda row: row[0].text):
         lines.append(r"\midrule")
         lines += [_latex_row(list(map(_latex_entry, row))) for row in rows]
-    below = [_latex_text(note) for note in table.notes]
-    below += [
-        rf"\textsuperscript{{{i}}} {_latex_text(t)}" for i, t in enumerate(table.footnotes, 1)
-    ]
     columns = "l" * table.labels + "r" * (len(lower) - table.labels)
     return "\n".join(
         [
@@ -87,7 +84,7 @@ def latex(table: Table) -> str:
             r"\end{tabular}",
             "",
             r"\footnotesize\raggedright",
-            *(f"{text}\\par" for text in below),
+            *(rf"{line}\par" for line in _below(table, _latex_text, r"\textsuperscript{%d}")),
             r"\end{table}",
             "",
         ]
@@ -97,14 +94,13 @@ def latex(table: Table) -> str:
 def html(table: Table) -> str:
     """A ``<table>``, and its notes; ``data-value`` has the number of a cell unrounded, to sort by."""
     lines = ['<table class="results">', f"<caption>{escape(table.title)}</caption>", "<thead>"]
-    for row in table.header:
-        cells = "".join(f'<th colspan="{span}">{escape(text)}</th>' for text, span in row)
-        lines.append(f"<tr>{cells}</tr>")
+    for headings in table.header:
+        cells = (f'<th colspan="{span}">{escape(text)}</th>' for text, span in headings)
+        lines.append(f"<tr>{''.join(cells)}</tr>")
     lines += ["</thead>", "<tbody>"]
     for row in table.rows:
         labels = (f"<th>{escape(entry.text)}</th>" for entry in row[: table.labels])
-        cells = "".join([*labels, *map(_html_entry, row[table.labels :])])
-        lines.append(f"<tr>{cells}</tr>")
+        lines.append(f"<tr>{''.join([*labels, *map(_html_entry, row[table.labels :])])}</tr>")
     lines += ["</tbody>", "</table>"]
     for kind, tag, texts in (("notes", "ul", table.notes), ("footnotes", "ol", table.footnotes)):
         if texts:
@@ -113,9 +109,25 @@ def html(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _columns(table: Table) -> list[list[str]]:
-    """The header's rows, each with one text for each column."""
-    return [[text for text, span in row for _ in range(span)] for row in table.header]
+def _lines(
+    entry: Entry, escaped: Callable[[str], str], marks: dict[str, str], raised: str
+) -> list[str]:
+    """The value with its mark and footnotes, then the smaller lines.
+
+    Args:
+        entry: what is shown.
+        escaped: a text in the form.
+        marks: what is around a value, by ``Entry.mark``.
+        raised: what is around the number of a footnote.
+    """
+    text = marks[entry.mark] % escaped(entry.text)
+    return [text + "".join(raised % n for n in entry.footnotes), *map(escaped, entry.secondary)]
+
+
+def _below(table: Table, escaped: Callable[[str], str], raised: str) -> list[str]:
+    """The notes, then the footnotes with their numbers."""
+    numbered = (f"{raised % n} {escaped(text)}" for n, text in enumerate(table.footnotes, 1))
+    return [*map(escaped, table.notes), *numbered]
 
 
 def _markdown_text(text: str) -> str:
@@ -125,11 +137,8 @@ def _markdown_text(text: str) -> str:
     return text
 
 
-def _markdown_entry(entry: Entry) -> str:
-    around = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}[entry.mark]
-    text = around.format(_markdown_text(entry.text))
-    text += "".join(f"<sup>{number}</sup>" for number in entry.footnotes)
-    return "<br>".join([text, *map(_markdown_text, entry.secondary)])
+def _markdown_lines(entry: Entry) -> list[str]:
+    return _lines(entry, _markdown_text, MARKDOWN_MARKS, "<sup>%d</sup>")
 
 
 def _latex_text(text: str) -> str:
@@ -152,19 +161,13 @@ def _latex_spans(row: tuple[tuple[str, int], ...]) -> list[str]:
 
 
 def _latex_entry(entry: Entry) -> str:
-    around = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}[entry.mark]
-    text = around % _latex_text(entry.text)
-    text += "".join(rf"\textsuperscript{{{number}}}" for number in entry.footnotes)
-    if not entry.secondary:
-        return text
-    below = [rf"\scriptsize {_latex_text(line)}" for line in entry.secondary]
-    stack = r" \\ ".join([text, *below])
-    return rf"\shortstack[r]{{{stack}}}"
+    text, *below = _lines(entry, _latex_text, LATEX_MARKS, r"\textsuperscript{%d}")
+    stack = r" \\ ".join([text, *(rf"\scriptsize {line}" for line in below)])
+    return rf"\shortstack[r]{{{stack}}}" if below else text
 
 
 def _html_entry(entry: Entry) -> str:
     kind = f' class="{entry.mark}"' if entry.mark else ""
     value = "" if entry.number is None else f' data-value="{entry.number!r}"'
-    text = escape(entry.text) + "".join(f"<sup>{number}</sup>" for number in entry.footnotes)
-    below = "".join(f"<br><small>{escape(line)}</small>" for line in entry.secondary)
-    return f"<td{kind}{value}>{text}{below}</td>"
+    text, *below = _lines(entry, escape, NO_MARKS, "<sup>%d</sup>")
+    return f"<td{kind}{value}>{text}{''.join(f'<br><small>{line}</small>' for line in below)}</td>"

@@ -403,6 +403,27 @@ def test_costs_are_medians_and_ratios(home: Path) -> None:
     assert len(table.records) == 23 * 5
 
 
+def test_what_was_not_measured_is_missing_and_the_error_of_flops_is_shown(home: Path) -> None:
+    def edit(run: dict[str, Any]) -> None:
+        run.update(peak_memory_bytes=None, flops_per_sample=2e6, flops_per_sample_error=3e4)
+
+    assert not any("standard error" in note for note in cost(read_results(home)).notes)
+    change(home, "TWIN_MoS_toy", edit)
+    table = cost(read_results(home))
+    assert entry(table, ("TWIN", "MoS"), "toy|peak memory, MB") == Entry()
+    assert "± 0.03" in entry(table, ("TWIN", "MoS"), "toy|MFLOPs per sample").secondary
+    assert "standard error" in table.notes[-1]
+
+
+def test_a_run_that_diverged_does_not_count(home: Path) -> None:
+    path = home / "runs" / "TWIN_toy_seed2.json"
+    run = json.loads(path.read_text())
+    run["metrics"]["test"]["AUC"] = float("nan")
+    path.write_text(json.dumps(run))
+    table = table1(read_results(home))
+    assert (record(table, "TWIN")["n"], record(table, "TWIN", "gAUC")["n"]) == (2, 3)
+
+
 def test_speeds_are_those_of_the_device_that_most_runs_were_on(home: Path) -> None:
     def on_gpu(run: dict[str, Any]) -> None:
         if run["seed"] != 2:

@@ -162,6 +162,6 @@ def test_exit_code_of_bad_data(
     assert (
         outcome.code == 2
         and "error: " in outcome.stdout
-        and "test.parquet: no such file" in outcome.stdout
+        and "test.parquet does not exist" in outcome.stdout
     )
     assert outcome.stdout.endswith("1 errors, 0 warnings\n")

@@ -1,4 +1,4 @@
-"""Downloads from a hub on loopback, each in a process of its own, for the hub's client reads its
+"""Downloads from a hub on loopback, in a process of their own, because the hub's client reads its
 environment when it is imported."""
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -25,59 +26,78 @@ from ...support.fake_hub import FakeHub
 NAME = "Ebnerd_small_x1"
 RUN = """
 import json, sys
+from huggingface_hub import constants
 from engine.datasets.hub import download
 from engine.common.errors import UserError
 
 for line in sys.stdin:
-    name, output, options = json.loads(line)
+    constants.HF_HUB_CACHE, name, output, options = json.loads(line)
     try:
         result = download(name, output, **options)
     except UserError as error:
         result = str(error)
     print(json.dumps(result), flush=True)
 """
+NOBODY = "http://127.0.0.1:9"  # where nothing listens
+
+
+@contextmanager
+def downloading(url: str, folder: Path) -> Iterator[subprocess.Popen]:
+    """A process that downloads on demand."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN],
+        cwd=ROOT,
+        env=environment() | {"HF_ENDPOINT": url, "HF_HOME": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.communicate(timeout=60)
 
 
 class Client:
-    """A process that downloads on demand, with a cache of its own.
+    """Downloads with a cache of its own.
 
     Attributes:
         data: data sets go to ``data / name``.
     """
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.data, self.cache = folder / "data", folder / "cache"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN],
-            cwd=ROOT,
-            env=environment() | {"HF_ENDPOINT": url, "HF_HOME": str(self.cache)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, process: subprocess.Popen, folder: Path) -> None:
+        self.process, self.data, self.cache = process, folder / "data", folder / "cache"
 
     def __call__(self, name: str, **options: bool) -> dict | str:
         """The card, or the message of the error."""
-        print(
-            json.dumps([name, str(self.data / name), options]), file=self.process.stdin, flush=True
-        )
+        job = [str(self.cache), name, str(self.data / name), options]
+        print(json.dumps(job), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
     def left_behind(self) -> list[str]:
         return [path.name for path in self.data.glob("*")]
 
 
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub().serve() as hub:
-        yield hub
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[FakeHub, subprocess.Popen]]:
+    """A hub, and a process that downloads from it."""
+    with (
+        FakeHub().serve() as hub,
+        downloading(hub.url, tmp_path_factory.mktemp("home")) as process,
+    ):
+        yield hub, process
 
 
 @pytest.fixture
-def client(request: pytest.FixtureRequest, hub: FakeHub, tmp_path: Path) -> Iterator[Client]:
-    client = Client(getattr(request, "param", hub.url), tmp_path)
-    yield client
-    client.process.communicate(timeout=60)
+def hub(served: tuple[FakeHub, subprocess.Popen]) -> FakeHub:
+    """The hub, with nothing in it."""
+    served[0].clear()
+    return served[0]
+
+
+@pytest.fixture
+def client(served: tuple[FakeHub, subprocess.Popen], tmp_path: Path) -> Client:
+    return Client(served[1], tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +180,7 @@ def test_bad_content_is_named_and_replaces_nothing(
     published = [
         (
             good | {"test.parquet": good["test.parquet"][:-9]},
-            "x1/test.parquet: not a whole parquet",
+            "x1/test.parquet is not a whole parquet",
         ),
         ({k: v for k, v in good.items() if k != "valid.parquet"}, ", holds no valid.parquet; it"),
         (
@@ -195,11 +215,12 @@ def test_refusals(client: Client, hub: FakeHub, files: dict) -> None:
     assert client.left_behind() == ["MicroVideo1.7M_x2"] and taken.read_text() == "mine"
 
 
-@pytest.mark.parametrize("client", ["http://127.0.0.1:9"], indirect=True)  # nothing listens there
-def test_no_network(client: Client) -> None:
-    message = client(NAME)
-    assert message.startswith("http://127.0.0.1:9 could not be reached")
-    assert f"to {client.data / NAME} by hand" in message
-    message = client(NAME, offline=True)
-    assert "is not wholly in the hub's cache" in message and str(client.cache) in message
-    assert client.left_behind() == []
+def test_no_network(tmp_path: Path) -> None:
+    with downloading(NOBODY, tmp_path / "home") as process:
+        client = Client(process, tmp_path)
+        message = client(NAME)
+        assert message.startswith(f"{NOBODY} could not be reached")
+        assert f"to {client.data / NAME} by hand" in message
+        message = client(NAME, offline=True)
+        assert "is not wholly in the hub's cache" in message and str(client.cache) in message
+        assert client.left_behind() == []

@@ -121,11 +121,19 @@ def test_histories_read_in_pieces_are_the_same(
         (
             "full_item_seq",
             [3, NUM_ITEMS, 4],
-            f"row 11: item index {NUM_ITEMS} is not between 1 and",
+            f"row 11: the item index {NUM_ITEMS} is not between 1 and",
         ),
-        ("full_item_seq", None, "full_item_seq, row 11: has missing values; write empty lists"),
-        ("full_item_seq", [3, None], "full_item_seq, row 11: has missing values in its list"),
-        ("user_index", 99, "column user_index, row 11: is 99"),
+        (
+            "full_item_seq",
+            None,
+            "full_item_seq, row 11: the history is missing; write an empty list",
+        ),
+        (
+            "full_item_seq",
+            [3, None],
+            "full_item_seq, row 11: the history has missing values; leave",
+        ),
+        ("user_index", 99, "column user_index, row 11: the value is 99"),
     ):
         rows = frame.to_dicts()
         rows[11][column] = value
@@ -209,7 +217,7 @@ def test_item_dict_behaves_as_longctr_models_use_it(data: Path, feature_map) -> 
 
 
 def test_only_left_padding(data: Path, feature_map) -> None:
-    with pytest.raises(UserError, match="padding: 'post'"):
+    with pytest.raises(UserError, match="padding is 'post'"):
         make(data, feature_map, padding="post")
 
 
@@ -225,11 +233,11 @@ def test_an_item_table_read_in_pieces_is_the_same(
     assert set(found) == set(whole)
     assert all(table.equal(whole[name]) for name, table in found.items())
     for name, value, message in (
-        ("item_index", 99, "column item_index, row 23: is 99; rows must be numbered"),
-        ("item_id", 77, "column item_id, row 23: index 77 is outside"),
-        ("price", float("nan"), "column price, row 23: is nan"),
-        ("image", [1.0], "column image, row 23: has 1 values"),
-        ("price", None, "column price, row 23: is missing"),
+        ("item_index", 99, "column item_index, row 23: the value is 99, but rows must be numbered"),
+        ("item_id", 77, "column item_id, row 23: the index 77 is outside"),
+        ("price", float("nan"), "column price, row 23: the value is nan"),
+        ("image", [1.0], "column image, row 23: the list has 1 values"),
+        ("price", None, "column price, row 23: the value is missing"),
     ):
         rows = items.to_dicts()
         rows[23][name] = value

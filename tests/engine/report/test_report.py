@@ -97,6 +97,19 @@ def test_the_leaderboard_is_what_the_runs_say(page: str, study: Path) -> None:
     assert both[7][1] == "table1, table2, knobs"
 
 
+def test_what_a_stage_began_with_stands_before_its_evaluations(copied: Path) -> None:
+    def older_to_newer(run: dict[str, Any]) -> None:
+        start = {"stage": "joint", "AUC": 0.61, "best": False, "valid_seconds": 0.1}
+        run.update(stage_start=[start], peak_memory_bytes=None)
+
+    change(copied / "toy" / "runs" / "TWIN_toy_seed1.json", older_to_newer)
+    page = build(copied)
+    runs = [run for group in embedded(page)["groups"] for run in group["runs"]]
+    run = next(run for run in runs if run["file"] == "toy/runs/TWIN_toy_seed1.json")
+    assert run["log"][0] == ["joint", 0.0, None, [0.61, None, None], False, None, None, {}]
+    assert len(run["log"]) == 3 and run["peak_memory_bytes"] is None
+
+
 def test_costs_are_medians(copied: Path) -> None:
     costs = {
         "num_parameters": (8, 1), "flops_per_sample": (9, 1e6), "train_samples_per_s": (10, 1),

@@ -286,7 +286,7 @@ PARAMETERS = {
     "optimizer": Case(keys(optimizer="adamm"), ("TWIN_tiny, optimizer: is 'adamm'", "adam")),
     "activation": Case(keys(dnn_activations="relo"), ("dnn_activations: is 'relo'", "relu")),
     "task": Case(keys(task="regression"), ("task: is 'regression'", "binary_classification")),
-    "padding": Case(keys(padding="post"), ("padding: 'post'", "write pre")),
+    "padding": Case(keys(padding="post"), ("padding is 'post'", "write pre")),
     "topk 0": Case(keys(topk=0), ("TWIN_tiny, topk=0: at least one",)),
     "heads": Case(
         keys(attention_dim=64, num_heads=3),
@@ -348,7 +348,7 @@ PARAMETERS = {
     )
 }
 DATA = {
-    "missing file": Case(missing("valid.parquet"), ("valid.parquet: no such file", "prepare")),
+    "missing file": Case(missing("valid.parquet"), ("valid.parquet does not exist", "prepare")),
     "missing feature map": Case(
         missing("feature_map.json"), ("tiny, feature 'item_id': vocab_size", "feature_map.json")
     ),
@@ -356,11 +356,11 @@ DATA = {
         content("feature_map.json", lambda old: b"[]"), ("feature_map.json: not a FuxiCTR",)
     ),
     "broken card": Case(
-        content("dataset_card.json", lambda old: old[:20]), ("dataset_card.json: not a card",)
+        content("dataset_card.json", lambda old: old[:20]), ("dataset_card.json is not valid JSON",)
     ),
     "file cut in half": Case(
         content("user_info.parquet", lambda old: old[: len(old) // 2]),
-        ("user_info.parquet: not a whole parquet file", "copy it again"),
+        ("user_info.parquet is not a whole parquet file", "copy it again"),
     ),
     "column of train": Case(
         without("train", "seq_len"),
@@ -380,75 +380,84 @@ DATA = {
     ),
     "item of a sample": Case(
         cell("train", "item_index", 7, 9999),
-        ("train.parquet, column item_index, row 7: is 9999, outside 1 to 300",),
+        ("train.parquet, column item_index, row 7: the value is 9999, which is outside 1 to 300",),
     ),
     "padding as target": Case(
-        cell("train", "item_index", 8, 0), ("train.parquet, column item_index, row 8: is 0",)
+        cell("train", "item_index", 8, 0),
+        ("train.parquet, column item_index, row 8: the value is 0",),
     ),
     "item of a history": Case(
         cell("user_info", "full_item_seq", 30, lambda old: [*old, 9999]),
-        ("user_info.parquet, column full_item_seq, row 30: item index 9999", "1 and 300"),
+        ("user_info.parquet, column full_item_seq, row 30: the item index 9999", "1 and 300"),
     ),
     "user": Case(
         cell("valid", "user_index", 3, 60),
-        ("valid.parquet, column user_index, row 3: is 60, outside 0 to 59",),
+        ("valid.parquet, column user_index, row 3: the value is 60, which is outside 0 to 59",),
     ),
     "label 2": Case(
-        cell("test", "is_click", 5, 2), ("test.parquet, column is_click, row 5: label is 2",)
+        cell("test", "is_click", 5, 2), ("test.parquet, column is_click, row 5: the label is 2",)
     ),
     "label is missing": Case(
         cell("test", "is_click", 6, None), ("test.parquet, column is_click, row 6", "write 0 or 1")
     ),
     "seq_len": Case(
         cell("train", "seq_len", 11, 5000),
-        ("train.parquet, column seq_len, row 11: is 5000, but the history of user", "items"),
+        (
+            "train.parquet, column seq_len, row 11: the value is 5000, but the history of user",
+            "items",
+        ),
     ),
     "negative seq_len": Case(
-        cell("train", "seq_len", 12, -1), ("train.parquet, column seq_len, row 12: is -1",)
+        cell("train", "seq_len", 12, -1),
+        ("train.parquet, column seq_len, row 12: the value is -1",),
     ),
     "seq_len is missing": Case(
-        cell("train", "seq_len", 13, None), ("train.parquet, column seq_len, row 13: is missing",)
+        cell("train", "seq_len", 13, None),
+        ("train.parquet, column seq_len, row 13: the value is missing",),
     ),
     "NaN": Case(
         cell("item_info", "image_emb_dim64", 12, lambda old: [*old[:-1], float("nan")]),
-        ("item_info.parquet, column image_emb_dim64, row 12: is nan", "fill it in"),
+        ("item_info.parquet, column image_emb_dim64, row 12: the value is nan", "fill it in"),
     ),
     "width": Case(
         cell("item_info", "image_emb_dim64", 13, lambda old: old[:-1]),
-        ("column image_emb_dim64, row 13: has 63 values, but embedding_dim is 64",),
+        ("column image_emb_dim64, row 13: the list has 63 values, but embedding_dim is 64",),
     ),
     "width in the configuration": Case(
         feature("image_emb_dim64", embedding_dim=32),
-        ("column image_emb_dim64, row 0: has 64 values, but embedding_dim is 32",),
+        ("column image_emb_dim64, row 0: the list has 64 values, but embedding_dim is 32",),
     ),
     "vocabulary": Case(
         cell("item_info", "item_id", 20, 301),
-        ("item_info.parquet, column item_id, row 20: index 301 is outside 0 to 300", "vocab_size"),
+        (
+            "item_info.parquet, column item_id, row 20: the index 301 is outside 0 to 300",
+            "vocab_size",
+        ),
     ),
     "padding row": Case(
         cell("item_info", "cate_id", 0, 1),
-        ("item_info.parquet, column cate_id, row 0: is [1]", "must be zero"),
+        ("item_info.parquet, column cate_id, row 0: the value is [1]", "must be zero"),
     ),
     "order of items": Case(
         cell("item_info", "item_index", 9, 10),
-        ("item_info.parquet, column item_index, row 9: is 10", "numbered 0, 1, 2"),
+        ("item_info.parquet, column item_index, row 9: the value is 10", "numbered 0, 1, 2"),
     ),
     "order of users": Case(
         cell("user_info", "user_index", 4, 9),
-        ("user_info.parquet, column user_index, row 4: is 9", "numbered 0, 1, 2"),
+        ("user_info.parquet, column user_index, row 4: the value is 9", "numbered 0, 1, 2"),
     ),
     "user_index is missing": Case(
         cell("user_info", "user_index", 5, None),
-        ("user_info.parquet, column user_index, row 5: is missing",),
+        ("user_info.parquet, column user_index, row 5: the value is missing",),
     ),
     "text for an index": Case(
         frame("train", lambda table: table.cast({"user_index": pl.String})),
-        ("train.parquet, column user_index: is ", "it must hold whole numbers"),
+        ("train.parquet, column user_index is ", "it must hold whole numbers"),
     ),
 } | {
     f"damaged {file}": Case(
         content(f"{file}.parquet", lambda old: old[:40] + b"\xff" * 160 + old[200:]),
-        (f"{file}.parquet: not a whole parquet file", "copy it again"),
+        (f"{file}.parquet is not a whole parquet file", "copy it again"),
     )
     for file in ("train", "user_info", "item_info")
 }
@@ -460,7 +469,7 @@ LATE = {
             cell("train", "is_click", 250, 2)(space),
             frame("train", lambda table: table, row_group_size=100)(space),
         )[0],
-        ("train.parquet, column is_click, row 250: label is 2",),
+        ("train.parquet, column is_click, row 250: the label is 2",),
     ),
     "divergence": Case(
         keys(learning_rate=1e30, max_gradient_norm=1e30),
