@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import model_zoo
-from engine.bench import microvideo
+from engine.bench import inputs
 from engine.config.load import load
 from engine.config.options import RunOptions
 from engine.config.read import list_experiments, read_yaml
@@ -193,7 +193,7 @@ def run_here(root: Path, *jobs: str) -> Outcome:
 
 def test_published_configurations_run_unchanged(tmp_path: Path) -> None:
     """Ours and LongCTR's, on generated data of the published description."""
-    microvideo.ensure_dataset(tmp_path / "data" / "MicroVideo1.7M_x2", users=20)
+    inputs.ensure_data(tmp_path / "data" / "MicroVideo1.7M_x2", inputs.SIZE, users=20)
     (twin, twin_id), (din, din_id) = published("TWIN"), published("DIN")
     outcome = run_here(tmp_path, str(twin), twin_id, "", str(din), din_id, str(LONGCTR))
     assert outcome.code == 0, outcome.stderr

@@ -120,6 +120,7 @@ def test_the_first_screen_has_the_two_commands() -> None:
     assert re.search(r"^python3 -m venv .*pytest$", first_screen, re.M)
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

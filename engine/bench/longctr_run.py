@@ -1,93 +1,105 @@
 """LongCTR's own ``run_expid.py``, unchanged, on the package versions that are installed.
 
-    python -m engine.bench.longctr_run CHECKOUT INITIAL REPORT ARGUMENTS_OF_RUN_EXPID ...
+    python -m engine.bench.longctr_run CHECKOUT INITIAL METRICS ARGUMENTS_OF_RUN_EXPID ...
 
-What it needs of fuxictr 2.3.2 and is gone since then gets a stand-in in this process alone: the
-version that it asserts, ``keras_preprocessing``, and ``RankDataLoader(...).make_iterator()``. Of its
-code nothing is copied or changed, and nothing is written into its checkout: it stays in the folder
-that it is started in. The state that training starts from goes to the file INITIAL, so that another
-model can start there too, and what the run measures to REPORT.
+Some things that it needs of fuxictr 2.3.2 are gone since then. They get stand-ins in this process
+alone: the version that it asserts, ``keras_preprocessing``, and ``RankDataLoader(...).make_iterator()``.
+None of its code is copied or changed, and nothing is written into its checkout: it stays in the folder
+that it is started in. The weights that training starts from go to the file INITIAL, so that another
+model can start there too, and the metrics of the last evaluation go to METRICS.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import runpy
 import sys
-import time
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Sequence
 from inspect import isfunction
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from .longctr import provide_keras_preprocessing
+import numpy as np
+from numpy.typing import NDArray
 
 
 def main() -> None:
-    checkout, initial, report, *arguments = sys.argv[1:]
+    checkout, initial, metrics, *arguments = sys.argv[1:]
     script = Path(checkout).resolve() / "run_expid.py"
     provide_keras_preprocessing()
-    found = _watch(initial)
+    _adapt_fuxictr(initial, metrics)
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script), *arguments]
-    os.chdir = lambda folder: None  # it would go to its checkout, and append its results there
+    # It would go to its checkout, and append its results there.
+    vars(os)["chdir"] = lambda folder: None
     runpy.run_path(str(script), run_name="__main__")
-    Path(report).write_text(json.dumps(found))
 
 
-def _watch(initial: str) -> dict[str, Any]:
-    """Put the stand-ins into FuxiCTR, and watch its models.
-
-    Returns:
-        ``metrics``, of each evaluation in turn; ``seconds`` spent in ``fit``, in its ``eval_step``
-        and in all ``evaluate``; filled while they run.
-    """
+def _adapt_fuxictr(initial: str, metrics: str) -> None:
+    """Put the stand-ins into FuxiCTR, and have its models write the two files."""
     import fuxictr
     import torch
     from fuxictr.pytorch import dataloaders
     from fuxictr.pytorch.models import BaseModel
 
     fuxictr.__version__ = "2.3.2"
-    if isfunction(dataloaders.RankDataLoader):
-        dataloaders.RankDataLoader = _with_make_iterator(dataloaders.RankDataLoader)
-    found: dict[str, Any] = {"metrics": [], "seconds": {}}
+    loaders = dataloaders.RankDataLoader
+    if isfunction(loaders):  # it was a class, and now is a function that gives the loaders at once
+        dataloaders.RankDataLoader = lambda *args, **kwargs: SimpleNamespace(
+            make_iterator=lambda: loaders(*args, **kwargs)
+        )
+    fit, evaluate = BaseModel.fit, BaseModel.evaluate
 
-    def timed(name: str, before: Callable = lambda model: None) -> None:
-        method = getattr(BaseModel, name)
+    def save_and_fit(model: Any, /, *args: Any, **kwargs: Any) -> Any:
+        torch.save(model.state_dict(), initial)
+        return fit(model, *args, **kwargs)
 
-        @wraps(method)
-        def call(model: BaseModel, /, *args: Any, **kwargs: Any) -> Any:
-            before(model)
-            start = time.perf_counter()
-            result = method(model, *args, **kwargs)
-            seconds = found["seconds"]
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-            if name == "evaluate":
-                found["metrics"].append(result)
-            return result
+    def evaluate_and_save(model: Any, /, *args: Any, **kwargs: Any) -> Any:
+        found = evaluate(model, *args, **kwargs)
+        Path(metrics).write_text(json.dumps(found))
+        return found
 
-        setattr(BaseModel, name, call)
-
-    timed("fit", before=lambda model: torch.save(model.state_dict(), initial))
-    timed("eval_step")
-    timed("evaluate")
-    return found
+    BaseModel.fit, BaseModel.evaluate = save_and_fit, evaluate_and_save
 
 
-def _with_make_iterator(loaders: Callable[..., Any]) -> type:
-    """``RankDataLoader`` as the class it was: since then a function gives the loaders at once."""
+def provide_keras_preprocessing() -> None:
+    """Put a stand-in where the import looks for ``keras_preprocessing``, unless it is installed.
 
-    class RankDataLoader:
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.loaders = loaders(*args, **kwargs)
+    The package is no longer maintained, and LongCTR uses one function of it.
+    """
+    if "keras_preprocessing" in sys.modules or importlib.util.find_spec("keras_preprocessing"):
+        return
+    names = ("keras_preprocessing", "keras_preprocessing.sequence")
+    package, sequence = map(ModuleType, names)
+    vars(sequence)["pad_sequences"] = pad_sequences
+    vars(package)["sequence"] = sequence
+    sys.modules |= dict(zip(names, (package, sequence), strict=True))
 
-        def make_iterator(self) -> Any:
-            return self.loaders
 
-    return RankDataLoader
+def pad_sequences(
+    sequences: Sequence[NDArray[Any]],
+    maxlen: int,
+    dtype: str = "int32",
+    padding: str = "pre",
+    truncating: str = "pre",
+    value: float = 0,
+) -> NDArray[Any]:
+    """Stands in for ``keras_preprocessing.sequence.pad_sequences``; ``(len(sequences), maxlen)``.
+
+    Like the original it fills one row per sequence in a Python loop. It has only what LongCTR's
+    loader asks for by default: padding and truncation on the left.
+    """
+    if (padding, truncating) != ("pre", "pre"):
+        raise NotImplementedError("the stand-in pads and truncates on the left (pre) only")
+    rows = np.full((len(sequences), maxlen), value, dtype=dtype)
+    for row, sequence in zip(rows, sequences, strict=True):
+        kept = sequence[-maxlen:]
+        row[maxlen - len(kept) :] = kept
+    return rows
 
 
 if __name__ == "__main__":

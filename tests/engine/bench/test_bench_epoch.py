@@ -7,24 +7,30 @@ The rival is a stand-in with LongCTR's entry point, which asks of FuxiCTR what L
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from engine.bench import epoch, epoch_setup, process
+from engine.bench import child, epoch_cases
+from engine.bench.__main__ import main
 from engine.common.errors import UserError
-from engine.config.read import read_yaml
+from engine.common.places import CONFIG
+from engine.config.read import model_part, read_yaml
+from engine.datasets import layout, synthetic
 
-from ...support.command_line import ROOT, Outcome, run_module
+from ...support.command_line import Outcome, run_module
 
 LONGCTR = os.environ.get("LONGCTR_DIR")
 TINY = ("--users", "60", "--length", "60", "--repeats", "1", "--threads", "1")
-PARTS = ("whole run", "training", "processor time")
+PARTS = ("wall time", "processor time")
 STAND_IN = """
 import argparse, fuxictr, os, sys
 os.chdir(os.path.dirname(os.path.realpath(__file__)))
@@ -36,7 +42,7 @@ from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr.utils import load_config
-from engine.loader import SequenceLoader
+from engine.loader.loader import SequenceLoader
 import model_zoo
 
 
@@ -79,54 +85,61 @@ def stand_in(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "small"
-    epoch_setup.ensure_data(folder, "small", 20)
+    layout.write(synthetic.generate(replace(synthetic.SIZES["small"], users=20), 1), folder)
     return folder
+
+
+def set_up(data: Path, folder: Path, model: str, **options: Any) -> tuple[Any, Any]:
+    """What ``epoch_cases.set_up`` makes with such options."""
+    given = epoch_cases.DEFAULTS | {"rows": 64, "longctr": "somewhere"} | options
+    return epoch_cases.set_up(data, folder, model, argparse.Namespace(**given))
 
 
 def bench(*arguments: str) -> Outcome:
     return run_module("engine.bench", "epoch", *arguments)
 
 
-def test_both_sides_end_with_the_same_numbers(tmp_path: Path, stand_in: Path) -> None:
-    file, before = tmp_path / "result.json", sorted(stand_in.rglob("*"))
-    command = ("--models", "TWIN", "--longctr", str(stand_in), "--rows", "700", "--batch", "256")
+def compare(model: str, checkout: Path | str, folder: Path) -> dict[str, Any]:
+    """The JSON of a run against a checkout. Of 88 samples, one pair in another order is 5e-4 of AUC."""
+    file = folder / "result.json"
+    command = ("--models", model, "--longctr", str(checkout), "--rows", "700", "--batch", "256")
     done = bench(*TINY, *command, "--json", str(file))
     assert done.code == 0, done.stderr
-    result = json.loads(file.read_text())
-    assert set(result["times"]) == {
-        f"{side} TWIN, {part}" for side in ("LongCTR's", "our") for part in PARTS
-    }
-    assert all(0 < times["min_s"] < math.inf for times in result["times"].values())
-    for side in ("LongCTR's", "our"):
-        whole, part = (result["times"][f"{side} TWIN, {p}"] for p in ("whole run", "training"))
-        assert part["median_s"] < whole["median_s"] and part["samples"] == 700
-    assert set(result["ratios"]) == {f"LongCTR's TWIN / our TWIN, {part}" for part in PARTS}
-    assert len(result["differences"]) == 3
-    # Of 88 samples, one pair in another order is 5e-4 of AUC.
-    assert result["differences"]["TWIN, mean test logloss of the rounds"] < 1e-4
-    assert result["differences"]["TWIN, mean test AUC of the rounds"] < 3e-3
     assert "700 train, 88 valid, 88 test samples" in done.stdout
+    result = json.loads(file.read_text())
+    assert result["differences"][f"{model}, mean test logloss of the rounds"] < 1e-4
+    assert result["differences"][f"{model}, mean test AUC of the rounds"] < 3e-3
+    return result
+
+
+@pytest.mark.slow
+def test_both_sides_end_with_the_same_numbers(tmp_path: Path, stand_in: Path) -> None:
+    before = sorted(stand_in.rglob("*"))
+    result = compare("TWIN", stand_in, tmp_path)
+    sides = ("LongCTR's TWIN", "our TWIN")
+    assert set(result["times"]) == {f"{side}, {part}" for side in sides for part in PARTS}
+    assert all(0 < times["min_s"] < math.inf for times in result["times"].values())
+    assert all(times["samples"] == 700 for times in result["times"].values())
+    assert set(result["ratios"]) == {f"{sides[0]}, {part} / {sides[1]}, {part}" for part in PARTS}
+    assert len(result["differences"]) == 3
     assert sorted(stand_in.rglob("*")) == before, "the checkout was written to"
 
 
-def test_without_a_rival_ours_alone_is_measured(tmp_path: Path, data: Path) -> None:
-    options = {"rows": 300, "length": 60, "rival": False}
-    setup = epoch_setup.prepare(data, tmp_path / "SDIM", "small", "SDIM", 1, **options)
-    report = epoch.measure(None, [setup], 1, 1)
-    assert set(report.seconds) == {f"our SDIM, {part}" for part in PARTS}
-    assert report.ratios == {} and "--longctr DIR" in report.text()
+def test_without_a_rival_ours_alone_is_measured(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("epoch", *TINY, "--models", "SDIM", "--rows", "300", "--data", str(data))
+    monkeypatch.setattr(sys, "argv", ["bench", *command])
+    main()
+    text = capsys.readouterr().out
+    assert all(f"our SDIM, {part}" in text for part in PARTS)
+    assert "LongCTR's" not in text and "--longctr DIR" in text
 
 
 @pytest.mark.skipif(not LONGCTR, reason="LONGCTR_DIR names no checkout of LongCTR")
-@pytest.mark.parametrize("model", epoch_setup.MODELS)
+@pytest.mark.parametrize("model", epoch_cases.MODELS)
 def test_longctr_itself_ends_with_the_same_auc(model: str, tmp_path: Path) -> None:
-    file = tmp_path / "result.json"
-    command = ("--models", model, "--longctr", str(LONGCTR), "--rows", "800")
-    done = bench(*TINY, *command, "--batch", "256", "--json", str(file))
-    assert done.code == 0, done.stderr
-    differences = json.loads(file.read_text())["differences"]
-    assert differences[f"{model}, mean test logloss of the rounds"] < 1e-4
-    assert differences[f"{model}, mean test AUC of the rounds"] < 3e-3
+    compare(model, str(LONGCTR), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -144,56 +157,56 @@ def test_longctr_itself_ends_with_the_same_auc(model: str, tmp_path: Path) -> No
 def test_bad_input_is_one_line(
     arguments: tuple[str, ...], message: str, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.bench.__main__ import main
-
     arguments = tuple(str(stand_in) if a == "CHECKOUT" else a for a in arguments)
     monkeypatch.setattr(sys, "argv", ["bench", "epoch", *arguments])
     with pytest.raises(UserError, match=message):
         main()
 
 
-def test_a_rival_that_fails_is_quoted(tmp_path: Path, stand_in: Path, data: Path) -> None:
+def test_a_rival_that_fails_is_quoted(
+    stand_in: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (stand_in / "run_expid.py").write_text("raise RuntimeError('short history')")
-    setup = epoch_setup.prepare(data, tmp_path / "TWIN", "small", "TWIN", 1)
+    command = ("epoch", "--models", "TWIN", "--longctr", str(stand_in), "--data", str(data))
+    monkeypatch.setattr(sys, "argv", ["bench", *command])
     with pytest.raises(UserError, match="RuntimeError: short history"):
-        epoch.measure(str(stand_in), [setup], 1, 1)
+        main()
 
 
-@pytest.mark.parametrize("model", epoch_setup.MODELS)
+@pytest.mark.parametrize("model", epoch_cases.MODELS)
 def test_two_experiments_differ_in_nothing_but_the_start(
     model: str, data: Path, tmp_path: Path
 ) -> None:
-    setup = epoch_setup.prepare(data, tmp_path / "a", "small", model, 2, rows=64)
-    config: dict[str, Any] = read_yaml(setup.config / "model_config.yaml")
+    set_up(data, tmp_path / "a", model)
+    config: dict[str, Any] = read_yaml(tmp_path / "a" / "config" / "model_config.yaml")
     for i in range(2):
-        theirs, ours = (config[setup.expid(side, i)] for side in ("longctr", "ours"))
-        own = {"longctr_compat": True, "backbone_checkpoint": str(setup.initial(i))}
-        assert ours == theirs | own and theirs["seed"] == epoch_setup.FIRST_SEED + i
+        theirs, ours = (config[f"{side}_{i}"] for side in ("longctr", "ours"))
+        start = str(tmp_path / "a" / f"start_{i}.model")
+        own = {"longctr_compat": True, "backbone_checkpoint": start}
+        assert ours == theirs | own and theirs["seed"] == epoch_cases.FIRST_SEED + i
         assert theirs["model"] == model and theirs["epochs"] == 1 and not theirs["shuffle"]
         assert not any(value for key, value in theirs.items() if key.endswith("dropout"))
         assert theirs.get("reuse_hash", True)
-    published = read_yaml(ROOT / "config" / "model_config.yaml")[f"{model}_MicroVideo1.7M_x2"]
+    published = model_part(CONFIG, f"{model}_MicroVideo1.7M_x2")
     assert theirs["embedding_dim"] == published["embedding_dim"]
-    assert theirs["learning_rate"] == published.get("learning_rate", 1e-3)
+    assert theirs["learning_rate"] == published["learning_rate"]
 
 
 def test_training_samples_are_shuffled_once(data: Path, tmp_path: Path) -> None:
-    import polars as pl
-
-    a, b = (epoch_setup.prepare(data, tmp_path / n, "small", "TWIN", 1, rows=100) for n in "ab")
+    counts = [set_up(data, tmp_path / name, "TWIN", rows=100)[1] for name in "ab"]
     of_a, of_b, whole = (
         pl.read_parquet(folder / "train.parquet")
-        for folder in (*(s.folder / "data" / epoch_setup.DATASET for s in (a, b)), data)
+        for folder in (*(tmp_path / n / "data" / epoch_cases.DATASET for n in "ab"), data)
     )
-    assert of_a.equals(of_b) and a.samples == {"train": 100, "valid": 13, "test": 13}
+    assert of_a.equals(of_b) and counts[0] == {"train": 100, "valid": 13, "test": 13}
     assert not of_a.equals(whole.head(100))
     assert len(of_a.join(whole.unique(), on=whole.columns, how="semi")) == 100
 
 
 def test_a_process_is_measured_and_a_failure_quoted(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
-    used = process.run_python("-c", "print('x'); sum(range(10**6))", log=log, cwd=tmp_path)
+    used = child.run_python("-c", "print('x'); sum(range(10**6))", log=log)
     assert used.cpu_seconds > 0 and used.seconds > 0 and used.peak_bytes > 2**20
     assert log.read_text() == "x\n"
     with pytest.raises(UserError, match=r"exit code 3: .*went wrong"):
-        process.run_python("-c", "print('went wrong'); raise SystemExit(3)", log=log)
+        child.run_python("-c", "print('went wrong'); raise SystemExit(3)", log=log)

@@ -1,0 +1,83 @@
+"""Python processes of their own, and what they take in time and memory.
+
+Peak memory is read where only Linux has it, in ``/proc`` and in ``wait4``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from ..common.errors import UserError
+from ..common.memory import forget_peak, memory
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Usage(NamedTuple):
+    """What a process took: wall time, processor time of all its threads, and its peak memory.
+
+    Linux counts the peak of the process that starts it too, so that one must stay small.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+
+def run_python(*arguments: str, log: Path, variables: Mapping[str, str] | None = None) -> Usage:
+    """Run ``python arguments`` to its end, in the folder of ``log``.
+
+    Args:
+        arguments: what follows ``python``.
+        log: a file for what it prints.
+        variables: of its environment, beside those of this process.
+
+    Raises:
+        UserError: the process fails. The message has the last lines of its log.
+    """
+    environment = os.environ | dict(variables or {})
+    start = time.perf_counter()
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=log.parent,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        last = " / ".join(log.read_text(errors="replace").split("\n")[-4:]).strip(" /")
+        what = f"python {' '.join(arguments)}"
+        raise UserError(f"{what}: stopped with exit code {process.returncode}: {last}")
+    return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a function of a module returns in a new process, whose memory is its own.
+
+    The process is forked from a server that has imported the module and computed nothing.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args, **kwargs).result()
+
+
+def with_peak(work: Callable[[], T]) -> tuple[T, int]:
+    """What ``work`` returns, and the most memory that this process took for it, in bytes."""
+    forget_peak()
+    before = memory("VmRSS")
+    result = work()
+    return result, memory("VmHWM") - before

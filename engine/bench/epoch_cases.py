@@ -1,0 +1,167 @@
+"""A whole epoch by ``run_expid.py``: ours against LongCTR's own, from start-up to test metrics.
+
+Both are processes of their own, which start Python, read the data, train one epoch, validate, load
+the best weights, and evaluate validation and test; nothing of that is left out. LongCTR's is its own
+``run_expid.py`` with its loader, FuxiCTR's ``fit``, ``evaluate`` and metrics (``longctr_run``). Its loader
+runs in the training process: with worker processes it took a fifth longer on two cores.
+
+Hyper-parameters are those of LongCTR's best published run at length 200. What would make two runs differ
+by chance is changed: dropout is off, SDIM's hashes are fixed, samples are shuffled once, in the file. Ours
+takes LongCTR's first weights and its short window (``longctr_compat``). So both compute the same numbers
+up to rounding. Where rounding decides (the k best items, the side of a hash), training amplifies it, and
+AUCs of a round then differ by chance, either way. Where other jobs run too, processor time of the whole
+run is steadier than wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import polars as pl
+
+from ..common.errors import UserError
+from ..common.files import write_yaml
+from ..common.places import CONFIG, HOME, RUN_EXPID
+from ..config.read import DATA_FILES, dataset_part
+from ..datasets import SEED, synthetic
+from ..datasets.card import SPLITS
+from . import rivals
+from .child import run_python
+from .harness import Report
+from .inputs import ensure_data
+
+DATASET = "session_hopping"  # its feature columns are those of all sizes
+BATCH = {"small": 2048}  # the published 8192 would make 8 steps of it
+# The most training samples, so that LongCTR's run takes minutes at most.
+ROWS = {
+    "small": {"TWIN": 32_768, "TransAct": 8_192},
+    "micro": {"TWIN": 32_768, "SDIM": 65_536, "TransAct": 4_096},
+}
+MODELS = ("TWIN", "SDIM", "TransAct")
+FIRST_SEED = 2024  # of the first round; each round has one of its own
+DEFAULTS: dict[str, Any] = {
+    "size": "small",
+    "models": [*MODELS],
+    "users": None,
+    "rows": None,
+    "length": None,
+}
+DEFAULTS |= {"batch": None, "repeats": 2, "threads": None, "data": None, "longctr": None}
+
+
+def measure(args: argparse.Namespace) -> Report:
+    """Run each model of ``--models`` by both sides in turns; ``--rows`` are training samples."""
+    for model in args.models:
+        if model not in MODELS:
+            raise UserError(f"--models {model}: write some of {', '.join(MODELS)}")
+    if args.longctr:
+        for file in ("run_expid.py", *(f"{model}/{model}.py" for model in args.models)):
+            rivals.find(args.longctr, file)
+    data = Path(args.data or args.folder / args.size)
+    ensure_data(data, synthetic.SIZES[args.size], args.users)
+    report = Report("One epoch by run_expid.py, from start-up to test metrics", args)
+    for model in args.models:
+        folder = args.folder / model
+        keys, samples = set_up(data, folder, model, args)
+        shown = ("batch_size", "max_len", "embedding_dim", "learning_rate")
+        counts = ", ".join(f"{count:,} {split}" for split, count in samples.items())
+        settings = ", ".join(f"{key} {keys[key]:g}" for key in shown)
+        report.notes.append(f"{model}: {counts} samples, {settings}")
+        _run_rounds(report, folder, model, samples["train"], args)
+    return report
+
+
+def set_up(
+    data: Path, folder: Path, model: str, args: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Write samples, and the experiments of both sides for each round, into a new folder.
+
+    Validation and test have an eighth of the training samples at most.
+
+    Returns:
+        The hyper-parameters that both sides share, and the number of samples by split.
+    """
+    rows = args.rows or ROWS[args.size].get(model)
+    own_data, samples = folder / "data" / DATASET, {}
+    own_data.mkdir(parents=True)
+    for split in SPLITS:
+        table = pl.read_parquet(data / f"{split}.parquet")
+        if split == "train":
+            table = table.sample(fraction=1, shuffle=True, seed=SEED)
+        if rows:
+            table = table.head(rows if split == "train" else -(-rows // 8))
+        table.write_parquet(own_data / f"{split}.parquet")
+        samples[split] = len(table)
+    for name in ("user_info", "item_info"):
+        (own_data / f"{name}.parquet").symlink_to((data / f"{name}.parquet").resolve())
+    keys = rivals.published(model)
+    keys |= {key: 0.0 for key in keys if key.endswith("dropout")}
+    keys |= {"reuse_hash": True} if "reuse_hash" in keys else {}
+    keys |= {"dataset_id": DATASET, "model_root": f"{folder / 'checkpoints'}/"}
+    keys |= {"epochs": 1, "shuffle": False, "max_len": args.length or keys["max_len"]}
+    keys["batch_size"] = args.batch or BATCH.get(args.size, keys["batch_size"])
+    experiments = {}
+    for i in range(args.repeats):
+        theirs = keys | {"seed": FIRST_SEED + i}
+        start = {"backbone_checkpoint": str(folder / f"start_{i}.model")} if args.longctr else {}
+        experiments[f"longctr_{i}"] = theirs
+        experiments[f"ours_{i}"] = theirs | {"longctr_compat": True} | start
+    dataset = dataset_part(CONFIG, DATASET, DATASET)
+    features = synthetic.features(synthetic.SIZES[args.size])  # with their sizes
+    dataset["feature_cols"] = [
+        column | features.get(column["name"], {}) for column in dataset["feature_cols"]
+    ]
+    dataset |= {key: str(own_data / Path(dataset[key]).name) for key in DATA_FILES}
+    dataset["data_root"] = f"{own_data.parent}/"
+    (folder / "config").mkdir()
+    write_yaml(folder / "config" / "model_config.yaml", experiments)
+    write_yaml(folder / "config" / "dataset_config.yaml", {DATASET: dataset})
+    return keys, samples
+
+
+def _run_rounds(
+    report: Report, folder: Path, model: str, samples: int, args: argparse.Namespace
+) -> None:
+    """Run both sides in turns, and put times and test metrics into the report."""
+    variables = {"PYTHONPATH": str(HOME)}
+    variables |= {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}
+    sides = {"longctr": f"LongCTR's {model}"} if args.longctr else {}
+    sides["ours"] = f"our {model}"
+    found: dict[str, list[Any]] = {side: [] for side in sides}
+    tests: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for i in range(args.repeats):
+        for side, name in sides.items():
+            script, expid, metrics = RUN_EXPID, f"{side}_{i}", folder / f"longctr_{i}.json"
+            if side == "longctr":
+                start = folder / f"start_{i}.model"
+                script = ["-m", "engine.bench.longctr_run", str(Path(args.longctr).resolve())]
+                script += [str(start), str(metrics)]
+            command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
+            usage = run_python(*command, log=folder / f"{expid}.txt", variables=variables)
+            print(f"{name}, round {i + 1} of {args.repeats}: {usage.seconds:.1f} s", flush=True)
+            found[side].append(usage)
+            if side == "ours":
+                name = f"{expid}_seed{FIRST_SEED + i}.json"
+                metrics = folder / "checkpoints" / DATASET / name
+            result = json.loads(metrics.read_text())
+            tests[side].append(result if side == "longctr" else result["metrics"]["test"])
+    for side, name in sides.items():
+        report.record(f"{name}, wall time", [usage.seconds for usage in found[side]], samples)
+        cpu_seconds = [usage.cpu_seconds for usage in found[side]]
+        report.record(f"{name}, processor time", cpu_seconds, samples)
+        peak = max(usage.peak_bytes for usage in found[side])
+        report.notes.append(f"{name}: peak memory {peak / 2**30:.2f} GiB")
+    if args.longctr:
+        rival, own = sides.values()
+        report.compare(f"{rival}, wall time", f"{own}, wall time", "at least 5")
+        report.compare(f"{rival}, processor time", f"{own}, processor time")
+        for metric in ("AUC", "gAUC", "logloss"):
+            pairs = [(a[metric], b[metric]) for a, b in zip(*tests.values(), strict=True)]
+            difference = abs(mean(b - a for a, b in pairs))
+            report.differences[f"{model}, mean test {metric} of the rounds"] = difference
+            values = ", ".join(f"{a:.5f} and {b:.5f}" for a, b in pairs)
+            report.notes.append(f"{model}, test {metric} of LongCTR's and ours: {values}")

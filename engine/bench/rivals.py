@@ -1,0 +1,65 @@
+"""The rival: single modules of a LongCTR checkout, by path, on current package versions.
+
+LongCTR's own entry point asserts fuxictr 2.3.2 and imports every model. The modules measured here
+need neither. None of LongCTR's code is copied or changed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.places import CONFIG
+from ..config.read import model_part
+from .longctr_run import provide_keras_preprocessing
+
+LOADER = "longctr_dataloader.py"
+MODELS = ("TWIN", "SDIM", "TransAct", "MIRRN")  # LongCTR's models that the zoo has too
+SHORTEST = 50  # LongCTR's short window: it crashes on shorter batches, or shifts their mask
+
+
+def published(model: str) -> dict[str, Any]:
+    """The shipped hyper-parameters on MicroVideo1.7M_x2; of LongCTR's models, its best run's."""
+    return model_part(CONFIG, f"{model}_MicroVideo1.7M_x2")
+
+
+def load_model(checkout: str | Path, name: str) -> Any:
+    """The class of one of LongCTR's models."""
+    return load_class(checkout, f"{name}/{name}.py", name)
+
+
+def load_class(checkout: str | Path, file: str, name: str) -> Any:
+    """A class of one of LongCTR's modules.
+
+    Args:
+        checkout: LongCTR's root folder.
+        file: the module, relative to it.
+        name: the class.
+
+    Raises:
+        UserError: the folder is not a checkout, or its module cannot be imported.
+    """
+    path = find(checkout, file)
+    provide_keras_preprocessing()
+    spec = importlib.util.spec_from_file_location(f"longctr_{path.stem}", path)
+    assert spec and spec.loader  # a path that ends in .py has both
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+    except Exception as error:  # it is foreign code: anything may be raised
+        raise UserError(f"{path}: cannot be used here ({type(error).__name__}: {error})") from error
+
+
+def find(checkout: str | Path, file: str) -> Path:
+    """A file of the checkout.
+
+    Raises:
+        UserError: the folder has no such file, so it is no checkout.
+    """
+    path = Path(checkout) / file
+    if not path.is_file():
+        raise UserError(f"--longctr {checkout}: has no {file}; name the root of a LongCTR checkout")
+    return path
