@@ -37,7 +37,7 @@ def load(expid: str, options: RunOptions) -> Experiment:
     Raises:
         UserError: the configuration cannot be read, the model is unknown, or a parameter is wrong.
     """
-    params = load_experiment(options.config, expid)
+    params = load_experiment(options.config, expid, options.changes)
     folder = options.model_zoo
     try:
         model_class = find_model(str(params.get("model", "")), folder)
