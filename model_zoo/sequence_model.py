@@ -223,7 +223,7 @@ class SequenceModel(StagedModel):
         columns = {name: self.on_device(rows) for name, rows in columns.items()}
         rows_UD = self.embedding_layer(columns, flatten_emb=True)
         history = History(rows_UD, row_BL1[:, :-1], mask_BL)
-        return history, history.table.gather(row_BL1[:, -1:])[:, 0]
+        return history, history.lookup(row_BL1[:, -1])
 
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of the sample itself (user, context), without labels, meta and item ones."""

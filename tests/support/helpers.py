@@ -20,8 +20,10 @@ from engine.config.feature_map import build_feature_map
 from engine.config.validate import check
 from engine.loader.loader import SequenceLoader
 from engine.loader.random_batch import random_batch as random_batch
+from model_zoo.history import item_dict, rows
 from model_zoo.history.history import History
 from model_zoo.history.item_dict import ItemDict
+from model_zoo.layers import block
 from model_zoo.moe.codebook import Codebook
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.loop import Trainer
@@ -87,6 +89,12 @@ def rows_of(batch: tuple, keep: list[int], cut: int = 0) -> tuple:
         ItemDict(items.tables, items.index[keep][:, cut:]),
         mask[keep][:, cut:],
     )
+
+
+def gather_always(patch: pytest.MonkeyPatch) -> None:
+    """From now on histories are read as on a GPU: gathered, and without a look at their contents."""
+    for module in (item_dict, rows, block):
+        patch.setattr(module, "on_eager_cpu", lambda x: False)
 
 
 class _Killed(Exception):
