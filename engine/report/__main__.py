@@ -11,15 +11,7 @@ from .page import build
 
 
 def main() -> None:
-    args = _parser().parse_args()
-    output = args.output or args.results / "report.html"
-    if args.output and (output.is_dir() or not output.parent.is_dir()):
-        raise UserError(f"-o {output}: name a file in a folder that is there")
-    write_text(output, build(args.results))
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, open it in a browser")
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Write the page of a folder of results."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.report",
         description="Write one HTML page with all results below a folder; it needs no network.",
@@ -28,7 +20,12 @@ def _parser() -> argparse.ArgumentParser:
         "results", type=Path, help="folder that engine.study or run_expid.py wrote to"
     )
     parser.add_argument("-o", "--output", type=Path, help="the page (RESULTS/report.html)")
-    return parser
+    args = parser.parse_args()
+    output = args.output or args.results / "report.html"
+    if args.output and (output.is_dir() or not output.parent.is_dir()):
+        raise UserError(f"-o {output}: name a file in a folder that is there")
+    write_text(output, build(args.results))
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, open it in a browser")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from model_zoo.registry import BACKBONES, MIXTURES, backbone_of, mixture_of, variant
 
@@ -71,15 +72,15 @@ def dispatch(results: DatasetResults) -> Coverage:
     return _one_backbone("routers", [p["about"]["model"] for p in probes if p["dispatch"]])
 
 
-def session_hopping(results: DatasetResults) -> Coverage:
-    """A probe of any model."""
-    return _any_probe(any(p["session_hopping"]["users"] for p in results.probes.values()))
+def probe(has: Callable[[dict[str, Any]], Any]) -> Callable[[DatasetResults], Coverage]:
+    """Any model's probe that has something to show."""
+    wanted = [("any model", "")]
 
+    def coverage(results: DatasetResults) -> Coverage:
+        found = any(has(probe) for probe in results.probes.values())
+        return Coverage({"routers": wanted}, wanted if found else ())
 
-def themes(results: DatasetResults) -> Coverage:
-    """A probe of any model with codes."""
-    found = (p["themes"] for p in results.probes.values())
-    return _any_probe(any(themes and themes["codes"] for themes in found))
+    return coverage
 
 
 def _planned(results: DatasetResults, *studies: str) -> dict[str, list[Configuration]]:
@@ -95,11 +96,6 @@ def _one_backbone(study: str, models: list[str]) -> Coverage:
     backbone = backbone_of(next(iter(fullest_backbone(models) or BACKBONES)))
     planned = {study: [(variant(backbone, mixture), "") for mixture in MIXTURES]}
     return Coverage(planned, {(model, "") for model in models})
-
-
-def _any_probe(found: bool) -> Coverage:
-    wanted = [("any model", "")]
-    return Coverage({"routers": wanted}, wanted if found else ())
 
 
 # ---------------------------------------------------------------- in words
@@ -152,12 +148,9 @@ def _named(wanted: list[Configuration], lacking: list[Configuration]) -> list[st
         models = [model for model in all_of if backbone_of(model) == backbone]
         if len(models) > 1 and all(less[model] == all_of[model] for model in models):
             names.append(backbone)
-            continue
-        for model in models:
-            whole = less[model] == all_of[model]
-            names += [model if whole else f"{less[model]} of {all_of[model]} of {model}"] * (
-                model in less
-            )
+        else:
+            some = [(model, less[model], all_of[model]) for model in models if model in less]
+            names += [model if n == of else f"{n} of {of} of {model}" for model, n, of in some]
     return names
 
 

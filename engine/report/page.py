@@ -27,7 +27,7 @@ from ..study.call import calls, widest
 from .coverage import State, state
 from .embedded import embedded
 from .facts import facts, missing, splits
-from .leaderboard import COLUMNS, Group, best_first, groups, metric
+from .groups import COLUMNS, Group, best_first, groups, metric
 from .pieces import PIECES, Piece
 
 HERE = Path(__file__).parent
@@ -107,13 +107,17 @@ def build(folder: Path) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=style,
+        as_html=lambda table: Markup(html(table)),
+        trials_of=lambda results: tuning([results]),
+        facts_of=facts,
+        splits_of=splits,
     )
 
 
 def _section(results: DatasetResults, folder: Path, place: int, first: int) -> Section:
     known = groups(results)
     ranked = best_first(known)
-    drawn = {piece.name: FIGURES[piece.name](results) for piece in PIECES if piece.name in FIGURES}
+    drawn = {piece.name: FIGURES[piece.name](results) for piece in PIECES if piece.alt}
     return Section(
         results=results,
         anchor=f"data{place}",
@@ -138,12 +142,11 @@ def _states(
     states = []
     for section in sections:
         found = state(piece.coverage(section.results), section.results)
-        anchor = ""
-        if piece.name in section.figures or piece.name == "tuning":
-            anchor = f"{section.anchor}-{piece.name}"
-        elif piece.name in tables:
-            anchor = f"table-{piece.name}"
-        states.append((found, anchor if found.word != "absent" else ""))
+        own = piece.name in section.figures or piece.name == "tuning"
+        there = (own or piece.name in tables) and found.word != "absent"
+        states.append(
+            (found, f"{section.anchor if own else 'table'}-{piece.name}" if there else "")
+        )
     return states
 
 
@@ -153,15 +156,7 @@ def _source(name: str) -> Markup:
 
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["table"] = lambda table: Markup(html(table))
-    environment.filters["facts"] = facts
-    environment.filters["splits"] = splits
-    environment.filters["trials"] = lambda results: tuning([results])
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
     return environment.get_template("page.html.j2")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from model_zoo.registry import BACKBONES, MIXTURES
 
 from ..common.errors import UserError, run_command
 from ..common.places import CONFIG, HOME
+from ..config.changes import parse_changes
 from ..config.options import RunOptions
 from .call import BUDGET, Call, default_budget
 from .experiments import ALONE, EXPERIMENTS, UNTUNED
 from .study import study
+
+DECIDED = ("seed", "model", "dataset_id", "model_root", "model_id")  # by the study
 
 
 def main() -> int:
@@ -73,7 +73,10 @@ def main() -> int:
             raise UserError(f"--{name} {getattr(args, flag)}: write a number above 0")
     if min(args.gpu) < -1:
         raise UserError(f"--gpu {min(args.gpu)}: write numbers of CUDA devices, or -1 for the CPU")
-    changes = dict(map(_change, args.set))
+    changes = parse_changes(args.set)
+    for key in changes:
+        if key in DECIDED:
+            raise UserError(f"--set {key}={changes[key]}: the study decides {key}")
     call = Call(
         args.experiment,
         args.dataset,
@@ -90,19 +93,6 @@ def main() -> int:
         changes=changes,
     )
     return study(call, options, args.output, args.gpu, args.runs_per_gpu, args.queue)
-
-
-def _change(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE`` with a YAML value."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {text}: write KEY=VALUE, such as max_len=100")
-    if key in ("seed", "model", "dataset_id", "model_root", "model_id"):
-        raise UserError(f"--set {text}: the study decides {key}")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: {value!r} is no YAML value") from None
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Mamba4RecBlock(SequenceBlock):
         history, real = self._without_padding(history)
         if not len(history):
             return target_BD.new_zeros(len(target_BD), self.output_dim)
-        x_BLW = self.norm(self.dropout(history.map(self.project)))
+        x_BLW = self.norm(self.dropout(history.project(self.project)))
         for layer in self.layers[:-1]:
             x_BLW = layer(x_BLW, real)
         h_BW = self.layers[-1](x_BLW, real, last=True)[:, 0]

@@ -88,8 +88,8 @@ class SDIMBlock(SequenceBlock):
             target_BD.dtype
         )
         if not self.l2_norm:
-            return history.sums(collide_BLH.mean(-1)[:, None, :])[:, 0]
-        sums_BHD = history.sums(collide_BLH.transpose(1, 2))
+            return history.weighted_sum(collide_BLH.mean(-1)[:, None, :])[:, 0]
+        sums_BHD = history.weighted_sum(collide_BLH.transpose(1, 2))
         return F.normalize(sums_BHD, dim=-1).mean(1)
 
     @torch.no_grad()
@@ -98,14 +98,18 @@ class SDIMBlock(SequenceBlock):
         if not self.reuse_hash and self.longctr_compat:
             shape = (len(target_BD), *self.rotations_DHT.shape)
             rotations_BDHT = torch.randn(shape, dtype=target_BD.dtype, device=target_BD.device)
-            item_BLH = hashes(torch.einsum("bld,bdht->blht", history.peek(), rotations_BDHT))
+            item_BLH = hashes(
+                torch.einsum("bld,bdht->blht", history.embed_detached(), rotations_BDHT)
+            )
             return (
                 item_BLH == hashes(torch.einsum("bd,bdht->bht", target_BD, rotations_BDHT))[:, None]
             )
         rotations_DHT = self.rotations_DHT
         if not self.reuse_hash and self.training:
             rotations_DHT = torch.randn_like(rotations_DHT)
-        item_BLH = history.map(lambda x: hashes(torch.einsum("...d,dht->...ht", x, rotations_DHT)))
+        item_BLH = history.project(
+            lambda x: hashes(torch.einsum("...d,dht->...ht", x, rotations_DHT))
+        )
         return item_BLH == hashes(torch.einsum("bd,dht->bht", target_BD, rotations_DHT))[:, None]
 
     @staticmethod

@@ -94,7 +94,9 @@ class MIRRNBlock(SequenceBlock):
                 self._refine(history, index_BK, frequency_filter)
                 for index_BK, frequency_filter in zip(indices, self.filters, strict=True)
             ]
-        long_BD = self.long_attention(History.of(torch.stack(interests, dim=1)), target_BD)
+        long_BD = self.long_attention(
+            History.from_vectors(torch.stack(interests, dim=1)), target_BD
+        )
         return torch.cat([short_BD, long_BD], dim=-1)
 
     def _retrieve(self, history: History, queries: tuple[Tensor, ...]) -> list[Tensor]:
@@ -107,7 +109,7 @@ class MIRRNBlock(SequenceBlock):
             if draw:
                 rotations_DT = torch.randn_like(rotations_DT)
             if draw or codes is None:
-                codes = history.mapped(partial(code, rotations_DT))
+                codes = history.transform(partial(code, rotations_DT))
             # Bits that are equal, less those that are not: exact, for they are small whole numbers.
             agree_BL = codes.scores(code(rotations_DT, query_BD)[:, None])[:, 0]
             if self.longctr_compat:
@@ -211,8 +213,8 @@ def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
 
 def mean(history: History) -> Tensor:
     """Mean of the real items, ``(B, D)``; zero where there are none."""
-    dtype = history.table.values().dtype
-    return history.sums(shares(history.mask_BL, dtype)[:, None])[:, 0]
+    dtype = history.rows_UD.dtype
+    return history.weighted_sum(shares(history.mask_BL, dtype)[:, None])[:, 0]
 
 
 def shares(mask_BK: Tensor, dtype: torch.dtype) -> Tensor:

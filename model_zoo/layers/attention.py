@@ -113,7 +113,7 @@ class ShortTargetAttention(TargetAttention):
         # Real where the item before is real: the oldest item drops out, unless older ones follow.
         older_BL = F.pad(history.mask_BL, (1, 0))[:, -len(recent) - 1 : -1]
         only_B1 = recent.mask_BL.sum(1, keepdim=True) == 1
-        shifted = History(recent.rows_UD, recent.index_BL, recent.mask_BL & (older_BL | only_B1))
+        shifted = recent.with_mask(recent.mask_BL & (older_BL | only_B1))
         # A single item drops out too; LongCTR then averages it with the padding, which is zero.
         return super().forward(shifted, target_BD) * torch.where(only_B1, 1 / self.short_len, 1.0)
 

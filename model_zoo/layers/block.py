@@ -7,9 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..history import rows as row_table
 from ..history.history import History
-from ..ops.compiled import call_compiled
+from ..ops.compiled import call_compiled, on_eager_cpu
 
 GROUPS = 8  # of samples of like lengths
 LEAST = 32  # samples in a group; fewer are not worth a pass of their own
@@ -36,13 +35,12 @@ class SequenceBlock(nn.Module):
 
     def __call__(self, history: History, target_BD: Tensor) -> Tensor:
         """``forward``, compiled if asked for, unless a size is 1, which would be another graph."""
-        if not self.compiled or min(*history.mask_BL.shape, len(history.table)) < 2:
-            if self.dense and row_table.in_place(history.mask_BL):
+        if not self.compiled or min(*history.mask_BL.shape, history.num_rows) < 2:
+            if self.dense and on_eager_cpu(history.mask_BL):
                 return by_length(super().__call__, history, target_BD)
             return super().__call__(history, target_BD)
         # Slices and cached vectors would be other graphs too.
-        index_BL, mask_BL = history.index_BL.contiguous(), history.mask_BL.contiguous()
-        return call_compiled(self, History(history.rows_UD, index_BL, mask_BL), target_BD)
+        return call_compiled(self, history.contiguous(), target_BD)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         """Encode a batch; every block writes its own."""
@@ -75,7 +73,7 @@ def by_length(
     if len(groups) == 1 or groups[0][1] == groups[-1][1]:
         return block(history, target_BD)
     parts = [
-        block(history.rows(order_P).last(longest), target_BD[order_P])
+        block(history.samples(order_P).last(longest), target_BD[order_P])
         for order_P, longest in groups
     ]
     return torch.cat(parts)[order_B.argsort()]

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..history.history import FEW, History
+from ..history.history import History
 from ..ops.dropout import Dropout
-from ..ops.functional import attend, check_heads
+from ..ops.functional import FEW_QUERIES, attend, check_heads
 
 
 class EncoderLayer(nn.Module):
@@ -81,7 +81,7 @@ class EncoderLayer(nn.Module):
     def reads_few(self, last: int | None) -> bool:
         """Whether the queries are so few that they visit the positions' space, and no position is
         projected: ``q W_k x = (W_k^T q) x`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``."""
-        return last is not None and last * self.num_heads <= FEW
+        return last is not None and last * self.num_heads <= FEW_QUERIES
 
     def _carried(self, q_BRW: Tensor, key_WD: Tensor) -> Tensor:
         """The queries of R positions and H heads in the space of the keys: ``(B, R * H, D)``."""
@@ -140,7 +140,7 @@ class PairEncoderLayer(EncoderLayer):
         D = x_BRD.shape[-1]
 
         def item_half(linear: nn.Linear, items: History) -> Tensor:
-            return items.map(lambda x: F.linear(x, linear.weight[:, :D]))
+            return items.project(lambda x: F.linear(x, linear.weight[:, :D]))
 
         def target_half(linear: nn.Linear) -> Tensor:
             return F.linear(target_B1D, linear.weight[:, D:], linear.bias)
@@ -148,8 +148,7 @@ class PairEncoderLayer(EncoderLayer):
         read_BRW = torch.cat([x_BRD, target_B1D.expand_as(x_BRD)], dim=-1)
         if self.reads_few(last):
             query_BND = self._carried(self.W_q(read_BRW), self.W_k.weight[:, :D])
-            items = History(history.table, history.index_BL, mask_BL)
-            pooled_BND, total_BN = items.attend(query_BND, self._rate())
+            pooled_BND, total_BN = history.with_mask(mask_BL).attend(query_BND, self._rate())
             constant_BW = target_half(self.W_v)[:, 0]
             mixed = self._values(pooled_BND, total_BN, self.W_v.weight[:, :D], constant_BW)
         else:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .compiled import on_eager_cpu
+
 SAMPLES = 8  # taken at a time where a product is only summed: it stays in the cache of a CPU
 
 
@@ -52,8 +54,7 @@ class _CausalConv(Function):
         for back, tap_E in _earlier(x_BLE, taps_KE):
             dx_BLE[:, :-back].addcmul_(dout_BLE[:, back:], tap_E)
         dtaps_KE = torch.zeros_like(taps_KE)
-        in_cache = x_BLE.device.type == "cpu" and not torch.compiler.is_compiling()
-        size = SAMPLES if in_cache else max(1, len(x_BLE))
+        size = SAMPLES if on_eager_cpu(x_BLE) else max(1, len(x_BLE))
         for dout_SLE, x_SLE in zip(dout_BLE.split(size), x_BLE.split(size), strict=True):
             dtaps_KE[-1] += (dout_SLE * x_SLE).sum((0, 1))
             for back, dtap_E in _earlier(x_BLE, dtaps_KE):

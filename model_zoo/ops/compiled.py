@@ -20,6 +20,14 @@ MAX_GRAPHS = 64
 _left_alone: dict[str, Callable[..., Any]] = {}
 
 
+def on_eager_cpu(x: Tensor) -> bool:
+    """Whether ``x`` is on a CPU and torch.compile is not tracing.
+
+    Then there are kernels of our own, and a size that depends on data costs no wait for a GPU.
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def call_compiled(part: nn.Module, *inputs: Any) -> Tensor:
     """``part(*inputs)`` compiled; parts of one structure share their graphs."""
     return _compiled()(part, *inputs)
@@ -49,7 +57,7 @@ def require_compiler(device: torch.device) -> None:
 
 
 def compiler_problem(device: torch.device) -> str:
-    """Compile a line, and say why that fails; empty if it does not."""
+    """Why torch.compile cannot compile a line here; empty if it can."""
     try:
         torch.compile(_add_one)(torch.zeros(2, device=device))
     except Exception as error:  # each backend has errors of its own
@@ -61,7 +69,7 @@ def compiler_problem(device: torch.device) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Of its message; its name where it has none."""
+    """The first line of the error's message, or its type where there is no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .compiled import on_eager_cpu
+
 LEVELS = 2**16
 
 
@@ -13,7 +15,7 @@ class Dropout(nn.Dropout):
     by exactly that."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda or torch.compiler.is_compiling() or not self.training or not self.p:
+        if not (self.training and self.p and on_eager_cpu(x)):
             return super().forward(x)
         return x * keep_factors(x, self.p)
 

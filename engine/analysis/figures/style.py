@@ -13,7 +13,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,28 +23,9 @@ from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 from ...common.errors import UserError
 from ..lineup import ordered_backbones, ordered_mixtures
 
-RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 5,
-    "hatch.linewidth": 0.5,
-    "figure.titlesize": 10.5,
-    "figure.titleweight": "bold",
-    "figure.constrained_layout.h_pad": 0.06,
-    "savefig.dpi": 150,
-    "svg.fonttype": "none",  # text stays text: small files, and words that can be searched
-    "svg.hashsalt": "figures",  # else the ids of elements are random
-}
+RC: dict[Any, Any] = rc_params_from_file(
+    Path(__file__).with_name("figures.mplstyle"), use_default_template=False
+)
 styled = rc_context(RC)
 """Decorator of the functions that draw."""
 
@@ -53,7 +34,7 @@ SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)  # of backbones
 LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MARKERS = "os^DXvP*<>"
-EXPERT_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, RED, "0.6")
+EXPERT_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, RED, "#999999")
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
 TITLE_LETTERS, FACT_LETTERS = 8.5, 14.5  # that fit into an inch
 MEASURED, NULL = BLUE, "0.45"  # what was found, and what chance gives

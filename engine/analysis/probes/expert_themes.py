@@ -1,7 +1,7 @@
 """What experts stand for: how well their items match known categories, and the items nearest to their codes.
 
-The expert of an item is its usual one (``dispatch_probe.usual_experts``), -1 if no expert takes it; every
-item counts once.
+The expert of an item is the one that it goes to most often (``item_experts.usual_experts``), or -1 if no
+expert takes it. Every item counts once.
 
 Shape suffixes: I items, E experts (codes), C codebook width, G categories.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
 
 from .sessions import unit
 
@@ -37,8 +38,8 @@ def describe_codes(
         label_I: category of each item, 0 unknown; None where there are none.
 
     Returns:
-        for each expert ``items`` (how many are its own), ``nearest`` (``{"item", "cosine",
-        "category"}``, those of them that are nearest to its code, the nearest first) and, with
+        for each expert: ``items``, how many items are its own; ``nearest``, the items of its own that
+        are nearest to its code, the nearest first (``{"item", "cosine", "category"}``); and, with
         categories, ``main_category`` and ``main_share`` of its items.
     """
     cosine_IE = unit(z_IC) @ unit(codes_EC).T
@@ -54,12 +55,12 @@ def match(expert_I: NDArray, label_I: NDArray, seed: int) -> dict[str, float | i
     Args:
         expert_I: the expert of each item.
         label_I: category of each item, 0 unknown.
-        seed: of the shuffles.
+        seed: seed of the shuffles.
 
     Returns:
         ``purity``, the share of items that belong to the main category of their expert; ``ami``, the
-        adjusted mutual information (0 expected by chance, 1 the same partition); both for shuffled
-        categories (``purity_null``, ``ami_null``, means over ``SHUFFLES``); ``items`` and ``categories``.
+        adjusted mutual information (by chance 0, of the same partition 1); ``purity_null`` and
+        ``ami_null``, their means over ``SHUFFLES`` shuffles of the categories; ``items`` and ``categories``.
     """
     known_I = (label_I > 0) & (expert_I >= 0)
     expert_I, label_I = expert_I[known_I], label_I[known_I]
@@ -77,8 +78,8 @@ def match(expert_I: NDArray, label_I: NDArray, seed: int) -> dict[str, float | i
 
 def purity(expert_I: NDArray, label_I: NDArray) -> float:
     """The share of items in the main category of their expert."""
-    main = [np.bincount(label_I[expert_I == expert]).max() for expert in np.unique(expert_I)]
-    return float(sum(main) / max(1, len(label_I)))
+    main = contingency_matrix(label_I, expert_I).max(0, initial=0)
+    return float(main.sum() / max(1, len(label_I)))
 
 
 def _code(

@@ -1,6 +1,6 @@
 """To which experts the routers send one item each time that it appears (paper, figures 5 and 9).
 
-In evaluation and in training: a router may drop items, draw at random or open more gates while it trains.
+Evaluation and training differ: a router may drop items, draw at random or open more gates while it trains.
 
 Shape suffixes: B users, L items of a history, E experts, I distinct items.
 """
@@ -17,45 +17,41 @@ from numpy.typing import NDArray
 from model_zoo.history.history import History
 from model_zoo.moe.branch import Branch
 
-SEEN = 5  # appearances that the least popular item, and those of the mean consistency, must have
+SEEN = 5  # appearances that an item must have to be the least popular one or to have a consistency
 
 
 def dispatch(
     branch: Branch, histories: Sequence[History], items: Sequence[NDArray], seed: int
 ) -> dict[str, Any]:
-    """How a branch routes the histories, item by item. The branch is as it was afterwards.
+    """How a branch routes the histories, item by item. The branch stays as it was.
 
     Args:
-        branch: routes items, not windows.
+        branch: a branch that routes items, not windows.
         histories: batches of histories.
         items: the index of each position's item, ``(B, L)`` for each batch.
-        seed: of a router that draws.
+        seed: seed of a router that draws.
 
     Returns:
-        ``experts``, how many there are; ``most`` and ``least``, ``{"item", "appearances"}`` of the
-        most popular item and of the least popular one that appears ``SEEN`` times or more (of equal
-        ones the first); and for each mode
-        ``train`` and ``eval``: ``most`` and ``least``, the share of the item's routed appearances
-        whose *best* expert is each one; ``most_sent`` and ``least_sent``, the same of all (appearance,
-        expert) pairs with a gate above zero; ``consistency``, the mean over items seen ``SEEN``
-        times of the share of routed appearances that go to the item's usual expert; ``unrouted``, the
-        share of all appearances that no expert takes. Without an item seen so often, ``most`` and
-        ``least`` are None.
+        ``experts``, the number of experts; ``most`` and ``least``, ``{"item", "appearances"}`` of the
+        most popular item and of the least popular one that appears ``SEEN`` times or more. They are
+        None if no item appears so often, and the first of equally popular items. For each mode,
+        ``train`` and ``eval``: ``most`` and ``least``, the share of the item's routed appearances for
+        which each expert is the *best*; ``most_sent`` and ``least_sent``, the shares of the (appearance,
+        expert) pairs with a gate above zero; ``consistency``, the share of routed appearances that go
+        to an item's usual expert, averaged over the items seen ``SEEN`` times; ``unrouted``, the share
+        of all appearances that no expert takes.
     """
     item_I, row_P, count_I = np.unique(
         _seen(histories, items), return_inverse=True, return_counts=True
     )
     often_I = np.flatnonzero(count_I >= SEEN)
-    ends = (
-        (often_I[count_I[often_I].argmax()], often_I[count_I[often_I].argmin()])
-        if len(often_I)
-        else ()
-    )
-    named = dict(zip(("most", "least"), ends, strict=False))
-    result: dict[str, Any] = {"most": None, "least": None} | {
-        name: {"item": int(item_I[row]), "appearances": int(count_I[row])}
-        for name, row in named.items()
-    }
+    result: dict[str, Any] = {"most": None, "least": None}
+    named: dict[str, int] = {}
+    if len(often_I):
+        often = count_I[often_I]
+        named = {"most": often_I[often.argmax()], "least": often_I[often.argmin()]}
+    for name, row in named.items():
+        result[name] = {"item": int(item_I[row]), "appearances": int(count_I[row])}
     for mode in ("train", "eval"):
         gates_PE = gates(branch, histories, training=mode == "train", seed=seed)
         best_IE, sent_IE = tally(gates_PE, row_P, len(item_I))
@@ -74,8 +70,8 @@ def dispatch(
 def gates(branch: Branch, histories: Sequence[History], training: bool, seed: int = 0) -> NDArray:
     """The gates of all real positions, ``(P, E)``, in the order of the batches.
 
-    Only the router's mode changes, and is put back; ``routing`` shows the codebook nothing. The
-    state of torch's generators is put back too.
+    The router's mode and the state of torch's generators are put back afterwards. A codebook sees
+    nothing of it.
     """
     before = branch.router.training
     branch.router.train(training)
@@ -94,7 +90,9 @@ def usual_experts(
     """The expert that is most often the best one of each item in evaluation, ``(I,)``; -1 if none takes it.
 
     Args:
-        branch, histories, items: as in ``dispatch``; the distinct real items in order are I.
+        branch: as in ``dispatch``.
+        histories: as in ``dispatch``.
+        items: as in ``dispatch``. The distinct real items, in order, are the result's I.
     """
     row_P = np.unique(_seen(histories, items), return_inverse=True)[1]
     best_IE, _ = tally(gates(branch, histories, training=False), row_P, row_P.max() + 1)

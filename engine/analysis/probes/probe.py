@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -31,7 +32,6 @@ from ...loader.loader import SequenceLoader
 from ...run.experiment import make_loaders
 from .expert_themes import describe_codes, match
 from .item_experts import dispatch, experts_of, usual_experts
-from .item_names import item_names
 from .sessions import measure, planted_agreement
 
 MAX_USERS = 2_000
@@ -45,14 +45,14 @@ PLANTED = "planted theme"
 def load_trained(
     params: dict[str, Any], checkpoint: Path
 ) -> tuple[SequenceModel, dict[str, SequenceLoader]]:
-    """The model with the weights of a checkpoint, on the CPU, and the loaders of its data.
+    """Load the model with the weights of a checkpoint, on the CPU, and the loaders of its data.
 
     Args:
         params: checked parameters of the experiment, see ``engine.config.load.load``.
         checkpoint: ``<expid>_seed<seed>.model``.
 
     Raises:
-        UserError: there is no such file, or it is of another model.
+        UserError: there is no such file, or it has another model's weights.
     """
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint; train the experiment first")
@@ -131,7 +131,7 @@ def probe(
     if branch:
         expert_I = usual_experts(branch, histories, indices)
         codes = _codes(branch, x_ID, expert_I, item_I, label_I)
-        _name(codes or [], *item_names(Path(params["item_info"]).parent, label_N))
+        _name(codes or [], *_item_names(Path(params["item_info"]).parent, label_N))
         agreement = {} if label_I is None else match(expert_I, label_I, seed)
         found = {"kind": kind, "codes": codes, **agreement}
     about = {"expid": params["model_id"]} | {k: params[k] for k in ("seed", "model", "dataset_id")}
@@ -195,7 +195,9 @@ def _item_vectors(model: SequenceModel, loader: SequenceLoader, item_I: NDArray)
         item_I[start : start + BATCH * 64, None] for start in range(0, len(item_I), BATCH * 64)
     ]
     histories = [_history(model, loader, part, np.ones(part.shape, bool)) for part in parts]
-    return np.concatenate([history.peek()[:, 0].double().cpu().numpy() for history in histories])
+    return np.concatenate(
+        [history.embed_detached()[:, 0].double().cpu().numpy() for history in histories]
+    )
 
 
 def _categories(
@@ -237,3 +239,24 @@ def _name(
         for near in code["nearest"]:
             near["name"] = names.get(near["item"])
             near["category_name"] = categories.get(near["category"])
+
+
+def _item_names(
+    folder: Path, label_N: NDArray | None
+) -> tuple[dict[int, str], dict[int | None, str]]:
+    """Names of items by index, and of categories by number; empty where they are not known.
+
+    Args:
+        folder: folder of the prepared data; its ``item_ids.parquet`` may have ``name`` and ``category``.
+        label_N: category of each item of the catalogue, 0 unknown.
+    """
+    file = folder / "item_ids.parquet"
+    if not file.exists() or "name" not in pl.read_parquet_schema(file):
+        return {}, {}
+    known = pl.read_parquet(file, columns=["item_index", "name", "category"])
+    index_N = known["item_index"].to_list()
+    names = dict(zip(index_N, known["name"], strict=True))
+    if label_N is None:
+        return names, {}
+    numbers = [int(label_N[index]) for index in index_N]
+    return names, dict(zip(numbers, known["category"], strict=True))

@@ -1,17 +1,18 @@
 """Session hopping measured: are a user's sessions stable, abrupt, and do themes reappear (paper, figures 2 and 8)?
 
-Sessions are found without labels. With ``x_t`` the item vectors of a user, minus their mean over all users,
+Sessions are found without labels. Let ``x_t`` be the item vectors of a user, minus their mean over all
+users, and
 
     b_t = cos(mean(x_{t-k} ... x_{t-1}), mean(x_t ... x_{t+k-1})),
 
-and a session begins at t if b_t is the least within less than k positions and below a threshold: the mean of
-``b`` over shuffled histories of the same users. So a border is where the two sides are less alike than two
-random groups of k items of one user. A user who stays with one theme has no border.
+A session begins at t if b_t is the least within less than k positions and below a threshold, which is
+the mean of ``b`` over shuffled histories of the same users. At a border the two sides are therefore less
+alike than two random groups of k items of one user. A user who stays with one theme has no border.
 
-Cutting where neighbours differ makes adjacent sessions differ even in noise. So no number means anything
-without its null: the same users' histories, shuffled, cut and measured in the same way. And a shuffled
-history may be cut into more sessions: so reappearance is a share of pairs of sessions, for the most
-similar of many is near even in noise.
+Cutting where neighbours differ makes adjacent sessions differ even in noise. Each number therefore has a
+null beside it: the same users' histories, shuffled, cut and measured in the same way. A shuffled history
+may be cut into more sessions, and the most similar of many is near even in noise. Reappearance is
+therefore a share of pairs of sessions.
 
 Shape suffixes: L items of one user, S sessions, P pairs of sessions, D item width, U users.
 """
@@ -25,15 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 4  # k: half of the shortest planted session, so that a mean never spans two borders
-MIN_ITEMS = (
-    4 * WINDOW
-)  # shorter histories are left out: no room for two sessions with noise averaged
+MIN_ITEMS = 4 * WINDOW  # a shorter history has no room for two sessions with noise averaged
 EXAMPLE_ITEMS = 100  # newest items of an example
 QUANTILES = (0.5, 0.75, 0.9)  # of the score, at which the examples are taken
 EPS = 1e-9  # vectors shorter than this have no direction; similarities nearer than this are equal
-STATISTICS = (
-    "within", "adjacent", "distant", "reappearing", "sessions", "session_items",
-)  # fmt: skip
+STATISTICS = ("within", "adjacent", "distant", "reappearing", "sessions", "session_items")
 
 
 def measure(histories: Sequence[NDArray], users: Sequence[int], seed: int) -> dict[str, Any]:
@@ -41,17 +38,17 @@ def measure(histories: Sequence[NDArray], users: Sequence[int], seed: int) -> di
 
     Args:
         histories: centred item vectors ``(L, D)`` of each user, oldest first.
-        users: the number of each, for the examples.
-        seed: of the shuffles.
+        users: the number of each user, for the examples.
+        seed: seed of the shuffles.
 
     Returns:
-        ``window`` (k), ``threshold``, ``users`` (that have enough items), ``real`` and ``shuffled``, and
-        ``examples``: of the users at the quantiles of the hopping score, ``quantile``, ``user``,
-        ``score``, ``first`` (place of the first item shown), ``borders`` (places among the items
-        shown) and ``similarity``: row i is a text with the cosines, in hundredths, of item i with
-        items 0 to i. ``real`` and ``shuffled`` hold, for each statistic of ``user_statistics``, the
-        ``mean`` over the users that have it, its 95 % interval ``low`` to ``high`` (normal, over
-        users) and ``users``.
+        ``window`` (k); ``threshold``; ``users``, how many have enough items; ``real`` and ``shuffled``;
+        and ``examples``. The latter are the users at the quantiles of the hopping score, with
+        ``quantile``, ``user``, ``score``, ``first`` (place of the first item shown), ``borders`` (places
+        among the items shown) and ``similarity``: row i is a text with the cosines, in hundredths, of
+        item i with items 0 to i. ``real`` and ``shuffled`` hold, for each statistic of
+        ``user_statistics``, the ``mean`` over the users that have it, its 95 % interval ``low`` to
+        ``high`` (normal, over users) and ``users``.
     """
     kept = [i for i, x_LD in enumerate(histories) if len(x_LD) >= MIN_ITEMS]
     rng = np.random.default_rng(seed)
@@ -99,7 +96,7 @@ def borders(x_LD: NDArray, threshold: float) -> list[int]:
 
 
 def sides(x_LD: NDArray) -> NDArray:
-    """b of places k to L - k: the cosine of the mean of the k items before and of the k from there."""
+    """The b of places k to L - k: how alike the means of the k items before and of the next k are."""
     sums_LD = np.concatenate([np.zeros_like(x_LD[:1]), x_LD.cumsum(0, dtype=np.float64)])
     mean_TD = unit(sums_LD[WINDOW:] - sums_LD[:-WINDOW])  # of the k items from each place on
     return (mean_TD[:-WINDOW] * mean_TD[WINDOW:]).sum(1)
@@ -108,22 +105,22 @@ def sides(x_LD: NDArray) -> NDArray:
 def user_statistics(x_LD: NDArray, places: list[int], bar: float | None = None) -> dict[str, float]:
     """One user's numbers; NaN where there are too few sessions.
 
-    The similarity of two sessions is the mean cosine of all pairs of their items, that within a
-    session of all pairs of two different places.
+    The similarity of two sessions is the mean cosine of all pairs of their items. Within a session
+    it is the mean over all pairs of two different places.
 
     Args:
         x_LD: the user's items, centred.
-        places: where sessions begin, but for the first.
+        places: where sessions begin, without the first.
         bar: what ``reappearing`` compares with; by default the median similarity of these
-            sessions to themselves. A shuffled history is measured with the bar of the real one:
-            its own would be low, for its sessions hang together by chance only.
+            sessions to themselves. A shuffled history is measured with the bar of the real one. Its
+            own bar would be low, since its sessions hang together by chance only.
 
     Returns:
-        ``within``; ``adjacent``; ``distant``, of sessions two or more apart; ``reappearing``, the
-        share of the pairs of sessions two or more apart that are at least as similar as the median
-        session is to itself; ``sessions``; ``session_items``, their mean length; and ``score``, by
-        how much ``within`` and the most similar earlier session, whichever is less, are above the
-        adjacent one: high only where sessions are stable, switches abrupt and themes reappear.
+        the similarities ``within`` sessions, of ``adjacent`` sessions and of ``distant`` ones, two or
+        more apart; ``reappearing``, the share of the distant pairs that are at least as similar as the
+        median session is to itself; ``sessions``, their number; ``session_items``, their mean length;
+        and ``score``: the less of ``within`` and the most similar earlier session, minus ``adjacent``.
+        It is high only where sessions are stable, switches abrupt and themes reappear.
     """
     within_S, between_SS = session_similarities(similarities(x_LD), places)
     S = len(within_S)
@@ -149,8 +146,10 @@ def similarities(x_LD: NDArray) -> NDArray:
 
 
 def session_similarities(cosine_LL: NDArray, places: list[int]) -> tuple[NDArray, NDArray]:
-    """Similarity within each session ``(S,)`` and between all pairs of sessions ``(S, S)``; every
-    session has two items or more."""
+    """Similarity within each session ``(S,)`` and between all pairs ``(S, S)``.
+
+    Every session must have two items or more.
+    """
     starts = [0, *places]
     items_S = np.diff([*starts, len(cosine_LL)])
     sums_SS = np.add.reduceat(np.add.reduceat(cosine_LL, starts, axis=0), starts, axis=1)
@@ -160,7 +159,7 @@ def session_similarities(cosine_LL: NDArray, places: list[int]) -> tuple[NDArray
 
 
 def unit(x: NDArray) -> NDArray:
-    """Vectors of length 1; those without a direction stay zero."""
+    """Vectors scaled to length 1; a vector without a direction stays zero."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), EPS)
 
 
@@ -193,25 +192,15 @@ def example(x_LD: NDArray, places: list[int]) -> dict[str, Any]:
     }
 
 
-def agreement(found: list[int], planted: list[int], tolerance: int) -> tuple[int, int]:
-    """How many of the borders found are within ``tolerance`` items of a planted one, and how many
-    planted ones of a border found."""
-
-    def near(some: list[int], others: list[int]) -> int:
-        return sum(any(abs(one - other) <= tolerance for other in others) for one in some)
-
-    return near(found, planted), near(planted, found)
-
-
 def planted_agreement(
     histories: Sequence[NDArray], labels: Sequence[NDArray], threshold: float, tolerance: int = 2
 ) -> dict[str, float | int]:
-    """The segmentation against sessions that are known, where data is planted.
+    """How well the segmentation finds sessions that are known, in data with planted sessions.
 
     Args:
         histories: centred item vectors ``(L, D)`` of each user.
         labels: the theme of each item, ``(L,)``.
-        threshold: of the segmentation.
+        threshold: threshold of the segmentation.
         tolerance: items by which a border may be off.
 
     Returns:
@@ -220,8 +209,9 @@ def planted_agreement(
     totals = np.zeros(4)
     for x_LD, label_L in zip(histories, labels, strict=True):
         if len(x_LD) >= MIN_ITEMS:
-            found = borders(x_LD, threshold)
-            planted = (np.flatnonzero(np.diff(label_L)) + 1).tolist()
-            totals += (*agreement(found, planted, tolerance), len(found), len(planted))
+            found = np.array(borders(x_LD, threshold), np.int64)
+            planted = np.flatnonzero(np.diff(label_L)) + 1
+            near = np.abs(found[:, None] - planted) <= tolerance
+            totals += (near.any(1).sum(), near.any(0).sum(), len(found), len(planted))
     precision, recall = totals[:2] / np.maximum(totals[2:], 1)
     return {"precision": float(precision), "recall": float(recall), "tolerance": tolerance}

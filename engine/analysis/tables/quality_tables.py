@@ -10,8 +10,7 @@ from ..lineup import ordered_backbones, ordered_models
 from ..results import Cell, DatasetResults
 from .comparison import Group
 from .grid import NothingToShow, Table, settings
-from .metric_block import Plan
-from .metric_table import metric_table
+from .metric_table import Plan, metric_table
 from .published import models_of
 
 Parts = list[tuple[DatasetResults, dict[str, Cell]]]

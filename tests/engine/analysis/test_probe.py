@@ -271,9 +271,15 @@ def test_similarities_of_sessions_are_means_over_pairs() -> None:
     assert between_SS[0, 1] == pytest.approx(np.mean(unit[:4] @ unit[4:].T))
 
 
-def test_agreement_counts_borders_near_each_other() -> None:
-    assert session_hopping.agreement([10, 30], [12, 50, 60], tolerance=2) == (1, 1)
-    assert session_hopping.agreement([10, 30], [13, 50, 60], tolerance=2) == (0, 0)
+@pytest.mark.parametrize(("planted", "share"), [([12, 50, 60], 1), ([13, 50, 60], 0)])
+def test_agreement_counts_borders_near_each_other(
+    monkeypatch: pytest.MonkeyPatch, planted: list[int], share: int
+) -> None:
+    monkeypatch.setattr(session_hopping, "borders", lambda x_LD, threshold: [10, 30])
+    label_L = np.searchsorted(planted, np.arange(80), side="right")
+    found = session_hopping.planted_agreement([np.zeros((80, 2))], [label_L], 0.0)
+    expected = {"precision": share / 2, "recall": share / 3, "tolerance": 2}
+    assert found == pytest.approx(expected)
 
 
 # ---------------------------------------------------------------- themes

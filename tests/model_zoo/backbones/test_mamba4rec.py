@@ -122,7 +122,7 @@ def test_padding_is_exact(setting: dict) -> None:
     block, history, target_BD = make(setting)
     found_BH = block.eval()(history, target_BD)
     for b, length in enumerate(LENGTHS):
-        bare = history.rows(torch.tensor([b])).last(max(1, length))
+        bare = history.samples(torch.tensor([b])).last(max(1, length))
         wanted_1H = block(bare, target_BD[b : b + 1])
         torch.testing.assert_close(found_BH[b : b + 1], wanted_1H, rtol=1e-9, atol=1e-9)
 

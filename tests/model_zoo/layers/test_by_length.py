@@ -66,7 +66,7 @@ def test_equal_lengths_and_small_batches_take_one_pass() -> None:
         passes.append(part)
         return target_PD
 
-    full = History(history.table, history.index_BL, torch.ones_like(history.mask_BL))
+    full = history.with_mask(torch.ones_like(history.mask_BL))
     by_length(block, full, target_BD)
-    by_length(block, history.rows(slice(0, LEAST)), target_BD[:LEAST])
+    by_length(block, history.samples(slice(0, LEAST)), target_BD[:LEAST])
     assert len(passes) == 2

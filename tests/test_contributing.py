@@ -1,0 +1,140 @@
+"""Every page of CONTRIBUTING.md works: it is followed word by word in a copy of the project.
+
+A block with a ``title`` is the content of that file. With ``after`` it is added to a file that is there:
+at the end of that list or section, or of the whole file. A block of ``sh`` is run line by line.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from .support.command_line import ROOT, environment
+
+PARTS = ("model_zoo", "engine", "config", "data", "run_expid.py", "run_param_tuner.py")
+PAGES = ("A backbone", "A router", "A data set")
+#: Where an added block goes: before what closes the list or section.
+CLOSES = {"BACKBONES": r"\n\)", "MIXTURES": r"\n\)", ".datasets": r"\n\n", "end": r"\Z"}
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    title: str
+    after: str
+    text: str
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """The blocks below a heading of CONTRIBUTING.md."""
+    _, _, text = (ROOT / "CONTRIBUTING.md").read_text().partition(f"\n## {page}\n")
+    text, _, _ = text.partition("\n## ")
+    for language, options, content in re.findall(r"^```(\w+)(.*)\n([\s\S]*?)^```$", text, re.M):
+        named = dict(re.findall(r'(\w+)="(.*?)"', options))
+        yield Block(language, named.get("title", ""), named.get("after", ""), content)
+
+
+def follow(page: str, project: Path) -> str:
+    """Do what a page says; returns the output of its commands."""
+    output = ""
+    for block in blocks(page):
+        if block.title:
+            write(block, project / block.title)
+            continue
+        for line in block.text.splitlines():
+            words = [sys.executable if word == "python" else word for word in shlex.split(line)]
+            done = subprocess.run(
+                words, cwd=project, env=environment(), capture_output=True, text=True, timeout=600
+            )
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            output += done.stdout
+    return output
+
+
+def write(block: Block, file: Path) -> None:
+    """Write the file of a block, or add the block to it."""
+    if not block.after:
+        assert not file.exists()
+        file.write_text(block.text)
+        return
+    text = file.read_text()
+    start = 0 if block.after == "end" else text.index(f"\n{block.after}")
+    closes = re.compile(CLOSES[block.after]).search(text, start + 1)
+    assert closes is not None
+    file.write_text(f"{text[: closes.start()].rstrip()}\n{block.text}{text[closes.start() + 1 :]}")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project, without what git ignores or a run has left."""
+    left = shutil.ignore_patterns("__pycache__", "*.parquet", "checkpoints", "results")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, tmp_path / part, ignore=left)
+        else:
+            shutil.copy(ROOT / part, tmp_path)
+    return tmp_path
+
+
+def leaderboard(project: Path, expid: str) -> list[dict[str, str]]:
+    with open(project / "checkpoints" / "tuner" / expid / "leaderboard.csv") as file:
+        return [row for row in csv.DictReader(file) if row["status"] == "done"]
+
+
+def artefacts(project: Path) -> str:
+    """What a study has drawn and written: the texts of its first table and of its figures."""
+    files = [*(project / "results").rglob("table1.md"), *(project / "results").rglob("*.svg")]
+    assert any(file.suffix == ".svg" for file in files)
+    return "\n".join(file.read_text() for file in files)
+
+
+@pytest.mark.slow
+def test_a_backbone_gets_to_the_leaderboard_and_the_figures(project: Path) -> None:
+    output = follow("A backbone", project)
+    assert "MeanPool_MoS_session_hopping_tiny" in output
+    assert len(leaderboard(project, "MeanPool_session_hopping_tiny")) == 3
+    assert artefacts(project).count("Mean pooling") >= 2
+    assert "Mean pooling" in (project / "results" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_router_gets_to_the_leaderboard_and_the_figures(project: Path) -> None:
+    follow("A router", project)
+    assert len(leaderboard(project, "TWIN_SoftSlots_session_hopping_tiny")) == 1
+    assert artefacts(project).count("Soft slots") >= 2
+    assert "Soft slots" in (project / "results" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_data_set_is_trained_on(project: Path) -> None:
+    rng, raw = random.Random(1), project / "raw"
+    raw.mkdir()
+    plays = [
+        f"{user},{rng.randrange(40)},{second},{rng.randrange(2)}"
+        for user in range(60)
+        for second in range(30)
+    ]
+    (raw / "plays.csv").write_text("\n".join(["user,song,second,finished", *plays]))
+    songs = [f"{song},{song % 7}" for song in range(40)]
+    (raw / "songs.csv").write_text("\n".join(["song,artist", *songs]))
+    output = follow("A data set", project)
+    assert "TWIN_MoS_plays - TWIN_plays" in output
+    assert "TWIN" in artefacts(project)
+
+
+def test_every_page_has_a_file_and_commands() -> None:
+    for page in PAGES:
+        found = list(blocks(page))
+        assert found[0].title and not found[0].after, page
+        assert [block.language for block in found].count("sh") >= 1, page
