@@ -38,7 +38,7 @@ def text(document: str) -> str:
 def commands(document: str) -> list[list[str]]:
     """The command lines of a document's shell blocks, as words after ``python``."""
     found = []
-    for block in re.findall(r"^```bash\n(.*?)^```", text(document), re.M | re.S):
+    for block in re.findall(r"^```(?:ba)?sh\n(.*?)^```", text(document), re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             for call in line.split(" #")[0].split("&&"):
                 words = re.sub(r"^.*/bin/", "", call.strip()).split()

@@ -431,7 +431,7 @@ def nothing(path: Path) -> None:
 
 
 BAD = {
-    "no such column": (nothing, {"user": "whom"}, ("no column 'whom'", "did you mean `who`")),
+    "no such column": (nothing, {"user": "whom"}, ("column 'whom' is missing", "did you mean `who`")),
     "no such file": (nothing, {"input": "no.csv"}, ("no.csv does not exist",)),
     "other suffix": (lambda p: p.rename(p.with_suffix(".txt")), {"input": "in/log.txt"}, ("ends with .txt",)),
     "empty": (lambda p: p.write_text("who,what,when,stars\n"), {}, ("log.csv has no rows",)),
@@ -457,7 +457,7 @@ BAD = {
         lambda p: (p.parent / "items.csv").write_text("what,price\nx,1\n"),
         {"items": "in/items.csv", "item_features": ["price"]}, ("items.csv has none of the items", "'100'"),
     ),
-    "separator": (lambda p: p.write_text("who;what;when;stars\na;b;1;5\n"), {}, ("looks separated by ';', so write --separator",)),
+    "separator": (lambda p: p.write_text("who;what;when;stars\na;b;1;5\n"), {}, ("looks separated by ';'; write --separator",)),
     "two features of one name": (
         nothing, {"item_features": ["price"], "sample_features": ["price"]}, ("feature price is named for items and for samples",)
     ),

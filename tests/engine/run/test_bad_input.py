@@ -356,7 +356,8 @@ DATA = {
         content("feature_map.json", lambda old: b"[]"), ("feature_map.json: not a FuxiCTR",)
     ),
     "broken card": Case(
-        content("dataset_card.json", lambda old: old[:20]), ("dataset_card.json is not valid JSON",)
+        content("dataset_card.json", lambda old: old[:20]),
+        ("dataset_card.json is no data set card",),
     ),
     "file cut in half": Case(
         content("user_info.parquet", lambda old: old[: len(old) // 2]),
