@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,31 +73,24 @@ def fit(
         trainer.run(model.stages(epochs))
 
 
+@dataclass
 class Trainer:
     """The state of a training run; see ``fit``."""
 
-    def __init__(
-        self,
-        model: Trainable,
-        train_loader: Loader,
-        valid_loader: Loader,
-        max_gradient_norm: float,
-        seed: int,
-        resume_file: str | None,
-        on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
-    ) -> None:
-        self.model = model
-        self.train_loader = train_loader
-        self.valid_loader = valid_loader
-        self.max_gradient_norm = max_gradient_norm
-        self.seed = seed
-        self.resume_file = Path(resume_file) if resume_file else None
-        self.on_evaluation = on_evaluation
+    model: Trainable
+    train_loader: Loader
+    valid_loader: Loader
+    max_gradient_norm: float
+    seed: int
+    resume_file: str | None = None
+    on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None
+
+    def __post_init__(self) -> None:
         self.stage_index = 0
         self.epochs_seen = 0  # of all stages: it decides the order of samples
         self.codes: dict[str, torch.Tensor] = {}  # of each branch, at the last evaluation
-        model.stage_log, model.stage_start = [], []
-        Path(model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        self.model.stage_log, self.model.stage_start = [], []
+        Path(self.model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
 
     def run(self, stages: list[Stage]) -> None:
         """Run all stages, from the start or from a saved state."""
@@ -310,7 +304,7 @@ class Trainer:
 
     def _load_state(self) -> dict[str, Any] | None:
         """The saved state of a stage, if there is one to go on with."""
-        if self.resume_file is None or not self.resume_file.exists():
+        if self.resume_file is None or not Path(self.resume_file).exists():
             return None
         try:
             saved = torch.load(self.resume_file, map_location="cpu", weights_only=True)

@@ -165,25 +165,14 @@ class RowAdam(torch.optim.Adam):
             state["exp_avg_sq"] = torch.zeros_like(weight)
         if weight not in self._clocks:
             self._clocks[weight] = MissedSteps(weight, int(state["step"]), group["betas"])
+        options: dict[str, Any] = dict(fused=True, amsgrad=False, maximize=False, weight_decay=0.0)
+        options |= dict(lr=group["lr"], eps=group["eps"])
+        options |= dict(zip(("beta1", "beta2"), group["betas"], strict=True))
         rows, values = gradient.indices()[0], gradient.values()
         for rows_R, gradient_RD in zip(_blocks(rows), _blocks(values), strict=True):
             w_RD, m_RD, v_RD = self._up_to_date(weight, rows_R)
-            adam(
-                [w_RD],
-                [gradient_RD],
-                [m_RD],
-                [v_RD],
-                [],
-                [state["step"].clone()],
-                fused=True,
-                amsgrad=False,
-                maximize=False,
-                weight_decay=0.0,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                eps=group["eps"],
-            )
+            step = state["step"].clone()
+            adam([w_RD], [gradient_RD], [m_RD], [v_RD], [], [step], **options)
             self._write(weight, rows_R, w_RD, m_RD, v_RD)
         state["step"] += 1
         self._clocks[weight].tick(group["lr"])
