@@ -25,7 +25,7 @@ from .history.history import History
 from .history.item_dict import ItemDict
 from .layers.block import SequenceBlock
 from .moe.branch import Branch
-from .moe.mixtures import Mixture, Single
+from .moe.mixtures import Mixture
 from .moe.stages import Stage, StageName
 from .ops.compiled import call_compiled, require_compiler
 from .ops.precision import bf16_products
@@ -66,7 +66,7 @@ class SequenceModel(StagedModel):
     """
 
     block: type[SequenceBlock]
-    mixture: type[Mixture] = Single
+    mixture: type[Mixture] = Mixture
     head: type[nn.Module] = MLPHead
 
     def __init__(
