@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..common.errors import UserError
 from .features import Feature, item_table
 from .interactions import Log, Split
-from .source import ROW, Source
+from .source import ROW, Source, require_unique
 
 LICENCE = "Ekstra Bladet: research use (https://recsys.eb.dk/)"
 LEAKS = {
@@ -152,9 +152,7 @@ def _joined(table: pl.DataFrame, path: Path, *names: str) -> pl.DataFrame:
     """The articles with columns of a file."""
     more = _scan([path], "article_id", *names).select("article_id", *names).collect()
     more = more.with_columns(pl.col("article_id").cast(pl.Int64))
-    double = more.filter(pl.col("article_id").is_duplicated())
-    if len(double):
-        raise UserError(f"{path}: article {double['article_id'][0]} stands twice; keep one row")
+    require_unique(path, "article", more["article_id"])
     return table.join(more, on="article_id", how="left", maintain_order="left")
 
 

@@ -254,6 +254,13 @@ def readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({reason}); mend it, or name another") from None
 
 
+def require_unique(path: Path, what: str, ids: pl.Series) -> None:
+    """Reject a table that describes something twice."""
+    double = ids.filter(ids.is_duplicated())
+    if len(double):
+        raise UserError(f"{path}: {what} {double[0]} stands twice; keep one row")
+
+
 def _files(path: Path, separator: str | None) -> tuple[list[Path], str]:
     """The files of a table, and the ending that all of them have."""
     endings = (*SEPARATORS, PARQUET)
