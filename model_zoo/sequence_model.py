@@ -25,7 +25,7 @@ from .history.history import History
 from .history.item_dict import ItemDict
 from .layers.block import SequenceBlock
 from .moe.branch import Branch
-from .moe.mixtures import Mixture, Single
+from .moe.mixtures import Mixture
 from .moe.stages import Stage, StageName
 from .ops.compiled import call_compiled, require_compiler
 from .ops.precision import bf16_products
@@ -66,7 +66,7 @@ class SequenceModel(StagedModel):
     """
 
     block: type[SequenceBlock]
-    mixture: type[Mixture] = Single
+    mixture: type[Mixture] = Mixture
     head: type[nn.Module] = MLPHead
 
     def __init__(
@@ -223,7 +223,7 @@ class SequenceModel(StagedModel):
         columns = {name: self.on_device(rows) for name, rows in columns.items()}
         rows_UD = self.embedding_layer(columns, flatten_emb=True)
         history = History(rows_UD, row_BL1[:, :-1], mask_BL)
-        return history, history.table.gather(row_BL1[:, -1:])[:, 0]
+        return history, history.lookup(row_BL1[:, -1])
 
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of the sample itself (user, context), without labels, meta and item ones."""

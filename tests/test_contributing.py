@@ -1,7 +1,8 @@
 """Every page of CONTRIBUTING.md works: it is followed word by word in a copy of the project.
 
-A block with a ``title`` is the content of that file. With ``after`` it is added to a file that is there:
-at the end of that list or section, or of the whole file. A block of ``sh`` is run line by line.
+A block with a ``title`` is the content of that file. A title that ends with "at the end" or "at the end
+of NAME" adds the block to a file that is there: at the end of the file, or of that list or section. A
+block of ``sh`` is run line by line.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def blocks(page: str) -> Iterator[Block]:
     text, _, _ = text.partition("\n## ")
     for language, options, content in re.findall(r"^```(\w+)(.*)\n([\s\S]*?)^```$", text, re.M):
         named = dict(re.findall(r'(\w+)="(.*?)"', options))
-        yield Block(language, named.get("title", ""), named.get("after", ""), content)
+        title, _, place = named.get("title", "").partition(", at the ")
+        yield Block(language, title, place.removeprefix("end of "), content)
 
 
 def follow(page: str, project: Path) -> str:

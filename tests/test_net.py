@@ -56,10 +56,11 @@ def first_losses(params: dict[str, Any]) -> list[float]:
 
 
 def short_run(params: dict[str, Any]) -> dict[str, float]:
-    """The test metrics after half an epoch of each stage."""
+    """The test metrics after half an epoch of each stage, and the training loss of each stage."""
     model = build_model(params).double()
     model.fit(loader(params, shuffle=True), loader(params, "valid"), epochs=0.5, seed=5)
-    return model.evaluate(loader(params, "test"))
+    losses = {f"loss of {entry['stage']}": entry["train_loss"] for entry in model.stage_log}
+    return model.evaluate(loader(params, "test")) | losses
 
 
 MODELS = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else dict.fromkeys(model_zoo.MODELS)

@@ -15,6 +15,7 @@ import pytest
 from engine.config.read import list_experiments
 
 ROOT = Path(__file__).parent.parent
+# A test of its own follows CONTRIBUTING.md.
 DOCUMENTS = [
     "README.md",
     "CHANGELOG.md",
@@ -28,6 +29,8 @@ SCRIPTS = {
     "mos-tune": "run_param_tuner.py",
     "mos-prepare": "data/prepare.py",
 }
+# Files that a command or the reader writes, or that belong to another project.
+ELSEWHERE = {"table.md", "__init__.py", "DIR/MeanPool.py"}
 SUBCOMMANDS = ("data/prepare.py", "-m engine.bench")  # commands whose flags belong to a subcommand
 
 
@@ -38,7 +41,7 @@ def text(document: str) -> str:
 def commands(document: str) -> list[list[str]]:
     """The command lines of a document's shell blocks, as words after ``python``."""
     found = []
-    for block in re.findall(r"^```bash\n(.*?)^```", text(document), re.M | re.S):
+    for block in re.findall(r"^```(?:ba)?sh\n(.*?)^```", text(document), re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             for call in line.split(" #")[0].split("&&"):
                 words = re.sub(r"^.*/bin/", "", call.strip()).split()
@@ -93,21 +96,23 @@ def test_experiment_ids_exist(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_files_and_links_exist(document: str) -> None:
-    content = text(document)
-    for path in re.findall(r"`([\w.]+(?:/[\w.]+)*\.(?:py|yaml|yml|md|txt|toml|cff))`", content):
-        assert (ROOT / path).exists() or path in WRITTEN, path
-    for module in re.findall(r"python -m (engine[\w.]*)", content):
+def test_files_and_modules_exist(document: str) -> None:
+    for path in re.findall(
+        r"`([\w.]+(?:/[\w.]+)*\.(?:py|yaml|yml|md|txt|toml|cff))`", text(document)
+    ):
+        assert (ROOT / path).exists() or path in ELSEWHERE, path
+    for module in re.findall(r"python -m (engine[\w.]*)", text(document)):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
-    for link in re.findall(r"\]\(([^)\s]+)\)", content):
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", text(document)):
         if not re.match(r"https?:|#", link):
             assert ((ROOT / document).parent / link.split("#")[0]).exists(), link
-    for file in re.findall(r'^--8<-- "(.+)"$', content, re.M):
+    for file in re.findall(r'^--8<-- "(.+)"$', text(document), re.M):  # a page of the site
         assert (ROOT / file).exists(), file
-
-
-WRITTEN = {"table.md", "__init__.py", "CONTRIBUTING.md"}  # not files at the root of the repository
 
 
 def test_the_readme_is_short() -> None:

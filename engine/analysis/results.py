@@ -123,7 +123,7 @@ def read_results(folder: Path) -> list[DatasetResults]:
             homes.setdefault(home, []).append(content | {"file": path})
     if not homes:
         raise UserError(
-            f"{folder}: has no results; run_expid.py and engine.study write them, see README.md"
+            f"{folder}: has no results; run_expid.py and engine.study write them, see docs/studies.md"
         )
     return [_dataset(home, runs) for home, runs in sorted(homes.items())]
 

@@ -13,33 +13,27 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from ..common.errors import UserError
 from ..common.memory import forget_peak, memory
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Usage(NamedTuple):
-    """What a process took: wall time, processor time of all its threads, and its peak memory.
-
-    Linux counts the peak of the process that starts it too, so that one must stay small.
-    """
-
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-
-
-def run_python(*arguments: str, log: Path, variables: Mapping[str, str] | None = None) -> Usage:
+def run_python(
+    *arguments: str, log: Path, variables: Mapping[str, str] | None = None
+) -> tuple[float, int]:
     """Run ``python arguments`` to its end, in the folder of ``log``.
 
     Args:
         arguments: what follows ``python``.
         log: a file for what it prints.
         variables: of its environment, beside those of this process.
+
+    Returns:
+        Its wall time in seconds, and its peak memory in bytes. Linux counts the peak of the process
+        that starts it, too, so that one must stay small.
 
     Raises:
         UserError: the process fails. The message has the last lines of its log.
@@ -61,10 +55,10 @@ def run_python(*arguments: str, log: Path, variables: Mapping[str, str] | None =
         last = " / ".join(log.read_text(errors="replace").split("\n")[-4:]).strip(" /")
         what = f"python {' '.join(arguments)}"
         raise UserError(f"{what}: stopped with exit code {process.returncode}: {last}")
-    return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return seconds, usage.ru_maxrss * 1024
 
 
-def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def in_own_process(function: Callable[..., T], *args: Any) -> T:
     """What a function of a module returns in a new process, whose memory is its own.
 
     The process is forked from a server that has imported the module and computed nothing.
@@ -72,7 +66,7 @@ def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     context = get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *args, **kwargs).result()
+        return pool.submit(function, *args).result()
 
 
 def with_peak(work: Callable[[], T]) -> tuple[T, int]:

@@ -9,8 +9,7 @@ Hyper-parameters are those of LongCTR's best published run at length 200. What w
 by chance is changed: dropout is off, SDIM's hashes are fixed, samples are shuffled once, in the file. Ours
 takes LongCTR's first weights and its short window (``longctr_compat``). So both compute the same numbers
 up to rounding. Where rounding decides (the k best items, the side of a hash), training amplifies it, and
-AUCs of a round then differ by chance, either way. Where other jobs run too, processor time of the whole
-run is steadier than wall time.
+AUCs of a round then differ by chance, either way.
 """
 
 from __future__ import annotations
@@ -59,18 +58,16 @@ def measure(args: argparse.Namespace) -> Report:
         if model not in MODELS:
             raise UserError(f"--models {model}: write some of {', '.join(MODELS)}")
     if args.longctr:
-        for file in ("run_expid.py", *(f"{model}/{model}.py" for model in args.models)):
-            rivals.find(args.longctr, file)
+        rivals.find(args.longctr, "run_expid.py")
     data = Path(args.data or args.folder / args.size)
     ensure_data(data, synthetic.SIZES[args.size], args.users)
     report = Report("One epoch by run_expid.py, from start-up to test metrics", args)
     for model in args.models:
         folder = args.folder / model
         keys, samples = set_up(data, folder, model, args)
-        shown = ("batch_size", "max_len", "embedding_dim", "learning_rate")
         counts = ", ".join(f"{count:,} {split}" for split, count in samples.items())
-        settings = ", ".join(f"{key} {keys[key]:g}" for key in shown)
-        report.notes.append(f"{model}: {counts} samples, {settings}")
+        sizes = f"batch_size {keys['batch_size']}, max_len {keys['max_len']}"
+        report.notes.append(f"{model}: {counts} samples, {sizes}")
         _run_rounds(report, folder, model, samples["train"], args)
     return report
 
@@ -96,8 +93,6 @@ def set_up(
             table = table.head(rows if split == "train" else -(-rows // 8))
         table.write_parquet(own_data / f"{split}.parquet")
         samples[split] = len(table)
-    for name in ("user_info", "item_info"):
-        (own_data / f"{name}.parquet").symlink_to((data / f"{name}.parquet").resolve())
     keys = rivals.published(model)
     keys |= {key: 0.0 for key in keys if key.endswith("dropout")}
     keys |= {"reuse_hash": True} if "reuse_hash" in keys else {}
@@ -106,16 +101,17 @@ def set_up(
     keys["batch_size"] = args.batch or BATCH.get(args.size, keys["batch_size"])
     experiments = {}
     for i in range(args.repeats):
-        theirs = keys | {"seed": FIRST_SEED + i}
+        experiments[f"longctr_{i}"] = theirs = keys | {"seed": FIRST_SEED + i}
         start = {"backbone_checkpoint": str(folder / f"start_{i}.model")} if args.longctr else {}
-        experiments[f"longctr_{i}"] = theirs
         experiments[f"ours_{i}"] = theirs | {"longctr_compat": True} | start
     dataset = dataset_part(CONFIG, DATASET, DATASET)
     features = synthetic.features(synthetic.SIZES[args.size])  # with their sizes
     dataset["feature_cols"] = [
         column | features.get(column["name"], {}) for column in dataset["feature_cols"]
     ]
-    dataset |= {key: str(own_data / Path(dataset[key]).name) for key in DATA_FILES}
+    for key in DATA_FILES:
+        place = own_data if key.endswith("_data") else data.resolve()
+        dataset[key] = str(place / Path(dataset[key]).name)
     dataset["data_root"] = f"{own_data.parent}/"
     (folder / "config").mkdir()
     write_yaml(folder / "config" / "model_config.yaml", experiments)
@@ -126,42 +122,36 @@ def set_up(
 def _run_rounds(
     report: Report, folder: Path, model: str, samples: int, args: argparse.Namespace
 ) -> None:
-    """Run both sides in turns, and put times and test metrics into the report."""
+    """Run both sides in turns, and put times and validation metrics into the report."""
     variables = {"PYTHONPATH": str(HOME)}
     variables |= {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}
     sides = {"longctr": f"LongCTR's {model}"} if args.longctr else {}
     sides["ours"] = f"our {model}"
-    found: dict[str, list[Any]] = {side: [] for side in sides}
-    tests: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    used: dict[str, list[tuple[float, int]]] = {side: [] for side in sides}
+    valid: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for i in range(args.repeats):
         for side, name in sides.items():
-            script, expid, metrics = RUN_EXPID, f"{side}_{i}", folder / f"longctr_{i}.json"
+            expid, script = f"{side}_{i}", RUN_EXPID
+            metrics = folder / "checkpoints" / DATASET / f"{expid}_seed{FIRST_SEED + i}.json"
             if side == "longctr":
-                start = folder / f"start_{i}.model"
-                script = ["-m", "engine.bench.longctr_run", str(Path(args.longctr).resolve())]
-                script += [str(start), str(metrics)]
+                metrics, start = folder / f"{expid}.json", folder / f"start_{i}.model"
+                checkout = str(Path(args.longctr).resolve())
+                script = ["-m", "engine.bench.longctr_run", checkout, str(start), str(metrics)]
             command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
-            usage = run_python(*command, log=folder / f"{expid}.txt", variables=variables)
-            print(f"{name}, round {i + 1} of {args.repeats}: {usage.seconds:.1f} s", flush=True)
-            found[side].append(usage)
-            if side == "ours":
-                name = f"{expid}_seed{FIRST_SEED + i}.json"
-                metrics = folder / "checkpoints" / DATASET / name
+            used[side].append(
+                run_python(*command, log=folder / f"{expid}.txt", variables=variables)
+            )
+            print(f"{name}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)
             result = json.loads(metrics.read_text())
-            tests[side].append(result if side == "longctr" else result["metrics"]["test"])
+            # LongCTR's evaluates validation and test at last. Ours may return to its first weights.
+            valid[side].append(result[-2] if side == "longctr" else result["stage_log"][-1])
     for side, name in sides.items():
-        report.record(f"{name}, wall time", [usage.seconds for usage in found[side]], samples)
-        cpu_seconds = [usage.cpu_seconds for usage in found[side]]
-        report.record(f"{name}, processor time", cpu_seconds, samples)
-        peak = max(usage.peak_bytes for usage in found[side])
-        report.notes.append(f"{name}: peak memory {peak / 2**30:.2f} GiB")
+        seconds, peaks = zip(*used[side], strict=True)
+        report.record(name, list(seconds), samples)
+        report.notes.append(f"{name}: peak memory {max(peaks) / 2**30:.2f} GiB")
     if args.longctr:
-        rival, own = sides.values()
-        report.compare(f"{rival}, wall time", f"{own}, wall time", "at least 5")
-        report.compare(f"{rival}, processor time", f"{own}, processor time")
+        report.compare(f"LongCTR's {model}", f"our {model}", "at least 5")
         for metric in ("AUC", "gAUC", "logloss"):
-            pairs = [(a[metric], b[metric]) for a, b in zip(*tests.values(), strict=True)]
-            difference = abs(mean(b - a for a, b in pairs))
-            report.differences[f"{model}, mean test {metric} of the rounds"] = difference
-            values = ", ".join(f"{a:.5f} and {b:.5f}" for a, b in pairs)
-            report.notes.append(f"{model}, test {metric} of LongCTR's and ours: {values}")
+            theirs, ours = (mean(run[metric] for run in found) for found in valid.values())
+            report.differences[f"{model}, mean validation {metric}"] = abs(ours - theirs)
+            report.notes.append(f"{model}, mean validation {metric}: {theirs:.5f}, ours {ours:.5f}")

@@ -36,8 +36,10 @@ NO_SETTINGS = ("folder", "json", "plot", "longctr", "data")
 FLOAT = 4  # bytes
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # far beyond any cache
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns
-TIMES = {"median ms": ("median_s", 1e3), "min ms": ("min_s", 1e3), "max ms": ("max_s", 1e3)}
-FLOOR = {"MB": ("bytes", 1e-6), "GFLOP": ("flops", 1e-9), "floor ms": ("floor_s", 1e3)}
+# Of the table of times: what a column shows, and what it is multiplied by.
+COLUMNS = {"median ms": ("median_s", 1e3), "min ms": ("min_s", 1e3), "max ms": ("max_s", 1e3)}
+COLUMNS |= {"samples/s": ("samples_per_s", 1), "MB": ("bytes", 1e-6), "GFLOP": ("flops", 1e-9)}
+COLUMNS |= {"floor ms": ("floor_s", 1e3), "x floor": ("times_floor", 1)}
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,10 @@ class Report:
                 work = {"bytes": case.moved, "flops": flops[case.name]}
                 machine = measure_machine(self.device)
                 floor_s = max(amount / machine[f"{name}_per_s"] for name, amount in work.items())
-                self.times[case.name] |= work | {"floor_s": floor_s}
+                found = self.times[case.name]
+                found |= work | {"floor_s": floor_s, "times_floor": found["median_s"] / floor_s}
                 if self.device.type == "cuda":
-                    self.notes.append(f"{case.name}: {_gpu_use(case, self.times[case.name])}")
+                    self.notes.append(f"{case.name}: {_gpu_use(case, found)}")
         for case in cases:
             for other, goal in case.over.items():
                 self.compare(case.name, other, goal)
@@ -152,19 +155,15 @@ class Report:
         """Tables for a terminal."""
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         has_floor = any("floor_s" in found for found in self.times.values())
-        rows = []
-        for name, found in self.times.items():
-            row = [f"{found[key] * by:,.2f}" for key, by in TIMES.values()]
-            row.append(f"{found['samples_per_s']:,.0f}")
-            if "floor_s" in found:
-                row += [f"{found[key] * by:,.2f}" for key, by in FLOOR.values()]
-                row.append(f"{found['median_s'] / found['floor_s']:,.1f}")
-            rows.append([name, *row])
-        header = ["", *TIMES, "samples/s", *([*FLOOR, "x floor"] if has_floor else [])]
+        rows = [
+            [name, *(_number(found[key] * by) for key, by in COLUMNS.values() if key in found)]
+            for name, found in self.times.items()
+        ]
+        header = ["", *[*COLUMNS][: None if has_floor else 4]]
         parts = [self.title, settings, "", text_table(header, rows), ""]
         if self.ratios:
             rows = [
-                [name, *(f"{found[key]:,.2f}" for key in ("median", "min", "max")), found["goal"]]
+                [name, *(_number(found[key]) for key in ("median", "min", "max")), found["goal"]]
                 for name, found in self.ratios.items()
             ]
             parts += [text_table(["ratio", "of medians", "min", "max", "goal"], rows), ""]
@@ -234,6 +233,9 @@ def _gpu_use(case: Case, times: dict[str, Any]) -> str:
     peak, time_s = torch.cuda.max_memory_allocated() - held, times["median_s"]
     return (
         f"kernels run for {kernel_s / time_s:.0%} of the time, {times['flops'] / time_s / 1e9:,.0f} "
-        f"GFLOP/s, at least {times['bytes'] / time_s / 1e9:,.1f} GB/s, peak memory "
-        f"{peak / 2**30:.2f} GiB on top of what was held"
+        f"GFLOP/s, {times['bytes'] / time_s / 1e9:,.1f} GB/s, peak memory {peak / 2**30:.2f} GiB more"
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.{0 if value >= 1000 else 2}f}"

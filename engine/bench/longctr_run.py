@@ -6,7 +6,7 @@ Some things that it needs of fuxictr 2.3.2 are gone since then. They get stand-i
 alone: the version that it asserts, ``keras_preprocessing``, and ``RankDataLoader(...).make_iterator()``.
 None of its code is copied or changed, and nothing is written into its checkout: it stays in the folder
 that it is started in. The weights that training starts from go to the file INITIAL, so that another
-model can start there too, and the metrics of the last evaluation go to METRICS.
+model can start there too, and the metrics of all evaluations go to METRICS.
 """
 
 from __future__ import annotations
@@ -53,15 +53,16 @@ def _adapt_fuxictr(initial: str, metrics: str) -> None:
             make_iterator=lambda: loaders(*args, **kwargs)
         )
     fit, evaluate = BaseModel.fit, BaseModel.evaluate
+    found: list[dict[str, float]] = []
 
     def save_and_fit(model: Any, /, *args: Any, **kwargs: Any) -> Any:
         torch.save(model.state_dict(), initial)
         return fit(model, *args, **kwargs)
 
     def evaluate_and_save(model: Any, /, *args: Any, **kwargs: Any) -> Any:
-        found = evaluate(model, *args, **kwargs)
+        found.append(evaluate(model, *args, **kwargs))
         Path(metrics).write_text(json.dumps(found))
-        return found
+        return found[-1]
 
     BaseModel.fit, BaseModel.evaluate = save_and_fit, evaluate_and_save
 
@@ -81,21 +82,16 @@ def provide_keras_preprocessing() -> None:
 
 
 def pad_sequences(
-    sequences: Sequence[NDArray[Any]],
-    maxlen: int,
-    dtype: str = "int32",
-    padding: str = "pre",
-    truncating: str = "pre",
-    value: float = 0,
+    sequences: Sequence[NDArray[Any]], maxlen: int, value: float = 0, **sides: str
 ) -> NDArray[Any]:
     """Stands in for ``keras_preprocessing.sequence.pad_sequences``; ``(len(sequences), maxlen)``.
 
     Like the original it fills one row per sequence in a Python loop. It has only what LongCTR's
     loader asks for by default: padding and truncation on the left.
     """
-    if (padding, truncating) != ("pre", "pre"):
+    if {*sides.values()} - {"pre"}:
         raise NotImplementedError("the stand-in pads and truncates on the left (pre) only")
-    rows = np.full((len(sequences), maxlen), value, dtype=dtype)
+    rows = np.full((len(sequences), maxlen), value, dtype="int32")
     for row, sequence in zip(rows, sequences, strict=True):
         kept = sequence[-maxlen:]
         row[maxlen - len(kept) :] = kept

@@ -23,12 +23,12 @@ def measure(args: argparse.Namespace) -> Report:
     write_log(log, args.rows, args.users)
     command = [str(HOME / "data" / "prepare.py"), "generic", "--input", str(log), *COLUMNS.split()]
     command += ["--sample-features", "place", "--output", str(data)]
-    usage = run_python(*command, log=args.folder / "prepare.txt")
+    seconds, peak = run_python(*command, log=args.folder / "prepare.txt")
     report = Report("data/prepare.py generic", args)
-    report.record("data/prepare.py generic", [usage.seconds], args.rows)
+    report.record("data/prepare.py generic", [seconds], args.rows)
     report.notes.append(
         f"the log has {log.stat().st_size / 2**30:.2f} GiB; data/prepare.py took "
-        f"{usage.peak_bytes / 2**30:.2f} GiB of memory at most (goal: under 4 at 50M rows)"
+        f"{peak / 2**30:.2f} GiB of memory at most (goal: under 4 at 50M rows)"
     )
     return report
 

@@ -48,15 +48,9 @@ def measure(args: argparse.Namespace) -> Report:
         inputs = random_inputs(length, args.batch, args.device)
         weights_BLE = torch.randn(args.batch, length, CHANNELS, device=args.device)
         loop, ours = (f"{name}, length {length}" for name in SCANS)
-        cases = [
-            Case(
-                loop,
-                partial(_step, selective_scan_reference, inputs, weights_BLE),
-                {ours: "at least 8"},
-                once=length >= SLOW,
-            ),
-            Case(ours, partial(_step, selective_scan, inputs, weights_BLE)),
-        ]
+        steps = [partial(_step, scan, inputs, weights_BLE) for scan in SCANS.values()]
+        over = {ours: "at least 8"}
+        cases = [Case(loop, steps[0], over, once=length >= SLOW), Case(ours, steps[1])]
         report.time(cases, args.batch, args.repeats)
         _time_model(report, length, args)
         peak = {n: in_own_process(peak_bytes, n, length, args.batch, args.device) for n in SCANS}

@@ -1,4 +1,4 @@
-"""The one kind of error that a user can mend: shown as a message, never as a traceback."""
+"""The kind of error that a user can mend. It is shown as a message, never as a traceback."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """Bad input. The message says where, what was seen, and what to write instead."""
+    """Bad input; the message says where, what was seen, and what to write instead."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean `x`?"`` for the nearest known word, in any case, or an empty string."""
+    """``"; did you mean `x`?"`` for the nearest known word, or an empty string without one."""
     spelling = {str(k).lower(): k for k in known}
     near = get_close_matches(str(word).lower(), spelling, n=1, cutoff=0.6)
     return f"; did you mean `{spelling[near[0]]}`?" if near else ""
@@ -23,17 +23,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def run_command(
     main: Callable[[], int | None], interrupted: str = "run_expid.py goes on with --resume"
 ) -> None:
-    """Run a command line: 0 on success, 2 on bad input, 130 on Ctrl-C; errors go to stderr.
+    """Run a command line, and end the process with its exit code.
+
+    The code is 0 on success, 2 on bad input and 130 on Ctrl-C; errors go to stderr.
 
     Args:
-        interrupted: how to go on after Ctrl-C.
+        main: does the work.
+        interrupted: says how to go on after Ctrl-C.
     """
     try:
         code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except BrokenPipeError:  # of a pager or ``head`` that has seen enough
+    except BrokenPipeError:  # a pager or ``head`` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:

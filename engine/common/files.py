@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: to a temporary name, which is then renamed."""
+"""Files that are written whole or not at all: to a temporary name, which then is renamed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text.
+    """Write a text file.
 
     Raises:
-        UserError: it cannot be written; the file is as before.
+        UserError: it cannot be written. The file is as it was before.
     """
     try:
         with written_whole(path) as file:
@@ -27,18 +27,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, for machines and for people."""
+    """Write JSON that people can read, too; errors are those of ``write_text``."""
     write_text(path, json.dumps(content, indent=2))
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
-    """Write YAML as configurations have it: keys in order, short values on one line, no anchors."""
+    """Write YAML as configurations have it, with keys in order and short values on one line."""
     text = yaml.dump(content, Dumper=_Plain, default_flow_style=None, sort_keys=False, width=100)
     write_text(path, text)
 
 
 class _Plain(yaml.SafeDumper):
-    """No anchors: every entry can be read, and copied, alone."""
+    """Writes no anchors, so that every entry can be read and copied alone."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

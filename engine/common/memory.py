@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import sys
 from pathlib import Path
 
@@ -30,7 +29,6 @@ def forget_peak() -> None:
     Raises:
         OSError: the system is not Linux, or does not allow it.
     """
-    gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
     Path("/proc/self/clear_refs").write_text("5")

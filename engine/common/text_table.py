@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 def text_table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
-    """Aligned columns, the first ``left`` of them to the left; rows may be shorter than the header."""
+    """A table with aligned columns.
+
+    Args:
+        header: one word per column.
+        rows: cells, at most one per column.
+        left: how many of the first columns are aligned to the left; the others are to the right.
+    """
     rows = [row + [""] * (len(header) - len(row)) for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     ruler = "  ".join("-" * width for width in widths)

@@ -1,8 +1,8 @@
-"""What differs between FuxiCTR versions and between their configurations, in one place.
+"""FuxiCTR's feature map, built from a dataset configuration.
 
-FuxiCTR builds its feature map with a ``FeatureProcessor`` that reads raw data (and, in 2.3.10,
-starts Ray). A prepared data set needs neither: the feature map follows from the dataset
-configuration alone.
+FuxiCTR builds it with a ``FeatureProcessor`` that reads raw data and, in version 2.3.10, starts Ray.
+A prepared data set needs neither, because its configuration says it all. What differs between
+versions of FuxiCTR and their configurations is dealt with here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 def build_feature_map(params: dict[str, Any]) -> FeatureMap:
     """FuxiCTR's feature map of a dataset configuration.
 
-    A ``vocab_size`` that the configuration leaves out is read from ``feature_map.json`` in the
-    data set's folder, where ``data/prepare.py`` and the generators write it.
+    A ``vocab_size`` that the configuration leaves out comes from ``feature_map.json`` in the data
+    set's folder, where ``data/prepare.py`` and the generators write it.
 
     Raises:
         UserError: a feature is described wrongly; the message names it and its key.
@@ -63,7 +63,7 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
 
 
 def write_feature_map(path: Path, dataset_id: str, features: dict[str, dict], label: str) -> None:
-    """Write ``feature_map.json`` in FuxiCTR's form, so that its runner finds a prepared data set."""
+    """Write ``feature_map.json`` in FuxiCTR's form, so that FuxiCTR finds a prepared data set."""
     content = {
         "dataset_id": dataset_id,
         "num_fields": sum(spec["type"] != "meta" for spec in features.values()),
@@ -93,13 +93,13 @@ def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
 
 
 def _columns(params: dict[str, Any], key: str) -> list[dict]:
-    """One entry per column: FuxiCTR allows a list of names in one entry."""
+    """One entry per column, although FuxiCTR allows a list of names in one entry."""
     entries = params[key] if isinstance(params[key], list) else [params[key]]
     columns = []
     for entry in entries:
         if not isinstance(entry, dict) or "name" not in entry:
             where = f"{params['dataset_id']}, {key}"
-            raise UserError(f"{where}: {entry!r} has no name; write {{name: ...}}")
+            raise UserError(f"{where}: {entry!r} has no name; write {{name: ..., ...}}")
         names = entry["name"] if isinstance(entry["name"], list) else [entry["name"]]
         columns += [{**entry, "name": name} for name in names]
     if not columns:
@@ -131,7 +131,7 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
         # LongCTR's configurations leave pretrain_dim out; FuxiCTR 2.3.10 then fails.
         spec["pretrain_dim"] = column.get("pretrain_dim", column.get("embedding_dim"))
         if spec["pretrain_dim"] is None:
-            raise UserError(f"{where}: write its embedding_dim")
+            raise UserError(f"{where}: embedding_dim is missing; write the width of its vectors")
     if kind in ("categorical", "sequence"):
         spec["padding_idx"] = 0
         for key in ("vocab_size", "max_len") if kind == "sequence" else ("vocab_size",):
@@ -150,7 +150,7 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
 
 
 def _check_encoder(where: str, encoder: Any) -> None:
-    """FuxiCTR evaluates this string: let nothing through that is not known."""
+    """Let only known encoders through, because FuxiCTR evaluates the string as code."""
     if encoder not in FEATURE_ENCODERS and not re.fullmatch(LINEAR, str(encoder)):
         raise UserError(
             f"{where}: feature_encoder is {encoder!r}; "

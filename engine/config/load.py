@@ -30,6 +30,11 @@ class Experiment:
     model_class: type[StagedModel]
     options: RunOptions
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What the command line sets of the parameters."""
+        return {key: self.params[key] for key in self.options.changes}
+
 
 def load(expid: str, options: RunOptions) -> Experiment:
     """Read an experiment and check it.
@@ -37,7 +42,16 @@ def load(expid: str, options: RunOptions) -> Experiment:
     Raises:
         UserError: the configuration cannot be read, the model is unknown, or a parameter is wrong.
     """
-    params = load_experiment(options.config, expid, options.changes)
+    return checked(load_experiment(options.config, expid, options.changes), options)
+
+
+def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
+    """Check an experiment as ``load_experiment`` reads it.
+
+    Raises:
+        UserError: the model is unknown, or a parameter is wrong.
+    """
+    expid = params["model_id"]
     folder = options.model_zoo
     try:
         model_class = find_model(str(params.get("model", "")), folder)
@@ -45,9 +59,9 @@ def load(expid: str, options: RunOptions) -> Experiment:
         hint = "" if folder else "; models of LongCTR need --model-zoo DIR"
         raise UserError(f"{expid}, {error}{hint}") from None
     if options.seed is not None:
-        params["seed"] = options.seed
+        params = params | {"seed": options.seed}
     if folder is not None and not is_shipped(model_class):
-        params["model_zoo"] = str(folder.resolve())
+        params = params | {"model_zoo": str(folder.resolve())}
     params = resolve_paths(check(params, model_class), options.home)
     params = redirect(params, options.data_root, options.model_root)
     checkpoint = params.get("backbone_checkpoint")

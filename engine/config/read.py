@@ -1,8 +1,8 @@
 """Experiment configuration: FuxiCTR's YAML files, read strictly.
 
-The files stay readable by FuxiCTR's ``load_config``; this reader adds what it lacks: duplicate
-keys, broken files and unknown experiments are errors that say where. It needs no torch, so that a
-wrong expid is answered at once.
+FuxiCTR's ``load_config`` reads the same files. This reader adds what that one lacks: duplicate keys,
+broken files and unknown experiments are errors that say where. It needs no torch, so that a wrong
+experiment id is answered at once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+try:
+    from yaml import CSafeLoader as SafeLoader  # 10 times as fast
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader
+
 from ..common.errors import UserError, did_you_mean
 from ..common.text_table import text_table
 
@@ -25,7 +30,8 @@ DATA_PATHS = ("data_root", *DATA_FILES)
 PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
 # Keys that change how much a run shows or how it is fed, and no number of its result.
 NO_NUMBERS = ("verbose", "num_workers", "tensorboard")
-LISTED = {  # keys that a listing shows, and how it calls them
+# Keys that a listing shows, and what it calls them
+LISTED = {
     "model": "model",
     "dataset_id": "dataset",
     "max_len": "max_len",
@@ -44,7 +50,7 @@ def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:
 
 
 def describe_experiments(config_dir: str | Path) -> str:
-    """A table of every experiment in a configuration directory: what runs on what, and how long."""
+    """A table of all experiments in a configuration directory, with their main parameters."""
     rows = [
         [str(expid), *(str(params.get(key, "?")) for key in LISTED)]
         for expid, params in _all_experiments(config_dir).items()
@@ -72,19 +78,30 @@ def load_experiment(
 
 
 def model_part(config_dir: str | Path, expid: str) -> dict[str, Any]:
-    """The part of an experiment that is in ``model_config.yaml``: ``Base``, then its own keys."""
+    """The part of an experiment that is in ``model_config.yaml``: ``Base``, then its own keys.
+
+    Raises:
+        UserError: there is no such experiment.
+    """
     base, entries = _read_models(config_dir)
     if expid not in entries:
         raise UserError(
-            f"--expid {expid}: not in {config_dir}; run_expid.py --list shows all"
+            f"--expid {expid}: is not in {config_dir}; run_expid.py --list shows all"
             f"{did_you_mean(expid, list_experiments(config_dir))}"
         )
     return {**base, **_mapping(config_dir, expid, entries[expid])}
 
 
 def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[str, Any]:
-    """A data set's part, in ``dataset_config.yaml``; ``expid`` is the experiment that asks."""
-    datasets = {}
+    """The part of an experiment that is in ``dataset_config.yaml``.
+
+    Args:
+        expid: the experiment that asks, for messages.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    datasets: dict[str, Any] = {}
     for file in _files(config_dir, "dataset_config"):
         datasets |= read_yaml(file)
     if dataset_id not in datasets:
@@ -96,8 +113,10 @@ def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[st
 
 
 def with_tables(dataset: dict[str, Any]) -> dict[str, Any]:
-    """``user_info`` and ``item_info``, which some of LongCTR's published configurations leave out,
-    are beside the training data."""
+    """Add ``user_info`` and ``item_info`` if they are missing, as files beside the training data.
+
+    Some of LongCTR's published configurations leave them out.
+    """
     if not isinstance(dataset.get("train_data"), str):
         return dataset
     folder = Path(dataset["train_data"]).parent
@@ -106,7 +125,7 @@ def with_tables(dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Relative paths of a configuration start at ``root``, the folder of ``run_expid.py``."""
+    """Let relative paths of a configuration start at ``root``, see ``common.places.HOME``."""
     return params | {key: str(root / params[key]) for key in PATHS if params.get(key) is not None}
 
 
@@ -117,8 +136,8 @@ def redirect(
 
     Args:
         params: parameters with resolved paths.
-        data_root: takes the place of the configuration's; the paths of the data set that are below
-            that move along, others stay.
+        data_root: takes the place of the configuration's. Paths of the data set below that folder
+            move along; others stay.
         model_root: takes the place of the configuration's.
     """
     moved = {}
@@ -134,7 +153,11 @@ def redirect(
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML file with mappings only; duplicate keys are errors."""
+    """The content of a YAML file that maps keys to values.
+
+    Raises:
+        UserError: the file cannot be read, is no such YAML, or has a key twice.
+    """
     try:
         content = deepcopy(_parsed(file.read_text("utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -146,12 +169,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
-@lru_cache(maxsize=4)  # a run reads its two files three times
+@lru_cache(maxsize=4)  # the two files of a directory are read for each of its experiments
 def _parsed(text: str) -> Any:
     return yaml.load(text, Loader=_StrictLoader)
 
 
-class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C is 10 x faster
+class _StrictLoader(SafeLoader):
+    """Reads only texts as keys, and each key once."""
+
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._checked: set[int] = set()
@@ -172,14 +197,15 @@ class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one i
 
 
 def _all_experiments(config_dir: str | Path) -> dict[str, dict[str, Any]]:
-    """``Base`` and own keys of every experiment, without those of its data set."""
+    """``Base`` and own keys of each experiment, without the keys of its data set."""
     base, entries = _read_models(config_dir)
     return {expid: base | entry for expid, entry in entries.items() if isinstance(entry, dict)}
 
 
 def _read_models(config_dir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """``Base``, and the experiments by expid."""
-    base, entries = {}, {}
+    base: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for file in _files(config_dir, "model_config"):
         content = read_yaml(file)
         base = _mapping(config_dir, "Base", content.pop("Base", None) or base)

@@ -1,4 +1,4 @@
-"""The check of an experiment's parameters: every key known, every value of its type and range."""
+"""The check of an experiment's parameters: each key is known, each value of its type and range."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ KEYS: dict[str, Any] = {
     "item_info": str,
     "feature_cols": list,
     "label_col": dict | list,
-    # read by FuxiCTR alone; a prepared data set needs none of them
+    # keys that only FuxiCTR reads; a prepared data set needs none of them
     "rebuild_dataset": bool,
     "num_workers": int,
     "pickle_feature_encoder": bool,
@@ -59,9 +59,9 @@ KEYS: dict[str, Any] = {
     "feature_specs": list | dict | None,
     "feature_config": list | dict | None,
     "item_info_fields": int,
-    # set by ``parameters.load``: what a run depends on beside its keys
+    # set by ``load.checked``, because the run depends on it
     "model_zoo": str,
-    # in LongCTR's published configurations, read by nothing
+    # keys of LongCTR's published configurations that nothing reads
     "target_item_field": str,
     "sequence_item_field": str,
 }
@@ -129,7 +129,7 @@ OPTIMIZERS = (
     "RMSprop",
     "SGD",
 )
-# Any case of the first line, as FuxiCTR has it, and classes of torch.nn
+# FuxiCTR's names, in any case, and classes of torch.nn
 ACTIVATIONS = (
     "relu",
     "sigmoid",
@@ -154,10 +154,10 @@ METRICS = re.compile(UNGROUPED + r"|gAUC|avgAUC|MRR|NDCG\(k=\d+\)")
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
-    """The parameters with every value of its right type.
+    """The parameters with each value of its right type.
 
-    Texts that are numbers are accepted for numbers (YAML reads ``1e-3`` as text), whole numbers
-    where a fraction may stand.
+    A text that is a number is taken for one, because YAML reads ``1e-3`` as a text. A whole number
+    may stand for a fraction.
 
     Raises:
         UserError: a key is unknown or missing, or a value is of the wrong kind.
@@ -168,7 +168,7 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
     for key, value in params.items():
         if key not in known and model.any_keyword:
             _warn(
-                f"{expid}: {model.__name__} does not name `{key}`; passed on as it is{did_you_mean(key, known)}"
+                f"{expid}: {model.__name__} does not name `{key}`, which is passed on as it is{did_you_mean(key, known)}"
             )
             known[key] = Any
         elif key not in known:
@@ -188,18 +188,18 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
 
 @cache
 def _warn(text: str) -> None:
-    """Once: parameters are checked before a series of runs and again by each run."""
+    """Print a warning once, however often an experiment is checked."""
     print(f"warning: {text}", file=sys.stderr)
 
 
 def _hyper_parameters(model: type[StagedModel]) -> dict[str, Any]:
-    """Names and types that the model takes from the configuration."""
+    """Names and types of the parameters that a model takes from the configuration."""
     names = model.hyper_parameters().items()
     return {name: hint for name, hint in names if name not in (*FROM_CALLER, *KEYS)}
 
 
 def _models_with(key: str, model: type[StagedModel]) -> str:
-    """``"; it is a key of X"`` for the model nearest in name that has it, or an empty string."""
+    """``"; it is a key of X"`` for the model with the nearest name, or an empty string."""
     from model_zoo import MODELS  # loaded already, for there is a model
 
     having = [name for name, other in MODELS.items() if key in _hyper_parameters(other)]
@@ -208,7 +208,7 @@ def _models_with(key: str, model: type[StagedModel]) -> str:
 
 
 def _check_ranges(expid: str, params: dict[str, Any]) -> None:
-    """Numbers that nothing can be computed with."""
+    """Reject numbers that nothing can be computed with."""
     rules: tuple[tuple[Sequence[str], Callable[[float], bool], str], ...] = (
         (ABOVE_ZERO, lambda value: value > 0, "above 0"),
         (NOT_NEGATIVE, lambda value: value >= 0, "not below 0"),
@@ -229,7 +229,7 @@ def _check_ranges(expid: str, params: dict[str, Any]) -> None:
 
 
 def _check_choices(expid: str, params: dict[str, Any]) -> None:
-    """FuxiCTR evaluates some of these strings; let only known names through."""
+    """Let only known names through; FuxiCTR evaluates some of these strings as code."""
     choices = {"loss": LOSSES, "task": TASKS, "optimizer": OPTIMIZERS}
     for key, known in choices.items():
         value = params.get(key, known[0])
@@ -252,13 +252,15 @@ def _check_choices(expid: str, params: dict[str, Any]) -> None:
     for metric, weight in weights.items():
         if metric not in params["metrics"]:
             raise UserError(
-                f"{expid}, monitor: {metric!r} is not one of metrics, {params['metrics']}"
+                f"{expid}, monitor: {metric!r} is not one of the metrics {params['metrics']}"
                 f"{did_you_mean(metric, params['metrics'])}"
             )
         if not isinstance(weight, int | float):
-            raise UserError(f"{expid}, monitor: weight of {metric} is {weight!r}; write a number")
+            raise UserError(
+                f"{expid}, monitor: the weight of {metric} is {weight!r}; write a number"
+            )
     if not weights:
-        raise UserError(f"{expid}, monitor: is empty; write one of metrics, {params['metrics']}")
+        raise UserError(f"{expid}, monitor: is empty; write one of the metrics {params['metrics']}")
     grouped = [m for m in params["metrics"] if not re.fullmatch(UNGROUPED, m)]
     if grouped and not params.get("group_id"):
         raise UserError(f"{expid}, group_id: is missing; {grouped[0]} needs it, write user_index")

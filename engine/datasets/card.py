@@ -28,12 +28,9 @@ def card_beside(data: str | Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        card = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); prepare the data again") from None
-    if not isinstance(card, dict):
-        raise UserError(f"{path} is not a data set card; prepare the data again")
-    return card
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is no data set card ({error}); prepare the data again") from None
 
 
 def longest_history(card: dict[str, Any]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import polars as pl
 from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
 from . import ready_config
-from .card import CARD, SPLITS, describe
+from .card import CARD, FILES, SPLITS, card_beside, describe
 from .layout import make_card
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def check(folder: Path) -> Report:
         card = make_card(folder, folder.name, feature_map.features, label)
         report.facts.append(describe(card))
         _compare_card(folder, card, report)
-        _describe_samples(folder, card, label, report)
+        _describe_samples(folder, card, report)
         _find_duplicates(folder, label, report)
         _find_leaks(folder, label, report)
         _find_own_clicks(folder, label, report)
@@ -119,21 +118,16 @@ def _collected(errors: list[str]) -> Iterator[None]:
 
 def _compare_card(folder: Path, card: dict[str, Any], report: Report) -> None:
     """Notice that files were changed since their card was written."""
-    path = folder / CARD
-    if not path.exists():
-        return
-    try:
-        before = json.loads(path.read_text())["hash"]
-    except (ValueError, KeyError, TypeError) as error:
-        report.errors.append(f"{path} is no data set card ({error}); prepare the data again")
-        return
-    if before != card["hash"]:
-        report.warnings.append(
-            f"{path} has the hash {before}, but the files have {card['hash']}: they were changed since"
-        )
+    with _collected(report.errors):
+        before = card_beside(folder / FILES[0])
+        if before and before.get("hash") != card["hash"]:
+            report.warnings.append(
+                f"{folder / CARD} has the hash {before.get('hash')}, but the files have "
+                f"{card['hash']}: they were changed since"
+            )
 
 
-def _describe_samples(folder: Path, card: dict[str, Any], label: str, report: Report) -> None:
+def _describe_samples(folder: Path, card: dict[str, Any], report: Report) -> None:
     """Report new users and items of the test, empty histories, and labels of one kind."""
     train, test = _samples(folder, "train"), _samples(folder, "test")
     for column, what in zip(PAIR, ("user", "target"), strict=True):
@@ -150,9 +144,7 @@ def _describe_samples(folder: Path, card: dict[str, Any], label: str, report: Re
                 f"{name}: most samples have no history; check the times of the events"
             )
         if split["label_rate"] in (0, 1):
-            kinds = _samples(folder, name, label).select(label).unique().collect()
-            if len(kinds) == 1:
-                report.warnings.append(f"{name}: every label is {kinds.item():g}")
+            report.warnings.append(f"{name}: every label, or nearly so, is {split['label_rate']:g}")
 
 
 def _find_duplicates(folder: Path, label: str, report: Report) -> None:

@@ -19,10 +19,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from ..loader.columns import require_columns
 from .features import Feature, item_table
 from .interactions import Log, Split
-from .source import readable
+from .source import ROW, Source, require_unique
 
 LICENCE = "Ekstra Bladet: research use (https://recsys.eb.dk/)"
 LEAKS = {
@@ -153,9 +152,7 @@ def _joined(table: pl.DataFrame, path: Path, *names: str) -> pl.DataFrame:
     """The articles with columns of a file."""
     more = _scan([path], "article_id", *names).select("article_id", *names).collect()
     more = more.with_columns(pl.col("article_id").cast(pl.Int64))
-    double = more.filter(pl.col("article_id").is_duplicated())
-    if len(double):
-        raise UserError(f"{path}: article {double['article_id'][0]} stands twice; keep one row")
+    require_unique(path, "article", more["article_id"])
     return table.join(more, on="article_id", how="left", maintain_order="left")
 
 
@@ -171,13 +168,7 @@ def _validation_week(part: Path) -> tuple[int, int]:
 
 def _scan(paths: list[Path], *columns: str) -> pl.LazyFrame:
     """Parquet files as one table, once each is there and has the columns."""
-    for path in paths:
-        if not path.exists():
-            raise UserError(
-                f"{path} does not exist; a folder of EB-NeRD has behaviors.parquet and "
-                "history.parquet, or train/ and validation/ with one of each"
-            )
-        with readable(path):
-            names = pl.scan_parquet(path).collect_schema().names()
-        require_columns(path, names, list(columns))
-    return pl.concat([pl.scan_parquet(path) for path in paths], how="vertical_relaxed")
+    tables = [Source(path) for path in paths]
+    for table in tables:
+        table.require(*columns)
+    return pl.concat([table.frame.drop(ROW) for table in tables], how="vertical_relaxed")

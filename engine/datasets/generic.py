@@ -13,7 +13,7 @@ from ..common.errors import UserError, did_you_mean
 from .features import ENCODERS, FIRST, Feature, item_table
 from .interactions import ItemTable, Log, Split
 from .mapping import Mapping, check_keys
-from .source import ROW, Source, Unit, readable
+from .source import ROW, Source, Unit, readable, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "time", "label", "positive", "split", ITEM_ID}
@@ -161,12 +161,8 @@ def _item_table(table: Source, mapping: Mapping) -> tuple[ItemTable, set[str]]:
     if mapping.items:
         described.check()
         with readable(described.path):
-            counts = described.rows().select(columns["item"].alias("item")).group_by("item").len()
-            double = counts.filter(pl.col("len") > 1).head(1).collect(engine="streaming")
-        if len(double):
-            raise UserError(
-                f"{described.path}: item {double['item'][0]} stands twice; keep one row"
-            )
+            ids = described.rows().select(columns["item"]).collect(engine="streaming").to_series()
+        require_unique(described.path, "item", ids)
 
     def make(
         items: pl.DataFrame, times_N: NDArray

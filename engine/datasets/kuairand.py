@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..common.errors import UserError
 from .generic import load as load_table
 from .interactions import Log
 from .mapping import Mapping
 
 LICENCE = "CC BY-SA 4.0 (https://kuairand.com/)"
-FILES = {"log": "log_standard_*.csv", "videos": "video_features_basic_*.csv"}
 ITEM_FEATURES = [
     "author_id",
     "video_type",
@@ -38,18 +36,13 @@ def load(folder: str | Path, label: str = "is_click", min_count: int = 1) -> Log
     """
     folder = Path(folder)
     folder = folder / "data" if (folder / "data").is_dir() else folder
-    for pattern in FILES.values():
-        if not list(folder.glob(pattern)):
-            raise UserError(
-                f"--input {folder} has no {pattern}; name the folder of a KuaiRand archive"
-            )
     mapping = Mapping(
-        input=str(folder / FILES["log"]),
+        input=str(folder / "log_standard_*.csv"),
         user="user_id",
         item="video_id",
         time="time_ms",
         label=label,
-        items=str(folder / FILES["videos"]),
+        items=str(folder / "video_features_basic_*.csv"),
         item_features=ITEM_FEATURES,
         sample_features=["user_id", "tab", "hourmin:categorical"],
         min_count=min_count,

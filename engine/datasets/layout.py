@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ CONFIG_BEFORE = "config_before"  # what was in it before the data set was writte
 WRITTEN = {*FILES, "feature_map.json", CARD, "user_ids.parquet", "item_ids.parquet"}
 WRITTEN |= {CONFIG, CONFIG_BEFORE}
 META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
+LEFT_BEHIND = 86_400  # seconds without a new file after which nobody writes to a folder any more
 LENGTHS = (0, 1, 10, 50, 100, 200, 500, 1000)  # where the bins of a card's histogram start
 
 
@@ -108,7 +110,7 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(output)
-        partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-{os.getpid()}-"))
+        partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
     except OSError as error:
         raise UserError(f"--output {output} cannot be written ({error.strerror})") from None
     try:
@@ -127,23 +129,13 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _remove_leftovers(output: Path) -> None:
-    """Delete the folders that killed processes have left beside ``output``."""
-    for folder in output.parent.glob(f".{output.name}-*-*"):
-        owner = folder.name.removeprefix(f".{output.name}-").split("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
+    """Delete the folders that killed processes have left beside ``output``.
+
+    Others may be writing the same data set at this moment, so only old folders are deleted.
+    """
+    for folder in output.parent.glob(f".{output.name}-????????*"):
+        if time.time() - folder.stat().st_mtime > LEFT_BEHIND:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    if os.name != "posix":
-        return True  # Windows has no signal that does nothing
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # the process belongs to somebody else
-        pass
-    return True
 
 
 def finish(

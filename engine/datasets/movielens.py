@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..common.errors import UserError
 from ..loader.columns import require_columns
 from .interactions import Log, Split
-from .source import readable
+from .source import readable, require_unique
 
 LIKED = 4
 MAX_GENRES = 6  # per movie, in the order of the file
@@ -123,10 +123,7 @@ def _movies(folder: Path) -> pl.DataFrame:
         table = _read(path, ("movieId" if path.suffix == ".csv" else "movie_id", "title", "genres"))
         genres = pl.col("genres").str.split("|").fill_null([])
     ids = _numbers(path, table.select(pl.first())).to_series()
-    if ids.is_duplicated().any():
-        raise UserError(
-            f"{path}: movie {ids.filter(ids.is_duplicated())[0]} stands twice; keep one line"
-        )
+    require_unique(path, "movie", ids)
     title = pl.col("title").fill_null("")
     year = (
         title.str.extract(r"(\d{4})\S\s*$").cast(pl.Int64).fill_null(0)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from ..common.errors import UserError, did_you_mean
+from ..common.errors import UserError
+from ..loader.columns import require_columns
 from .features import Feature
 
 ROW = "#row"  # the number of a row, beside the table's own columns
@@ -73,7 +74,7 @@ class Source:
             expects: what a value must be, for the message.
             optional: whether a value may be missing.
         """
-        self._require(column)
+        self.require(column)
         raw = pl.col(column)
         parsed = parse(raw)
         given = raw.is_not_null()
@@ -127,17 +128,16 @@ class Source:
                 file=sys.stderr,
             )
 
-    def _require(self, column: str) -> None:
+    def require(self, *columns: str) -> None:
         """Reject a column that is not there."""
-        if column in self.schema:
-            return
         names = [name for name in self.schema if name != ROW]
         other = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
-        hint = f"; the file looks separated by {other!r}, so write --separator" if other else ""
-        raise UserError(
-            f"{self.path} has no column {column!r}; it has {', '.join(names)[:SHOWN]}"
-            f"{hint or did_you_mean(column, names)}"
-        )
+        if other and names != list(columns):
+            raise UserError(
+                f"{self.path} has one column, {names[0][:SHOWN]!r}, which looks separated by {other!r}; "
+                "write --separator"
+            )
+        require_columns(self.path, names, list(columns))
 
     # ---------------------------------------------------------------- what columns can hold
 
@@ -201,7 +201,7 @@ class Source:
     def feature(self, feature: Feature) -> pl.Expr:
         """The values of a feature; they may be missing."""
         column = feature.source_column
-        self._require(column)
+        self.require(column)
         kind = self.schema[column]
         lists = isinstance(kind, pl.List | pl.Array)
         fits = {"embedding": lists, "sequence": lists or kind == pl.String}
@@ -218,7 +218,7 @@ class Source:
 
     def guess(self, column: str) -> str:
         """The kind of a feature, from the type of its column or, in a text, its first values."""
-        self._require(column)
+        self.require(column)
         kind = self.schema[column]
         if isinstance(kind, pl.List | pl.Array):
             return "embedding" if kind.inner.is_float() else "sequence"
@@ -231,7 +231,7 @@ class Source:
         return "numeric" if kind.is_float() or kind.is_decimal() else "categorical"
 
     def _first(self, column: str) -> str | None:
-        self._require(column)
+        self.require(column)
         return self._one(pl.col(column).drop_nulls().first())
 
     def _whole(self, column: str) -> bool:
@@ -252,6 +252,13 @@ def readable(path: Path) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:SHOWN]
         raise UserError(f"{path} cannot be read ({reason}); mend it, or name another") from None
+
+
+def require_unique(path: Path, what: str, ids: pl.Series) -> None:
+    """Reject a table that describes something twice."""
+    double = ids.filter(ids.is_duplicated())
+    if len(double):
+        raise UserError(f"{path}: {what} {double[0]} stands twice; keep one row")
 
 
 def _files(path: Path, separator: str | None) -> tuple[list[Path], str]:

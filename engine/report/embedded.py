@@ -14,7 +14,7 @@ from typing import Any
 
 from ..analysis.figures.style import EXPERT_COLOURS
 from ..analysis.results import Run
-from .leaderboard import LOSSES, Group
+from .groups import LOSSES, Group
 
 KEPT = (
     "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
@@ -36,16 +36,11 @@ def embedded(known: list[Group], folder: Path) -> str:
             for group in known
         ],
         "texts": list(texts),
-        "colours": [_colour(colour) for colour in EXPERT_COLOURS],
+        "colours": EXPERT_COLOURS,
         "losses": LOSSES,
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")  # or a value could close the script with its own tag
-
-
-def _colour(colour: str) -> str:
-    """A colour of the figures for CSS, which does not know greys as fractions."""
-    return colour if colour.startswith("#") else "#" + 3 * f"{round(255 * float(colour)):02x}"
 
 
 def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..analysis.tables.grid import Entry, Table, header, settings
 from ..tuner.trial import as_text
-from .leaderboard import Group
+from .groups import Group
 
 
 def facts(card: dict[str, Any]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from ..study.call import calls, widest
 from .coverage import State, state
 from .embedded import embedded
 from .facts import facts, missing, splits
-from .leaderboard import COLUMNS, Group, best_first, groups, metric
+from .groups import COLUMNS, Group, best_first, groups, metric
 from .pieces import PIECES, Piece
 
 HERE = Path(__file__).parent

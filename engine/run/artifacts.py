@@ -164,6 +164,7 @@ class LogFile(logging.FileHandler):
 def _end_logging() -> None:
     """Close log and console: what is logged between two runs belongs to neither."""
     root = logging.getLogger()
+    root.setLevel(logging.WARNING)
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()

@@ -9,8 +9,10 @@ CODE = ("run_expid.py", "engine", "model_zoo")
 
 
 def commit_of(root: Path) -> str:
-    """The commit that ``root`` is a checkout of, ending in ``-dirty`` if its code has changed or new
-    files; empty without git, and where another repository merely surrounds ``root``."""
+    """The commit that ``root`` is a checkout of; it ends in ``-dirty`` if the code was changed.
+
+    It is empty without git, and if another repository merely surrounds ``root``.
+    """
     try:
         if not _git(root, "ls-files", "--", *CODE):
             return ""

@@ -37,21 +37,20 @@ def _run() -> int:
         model_root=args.model_root,
         changes=_changes(args.set),
     )
-    for expid in args.expid:  # a wrong one is answered before torch is imported, which is slow
-        load_experiment(options.config, expid, options.changes)
+    # A wrong experiment id is answered before torch is imported, which is slow.
+    read = [load_experiment(args.config, e, options.changes) for e in dict.fromkeys(args.expid)]
 
     from .cpu import set_up_threads
 
     set_up_threads()
 
-    from ..config.load import load
+    from ..config.load import checked
     from .experiment import run
     from .summary import summary
 
     seeds = dict.fromkeys(args.seed or [None])
     experiments = [
-        load(expid, replace(options, seed=seed))
-        for seed, expid in product(seeds, dict.fromkeys(args.expid))
+        checked(params, replace(options, seed=seed)) for seed, params in product(seeds, read)
     ]
     print("\n" + summary([run(experiment) for experiment in experiments]))
     return 0

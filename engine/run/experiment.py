@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fuxictr.features import FeatureMap
 from fuxictr.pytorch.torch_utils import seed_everything
 
 from model_zoo.training.base_model import StagedModel, log_metrics
@@ -58,8 +59,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     require_device(options.gpu)
     set_up_cpu()
     peak = peak_memory(options.gpu)
-    changes = {key: params[key] for key in options.changes}
-    files = RunFiles(params, changes)
+    files = RunFiles(params, experiment.changes)
     if resume:
         files.require_unchanged(params)
         if files.finished():
@@ -68,7 +68,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     ensure_generated(params)
     start = time.perf_counter()
     model, loaders = _build(experiment, files.name)
-    about = _about(params) | {"set": changes}
+    about = _about(experiment)
     files.keep_result_of_other_data(about["dataset_hash"])
     if resume:
         files.require_same_data(about["dataset_hash"])
@@ -80,11 +80,13 @@ def run(experiment: Experiment) -> dict[str, Any]:
     foreign = issubclass(experiment.model_class, AdoptedModel)
     try:
         with own_words(experiment.model_class, expid) if foreign else nullcontext():
-            result = about | _train_and_evaluate(model, loaders, params, options.gpu, files, before)
+            fit_seconds = _train(model, loaders, params, files, before)
+            result = about | _evaluate(model, loaders, params["metrics"])
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
+    result["device"] = device_name(options.gpu)
     result["peak_memory_bytes"] = peak()
-    result["seconds"]["total"] = before + time.perf_counter() - start
+    result["seconds"] |= {"fit": fit_seconds, "total": before + time.perf_counter() - start}
     write_json(files.result, result)
     files.close()
     results.append_bars_line(result, options.config)
@@ -104,8 +106,9 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, dict[str, Se
     return model, loaders
 
 
-def _about(params: dict[str, Any]) -> dict[str, Any]:
+def _about(experiment: Experiment) -> dict[str, Any]:
     """The part of a result that is known before training."""
+    params = experiment.params
     return {
         "status": "done",
         "expid": params["model_id"],
@@ -115,29 +118,29 @@ def _about(params: dict[str, Any]) -> dict[str, Any]:
         "dataset_hash": fingerprint(params[key] for key in DATA_FILES),
         "bayes": _bayes(params),
         "versions": _versions(),
-        "threads": torch.get_num_threads(),  # sums are split among them: they move the last digits
+        "threads": torch.get_num_threads(),  # they share sums, which moves the last digits
         "command": ["python", *sys.argv],
+        "set": experiment.changes,
         "params": params,
     }
 
 
-@cache  # before the first run: later changes are not in this process
+@cache  # this process runs the code that was there before the first run, and not what came later
 def _versions() -> dict[str, str]:
-    """Of Python, of the packages and, in a git checkout, of this code."""
+    """The versions of Python, of the packages and, in a git checkout, of this code."""
     packages = {name: version(name) for name in VERSIONS}
     commit = commit_of(Path(__file__).parents[2])
     return {"python": platform.python_version()} | packages | ({"commit": commit} if commit else {})
 
 
-def _train_and_evaluate(
+def _train(
     model: StagedModel,
     loaders: dict[str, SequenceLoader],
     params: dict[str, Any],
-    gpu: int,
     files: RunFiles,
     before: float,
-) -> dict[str, Any]:
-    """The part of a result that is measured; ``before`` are the seconds of training before a kill."""
+) -> float:
+    """Train to the end and return the seconds of it, including those ``before`` a kill."""
     scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
 
     def on_evaluation(stage_log: list[dict[str, Any]]) -> None:
@@ -154,22 +157,29 @@ def _train_and_evaluate(
         on_evaluation=on_evaluation,
         **params,
     )
-    fit_seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     if scalars is not None:
         scalars.close()
+    return seconds
+
+
+def _evaluate(
+    model: StagedModel, loaders: dict[str, SequenceLoader], metrics: list[str]
+) -> dict[str, Any]:
+    """The part of a result that is measured on the trained model."""
     logging.info("****** Validation evaluation ******")  # headings as FuxiCTR's
-    metrics = {"valid": _best_metrics(model)}
-    log_metrics(metrics["valid"])
+    valid = _best_metrics(model, metrics)
+    log_metrics(valid)
     logging.info("******** Test evaluation ********")
     start = time.perf_counter()
     try:
-        metrics["test"] = model.evaluate(loaders["test"])
+        test = model.evaluate(loaders["test"])
     except ValueError as error:
         raise TrainingError(f"test: {error}") from None
     test_seconds = time.perf_counter() - start
     flops = flops_per_sample(model, spread_batch(loaders["test"]))
     return {
-        "metrics": metrics,
+        "metrics": {"valid": valid, "test": test},
         "routing": routing_report(model, loaders["test"]),
         "stage_log": model.stage_log,
         "stage_start": model.stage_start,
@@ -178,21 +188,26 @@ def _train_and_evaluate(
         "flops_per_sample_error": flops.error,
         "train_samples_per_s": _training_speed(model.stage_log),
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
-        "seconds": {"fit": fit_seconds, "test": test_seconds},
-        "device": device_name(gpu),
+        "seconds": {"test": test_seconds},
     }
 
 
-def _best_metrics(model: StagedModel) -> dict[str, float]:
-    """The validation metrics of the weights that training ended with: those that chose them."""
+def _best_metrics(model: StagedModel, metrics: list[str]) -> dict[str, float]:
+    """The validation metrics that chose the weights with which training ended."""
     last = model.stage_log[-1]["stage"]
     evaluated = (*model.stage_start, *model.stage_log)
     best = [entry for entry in evaluated if entry["stage"] == last and entry["best"]][-1]
-    return {metric: best[metric] for metric in model.validation_metrics}
+    return {metric: best[metric] for metric in metrics}
 
 
-def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, SequenceLoader]:
-    """The loaders of the three splits; they share histories and item tables."""
+def make_loaders(
+    params: dict[str, Any], feature_map: FeatureMap, device: str
+) -> dict[str, SequenceLoader]:
+    """The loader of each split; they share histories and item tables.
+
+    Raises:
+        UserError: a file is damaged, or a split has no samples.
+    """
     histories = Histories(params["user_info"])
     items = ItemTable(params["item_info"], feature_map)
     keys = ("batch_size", "max_len", "padding", "seed", "streaming")
@@ -216,13 +231,13 @@ def make_loaders(params: dict[str, Any], feature_map, device: str) -> dict[str, 
 
 
 def _bayes(params: dict[str, Any]) -> dict[str, float]:
-    """The best possible test metrics, where the data set's card knows them."""
+    """The best possible test metrics, if the data set's card knows them."""
     card = card_beside(params["train_data"])
     names = {"AUC": "bayes_auc", "gAUC": "bayes_gauc"}
     return {metric: card[key]["test"] for metric, key in names.items() if key in card}
 
 
 def _training_speed(stage_log: list[dict[str, Any]]) -> float:
-    """Samples per second in the last stage, where everything trains: the median of its epochs."""
+    """Samples per second: the median over the epochs of the last stage, where everything trains."""
     last = stage_log[-1]["stage"]
     return statistics.median(e["samples_per_s"] for e in stage_log if e["stage"] == last)

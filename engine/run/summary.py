@@ -1,4 +1,4 @@
-"""Results: one JSON per run, FuxiCTR's line for BARS, and the table that a run ends with."""
+"""What a command says of its finished runs: a table on the console, and FuxiCTR's line for BARS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ Result = dict[str, Any]
 
 
 def append_bars_line(result: Result, config_dir: Path) -> None:
-    """Append the line that FuxiCTR writes and BARS parses to ``./<config name>.csv``."""
+    """Append the line that FuxiCTR writes and BARS parses to ``./<config name>.csv``.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
 
     def listed(metrics: dict[str, float]) -> str:
         return " - ".join(f"{name}: {value:.6f}" for name, value in metrics.items())
@@ -38,7 +42,7 @@ def append_bars_line(result: Result, config_dir: Path) -> None:
 
 
 def summary(runs: list[Result]) -> str:
-    """A table of finished runs for each data set: results on different data are never compared."""
+    """A table of finished runs for each data set, since results on different data do not compare."""
     by_data: dict[str, list[Result]] = {}
     for run in runs:
         by_data.setdefault(run["dataset_hash"], []).append(run)
@@ -95,7 +99,7 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
 
 
 def _reference(expid: str, groups: dict[str, dict[int, Result]]) -> str:
-    """What an experiment is compared with: its own vanilla backbone if that ran, else the first."""
+    """The experiment to compare with: the model's own backbone if it ran, else the first one."""
     models = {name: next(iter(seeds.values()))["model"] for name, seeds in groups.items()}
     vanilla = backbone_of(models[expid])
     own = [name for name, model in models.items() if model == vanilla and name != expid]
@@ -103,18 +107,19 @@ def _reference(expid: str, groups: dict[str, dict[int, Result]]) -> str:
 
 
 def _mean_row(expid: str, seeds: dict[int, Result], metrics: list[str]) -> list[str]:
+    """The row of an experiment's means over its seeds."""
     values = [[run["metrics"]["test"][m] for run in seeds.values()] for m in metrics]
     return [expid, f"mean of {len(seeds)}", *map(_spread, values)]
 
 
 def _spread(values: list[float], sign: str = "") -> str:
-    """Mean, and standard deviation where there are several values; ``+`` shows every sign."""
+    """The mean, and the standard deviation of several values; ``+`` as sign shows it always."""
     text = f"{statistics.mean(values):{sign}.4f}"
     return text + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def _routing(run: Result) -> list[str]:
-    """Who served the test samples, for each branch of a mixture."""
+    """A line for each branch of a mixture: which share of the test samples each expert served."""
     return [
         f"{run['expid']}, seed {run['seed']}, {name} experts served "
         + " ".join(f"{share:.0%}" for share in routing["sample_share"])

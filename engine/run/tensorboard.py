@@ -14,7 +14,7 @@ class ScalarWriter:
     """Writes each evaluation of a run's stage log once; the step is the evaluation's number from 1.
 
     Args:
-        folder: gets the event file; what an earlier run of that name has left there is removed.
+        folder: gets the event file. What an earlier run of the same name has left there is removed.
 
     Raises:
         UserError: the package tensorboard is not installed, or the folder cannot be written.
@@ -25,8 +25,8 @@ class ScalarWriter:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
         except ImportError:
             raise UserError(
-                "tensorboard: True: the package is not installed; "
-                "pip install -r requirements-extras.txt, or write False"
+                "tensorboard: True needs the package tensorboard, which is not installed; "
+                "run pip install -r requirements-extras.txt, or write False"
             ) from None
         try:
             shutil.rmtree(folder, ignore_errors=True)
@@ -36,7 +36,7 @@ class ScalarWriter:
         self._written = 0
 
     def write(self, stage_log: list[dict[str, Any]]) -> None:
-        """Add the evaluations that are new (after a resume: all so far)."""
+        """Add the evaluations that are new; after a resume these are all so far."""
         for step, entry in enumerate(stage_log[self._written :], start=self._written + 1):
             for tag, value in scalars(entry):
                 self._writer.add_scalar(tag, value, step)
@@ -49,7 +49,7 @@ class ScalarWriter:
 
 
 def scalars(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Tag and value of every number of an evaluation that can be drawn."""
+    """Tag and value of each number of an evaluation that can be drawn."""
     known = ("train_loss", "learning_rate", "samples_per_s", "valid_seconds")
     for key, value in entry.items():
         if isinstance(value, float | int) and not isinstance(value, bool) and key != "epoch":

@@ -17,15 +17,15 @@ from ..sequence_model import SequenceModel
 
 
 class SDIMBlock(SequenceBlock):
-    """Attention over the recent items, and the sum of the items that hash like the target.
+    """The block of SDIM: attention over the recent items, and a sum of those with the target's hash.
 
     Follows LongCTR with its short-window mask put right and hashes that are fixed in evaluation.
     Each expert has hashes of its own. Output ``[long, short]``, width 2 * D.
 
     Args:
         item_dim: D, width of an item.
-        attention_dim, num_heads, attention_dropout, use_scale, use_qkvo, short_seq_len: of the short
-            attention.
+        attention_dim, num_heads, attention_dropout, use_scale, use_qkvo, short_seq_len: of the
+            short attention.
         num_hashes: H, hashes per item.
         hash_bits: T, bits of a hash; two items of angle a collide with probability (1 - a/pi)^T.
         reuse_hash: the same rotations all the time; if not, each training step draws new ones.
@@ -34,6 +34,8 @@ class SDIMBlock(SequenceBlock):
         longctr_compat: LongCTR's short mask, and without ``reuse_hash`` its draw of rotations for
             each sample, in evaluation too.
     """
+
+    rotations_DHT: Tensor
 
     def __init__(
         self,
@@ -54,7 +56,8 @@ class SDIMBlock(SequenceBlock):
         super().__init__()
         if num_hashes < 1 or not 1 <= hash_bits <= 62:
             raise ValueError(
-                f"num_hashes={num_hashes}, hash_bits={hash_bits}: write 1 or more hashes of 1 to 62 bits"
+                f"num_hashes={num_hashes}, hash_bits={hash_bits} are impossible; "
+                "write 1 or more hashes of 1 to 62 bits"
             )
         self.short_attention = ShortTargetAttention(
             item_dim,
@@ -88,8 +91,8 @@ class SDIMBlock(SequenceBlock):
             target_BD.dtype
         )
         if not self.l2_norm:
-            return history.sums(collide_BLH.mean(-1)[:, None, :])[:, 0]
-        sums_BHD = history.sums(collide_BLH.transpose(1, 2))
+            return history.weighted_sum(collide_BLH.mean(-1)[:, None, :])[:, 0]
+        sums_BHD = history.weighted_sum(collide_BLH.transpose(1, 2))
         return F.normalize(sums_BHD, dim=-1).mean(1)
 
     @torch.no_grad()
@@ -98,14 +101,18 @@ class SDIMBlock(SequenceBlock):
         if not self.reuse_hash and self.longctr_compat:
             shape = (len(target_BD), *self.rotations_DHT.shape)
             rotations_BDHT = torch.randn(shape, dtype=target_BD.dtype, device=target_BD.device)
-            item_BLH = hashes(torch.einsum("bld,bdht->blht", history.peek(), rotations_BDHT))
+            item_BLH = hashes(
+                torch.einsum("bld,bdht->blht", history.embed_detached(), rotations_BDHT)
+            )
             return (
                 item_BLH == hashes(torch.einsum("bd,bdht->bht", target_BD, rotations_BDHT))[:, None]
             )
         rotations_DHT = self.rotations_DHT
         if not self.reuse_hash and self.training:
             rotations_DHT = torch.randn_like(rotations_DHT)
-        item_BLH = history.map(lambda x: hashes(torch.einsum("...d,dht->...ht", x, rotations_DHT)))
+        item_BLH = history.project(
+            lambda x: hashes(torch.einsum("...d,dht->...ht", x, rotations_DHT))
+        )
         return item_BLH == hashes(torch.einsum("bd,dht->bht", target_BD, rotations_DHT))[:, None]
 
     @staticmethod
@@ -117,7 +124,7 @@ class SDIMBlock(SequenceBlock):
 
 
 def hashes(rotated_T: Tensor) -> Tensor:
-    """The signs of the last dimension as the bits of an integer, first bit lowest; 0 counts as -."""
+    """The hash of each vector: its signs as bits, the first bit lowest; 0 counts as -."""
     bits = torch.arange(rotated_T.shape[-1], device=rotated_T.device)
     return ((rotated_T > 0).long() << bits).sum(-1)
 

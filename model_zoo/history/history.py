@@ -1,7 +1,8 @@
 """Left-padded histories that are moved as indices and embedded only where an output reads them.
 
-Shape suffixes: B samples, L history length, K positions kept, T windows, S items per window,
-U rows (distinct items, or windows), P selected samples, D item width.
+Shape suffixes: B samples, L history length, K positions kept, T windows, S items per window, H
+queries per sample, U rows (distinct items, or windows), P selected samples, D item width, Z width
+of a function.
 """
 
 from __future__ import annotations
@@ -10,46 +11,38 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..ops.functional import attend
+from ..ops.functional import FEW_QUERIES, attend
 from ..ops.precision import at_least_float32, unrounded
-from . import rows as row_table
-from .rows import BagTable, RowTable
-from .rows_ops import scores
-
-# Vectors per sample up to which a CPU takes products with rows where they lie. More share a gather.
-FEW = 4
+from .row_kernels import gather_dot
+from .rows import RowTable, WindowTable, gather_rows
 
 
 class History:
-    """A batch of left-padded histories: rows of item vectors and indices into them.
+    """A batch of left-padded histories: rows of item vectors, and indices into them.
 
-    Everything that selects (top-k, a subsequence) moves indices; vectors, gradients and memory exist only
-    for what is read. On a CPU ``attend``, ``scores`` and ``sums`` of a few vectors read rows where they lie;
-    else, and in ``embed``, they are gathered.
+    Everything that selects (a top-k, a subsequence) moves indices. Vectors, gradients and memory
+    exist only for what is read. On a CPU ``attend``, ``scores`` and ``weighted_sum`` of a few
+    vectors per sample read rows where they lie; otherwise rows are gathered. The rows are
+    differentiable once: a derivative of a derivative is an error.
 
     Args:
-        rows: item vectors ``(U, D)``, differentiable, usually one row per distinct item of the batch;
-            or the table of another history.
+        rows: item vectors ``(U, D)``, usually one row per distinct item of the batch; or the rows
+            of another history.
         index_BL: row of each position, int64.
         mask_BL: bool, True at real positions; the newest one is column ``L - 1``.
 
-    Values at padded positions are those of whatever row their index names: readers must mask.
+    A padded position has the vector of whatever row its index names, so that readers must mask.
     """
 
     def __init__(self, rows: Tensor | RowTable, index_BL: Tensor, mask_BL: Tensor) -> None:
-        self.table = rows if isinstance(rows, RowTable) else RowTable(rows)
+        self._rows = rows if isinstance(rows, RowTable) else RowTable(rows)
         self.index_BL, self.mask_BL = index_BL, mask_BL
         self._x_BLD: Tensor | None = None
 
-    @property
-    def rows_UD(self) -> Tensor:
-        """The item vectors."""
-        return self.table.rows_UD
-
     @classmethod
-    def of(cls, x_BLD: Tensor) -> History:
+    def from_vectors(cls, x_BLD: Tensor) -> History:
         """A history without padding of given vectors."""
         index_BL = torch.arange(x_BLD[..., 0].numel(), device=x_BLD.device).view(x_BLD.shape[:2])
         return cls(x_BLD.flatten(0, 1), index_BL, torch.ones_like(index_BL, dtype=torch.bool))
@@ -58,18 +51,63 @@ class History:
         """The padded length L."""
         return self.mask_BL.shape[1]
 
+    # ---------------------------------------------------------------- rows
+
+    @property
+    def rows_UD(self) -> Tensor:
+        """The item vectors that positions name, differentiable."""
+        return self._rows.rows_UD
+
+    @property
+    def num_rows(self) -> int:
+        """U."""
+        return len(self._rows)
+
+    def lookup(self, index_B: Tensor) -> Tensor:
+        """The vectors of some rows, ``(B, D)``, differentiable."""
+        return self._rows.gather(index_B[:, None])[:, 0]
+
+    def row_counts(self) -> Tensor:
+        """How many real positions show each row, ``(U,)``, as floats."""
+        real = self.mask_BL.flatten().float()
+        return real.new_zeros(self.num_rows).index_add_(0, self.index_BL.flatten(), real)
+
+    def linear_of_rows(self, layer: nn.Linear) -> Tensor:
+        """The layer's output for each row ``(U, Z)``, outside autograd."""
+        return self._rows.linear(layer)
+
+    # ---------------------------------------------------------------- reading positions
+
     def embed(self) -> Tensor:
-        """Item vectors ``(B, L, D)``, differentiable with respect to the rows; gathered once."""
+        """Item vectors ``(B, L, D)``, differentiable; gathered once."""
         if self._x_BLD is None or (torch.is_grad_enabled() and not self._x_BLD.requires_grad):
-            self._x_BLD = self.table.gather(self.index_BL)
+            self._x_BLD = self._rows.gather(self.index_BL)
         return self._x_BLD
 
+    def embed_detached(self) -> Tensor:
+        """The values of ``embed()`` outside autograd, for routing and scoring."""
+        return F.embedding(self.index_BL, self._rows.detached())
+
+    def project(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``function`` of the item at every position, ``(B, L, Z)``, differentiable.
+
+        The function takes ``(..., D)`` to ``(..., Z)``. It sees each row once, or each position,
+        whichever are fewer.
+        """
+        if self.num_rows <= self.index_BL.numel():
+            return gather_rows(function(self.rows_UD), self.index_BL)
+        return function(self._rows.gather(self.index_BL))
+
+    def transform(self, function: Callable[[Tensor], Tensor]) -> History:
+        """The history of each item's ``function``, outside autograd; computed as in ``project``."""
+        if self.num_rows <= self.index_BL.numel():
+            return History(function(self._rows.detached()), self.index_BL, self.mask_BL)
+        return History.from_vectors(function(self.embed_detached())).with_mask(self.mask_BL)
+
     def attend(self, query_BHD: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Attention of some queries over the items, as ``functional.attend`` has it."""
-        if self._in_place(query_BHD.shape[1]):
-            query_BHD = at_least_float32(query_BHD)
-            with unrounded(query_BHD):
-                return self.table.attend(query_BHD, self.index_BL, self.mask_BL, dropout)
+        """Attention of H queries per sample over the items; see ``functional.attend``."""
+        if self._rows.kernels and query_BHD.shape[1] <= FEW_QUERIES:
+            return self._rows.attend(query_BHD, self.index_BL, self.mask_BL, dropout)
         return attend(query_BHD, self.embed(), self.mask_BL, dropout)
 
     @torch.no_grad()
@@ -77,83 +115,73 @@ class History:
         """The product of each query with each position's item, ``(B, H, L)``, outside autograd."""
         query_BHD = at_least_float32(query_BHD)
         with unrounded(query_BHD):
-            if self._in_place(query_BHD.shape[1]):
-                return scores(query_BHD, self.table.values(), self.index_BL)
-            return query_BHD @ self.peek().mT
+            if self._rows.kernels and query_BHD.shape[1] <= FEW_QUERIES:
+                return gather_dot(query_BHD, self._rows.detached(), self.index_BL)
+            return query_BHD @ self.embed_detached().mT
 
-    def sums(self, weights_BHL: Tensor) -> Tensor:
+    def weighted_sum(self, weights_BHL: Tensor) -> Tensor:
         """``sum_l weight_l item_l``, ``(B, H, D)``; weights of padded positions must be zero."""
+        if self._rows.kernels and weights_BHL.shape[1] <= FEW_QUERIES:
+            return self._rows.weighted_sum(weights_BHL, self.index_BL)
         with unrounded(weights_BHL):
-            if self._in_place(weights_BHL.shape[1]):
-                return self.table.sums(weights_BHL, self.index_BL)
             return weights_BHL @ self.embed()
 
-    def _in_place(self, vectors: int) -> bool:
-        """Whether so many vectors per sample meet the rows where they lie."""
-        return vectors <= FEW and row_table.in_place(self.index_BL)
-
-    def peek(self) -> Tensor:
-        """The values of ``embed()`` outside autograd, for routing and scoring."""
-        return F.embedding(self.index_BL, self.table.values())
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """``function`` of each item, ``(..., D) -> (..., Z)``, at every position: ``(B, L, Z)``. It
-        sees each row once, or each position, whichever are fewer."""
-        if len(self.table) <= self.index_BL.numel():
-            return row_table.gathered(function(self.rows_UD), self.index_BL)
-        return function(self.table.gather(self.index_BL))
-
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> History:
-        """The history of ``function`` of each item, outside autograd; computed as in ``map``."""
-        rows = self.table.values()
-        if len(rows) <= self.index_BL.numel():
-            return History(function(rows), self.index_BL, self.mask_BL)
-        of_positions = History.of(function(self.peek()))
-        return History(of_positions.table, of_positions.index_BL, self.mask_BL)
+    # ---------------------------------------------------------------- moving positions
 
     def take(self, index_BK: Tensor, mask_BK: Tensor) -> History:
-        """Move positions: the history of columns ``index_BK``, real where ``mask_BK``."""
-        return History(self.table, self.index_BL.gather(1, index_BK), mask_BK)
+        """The history of columns ``index_BK``, real where ``mask_BK``."""
+        return History(self._rows, self.index_BL.gather(1, index_BK), mask_BK)
 
     def last(self, count: int) -> History:
         """The newest ``count`` columns (fewer if the history is shorter)."""
         if count >= len(self):
             return self
         keep = slice(len(self) - count, None)
-        return History(self.table, self.index_BL[:, keep], self.mask_BL[:, keep])
+        return History(self._rows, self.index_BL[:, keep], self.mask_BL[:, keep])
 
-    def rows(self, index_P: Tensor | slice) -> History:
+    def samples(self, index_P: Tensor | slice) -> History:
         """The histories of some samples."""
-        return History(self.table, self.index_BL[index_P], self.mask_BL[index_P])
+        return History(self._rows, self.index_BL[index_P], self.mask_BL[index_P])
 
-    def narrow(self) -> History:
-        """The same positions, with a table of only those windows that they show."""
-        if not isinstance(self.table, BagTable):
-            return self
-        shown_U = self.mask_BL.new_zeros(len(self.table))
-        shown_U[0] = True  # a table has a row
-        shown_U[self.index_BL[self.mask_BL]] = True
-        row_U = (shown_U.cumsum(0) - 1).clamp(min=0)
-        table = self.table.select(shown_U.nonzero().flatten())
-        return History(table, row_U[self.index_BL], self.mask_BL)
+    def with_mask(self, mask_BL: Tensor) -> History:
+        """The same items, of which others are real."""
+        return History(self._rows, self.index_BL, mask_BL)
 
     def reshape(self, B: int, L: int) -> History:
         """The same positions in another number of samples."""
-        return History(self.table, self.index_BL.reshape(B, L), self.mask_BL.reshape(B, L))
+        return History(self._rows, self.index_BL.reshape(B, L), self.mask_BL.reshape(B, L))
+
+    def contiguous(self) -> History:
+        """The same history of plain tensors without slices or cached vectors, for a compiler."""
+        rows = RowTable(self.rows_UD, kernels=False)
+        return History(rows, self.index_BL.contiguous(), self.mask_BL.contiguous())
+
+    # ---------------------------------------------------------------- windows
+
+    def drop_hidden_windows(self) -> History:
+        """The same positions, whose rows are only those windows that a real position shows."""
+        if not isinstance(self._rows, WindowTable):
+            return self
+        shown_U = self.mask_BL.new_zeros(self.num_rows)
+        shown_U[0] = True  # a table has a row
+        shown_U[self.index_BL[self.mask_BL]] = True
+        row_U = (shown_U.cumsum(0) - 1).clamp(min=0)
+        rows = self._rows.select(shown_U.nonzero().flatten())
+        return History(rows, row_U[self.index_BL], self.mask_BL)
 
     def windows(self, size: int, stride: int, anchor: str) -> History:
         """The history of window means (paper 4.2), left padded; each window is a row of its own.
 
-        Windows are laid out from each user's own first item, never from column 0 of the padded
-        batch, so that a prediction cannot depend on batch mates. A history shorter than ``size``
-        is one partial window; a mean is over real items only.
+        Windows start at each user's own first item, not at column 0 of the padded batch, so that a
+        prediction cannot depend on batch mates. A history shorter than ``size`` is one partial
+        window. A mean is over real items only.
 
         Args:
             size: items per window.
             stride: items between two window starts.
-            anchor: ``start`` (the paper: the first window starts at the first item, and up to
-                ``stride - 1`` of the newest items may be in no window) or ``end`` (the last window
-                ends at the newest item; the oldest window may be partial, and none is left out).
+            anchor: with ``start``, as in the paper, the first window starts at the first item, and
+                up to ``stride - 1`` of the newest items may be in no window. With ``end`` the last
+                window ends at the newest item, and the oldest window may be partial.
         """
         L = len(self)
         device = self.mask_BL.device
@@ -164,7 +192,7 @@ class History:
         T = max(0, L - size + step_up) // stride + 1
         from_newest_T = torch.arange(T - 1, -1, -1, device=device)
         mask_BT = from_newest_T < count_B[:, None]
-        sample_U, slot_U, row_BT = window_rows(mask_BT, every=not row_table.in_place(mask_BT))
+        sample_U, slot_U, row_BT = window_rows(mask_BT, every=not self._rows.kernels)
         if anchor == "start":
             first_U = (count_B[sample_U] - 1 - from_newest_T[slot_U]) * stride
         else:
@@ -172,10 +200,10 @@ class History:
         item_US = first_U[:, None] + torch.arange(size, device=device)
         inside_US = (item_US >= 0) & (item_US < length_B[sample_U, None])
         column_US = (item_US + (L - length_B)[sample_U, None]).clamp(0, L - 1)
-        share_US = inside_US.to(self.table.values().dtype)
+        share_US = inside_US.to(self._rows.detached().dtype)
         share_US /= share_US.sum(1, keepdim=True).clamp(min=1)
         items_US = self.index_BL[sample_U[:, None], column_US]
-        return History(self.table.bags(items_US, share_US), row_BT, mask_BT)
+        return History(self._rows.windows(items_US, share_US), row_BT, mask_BT)
 
 
 def window_rows(mask_BT: Tensor, every: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,8 +211,8 @@ def window_rows(mask_BT: Tensor, every: bool) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         mask_BT: True at real windows.
-        every: each slot is a row; else only real windows are, and one, so that there is a row. To
-            count the real ones a host has to wait for a GPU.
+        every: every slot becomes a row. If not, real windows and the first slot do, so that there
+            is a row; to count them, a host has to wait for a GPU.
     """
     B, T = mask_BT.shape
     if every:

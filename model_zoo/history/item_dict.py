@@ -10,7 +10,7 @@ from collections.abc import Iterator, MutableMapping
 import torch
 from torch import Tensor
 
-from . import rows as row_table
+from ..ops.compiled import on_eager_cpu
 
 
 class ItemDict(MutableMapping):
@@ -38,7 +38,7 @@ class ItemDict(MutableMapping):
         self._own[feature] = rows
 
     def __delitem__(self, feature: str) -> None:
-        raise TypeError("an item feature cannot be removed from a batch")
+        raise TypeError(f"{feature} cannot be removed: a batch keeps all features of its items")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tables | self._own)
@@ -47,11 +47,14 @@ class ItemDict(MutableMapping):
         return len(self.tables | self._own)
 
     def distinct(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The features of the batch's distinct items ``(U, ...)``, in the order of the table, and
-        each position's row in them ``(B, L + 1)``."""
+        """The features of the batch's distinct items, and each position's row in them.
+
+        Returns:
+            features ``(U, ...)`` in the order of the tables, and rows ``(B, L + 1)``.
+        """
         num_items = len(next(iter(self.tables.values())))
-        if not row_table.in_place(self.index) and num_items <= self.index.numel():
-            return self.tables, self.index  # all of the table: to count, a host waits for the GPU
+        if not on_eager_cpu(self.index) and num_items <= self.index.numel():
+            return self.tables, self.index  # to count distinct items, a host would wait for the GPU
         item_U, row_BL1 = self._distinct_items(num_items)
         columns = {name: table.index_select(0, item_U) for name, table in self.tables.items()}
         return columns, row_BL1

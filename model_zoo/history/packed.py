@@ -20,8 +20,8 @@ class Segments:
     """Where each sample is among the positions.
 
     Attributes:
-        start_S, stop_S: its first position, and the one behind its last; int64.
-        age_P: how many older positions the sample has, int32.
+        start_S, stop_S: the first position of each sample, and the one behind its last; int64.
+        age_P: how many older positions the sample has at each position, int32.
     """
 
     start_S: Tensor
@@ -29,18 +29,20 @@ class Segments:
     age_P: Tensor
 
     def newest(self, x_1PE: Tensor) -> Tensor:
-        """The newest position of each sample, ``(S, 1, E)``; of an empty one that of any other."""
+        """The newest position of each sample, ``(S, 1, E)``; an empty sample gets another's."""
         return x_1PE[0].index_select(0, (self.stop_S - 1).clamp(min=0))[:, None]
 
 
 def pack(history: History) -> tuple[History, Segments]:
-    """The real positions of all samples, one sample after the other, as one history ``(1, P)``. To count
-    them, the host waits for the device."""
+    """The real positions of all samples as one history ``(1, P)``, one sample after the other.
+
+    To count them, the host waits for the device.
+    """
     mask_BL = history.mask_BL
     at_P = mask_BL.flatten().nonzero()[:, 0]
     age_P = (mask_BL.cumsum(1, dtype=torch.int32) - 1).flatten()[at_P]
     length_B = mask_BL.sum(1)
     stop_B = length_B.cumsum(0)
     index_1P = history.index_BL.flatten()[at_P][None]
-    packed = History(history.table, index_1P, torch.ones_like(index_1P, dtype=torch.bool))
+    packed = History(history._rows, index_1P, torch.ones_like(index_1P, dtype=torch.bool))
     return packed, Segments(stop_B - length_B, stop_B, age_P)

@@ -76,11 +76,14 @@ class SubsequencePlan(Plan):
         self.sizes = torch.stack([pairs_E, width_E])[:, :E]
 
     def run(self, sizes: list[int], target_BD: Tensor) -> Tensor:
-        subsequences = self._history.rows(self.sample_P).take(*self._columns).narrow()
+        subsequences = self._history.samples(self.sample_P).take(*self._columns)
+        subsequences = subsequences.drop_hidden_windows()
         samples, outputs = [], []
         for expert, pairs, width in slices(sizes):
             sample = self.sample_P[pairs]
-            output = self.experts[expert](subsequences.rows(pairs).last(width), target_BD[sample])
+            output = self.experts[expert](
+                subsequences.samples(pairs).last(width), target_BD[sample]
+            )
             samples.append(sample)
             outputs.append(output * self.gate_P[pairs, None])
         y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)

@@ -1,15 +1,14 @@
 """Mixtures: how copies of one backbone block become an encoder of (history, target).
 
-``Single`` is the vanilla backbone. ``SparseMixture`` is the base of mixtures that differ in their
-router; each lies in the file of its router. ``mos.py`` holds the paper's Mixture of Sequence, which
-has windows besides. A mixture also says in which stages it trains (paper 4.3).
+``Mixture`` itself is the vanilla backbone. ``SparseMixture`` is the base of mixtures that differ in
+their router; each lies in the file of its router. ``mos.py`` holds the paper's Mixture of Sequence,
+which has windows besides. A mixture also says in which stages it trains (paper 4.3).
 
 Shape suffixes: B samples, D item width, H output width.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, MutableMapping
 from functools import partial
 from itertools import tee
@@ -24,15 +23,15 @@ from .routers import Router
 from .stages import Stage, StageName
 
 
-class Mixture(nn.Module, ABC):
-    """Base: the global block, and what a mixture adds to it.
+class Mixture(nn.Module):
+    """The vanilla backbone: one block over the whole history (eq. 5). Sparse mixtures add to it.
 
     Args:
         make_block: builds one block with parameters of its own.
         item_dim: D, width of an item.
 
     Attributes:
-        branches: the groups of sparse experts by name; none in the vanilla backbone.
+        branches: the groups of sparse experts by name; here there are none.
         output_dim: H.
     """
 
@@ -47,9 +46,10 @@ class Mixture(nn.Module, ABC):
         """The classes whose keyword-only parameters are keys of the mixture's configuration."""
         return (cls,)
 
-    @abstractmethod
     def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode: ``(y_BH, aux_loss)``."""
+        """The encoded sample ``y_BH``, and an auxiliary loss."""
+        y_BH = self.global_block(history, target_BD)
+        return y_BH, y_BH.new_zeros(())
 
     def sequence(self, branch: str, history: History) -> History:
         """What a branch routes."""
@@ -84,14 +84,6 @@ class Mixture(nn.Module, ABC):
         """Drop what the routers observed since the last step."""
         for branch in self.branches.values():
             branch.router.forget()
-
-
-class Single(Mixture):
-    """The vanilla backbone: one block over the whole history (eq. 5)."""
-
-    def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
-        y_BH = self.global_block(history, target_BD)
-        return y_BH, y_BH.new_zeros(())
 
 
 class BranchedMixture(Mixture):

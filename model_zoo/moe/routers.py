@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..history.history import History
-from ..history.rows import RowTable
 
 
 @dataclass
@@ -89,9 +88,9 @@ class Router(nn.Module, ABC):
     def project(self, x: Tensor) -> Tensor:
         """What ``assign`` has to know of each item: ``(..., D) -> (..., Z)``."""
 
-    def project_rows(self, table: RowTable) -> Tensor:
-        """``project`` of each row of a table, ``(U, Z)``."""
-        return self.project(table.rows_UD if torch.is_grad_enabled() else table.values())
+    def project_rows(self, history: History) -> Tensor:
+        """``project`` of each row of a history, ``(U, Z)``."""
+        return self.project(history.rows_UD)
 
     @abstractmethod
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
@@ -134,7 +133,7 @@ class Router(nn.Module, ABC):
         """Route a history for the experts that its newest item reads."""
         if self.itemwise:
             return self._route_rows(history)
-        routing = self.assign(history.map(self.project), history.mask_BL)
+        routing = self.assign(history.project(self.project), history.mask_BL)
         sent_BET = routing.weights_BTE.detach().transpose(1, 2) > 0
 
         def members(sample_P: Tensor, expert_P: Tensor) -> Tensor:
@@ -144,9 +143,9 @@ class Router(nn.Module, ABC):
 
     def _route_rows(self, history: History) -> RoutedHistory:
         """Route each distinct row once; members are then looked up by the rows' indices."""
-        count_U = row_counts(history)
+        count_U = history.row_counts()
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.auxiliary):
-            z_UZ = self.project_rows(history.table)
+            z_UZ = self.project_rows(history)
             routing = self.assign(z_UZ[None], count_U[None])
         sent_UE = routing.weights_BTE[0].detach() > 0
         if self.training:
@@ -163,7 +162,7 @@ class Router(nn.Module, ABC):
         if self.auxiliary or not self.trains:
             gates_BE = F.embedding(newest.index_BL[:, 0], routing.weights_BTE[0]) * newest.mask_BL
         else:  # once more, with gradient
-            gates_BE = self(newest.narrow().embed(), newest.mask_BL).weights_BTE[:, -1]
+            gates_BE = self(newest.drop_hidden_windows().embed(), newest.mask_BL).weights_BTE[:, -1]
         return RoutedHistory(gates_BE, members, routing.aux_loss)
 
     # ---------------------------------------------------------------- for analysis
@@ -172,15 +171,15 @@ class Router(nn.Module, ABC):
     def gates(self, history: History) -> Tensor:
         """The gates of every position, ``(B, T, E)``."""
         if not self.itemwise:
-            return self.assign(history.map(self.project), history.mask_BL).weights_BTE
-        z_UZ = self.project_rows(history.table)
-        gates_UE = self.assign(z_UZ[None], row_counts(history)[None]).weights_BTE[0]
+            return self.assign(history.project(self.project), history.mask_BL).weights_BTE
+        z_UZ = self.project_rows(history)
+        gates_UE = self.assign(z_UZ[None], history.row_counts()[None]).weights_BTE[0]
         return F.embedding(history.index_BL, gates_UE) * history.mask_BL[:, :, None]
 
     @torch.no_grad()
     def projections(self, history: History) -> Tensor:
         """The projections of the distinct rows that occur in a history, ``(N, Z)``."""
-        return self.project_rows(history.table)[row_counts(history) > 0]
+        return self.project_rows(history)[history.row_counts() > 0]
 
 
 class LinearRouter(Router):
@@ -200,13 +199,6 @@ class LinearRouter(Router):
 
     def codes(self) -> Tensor:
         return self.gate.weight.detach()
-
-
-def row_counts(history: History) -> Tensor:
-    """How many real positions show each row, ``(U,)``. Items share rows; every window has its own."""
-    real = history.mask_BL.flatten().float()
-    count_U = real.new_zeros(len(history.table))
-    return count_U.index_add_(0, history.index_BL.flatten(), real)
 
 
 def one_hot_argmax(scores_BTE: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..history.rows import RowTable
+from ..history.history import History
 from .codebook import Codebook
 from .codebook_init import collect, kmeans_centres
 from .routers import Router, Routing, check_topk
@@ -93,8 +93,9 @@ class ThemeRouter(Router):
         """h(x), the item in theme space."""
         return self.h(x)
 
-    def project_rows(self, table: RowTable) -> Tensor:
-        return self.h[1:](table.linear(self._first_layer))
+    def project_rows(self, history: History) -> Tensor:
+        """Outside autograd: the first layer of a window is the mean of its items'."""
+        return self.h[1:](history.linear_of_rows(self._first_layer))
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
         """Eq. 3 and 2; the gates carry gradient unless ``trains`` is False."""

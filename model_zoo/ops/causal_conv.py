@@ -1,9 +1,9 @@
-"""Mamba's causal depthwise convolution, positions before channels like everything else.
+"""Mamba's causal depthwise convolution, with positions before channels.
 
     out_t[e] = bias[e] + sum_k taps[e, K-1-k] x_{t-k}[e]
 
-On a CPU four passes in place are 3 times faster, with backward, than ``conv1d`` of the transposed input
-or than slices that autograd records.
+On a CPU four passes in place are 3 times faster, with backward, than ``conv1d`` of the transposed
+input or than slices that autograd records.
 
 Shape suffixes: B samples, L positions, E channels, K taps.
 """
@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .compiled import on_eager_cpu
+
 SAMPLES = 8  # taken at a time where a product is only summed: it stays in the cache of a CPU
 
 
 def causal_conv(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
-    """The convolution of every channel with its own taps; what is before the start counts as zero.
+    """Convolve every channel with its own taps; what is before the start counts as zero.
 
     Args:
         x: ``(B, L, E)``.
@@ -52,8 +54,7 @@ class _CausalConv(Function):
         for back, tap_E in _earlier(x_BLE, taps_KE):
             dx_BLE[:, :-back].addcmul_(dout_BLE[:, back:], tap_E)
         dtaps_KE = torch.zeros_like(taps_KE)
-        in_cache = x_BLE.device.type == "cpu" and not torch.compiler.is_compiling()
-        size = SAMPLES if in_cache else max(1, len(x_BLE))
+        size = SAMPLES if on_eager_cpu(x_BLE) else max(1, len(x_BLE))
         for dout_SLE, x_SLE in zip(dout_BLE.split(size), x_BLE.split(size), strict=True):
             dtaps_KE[-1] += (dout_SLE * x_SLE).sum((0, 1))
             for back, dtap_E in _earlier(x_BLE, dtaps_KE):
@@ -62,7 +63,7 @@ class _CausalConv(Function):
 
 
 def _earlier(x_BLE: Tensor, taps_KE: Tensor) -> list[tuple[int, Tensor]]:
-    """Each tap but the last with how far back it reaches, if the input goes as far."""
+    """How far back each tap but the last reaches, and the tap, as far back as the input goes."""
     taps = enumerate(reversed(taps_KE.unbind(0)))
     # not a slice up to L, which torch.compile would take for each L anew
     return [(back, tap_E) for back, tap_E in taps if 0 < back < x_BLE.shape[1]]

@@ -1,8 +1,9 @@
 """``compile: True``: blocks and head as kernels that torch.compile fuses.
 
-A graph is traced with sizes left open, so that batches of other sizes and lengths reuse it; a new one
-is made where a model takes another path (a history shorter than the top-k), and for training and
-evaluation. ``torch._dynamo`` takes a second to import: nothing here does so before it is needed.
+A graph is traced with sizes left open, so that batches of other sizes and lengths reuse it; a new
+one is made where a model takes another path (a history shorter than the top-k), and for training
+and evaluation. ``torch._dynamo`` takes a second to import: nothing here does so before it is
+needed.
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Of one function: paths, by what a stage trains, in training and evaluation. torch's own limit is 8.
+# Graphs of one function: its paths, times what a stage trains, in training and evaluation. torch's
+# own limit is 8.
 MAX_GRAPHS = 64
 
 _left_alone: dict[str, Callable[..., Any]] = {}
 
 
+def on_eager_cpu(x: Tensor) -> bool:
+    """Whether ``x`` is on a CPU and torch.compile is not tracing.
+
+    Then there are kernels of our own, and a size that depends on data costs no wait for a GPU.
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def call_compiled(part: nn.Module, *inputs: Any) -> Tensor:
-    """``part(*inputs)`` compiled; parts of one structure share their graphs."""
+    """Call ``part(*inputs)`` compiled; parts of one structure share their graphs."""
     return _compiled()(part, *inputs)
 
 
 def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that torch.compile calls as it is; by position only."""
+    """Make torch.compile call a function as it is; its arguments are by position only."""
     name = f"{function.__module__}.{function.__qualname__}"
     _left_alone[name] = function
 
@@ -38,10 +48,10 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def require_compiler(device: torch.device) -> None:
-    """Fail before training where torch.compile lacks a compiler.
+    """Check, before training, that torch.compile has a compiler.
 
     Raises:
-        ValueError: it cannot compile here; says why.
+        ValueError: it has none; the message says why.
     """
     problem = compiler_problem(device)
     if problem:
@@ -49,7 +59,7 @@ def require_compiler(device: torch.device) -> None:
 
 
 def compiler_problem(device: torch.device) -> str:
-    """Compile a line, and say why that fails; empty if it does not."""
+    """Why torch.compile cannot compile a line here; empty if it can."""
     try:
         torch.compile(_add_one)(torch.zeros(2, device=device))
     except Exception as error:  # each backend has errors of its own
@@ -61,7 +71,7 @@ def compiler_problem(device: torch.device) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Of its message; its name where it has none."""
+    """The first line of the error's message, or its type where there is no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -8,19 +8,27 @@ from torch import Tensor
 
 from .precision import at_least_float32, unrounded
 
+# Queries per sample up to which it is cheaper to carry them to the items than to project the items,
+# and for which a CPU reads rows of items where they lie.
+FEW_QUERIES = 4
+
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension where ``mask`` is True; exact zeros elsewhere and in empty rows."""
-    scores = at_least_float32(scores)
+    """Softmax over the last dimension where ``mask`` is True; exact zeros elsewhere."""
     filled = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return F.softmax(filled, dim=-1).masked_fill(~mask, 0.0)
+    dtype = torch.promote_types(scores.dtype, torch.float32)
+    return F.softmax(filled, dim=-1, dtype=dtype).masked_fill(~mask, 0.0)
 
 
 def attend(
     query_BHD: Tensor, x_BLD: Tensor, mask_BL: Tensor, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Attention of H queries over L vectors that are keys and values: the weighted sums ``(B, H, D)``,
-    and what the weights add up to ``(B, H)``: 1 before dropout, 0 where the mask is empty."""
+    """Attention of H queries over L vectors that are both keys and values.
+
+    Returns:
+        The weighted sums ``(B, H, D)``, and what the weights add up to, ``(B, H)``: 1 before
+        dropout, 0 where the mask is empty.
+    """
     query_BHD, x_BLD = at_least_float32(query_BHD), at_least_float32(x_BLD)
     with unrounded(x_BLD):
         weights_BHL = F.dropout(masked_softmax(query_BHD @ x_BLD.mT, mask_BL[:, None, :]), dropout)
@@ -28,7 +36,11 @@ def attend(
 
 
 def check_heads(width: int, num_heads: int) -> None:
-    """Raise a ValueError that says what to write where the heads do not divide the width."""
+    """Check that the heads divide the width.
+
+    Raises:
+        ValueError: they do not; the message lists the numbers that do.
+    """
     if num_heads < 1 or width % num_heads:
         divisors = [heads for heads in range(1, width + 1) if width % heads == 0]
         raise ValueError(
@@ -37,7 +49,18 @@ def check_heads(width: int, num_heads: int) -> None:
         )
 
 
+def check_sizes(**sizes: float) -> None:
+    """Check that hyper-parameters are at least 1.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size} is too small; write 1 or more")
+
+
 def unit_length(x: Tensor, dim: int = -1) -> Tensor:
-    """L2-normalised along ``dim``; a zero vector stays zero, with a bounded gradient."""
+    """Normalise to length 1 along ``dim``; a zero vector stays zero, with a bounded gradient."""
     norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     return x / norm.masked_fill(norm == 0, 1)

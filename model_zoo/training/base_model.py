@@ -10,12 +10,9 @@ import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..batch import Batch, Loader
-from ..history.history import History
-from ..moe.branch import Branch
-from ..moe.stages import Stage, StageName
 from . import loop
 from .hyper_parameters import chosen, keywords
 from .metrics import evaluate_metrics
@@ -53,12 +50,8 @@ class StagedModel(BaseModel, Trainable):
         accumulation_steps: int = 1,
         **kwargs: Any,
     ) -> None:
-        training_keys = dict(
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            accumulation_steps=accumulation_steps,
-        )
-        super().__init__(feature_map, **training_keys, **kwargs)
+        keys = dict(optimizer=optimizer, accumulation_steps=accumulation_steps)
+        super().__init__(feature_map, learning_rate=learning_rate, **keys, **kwargs)
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
         self.accumulation_steps = accumulation_steps
@@ -76,33 +69,6 @@ class StagedModel(BaseModel, Trainable):
     def hyper_parameters(cls) -> dict[str, Any]:
         """Name and type of every configuration key that the model or its training reads."""
         return keywords(cls, loop.fit)
-
-    # ---------------------------------------------------------------- stages and experts
-
-    @property
-    def branches(self) -> Mapping[str, Branch]:
-        return {}
-
-    def backbone_parts(self) -> tuple[nn.Module, ...]:
-        return (self,)
-
-    def stages(self, epochs: float) -> list[Stage]:
-        return [Stage(StageName.JOINT, epochs)]
-
-    def enter(self, stage: StageName) -> None:
-        pass
-
-    def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
-        pass
-
-    def after_step(self) -> None:
-        pass
-
-    def forget_observed(self) -> None:
-        pass
-
-    def routed(self, inputs: Batch) -> dict[str, History]:
-        return {}
 
     # ---------------------------------------------------------------- training and evaluation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +13,7 @@ from ..moe.mixtures import Mixture
 BLOCK, HEAD, EMBEDDING = "encoder.global_block.", "classifier.", "embedding_layer."
 
 
-class HasBackbone(Protocol):
-    """A model whose weights are named as above: the encoder holds the global block."""
-
-    encoder: Mixture
-    classifier: nn.Module
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All weights by name."""
-
-    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True) -> Any:
-        """Take weights by name; with ``strict``, all of them."""
-
-
-def load_backbone(model: HasBackbone, path: str | Path) -> None:
+def load_backbone(model: nn.Module, path: str | Path) -> None:
     """Load embeddings, global block and head; experts and routers stay as they are.
 
     Raises:
@@ -69,10 +56,11 @@ def load_backbone(model: HasBackbone, path: str | Path) -> None:
     model.load_state_dict({name: weights[name] for name in needed}, strict=False)
 
 
-def from_longctr(model: HasBackbone, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_longctr(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """LongCTR's names as ours: the embedding layer keeps its own, the head's are those of
     ``heads.py``, and the rest is the block's."""
-    heads = tuple(f"{name}." for name, _ in model.classifier.named_children())
+    encoder, classifier = cast(Mixture, model.encoder), cast(nn.Module, model.classifier)
+    heads = tuple(f"{name}." for name, _ in classifier.named_children())
     renamed, block = {}, {}
     for name, weight in weights.items():
         if name.startswith(EMBEDDING):
@@ -81,6 +69,6 @@ def from_longctr(model: HasBackbone, weights: dict[str, Tensor]) -> dict[str, Te
             renamed[HEAD + name] = weight
         else:
             block[name] = weight
-    for name, weight in model.encoder.global_block.from_longctr(block).items():
+    for name, weight in encoder.global_block.from_longctr(block).items():
         renamed[BLOCK + name] = weight
     return renamed

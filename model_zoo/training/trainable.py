@@ -15,7 +15,7 @@ from ..moe.stages import Stage, StageName
 
 
 class Trainable(nn.Module, ABC):
-    """A model that ``loop.fit`` can train in stages.
+    """A model that ``loop.fit`` can train, in a single stage or in several.
 
     Attributes:
         optimizer_name: FuxiCTR's name of the optimizer.
@@ -59,46 +59,6 @@ class Trainable(nn.Module, ABC):
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
         """The loss of a forward pass, a scalar, without regularisation."""
 
-    @abstractmethod
-    def after_step(self) -> None:
-        """What follows each optimiser step; codebooks move here."""
-
-    @abstractmethod
-    def forget_observed(self) -> None:
-        """Drop what forward passes left for an ``after_step`` that will not come."""
-
-    @abstractmethod
-    def routed(self, inputs: Batch) -> dict[str, History]:
-        """The sequences that each branch routes, by the name of the branch."""
-
-    # ---------------------------------------------------------------- stages and experts
-
-    @property
-    @abstractmethod
-    def branches(self) -> Mapping[str, Branch]:
-        """The groups of sparse experts by name; empty without a mixture."""
-
-    @abstractmethod
-    def stages(self, epochs: float) -> list[Stage]:
-        """The stages of training in their order; ``epochs`` is the length of the joint one."""
-
-    @abstractmethod
-    def enter(self, stage: StageName) -> None:
-        """Prepare for a stage."""
-
-    @abstractmethod
-    def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
-        """Prepare the experts for the first stage that trains them.
-
-        Args:
-            batches: of the training data, the same in each pass.
-            seed: of everything random.
-        """
-
-    @abstractmethod
-    def backbone_parts(self) -> tuple[nn.Module, ...]:
-        """The parts that the vanilla backbone has too; all others belong to ``branches``."""
-
     # ---------------------------------------------------------------- evaluation
 
     @abstractmethod
@@ -116,3 +76,41 @@ class Trainable(nn.Module, ABC):
     @abstractmethod
     def load_weights(self, checkpoint: str) -> None:
         """Load weights from a file."""
+
+    # ---------------------------------------------------------------- stages, by default a single one
+
+    def stages(self, epochs: float) -> list[Stage]:
+        """The stages of training in their order; ``epochs`` is the length of the joint one."""
+        return [Stage(StageName.JOINT, epochs)]
+
+    def enter(self, stage: StageName) -> None:
+        """Prepare for a stage."""
+
+    def backbone_parts(self) -> tuple[nn.Module, ...]:
+        """The parts that the vanilla backbone has too; all others belong to ``branches``."""
+        return (self,)
+
+    # ---------------------------------------------------------------- experts, by default none
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        """The groups of sparse experts by name."""
+        return {}
+
+    def routed(self, inputs: Batch) -> dict[str, History]:
+        """The sequences that each branch routes, by the name of the branch."""
+        return {}
+
+    def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
+        """Prepare the experts for the first stage that trains them.
+
+        Args:
+            batches: of the training data; as many are read as needed.
+            seed: of everything random.
+        """
+
+    def after_step(self) -> None:
+        """Act on what forward passes observed; called after each optimiser step."""
+
+    def forget_observed(self) -> None:
+        """Drop what forward passes observed since the last step."""

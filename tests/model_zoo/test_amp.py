@@ -167,11 +167,11 @@ def test_what_one_query_reads_is_not_rounded(queries: int) -> None:
     plain = (
         *history.attend(query_BHD),
         history.scores(query_BHD),
-        history.sums(query_BHD[..., :9]),
+        history.weighted_sum(query_BHD[..., :9]),
     )
     with bf16_products(CPU, enabled=True):
         inside = (*history.attend(query_BHD), history.scores(query_BHD))
-        inside += (history.sums(query_BHD[..., :9]),)
+        inside += (history.weighted_sum(query_BHD[..., :9]),)
         half = history.attend(query_BHD.bfloat16())[0]
     assert all(map(torch.equal, plain, inside))
     assert half.dtype == torch.float32

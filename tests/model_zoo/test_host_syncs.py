@@ -14,7 +14,6 @@ from torch import Tensor
 
 import model_zoo
 from model_zoo.backbones import mamba4rec
-from model_zoo.history import rows as row_table
 from model_zoo.history.item_dict import ItemDict
 from model_zoo.history.packed import pack
 from model_zoo.layers import mamba
@@ -22,7 +21,7 @@ from model_zoo.ops import scan_last as final_state
 from model_zoo.training.loop import Trainer
 from model_zoo.training.optimizer import build_optimizer
 
-from ..support.helpers import build_model, loader, random_batch, tiny_params
+from ..support.helpers import build_model, gather_always, loader, random_batch, tiny_params
 from ..support.host_syncs import HostSyncs
 
 LENGTHS = [0, 1, 4, 20, 60, 33, 8, 60]
@@ -38,7 +37,7 @@ def gpu_way(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         mamba, "segment_scan", lambda u, delta, A, B, C, *others: C.mean(-1, True) * u[0, -1]
     )
-    monkeypatch.setattr(row_table, "in_place", lambda x: False)
+    gather_always(monkeypatch)
     monkeypatch.setattr(
         final_state, "_live_states", lambda later, mask, rate: [len(rate)] * later.shape[1]
     )

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 
 from ...common.errors import UserError
+from ..conditions import span
 from ..lineup import ordered_backbones, ordered_mixtures
 
 RC: dict[Any, Any] = rc_params_from_file(
@@ -34,7 +35,7 @@ SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)  # of backbones
 LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 MARKERS = "os^DXvP*<>"
-EXPERT_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, RED, "0.6")
+EXPERT_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, RED, "#999999")
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
 TITLE_LETTERS, FACT_LETTERS = 8.5, 14.5  # that fit into an inch
 MEASURED, NULL = BLUE, "0.45"  # what was found, and what chance gives
@@ -113,10 +114,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def seeds(numbers: Iterable[int]) -> str:
     """``5 seeds``, or ``3 to 5 seeds``, from the numbers of seeds behind each point."""
-    counts = sorted(set(numbers))
-    if counts == [1]:
-        return "one seed"
-    return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " seeds"
+    text = span(numbers)
+    return "one seed" if text == "1" else f"{text} seeds"
 
 
 def over_seeds(numbers: Iterable[int]) -> str:

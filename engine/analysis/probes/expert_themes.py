@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
 
 from .sessions import unit
 
@@ -77,8 +78,8 @@ def match(expert_I: NDArray, label_I: NDArray, seed: int) -> dict[str, float | i
 
 def purity(expert_I: NDArray, label_I: NDArray) -> float:
     """The share of items in the main category of their expert."""
-    main = [np.bincount(label_I[expert_I == expert]).max() for expert in np.unique(expert_I)]
-    return float(sum(main) / max(1, len(label_I)))
+    main = contingency_matrix(label_I, expert_I).max(0, initial=0)
+    return float(main.sum() / max(1, len(label_I)))
 
 
 def _code(

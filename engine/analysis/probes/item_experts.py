@@ -45,16 +45,13 @@ def dispatch(
         _seen(histories, items), return_inverse=True, return_counts=True
     )
     often_I = np.flatnonzero(count_I >= SEEN)
-    ends = (
-        (often_I[count_I[often_I].argmax()], often_I[count_I[often_I].argmin()])
-        if len(often_I)
-        else ()
-    )
-    named = dict(zip(("most", "least"), ends, strict=False))
-    result: dict[str, Any] = {"most": None, "least": None} | {
-        name: {"item": int(item_I[row]), "appearances": int(count_I[row])}
-        for name, row in named.items()
-    }
+    result: dict[str, Any] = {"most": None, "least": None}
+    named: dict[str, int] = {}
+    if len(often_I):
+        often = count_I[often_I]
+        named = {"most": often_I[often.argmax()], "least": often_I[often.argmin()]}
+    for name, row in named.items():
+        result[name] = {"item": int(item_I[row]), "appearances": int(count_I[row])}
     for mode in ("train", "eval"):
         gates_PE = gates(branch, histories, training=mode == "train", seed=seed)
         best_IE, sent_IE = tally(gates_PE, row_P, len(item_I))

@@ -195,7 +195,9 @@ def _item_vectors(model: SequenceModel, loader: SequenceLoader, item_I: NDArray)
         item_I[start : start + BATCH * 64, None] for start in range(0, len(item_I), BATCH * 64)
     ]
     histories = [_history(model, loader, part, np.ones(part.shape, bool)) for part in parts]
-    return np.concatenate([history.peek()[:, 0].double().cpu().numpy() for history in histories])
+    return np.concatenate(
+        [history.embed_detached()[:, 0].double().cpu().numpy() for history in histories]
+    )
 
 
 def _categories(

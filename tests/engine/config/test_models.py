@@ -121,7 +121,7 @@ def test_a_foreign_model_trains(runs: tuple[Workspace, list[Outcome]]) -> None:
     assert set(result["metrics"]["test"]) == {"AUC", "gAUC", "logloss"}
     assert result["flops_per_sample"] > 0 and result["routing"] == {}
     assert [entry["stage"] for entry in result["stage_log"]] == ["joint", "joint"]
-    assert "Pooled does not name `note`; passed on as it is" in outcome.stderr
+    assert "Pooled does not name `note`, which is passed on as it is" in outcome.stderr
     assert "`hidden`" not in outcome.stderr
     assert resumed.code == 0 and "finished already" in resumed.stdout
 

@@ -180,5 +180,5 @@ def test_kuairand_against_a_plain_loop(tmp_path: Path, label: str) -> None:
 def test_kuairand_without_its_videos(tmp_path: Path) -> None:
     write_kuairand(tmp_path / "raw")
     next((tmp_path / "raw").glob("video*")).unlink()
-    with pytest.raises(UserError, match=r"raw has no video_features_basic_\*\.csv"):
+    with pytest.raises(UserError, match=r"raw/video_features_basic_\*\.csv does not exist"):
         kuairand.load(tmp_path / "raw")

@@ -194,7 +194,7 @@ TEXTS = {
 ENTRIES = {
     "unknown expid": Case(
         nothing,
-        ("--expid TWIN_tinny: not in ", "did you mean `TWIN_tiny`?", "--list shows all"),
+        ("--expid TWIN_tinny: is not in ", "did you mean `TWIN_tiny`?", "--list shows all"),
         ("--expid", "TWIN_tinny"),
     ),
     "expid without keys": Case(entry("TWIN_tiny", None), ("TWIN_tiny: is None", "map keys")),
@@ -254,7 +254,7 @@ PARAMETERS = {
         keys(monitor="auc"), ("TWIN_tiny, monitor: 'auc' is not one of", "did you mean `AUC`?")
     ),
     "weight of the monitor": Case(
-        keys(monitor={"AUC": "one"}), ("monitor: weight of AUC is 'one'; write a number",)
+        keys(monitor={"AUC": "one"}), ("monitor: the weight of AUC is 'one'; write a number",)
     ),
     "empty monitor": Case(keys(monitor={}), ("TWIN_tiny, monitor: is empty",)),
     "gAUC without group_id": Case(keys(group_id=None), ("group_id", "gAUC", "write user_index")),
@@ -295,7 +295,7 @@ PARAMETERS = {
     "short_seq_len 1": Case(keys(short_seq_len=1), ("TWIN_tiny, short_seq_len=1", "write 2")),
     "router_topk beyond num_experts": Case(
         keys("TWIN_MoS_tiny", router_topk=6),
-        ("TWIN_MoS_tiny, router_topk=6: write 1 to 5 (num_experts=5)",),
+        ("TWIN_MoS_tiny, router_topk=6 is not possible with num_experts=5; write 1 to 5",),
         ("--expid", "TWIN_MoS_tiny"),
     ),
     "window_stride 0": Case(
@@ -356,7 +356,8 @@ DATA = {
         content("feature_map.json", lambda old: b"[]"), ("feature_map.json: not a FuxiCTR",)
     ),
     "broken card": Case(
-        content("dataset_card.json", lambda old: old[:20]), ("dataset_card.json is not valid JSON",)
+        content("dataset_card.json", lambda old: old[:20]),
+        ("dataset_card.json is no data set card",),
     ),
     "file cut in half": Case(
         content("user_info.parquet", lambda old: old[: len(old) // 2]),

@@ -131,7 +131,7 @@ def test_collisions_are_as_likely_as_the_paper_says() -> None:
     for reuse_hash in (False, True):
         block = SDIMBlock(2, num_hashes=20_000, hash_bits=3, reuse_hash=reuse_hash).double()
         for i, item_D in enumerate(items_tD):
-            found_D = block(History.of(item_D.view(1, 1, 2)), target_1D)[0, :2]
+            found_D = block(History.from_vectors(item_D.view(1, 1, 2)), target_1D)[0, :2]
             share = found_D.norm() / item_D.norm()
             wanted = (1 - angles[i].item() / math.pi) ** 3
             assert share.item() == pytest.approx(wanted, abs=0.015)
@@ -195,5 +195,5 @@ def test_bad_settings_are_explained() -> None:
     for setting in (dict(num_hashes=0), dict(hash_bits=0), dict(hash_bits=63)):
         with pytest.raises(ValueError, match="1 or more hashes of 1 to 62 bits"):
             SDIMBlock(D, **setting)
-    with pytest.raises(ValueError, match=r"short_seq_len=1: it counts the target"):
+    with pytest.raises(ValueError, match=r"short_seq_len=1 leaves no item"):
         SDIMBlock(D, short_seq_len=1)

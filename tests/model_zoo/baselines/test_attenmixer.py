@@ -67,7 +67,7 @@ def test_equals_the_equations(setting: dict) -> None:
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
     out_BH = block(history, target_BD).detach().numpy()
     assert out_BH.shape == (len(LENGTHS), block.output_dim)
-    x_BLD = history.peek().numpy()
+    x_BLD = history.embed_detached().numpy()
     for b, length in enumerate(LENGTHS):
         plain = plain_score(block, x_BLD[b, L - length :], target_BD[b].numpy())
         np.testing.assert_allclose(out_BH[b], plain, rtol=1e-9, atol=1e-9)
@@ -80,7 +80,7 @@ def test_padding_and_batch_mates_do_not_matter() -> None:
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
     out_BH = block(history, target_BD)
     for b, length in enumerate(LENGTHS):
-        alone = history.rows(torch.tensor([b])).last(max(1, length))
+        alone = history.samples(torch.tensor([b])).last(max(1, length))
         out_1H = block(alone, target_BD[b : b + 1])
         torch.testing.assert_close(out_1H, out_BH[b : b + 1], rtol=1e-9, atol=1e-9)
 

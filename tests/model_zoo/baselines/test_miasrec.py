@@ -92,16 +92,18 @@ def test_equals_the_equations(setting: dict, own_rows: bool) -> None:
     block = large_block(**setting)
     history = ragged_history(LENGTHS, L, D, num_rows=5)  # five items: most of them repeat
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
-    x_BLD, name_BL = history.peek().numpy(), history.index_BL.numpy()
+    x_BLD, name_BL = history.embed_detached().numpy(), history.index_BL.numpy()
     if own_rows:
         index_BL = torch.arange(len(LENGTHS) * L).view(-1, L)
-        history = History(history.peek().flatten(0, 1), index_BL, history.mask_BL)
+        history = History(history.embed_detached().flatten(0, 1), index_BL, history.mask_BL)
     out_BH = block(history, target_BD).detach()
     for b, length in enumerate(LENGTHS):
         kept = slice(L - length, None)
         plain = plain_score(block, x_BLD[b, kept], name_BL[b, kept], target_BD[b].numpy())
         np.testing.assert_allclose(out_BH[b].numpy(), plain, rtol=1e-9, atol=1e-9)
-        alone = history.rows(torch.tensor([b])).last(max(1, length))  # no batch mates, no padding
+        alone = history.samples(torch.tensor([b])).last(
+            max(1, length)
+        )  # no batch mates, no padding
         out_1H = block(alone, target_BD[b : b + 1])
         torch.testing.assert_close(out_1H, out_BH[b : b + 1], rtol=1e-9, atol=1e-9)
 

@@ -108,7 +108,7 @@ def test_equals_the_equations(setting: dict, fade: bool) -> None:
 def test_of_equally_near_items_the_newest_are_retrieved() -> None:
     block, _, target_BD = make([L], topk=3, hash_bits=4, short_seq_len=2)
     items_LD = torch.randn(D).expand(L, D).double().clone().requires_grad_()
-    block.eval()(History.of(items_LD[None]), target_BD)[:, D:].sum().backward()
+    block.eval()(History.from_vectors(items_LD[None]), target_BD)[:, D:].sum().backward()
     assert items_LD.grad.any(1).nonzero().flatten().tolist() == [L - 3, L - 2, L - 1]
     ages = block.pos.weight.grad.any(1).nonzero().flatten().tolist()
     assert ages == [1, 2, 3]
@@ -205,7 +205,7 @@ def test_start_in_a_whole_model(tiny_data: Path) -> None:
 
 def test_bad_settings_are_explained() -> None:
     for setting in (dict(topk=0), dict(hash_bits=0)):
-        with pytest.raises(ValueError, match="both must be at least 1"):
+        with pytest.raises(ValueError, match="is too small; write 1 or more"):
             MIRRNBlock(D, **setting)
-    with pytest.raises(ValueError, match="short_seq_len=1: it counts the target"):
+    with pytest.raises(ValueError, match="short_seq_len=1 leaves no item"):
         MIRRNBlock(D, short_seq_len=1)

@@ -14,12 +14,14 @@ def test_embed_take_rows_last_agree_with_plain_indexing() -> None:
     history = ragged_history([0, 3, 7, 5], L=7, D=4)
     x_BLD = history.embed()
     assert torch.equal(x_BLD, history.rows_UD[history.index_BL])
-    assert torch.equal(history.peek(), x_BLD) and not history.peek().requires_grad
+    assert (
+        torch.equal(history.embed_detached(), x_BLD) and not history.embed_detached().requires_grad
+    )
     index_BK, mask_BK = torch.randint(7, (4, 3)), torch.rand(4, 3) > 0.5
     taken = history.take(index_BK, mask_BK)
     assert torch.equal(taken.embed(), x_BLD.gather(1, index_BK[:, :, None].expand(-1, -1, 4)))
     assert torch.equal(taken.mask_BL, mask_BK)
-    assert torch.equal(history.rows(torch.tensor([2, 1])).embed(), x_BLD[[2, 1]])
+    assert torch.equal(history.samples(torch.tensor([2, 1])).embed(), x_BLD[[2, 1]])
     assert torch.equal(history.last(3).embed(), x_BLD[:, -3:])
     assert len(history.last(99)) == 7
 

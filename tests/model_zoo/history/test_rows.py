@@ -1,4 +1,4 @@
-"""Products with rows where they lie, against gathered ones: values, gradients, degenerate shapes."""
+"""Rows read where they lie against gathered ones: values, gradients, degenerate shapes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_zoo.history import history as history_module
-from model_zoo.history import rows as row_table
 from model_zoo.history.history import History
 from model_zoo.history.rows import RowTable
 from model_zoo.ops.functional import attend
 
-from ...support.helpers import build_model, random_batch, tiny_params
+from ...support.helpers import build_model, gather_always, random_batch, tiny_params
 
 LENGTHS = [0, 3, 9, 1, 5, 0, 9]
 L, D = 9, 6
@@ -47,7 +46,12 @@ def test_equals_gathering(U: int, H: int, dtype: torch.dtype) -> None:
     def ours() -> list[Tensor]:
         table, positions = RowTable(rows_UD), index(U)
         pooled_BHD, total_BH = table.attend(query_BHD, positions, mask_BL, 0.0)
-        return [pooled_BHD, total_BH, table.sums(weights_BHL, positions), table.gather(positions)]
+        return [
+            pooled_BHD,
+            total_BH,
+            table.weighted_sum(weights_BHL, positions),
+            table.gather(positions),
+        ]
 
     def gathered() -> list[Tensor]:
         x_BLD = F.embedding(index(U), rows_UD)
@@ -71,8 +75,8 @@ def test_gradients_by_finite_differences() -> None:
         windows = history.windows(3, 2, "start")
         return (
             *history.attend(query),
-            history.sums(weights),
-            windows.narrow().attend(query)[0],
+            history.weighted_sum(weights),
+            windows.drop_hidden_windows().attend(query)[0],
             windows.embed(),
             windows.rows_UD,
         )
@@ -89,15 +93,17 @@ def test_in_place_or_gathered_is_the_same(anchor: str, monkeypatch: pytest.Monke
         history = History(rows_UD, index(40), mask_BL)
         windows = history.windows(3, 2, anchor)
         wider = windows.windows(2, 1, anchor)
-        pooled = [x.attend(query_BHD)[0] for x in (history, windows, windows.narrow(), wider)]
-        values = [*pooled, history.sums(weights_BHL)]
+        pooled = [
+            x.attend(query_BHD)[0] for x in (history, windows, windows.drop_hidden_windows(), wider)
+        ]
+        values = [*pooled, history.weighted_sum(weights_BHL)]
         inputs = [rows_UD, query_BHD, weights_BHL]
         return [*values, *torch.autograd.grad(sum(y.sin().sum() for y in values), inputs)]
 
     here = outputs()
-    monkeypatch.setattr(history_module, "FEW", 0)
+    monkeypatch.setattr(history_module, "FEW_QUERIES", 0)
     many = outputs()
-    monkeypatch.setattr(row_table, "in_place", lambda x: False)
+    gather_always(monkeypatch)
     for own, *wanted in zip(here, many, outputs(), strict=True):
         for one in wanted:
             torch.testing.assert_close(own, one, rtol=1e-9, atol=1e-9)
@@ -113,7 +119,8 @@ def test_a_model_that_gathers_is_the_same(
     batch = random_batch(model.feature_map, LENGTHS, L=L, num_items=60)
     found = []
     for here in (True, False):
-        monkeypatch.setattr(row_table, "in_place", lambda x, here=here: here)
+        if not here:
+            gather_always(monkeypatch)
         model.zero_grad()
         model(batch)["logit"].sum().backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -122,27 +129,28 @@ def test_a_model_that_gathers_is_the_same(
         torch.testing.assert_close(own, wanted, rtol=1e-9, atol=1e-9)
 
 
-def test_a_narrow_table_has_only_what_is_shown() -> None:
+def test_windows_that_no_position_shows_can_be_dropped() -> None:
     rows_UD, *_, mask_BL = make(40, 1)
     windows = History(rows_UD, index(40), mask_BL).windows(3, 2, "start")
     newest = windows.last(1)
-    assert len(newest.narrow().table) < len(windows.table)
+    assert newest.drop_hidden_windows().num_rows < windows.num_rows
     real = newest.mask_BL
-    assert torch.equal(newest.narrow().embed()[real], newest.embed()[real])
-    nothing = windows.rows(torch.tensor([0, 5])).narrow()
-    assert len(nothing.table) == 1 and not nothing.mask_BL.any()
+    assert torch.equal(newest.drop_hidden_windows().embed()[real], newest.embed()[real])
+    nothing = windows.samples(torch.tensor([0, 5])).drop_hidden_windows()
+    assert nothing.num_rows == 1 and not nothing.mask_BL.any()
 
 
 @pytest.mark.parametrize("U", [4, 40])
 def test_a_layer_of_windows_may_be_computed_from_the_items(U: int) -> None:
     """It is where there are fewer items than windows."""
     rows_UD, *_, mask_BL = make(U, 1)
-    table = History(rows_UD, index(U), mask_BL).windows(3, 2, "start").table
+    windows = History(rows_UD, index(U), mask_BL).windows(3, 2, "start")
     for bias in (True, False):
         layer = torch.nn.Linear(D, 4, bias=bias).double()
-        wanted = layer(table.values())
-        real = table.values().any(1)
-        torch.testing.assert_close(table.linear(layer)[real], wanted[real], rtol=1e-9, atol=1e-9)
+        wanted = layer(windows.rows_UD.detach())
+        real = windows.rows_UD.detach().any(1)
+        found = windows.linear_of_rows(layer)
+        torch.testing.assert_close(found[real], wanted[real], rtol=1e-9, atol=1e-9)
 
 
 def test_dropout_drops_weights_and_keeps_their_mean() -> None:
@@ -152,7 +160,7 @@ def test_dropout_drops_weights_and_keeps_their_mean() -> None:
     history = History(rows_UD, index(40)[2:3].expand(many, -1), mask_BL[2:3].expand(many, -1))
     torch.manual_seed(0)
     pooled_BHD, total_BH = history.attend(query, dropout=0.5)
-    kept_BHD, one_BH = history.rows(slice(1)).attend(query[:1])
+    kept_BHD, one_BH = history.samples(slice(1)).attend(query[:1])
     assert len(total_BH.unique()) > 100
     torch.testing.assert_close(total_BH.mean(0), one_BH[0], rtol=0.05, atol=0.0)
     torch.testing.assert_close(pooled_BHD.mean(0), kept_BHD[0], rtol=0.1, atol=0.05)
@@ -186,7 +194,12 @@ def test_a_table_serves_several_backward_passes() -> None:
 
 def test_a_part_of_the_gradient_is_never_mixed_into_another() -> None:
     rows_UD, query_BHD, _, mask_BL = make(40, 1)
-    loss = History(rows_UD, index(40), mask_BL).attend(query_BHD)[0].sum()
-    torch.autograd.grad(loss, query_BHD, retain_graph=True)
-    with pytest.raises(RuntimeError, match="ask for all in one call"):
-        torch.autograd.grad(loss, rows_UD)
+    history = History(rows_UD, index(40), mask_BL)
+    windows = history.windows(3, 2, "start")
+    loss = history.attend(query_BHD)[0].sum() + windows.attend(query_BHD)[0].sum()
+    both = torch.autograd.grad(loss, [query_BHD, rows_UD], retain_graph=True)
+    for leaf, wanted in zip(
+        (query_BHD, query_BHD, rows_UD, query_BHD, rows_UD), (*both[:1], *both, *both), strict=True
+    ):
+        found = torch.autograd.grad(loss, leaf, retain_graph=True)[0]
+        assert torch.equal(found, wanted)

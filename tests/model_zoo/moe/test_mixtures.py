@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from model_zoo.backbones.twin import TWINBlock
 from model_zoo.history.history import History
+from model_zoo.moe.branch import Branch, Plan
 from model_zoo.moe.dselect_k import DSelectK, DSelectKRouter
 from model_zoo.moe.expert_choice import ExpertChoice, ExpertChoiceRouter
 from model_zoo.moe.experts import SubsequenceExperts, compact
 from model_zoo.moe.gshard import GShard, GShardRouter
-from model_zoo.moe.mixtures import Mixture, Single
+from model_zoo.moe.mixtures import Mixture, SparseMixture
 from model_zoo.moe.mos import MoS
-from model_zoo.moe.routers import Router
+from model_zoo.moe.routers import Router, Routing
 from model_zoo.moe.theme_router import ThemeRouter
 
 from ...support.helpers import ragged_history
@@ -196,7 +197,7 @@ def test_without_experts_it_is_the_backbone_bit_for_bit(mixture: type[Mixture], 
     """No experts at all, or experts of weight 0."""
     alphas = ["alpha_item", "alpha_window"] if mixture is MoS else ["alpha_moe"]
     settings = dict.fromkeys(alphas, 0.0) if n else {"num_experts": 0}
-    moe, single = mixture(make_block, D, **settings), Single(make_block, D)
+    moe, single = mixture(make_block, D, **settings), Mixture(make_block, D)
     single.global_block.load_state_dict(moe.global_block.state_dict())
     history = ragged_history(LENGTHS, L, D, dtype=torch.float32)
     target_BD = torch.randn(len(LENGTHS), D)
@@ -282,6 +283,70 @@ def test_routing_for_analysis_is_that_of_the_positions() -> None:
     expected = branch.router(history.embed(), history.mask_BL).weights_BTE
     torch.testing.assert_close(weights_BTE, expected)
     assert torch.equal((weights_BTE > 0).sum(-1), history.mask_BL.long())
+
+
+def test_a_router_of_another_kind_brings_its_own_branch() -> None:
+    """Soft slots: every expert reads one item, a weighted mean of the history; nothing is dropped."""
+
+    class SlotRouter(Router):
+        """One query per slot."""
+
+        def __init__(self, item_dim: int, num_experts: int, *, slot_scale: float = 1.0) -> None:
+            super().__init__(item_dim, num_experts)
+            self.query, self.scale = nn.Linear(item_dim, num_experts, bias=False), slot_scale
+
+        @property
+        def max_experts(self) -> int:
+            return self.num_experts
+
+        def project(self, x: Tensor) -> Tensor:
+            return self.scale * self.query(x)
+
+        def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
+            weights_BTE = z_BTZ.masked_fill((count_BT == 0)[..., None], -1e9).softmax(1)
+            return Routing(weights_BTE * (count_BT > 0)[..., None], z_BTZ.new_zeros(()))
+
+    class SlotPlan(Plan):
+        def __init__(self, branch: Branch, slots_BED: Tensor) -> None:
+            self.experts, self.slots_BED = branch.experts, slots_BED
+            self.sizes, self.aux_loss = torch.zeros(0, dtype=torch.long), torch.zeros(())
+
+        def run(self, sizes: list[int], target_BD: Tensor) -> Tensor:
+            assert sizes == []
+            slots = [History.of(self.slots_BED[:, e, None]) for e in range(len(self.experts))]
+            parts = [e(slot, target_BD) for e, slot in zip(self.experts, slots, strict=True)]
+            return torch.stack(parts).mean(0)
+
+    class SlotExperts(Branch):
+        def plan(self, history: History) -> SlotPlan:
+            weights_BTE = self.router(history.embed(), history.mask_BL).weights_BTE
+            return SlotPlan(self, weights_BTE.mT @ history.embed())
+
+    class SoftSlots(SparseMixture):
+        router, branch = SlotRouter, SlotExperts
+
+    slots = SoftSlots(make_block, D, num_experts=3, slot_scale=2.0, alpha_moe=0.4).double()
+    history = ragged_history(LENGTHS, L, D)
+    target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
+    y_BH, aux_loss = slots(history, target_BD)
+    y_BH.sum().backward()
+    assert aux_loss == 0 and slots.branches["moe"].router.query.weight.grad.abs().sum() > 0
+    only = slots.branches["moe"](history, target_BD)[0]
+    expected = 0.6 * slots.global_block(history, target_BD) + 0.4 * only
+    torch.testing.assert_close(y_BH, expected)
+    slots.after_step()  # hooks that it does not write do nothing
+    slots.forget_observed()
+    slots.before_experts([history], seed=0)
+    assert slots.branches["moe"].router.gates(history).sum() > 0
+
+
+def test_a_router_that_leaves_something_out_says_what() -> None:
+    class Unfinished(Router):
+        def project(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(TypeError, match=r"abstract methods.*assign.*max_experts"):
+        Unfinished(D, 5)
 
 
 def test_compact_keeps_order_and_pads_left() -> None:

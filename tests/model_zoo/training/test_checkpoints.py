@@ -129,6 +129,7 @@ def test_misshapen_foreign_weights_are_refused(
     assert "LongCTR's model" in refused(tiny_data, name, tmp_path / "weights.model")
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     """A path is relative to the project, as all are; a run from a checkpoint has two stages."""
     space = Workspace(tmp_path, tiny_data)

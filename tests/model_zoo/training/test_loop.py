@@ -14,7 +14,7 @@ from model_zoo.training import loop as training
 from model_zoo.training import optimizer as optimization
 from model_zoo.training.loop import TrainingError
 
-from ...support.helpers import build_model, killed_after, loader, tiny_params
+from ...support.helpers import build_model, improving, killed_after, loader, tiny_params
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_stage_changes_its_own_parameters_only(
     # Two experts per item, so that the routers' h gets gradient (eq. 2 with k = 1 gives none).
     params |= {"router_topk": 2, "batch_norm": True, "codebook_init": "random"}
     params |= dict(zip(("backbone_warmup_epochs", "expert_warmup_epochs"), warmups, strict=True))
-    model = build_model(params)
+    model = improving(build_model(params))
     before = snapshot(model)
     stages = [s for s in model.encoder.stages(1 if stage == "joint" else 0.5) if s.name == stage]
     train, valid = loader(params), loader(params, "valid")
@@ -133,6 +133,7 @@ def test_kmeans_starts_the_codebooks_once(params: dict, monkeypatch: pytest.Monk
     assert calls == [1] and "item codebook" in changed_parts(model, before)
 
 
+@pytest.mark.slow
 def test_more_restarts_of_kmeans_find_a_nearer_partition(params: dict) -> None:
     """Squared distances of the items to their centres, one restart against many; some seed must gain."""
     gains = []
@@ -252,7 +253,9 @@ def test_nan_in_validation_never_becomes_best(
     assert [entry["best"] for entry in model.stage_log] == [True]
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize(
+    "stop_after", [pytest.param(n, marks=pytest.mark.slow) if n != 3 else n for n in range(1, 8)]
+)
 def test_resume_gives_the_same_numbers(params: dict, tmp_path: Path, stop_after: int) -> None:
     """Stop after any epoch, also the last one, or where a stage starts; the rest equals an undisturbed
     run bit for bit, and evaluates no start again."""
@@ -283,6 +286,7 @@ def untimed(model: SequenceModel) -> list[dict]:
     return [{k: v for k, v in entry.items() if k not in timing} for entry in entries]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saves", [2, 3, 4])
 def test_a_state_of_an_earlier_version_goes_on(params: dict, tmp_path: Path, saves: int) -> None:
     """It knows no starts: those of the stages to come are evaluated, with the same numbers after."""
@@ -310,14 +314,16 @@ def test_accumulated_batches_equal_one_large_batch(params: dict) -> None:
     params |= {"model": "TWIN_MoS", "optimizer": "SGD", "codebook_init": "random"}
     params |= {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 0.0, "learning_rate": 0.5}
     params |= {"attention_dropout": 0.0}
-    one = build_model(params)
-    split = build_model(params | {"accumulation_steps": 4})
+    one = improving(build_model(params))
+    split = improving(build_model(params | {"accumulation_steps": 4}))
     # 960 samples: 4 batches of 240, or 16 of 60; fp32 sums differ by rounding only.
     one.fit(loader(params, batch_size=240), loader(params, "valid"), epochs=1)
     split.fit(loader(params, batch_size=60), loader(params, "valid"), epochs=1)
     for (name, a), b in zip(one.state_dict().items(), split.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-6, msg=name)
-    tail = build_model(params | {"accumulation_steps": 7})  # groups of 7, 7 and 2 batches
+    tail = improving(
+        build_model(params | {"accumulation_steps": 7})
+    )  # groups of 7, 7 and 2 batches
     before = snapshot(tail)
     steps = []
     tail.after_step = lambda: steps.append(1)

@@ -24,7 +24,7 @@ from model_zoo.training import sparse_embedding
 from model_zoo.training.loop import Trainer
 from model_zoo.training.sparse_embedding import RowAdam, sparse_tables
 
-from ...support.helpers import build_model, killed_after, loader, tiny_params
+from ...support.helpers import build_model, improving, killed_after, loader, tiny_params
 
 SPARSE = {"sparse_embedding": True}
 ITEM = "embedding_layer.embedding_layer.embedding_layers.item_id.weight"
@@ -62,7 +62,12 @@ def losses(params: dict[str, Any], steps: int) -> tuple[torch.Tensor, dict[str, 
 
 @pytest.mark.parametrize(
     ("batch_size", "max_len", "optimizer"),
-    [(128, 50, "adam"), (16, 10, "adam"), (16, 10, "SGD"), (16, 10, "Adagrad")],
+    [
+        (16, 10, "adam"),
+        pytest.param(128, 50, "adam", marks=pytest.mark.slow),
+        pytest.param(16, 10, "SGD", marks=pytest.mark.slow),
+        pytest.param(16, 10, "Adagrad", marks=pytest.mark.slow),
+    ],
 )
 def test_200_steps_agree_with_dense_tables(
     params: dict, batch_size: int, max_len: int, optimizer: str
@@ -195,7 +200,7 @@ def test_resume_gives_the_same_numbers(params: dict, tmp_path: Path, stop_after:
         assert resumed.state_dict()[name].equal(value), name
 
 
-@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("resume", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_best_weights_are_what_was_evaluated(
     params: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
 ) -> None:
@@ -249,7 +254,7 @@ def test_checkpoints_are_those_of_dense_tables(params: dict) -> None:
 def test_a_frozen_stage_leaves_the_tables_alone(params: dict) -> None:
     params |= {"model": "SDIM_MoS", "router_topk": 2, "codebook_init": "random"}
     params |= {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 1.0}
-    model = build_model(check(params, model_zoo.SDIM_MoS) | SPARSE)
+    model = improving(build_model(check(params, model_zoo.SDIM_MoS) | SPARSE))
     before = {n: p.clone() for n, p in model.named_parameters()}
     train = Trainer(model, loader(params), loader(params, "valid"), 10.0, 0, None)
     stage = next(stage for stage in model.stages(1) if stage.name == "experts")

@@ -1,4 +1,4 @@
-"""The leaderboard of a data set: one row for each configuration, with the runs of all its seeds."""
+"""The configurations of a data set, each with the runs of all its seeds: the rows of the leaderboard."""
 
 from __future__ import annotations
 
@@ -119,12 +119,8 @@ def groups(results: DatasetResults) -> list[Group]:
 
 def best_first(known: list[Group]) -> list[Group]:
     """The groups with runs by mean test AUC; groups without one come last, ties stay in order."""
-
-    def key(group: Group) -> float:
-        mean = group.metric("test", "AUC").number
-        return math.inf if mean is None else -mean
-
-    return sorted((group for group in known if group.runs), key=key)
+    ran = (group for group in known if group.runs)
+    return sorted(ran, key=lambda group: -(group.metric("test", "AUC").number or -math.inf))
 
 
 def metric(name: str, values: Iterable[float | None]) -> Entry:
