@@ -47,7 +47,7 @@ def measure(args: argparse.Namespace) -> Report:
     def step(forward: Callable[[], Tensor], few: int) -> None:
         for leaf in leaves:
             leaf.grad = None
-        with patch.object(history_module, "FEW", few):  # 0: histories are gathered
+        with patch.object(history_module, "FEW_QUERIES", few):  # 0: histories are gathered
             forward().square().mean().backward()
 
     inputs = (history, target_BD)
@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace) -> Report:
     for name, (in_full, exact) in forwards.items():
         read, every = f"{name}, experts that are read", f"{name}, all experts"
         cases.append(Case(every, partial(step, in_full, 0), {read: "at least 4"}, moved))
-        cases.append(Case(read, partial(step, exact, history_module.FEW), moved=moved))
+        cases.append(Case(read, partial(step, exact, history_module.FEW_QUERIES), moved=moved))
     report.time(cases, args.batch, args.repeats)
     return report
 

@@ -34,9 +34,9 @@ def count_flops(function: Callable[[], object]) -> float:
 class FlopCounter(TorchDispatchMode):
     """Adds up the FLOPs of every operation inside the context, in ``flops``.
 
-    It does what ``torch.utils.flop_counter.FlopCounterMode`` does, with the same formulas. That one
-    imports torch's compiler when it is entered, which takes two seconds, and finds the module of each
-    operation, which takes longer than the operation.
+    It uses the formulas of ``torch.utils.flop_counter.FlopCounterMode``. That one imports torch's
+    compiler when it is entered, which takes two seconds, and finds the module of each operation,
+    which takes longer than the operation.
     """
 
     def __init__(self) -> None:

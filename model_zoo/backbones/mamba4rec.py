@@ -14,6 +14,7 @@ from ..history.packed import Segments, pack
 from ..layers.block import SequenceBlock
 from ..layers.mamba import Mamba, newest
 from ..ops.dropout import Dropout
+from ..ops.functional import check_sizes
 from ..ops.packed_scan import can_fuse
 from ..sequence_model import SequenceModel
 
@@ -21,11 +22,11 @@ NORM_EPS = 1e-12
 
 
 class Mamba4RecBlock(SequenceBlock):
-    """Dropout, LayerNorm, Mamba layers, and the newest item's hidden state.
+    """The block of Mamba4Rec: Mamba layers over the items, read at the newest item.
 
-    The original scores an item by its product with that state, summed; here the head gets the state
-    and the product: ``[h, h * target]``, width 2 * W. Without history both are zero. Only what the
-    newest state needs is computed of the last layer.
+    The original scores an item by its inner product with the hidden state h. Here the head gets
+    ``[h, h * target]``, width 2 * W. Without history both halves are zero. The last layer computes
+    only what the newest state needs.
 
     Args:
         item_dim: D, width of an item.
@@ -50,8 +51,7 @@ class Mamba4RecBlock(SequenceBlock):
         dt_init: str = "mamba4rec",
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"num_layers={num_layers}: must be at least 1")
+        check_sizes(num_layers=num_layers)
         width = hidden_size or item_dim
         self.project = nn.Linear(item_dim, width, bias=False) if hidden_size else nn.Identity()
         self.dropout = Dropout(dropout)
@@ -77,8 +77,11 @@ class Mamba4RecBlock(SequenceBlock):
         return torch.cat([h_BW, h_BW * self.project(target_BD)], dim=-1)
 
     def _without_padding(self, history: History) -> tuple[History, Tensor | Segments]:
-        """The history, and which of it is real: packed where there are kernels for that and only newest
-        states are needed, also where ``mamba_ssm`` has kernels, which compute all."""
+        """The history, packed if that pays, and which of it is real.
+
+        Packing pays where kernels for packed histories run and only newest states are needed. It
+        pays beside ``mamba_ssm`` too, whose kernels compute all states.
+        """
         if (
             torch.compiler.is_compiling()
             or len(self.layers) > 1
@@ -109,13 +112,15 @@ class MambaLayer(nn.Module):
         self.residual = residual
 
     def init_weights(self) -> None:
-        """The official start of every linear layer (FuxiCTR calls this)."""
+        """Start linear layers as the official code does (FuxiCTR calls this)."""
         for linear in (self.w_1, self.w_2):
             nn.init.normal_(linear.weight, std=0.02)
 
     def forward(self, x_BLW: Tensor, real: Tensor | Segments, last: bool = False) -> Tensor:
-        """All positions, or with ``last`` the newest one only: ``(B, R, W)``; ``real`` is as in
-        ``Mamba``."""
+        """The layer's output at all positions, or with ``last`` at the newest only: ``(B, R, W)``.
+
+        ``real`` is as in ``Mamba``.
+        """
         h_BRW = self.dropout(self.mamba(x_BLW, real, last))
         if self.residual:
             h_BRW = h_BRW + (newest(x_BLW, real) if last else x_BLW)

@@ -17,15 +17,15 @@ from ..sequence_model import SequenceModel
 
 
 class SDIMBlock(SequenceBlock):
-    """Attention over the recent items, and the sum of the items that hash like the target.
+    """The block of SDIM: attention over the recent items, and a sum of those with the target's hash.
 
     Follows LongCTR with its short-window mask put right and hashes that are fixed in evaluation.
     Each expert has hashes of its own. Output ``[long, short]``, width 2 * D.
 
     Args:
         item_dim: D, width of an item.
-        attention_dim, num_heads, attention_dropout, use_scale, use_qkvo, short_seq_len: of the short
-            attention.
+        attention_dim, num_heads, attention_dropout, use_scale, use_qkvo, short_seq_len: of the
+            short attention.
         num_hashes: H, hashes per item.
         hash_bits: T, bits of a hash; two items of angle a collide with probability (1 - a/pi)^T.
         reuse_hash: the same rotations all the time; if not, each training step draws new ones.
@@ -34,6 +34,8 @@ class SDIMBlock(SequenceBlock):
         longctr_compat: LongCTR's short mask, and without ``reuse_hash`` its draw of rotations for
             each sample, in evaluation too.
     """
+
+    rotations_DHT: Tensor
 
     def __init__(
         self,
@@ -54,7 +56,8 @@ class SDIMBlock(SequenceBlock):
         super().__init__()
         if num_hashes < 1 or not 1 <= hash_bits <= 62:
             raise ValueError(
-                f"num_hashes={num_hashes}, hash_bits={hash_bits}: write 1 or more hashes of 1 to 62 bits"
+                f"num_hashes={num_hashes}, hash_bits={hash_bits} are impossible; "
+                "write 1 or more hashes of 1 to 62 bits"
             )
         self.short_attention = ShortTargetAttention(
             item_dim,
@@ -121,7 +124,7 @@ class SDIMBlock(SequenceBlock):
 
 
 def hashes(rotated_T: Tensor) -> Tensor:
-    """The signs of the last dimension as the bits of an integer, first bit lowest; 0 counts as -."""
+    """The hash of each vector: its signs as bits, the first bit lowest; 0 counts as -."""
     bits = torch.arange(rotated_T.shape[-1], device=rotated_T.device)
     return ((rotated_T > 0).long() << bits).sum(-1)
 

@@ -5,6 +5,9 @@ Shape suffixes: B samples, L history length, R positions read, D item width, W =
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,15 +16,17 @@ from ..heads import DCNv2Head
 from ..history.history import History
 from ..layers.block import SequenceBlock
 from ..layers.transformer import EncoderLayer, PairEncoderLayer
+from ..ops.functional import check_sizes
 from ..sequence_model import SequenceModel
 
 
 class TransActBlock(SequenceBlock):
-    """Encoder over ``[item, target]``, its newest positions, and a max pool over all of them.
+    """The block of TransAct: an encoder over ``[item, target]`` pairs, read at the newest ones.
 
-    Follows LongCTR, and so has no action types, no positions and no time window. A history that is
-    shorter than ``first_k_cols`` is filled up with zeros on the old side; without history the output
-    is zero. Width ``(first_k_cols + concat_max_pool) * 2 * D``.
+    A max pool over all positions may be appended. The block follows LongCTR, and so has no action
+    types, no positions and no time window. A history that is shorter than ``first_k_cols`` is
+    filled up with zeros on the old side; without history the output is zero. Output width
+    ``(first_k_cols + concat_max_pool) * 2 * D``.
 
     Args:
         item_dim: D, width of an item.
@@ -52,12 +57,10 @@ class TransActBlock(SequenceBlock):
     ) -> None:
         super().__init__()
         if use_time_window_mask:
-            raise ValueError("use_time_window_mask=True: the data have no times; write False")
-        if first_k_cols < 1 or transformer_layers < 1:
             raise ValueError(
-                f"first_k_cols={first_k_cols}, transformer_layers={transformer_layers}: "
-                "both must be at least 1"
+                "use_time_window_mask=True is impossible, for the data have no times; write False"
             )
+        check_sizes(first_k_cols=first_k_cols, transformer_layers=transformer_layers)
         width = 2 * item_dim
         rates = (transformer_dropout,) * 3
         self.layers = nn.ModuleList(
@@ -89,8 +92,8 @@ class TransActBlock(SequenceBlock):
         return out_BH if self.longctr_compat else out_BH.masked_fill(empty_B1, 0.0)
 
     def init_weights(self) -> None:
-        """torch's start of an attention, which LongCTR's model keeps (FuxiCTR calls this)."""
-        for layer in self.layers:
+        """Start attention as torch does, which LongCTR's model keeps (FuxiCTR calls this)."""
+        for layer in cast(Iterable[EncoderLayer], self.layers):
             for linear in (layer.W_q, layer.W_k, layer.W_v):  # Xavier for the three as one matrix
                 bound = (6 / (4 * linear.in_features)) ** 0.5
                 nn.init.uniform_(linear.weight, -bound, bound)

@@ -12,9 +12,10 @@ from ..sequence_model import SequenceModel
 
 
 class TWINBlock(SequenceBlock):
-    """Attention over the recent items, and over the ``topk`` most relevant of all of them.
+    """The block of TWIN: attention over the recent items, and over the ``topk`` most relevant.
 
-    Follows LongCTR with its short-window mask put right. Output ``[short, long]``, width 2 * D.
+    It follows LongCTR with the short window's mask put right. Output ``[short, long]``, width 2 *
+    D.
 
     Args:
         item_dim: D, width of an item.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..history.history import History
 from ..layers.block import SequenceBlock
 from ..ops.dropout import Dropout
-from ..ops.functional import check_heads, masked_softmax, unit_length
+from ..ops.functional import check_heads, check_sizes, masked_softmax, unit_length
 from ..ops.precision import at_least_float32
 from ..sequence_model import SequenceModel
 
@@ -20,13 +20,13 @@ COSINE_SCALE = 16.0  # of the released code: the score of an item is 16 cos(s, i
 
 
 class AttenMixerBlock(SequenceBlock):
-    """The session vector ``s`` of a history, and how it meets the target.
+    """The block of AttenMixer: the session vector ``s`` of a history, compared with the target.
 
     The released code as equations (the paper pools the levels without order, the code joins them):
 
-    - items are L2-normalised; level i reads the newest i, ``q_i = Linear_i([e_l; ...; e_(l-i+1)])``,
-      with zeros where the history is shorter, and each feature of the K queries is L2-normalised
-      over the levels;
+    - items are L2-normalised; level i reads the newest i, ``q_i = Linear_i([e_l; ...;
+      e_(l-i+1)])``, with zeros where the history is shorter, and each feature of the K queries is
+      L2-normalised over the levels;
     - per head and level, a softmax over the items of ``2 sigmoid(q k)``; the Lp norm over the
       levels; a second softmax of twice that;
     - ``a = LayerNorm(sum of weighted values)``, ``s = Linear([a; e_l])``, L2-normalised.
@@ -66,11 +66,10 @@ class AttenMixerBlock(SequenceBlock):
         check_heads(item_dim, num_heads)
         if last_k < 2:
             raise ValueError(
-                f"last_k={last_k}: queries are normalised over the levels, which leaves of a "
-                "single level only signs; write 2 or more"
+                f"last_k={last_k} is too few, for queries are normalised over the levels; "
+                "write 2 or more"
             )
-        if lp_pool < 1:
-            raise ValueError(f"lp_pool={lp_pool}: it is the p of an Lp norm; write 1 or more")
+        check_sizes(lp_pool=lp_pool)  # it is the p of an Lp norm
         self.num_heads = num_heads
         self.lp_pool = lp_pool
         self.level_queries = nn.ModuleList(
@@ -87,7 +86,7 @@ class AttenMixerBlock(SequenceBlock):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Every parameter, the LayerNorm's too, from U(-1/sqrt(D), 1/sqrt(D)), as in the original."""
+        """Draw all parameters, the LayerNorm's too, from U(-1/sqrt(D), 1/sqrt(D)), as the original."""
         bound = self.W_q.in_features**-0.5
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)

@@ -15,13 +15,13 @@ from ..layers.block import SequenceBlock
 from ..layers.entmax import entmax
 from ..layers.transformer import EncoderLayer
 from ..ops.dropout import Dropout
-from ..ops.functional import unit_length
+from ..ops.functional import check_sizes, unit_length
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
 
 class MiasRecBlock(SequenceBlock):
-    """One intent per item and one of their mean; the important ones are compared with the target.
+    """The block of MiaSRec: an intent per item and one of their mean, compared with the target.
 
     The released code as equations. Token 0 is the mean item, token i the i-th newest:
 
@@ -60,6 +60,7 @@ class MiasRecBlock(SequenceBlock):
     """
 
     dense = True
+    key_constants: Tensor
 
     def __init__(
         self,
@@ -77,20 +78,19 @@ class MiasRecBlock(SequenceBlock):
         max_len: int = 50,
     ) -> None:
         super().__init__()
-        sizes = dict(
+        check_sizes(
             num_layers=num_layers,
             dim_feedforward=dim_feedforward,
             max_repeat=max_repeat,
             max_len=max_len,
             entmax_alpha=entmax_alpha,
         )
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}: write 1 or more")
         if not 0 <= beta <= 1:
-            raise ValueError(f"beta={beta}: write 0 (the mean intent) to 1 (the best intent)")
+            raise ValueError(
+                f"beta={beta} is no share; write 0 (the mean intent) to 1 (the best intent)"
+            )
         if tau <= 0:
-            raise ValueError(f"tau={tau}: r is divided by it; write more than 0, such as 0.07")
+            raise ValueError(f"tau={tau} cannot divide r; write more than 0, such as 0.07")
         self.entmax_alpha, self.beta, self.tau = entmax_alpha, beta, tau
         self.max_repeat, self.max_len = max_repeat, max_len
         self.positions = nn.Embedding(max_len + 1, item_dim)

@@ -16,6 +16,7 @@ from ..history.history import History
 from ..layers.attention import ShortTargetAttention, TargetAttention
 from ..layers.block import SequenceBlock
 from ..ops.dropout import Dropout
+from ..ops.functional import check_sizes
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
@@ -27,12 +28,13 @@ AGE_RANGE = 2**20  # above any age: more equal bits always beat a newer item
 
 
 class MIRRNBlock(SequenceBlock):
-    """Short target attention, and target attention over three refined interests.
+    """The block of MIRRN: short target attention, and target attention over three interests.
 
     The target, the mean of the newest 16 items and the mean of all retrieve the ``topk`` items of
-    the nearest hashes, of equally near ones the newest; each set is filtered in the frequency domain
-    and averaged. Follows LongCTR, except that padding is never retrieved, nor filtered or averaged
-    with real items, and that hashes are fixed in evaluation. Output ``[short, long]``, width 2 * D.
+    the nearest hashes, of equally near ones the newest; each set is filtered in the frequency
+    domain and averaged. Follows LongCTR, except that padding is never retrieved, nor filtered or
+    averaged with real items, and that hashes are fixed in evaluation. Output ``[short, long]``,
+    width 2 * D.
 
     Args:
         item_dim: D, width of an item.
@@ -45,6 +47,8 @@ class MIRRNBlock(SequenceBlock):
         longctr_compat: LongCTR's short mask, its padding among the retrieved items, its order of
             equally near ones, and without ``reuse_hash`` its draws in evaluation too.
     """
+
+    rotations_DT: Tensor
 
     def __init__(
         self,
@@ -62,8 +66,7 @@ class MIRRNBlock(SequenceBlock):
         longctr_compat: bool = False,
     ) -> None:
         super().__init__()
-        if topk < 1 or hash_bits < 1:
-            raise ValueError(f"topk={topk}, hash_bits={hash_bits}: both must be at least 1")
+        check_sizes(topk=topk, hash_bits=hash_bits)
         attention = (item_dim, attention_dim, num_heads, attention_dropout, use_scale)
         self.short_attention = ShortTargetAttention(
             *attention, short_seq_len=short_seq_len, longctr_compat=longctr_compat
@@ -120,9 +123,7 @@ class MIRRNBlock(SequenceBlock):
             found.append(near_BL.topk(min(self.topk, L), dim=1).indices.sort(dim=1).values)
         return found
 
-    def _refine(
-        self, history: History, index_BK: Tensor, frequency_filter: FrequencyFilter
-    ) -> Tensor:
+    def _refine(self, history: History, index_BK: Tensor, frequency_filter: nn.Module) -> Tensor:
         """The mean of the filtered items: ``(B, D)``, zero where none was retrieved."""
         mask_BK = history.mask_BL.gather(1, index_BK)
         if self.longctr_compat:
@@ -144,17 +145,19 @@ class MIRRNBlock(SequenceBlock):
 
 
 class FrequencyFilter(nn.Module):
-    """A complex weight per channel in the frequency domain, the same at every frequency, then
-    dropout, the input added, and LayerNorm.
+    """A filter with one complex weight per channel, then dropout, the input added, and LayerNorm.
 
-    The original has square blocks of weights, of which it uses the diagonals only; these are they.
-    Of one weight ``a + b i`` at every frequency the filter is ``a x + b M x``, M being that of ``i``: so
-    short sequences need one matrix product and no transform.
+    The weight is the same at every frequency. The original has square blocks of weights but uses
+    their diagonals only, which are these weights. With the weight ``a + b i`` the filter is ``a x +
+    b M x``, where M is the filter of ``i``: short sequences need one matrix product and no
+    transform.
 
     Args:
         dim: D.
         longest: sequences up to this length are filtered by matrix products.
     """
+
+    turn_NKK: Tensor
 
     def __init__(self, dim: int, longest: int) -> None:
         super().__init__()
@@ -197,8 +200,11 @@ class FrequencyFilter(nn.Module):
 
 
 def quarter_turns(longest: int) -> Tensor:
-    """For each length N to ``longest`` the matrix of a filter that multiplies every frequency of N
-    right-aligned positions by ``i``: ``(longest + 1, longest, longest)``, zero elsewhere."""
+    """The matrices of filters that multiply every frequency by ``i``, for lengths to ``longest``.
+
+    The matrix of a length reads and writes so many right-aligned positions, and is zero elsewhere:
+    ``(longest + 1, longest, longest)``.
+    """
     turn_NKK = torch.zeros(longest + 1, longest, longest, dtype=torch.float64)
     for length in range(1, longest + 1):
         spectrum = 1j * torch.fft.rfft(torch.eye(length, dtype=torch.float64), dim=0)
@@ -207,7 +213,7 @@ def quarter_turns(longest: int) -> Tensor:
 
 
 def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
-    """On which side of each hyperplane: ``(..., D) -> (..., T)``, 1 or -1; 0 counts as -."""
+    """The side of each hyperplane on which x lies, 1 or -1: ``(..., D) -> (..., T)``; 0 is -."""
     return torch.where(x @ rotations_DT > 0, 1.0, -1.0)
 
 
@@ -218,7 +224,7 @@ def mean(history: History) -> Tensor:
 
 
 def shares(mask_BK: Tensor, dtype: torch.dtype) -> Tensor:
-    """What each real position counts in a mean over them, ``(B, K)``."""
+    """The weight of each position in a mean over the real ones, ``(B, K)``."""
     return mask_BK.to(dtype) / mask_BK.sum(1, keepdim=True).clamp(min=1)
 
 

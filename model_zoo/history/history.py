@@ -1,7 +1,8 @@
 """Left-padded histories that are moved as indices and embedded only where an output reads them.
 
-Shape suffixes: B samples, L history length, K positions kept, T windows, S items per window, H queries
-per sample, U rows (distinct items, or windows), P selected samples, D item width, Z width of a function.
+Shape suffixes: B samples, L history length, K positions kept, T windows, S items per window, H
+queries per sample, U rows (distinct items, or windows), P selected samples, D item width, Z width
+of a function.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from .rows import RowTable, WindowTable, gather_rows
 class History:
     """A batch of left-padded histories: rows of item vectors, and indices into them.
 
-    Everything that selects (a top-k, a subsequence) moves indices. Vectors, gradients and memory exist
-    only for what is read. On a CPU ``attend``, ``scores`` and ``weighted_sum`` of a few vectors per
-    sample read rows where they lie; otherwise rows are gathered. The rows are differentiable once: a
-    derivative of a derivative is an error.
+    Everything that selects (a top-k, a subsequence) moves indices. Vectors, gradients and memory
+    exist only for what is read. On a CPU ``attend``, ``scores`` and ``weighted_sum`` of a few
+    vectors per sample read rows where they lie; otherwise rows are gathered. The rows are
+    differentiable once: a derivative of a derivative is an error.
 
     Args:
-        rows: item vectors ``(U, D)``, usually one row per distinct item of the batch; or the rows of
-            another history.
+        rows: item vectors ``(U, D)``, usually one row per distinct item of the batch; or the rows
+            of another history.
         index_BL: row of each position, int64.
         mask_BL: bool, True at real positions; the newest one is column ``L - 1``.
 
@@ -98,7 +99,7 @@ class History:
         return function(self._rows.gather(self.index_BL))
 
     def transform(self, function: Callable[[Tensor], Tensor]) -> History:
-        """The history of ``function`` of each item, outside autograd; computed as in ``project``."""
+        """The history of each item's ``function``, outside autograd; computed as in ``project``."""
         if self.num_rows <= self.index_BL.numel():
             return History(function(self._rows.detached()), self.index_BL, self.mask_BL)
         return History.from_vectors(function(self.embed_detached())).with_mask(self.mask_BL)
@@ -178,8 +179,8 @@ class History:
         Args:
             size: items per window.
             stride: items between two window starts.
-            anchor: with ``start``, as in the paper, the first window starts at the first item, and up
-                to ``stride - 1`` of the newest items may be in no window. With ``end`` the last
+            anchor: with ``start``, as in the paper, the first window starts at the first item, and
+                up to ``stride - 1`` of the newest items may be in no window. With ``end`` the last
                 window ends at the newest item, and the oldest window may be partial.
         """
         L = len(self)
@@ -210,8 +211,8 @@ def window_rows(mask_BT: Tensor, every: bool) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         mask_BT: True at real windows.
-        every: every slot becomes a row. If not, real windows and the first slot do, so that there is
-            a row; to count them, a host has to wait for a GPU.
+        every: every slot becomes a row. If not, real windows and the first slot do, so that there
+            is a row; to count them, a host has to wait for a GPU.
     """
     B, T = mask_BT.shape
     if every:

@@ -5,18 +5,18 @@
     scatter_sum   g[u]       = sum over heads and the positions of row u of w[b, h, l] v[b, h]
 
 Each is what the gradients of the others need. The gradients of s are ``gather_sum(ds)`` at q and
-``scatter_sum(ds, q)`` at the rows; those of y are ``gather_dot(dy)`` at w and ``scatter_sum(w, dy)``
-at the rows. A gather would write and read again ``B L D`` numbers; these kernels read each row where
-it lies.
+``scatter_sum(ds, q)`` at the rows; those of y are ``gather_dot(dy)`` at w and ``scatter_sum(w,
+dy)`` at the rows. A gather would write and read again ``B L D`` numbers; these kernels read each
+row where it lies.
 
 Autograd would give each operation a dense gradient of the rows and add them up. Here each operation
-takes the rows' anchor, a scalar, as an input. In backward it hands its part to a ``RowGradient``, and
-autograd calls the anchor when every part is there. Derivatives of a derivative are not available.
-The last two inputs of each operation are the anchor (None where the rows need no gradient) and the
-``RowGradient``.
+takes the rows' anchor, a scalar, as an input. In backward it hands its part to a ``RowGradient``,
+and autograd calls the anchor when every part is there. Derivatives of a derivative are not
+available. The last two inputs of each operation are the anchor (None where the rows need no
+gradient) and the ``RowGradient``.
 
-Shape suffixes: B samples, H heads, L positions, U rows, V sums of S rows, R of them in use, D width;
-in ``scatter_sum`` V vectors and P positions of all of them.
+Shape suffixes: B samples, H heads, L positions, U rows, V sums of S rows, R of them in use, D
+width; in ``scatter_sum`` V vectors and P positions of all of them.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Anchor(Function):
 
 
 class SumsAnchor(Function):
-    """The anchor of rows that are sums of other rows: their gradient becomes a part of the others'."""
+    """The anchor of sums of rows: their gradient becomes a part of that of the rows."""
 
     @staticmethod
     def forward(
@@ -217,8 +217,8 @@ class SumRows(Function):
 class AttendRows(Function):
     """``functional.attend`` with rows as keys and values, differentiable.
 
-    With p the softmax and m the dropout's factors, ``y = gather_sum(m p)`` and ``t = sum_l m p``. So
-    ``dp = m (gather_dot(dy) + dt)`` and ``ds = p (dp - p . dp)``.
+    With p the softmax and m the dropout's factors, ``y = gather_sum(m p)`` and ``t = sum_l m p``.
+    So ``dp = m (gather_dot(dy) + dt)`` and ``ds = p (dp - p . dp)``.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Target attention in its cheap exact form: the target visits item space, items are never projected.
+"""Target attention in its cheap exact form, which carries the target into the space of the items.
 
 Shape suffixes: B samples, L history length, K selected positions, H heads, D item width,
 A attention width, C = A / H head width.
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..history.history import History
+from ..ops.functional import check_sizes
 
 
 class TargetAttention(nn.Module):
@@ -85,14 +86,15 @@ class TargetAttention(nn.Module):
 
 
 class ShortTargetAttention(TargetAttention):
-    """Target attention over the newest ``short_seq_len - 1`` items; as in LongCTR, whose models have
-    it beside their long part, the length counts the target.
+    """Target attention over the newest ``short_seq_len - 1`` items.
+
+    LongCTR's models have it beside their long part. As there, the length counts the target.
 
     Args:
         attention: of ``TargetAttention``.
         short_seq_len: one more than the items that are read.
-        longctr_compat: LongCTR's mask, which is that of the items one position older. It is the
-            same for every padded length, also for those at which LongCTR fails.
+        longctr_compat: use LongCTR's mask, which is the mask of the items one position older. It is
+            the same for every padded length, also where LongCTR fails.
     """
 
     def __init__(
@@ -101,7 +103,8 @@ class ShortTargetAttention(TargetAttention):
         super().__init__(*attention)
         if short_seq_len < 2:
             raise ValueError(
-                f"short_seq_len={short_seq_len}: it counts the target; write 2 or more"
+                f"short_seq_len={short_seq_len} leaves no item, for it counts the target; "
+                "write 2 or more"
             )
         self.short_len = short_seq_len - 1
         self.longctr_compat = longctr_compat
@@ -121,8 +124,8 @@ class ShortTargetAttention(TargetAttention):
 class TopKTargetAttention(TargetAttention):
     """TWIN's long attention: the same scores first select ``topk`` items, then weight them.
 
-    Selection is per head and not differentiated, as in LongCTR. Scores of the whole history are
-    computed outside autograd; only the selected items are gathered again with gradient.
+    Each head selects for itself, and selection has no gradient, as in LongCTR. Only the selected
+    items are read with gradient.
 
     Args:
         attention: of ``TargetAttention``.
@@ -131,8 +134,7 @@ class TopKTargetAttention(TargetAttention):
 
     def __init__(self, *attention: Any, topk: int = 50) -> None:
         super().__init__(*attention)
-        if topk < 1:
-            raise ValueError(f"topk={topk}: at least one item must be selected")
+        check_sizes(topk=topk)
         self.topk = topk
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:

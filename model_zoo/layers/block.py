@@ -17,16 +17,16 @@ LEAST = 32  # samples in a group; fewer are not worth a pass of their own
 class SequenceBlock(nn.Module):
     """F of the paper: everything between the embedding layer and the classifier head.
 
-    ``forward(history, target_BD) -> out_BH``; ``output_dim`` is H. A block must not depend on the
-    content of padded positions nor on other samples, and gives a finite output without history.
-    Its constructor takes ``item_dim`` and keyword-only hyper-parameters, which become keys of the
-    model's configuration.
+    A block writes ``forward(history, target_BD) -> out_BH`` and sets ``output_dim``, which is H. It
+    must not depend on the content of padded positions nor on other samples, and gives a finite
+    output without history. Its constructor takes ``item_dim`` and keyword-only hyper-parameters,
+    which become keys of the model's configuration.
 
     Attributes:
         output_dim: H.
-        dense: the block computes at every position, padded ones too, so that a CPU should run short
-            histories apart from long ones.
-        compiled: by torch.compile.
+        dense: whether the block computes at padded positions too. A CPU then runs short histories
+            apart from long ones.
+        compiled: whether torch.compile compiles the block.
     """
 
     output_dim: int
@@ -34,7 +34,7 @@ class SequenceBlock(nn.Module):
     compiled: bool = False
 
     def __call__(self, history: History, target_BD: Tensor) -> Tensor:
-        """``forward``, compiled if asked for, unless a size is 1, which would be another graph."""
+        """Call ``forward``, compiled if asked for, unless a size is 1: that needs another graph."""
         if not self.compiled or min(*history.mask_BL.shape, history.num_rows) < 2:
             if self.dense and on_eager_cpu(history.mask_BL):
                 return by_length(super().__call__, history, target_BD)
@@ -52,17 +52,20 @@ class SequenceBlock(nn.Module):
 
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of LongCTR's model of this name, without embeddings and head, by our names."""
+        """Rename the weights of LongCTR's model of this name to ours; by default names are equal.
+
+        The weights come without those of embeddings and head.
+        """
         return weights
 
 
 def by_length(
     block: Callable[[History, Tensor], Tensor], history: History, target_BD: Tensor
 ) -> Tensor:
-    """``block(history, target_BD)`` in groups of samples of like lengths, each cut to its longest.
+    """Call a block on groups of samples of like lengths, each group cut to its longest.
 
-    The same numbers (but for the draws of dropout), for no block reads padded positions; but where
-    most of a batch is padding, most of the work is gone.
+    The numbers are those of one call, but for the draws of dropout, since no block reads padding.
+    Where most of a batch is padding, most of the work is saved.
     """
     length_B, order_B = history.mask_BL.sum(1).sort()
     size = max(LEAST, -(-len(order_B) // GROUPS))

@@ -29,14 +29,16 @@ def entmax(scores: Tensor, mask: Tensor, alpha: float = 1.5) -> Tensor:
         alpha: 1 or more.
     """
     if not 1 <= alpha < math.inf:
-        raise ValueError(f"alpha={alpha}: entmax needs 1 (softmax) or more; write 1.5 or 2")
+        raise ValueError(
+            f"alpha={alpha} is no alpha of entmax; write 1 (softmax) or more, such as 1.5"
+        )
     if alpha == 1:
         return masked_softmax(scores, mask)
     return _Entmax.apply(scores, mask, alpha)
 
 
 class _Entmax(torch.autograd.Function):
-    """Bisection forward, closed form backward; alpha > 1."""
+    """Entmax for alpha > 1: by bisection forward, in closed form backward."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, mask: Tensor, alpha: float) -> Tensor:

@@ -6,6 +6,7 @@ Shape suffixes: B samples, L positions, W width, E inner channels, N state size,
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..history.packed import Segments
 from ..ops.causal_conv import causal_conv
 from ..ops.compiled import uncompiled
+from ..ops.functional import check_sizes
 from ..ops.packed_scan import segment_conv, segment_scan
 from ..ops.precision import all_digits
 from ..ops.scan import selective_scan
@@ -23,10 +25,10 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts fr
 
 
 class Mamba(nn.Module):
-    """Selective state space mixer; there is no norm or residual inside.
+    """A selective state space mixer without norm or residual inside.
 
-    Padding is exact: the inner channels are zero there before the convolution, and the step is zero,
-    so that the state stays as it is.
+    Padding changes nothing: at a padded position the inner channels are zero before the
+    convolution, and the step is zero, so that the state stays as it is.
 
     Args:
         width: W.
@@ -48,10 +50,8 @@ class Mamba(nn.Module):
     ) -> None:
         super().__init__()
         if dt_init not in ("mamba4rec", "mamba_ssm"):
-            raise ValueError(f"dt_init={dt_init!r}: write mamba4rec or mamba_ssm")
-        for name, size in (("d_state", d_state), ("d_conv", d_conv), ("expand", expand)):
-            if size < 1:
-                raise ValueError(f"{name}={size}: must be at least 1")
+            raise ValueError(f"dt_init={dt_init!r} is unknown; write mamba4rec or mamba_ssm")
+        check_sizes(d_state=d_state, d_conv=d_conv, expand=expand)
         inner, rank = expand * width, math.ceil(width / 16)
         self.dt_init = dt_init
         self.split = (rank, d_state, d_state)
@@ -63,11 +63,11 @@ class Mamba(nn.Module):
         self.D = nn.Parameter(torch.empty(inner))
         self.out_proj = nn.Linear(inner, width, bias=False)
         for parameter in (self.A_log, self.D):
-            parameter._no_weight_decay = True
+            setattr(parameter, "_no_weight_decay", True)  # noqa: B010 - torch has no such field
         self.init_weights()
 
     def init_weights(self) -> None:
-        """FuxiCTR calls this after its own reset, which would zero the steps and the convolution."""
+        """Start every parameter. FuxiCTR calls this after its own reset, which zeroes some."""
         for linear in (self.in_proj, self.x_proj, self.dt_proj, self.out_proj):
             nn.init.normal_(linear.weight, std=0.02)
         nn.init.zeros_(self.dt_proj.bias)
@@ -84,28 +84,27 @@ class Mamba(nn.Module):
                 self.dt_proj.bias.copy_(step + (-(-step).expm1()).log())  # softplus^-1
 
     def forward(self, x_BLW: Tensor, real: Tensor | Segments, last: bool = False) -> Tensor:
-        """The mixed sequence ``(B, L, W)``, or with ``last`` its newest position ``(B, 1, W)``, for
-        which gate and output are computed there only.
+        """The mixed sequence ``(B, L, W)``, or with ``last`` its newest position ``(B, 1, W)``.
 
         Args:
-            real: mask of the real positions, ``(B, L)``; or, with ``last``, the samples of a packed
-                history ``(1, P, W)``, for which the output is ``(B, 1, W)``, too.
+            x_BLW: the sequence; or a packed history ``(1, P, W)``, which needs ``last``.
+            real: mask of the real positions, ``(B, L)``; or where the samples of a packed history
+            are.
+            last: compute gate and output at the newest position only.
 
         Raises:
             ValueError: all outputs of a packed history are asked for.
         """
-        packed = isinstance(real, Segments)
-        if packed and not last:
-            raise ValueError("a packed history gives newest outputs only: write last=True")
-        if not packed:
-            x_BLW = x_BLW * real[:, :, None].to(x_BLW.dtype)
         weight_x, weight_z = self.in_proj.weight.chunk(2)
-        taps_EK, bias_E = self.conv1d.weight[:, 0], self.conv1d.bias
-        x_BLE = F.linear(x_BLW, weight_x)
-        if packed:
-            u_BLE = F.silu(segment_conv(x_BLE, taps_EK, bias_E, real.age_P))
+        taps_EK, bias_E = self.conv1d.weight[:, 0], cast(Tensor, self.conv1d.bias)
+        if isinstance(real, Segments):
+            if not last:
+                raise ValueError("a packed history gives newest outputs only; write last=True")
+            u_BLE = segment_conv(F.linear(x_BLW, weight_x), taps_EK, bias_E, real.age_P)
         else:
-            u_BLE = F.silu(causal_conv(x_BLE, taps_EK, bias_E))
+            x_BLW = x_BLW * real[:, :, None].to(x_BLW.dtype)
+            u_BLE = causal_conv(F.linear(x_BLW, weight_x), taps_EK, bias_E)
+        u_BLE = F.silu(u_BLE)
         # C is read where an output is
         x_BRW, u_BRE = x_BLW, u_BLE
         if last:
@@ -116,7 +115,7 @@ class Mamba(nn.Module):
         C_BRN = F.linear(u_BRE, weight_C)
         delta_BLE = F.softplus(self._steps(dt_BLR))
         A_EN = -self.A_log.exp()
-        if packed:
+        if isinstance(real, Segments):
             y_BRE = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, real.start_S, real.stop_S)
             y_BRE = torch.addcmul(y_BRE, self.D, u_BRE).to(u_BLE.dtype)
         else:
@@ -124,8 +123,10 @@ class Mamba(nn.Module):
         return self.out_proj(y_BRE * F.silu(F.linear(x_BRW, weight_z)))
 
     def _steps(self, dt_BLR: Tensor) -> Tensor:
-        """``dt_proj``, multiplied from the other side: on a CPU the gradient of a matrix as narrow
-        as this one then takes a tenth of the time."""
+        """``dt_proj``, multiplied from the other side.
+
+        On a CPU the gradient of so narrow a matrix then takes a tenth of the time.
+        """
         weight_RE = self.dt_proj.weight.T.contiguous()
         delta_PE = torch.addmm(self.dt_proj.bias, dt_BLR.flatten(0, 1), weight_RE)
         return delta_PE.view(*dt_BLR.shape[:2], -1)

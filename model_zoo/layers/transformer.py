@@ -17,11 +17,10 @@ from ..ops.functional import FEW_QUERIES, attend, check_heads
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm encoder layer, bidirectional; padding is never attended to.
+    """A bidirectional post-norm encoder layer that never attends to padding.
 
-    Keys and values come from every position, queries only from those that are read: with one read
-    position the layer costs its key and value projections, and little else. Keys have no bias: it
-    would add the same to all scores of a query, which the softmax cancels.
+    Keys and values come from every position, queries only from the positions that are read. Keys
+    have no bias: it would add the same to all scores of a query, which the softmax cancels.
 
     Args:
         width: W.
@@ -79,8 +78,11 @@ class EncoderLayer(nn.Module):
         return self._finish(read_BRW, mixed_BRW)
 
     def reads_few(self, last: int | None) -> bool:
-        """Whether the queries are so few that they visit the positions' space, and no position is
-        projected: ``q W_k x = (W_k^T q) x`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``."""
+        """Whether the queries are so few that they visit the positions' space.
+
+        Then no position is projected: ``q W_k x = (W_k^T q) x`` and
+        ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``.
+        """
         return last is not None and last * self.num_heads <= FEW_QUERIES
 
     def _carried(self, q_BRW: Tensor, key_WD: Tensor) -> Tensor:
@@ -93,8 +95,10 @@ class EncoderLayer(nn.Module):
     def _values(
         self, pooled_BND: Tensor, total_BN: Tensor, value_WD: Tensor, constant: Tensor
     ) -> Tensor:
-        """The values of what those queries pooled, ``(B, R, W)``; ``constant`` is a part that every
-        position's value has, ``(W,)`` or ``(B, W)``."""
+        """The values of what the carried queries pooled, ``(B, R, W)``.
+
+        ``constant`` is what every position's value has in common, ``(W,)`` or ``(B, W)``.
+        """
         heads = (-1, self.num_heads)
         values_HCD = value_WD.unflatten(0, (self.num_heads, -1))
         mixed_BRHC = torch.einsum("brhd,hcd->brhc", pooled_BND.unflatten(1, heads), values_HCD)
@@ -114,7 +118,7 @@ class EncoderLayer(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
     def _finish(self, read_BRW: Tensor, mixed_BRW: Tensor) -> Tensor:
-        """What follows attention."""
+        """The output of the layer, from that of its attention."""
         read_BRW = self.attention_norm(read_BRW + self.dropout(self.W_o(mixed_BRW)))
         hidden = self.hidden_dropout(self.activation(self.expand(read_BRW)))
         return self.output_norm(read_BRW + self.dropout(self.contract(hidden)))
@@ -131,7 +135,7 @@ class PairEncoderLayer(EncoderLayer):
     item of the batch.
     """
 
-    def forward(  # other inputs than its base's, the same numbers
+    def forward(  # type: ignore[override]  # a pair is no single tensor
         self, history: History, target_BD: Tensor, mask_BL: Tensor, last: int | None = None
     ) -> Tensor:
         """The newest ``last`` positions (default: all) after the layer: ``(B, R, W)``."""

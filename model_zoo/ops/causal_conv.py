@@ -1,9 +1,9 @@
-"""Mamba's causal depthwise convolution, positions before channels like everything else.
+"""Mamba's causal depthwise convolution, with positions before channels.
 
     out_t[e] = bias[e] + sum_k taps[e, K-1-k] x_{t-k}[e]
 
-On a CPU four passes in place are 3 times faster, with backward, than ``conv1d`` of the transposed input
-or than slices that autograd records.
+On a CPU four passes in place are 3 times faster, with backward, than ``conv1d`` of the transposed
+input or than slices that autograd records.
 
 Shape suffixes: B samples, L positions, E channels, K taps.
 """
@@ -23,7 +23,7 @@ SAMPLES = 8  # taken at a time where a product is only summed: it stays in the c
 
 
 def causal_conv(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
-    """The convolution of every channel with its own taps; what is before the start counts as zero.
+    """Convolve every channel with its own taps; what is before the start counts as zero.
 
     Args:
         x: ``(B, L, E)``.
@@ -63,7 +63,7 @@ class _CausalConv(Function):
 
 
 def _earlier(x_BLE: Tensor, taps_KE: Tensor) -> list[tuple[int, Tensor]]:
-    """Each tap but the last with how far back it reaches, if the input goes as far."""
+    """How far back each tap but the last reaches, and the tap, as far back as the input goes."""
     taps = enumerate(reversed(taps_KE.unbind(0)))
     # not a slice up to L, which torch.compile would take for each L anew
     return [(back, tap_E) for back, tap_E in taps if 0 < back < x_BLE.shape[1]]

@@ -1,8 +1,9 @@
 """``compile: True``: blocks and head as kernels that torch.compile fuses.
 
-A graph is traced with sizes left open, so that batches of other sizes and lengths reuse it; a new one
-is made where a model takes another path (a history shorter than the top-k), and for training and
-evaluation. ``torch._dynamo`` takes a second to import: nothing here does so before it is needed.
+A graph is traced with sizes left open, so that batches of other sizes and lengths reuse it; a new
+one is made where a model takes another path (a history shorter than the top-k), and for training
+and evaluation. ``torch._dynamo`` takes a second to import: nothing here does so before it is
+needed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Of one function: paths, by what a stage trains, in training and evaluation. torch's own limit is 8.
+# Graphs of one function: its paths, times what a stage trains, in training and evaluation. torch's
+# own limit is 8.
 MAX_GRAPHS = 64
 
 _left_alone: dict[str, Callable[..., Any]] = {}
@@ -29,12 +31,12 @@ def on_eager_cpu(x: Tensor) -> bool:
 
 
 def call_compiled(part: nn.Module, *inputs: Any) -> Tensor:
-    """``part(*inputs)`` compiled; parts of one structure share their graphs."""
+    """Call ``part(*inputs)`` compiled; parts of one structure share their graphs."""
     return _compiled()(part, *inputs)
 
 
 def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that torch.compile calls as it is; by position only."""
+    """Make torch.compile call a function as it is; its arguments are by position only."""
     name = f"{function.__module__}.{function.__qualname__}"
     _left_alone[name] = function
 
@@ -46,10 +48,10 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def require_compiler(device: torch.device) -> None:
-    """Fail before training where torch.compile lacks a compiler.
+    """Check, before training, that torch.compile has a compiler.
 
     Raises:
-        ValueError: it cannot compile here; says why.
+        ValueError: it has none; the message says why.
     """
     problem = compiler_problem(device)
     if problem:

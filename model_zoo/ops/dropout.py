@@ -1,4 +1,4 @@
-"""Dropout that draws 16 random bits for each number: on a CPU torch's own draws cost four times as much."""
+"""Dropout that draws 16 random bits per number; torch's own draws take a CPU four times as long."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ LEVELS = 2**16
 
 
 class Dropout(nn.Dropout):
-    """``nn.Dropout``; on a CPU its rate is rounded to a multiple of 2^-16, and what is kept is scaled
-    by exactly that."""
+    """``nn.Dropout`` with cheap draws on a CPU.
+
+    There the rate is rounded to a multiple of 2^-16, and what is kept is scaled to match.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.p and on_eager_cpu(x)):
@@ -21,7 +23,10 @@ class Dropout(nn.Dropout):
 
 
 def keep_factors(like: Tensor, rate: float) -> Tensor:
-    """Zero with probability ``rate``, else ``1 / (1 - rate)``; shape and type of ``like``, on a CPU."""
+    """Factors of dropout on a CPU: 0 with probability ``rate``, otherwise ``1 / (1 - rate)``.
+
+    They have the shape and type of ``like``.
+    """
     if rate == 1:
         return torch.zeros_like(like)
     dropped = round(rate * LEVELS)

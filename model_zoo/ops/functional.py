@@ -14,7 +14,7 @@ FEW_QUERIES = 4
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension where ``mask`` is True; exact zeros elsewhere and in empty rows."""
+    """Softmax over the last dimension where ``mask`` is True; exact zeros elsewhere."""
     filled = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     dtype = torch.promote_types(scores.dtype, torch.float32)
     return F.softmax(filled, dim=-1, dtype=dtype).masked_fill(~mask, 0.0)
@@ -26,8 +26,8 @@ def attend(
     """Attention of H queries over L vectors that are both keys and values.
 
     Returns:
-        The weighted sums ``(B, H, D)``, and what the weights add up to, ``(B, H)``: 1 before dropout,
-        0 where the mask is empty.
+        The weighted sums ``(B, H, D)``, and what the weights add up to, ``(B, H)``: 1 before
+        dropout, 0 where the mask is empty.
     """
     query_BHD, x_BLD = at_least_float32(query_BHD), at_least_float32(x_BLD)
     with unrounded(x_BLD):
@@ -49,7 +49,18 @@ def check_heads(width: int, num_heads: int) -> None:
         )
 
 
+def check_sizes(**sizes: float) -> None:
+    """Check that hyper-parameters are at least 1.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size} is too small; write 1 or more")
+
+
 def unit_length(x: Tensor, dim: int = -1) -> Tensor:
-    """L2-normalised along ``dim``; a zero vector stays zero, with a bounded gradient."""
+    """Normalise to length 1 along ``dim``; a zero vector stays zero, with a bounded gradient."""
     norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     return x / norm.masked_fill(norm == 0, 1)

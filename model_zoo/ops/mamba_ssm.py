@@ -15,7 +15,7 @@ MAX_STATE = 256  # of the kernel
 
 
 def kernel_for(u: Tensor, A: Tensor, dtype: torch.dtype) -> Callable[..., Tensor] | None:
-    """``mamba_ssm``'s scan, if these inputs are for it: on CUDA, computed in float32."""
+    """``mamba_ssm``'s scan where it serves these inputs: on CUDA, computed in float32."""
     if u.is_cuda and dtype == torch.float32 and A.shape[1] <= MAX_STATE:
         return mamba_kernel()
     return None
@@ -33,9 +33,16 @@ def mamba_kernel() -> Callable[..., Tensor] | None:
     return interface.selective_scan_fn
 
 
-def call_mamba(kernel: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """``selective_scan`` by ``mamba_ssm``: positions last, one type for all that has positions."""
-    u, delta, A, B, C, D = inputs
+def call_mamba(
+    kernel: Callable[..., Tensor],
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+) -> Tensor:
+    """``selective_scan`` by ``mamba_ssm``'s kernel, with positions last and one type for all."""
     dtype = reduce(torch.promote_types, (x.dtype for x in (u, delta, B, C)))
     u_BEL, delta_BEL, B_BNL, C_BNL = (x.transpose(1, 2).to(dtype) for x in (u, delta, B, C))
     skip_E = None if D is None else D.float()

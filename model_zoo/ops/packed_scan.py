@@ -1,10 +1,10 @@
 """Convolution and scan of histories without padding, on CUDA, by kernels that know the samples.
 
-A segment is the positions of one sample, oldest first. Without kernels of our own, the terms of the scan,
-``N`` for each position and channel, would go to memory and back at every operation.
+A segment is the positions of one sample, oldest first. Without kernels of our own, the terms of the
+scan, ``N`` for each position and channel, would go to memory and back at every operation.
 
-Shape suffixes: B samples, L padded length, P positions of all segments, S segments, E channels, N state,
-K taps, J blocks of channels, G tiles.
+Shape suffixes: B samples, L padded length, P positions of all segments, S segments, E channels, N
+state, K taps, J blocks of channels, G tiles.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHANNELS = 128  # of a block, at most
 
 @cache
 def can_fuse(device: torch.device) -> bool:
-    """Whether the kernels run on this device: CUDA, with Triton and the C compiler that it needs."""
+    """Whether the kernels run on this device: CUDA, with Triton and its C compiler."""
     if device.type != "cuda" or find_spec("triton") is None:
         return False
     try:
@@ -44,7 +44,7 @@ def can_fuse(device: torch.device) -> bool:
 
 
 def _try_kernels(device: torch.device) -> None:
-    """All four, on one position."""
+    """Run all four kernels on one position."""
     with torch.enable_grad():
         x_1PE = torch.ones(1, 1, 1, device=device, requires_grad=True)
         zero = torch.zeros(1, dtype=torch.int64, device=device)
@@ -70,7 +70,8 @@ def segment_scan(
     """``selective_scan_last`` of each segment, without D: ``(S, 1, E)``, in float32 or float64.
 
     Args:
-        u: ``(..., E)``, P positions in all; so are ``delta``, not negative, and ``B``, ``(..., N)``.
+        u: ``(..., E)``, P positions in all; so are ``delta``, not negative, and ``B``, ``(...,
+        N)``.
         A: ``(E, N)``, negative.
         C: ``(S, 1, N)``, of the newest positions.
         start_S, stop_S: see ``Segments``; every position is in one segment.
@@ -84,7 +85,8 @@ def segment_scan(
 class _Conv(Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        x_PE, taps_KE, _, age_P = inputs = [x.contiguous() for x in inputs]  # _: the bias
+        inputs = tuple(x.contiguous() for x in inputs)
+        x_PE, taps_KE, _, age_P = inputs  # _: the bias
         ctx.save_for_backward(x_PE, taps_KE, age_P)
         out_PE = torch.empty_like(x_PE)
         _launch("conv_forward", _tiles(x_PE), inputs, out_PE, *x_PE.shape, len(taps_KE))
@@ -104,8 +106,10 @@ class _Conv(Function):
 
 
 class _Scan(Function):
-    """``y = sum_t weight_t delta_t u_t``, as in ``final_state``. Terms are computed once more in backward:
-    to keep them would cost more than to make them."""
+    """``y = sum_t weight_t delta_t u_t``, as in ``scan_last``.
+
+    Backward computes the terms once more: to keep them would cost more than to make them.
+    """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -133,7 +137,7 @@ class _Scan(Function):
 
 
 def _launch(kernel: str, programs: int, inputs: Sequence[Tensor], *others: Any) -> None:
-    """So many programs for each block of channels; the first input is ``(P, E)``."""
+    """Run a kernel: so many programs for each block of channels; the first input is ``(P, E)``."""
     from . import packed_scan_triton as segment_kernels  # needs Triton
 
     block, blocks = _blocks(inputs[0])

@@ -1,4 +1,4 @@
-"""The kernels of ``segments``, in Triton; import this module only where Triton is installed.
+"""The kernels of ``packed_scan`` in Triton; import this module only where Triton is installed.
 
 A program has a block of channels, and of one segment or some positions. Nothing is added to by two
 programs: what is summed over them, they write apart.
@@ -62,7 +62,8 @@ def scan_forward(
     later_PE, y_SE, E, N, zero_below, TILE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """``y = sum_t weight_t delta_t u_t`` of a segment, ``weight_t = sum_n C[n] B_t[n] 2^(later_t rate[n])``,
-    from its newest tile to its oldest. States whose factor is the number 0 in a whole tile are passed
+    from its newest tile to its oldest. States whose factor is the number 0 in a whole tile are
+    passed
     over: but for the newest positions there are many."""
     segment = tl.program_id(0).to(tl.int64)
     e_E = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -4,10 +4,10 @@ For every sample and channel, with a state ``h`` of N numbers and ``h_0 = 0``:
 
     h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,    y_t = sum_n C_t[n] h_t[n] + D u_t
 
-``selective_scan`` gives all ``y_t`` (``selective_scan_last`` in ``final_state`` the newest only), and
+``selective_scan`` gives all ``y_t`` (``selective_scan_last`` in ``scan_last`` only the newest), and
 ``selective_scan_reference`` says what it computes. Softplus and bias of ``delta`` and the gate on
-``y`` are the caller's. A position with ``delta = 0`` leaves the state exactly as it is, so left padding
-that is masked changes no later output.
+``y`` are the caller's. A position with ``delta = 0`` leaves the state exactly as it is, so left
+padding that is masked changes no later output.
 
 Half types are computed in float32, also under autocast, and the output has the type of ``u``.
 Exponents are never positive, so no step is too large.
@@ -170,14 +170,14 @@ def _tiles(rate_NE: Tensor, *rows: Tensor) -> Iterator[tuple[slice, list[tuple[T
 
 
 def _steps(rate_NE: Tensor) -> int:
-    """K."""
+    """K, for a device."""
     return STEPS.get(rate_NE.device.type, STEPS["cuda"])
 
 
 def _states(
     buffers: list[WorkBuffer], h_SNE: Tensor, rate_NE: Tensor, *block: Tensor
 ) -> tuple[Work, Work]:
-    """The decays of K steps from the state h, and the state after each.
+    """The decays of K steps that start at the state h, and the state after each step.
 
     The block is delta, x and B, each ``(S, K, .)``.
     """

@@ -1,4 +1,4 @@
-"""What the two forms of the selective scan share: types, work buffers, and the pieces filled in them.
+"""What the two forms of the selective scan share: types, and work buffers that they fill.
 
 In work buffers the state comes before the channels: those are many, so that vector instructions run
 along them. Shape suffixes: S samples of a tile, K positions of a chunk, N state, E channels.
@@ -37,7 +37,7 @@ class Work:
 
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """Its rows, and the N of them that belong to each step of each sample."""
+        """The rows, and the indices of the N rows that belong to each step of each sample."""
         S, K, N, E = self.whole.shape
         index_PN = torch.arange(S * K * N, device=self.whole.device).view(S * K, N)
         return self.whole.view(S * K * N, E), index_PN
@@ -59,7 +59,7 @@ class WorkBuffer:
         self.views: dict[tuple[int, ...], Work] = {}
 
     def view(self, *shape: int) -> Work:
-        """With whatever the last one left in it. Made once per shape: that costs much, too."""
+        """The memory in a shape, with what was left in it. Views are kept: to make one costs much."""
         if math.prod(shape) > len(self.flat):
             self.flat = self.flat.new_empty(math.prod(shape))
             self.views.clear()
@@ -68,13 +68,13 @@ class WorkBuffer:
         return self.views[shape]
 
     def decay(self, time_SKE: Tensor, rate_NE: Tensor) -> Work:
-        """``2^(time rate)``."""
+        """Fill the buffer with ``2^(time rate)``."""
         work = self.view(*time_SKE.shape[:-1], *rate_NE.shape)
         torch.mul(time_SKE[:, :, None], rate_NE, out=work.whole).exp2_()
         return work
 
     def outer(self, state_SKN: Tensor, channels_SKE: Tensor) -> Work:
-        """Each number of the state times each channel."""
+        """Fill the buffer with the products of each number of the state and each channel."""
         work = self.view(*state_SKN.shape, channels_SKE.shape[-1])
         torch.mul(state_SKN[..., None], channels_SKE[:, :, None], out=work.whole)
         return work
@@ -94,10 +94,10 @@ def product(vectors: Tensor, matrices: Tensor) -> Tensor:
 
 
 def compute_dtype(*inputs: Tensor) -> torch.dtype:
-    """float32, or float64 if an input is."""
+    """The type to compute in: float32, or float64 if an input has it."""
     return reduce(torch.promote_types, (x.dtype for x in inputs), torch.float32)
 
 
 def mask_steps(delta: Tensor, mask: Tensor | None) -> Tensor:
-    """No step where the mask is zero."""
+    """The steps, zero where the mask is zero."""
     return delta if mask is None else delta * mask[:, :, None].to(delta.dtype)

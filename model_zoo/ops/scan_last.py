@@ -6,12 +6,12 @@ With ``h_0 = 0`` the last state of the recurrence in ``selective_scan`` is
 
 and the newest output reads that state only: ``y_L = sum_n C_L[n] h_L[n] + D u_L``.
 
-Most terms are nothing: the n-th state of Mamba starts with ``A = -n``, and once ``later_t n`` is beyond
-104 the factor is zero in float32, not small but the number 0. Such terms are not computed; whether the
-others are large or small, the result is the same as with them.
+Most terms are nothing: the n-th state of Mamba starts with ``A = -n``, and once ``later_t n`` is
+beyond 104 the factor is zero in float32, not small but the number 0. Such terms are not computed;
+whether the others are large or small, the result is the same as with them.
 
-Shape suffixes: B samples, L length, E channels, N state, S samples of a tile, K positions of a chunk,
-M states that live there.
+Shape suffixes: B samples, L length, E channels, N state, S samples of a tile, K positions of a
+chunk, M states that live there.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def selective_scan_last(
     D: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """``selective_scan(...)[:, -1:]`` without the other outputs.
+    """Compute ``selective_scan(...)[:, -1:]`` without the other outputs.
 
-    ``mamba_ssm``'s kernel, where it is used, computes all of them, in one pass over the inputs. On CUDA
-    without it, ``segment_scan`` has a kernel of its own.
+    ``mamba_ssm``'s kernel, where it is used, computes all of them, in one pass over the inputs. On
+    CUDA without it, ``segment_scan`` has a kernel of its own.
 
     Args:
         u: ``(B, L, E)``, L at least 1.
@@ -164,7 +164,7 @@ def _parts(
 
 
 def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> list[int]:
-    """For each position, which states count: the first M of them, the others are zero for sure.
+    """How many states count at each position: the first M do, and the others are zero for sure.
 
     The largest factor of a state is that of the shortest time and the slowest channel; terms of
     padding are zero anyway. Not looked for on a GPU: it would have to wait for the answer.
@@ -185,8 +185,8 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
 def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
     """At each position the sum over all later, or all earlier, positions.
 
-    Added up, not a difference of two cumulative sums: small sums next to large ones would lose their
-    digits. On a CPU one by one: there cumsum is slow along a dimension that is not the last.
+    Added up, not a difference of two cumulative sums: small sums next to large ones would lose
+    their digits. On a CPU one by one: there cumsum is slow along a dimension that is not the last.
     """
     if x_BLE.is_cuda:
         x_BLE = x_BLE.flip(1) if later else x_BLE

@@ -50,12 +50,8 @@ class StagedModel(BaseModel, Trainable):
         accumulation_steps: int = 1,
         **kwargs: Any,
     ) -> None:
-        training_keys = dict(
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            accumulation_steps=accumulation_steps,
-        )
-        super().__init__(feature_map, **training_keys, **kwargs)
+        keys = dict(optimizer=optimizer, accumulation_steps=accumulation_steps)
+        super().__init__(feature_map, learning_rate=learning_rate, **keys, **kwargs)
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
         self.accumulation_steps = accumulation_steps

@@ -160,7 +160,7 @@ class Trainer:
         )
 
     def train_epoch(self, stage: Stage, done: float, part: float) -> None:
-        """``part`` of an epoch (1: all of it), with an evaluation at its end."""
+        """Train ``part`` of an epoch (1 is all of it), and evaluate at its end."""
         model, loader = self.model, self.train_loader
         loader.epoch = self.epochs_seen
         steps = math.ceil(part * len(loader))
@@ -181,21 +181,20 @@ class Trainer:
                 total_loss = total_loss + self.train_step(batch, step, steps)
                 since, samples = since + 1, samples + len(batch[2])
                 bar.update()
-                if step % 20 == 0 or step == steps:  # reading the loss waits for the device
+                evaluates = step % every == 0 or step == steps
+                if step % 20 == 0 or evaluates:  # reading the loss waits for the device
                     loss = self._finite_loss(total_loss / since, stage, step)
                     rate = samples / (time.perf_counter() - start)
                     bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}", refresh=False)
-                if step % every == 0 or step == steps:
-                    loss = self._finite_loss(total_loss / since, stage, step)
-                    seconds = time.perf_counter() - start
-                    self.evaluate(stage, done + part * step / steps, loss, samples / seconds)
+                if evaluates:
+                    self.evaluate(stage, done + part * step / steps, loss, rate)
                     total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
                     self._set_train_mode()
                     if self.bad_evaluations >= model.early_stop_patience:
                         break
 
     def train_step(self, batch: Batch, step: int, steps: int) -> torch.Tensor:
-        """Forward, backward, and an optimiser step at the end of each group of batches."""
+        """Run forward and backward, and an optimiser step at the end of each group of batches."""
         model, group = self.model, self.model.accumulation_steps
         loss = model.add_loss(model(batch), model.get_labels(batch))
         last_group = step > steps - steps % group
@@ -263,12 +262,13 @@ class Trainer:
                 group["lr"] = max(group["lr"] * 0.1, 1e-6)
 
     def _set_train_mode(self) -> None:
-        """Training mode, except for frozen modules: their batch-norm statistics stand still."""
+        """Set training mode, except for frozen modules: their batch-norm statistics stand still."""
         self.model.train()
         for module in self.frozen:
             module.eval()
 
     def _finite_loss(self, loss: torch.Tensor | float, stage: Stage, step: int) -> float:
+        """A mean loss as a number; a TrainingError if it is NaN or infinite."""
         value = float(loss)
         if not math.isfinite(value):
             raise TrainingError(

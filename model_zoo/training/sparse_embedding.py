@@ -184,12 +184,9 @@ class RowAdam(torch.optim.Adam):
         clock = self._clocks.get(weight)
         if clock is None or not clock.now:
             return
-        state = self.state[weight]
         read = rows.view(-1, rows.shape[-1])
         for rows_R, w_RD in zip(_blocks(inputs[0].flatten()), _blocks(read), strict=True):
-            m_RD = state["exp_avg"].index_select(0, rows_R)
-            v_RD = state["exp_avg_sq"].index_select(0, rows_R)
-            self._drift(w_RD, m_RD, v_RD, *clock.drift(rows_R))
+            self._drift(weight, rows_R, w_RD)
 
     @torch.no_grad()
     def _settle(self, weight: Tensor, *_: Any) -> None:
@@ -207,19 +204,20 @@ class RowAdam(torch.optim.Adam):
 
     def _up_to_date(self, weight: Tensor, rows_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights and moments of some rows, each ``(R, D)``, as dense Adam would have them."""
-        state, clock = self.state[weight], self._clocks[weight]
         w_RD = weight.index_select(0, rows_R)
-        m_RD = state["exp_avg"].index_select(0, rows_R)
-        v_RD = state["exp_avg_sq"].index_select(0, rows_R)
-        self._drift(w_RD, m_RD, v_RD, *clock.drift(rows_R))
+        m_RD, v_RD = self._drift(weight, rows_R, w_RD)
         beta1, beta2 = self.param_groups[0]["betas"]
-        missed_R1 = clock.missed(rows_R)
+        missed_R1 = self._clocks[weight].missed(rows_R)
         return w_RD, m_RD.mul_(beta1**missed_R1), v_RD.mul_(beta2**missed_R1)
 
-    def _drift(self, w_RD: Tensor, m_RD: Tensor, v_RD: Tensor, A_R1: Tensor, B_R1: Tensor) -> None:
-        """Take ``A m / (B sqrt(v) + eps)`` from the weights, in place."""
-        eps = self.param_groups[0]["eps"]
+    def _drift(self, weight: Tensor, rows_R: Tensor, w_RD: Tensor) -> tuple[Tensor, Tensor]:
+        """Take ``A m / (B sqrt(v) + eps)`` from some rows, in place; gives copies of m and v."""
+        state, eps = self.state[weight], self.param_groups[0]["eps"]
+        m_RD = state["exp_avg"].index_select(0, rows_R)
+        v_RD = state["exp_avg_sq"].index_select(0, rows_R)
+        A_R1, B_R1 = self._clocks[weight].drift(rows_R)
         w_RD.addcdiv_(m_RD * A_R1, v_RD.sqrt().mul_(B_R1).add_(eps), value=-1)
+        return m_RD, v_RD
 
     def _write(self, weight: Tensor, rows_R: Tensor, *moved: Tensor) -> None:
         """Put weights and moments of some rows back into their tables."""

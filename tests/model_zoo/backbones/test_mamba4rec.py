@@ -190,7 +190,11 @@ def test_the_official_start_survives_a_whole_model(
 
 def test_bad_settings_are_explained() -> None:
     for setting in (dict(num_layers=0), dict(d_state=0), dict(d_conv=0), dict(expand=0)):
-        with pytest.raises(ValueError, match=f"{next(iter(setting))}=0: must be at least 1"):
+        with pytest.raises(
+            ValueError, match=f"{next(iter(setting))}=0 is too small; write 1 or more"
+        ):
             Mamba4RecBlock(D, **setting)
-    with pytest.raises(ValueError, match="dt_init='other': write mamba4rec or mamba_ssm"):
+    with pytest.raises(
+        ValueError, match="dt_init='other' is unknown; write mamba4rec or mamba_ssm"
+    ):
         Mamba4RecBlock(D, dt_init="other")

@@ -195,5 +195,5 @@ def test_bad_settings_are_explained() -> None:
     for setting in (dict(num_hashes=0), dict(hash_bits=0), dict(hash_bits=63)):
         with pytest.raises(ValueError, match="1 or more hashes of 1 to 62 bits"):
             SDIMBlock(D, **setting)
-    with pytest.raises(ValueError, match=r"short_seq_len=1: it counts the target"):
+    with pytest.raises(ValueError, match=r"short_seq_len=1 leaves no item"):
         SDIMBlock(D, short_seq_len=1)

@@ -174,7 +174,7 @@ def test_transformer_dropout_acts_in_training_only() -> None:
 
 def test_bad_settings_are_explained() -> None:
     for setting in (dict(first_k_cols=0), dict(transformer_layers=0)):
-        with pytest.raises(ValueError, match="both must be at least 1"):
+        with pytest.raises(ValueError, match="is too small; write 1 or more"):
             TransActBlock(D, **setting)
     with pytest.raises(ValueError, match="the data have no times"):
         TransActBlock(D, use_time_window_mask=True)

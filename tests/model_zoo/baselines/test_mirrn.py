@@ -205,7 +205,7 @@ def test_start_in_a_whole_model(tiny_data: Path) -> None:
 
 def test_bad_settings_are_explained() -> None:
     for setting in (dict(topk=0), dict(hash_bits=0)):
-        with pytest.raises(ValueError, match="both must be at least 1"):
+        with pytest.raises(ValueError, match="is too small; write 1 or more"):
             MIRRNBlock(D, **setting)
-    with pytest.raises(ValueError, match="short_seq_len=1: it counts the target"):
+    with pytest.raises(ValueError, match="short_seq_len=1 leaves no item"):
         MIRRNBlock(D, short_seq_len=1)

@@ -11,7 +11,7 @@ from model_zoo.backbones.transact import TransActBlock
 from model_zoo.baselines.attenmixer import AttenMixerBlock
 from model_zoo.baselines.miasrec import MiasRecBlock
 from model_zoo.history.history import History
-from model_zoo.layers.block import GROUPS, LEAST, by_length
+from model_zoo.layers.block import GROUPS, LEAST, SequenceBlock, by_length
 
 B, L, D = 300, 40, 16
 
@@ -70,3 +70,13 @@ def test_equal_lengths_and_small_batches_take_one_pass() -> None:
     by_length(block, full, target_BD)
     by_length(block, history.samples(slice(0, LEAST)), target_BD[:LEAST])
     assert len(passes) == 2
+
+
+def test_a_block_without_a_forward_says_what_to_write() -> None:
+    class Nothing(SequenceBlock):
+        pass
+
+    history, _, target_BD = ragged(seed=0)
+    with pytest.raises(NotImplementedError, match="Nothing has no forward; write `def forward"):
+        Nothing()(history, target_BD)
+    assert Nothing.from_longctr({"W": target_BD}) == {"W": target_BD}  # optional
