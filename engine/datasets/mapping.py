@@ -42,7 +42,7 @@ class Mapping:
     time_format: str | None = None
     label: str | None = None
     rating: str | None = None
-    positive: float | None = None
+    positive: int | float | None = None  # the card shows it as it is written
     exposures: str | None = None
     items: str | None = None
     item_features: list[Any] = field(default_factory=list)
