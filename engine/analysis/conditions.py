@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from statistics import mode
 
 from .results import Cell, Run
@@ -10,15 +10,17 @@ from .results import Cell, Run
 
 def conditions(cells: Collection[Cell]) -> list[str]:
     """How long the histories of some cells with runs were, and how many trials chose their parameters."""
-    found = [f"max_len {_span({cell.first_run['params']['max_len'] for cell in cells})}"]
+    found = [f"max_len {span(cell.first_run['params']['max_len'] for cell in cells)}"]
     budgets = {cell.budget for cell in cells}
     if 0 not in budgets:
-        found.append("untuned" if budgets == {1} else f"{_span(budgets)} trials each")
+        found.append("untuned" if budgets == {1} else f"{span(budgets)} trials each")
     return found
 
 
-def _span(values: set[int]) -> str:
-    return " to ".join(str(value) for value in sorted({min(values), max(values)}))
+def span(values: Iterable[int]) -> str:
+    """``3 to 5`` from the least and the most of some numbers; ``3`` if all are alike."""
+    found = set(values)
+    return " to ".join(str(value) for value in sorted({min(found), max(found)}))
 
 
 def usual_device(runs: Collection[Run]) -> str:

@@ -15,11 +15,18 @@ from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, backbone_of, mixt
 
 VARIANTS = ("", *MIXTURES)
 SEEDS = (1, 2, 3, 4, 5)
+OF_TABLES = ("table1", "table2", "knobs")  # the experiments that tables show
+EXPERIMENTS = (*OF_TABLES, "length", "experts", "alphas")
 GAIN = {"": 0.0, "DSelectK": 0.001, "GShard": -0.002, "ExpertChoice": 0.0, "MoS": 0.01}
 
 
-def write_study(folder: Path, dataset_id: str = "toy", seeds: tuple[int, ...] = SEEDS) -> Path:
-    """All experiments on one data set below ``folder``; returns the data set's folder."""
+def write_study(
+    folder: Path,
+    dataset_id: str = "toy",
+    seeds: tuple[int, ...] = SEEDS,
+    only: tuple[str, ...] = EXPERIMENTS,
+) -> Path:
+    """Some experiments on one data set below ``folder``, by default all; returns the data set's folder."""
     home = folder / dataset_id
     (home / "runs").mkdir(parents=True)
     (home / "config").mkdir()
@@ -42,6 +49,7 @@ def write_study(folder: Path, dataset_id: str = "toy", seeds: tuple[int, ...] = 
         for v in ({}, {"router_weight": "softmax_topk"}, {"router_topk": 2})
     ]
     entries = []
+    cells = [cell for cell in cells if cell[0] in only]
     for experiment, model, varied in cells:
         ending = "".join(f"_{key}{value}" for key, value in varied.items())
         expid = f"{model}_{dataset_id}{ending}"

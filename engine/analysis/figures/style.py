@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 
 from ...common.errors import UserError
+from ..conditions import span
 from ..lineup import ordered_backbones, ordered_mixtures
 
 RC: dict[Any, Any] = rc_params_from_file(
@@ -113,10 +114,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def seeds(numbers: Iterable[int]) -> str:
     """``5 seeds``, or ``3 to 5 seeds``, from the numbers of seeds behind each point."""
-    counts = sorted(set(numbers))
-    if counts == [1]:
-        return "one seed"
-    return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " seeds"
+    text = span(numbers)
+    return "one seed" if text == "1" else f"{text} seeds"
 
 
 def over_seeds(numbers: Iterable[int]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from model_zoo.registry import backbone_of, label, mixture_of
 
+from ..conditions import span
 from ..results import Cell, DatasetResults
 from .grid import Entry, NothingToShow, Table, header, settings
 from .significance import mean_std
@@ -79,8 +80,7 @@ def _row(record: dict[str, Any]) -> tuple[Entry, ...]:
     model, changed = record["model"], settings(json.loads(record["varied"] or "{}"))
     if record["experiment"] == "knobs":
         changed = changed or "knobs: nothing"
-    span = dict.fromkeys((record["fewest_dead"], record["most_dead"]))
-    dead = f"{' to '.join(map(str, span))} of {record['experts']}"
+    dead = f"{span((record['fewest_dead'], record['most_dead']))} of {record['experts']}"
     labels = [record["dataset_id"], label(backbone_of(model)), label(mixture_of(model))]
     measures = (_measure(record[name], record[f"{name}_std"]) for name in MEASURES)
     labels += [changed, record["branch"]]

@@ -15,7 +15,7 @@ from engine.analysis.tables.mos_table import mos_table
 from engine.analysis.tables.routing_table import routing_table
 from model_zoo import registry
 
-from ...support.fake_results import write_study
+from ...support.fake_results import OF_TABLES, write_study
 from .test_tables import array, change, remove, t_test
 
 BACKBONES = list(registry.BACKBONES)
@@ -24,7 +24,7 @@ RIVALS = ("DSelectK", "GShard", "ExpertChoice")
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return write_study(tmp_path, seeds=(1, 2, 3))
+    return write_study(tmp_path, seeds=(1, 2, 3), only=OF_TABLES)
 
 
 def record(table: Table, **where: Any) -> dict[str, Any]:

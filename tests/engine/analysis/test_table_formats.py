@@ -19,12 +19,12 @@ from engine.analysis.tables.published_table import published_table
 from engine.analysis.tables.quality_tables import knobs, table1, table2
 from engine.analysis.tables.tuning_table import tuning
 
-from ...support.fake_results import write_study
+from ...support.fake_results import OF_TABLES, write_study
 
 
 @pytest.fixture
 def micro(tmp_path: Path) -> Path:
-    return write_study(tmp_path, "MicroVideo1.7M_x2", seeds=(1, 2, 3))
+    return write_study(tmp_path, "MicroVideo1.7M_x2", seeds=(1, 2, 3), only=OF_TABLES)
 
 
 @pytest.mark.parametrize("build", [table1, table2, cost, tuning, knobs, published_table])

@@ -21,7 +21,7 @@ from engine.analysis.tables.tuning_table import tuning
 from engine.common.errors import UserError
 from model_zoo.registry import BACKBONES, BASELINES, variant
 
-from ...support.fake_results import VARIANTS, write_run, write_study
+from ...support.fake_results import OF_TABLES, VARIANTS, write_run, write_study
 
 MICRO = "MicroVideo1.7M_x2"
 SEEDS = (1, 2, 3)
@@ -30,12 +30,12 @@ TOY = "toy, 3 seeds, max_len 200, 2 trials each"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return write_study(tmp_path, seeds=SEEDS)
+    return write_study(tmp_path, seeds=SEEDS, only=OF_TABLES)
 
 
 @pytest.fixture
 def micro(tmp_path: Path) -> Path:
-    return write_study(tmp_path, MICRO, seeds=SEEDS)
+    return write_study(tmp_path, MICRO, seeds=SEEDS, only=OF_TABLES)
 
 
 def read(home: Path, expid: str) -> dict[int, dict[str, Any]]:
@@ -164,7 +164,7 @@ def test_marks_follow_the_rule_of_the_notes(home: Path) -> None:
 
 
 def test_mean_ranks_are_over_the_data_sets_that_rank_the_model(tmp_path: Path) -> None:
-    homes = [write_study(tmp_path, name, seeds=SEEDS) for name in ("one", "two")]
+    homes = [write_study(tmp_path, name, seeds=SEEDS, only=OF_TABLES) for name in ("one", "two")]
     table = table1(read_results(tmp_path))
     two = [record(table, "TWIN_GShard", dataset_id=home.name)["rank"] for home in homes]
     shown = entry(table, ("TWIN", "GShard"), "Mean rank|AUC")
@@ -251,7 +251,7 @@ def test_missing_variants_are_dashes_and_leave_the_family(home: Path) -> None:
 
 
 def test_one_seed_has_neither_spread_nor_test(tmp_path: Path) -> None:
-    table = table1(read_results(write_study(tmp_path, seeds=(5,))))
+    table = table1(read_results(write_study(tmp_path, seeds=(5,), only=OF_TABLES)))
     found = record(table, "TWIN_MoS")
     assert (found["std"], found["low"], found["high"], found["p"]) == (None,) * 4
     assert found["gain"] > 0

@@ -257,7 +257,7 @@ def test_a_study_from_tuning_to_tables_and_again(here: StudySpace) -> None:
         "--config experiments --output results"
     )
 
-    cell = part.cell("experts", "TWIN_MoS", num_experts=4)
+    (cell,) = (c for c in part.experiment("experts") if c.varied == {"num_experts": 4})
     repeated = here.space.run_expid(
         "--config", str(here.output / "tiny" / "config"), "--expid", cell.expid, "--seed", "1",
         "--data-root", str(here.space.data.parent), "--model-root", str(here.space.checkpoints),
@@ -266,6 +266,7 @@ def test_a_study_from_tuning_to_tables_and_again(here: StudySpace) -> None:
     assert here.space.result(cell.expid, 1)["metrics"] == cell.runs[1]["metrics"]
 
 
+@pytest.mark.slow
 def test_experiments_share_runs_and_results_that_differ_are_kept_apart(
     here: StudySpace,
 ) -> None:
@@ -292,7 +293,7 @@ def test_experiments_share_runs_and_results_that_differ_are_kept_apart(
     assert edited.code == 0, edited.stderr
     assert [name.rsplit("_", 2)[0] for name in started(edited)] == ["TWIN_MoS_tiny"]
     (part,) = read_results(here.output)
-    cell = part.cell("table1", "TWIN_MoS")
+    (cell,) = (c for c in part.experiment("table1") if c.model == "TWIN_MoS")
     assert cell.runs[1]["params"]["topk"] == 7 and cell.expid != cells["TWIN_MoS"].expid
 
     again = here.run(*plainly)
@@ -346,6 +347,7 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
 # ---------------------------------------------------------------- what is refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
