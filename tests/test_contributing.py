@@ -1,7 +1,8 @@
 """Every page of CONTRIBUTING.md works: it is followed word by word in a copy of the project.
 
 A block with a ``title`` is the content of that file. A title that ends with "at the end" or "at the end
-of NAME" adds the block to a file that is there: at the end of the file, or of that list or section. A block of ``sh`` is run line by line.
+of NAME" adds the block to a file that is there: at the end of the file, or of that list or section. A
+block of ``sh`` is run line by line.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from .support.command_line import ROOT, environment
+from .support.command_line import ROOT, Workspace, environment, run_module, run_script
 
 PARTS = ("model_zoo", "engine", "config", "data", "run_expid.py", "run_param_tuner.py")
 PAGES = ("A backbone", "A router", "A data set")
@@ -107,6 +108,39 @@ def test_a_backbone_gets_to_the_leaderboard_and_the_figures(project: Path) -> No
     assert len(leaderboard(project, "MeanPool_session_hopping_tiny")) == 3
     assert artefacts(project).count("Mean pooling") >= 2
     assert "Mean pooling" in (project / "results" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_backbone_in_a_folder_of_its_own_works_in_every_command(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    zoo, space = tmp_path / "mine", Workspace(tmp_path, tiny_data)
+    zoo.mkdir()
+    block = next(blocks("A backbone"))
+    (zoo / "MeanPool.py").write_text(block.text.replace("from ..", "from model_zoo."))
+    for variant in ("", "_MoS"):
+        keys = space.models[f"TWIN{variant}_tiny"] | {"model": f"MeanPool{variant}", "epochs": 1}
+        for key in ("attention_dim", "num_heads", "attention_dropout", "topk", "short_seq_len"):
+            del keys[key]
+        space.models[f"MeanPool{variant}_tiny"] = keys
+    space.save()
+    where = ("--config", str(space.config), "--model-zoo", str(zoo))
+    both = ("--expid", "MeanPool_tiny", "MeanPool_MoS_tiny")
+    done = space.run_expid(*where, *both)
+    assert done.code == 0 and "MeanPool_MoS_tiny - MeanPool_tiny" in done.stdout, done.stderr
+    assert space.result("MeanPool_MoS_tiny", 2024)["routing"].keys() == {"item", "window"}
+    done = run_module("engine.flops", *where, *both)
+    assert done.code == 0 and "MeanPool_MoS_tiny" in done.stdout, done.stderr
+    output = ("--output", str(tmp_path / "tuned"))
+    one = ("--expid", "MeanPool_MoS_tiny", "--tag", "_001_")
+    done = run_script("run_param_tuner.py", *where, *one, *output, cwd=space.cwd)
+    assert done.code == 0 and "best: MeanPool_MoS_tiny" in done.stdout, done.stderr
+    plainly = ("--dataset", "tiny", "--seeds", "1", "--budget", "1", "--backbones", "MeanPool")
+    folders = ("--output", str(tmp_path / "results"), "--queue", str(tmp_path / "queue"))
+    variants = ("--variants", "vanilla", "MoS")
+    done = run_module("engine.study", "table1", *where, *plainly, *variants, *folders)
+    assert done.code == 0, done.stdout + done.stderr
+    assert "MeanPool" in (tmp_path / "results" / "tables" / "table1.md").read_text()
 
 
 @pytest.mark.slow

@@ -61,11 +61,9 @@ def check(folder: Path) -> Report:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name a prepared data set")
-    dataset: dict[str, Any] | None
+    dataset = ready_config.shipped_entry(folder.name)
     if (folder / "feature_map.json").exists():
         dataset = ready_config.dataset_entry(folder)
-    else:
-        dataset = ready_config.shipped_entry(folder.name)
     if dataset is None:
         raise UserError(
             f"{folder} has no feature_map.json, and the shipped configuration has no data set of "

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from model_zoo.batch import Batch
+from model_zoo.registry import backbone_of
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 
@@ -113,6 +114,7 @@ def main() -> int:
     )
     parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
+    parser.add_argument("--model-zoo", type=Path, help="folder of your own models, or of LongCTR's")
     parser.add_argument("--length", type=int, help="items of the history; default: max_len")
     args = parser.parse_args()
     if args.length is not None and args.length < 1:
@@ -120,7 +122,7 @@ def main() -> int:
     vanilla: dict[tuple[str, str], float] = {}
     found = []
     for expid in args.expid:
-        experiment = load(expid, RunOptions(args.config))
+        experiment = load(expid, RunOptions(args.config, model_zoo=args.model_zoo))
         params = experiment.params
         ensure_generated(params)
         parameters, flops = describe(
@@ -128,7 +130,7 @@ def main() -> int:
         )
         data, model = params["dataset_id"], params["model"]
         vanilla[data, model] = flops.mean
-        found.append((expid, (data, model.split("_")[0]), parameters, flops))
+        found.append((expid, (data, backbone_of(model)), parameters, flops))
     rows = [
         [
             expid,

@@ -87,10 +87,7 @@ def main() -> int:
         changes,
     )
     options = RunOptions(
-        config=args.config,
-        model_zoo=args.model_zoo,
-        data_root=args.data_root,
-        changes=changes,
+        config=args.config, model_zoo=args.model_zoo, data_root=args.data_root, changes=changes
     )
     return study(call, options, args.output, args.gpu, args.runs_per_gpu, args.queue)
 

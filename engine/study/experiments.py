@@ -41,6 +41,10 @@ KNOBS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
+Configuration = tuple[str, dict[str, Any]]
+"""A model, and the keys that are set in it."""
+
+
 class Planned(NamedTuple):
     """A configuration that an experiment needs: a model, and the keys that are set in it."""
 
@@ -49,38 +53,33 @@ class Planned(NamedTuple):
     varied: dict[str, Any]
 
 
-def table1(backbones: Sequence[str]) -> list[Planned]:
+def table1(backbones: Sequence[str]) -> list[Configuration]:
     """Every backbone alone and with every router."""
-    return [Planned("table1", variant(b, m), {}) for b in backbones for m in (VANILLA, *MIXTURES)]
+    return [(variant(b, m), {}) for b in backbones for m in (VANILLA, *MIXTURES)]
 
 
-def table2(backbones: Sequence[str]) -> list[Planned]:
+def table2(backbones: Sequence[str]) -> list[Configuration]:
     """The baselines that fuse several scales, and MoS on every backbone."""
     models = [*BASELINES, *(variant(b, OURS) for b in backbones)]
-    return [Planned("table2", model, {}) for model in models]
+    return [(model, {}) for model in models]
 
 
-def length(backbones: Sequence[str]) -> list[Planned]:
+def length(backbones: Sequence[str]) -> list[Configuration]:
     """Vanilla and MoS on longer and longer histories."""
     return [
-        Planned("length", variant(b, m), {"max_len": n})
-        for b in backbones
-        for m in (VANILLA, OURS)
-        for n in LENGTHS
+        (variant(b, m), {"max_len": n}) for b in backbones for m in (VANILLA, OURS) for n in LENGTHS
     ]
 
 
-def experts(backbones: Sequence[str]) -> list[Planned]:
+def experts(backbones: Sequence[str]) -> list[Configuration]:
     """MoS with more and more experts."""
-    return [
-        Planned("experts", variant(b, OURS), {"num_experts": n}) for b in backbones for n in EXPERTS
-    ]
+    return [(variant(b, OURS), {"num_experts": n}) for b in backbones for n in EXPERTS]
 
 
-def alphas(backbones: Sequence[str]) -> list[Planned]:
+def alphas(backbones: Sequence[str]) -> list[Configuration]:
     """MoS over the triangle of fusion weights."""
     return [
-        Planned("alphas", variant(b, OURS), {"alpha_item": i / 5, "alpha_window": w / 5})
+        (variant(b, OURS), {"alpha_item": i / 5, "alpha_window": w / 5})
         for b in backbones
         for i in FIFTHS
         for w in FIFTHS
@@ -88,15 +87,15 @@ def alphas(backbones: Sequence[str]) -> list[Planned]:
     ]
 
 
-def routers(backbones: Sequence[str]) -> list[Planned]:
+def routers(backbones: Sequence[str]) -> list[Configuration]:
     """Every router, to look into."""
-    return [Planned("routers", variant(b, m), {}) for b in backbones for m in MIXTURES]
+    return [(variant(b, m), {}) for b in backbones for m in MIXTURES]
 
 
-def knobs(backbones: Sequence[str]) -> list[Planned]:
+def knobs(backbones: Sequence[str]) -> list[Configuration]:
     """Each router with one decision changed at a time, at the configuration's own values."""
     return [
-        Planned("knobs", variant(b, m), dict(changes))
+        (variant(b, m), dict(changes))
         for b in backbones
         for m in MIXTURES
         for changes in KNOBS.get(m, ({},))
@@ -130,7 +129,8 @@ def plan(
         UserError: an unknown backbone or variant, or one that the experiment does not have.
     """
     _require_known(experiment, "backbones", backbones, [*BACKBONES, *own])
-    cells = EXPERIMENTS[experiment](backbones or list(BACKBONES))
+    found = EXPERIMENTS[experiment](backbones or list(BACKBONES))
+    cells = [Planned(experiment, model, varied) for model, varied in found]
     has = list(dict.fromkeys(_variant(c) for c in cells if c.model not in BASELINES))
     _require_known(experiment, "variants", variants, has)
     return [c for c in cells if c.model in BASELINES or _variant(c) in (variants or has)]

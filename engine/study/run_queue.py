@@ -10,6 +10,7 @@ from ..common.errors import UserError
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import Monitor
 from ..tuner.scheduler import Command
+from ..tuner.search import Search
 from ..tuner.space import Space
 from ..tuner.trial import DONE, FAILED, PRUNED, QUEUED, Trial, digest
 from ..tuner.tune import run_expid_command
@@ -64,7 +65,7 @@ class ModelStudy:
         return [trial for trials in self.runs.values() for trial in trials]
 
 
-class StudySearch:
+class StudySearch(Search):
     """The queue of a study (see ``tuner.search.Search``); what is known is not run again.
 
     Args:
@@ -96,7 +97,7 @@ class StudySearch:
         self._plan_ready(first=False)
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # type: ignore[override]
         """Runs that are known, and those that wait for a choice."""
         waiting = sum(len(model.cells) * len(model.seeds) for model in self._waiting)
         return len(self.trials) + waiting
@@ -106,14 +107,8 @@ class StudySearch:
         """Whether there is nothing left to run."""
         return not self._queue and not self._waiting
 
-    def selected(self) -> list[Trial]:
-        return list(self.trials.values())
-
     def next(self) -> Trial | None:
         return self._queue.popleft() if self._queue else None
-
-    def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
-        return False
 
     def tell(self, trial: Trial) -> None:
         """Keep the result of a run that has ended; the seeds of a model that is tuned come next."""

@@ -100,18 +100,10 @@ class Store:
         """Keep a run's result."""
         expid, seed = trial.label, str(trial.params["seed"])
         config = str(self.relative(self.path / "config"))
+        command = ["python", "run_expid.py", "--config", config, "--expid", expid, "--seed", seed]
         kept = result | {
             "expid": expid,
-            "command": [
-                "python",
-                "run_expid.py",
-                "--config",
-                config,
-                "--expid",
-                expid,
-                "--seed",
-                seed,
-            ],
+            "command": command,
             "params": self._portable(result["params"]),
             "stage_log": [_small(entry) for entry in result["stage_log"]],
         }

@@ -14,6 +14,7 @@ from ..common.places import CONFIG
 from ..config.load import load
 from ..config.models import model_files
 from ..config.options import RunOptions
+from ..config.read import dataset_part
 from ..datasets.card import card_beside, longest_history
 from ..tuner.engines import CPU, LocalEngine
 from ..tuner.folder import Folder
@@ -52,6 +53,7 @@ def study(
         UserError: bad input; nothing has been started.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the runs are ended, and the same call goes on.
     """
+    dataset_part(options.config, call.dataset, f"--dataset {call.dataset}")
     own = model_files(options.model_zoo) if options.model_zoo else []
     planned = plan(call.experiment, call.backbones, call.variants, own)
     spaces = {

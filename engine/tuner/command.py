@@ -27,17 +27,9 @@ def _tune() -> int:
     if args.trials is not None and (args.trials < 1 or args.tag):
         what = f"--trials {args.trials}: write a number above 0"
         raise UserError("--tag: does not go with --search optuna" if args.tag else what)
-    return tune(
-        args.config,
-        RunOptions(model_zoo=args.model_zoo, data_root=args.data_root),
-        args.expid,
-        args.output,
-        args.tag,
-        args.gpu,
-        args.trials_per_gpu,
-        args.trials,
-        args.engine == "ray",
-    )
+    options = RunOptions(model_zoo=args.model_zoo, data_root=args.data_root)
+    placed = {"gpus": args.gpu, "per_gpu": args.trials_per_gpu, "ray": args.engine == "ray"}
+    return tune(args.config, options, args.expid, args.output, args.tag, args.trials, **placed)
 
 
 def _parser() -> argparse.ArgumentParser:

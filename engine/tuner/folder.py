@@ -94,12 +94,11 @@ class Folder:
     def restore(self, trial: Trial) -> None:
         """Take up its status file, if there is one."""
         file = self._status(trial)
-        saved = _read_json(file)
-        if saved is None:
+        if not file.exists():
             return
         try:
-            trial.restore(saved)
-        except (KeyError, TypeError):
+            trial.restore(json.loads(file.read_text()))
+        except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{file}: not a status file; delete it to run the trial again"
             ) from None
@@ -141,8 +140,8 @@ class Folder:
 
 def _read_if_whole(path: Path) -> dict[str, Any] | None:
     try:
-        return _read_json(path)
-    except UserError:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
         return None
 
 
@@ -156,12 +155,3 @@ def require_same_data(trials: Iterable[Trial]) -> None:
                 f"{trial.dataset_hash}), so that they cannot be compared; put the data back, or "
                 "write another --output"
             )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); delete it") from None

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ..common.errors import UserError
 from .folder import Folder
 from .leaderboard import Monitor
+from .search import Search
 from .space import Space
 from .trial import DONE, FAILED, PRUNED, Trial, canonical, digest
 
@@ -53,7 +54,7 @@ def _of_the_study(method: Callable[..., Result]) -> Callable[..., Result]:
     return wrapped
 
 
-class OptunaSearch:
+class OptunaSearch(Search):
     """Draws trials one by one; those of an earlier call of the tuner count.
 
     Args:
@@ -102,9 +103,6 @@ class OptunaSearch:
                 self._study.tell(drawn.number, state=TrialState.FAIL)
         for trial in self.trials.values():
             self._tell(trial)
-
-    def selected(self) -> list[Trial]:
-        return list(self.trials.values())
 
     @_of_the_study
     def next(self) -> Trial | None:

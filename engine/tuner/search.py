@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from .trial import DONE, Trial
 
 
-class Search(Protocol):
-    """Decides which trials run.
+class Search:
+    """Base of what decides which trials run.
 
     Attributes:
         trials: all that are known so far, by name.
@@ -18,23 +18,25 @@ class Search(Protocol):
 
     trials: dict[str, Trial]
 
-    @property
-    def size(self) -> int: ...
+    size: int
 
     def selected(self) -> list[Trial]:
-        """Those that have run or are to run."""
+        """The trials that have run or are to run."""
+        return list(self.trials.values())
 
     def next(self) -> Trial | None:
         """The next trial to run; None if there is none now."""
+        raise NotImplementedError
 
     def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
-        """Take note of a running trial's evaluations; True: it is hopeless, stop it."""
+        """Take note of a running trial's evaluations; True stops it as hopeless."""
+        return False
 
     def tell(self, trial: Trial) -> None:
         """Take note of a trial that has ended."""
 
 
-class Grid:
+class Grid(Search):
     """All trials, in order; those that are done stay done.
 
     Args:
@@ -59,9 +61,3 @@ class Grid:
 
     def next(self) -> Trial | None:
         return self._queue.pop(0) if self._queue else None
-
-    def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
-        return False
-
-    def tell(self, trial: Trial) -> None:
-        pass

@@ -13,17 +13,8 @@ from model_zoo.registry import mixture_of
 
 from ..common.errors import UserError, did_you_mean
 from ..common.places import CONFIG
+from ..config import read
 from ..config.options import RunOptions
-from ..config.read import (
-    DATA_FILES,
-    DATA_PATHS,
-    dataset_part,
-    model_part,
-    read_yaml,
-    redirect,
-    resolve_paths,
-    with_tables,
-)
 from .trial import Trial, canonical, digest, number
 
 KEYS = (
@@ -43,7 +34,7 @@ NOT_TUNED = {
     "model_root": "the tuner decides where files go",
     "model_id": "the tuner names its trials",
 }
-OTHER_DATA = (*DATA_PATHS, "data_format", "feature_cols", "label_col", "group_id")
+OTHER_DATA = (*read.DATA_PATHS, "data_format", "feature_cols", "label_col", "group_id")
 NOT_TUNED |= dict.fromkeys(OTHER_DATA, NOT_TUNED["dataset_id"])
 
 
@@ -131,10 +122,10 @@ def grid_file(config: Path, experiment: Space) -> Path:
 
 def read_experiment(config: Path, expid: str, options: RunOptions) -> Space:
     """An experiment of a configuration directory, without choices."""
-    model = model_part(config, expid)
-    dataset = dataset_part(config, str(model.get("dataset_id")), expid)
+    model = read.model_part(config, expid)
+    dataset = read.dataset_part(config, str(model.get("dataset_id")), expid)
     if options.data_root is not None:
-        dataset = redirect(resolve_paths(dataset, options.home), options.data_root, None)
+        dataset = read.redirect(read.resolve_paths(dataset, options.home), options.data_root, None)
     return Space(config, expid, model, dataset, {})
 
 
@@ -144,7 +135,7 @@ def read_tuner_file(file: Path) -> dict[str, Any]:
     Raises:
         UserError: a key is unknown or missing, or is not of its kind.
     """
-    content = read_yaml(file)
+    content = read.read_yaml(file)
     for key in content:
         if key not in KEYS:
             raise UserError(f"{file}: unknown key `{key}`{did_you_mean(key, KEYS)}")
@@ -167,20 +158,22 @@ def _base_of(file: Path, content: dict[str, Any], options: RunOptions, expid: st
     expid = expid or str(content["base_expid"])
     model = _inline(file, content, "model_config", expid)
     try:
-        model = dict(model or model_part(base, expid))
+        model = dict(model or read.model_part(base, expid))
     except UserError as error:
         raise UserError(f"{file}, {flag}: {str(error).removeprefix('--expid ')}") from None
     dataset_id = str(dataset_id or model.get("dataset_id"))
     dataset = _inline(file, content, "dataset_config", dataset_id)
     try:
-        dataset = with_tables(dataset) if dataset else dataset_part(base, dataset_id, expid)
+        dataset = (
+            read.with_tables(dataset) if dataset else read.dataset_part(base, dataset_id, expid)
+        )
     except UserError as error:
         raise UserError(f"{file}, dataset_id: {error}") from None
     if options.data_root is not None:
-        for key in DATA_PATHS:
+        for key in read.DATA_PATHS:
             if not isinstance(dataset.get(key), str):
                 raise UserError(f"{file}, dataset_id: {dataset_id} has no {key}; write its path")
-        dataset = redirect(resolve_paths(dataset, options.home), options.data_root, None)
+        dataset = read.redirect(read.resolve_paths(dataset, options.home), options.data_root, None)
     if model.get("dataset_id") == "TBD":  # in some of LongCTR's base experiments
         expid = f"{model.get('model')}_{dataset_id}"
     return Space(file, expid, model | {"dataset_id": dataset_id}, dataset, {})
@@ -241,5 +234,5 @@ def data_hash(space: Space, home: Path) -> str:
     """The hash of the data that the results of all trials record."""
     from ..datasets.card import fingerprint  # imports polars
 
-    files = resolve_paths(space.dataset, home)
-    return fingerprint(files[key] for key in DATA_FILES)
+    files = read.resolve_paths(space.dataset, home)
+    return fingerprint(files[key] for key in read.DATA_FILES)

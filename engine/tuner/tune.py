@@ -28,9 +28,10 @@ def tune(
     expid: str | None = None,
     output: Path | None = None,
     tag: str = "",
+    trials: int | None = None,
+    *,
     gpus: Sequence[int] = (CPU,),
     per_gpu: int = 1,
-    trials: int | None = None,
     ray: bool = False,
 ) -> int:
     """Run the trials of a grid and write their report; returns the exit code.
@@ -41,9 +42,9 @@ def tune(
         expid: the experiment to tune; None takes the one that the tuner file names.
         output: default ``checkpoints/tuner/<experiment or name of the file>``.
         tag: run only the trials with this text in their name.
+        trials: how many trials Optuna draws; None runs the whole grid.
         gpus: CUDA devices; -1 is the CPU.
         per_gpu: trials at a time on each device.
-        trials: how many trials Optuna draws; None runs the whole grid.
         ray: run on a Ray cluster.
 
     Raises:

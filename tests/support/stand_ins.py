@@ -256,7 +256,7 @@ def main() -> int:
     dataset = generate(args.name, args.fraction, args.seed)
     print(describe(layout.write(dataset, output, args.overwrite)))
     print(
-        f"train on it: python run_expid.py --expid TWIN_MoS_... --data-root {output.parent} "
+        f"train on it: python run_expid.py --expid TWIN_MoS_{args.name} --data-root {output.parent} "
         "--model-root checkpoints/synthetic"
     )
     return 0

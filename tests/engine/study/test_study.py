@@ -266,6 +266,7 @@ def test_a_study_from_tuning_to_tables_and_again(here: StudySpace) -> None:
     assert here.space.result(cell.expid, 1)["metrics"] == cell.runs[1]["metrics"]
 
 
+@pytest.mark.slow
 def test_experiments_share_runs_and_results_that_differ_are_kept_apart(
     here: StudySpace,
 ) -> None:
@@ -346,6 +347,7 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
 # ---------------------------------------------------------------- what is refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
