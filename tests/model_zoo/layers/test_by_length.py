@@ -76,7 +76,7 @@ def test_a_block_without_a_forward_says_what_is_missing_when_it_is_built() -> No
     class Nothing(SequenceBlock):
         pass
 
-    with pytest.raises(TypeError, match="Nothing with.* abstract method '?forward"):
+    with pytest.raises(TypeError, match=r"Nothing with.* abstract method '?forward"):
         Nothing()
 
 
