@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,8 +35,8 @@ class Standing:
         rank: in its group, by mean; 1 is best. None unless all of the group have equally many seeds:
             a rank among the models that happen to be there says nothing.
         reference: the model that it is compared with; empty without one.
-        gain: over the reference, on the seeds that both have; None without one.
-        p: p value of the gain, Holm-corrected over all gains that were computed together.
+        gain: over the reference, on the seeds that both have; None without one. Its p is corrected over
+            all gains that were computed together.
         mark: ``best``, ``second`` or empty.
     """
 
@@ -45,7 +46,6 @@ class Standing:
     rank: int | None
     reference: str
     gain: Comparison | None
-    p: float | None
     mark: str
 
 
@@ -70,9 +70,7 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standin
         if candidates:
             best = max(candidates, key=means.__getitem__)
             reference |= {name: best for name in names if name not in group.references}
-    gains = {name: paired(values[name], values[other]) for name, other in reference.items()}
-    p_values = holm([gain.p if gain else None for gain in gains.values()])
-    p = dict(zip(gains, p_values, strict=True))
+    gains = paired_gains({name: (name, other) for name, other in reference.items()}, values)
     marks = _marks(present, means, values)
     return {
         name: Standing(
@@ -81,7 +79,6 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standin
             rank=rank.get(name),
             reference=reference.get(name, ""),
             gain=gains.get(name),
-            p=p.get(name),
             mark=marks.get(name, ""),
         )
         for names in present
@@ -93,15 +90,37 @@ def _marks(
     groups: list[list[str]], means: dict[str, float], values: dict[str, Values]
 ) -> dict[str, str]:
     """Models that are significantly better than the next by mean, as ``best`` or ``second``."""
-    tests: list[tuple[str, str, Comparison | None]] = []
+    marks: dict[str, str] = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for names in groups:
         order = sorted(names, key=means.__getitem__, reverse=True)
         for mark, (better, worse) in zip(("best", "second"), pairwise(order), strict=False):
-            tests.append((better, mark, paired(values[better], values[worse])))
-    corrected = holm([test.p if test else None for _, _, test in tests])
+            marks[better], pairs[better] = mark, (better, worse)
     return {
-        name: mark
-        for (name, mark, test), p in zip(tests, corrected, strict=True)
+        name: marks[name]
+        for name, gain in paired_gains(pairs, values).items()
         # Over the common seeds alone the order may be the other way round.
-        if test is not None and p is not None and p < SIGNIFICANT and test.difference > 0
+        if gain.p is not None and gain.p < SIGNIFICANT and gain.difference > 0
     }
+
+
+def paired_gains(
+    pairs: Mapping[str, tuple[str, str]], values: Mapping[str, Values]
+) -> dict[str, Comparison]:
+    """The gain of the first model of each pair over the second; p is Holm-corrected over all pairs.
+
+    Args:
+        pairs: two models, by any name.
+        values: a metric by model and seed.
+
+    Returns:
+        the gains by name; pairs without a common seed are missing.
+    """
+    nothing: Values = {}
+    found = {
+        name: gain
+        for name, (model, other) in pairs.items()
+        if (gain := paired(values.get(model, nothing), values.get(other, nothing)))
+    }
+    corrected = holm([gain.p for gain in found.values()])
+    return {n: g._replace(p=p) for (n, g), p in zip(found.items(), corrected, strict=True)}

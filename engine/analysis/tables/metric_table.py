@@ -184,7 +184,7 @@ def _own(block: Block, name: str, footnotes: Footnotes) -> Entry:
         text += f" ± {points(standing.std)}"
     lines = [f"n = {standing.n}"] if standing.n < block.seeds else []
     if (gain := standing.gain) is not None:
-        lines.append(f"{points(gain.difference, '+')} {tested(gain, standing.p)}".rstrip())
+        lines.append(f"{points(gain.difference, '+')} {tested(gain)}".rstrip())
     if standing.rank is not None:
         lines.append(f"rank {standing.rank}")
     cell, reference = block.cells[name], block.cells.get(standing.reference)
@@ -232,7 +232,7 @@ def _records(block: Block) -> Iterator[dict[str, Any]]:
             "gain": gain and gain.difference,
             "low": gain and gain.low,
             "high": gain and gain.high,
-            "p": standing and standing.p,
+            "p": gain and gain.p,
             "rank": standing and standing.rank,
             "mark": standing.mark if standing else "",
             "bayes": block.bayes,
