@@ -225,6 +225,10 @@ class SequenceModel(StagedModel):
         history = History(rows_UD, row_BL1[:, :-1], mask_BL)
         return history, history.lookup(row_BL1[:, -1])
 
+    def on_device(self, x: Tensor) -> Tensor:
+        """A part of a batch on the model's device; the host does not wait for pinned memory."""
+        return x.to(self.device, non_blocking=True)
+
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of the sample itself (user, context), without labels, meta and item ones."""
         features = self.feature_map.features

@@ -32,6 +32,8 @@ class TargetAttention(nn.Module):
         use_qkvo: project; if not, heads are slices of the vectors themselves, and A is D.
     """
 
+    topk: int | None = None  # items that a head attends to; None is all
+
     def __init__(
         self,
         input_dim: int,
@@ -60,7 +62,9 @@ class TargetAttention(nn.Module):
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         """The attended history, ``(B, D)``."""
-        return self._project(self._pool(self._query(target_BD), history))
+        rate = self.dropout if self.training else 0.0
+        pooled_BHD, _ = history.attend(self._query(target_BD), rate, self.topk)
+        return self._project(pooled_BHD)
 
     def _query(self, target_BD: Tensor) -> Tensor:
         """The target's query of each head, carried into item space and scaled: ``(B, H, D)``."""
@@ -73,11 +77,8 @@ class TargetAttention(nn.Module):
         keys_HCD = self.W_k.weight.unflatten(0, heads)
         return torch.einsum("bhc,hcd->bhd", query_BHC, keys_HCD) * self.scale
 
-    def _pool(self, query_BHD: Tensor, history: History) -> Tensor:
-        """Attention-weighted raw items of each head: ``(B, H, D)``."""
-        return history.attend(query_BHD, self.dropout if self.training else 0.0)[0]
-
     def _project(self, pooled_BHD: Tensor) -> Tensor:
+        """The output ``(B, D)`` from the weighted raw items of each head."""
         if not self.use_qkvo:
             slices_BHHC = pooled_BHD.unflatten(-1, (self.num_heads, -1))
             return torch.einsum("bhhc->bhc", slices_BHHC).flatten(1)
@@ -136,17 +137,3 @@ class TopKTargetAttention(TargetAttention):
         super().__init__(*attention)
         check_sizes(topk=topk)
         self.topk = topk
-
-    def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        """The attention over the ``topk`` best real items of each head, ``(B, D)``."""
-        if len(history) <= self.topk:
-            return super().forward(history, target_BD)
-        query_BHD = self._query(target_BD)
-        scores_BHL = history.scores(query_BHD)
-        scores_BHL.masked_fill_(~history.mask_BL[:, None, :], -torch.inf)
-        best_BHK, index_BHK = scores_BHL.topk(self.topk, dim=-1, sorted=False)
-        selected = history.take(index_BHK.flatten(1), best_BHK.flatten(1) > -torch.inf)
-        # Every head has items of its own: fold the heads into the batch.
-        by_head = selected.reshape(-1, self.topk)
-        pooled = self._pool(query_BHD.flatten(0, 1)[:, None, :], by_head)
-        return self._project(pooled.view_as(query_BHD))

@@ -72,38 +72,28 @@ class SubsequencePlan(Plan):
         length_P = member_PT.sum(1)
         pairs_E = expert_P.new_zeros(E + 1)
         pairs_E.scatter_add_(0, expert_P, torch.ones_like(expert_P))
-        width_E = torch.zeros_like(pairs_E).scatter_reduce(0, expert_P, length_P, "amax")
+        width_E = torch.ones_like(pairs_E).scatter_reduce(0, expert_P, length_P, "amax")
         self.sizes = torch.stack([pairs_E, width_E])[:, :E]
 
     def run(self, sizes: list[int], target_BD: Tensor) -> Tensor:
-        subsequences = self._history.samples(self.sample_P).take(*self._columns)
-        subsequences = subsequences.drop_hidden_windows()
-        samples, outputs = [], []
-        for expert, pairs, width in slices(sizes):
-            sample = self.sample_P[pairs]
-            output = self.experts[expert](
-                subsequences.samples(pairs).last(width), target_BD[sample]
+        E = len(self.experts)
+        counts, widths = sizes[:E], sizes[E:]
+        used = sum(counts)
+        sample_P, gate_P, index_PT, mask_PT = (
+            x[:used] for x in (self.sample_P, self.gate_P, *self._columns)
+        )
+        read = self._history.subsequences(sample_P, index_PT, mask_PT).split(counts, widths)
+        outputs = [
+            expert(own, target_SD)
+            for expert, own, target_SD in zip(
+                self.experts, read, target_BD[sample_P].split(counts), strict=True
             )
-            samples.append(sample)
-            outputs.append(output * self.gate_P[pairs, None])
+            if len(target_SD)
+        ]
         y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)
-        if samples:
-            y_BH = y_BH.index_add(0, torch.cat(samples), torch.cat(outputs))
+        if outputs:
+            y_BH = y_BH.index_add(0, sample_P, torch.cat(outputs) * gate_P[:, None])
         return y_BH
-
-
-def slices(sizes: list[int]) -> list[tuple[int, slice, int]]:
-    """``(expert, its slice of the pairs, its longest subsequence)`` of every expert that has work.
-
-    Args:
-        sizes: of a ``SubsequencePlan``: the numbers of pairs, then the lengths.
-    """
-    found, start, E = [], 0, len(sizes) // 2
-    for expert, (pairs, width) in enumerate(zip(sizes[:E], sizes[E:], strict=True)):
-        if pairs:
-            found.append((expert, slice(start, start + pairs), max(width, 1)))
-        start += pairs
-    return found
 
 
 def compact(member_PT: Tensor) -> tuple[Tensor, Tensor]:

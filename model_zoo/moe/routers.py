@@ -63,10 +63,12 @@ class Router(nn.Module, ABC):
         itemwise: ``assign`` too treats each item alone. Each distinct item is then routed once, and
             the second argument of ``assign`` counts its occurrences.
         auxiliary: there is an auxiliary loss, which reads every row with gradient.
+        trains: the gates carry gradient.
     """
 
     itemwise: bool = False
     auxiliary: bool = False
+    trains: bool = True
 
     def __init__(self, item_dim: int, num_experts: int) -> None:
         super().__init__()
@@ -78,11 +80,6 @@ class Router(nn.Module, ABC):
     @abstractmethod
     def max_experts(self) -> int:
         """The most experts that one item can have, in the present mode."""
-
-    @property
-    def trains(self) -> bool:
-        """Whether the gates carry gradient."""
-        return True
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
@@ -158,10 +155,11 @@ class Router(nn.Module, ABC):
             member_PT[:, -1] = True
             return member_PT & history.mask_BL[sample_P]
 
-        newest = history.last(1)
         if self.auxiliary or not self.trains:
-            gates_BE = F.embedding(newest.index_BL[:, 0], routing.weights_BTE[0]) * newest.mask_BL
+            gates_BE = F.embedding(history.index_BL[:, -1], routing.weights_BTE[0])
+            gates_BE = gates_BE * history.mask_BL[:, -1:]
         else:  # once more, with gradient
+            newest = history.last(1)
             gates_BE = self(newest.drop_hidden_windows().embed(), newest.mask_BL).weights_BTE[:, -1]
         return RoutedHistory(gates_BE, members, routing.aux_loss)
 

@@ -62,6 +62,7 @@ class ThemeRouter(Router):
         if router_temperature <= 0:
             raise ValueError(f"router_temperature={router_temperature}: write a number above 0")
         self._topk, self._weight = router_topk, router_weight
+        self.trains = router_topk > 1 or router_weight == "softmax_topk"
         self.temperature = router_temperature
         self.codebook_init, self.codebook_restarts = codebook_init, codebook_restarts
         self.h = nn.Sequential(
@@ -72,11 +73,6 @@ class ThemeRouter(Router):
     @property
     def max_experts(self) -> int:
         return self._topk
-
-    @property
-    def trains(self) -> bool:
-        """Whether the gates carry gradient to h."""
-        return self._topk > 1 or self._weight == "softmax_topk"
 
     def init_weights(self) -> None:
         """Orthogonal layers, which keep the angles that eq. 3 compares (FuxiCTR calls this).

@@ -313,7 +313,9 @@ def test_a_router_of_another_kind_brings_its_own_branch() -> None:
 
         def run(self, sizes: list[int], target_BD: Tensor) -> Tensor:
             assert sizes == []
-            slots = [History.of(self.slots_BED[:, e, None]) for e in range(len(self.experts))]
+            slots = [
+                History.from_vectors(self.slots_BED[:, e, None]) for e in range(len(self.experts))
+            ]
             parts = [e(slot, target_BD) for e, slot in zip(self.experts, slots, strict=True)]
             return torch.stack(parts).mean(0)
 
