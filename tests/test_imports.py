@@ -46,6 +46,7 @@ ALLOWED = {
     "engine": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn"},
     "engine/analysis": {"numpy", "polars", "scipy", "sklearn"},
     "engine/analysis/figures": {"numpy", "matplotlib"},
+    "engine/analysis/tables": {"numpy", "scipy", "jinja2"},
     "engine/report": {"jinja2", "markupsafe", "yaml"},
     "engine/datasets": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "huggingface_hub"},
     "engine/bench": {"numpy", "pyarrow", "polars", "matplotlib", "yaml", "fuxictr"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -10,11 +10,15 @@ import yaml
 from ..common.errors import UserError
 
 
-def parse_changes(words: Sequence[str]) -> dict[str, Any]:
-    """Keys and their values, each read as YAML.
+def parse_changes(words: Sequence[str], decided: Mapping[str, str]) -> dict[str, Any]:
+    """The keys and their values, each read as YAML.
+
+    Args:
+        words: the values of ``--set``.
+        decided: keys that cannot be set, each with what the message says of it.
 
     Raises:
-        UserError: a word is not ``KEY=VALUE``, or a key is there twice.
+        UserError: a word is not ``KEY=VALUE``, or a key is there twice or cannot be set.
     """
     changes: dict[str, Any] = {}
     for word in words:
@@ -23,6 +27,8 @@ def parse_changes(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--set {word}: write KEY=VALUE, such as max_len=100")
         if key in changes:
             raise UserError(f"--set {word}: {key} is set twice; write it once")
+        if key in decided:
+            raise UserError(f"--set {key}: cannot be set; {decided[key]}")
         try:
             changes[key] = yaml.safe_load(value)
         except yaml.YAMLError:

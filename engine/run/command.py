@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from ..common.errors import UserError, run_command
-from ..common.places import CONFIG
+from ..common.errors import run_command
 from ..config.changes import parse_changes
+from ..config.command_line import CommandLine
 from ..config.options import RunOptions
 from ..config.read import describe_experiments, load_experiment
 
 # Keys of an experiment that an argument of its own decides.
-DECIDED = {"model_id": "--expid", "seed": "--seed", "model_zoo": "--model-zoo"}
+DECIDED = {
+    "model_id": "write --expid",
+    "seed": "write --seed",
+    "model_zoo": "write --model-zoo",
+}
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def _run() -> int:
         model_zoo=args.model_zoo,
         data_root=args.data_root,
         model_root=args.model_root,
-        changes=_changes(args.set),
+        changes=parse_changes(args.set, DECIDED),
     )
     # A wrong experiment id is answered before torch is imported, which is slow.
     read = [load_experiment(args.config, e, options.changes) for e in dict.fromkeys(args.expid)]
@@ -56,38 +58,20 @@ def _run() -> int:
     return 0
 
 
-def _changes(words: list[str]) -> dict[str, Any]:
-    changes = parse_changes(words)
-    for key, flag in DECIDED.items():
-        if key in changes:
-            raise UserError(f"--set {key}: cannot be set; write {flag}")
-    return changes
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandLine:
+    parser = CommandLine(
         description="Train and evaluate models by experiment id.",
         epilog="The files of a run are named by experiment id and seed, and with --set by a digest of what is set. "
         "A run without --resume replaces what an earlier run of the same name has written.",
     )
-    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
+    parser.add_places()
+    parser.add_changes()
     parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
     parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
     parser.add_argument("--resume", action="store_true", help="go on with killed runs")
-    parser.add_argument("--model-zoo", type=Path, help="folder of other FuxiCTR models (LongCTR's)")
-    parser.add_argument(
-        "--data-root", type=Path, help="folder of the data sets, in place of data_root"
-    )
     parser.add_argument(
         "--model-root", type=Path, help="folder for results, in place of model_root"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="keys of the model or the data set, with YAML values, in place of the configuration's",
     )
     parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
     return parser

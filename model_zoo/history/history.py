@@ -61,7 +61,7 @@ class History:
     @property
     def num_rows(self) -> int:
         """U."""
-        return len(self._rows)
+        return self._rows.num_rows
 
     def lookup(self, index_B: Tensor) -> Tensor:
         """The vectors of some rows, ``(B, D)``, differentiable."""
@@ -104,11 +104,29 @@ class History:
             return History(function(self._rows.detached()), self.index_BL, self.mask_BL)
         return History.from_vectors(function(self.embed_detached())).with_mask(self.mask_BL)
 
-    def attend(self, query_BHD: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Attention of H queries per sample over the items; see ``functional.attend``."""
+    def attend(
+        self, query_BHD: Tensor, dropout: float = 0.0, topk: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of H queries per sample over the items; see ``functional.attend``.
+
+        With ``topk`` each query attends only to the real items that score best with it. The choice
+        of these items has no gradient.
+        """
+        if topk is not None and topk < len(self):
+            return self._attend_best(query_BHD, dropout, topk)
         if self._rows.kernels and query_BHD.shape[1] <= FEW_QUERIES:
             return self._rows.attend(query_BHD, self.index_BL, self.mask_BL, dropout)
         return attend(query_BHD, self.embed(), self.mask_BL, dropout)
+
+    def _attend_best(self, query_BHD: Tensor, dropout: float, topk: int) -> tuple[Tensor, Tensor]:
+        scores_BHL = self.scores(query_BHD).masked_fill_(~self.mask_BL[:, None], -torch.inf)
+        best_BHK, index_BHK = scores_BHL.topk(topk, dim=-1, sorted=False)
+        # Every query has items of its own: fold the queries into the batch.
+        index_BK, real_BK = (x.flatten(1) for x in (index_BHK, best_BHK > -torch.inf))
+        index_PK = self.index_BL.gather(1, index_BK).view(-1, topk)
+        chosen = History(self._rows, index_PK, real_BK.view(-1, topk))
+        pooled_P1D, total_P1 = chosen.attend(query_BHD.flatten(0, 1)[:, None], dropout)
+        return pooled_P1D.view_as(query_BHD), total_P1.view(query_BHD.shape[:2])
 
     @torch.no_grad()
     def scores(self, query_BHD: Tensor) -> Tensor:
@@ -132,6 +150,13 @@ class History:
         """The history of columns ``index_BK``, real where ``mask_BK``."""
         return History(self._rows, self.index_BL.gather(1, index_BK), mask_BK)
 
+    def subsequences(self, sample_P: Tensor, index_PK: Tensor, mask_PK: Tensor) -> History:
+        """Columns ``index_PK`` of some samples, real where ``mask_PK``, for experts to read.
+
+        Its rows are only those windows that a real position shows.
+        """
+        return self.samples(sample_P).take(index_PK, mask_PK).drop_hidden_windows()
+
     def last(self, count: int) -> History:
         """The newest ``count`` columns (fewer if the history is shorter)."""
         if count >= len(self):
@@ -143,13 +168,22 @@ class History:
         """The histories of some samples."""
         return History(self._rows, self.index_BL[index_P], self.mask_BL[index_P])
 
+    def split(self, counts: list[int], widths: list[int]) -> list[History]:
+        """The histories of consecutive groups of samples, each cut to its newest columns.
+
+        Args:
+            counts: samples of each group.
+            widths: columns of each group.
+        """
+        groups = zip(self.index_BL.split(counts), self.mask_BL.split(counts), strict=True)
+        return [
+            History(self._rows, index_PL, mask_PL).last(width)
+            for (index_PL, mask_PL), width in zip(groups, widths, strict=True)
+        ]
+
     def with_mask(self, mask_BL: Tensor) -> History:
         """The same items, of which others are real."""
         return History(self._rows, self.index_BL, mask_BL)
-
-    def reshape(self, B: int, L: int) -> History:
-        """The same positions in another number of samples."""
-        return History(self._rows, self.index_BL.reshape(B, L), self.mask_BL.reshape(B, L))
 
     def contiguous(self) -> History:
         """The same history of plain tensors without slices or cached vectors, for a compiler."""

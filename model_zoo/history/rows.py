@@ -46,12 +46,9 @@ class RowTable:
     def __init__(self, rows_UD: Tensor, kernels: bool | None = None) -> None:
         self._rows_UD = rows_UD
         self.kernels = on_eager_cpu(rows_UD) if kernels is None else kernels
-        self._gradient = RowGradient(len(rows_UD))
+        self.num_rows = len(rows_UD)
+        self._gradient = RowGradient(self.num_rows)
         self._anchor: Tensor | None = None
-
-    def __len__(self) -> int:
-        """U."""
-        return len(self._rows_UD)
 
     @property
     def rows_UD(self) -> Tensor:
@@ -116,21 +113,19 @@ class WindowTable(RowTable):
 
     def __init__(self, parent: RowTable, index_VS: Tensor, share_VS: Tensor) -> None:
         self._parent, self._index_VS, self._share_VS = parent, index_VS, share_VS
-        self._gradient, self.kernels = RowGradient(len(share_VS)), True
+        self.num_rows, self.kernels = len(share_VS), True
+        self._gradient = RowGradient(self.num_rows)
         self._detached_VD: Tensor | None = None
         self._anchor = parent.anchor()
         if self._anchor is not None:
             gradients = (parent._gradient, self._gradient)
             self._anchor = SumsAnchor.apply(self._anchor, *gradients, index_VS, share_VS)
 
-    def __len__(self) -> int:
-        return len(self._share_VS)
-
     @property
     def rows_UD(self) -> Tensor:
         if not torch.is_grad_enabled():
             return self.detached()
-        return self.gather(torch.arange(len(self))[None])[0]
+        return self.gather(torch.arange(self.num_rows)[None])[0]
 
     @torch.no_grad()
     def detached(self) -> Tensor:
@@ -141,7 +136,7 @@ class WindowTable(RowTable):
     @torch.no_grad()
     def linear(self, layer: nn.Linear) -> Tensor:
         """By the parent's rows where they are fewer: a layer of a sum is the sum of its layers."""
-        if len(self._parent) >= len(self):
+        if self._parent.num_rows >= self.num_rows:
             return super().linear(layer)
         z_VZ = self._sum(F.linear(self._parent.detached(), layer.weight))
         return z_VZ if layer.bias is None else z_VZ.add_(layer.bias)

@@ -19,9 +19,9 @@ from ..ops.functional import check_sizes
 class TargetAttention(nn.Module):
     """Multi-head attention of one target over a history (DIN / TWIN), output width D.
 
-    Uses ``q W_k x_i = (W_k^T q) x_i`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``: per head and
-    item D multiplications instead of D * A, with the same numbers to rounding. A sample without
-    real items gets exact zeros.
+    It uses ``q W_k x_i = (W_k^T q) x_i`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``. A head then
+    needs D multiplications per item instead of D * A. The numbers are the same to rounding. A
+    sample without real items gets exact zeros.
 
     Args:
         input_dim: D, width of items and target.
@@ -29,8 +29,10 @@ class TargetAttention(nn.Module):
         num_heads: H; must divide A.
         dropout: rate on the attention weights.
         use_scale: divide the scores by the root of a head's width.
-        use_qkvo: project; if not, heads are slices of the vectors themselves, and A is D.
+        use_qkvo: project. Otherwise heads are slices of the vectors themselves, and A is D.
     """
+
+    topk: int | None = None  # items that a head attends to; None is all
 
     def __init__(
         self,
@@ -60,7 +62,9 @@ class TargetAttention(nn.Module):
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         """The attended history, ``(B, D)``."""
-        return self._project(self._pool(self._query(target_BD), history))
+        rate = self.dropout if self.training else 0.0
+        pooled_BHD, _ = history.attend(self._query(target_BD), rate, self.topk)
+        return self._project(pooled_BHD)
 
     def _query(self, target_BD: Tensor) -> Tensor:
         """The target's query of each head, carried into item space and scaled: ``(B, H, D)``."""
@@ -73,11 +77,8 @@ class TargetAttention(nn.Module):
         keys_HCD = self.W_k.weight.unflatten(0, heads)
         return torch.einsum("bhc,hcd->bhd", query_BHC, keys_HCD) * self.scale
 
-    def _pool(self, query_BHD: Tensor, history: History) -> Tensor:
-        """Attention-weighted raw items of each head: ``(B, H, D)``."""
-        return history.attend(query_BHD, self.dropout if self.training else 0.0)[0]
-
     def _project(self, pooled_BHD: Tensor) -> Tensor:
+        """The output ``(B, D)`` from the weighted raw items of each head."""
         if not self.use_qkvo:
             slices_BHHC = pooled_BHD.unflatten(-1, (self.num_heads, -1))
             return torch.einsum("bhhc->bhc", slices_BHHC).flatten(1)
@@ -91,7 +92,7 @@ class ShortTargetAttention(TargetAttention):
     LongCTR's models have it beside their long part. As there, the length counts the target.
 
     Args:
-        attention: of ``TargetAttention``.
+        attention: the arguments of ``TargetAttention``.
         short_seq_len: one more than the items that are read.
         longctr_compat: use LongCTR's mask, which is the mask of the items one position older. It is
             the same for every padded length, also where LongCTR fails.
@@ -124,11 +125,11 @@ class ShortTargetAttention(TargetAttention):
 class TopKTargetAttention(TargetAttention):
     """TWIN's long attention: the same scores first select ``topk`` items, then weight them.
 
-    Each head selects for itself, and selection has no gradient, as in LongCTR. Only the selected
-    items are read with gradient.
+    Each head selects for itself, and the selection has no gradient, as in LongCTR. Only the
+    selected items are read with gradient.
 
     Args:
-        attention: of ``TargetAttention``.
+        attention: the arguments of ``TargetAttention``.
         topk: items selected for each head.
     """
 
@@ -136,17 +137,3 @@ class TopKTargetAttention(TargetAttention):
         super().__init__(*attention)
         check_sizes(topk=topk)
         self.topk = topk
-
-    def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        """The attention over the ``topk`` best real items of each head, ``(B, D)``."""
-        if len(history) <= self.topk:
-            return super().forward(history, target_BD)
-        query_BHD = self._query(target_BD)
-        scores_BHL = history.scores(query_BHD)
-        scores_BHL.masked_fill_(~history.mask_BL[:, None, :], -torch.inf)
-        best_BHK, index_BHK = scores_BHL.topk(self.topk, dim=-1, sorted=False)
-        selected = history.take(index_BHK.flatten(1), best_BHK.flatten(1) > -torch.inf)
-        # Every head has items of its own: fold the heads into the batch.
-        by_head = selected.reshape(-1, self.topk)
-        pooled = self._pool(query_BHD.flatten(0, 1)[:, None, :], by_head)
-        return self._project(pooled.view_as(query_BHD))

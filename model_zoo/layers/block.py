@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,7 @@ GROUPS = 8  # of samples of like lengths
 LEAST = 32  # samples in a group; fewer are not worth a pass of their own
 
 
-class SequenceBlock(nn.Module):
+class SequenceBlock(nn.Module, ABC):
     """F of the paper: everything between the embedding layer and the classifier head.
 
     A block writes ``forward(history, target_BD) -> out_BH`` and sets ``output_dim``, which is H. It
@@ -42,13 +43,9 @@ class SequenceBlock(nn.Module):
         # Slices and cached vectors would be other graphs too.
         return call_compiled(self, history.contiguous(), target_BD)
 
+    @abstractmethod
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        """Encode a batch; every block writes its own."""
-        name = type(self).__name__
-        raise NotImplementedError(
-            f"{name} has no forward; write `def forward(self, history, target_BD)` in it, which "
-            "returns (B, output_dim)"
-        )
+        """The output of each sample, ``(B, H)``; every block writes its own."""
 
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -68,15 +65,10 @@ def by_length(
     Where most of a batch is padding, most of the work is saved.
     """
     length_B, order_B = history.mask_BL.sum(1).sort()
-    size = max(LEAST, -(-len(order_B) // GROUPS))
-    groups = [
-        (order_P, max(1, int(length_P[-1])))
-        for order_P, length_P in zip(order_B.split(size), length_B.split(size), strict=True)
-    ]
-    if len(groups) == 1 or groups[0][1] == groups[-1][1]:
+    groups = length_B.split(max(LEAST, -(-len(order_B) // GROUPS)))
+    counts, widths = [len(group) for group in groups], [max(1, int(group[-1])) for group in groups]
+    if widths[0] == widths[-1]:
         return block(history, target_BD)
-    parts = [
-        block(history.samples(order_P).last(longest), target_BD[order_P])
-        for order_P, longest in groups
-    ]
-    return torch.cat(parts)[order_B.argsort()]
+    parts = history.samples(order_B).split(counts, widths)
+    outputs = map(block, parts, target_BD[order_B].split(counts))
+    return torch.cat(list(outputs))[order_B.argsort()]

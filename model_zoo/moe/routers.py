@@ -22,9 +22,9 @@ class Routing:
     """What a router decides about a batch of items.
 
     Attributes:
-        weights_BTE: gate of each item for each expert. Exact zero means not sent, so row t names the
-            experts whose subsequences item t joins. Padding rows are zero. The row of the newest
-            item weights the experts' outputs (eq. 6, 7); no other row's values are read.
+        weights_BTE: gate of each item for each expert. Exact zero means not sent, so row t names
+            the experts whose subsequences item t joins. Padding rows are zero. The row of the
+            newest item weights the experts' outputs (eq. 6, 7); no other row's values are read.
         aux_loss: scalar added to the training loss, zero where the router has none.
     """
 
@@ -63,10 +63,12 @@ class Router(nn.Module, ABC):
         itemwise: ``assign`` too treats each item alone. Each distinct item is then routed once, and
             the second argument of ``assign`` counts its occurrences.
         auxiliary: there is an auxiliary loss, which reads every row with gradient.
+        trains: the gates carry gradient.
     """
 
     itemwise: bool = False
     auxiliary: bool = False
+    trains: bool = True
 
     def __init__(self, item_dim: int, num_experts: int) -> None:
         super().__init__()
@@ -79,14 +81,9 @@ class Router(nn.Module, ABC):
     def max_experts(self) -> int:
         """The most experts that one item can have, in the present mode."""
 
-    @property
-    def trains(self) -> bool:
-        """Whether the gates carry gradient."""
-        return True
-
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """What ``assign`` has to know of each item: ``(..., D) -> (..., Z)``."""
+        """What ``assign`` has to know about each item: ``(..., D) -> (..., Z)``."""
 
     def project_rows(self, history: History) -> Tensor:
         """``project`` of each row of a history, ``(U, Z)``."""
@@ -97,13 +94,13 @@ class Router(nn.Module, ABC):
         """The gates of projected items; ``count_BT`` is 0 (False) at padding."""
 
     def codes(self) -> Tensor | None:
-        """One vector per expert ``(E, Z)`` that the gates compare items with, where there is one."""
+        """The vector of each expert that items are compared with, ``(E, Z)``; None without one."""
         return None
 
     # ---------------------------------------------------------------- hooks, by default nothing
 
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
-        """See, in training, the distinct items and how often each went to each expert.
+        """Take note of the distinct items of a training batch and how often each expert got them.
 
         Only a router that is ``itemwise`` is shown them.
         """
@@ -158,10 +155,11 @@ class Router(nn.Module, ABC):
             member_PT[:, -1] = True
             return member_PT & history.mask_BL[sample_P]
 
-        newest = history.last(1)
         if self.auxiliary or not self.trains:
-            gates_BE = F.embedding(newest.index_BL[:, 0], routing.weights_BTE[0]) * newest.mask_BL
+            gates_BE = F.embedding(history.index_BL[:, -1], routing.weights_BTE[0])
+            gates_BE = gates_BE * history.mask_BL[:, -1:]
         else:  # once more, with gradient
+            newest = history.last(1)
             gates_BE = self(newest.drop_hidden_windows().embed(), newest.mask_BL).weights_BTE[:, -1]
         return RoutedHistory(gates_BE, members, routing.aux_loss)
 

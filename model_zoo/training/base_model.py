@@ -112,11 +112,8 @@ class StagedModel(BaseModel, Trainable):
 
     def get_labels(self, inputs: Batch) -> Tensor:
         """Labels ``(B, 1)``, float32."""
-        return self.on_device(inputs[0][self.feature_map.labels[0]]).float().view(-1, 1)
-
-    def on_device(self, x: Tensor) -> Tensor:
-        """A part of a batch on the model's device; the host does not wait for pinned memory."""
-        return x.to(self.device, non_blocking=True)
+        labels = inputs[0][self.feature_map.labels[0]]
+        return labels.to(self.device, non_blocking=True).float().view(-1, 1)
 
     def get_group_id(self, inputs: Batch) -> Tensor:
         """The user of each sample, for gAUC."""

@@ -20,7 +20,7 @@ from ..batch import Batch, Loader
 from ..moe.stages import Stage, StageName
 from .optimizer import add_regularizer_gradient, build_optimizer, clip_gradients, frozen_modules
 from .routing_report import branch_codes, code_movement, log_report, routing_report
-from .state_files import TrainingError, save_atomically
+from .state_files import TrainingError, load_state, save_atomically
 from .trainable import Trainable
 
 ROUTING_BATCHES = 20  # of the validation data, spread over it, for the report of each evaluation
@@ -90,7 +90,10 @@ class Trainer:
         self.epochs_seen = 0  # of all stages: it decides the order of samples
         self.codes: dict[str, torch.Tensor] = {}  # of each branch, at the last evaluation
         self.model.stage_log, self.model.stage_start = [], []
-        Path(self.model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        # Beside the checkpoint until an evaluation after training: a run that fails before that
+        # leaves the checkpoint of an earlier run as it is.
+        self.start_weights = Path(f"{self.model.checkpoint}.start")
+        self.start_weights.parent.mkdir(parents=True, exist_ok=True)
 
     def run(self, stages: list[Stage]) -> None:
         """Run all stages, from the start or from a saved state."""
@@ -124,13 +127,16 @@ class Trainer:
                 done = self._restore(saved)
                 logging.info(f"******** Stage {stage.name}: resumed after {done:g} epochs ********")
             if not done and math.isfinite(self.best):
-                save_atomically(model.state_dict(), model.checkpoint)
-            while done < stage.epochs and self.bad_evaluations < model.early_stop_patience:
-                part = min(1.0, stage.epochs - done)
-                self.train_epoch(stage, done, part)
-                done += part
-                self.epochs_seen += 1
-                self._save_state(done)
+                save_atomically(model.state_dict(), self.start_weights)
+            try:
+                while done < stage.epochs and self.bad_evaluations < model.early_stop_patience:
+                    part = min(1.0, stage.epochs - done)
+                    self.train_epoch(stage, done, part)
+                    done += part
+                    self.epochs_seen += 1
+                    self._save_state(done)
+            finally:
+                self.start_weights.unlink(missing_ok=True)
         model.zero_grad()
         model.forget_observed()  # of a group of batches that early stopping cut short
         model.load_weights(model.checkpoint)
@@ -253,6 +259,9 @@ class Trainer:
         if improved:
             self.best = score
             save_atomically(model.state_dict(), model.checkpoint)
+            self.start_weights.unlink(missing_ok=True)
+        elif self.start_weights.exists():  # nothing was better so far
+            self.start_weights.replace(model.checkpoint)
         if gained:
             self.best_trained, self.bad_evaluations = score, 0
             return
@@ -304,17 +313,8 @@ class Trainer:
 
     def _load_state(self) -> dict[str, Any] | None:
         """The saved state of a stage, if there is one to go on with."""
-        if self.resume_file is None or not Path(self.resume_file).exists():
-            return None
-        try:
-            saved = torch.load(self.resume_file, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        except Exception as error:  # a damaged file may make torch raise anything
-            reason = " ".join(str(error).split())[:100] or type(error).__name__
-            logging.warning(
-                f"{self.resume_file}: damaged ({reason}); the run starts at its beginning"
-            )
+        saved = load_state(self.resume_file) if self.resume_file is not None else None
+        if saved is None:
             return None
         self.stage_index = saved["stage_index"]
         self.epochs_seen = saved["epochs_seen"]

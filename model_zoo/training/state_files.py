@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,17 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
                 f"{path}: cannot be written ({cause.strerror}); the last good files are kept"
             ) from None
         raise
+
+
+def load_state(path: str | Path) -> dict[str, Any] | None:
+    """The state that ``save_atomically`` wrote; None where there is no file or it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file may make torch raise anything
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        logging.warning(f"{path}: damaged ({reason}); the run starts at its beginning")
+        return None

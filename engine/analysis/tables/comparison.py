@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from .significance import SIGNIFICANT, Comparison, holm, mean_std, paired, ranks
 
@@ -23,30 +25,33 @@ class Group:
     references: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Standing:
-    """One model on one data set and metric, as a fraction.
+class Standing(NamedTuple):
+    """One model on one data set and metric, as fractions; by default of a model without a run.
 
     Attributes:
         mean: over its seeds.
         std: over its seeds; None with one.
         n: number of its seeds.
-        rank: in its group, by mean; 1 is best. None unless all of the group have equally many seeds:
-            a rank among the models that happen to be there says nothing.
         reference: the model that it is compared with; empty without one.
         gain: over the reference, on the seeds that both have; None without one.
+        low: lower end of the interval of the gain, as in ``Comparison``.
+        high: upper end.
         p: p value of the gain, Holm-corrected over all gains that were computed together.
+        rank: in its group, by mean; 1 is best. None unless all of the group have equally many seeds:
+            a rank among the models that happen to be there says nothing.
         mark: ``best``, ``second`` or empty.
     """
 
-    mean: float
-    std: float | None
-    n: int
-    rank: int | None
-    reference: str
-    gain: Comparison | None
-    p: float | None
-    mark: str
+    mean: float | None = None
+    std: float | None = None
+    n: int = 0
+    reference: str = ""
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    rank: int | None = None
+    mark: str = ""
 
 
 def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standing]:
@@ -70,38 +75,53 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standin
         if candidates:
             best = max(candidates, key=means.__getitem__)
             reference |= {name: best for name in names if name not in group.references}
-    gains = {name: paired(values[name], values[other]) for name, other in reference.items()}
-    p_values = holm([gain.p if gain else None for gain in gains.values()])
-    p = dict(zip(gains, p_values, strict=True))
+    gains = paired_gains({name: (name, other) for name, other in reference.items()}, values)
     marks = _marks(present, means, values)
-    return {
-        name: Standing(
-            *spread[name],
-            n=len(values[name]),
-            rank=rank.get(name),
-            reference=reference.get(name, ""),
-            gain=gains.get(name),
-            p=p.get(name),
-            mark=marks.get(name, ""),
-        )
-        for names in present
-        for name in names
-    }
+    standings = {}
+    for name in (name for names in present for name in names):
+        own = Standing(*spread[name], len(values[name]), reference.get(name, ""))
+        if name in gains:
+            gain, low, high, p, _ = gains[name]
+            own = own._replace(gain=gain, low=low, high=high, p=p)
+        standings[name] = own._replace(rank=rank.get(name), mark=marks.get(name, ""))
+    return standings
 
 
 def _marks(
     groups: list[list[str]], means: dict[str, float], values: dict[str, Values]
 ) -> dict[str, str]:
     """Models that are significantly better than the next by mean, as ``best`` or ``second``."""
-    tests: list[tuple[str, str, Comparison | None]] = []
+    marks: dict[str, str] = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for names in groups:
         order = sorted(names, key=means.__getitem__, reverse=True)
         for mark, (better, worse) in zip(("best", "second"), pairwise(order), strict=False):
-            tests.append((better, mark, paired(values[better], values[worse])))
-    corrected = holm([test.p if test else None for _, _, test in tests])
+            marks[better], pairs[better] = mark, (better, worse)
     return {
-        name: mark
-        for (name, mark, test), p in zip(tests, corrected, strict=True)
+        name: marks[name]
+        for name, gain in paired_gains(pairs, values).items()
         # Over the common seeds alone the order may be the other way round.
-        if test is not None and p is not None and p < SIGNIFICANT and test.difference > 0
+        if gain.p is not None and gain.p < SIGNIFICANT and gain.difference > 0
     }
+
+
+def paired_gains(
+    pairs: Mapping[str, tuple[str, str]], values: Mapping[str, Values]
+) -> dict[str, Comparison]:
+    """The gain of the first model of each pair over the second; p is Holm-corrected over all pairs.
+
+    Args:
+        pairs: two models, by any name.
+        values: a metric by model and seed.
+
+    Returns:
+        the gains by name; pairs without a common seed are missing.
+    """
+    nothing: Values = {}
+    found = {
+        name: gain
+        for name, (model, other) in pairs.items()
+        if (gain := paired(values.get(model, nothing), values.get(other, nothing)))
+    }
+    corrected = holm([gain.p for gain in found.values()])
+    return {n: g._replace(p=p) for (n, g), p in zip(found.items(), corrected, strict=True)}

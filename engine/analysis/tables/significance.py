@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -12,8 +12,7 @@ CONFIDENCE = 0.95  # of intervals
 SIGNIFICANT = 0.05  # a best or second best is marked if its corrected p is below this
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """By how much one model is better than another on the same seeds, in the unit of the metric.
 
     Attributes:

@@ -174,7 +174,7 @@ def test_the_reference_is_the_best_of_the_candidates() -> None:
     values = {"a": steady(0.72, 1e-4, 1), "b": steady(0.70, 1e-4, 2), "c": steady(0.71, 1e-4, 3)}
     found = compare([Group(("a", "b", "c"), ("b", "c"))], values)
     assert found["a"].reference == "c"
-    assert found["a"].gain == paired(values["a"], values["c"])
+    assert found["a"][4:8] == paired(values["a"], values["c"])[:4]
     assert found["b"].gain is None
     assert found["c"].gain is None
 
@@ -184,7 +184,7 @@ def test_no_mark_where_the_common_seeds_say_the_opposite() -> None:
     better = {1: 0.711, 2: 0.712, 3: 0.713}
     found = compare([Group(("a", "b"), ("b",))], {"a": worse, "b": better})
     assert found["a"].mean > found["b"].mean
-    assert (found["a"].rank, found["a"].gain.difference < 0, found["a"].p < 0.05) == (
+    assert (found["a"].rank, found["a"].gain < 0, found["a"].p < 0.05) == (
         None,
         True,
         True,

@@ -287,7 +287,7 @@ PARAMETERS = {
     "activation": Case(keys(dnn_activations="relo"), ("dnn_activations: is 'relo'", "relu")),
     "task": Case(keys(task="regression"), ("task: is 'regression'", "binary_classification")),
     "padding": Case(keys(padding="post"), ("padding is 'post'", "write pre")),
-    "topk 0": Case(keys(topk=0), ("TWIN_tiny, topk=0 is too small; write 1 or more",)),
+    "topk 0": Case(keys(topk=0), ("TWIN_tiny, topk=0 is too small",)),
     "heads": Case(
         keys(attention_dim=64, num_heads=3),
         ("TWIN_tiny, attention_dim=64 is not divisible by num_heads=3; write a multiple",),

@@ -84,10 +84,10 @@ def test_bad_value_is_refused_before_anything_is_written(space: Workspace) -> No
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--trials-per-gpu", "0"), "--trials-per-gpu 0"),
+        (("--trials-per-gpu", "0"), "--trials-per-gpu: is 0; write a number above 0"),
         (("--search", "optuna"), "--trials N"),
         (("--trials", "3"), "--search optuna"),
-        (("--search", "optuna", "--trials", "0"), "--trials 0"),
+        (("--search", "optuna", "--trials", "0"), "--trials: is 0; write"),
         (("--search", "optuna", "--trials", "3", "--tag", "x"), "--tag"),
     ],
 )

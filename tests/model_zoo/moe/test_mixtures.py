@@ -313,7 +313,9 @@ def test_a_router_of_another_kind_brings_its_own_branch() -> None:
 
         def run(self, sizes: list[int], target_BD: Tensor) -> Tensor:
             assert sizes == []
-            slots = [History.of(self.slots_BED[:, e, None]) for e in range(len(self.experts))]
+            slots = [
+                History.from_vectors(self.slots_BED[:, e, None]) for e in range(len(self.experts))
+            ]
             parts = [e(slot, target_BD) for e, slot in zip(self.experts, slots, strict=True)]
             return torch.stack(parts).mean(0)
 
@@ -364,7 +366,7 @@ def test_compact_keeps_order_and_pads_left() -> None:
         ({"alpha_item": 0.8, "alpha_window": 0.3}, "alpha_item=0.8"),
         ({"window_stride": 9}, "window_stride=9"),
         ({"window_anchor": "left"}, "write start or end"),
-        ({"codebook_restarts": 0}, "codebook_restarts=0: must be at least 1"),
+        ({"codebook_restarts": 0}, "codebook_restarts=0 is too small"),
         ({"codebook_init": "zeros"}, "write kmeans or random"),
         ({"num_experts": -1}, "num_experts=-1"),
         ({"router_topk": 7}, "router_topk=7"),
