@@ -27,7 +27,7 @@ from model_zoo.moe.experts import compact
 
 from .harness import COMMON, FLOAT, Case, Report
 from .inputs import IMAGE, random_batch
-from .train_steps import build
+from .step_cases import build
 
 TOLERANCE = 1e-5
 DEFAULTS = COMMON | {"length": 200}

@@ -42,14 +42,9 @@ ROWS = {
 }
 MODELS = ("TWIN", "SDIM", "TransAct")
 FIRST_SEED = 2024  # of the first round; each round has one of its own
-DEFAULTS: dict[str, Any] = {
-    "size": "small",
-    "models": [*MODELS],
-    "users": None,
-    "rows": None,
-    "length": None,
-}
-DEFAULTS |= {"batch": None, "repeats": 2, "threads": None, "data": None, "longctr": None}
+UNSET = ("users", "rows", "length", "batch", "threads", "data", "longctr")
+DEFAULTS: dict[str, Any] = {"size": "small", "models": [*MODELS], "repeats": 2}
+DEFAULTS |= dict.fromkeys(UNSET)
 
 
 def measure(args: argparse.Namespace) -> Report:
@@ -106,9 +101,8 @@ def set_up(
         experiments[f"ours_{i}"] = theirs | {"longctr_compat": True} | start
     dataset = dataset_part(CONFIG, DATASET, DATASET)
     features = synthetic.features(synthetic.SIZES[args.size])  # with their sizes
-    dataset["feature_cols"] = [
-        column | features.get(column["name"], {}) for column in dataset["feature_cols"]
-    ]
+    for column in dataset["feature_cols"]:
+        column |= features.get(column["name"], {})
     for key in DATA_FILES:
         place = own_data if key.endswith("_data") else data.resolve()
         dataset[key] = str(place / Path(dataset[key]).name)
@@ -138,10 +132,9 @@ def _run_rounds(
                 checkout = str(Path(args.longctr).resolve())
                 script = ["-m", "engine.bench.longctr_run", checkout, str(start), str(metrics)]
             command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
-            used[side].append(
-                run_python(*command, log=folder / f"{expid}.txt", variables=variables)
-            )
-            print(f"{name}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)
+            found = run_python(*command, log=folder / f"{expid}.txt", variables=variables)
+            used[side].append(found)
+            print(f"{name}, round {i + 1} of {args.repeats}: {found[0]:.1f} s", flush=True)
             result = json.loads(metrics.read_text())
             # LongCTR's evaluates validation and test at last. Ours may return to its first weights.
             valid[side].append(result[-2] if side == "longctr" else result["stage_log"][-1])

@@ -16,7 +16,7 @@ from model_zoo.batch import Batch
 from ..common.errors import UserError
 from .harness import COMMON, Case, Report
 from .inputs import random_batch
-from .train_steps import build, step_case
+from .step_cases import build, step_case
 
 FIVE = 5  # experts per branch, where lengths differ
 MOS, POSITIONS = f"MoS, {FIVE} experts", f"MoS, {FIVE} experts, positions routed"
@@ -63,17 +63,15 @@ def _axes(args: argparse.Namespace) -> tuple[list[int], list[int], int]:
 
 def plot(report: Report, args: argparse.Namespace) -> None:
     """Draw the median milliseconds of a step by length and by experts, into ``args.plot``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     lengths, experts, middle = _axes(args)
 
     def milliseconds(names: Iterable[str]) -> list[float]:
         return [1000 * report.times[name]["median_s"] for name in names]
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for label, style in LINES.items():
         names = (f"{label}, length {length}" for length in lengths)
         left.plot(lengths, milliseconds(names), style, label=label)
@@ -93,4 +91,3 @@ def plot(report: Report, args: argparse.Namespace) -> None:
         figure.savefig(args.plot)
     except (OSError, ValueError) as error:
         raise UserError(f"--plot {args.plot}: cannot be written ({error})") from None
-    plt.close(figure)

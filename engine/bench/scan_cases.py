@@ -28,7 +28,7 @@ from model_zoo.ops.scan import selective_scan, selective_scan_reference
 from .child import in_own_process, with_peak
 from .harness import COMMON, Case, Report
 from .inputs import random_batch
-from .train_steps import build, train_step
+from .step_cases import build, train_step
 
 CHANNELS, STATE = 128, 16  # Mamba4Rec: hidden 64, expanded 2 times
 TOLERANCE = 1e-5

@@ -24,7 +24,7 @@ from model_zoo.batch import Batch
 from ..common.errors import UserError
 from .harness import COMMON, Case, Report
 from .inputs import Draw, evenly, item_tables, random_batch
-from .train_steps import build, train_step
+from .step_cases import build, train_step
 
 BATCHES = 8
 GOAL = "at most 1.5"

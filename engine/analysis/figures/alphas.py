@@ -62,8 +62,8 @@ def _triangle(
     corner = (items.index(item) - 0.5, windows.index(window) - 0.5)
     frame = Rectangle(corner, 1, 1, fill=False, edgecolor=style.RED, linewidth=2, clip_on=False)
     axes.add_patch(frame)
-    axes.set(xlabel="weight of the item experts, alpha_item")
-    axes.set_ylabel("weight of the window experts, alpha_window")
+    of = "weight of the {0} experts, alpha_{0}".format
+    axes.set(xlabel=of("item"), ylabel=of("window"))
     style.only_ticks(axes, "x", range(len(items)), [f"{value:g}" for value in items])
     style.only_ticks(axes, "y", range(len(windows)), [f"{value:g}" for value in windows])
     bar = figure.colorbar(image, ax=axes, format="%.2f", label=f"test {metric}, points")

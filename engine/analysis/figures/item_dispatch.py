@@ -36,9 +36,7 @@ def draw(results: DatasetResults) -> Figure | None:
         panels[0, column].set_title(_column_title(model, branch))
         for axes, end in zip(panels[:, column], ROWS, strict=True):
             _bars(axes, branch, end)
-            axes.set_xlabel("expert")
-            axes.set_ylabel(f"{ROWS[end]}\nshare of routed")
-            axes.label_outer()
+            style.outer_labels(axes, "expert", f"{ROWS[end]}\nshare of routed")
     bars = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
         for name, colour, hatch in MODES.values()

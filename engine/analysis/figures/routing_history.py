@@ -85,9 +85,7 @@ def _column(panels: Any, run: Run, branch: str) -> None:
         axes.set_xlim(0, evaluations[-1][0])
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(False)
-        axes.set_xlabel("epochs")
-        axes.set_ylabel(name)
-        axes.label_outer()
+        style.outer_labels(axes, "epochs", name)
 
 
 def _has(entry: dict[str, Any], branch: str) -> bool:

@@ -36,9 +36,7 @@ def draw(results: DatasetResults) -> Figure | None:
     for column, (name, own) in enumerate(columns.items()):
         for axes, metric in zip(panels[:, column], metrics, strict=True):
             _lines(axes, own, VARIED[name][0], metric)
-            axes.set_ylabel(f"test {metric}, points")
-            axes.set_xlabel(VARIED[name][1])
-            axes.label_outer()
+            style.outer_labels(axes, VARIED[name][1], f"test {metric}, points")
     handles = [
         style.legend_entry(label(backbone), color=look.colour, marker=look.marker)
         for backbone, look in looks.items()
@@ -50,12 +48,10 @@ def draw(results: DatasetResults) -> Figure | None:
         ]
     figure.legend(handles=handles, loc="outside right center")
     spread = style.over_seeds(len(cell.runs) for cell in cells)
-    facts = (
-        f"{results.dataset_id}, test split, {spread}; the highest is not tested against the others"
-    )
-    if "experts" in columns:
-        facts += "; 0 experts is the vanilla backbone"
-    style.heading(figure, _title(columns), facts)
+    facts = [f"{results.dataset_id}, test split, {spread}"]
+    facts += ["the highest is not tested against the others"]
+    facts += ["0 experts is the vanilla backbone"] if "experts" in columns else []
+    style.heading(figure, _title(columns), "; ".join(facts))
     return figure
 
 

@@ -135,10 +135,8 @@ def _planted(hopping: dict[str, Any]) -> str:
 
 def _title(hopping: dict[str, Any]) -> str:
     parts = []
-    for key, where in {
-        "within": "within a session",
-        "adjacent": "between adjacent sessions",
-    }.items():
+    places = {"within": "within a session", "adjacent": "between adjacent sessions"}
+    for key, where in places.items():
         mean, shuffled = hopping["real"][key]["mean"], hopping["shuffled"][key]["mean"]
         if None not in (mean, shuffled):
             parts.append(f"{mean:.2f} {where} (shuffled {shuffled:.2f})")

@@ -76,6 +76,12 @@ def new(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def outer_labels(axes: Axes, x: str, y: str) -> None:
+    """Labels of a panel's axes, left out between panels."""
+    axes.set(xlabel=x, ylabel=y)
+    axes.label_outer()
+
+
 def heading(figure: Figure, title: str, facts: str) -> None:
     """Write what is seen above a figure and on what it was measured below, in lines that fit."""
     width = figure.get_figwidth()

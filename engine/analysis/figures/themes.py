@@ -85,10 +85,8 @@ def _table(axes: Axes, found: dict[str, Any]) -> None:
         if code.get("main_category") is not None:
             main = code["main_name"] or f"{found['kind']} {code['main_category']}"
             head += f", {code['main_share']:.0%} of them {main}"
-        plain: dict[str, Any] = {
-            "va": "center",
-            "parse_math": False,
-        }  # titles may have dollar signs
+        # Titles may have dollar signs.
+        plain: dict[str, Any] = {"va": "center", "parse_math": False}
         axes.text(0.03, row - 0.2, head, weight="bold", fontsize=8, **plain)
         axes.text(0.03, row + 0.2, _nearest(code), fontsize=7.5, color="0.25", **plain)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from .significance import SIGNIFICANT, Comparison, holm, mean_std, paired, ranks
 
@@ -24,29 +25,33 @@ class Group:
     references: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Standing:
-    """One model on one data set and metric, as a fraction.
+class Standing(NamedTuple):
+    """One model on one data set and metric, as fractions; by default of a model without a run.
 
     Attributes:
         mean: over its seeds.
         std: over its seeds; None with one.
         n: number of its seeds.
+        reference: the model that it is compared with; empty without one.
+        gain: over the reference, on the seeds that both have; None without one.
+        low: lower end of the interval of the gain, as in ``Comparison``.
+        high: upper end.
+        p: p value of the gain, Holm-corrected over all gains that were computed together.
         rank: in its group, by mean; 1 is best. None unless all of the group have equally many seeds:
             a rank among the models that happen to be there says nothing.
-        reference: the model that it is compared with; empty without one.
-        gain: over the reference, on the seeds that both have; None without one. Its p is corrected over
-            all gains that were computed together.
         mark: ``best``, ``second`` or empty.
     """
 
-    mean: float
-    std: float | None
-    n: int
-    rank: int | None
-    reference: str
-    gain: Comparison | None
-    mark: str
+    mean: float | None = None
+    std: float | None = None
+    n: int = 0
+    reference: str = ""
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    rank: int | None = None
+    mark: str = ""
 
 
 def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standing]:
@@ -72,18 +77,14 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standin
             reference |= {name: best for name in names if name not in group.references}
     gains = paired_gains({name: (name, other) for name, other in reference.items()}, values)
     marks = _marks(present, means, values)
-    return {
-        name: Standing(
-            *spread[name],
-            n=len(values[name]),
-            rank=rank.get(name),
-            reference=reference.get(name, ""),
-            gain=gains.get(name),
-            mark=marks.get(name, ""),
-        )
-        for names in present
-        for name in names
-    }
+    standings = {}
+    for name in (name for names in present for name in names):
+        own = Standing(*spread[name], len(values[name]), reference.get(name, ""))
+        if name in gains:
+            gain, low, high, p, _ = gains[name]
+            own = own._replace(gain=gain, low=low, high=high, p=p)
+        standings[name] = own._replace(rank=rank.get(name), mark=marks.get(name, ""))
+    return standings
 
 
 def _marks(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...common.errors import UserError
-from .significance import SIGNIFICANT, Comparison
+from .significance import SIGNIFICANT
 
 Header = tuple[tuple[tuple[str, int], ...], ...]
 
@@ -99,11 +99,11 @@ def points(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{100 * value:{sign}.2f}"
 
 
-def tested(gain: Comparison) -> str:
+def tested(low: float | None, high: float | None, p: float | None) -> str:
     """The interval of a difference in points, and the p of its test; empty without a test."""
-    if gain.low is None or gain.high is None or gain.p is None:
+    if low is None or high is None or p is None:
         return ""
-    return f"[{points(gain.low, '+')}, {points(gain.high, '+')}], p {p_value(gain.p)}"
+    return f"[{points(low, '+')}, {points(high, '+')}], p {p_value(p)}"
 
 
 def p_value(p: float) -> str:

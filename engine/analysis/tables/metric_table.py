@@ -183,8 +183,9 @@ def _own(block: Block, name: str, footnotes: Footnotes) -> Entry:
     if standing.std is not None:
         text += f" ± {points(standing.std)}"
     lines = [f"n = {standing.n}"] if standing.n < block.seeds else []
-    if (gain := standing.gain) is not None:
-        lines.append(f"{points(gain.difference, '+')} {tested(gain)}".rstrip())
+    if standing.gain is not None:
+        test = tested(standing.low, standing.high, standing.p)
+        lines.append(f"{points(standing.gain, '+')} {test}".rstrip())
     if standing.rank is not None:
         lines.append(f"rank {standing.rank}")
     cell, reference = block.cells[name], block.cells.get(standing.reference)
@@ -214,10 +215,10 @@ def _best_possible(blocks: list[Block], plan: Plan) -> tuple[Entry, ...]:
 def _records(block: Block) -> Iterator[dict[str, Any]]:
     """One line of the CSV file for each model that has runs or a published number."""
     for name in block.plan.labels:
-        standing, found = block.standings.get(name), block.published(name)
-        if standing is None and found.paper is None and found.longctr is None:
+        standing, found = block.standings.get(name, Standing()), block.published(name)
+        if standing.mean is None and found.paper is None and found.longctr is None:
             continue
-        gain, cell = standing and standing.gain, block.cells.get(name)
+        cell = block.cells.get(name)
         yield {
             "dataset_id": block.data.dataset_id,
             "split": block.plan.split,
@@ -225,16 +226,7 @@ def _records(block: Block) -> Iterator[dict[str, Any]]:
             "varied": json.dumps(cell.varied) if cell and cell.varied else "",
             "max_len": block.max_len(name),
             "metric": block.metric,
-            "mean": standing and standing.mean,
-            "std": standing and standing.std,
-            "n": standing.n if standing else 0,
-            "reference": standing.reference if standing else "",
-            "gain": gain and gain.difference,
-            "low": gain and gain.low,
-            "high": gain and gain.high,
-            "p": gain and gain.p,
-            "rank": standing and standing.rank,
-            "mark": standing.mark if standing else "",
+            **standing._asdict(),
             "bayes": block.bayes,
             **found._asdict(),
         }

@@ -92,7 +92,7 @@ def _entry(rival: str, column: Column, footnotes: Footnotes) -> Entry:
     if gain is None:
         return Entry()
     few = gain.pairs < max(other.pairs for other in column.gains.values())
-    lines = (f"n = {gain.pairs}" if few else "", tested(gain))
+    lines = (f"n = {gain.pairs}" if few else "", tested(gain.low, gain.high, gain.p))
     return Entry(
         points(gain.difference, "+"),
         gain.difference,

@@ -159,7 +159,7 @@ def test_marks_of_all_groups_are_one_family() -> None:
     """A difference that is significant alone is not among many others that are not."""
     pair = {"a": dict(enumerate([0.72, 0.73, 0.725])), "b": dict(enumerate([0.71, 0.718, 0.7185]))}
     alone = compare([Group(("a", "b"), ("b",))], pair)
-    assert 0.01 < alone["a"].gain.p < 0.05
+    assert 0.01 < alone["a"].p < 0.05
     assert alone["a"].mark == "best"
     others = {
         f"{side}{i}": steady(0.7, 0.01, 10 * i + (side == "x")) for i in range(5) for side in "xy"
@@ -167,14 +167,14 @@ def test_marks_of_all_groups_are_one_family() -> None:
     groups = [Group(("a", "b"), ("b",)), *(Group((f"x{i}", f"y{i}"), (f"y{i}",)) for i in range(5))]
     among = compare(groups, pair | others)
     assert among["a"].mark == ""
-    assert among["a"].gain.p == pytest.approx(6 * alone["a"].gain.p)
+    assert among["a"].p == pytest.approx(6 * alone["a"].p)
 
 
 def test_the_reference_is_the_best_of_the_candidates() -> None:
     values = {"a": steady(0.72, 1e-4, 1), "b": steady(0.70, 1e-4, 2), "c": steady(0.71, 1e-4, 3)}
     found = compare([Group(("a", "b", "c"), ("b", "c"))], values)
     assert found["a"].reference == "c"
-    assert found["a"].gain == paired(values["a"], values["c"])
+    assert found["a"][4:8] == paired(values["a"], values["c"])[:4]
     assert found["b"].gain is None
     assert found["c"].gain is None
 
@@ -184,7 +184,7 @@ def test_no_mark_where_the_common_seeds_say_the_opposite() -> None:
     better = {1: 0.711, 2: 0.712, 3: 0.713}
     found = compare([Group(("a", "b"), ("b",))], {"a": worse, "b": better})
     assert found["a"].mean > found["b"].mean
-    assert (found["a"].rank, found["a"].gain.difference < 0, found["a"].gain.p < 0.05) == (
+    assert (found["a"].rank, found["a"].gain < 0, found["a"].p < 0.05) == (
         None,
         True,
         True,
