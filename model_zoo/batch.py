@@ -14,8 +14,8 @@ Batch = tuple[dict[str, Tensor], Mapping[str, Tensor], Tensor]
 """A batch in LongCTR's form: ``(batch_dict, item_dict, mask_BL)``.
 
 ``batch_dict`` holds the columns of the samples, B rows each. ``item_dict`` holds the features of
-items, ``B * (L + 1)`` rows each: the history of a sample, then its target. ``mask_BL`` is non-zero at
-real items; histories are left padded.
+items, ``B * (L + 1)`` rows each: the history of a sample, then its target. ``mask_BL`` is non-zero
+at real items; histories are left padded.
 """
 
 

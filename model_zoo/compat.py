@@ -1,4 +1,4 @@
-"""What differs between the FuxiCTR versions that the zoo runs on (2.3.2 to 2.3.10), in one place."""
+"""The differences between the FuxiCTR versions that the zoo runs on (2.3.2 to 2.3.10)."""
 
 from __future__ import annotations
 

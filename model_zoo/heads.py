@@ -50,11 +50,12 @@ class MLPHead(nn.Module):
 
 
 class DCNv2Head(nn.Module):
-    """A cross network and a perceptron side by side (DCN V2), and a perceptron over both: TransAct's.
+    """The head of TransAct: a cross network beside a perceptron (DCN V2), then another on both.
 
     Args:
         input_dim: F.
-        dcn_cross_layers, dcn_hidden_units: of the cross network and of the deep part.
+        dcn_cross_layers: layers of the cross network.
+        dcn_hidden_units: hidden layers of the perceptron beside it.
         mlp_hidden_units: hidden layers of the last perceptron.
         hidden_activations, net_dropout, batch_norm: as in FuxiCTR.
     """
@@ -95,7 +96,7 @@ class DCNv2Head(nn.Module):
 
 
 def to_logit(block: MLP_Block, x_BF: Tensor) -> Tensor:
-    """``block(x_BF)``, its last layer unrounded: a logit of 8 bits would tie with many others."""
+    """``block(x_BF)`` with its last layer unrounded, for logits of 8 bits would often tie."""
     *layers, last = block.mlp
     for layer in layers:
         x_BF = layer(x_BF)

@@ -40,7 +40,9 @@ LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's nam
 
 
 class SequenceModel(StagedModel):
-    """CTR model over a user's history: ``sigmoid(head([context, target, encoder(history, target)]))``.
+    """A CTR model over a user's history.
+
+    It computes ``sigmoid(head([context, target, encoder(history, target)]))``.
 
     Its hyper-parameters are those named here, the keyword-only ones of ``block``, ``mixture`` and
     ``head``, and FuxiCTR's; ``hyper_parameters`` lists them.
@@ -51,14 +53,15 @@ class SequenceModel(StagedModel):
         gpu: CUDA device, -1 for the CPU.
         embedding_dim: width of a feature that does not say its own.
         loss: binary cross-entropy, under any of FuxiCTR's names.
-        backbone_checkpoint: weights to start embeddings, global block and head from. They are of the
-            vanilla backbone, or of LongCTR's model of that name, and replace the backbone warm-up.
+        backbone_checkpoint: weights to start embeddings, global block and head from. They are of
+            the vanilla backbone, or of LongCTR's model of that name, and replace the backbone
+            warm-up.
         amp: ``bf16`` rounds the blocks' and the head's matrix products to bf16, in training and
             evaluation; weights, optimizer and loss stay float32 (see ``ops/precision.py``).
         compile: compile blocks and head by torch.compile, for a GPU (see ``ops/compiled.py``).
         sparse_embedding: update and regularise large embedding tables only in the rows that a batch
-            reads, for tables of millions of rows. ``training/sparse_embedding.py`` says how near the
-            numbers are to those of dense tables.
+            reads, for tables of millions of rows. ``training/sparse_embedding.py`` says how near
+            the numbers are to those of dense tables.
         kwargs: go to ``StagedModel``, block, mixture, head and FuxiCTR.
 
     Raises:
@@ -243,8 +246,9 @@ class SequenceModel(StagedModel):
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
         """Cross-entropy plus the routers' auxiliary loss (FuxiCTR adds the regulariser).
 
-        From logits: the same number, but a NaN stays a NaN that training can report, where the
-        form on probabilities fails inside the kernel and on CUDA takes the process with it.
+        The loss is computed from logits. The number is the same, but a NaN stays a NaN that
+        training can report. The form on probabilities would fail inside the kernel, and on CUDA end
+        the process.
         """
         loss = F.binary_cross_entropy_with_logits(return_dict["logit"], y_true)
         return loss + return_dict["aux_loss"]

@@ -30,8 +30,8 @@ class Mamba4RecBlock(SequenceBlock):
 
     Args:
         item_dim: D, width of an item.
-        hidden_size: W; if given, items and target are projected to it, by default W = D.
-        num_layers: Mamba layers; as in the original, one layer has no residual around its mixer.
+        hidden_size: W, to which items and target are projected; by default W is D, unprojected.
+        num_layers: Mamba layers. A single one has no residual around its mixer, as in the original.
         dropout: rate of all dropouts.
         d_state, d_conv, expand, dt_init: see ``Mamba``.
     """
@@ -98,7 +98,7 @@ class MambaLayer(nn.Module):
         mamba: the mixer.
         width: W.
         dropout: rate.
-        residual: around the mixer; around the feed-forward network there always is one.
+        residual: add the input to the mixer's output. The feed-forward network always does so.
     """
 
     def __init__(self, mamba: Mamba, width: int, dropout: float, residual: bool) -> None:
@@ -130,6 +130,6 @@ class MambaLayer(nn.Module):
 
 
 class Mamba4Rec(SequenceModel):
-    """Mamba4Rec, vanilla."""
+    """Mamba4Rec without experts."""
 
     block = Mamba4RecBlock

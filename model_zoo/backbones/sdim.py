@@ -17,21 +17,21 @@ from ..sequence_model import SequenceModel
 
 
 class SDIMBlock(SequenceBlock):
-    """The block of SDIM: attention over the recent items, and a sum of those with the target's hash.
+    """The block of SDIM: attention over recent items, and a sum of items with the target's hash.
 
-    Follows LongCTR with its short-window mask put right and hashes that are fixed in evaluation.
-    Each expert has hashes of its own. Output ``[long, short]``, width 2 * D.
+    It follows LongCTR, with the mask of the short window corrected and hashes fixed in evaluation.
+    Each expert has hashes of its own. The output is ``[long, short]``, of width 2 * D.
 
     Args:
         item_dim: D, width of an item.
-        attention_dim, num_heads, attention_dropout, use_scale, use_qkvo, short_seq_len: of the
-            short attention.
+        attention_dim, num_heads, attention_dropout, use_scale, use_qkvo, short_seq_len: see
+            ``ShortTargetAttention``.
         num_hashes: H, hashes per item.
         hash_bits: T, bits of a hash; two items of angle a collide with probability (1 - a/pi)^T.
-        reuse_hash: the same rotations all the time; if not, each training step draws new ones.
-        l2_norm: normalise the sum of each hash (the paper); otherwise it grows with the number of
-            collisions (LongCTR's default).
-        longctr_compat: LongCTR's short mask, and without ``reuse_hash`` its draw of rotations for
+        reuse_hash: keep the same rotations; otherwise each training step draws new ones.
+        l2_norm: normalise the sum of each hash, as in the paper. Otherwise it grows with the number
+            of collisions, as by default in LongCTR.
+        longctr_compat: use LongCTR's short mask. Without ``reuse_hash``, also draw rotations for
             each sample, in evaluation too.
     """
 
@@ -76,7 +76,7 @@ class SDIMBlock(SequenceBlock):
         self.output_dim = 2 * item_dim
 
     def init_weights(self) -> None:
-        """Random rotations (FuxiCTR calls this)."""
+        """Draw random rotations; FuxiCTR calls this."""
         nn.init.normal_(self.rotations_DHT)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class SDIMBlock(SequenceBlock):
         return torch.cat([long_BD, short_BD], dim=-1)
 
     def _long_interest(self, history: History, target_BD: Tensor) -> Tensor:
-        """Mean over the hashes of the sum of the items that collide with the target."""
+        """The mean over the hashes of the sum of the items that collide with the target."""
         collide_BLH = (self._collisions(history, target_BD) & history.mask_BL[:, :, None]).to(
             target_BD.dtype
         )
@@ -130,6 +130,6 @@ def hashes(rotated_T: Tensor) -> Tensor:
 
 
 class SDIM(SequenceModel):
-    """SDIM, vanilla."""
+    """SDIM without experts."""
 
     block = SDIMBlock

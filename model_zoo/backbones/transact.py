@@ -30,13 +30,14 @@ class TransActBlock(SequenceBlock):
 
     Args:
         item_dim: D, width of an item.
-        num_heads, transformer_layers, transformer_dropout, dim_feedforward: of the encoder.
-        first_k_cols: newest positions that are read.
+        num_heads, transformer_layers, transformer_dropout, dim_feedforward: sizes and rate of the
+            encoder.
+        first_k_cols: how many of the newest positions are read.
         concat_max_pool: append the projected maximum over all positions. Without it the last layer
             computes only the positions that are read.
-        use_time_window_mask: False; LongCTR's key, whose mask lacks the times it needs.
-        time_window_ms: LongCTR's key, not read.
-        longctr_compat: without history, the output for one padded position, as in LongCTR.
+        use_time_window_mask: must be False. LongCTR has this key, but its data lack the times.
+        time_window_ms: a key of LongCTR's configurations that is not read.
+        longctr_compat: without history, give the output for one padded position, as LongCTR does.
     """
 
     dense = True
@@ -126,7 +127,7 @@ LONGCTR_NAMES = {
 
 
 class TransAct(SequenceModel):
-    """TransAct, vanilla."""
+    """TransAct without experts."""
 
     block = TransActBlock
     head = DCNv2Head

@@ -14,8 +14,8 @@ from ..sequence_model import SequenceModel
 class TWINBlock(SequenceBlock):
     """The block of TWIN: attention over the recent items, and over the ``topk`` most relevant.
 
-    It follows LongCTR with the short window's mask put right. Output ``[short, long]``, width 2 *
-    D.
+    It follows LongCTR, with the mask of the short window corrected. The output is ``[short,
+    long]``, of width 2 * D.
 
     Args:
         item_dim: D, width of an item.
@@ -24,8 +24,9 @@ class TWINBlock(SequenceBlock):
         attention_dropout: rate on the attention weights.
         short_seq_len: length of the recent part, the target counted.
         topk: items that the long attention selects.
-        Kc_cross_features: 0; a key of LongCTR's configurations, whose cross features cannot run.
-        longctr_compat: LongCTR's short mask; see ``ShortTargetAttention``.
+        Kc_cross_features: must be 0. LongCTR's configurations have this key, but its cross features
+            cannot run.
+        longctr_compat: use LongCTR's short mask; see ``ShortTargetAttention``.
     """
 
     def __init__(
@@ -60,6 +61,6 @@ class TWINBlock(SequenceBlock):
 
 
 class TWIN(SequenceModel):
-    """TWIN, vanilla."""
+    """TWIN without experts."""
 
     block = TWINBlock

@@ -22,7 +22,8 @@ COSINE_SCALE = 16.0  # of the released code: the score of an item is 16 cos(s, i
 class AttenMixerBlock(SequenceBlock):
     """The block of AttenMixer: the session vector ``s`` of a history, compared with the target.
 
-    The released code as equations (the paper pools the levels without order, the code joins them):
+    It follows the released code, which joins the newest items of a level where the paper pools them
+    without order. As equations:
 
     - items are L2-normalised; level i reads the newest i, ``q_i = Linear_i([e_l; ...;
       e_(l-i+1)])``, with zeros where the history is shorter, and each feature of the K queries is
@@ -31,15 +32,15 @@ class AttenMixerBlock(SequenceBlock):
       levels; a second softmax of twice that;
     - ``a = LayerNorm(sum of weighted values)``, ``s = Linear([a; e_l])``, L2-normalised.
 
-    The output ``[s, s * v, 16 cos(s, v)]``, width 2 * D + 1, scores one target v where the
-    original ranks all items; the target is never a query. Without history it is zero.
+    The output is ``[s, s * v, 16 cos(s, v)]``, of width 2 * D + 1, for one target v; the original
+    ranks all items. The target is never a query. Without history the output is zero.
 
-    Departures from the released code, each because it makes an output depend on padding or mixes
-    positions up: padding is masked in both softmaxes (there in the second only), a head is a slice
-    of the features (there a reshape across positions), levels count back from the newest item.
+    There are three departures, since the released code mixes positions up and lets outputs depend
+    on padding. Padding is masked in both softmaxes, there only in the second. A head is a slice of
+    the features, there a reshape across positions. Levels count back from the newest item.
 
-    On hundreds of items the two bounded softmaxes are nearly flat: the model is then close to
-    the mean of the history and its newest item.
+    On hundreds of items the two bounded softmaxes are nearly flat. The model is then close to the
+    mean of the history and its newest item.
 
     Args:
         item_dim: D, width of an item and of everything in the block.
@@ -86,7 +87,10 @@ class AttenMixerBlock(SequenceBlock):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw all parameters, the LayerNorm's too, from U(-1/sqrt(D), 1/sqrt(D)), as the original."""
+        """Draw all parameters, the LayerNorm's too, from U(-1/sqrt(D), 1/sqrt(D)).
+
+        The original does the same.
+        """
         bound = self.W_q.in_features**-0.5
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)

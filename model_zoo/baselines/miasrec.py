@@ -23,7 +23,7 @@ from ..sequence_model import SequenceModel
 class MiasRecBlock(SequenceBlock):
     """The block of MiaSRec: an intent per item and one of their mean, compared with the target.
 
-    The released code as equations. Token 0 is the mean item, token i the i-th newest:
+    These are the equations of the released code. Token 0 is the mean item, token i the i-th newest:
 
     - ``x_i = e_i + position_i + frequency(times the item occurs)``, LayerNorm, a bidirectional
       post-norm transformer -> ``c_i``;
@@ -31,24 +31,25 @@ class MiasRecBlock(SequenceBlock):
     - importance ``p = entmax(w o_i)`` over the tokens, zero for some of them; intents
       ``z_i = o_i / |o_i|`` where ``p_i > 0``, with cosines ``s_i = cos(z_i, v)`` to the target.
 
-    The output is ``[z*, zbar, r / tau]``, width 2 * D + 1: the intent nearest to the target,
-    ``zbar = sum p_i z_i`` and ``r = beta max s_i + (1 - beta) sum p_i s_i``. Without history it is
-    zero.
+    The output is ``[z*, zbar, r / tau]``, of width 2 * D + 1. Here z* is the intent nearest to the
+    target, ``zbar = sum p_i z_i`` and ``r = beta max s_i + (1 - beta) sum p_i s_i``. Without
+    history the output is zero.
 
     Departures from the released code:
 
-    - p weights the mean over the intents (there all count the same: importance gets no gradient);
-    - ``entmax_alpha`` is 1.5 (there unset, which falls back to weights without zeros);
-    - removed and padded intents do not take part in the maximum (there they do, with cosine 0);
-    - the mean is a token of its own (there it shares the identity of item 1);
-    - importance has no bias and no term in o_0, nor keys a bias: constants over the positions,
-      which cancel in p and in the attention and can get no gradient;
-    - the target, a single one, has no dropout.
+    - The mean over the intents is weighted by p. There all count the same, and importance gets no
+      gradient.
+    - ``entmax_alpha`` is 1.5. There it is unset, which falls back to weights without zeros.
+    - Removed and padded intents do not take part in the maximum. There they do, with cosine 0.
+    - The mean is a token of its own. There it shares the identity of item 1.
+    - Importance has no bias and no term in o_0, and keys have no bias. They would be constants over
+      the positions, which cancel in p and in the attention and can get no gradient.
+    - The target has no dropout, for there is only one.
 
     Args:
         item_dim: D, width of an item and of everything in the block.
-        num_heads: H, of the transformer; must divide D.
-        num_layers: of the transformer.
+        num_heads: H, heads of the transformer; must divide D.
+        num_layers: layers of the transformer.
         dim_feedforward: width inside its feed-forward parts.
         dropout: rate on the items, on the transformer's input and on what it adds.
         attention_dropout: rate on the attention weights.

@@ -30,22 +30,23 @@ AGE_RANGE = 2**20  # above any age: more equal bits always beat a newer item
 class MIRRNBlock(SequenceBlock):
     """The block of MIRRN: short target attention, and target attention over three interests.
 
-    The target, the mean of the newest 16 items and the mean of all retrieve the ``topk`` items of
-    the nearest hashes, of equally near ones the newest; each set is filtered in the frequency
-    domain and averaged. Follows LongCTR, except that padding is never retrieved, nor filtered or
-    averaged with real items, and that hashes are fixed in evaluation. Output ``[short, long]``,
-    width 2 * D.
+    Three queries retrieve items: the target, the mean of the newest 16 items, and the mean of all.
+    Each retrieves the ``topk`` items of the nearest hashes, and of equally near ones the newest.
+    Each set is filtered in the frequency domain and averaged. The block follows LongCTR with two
+    corrections: padding is never retrieved, filtered or averaged with real items, and hashes are
+    fixed in evaluation. The output is ``[short, long]``, of width 2 * D.
 
     Args:
         item_dim: D, width of an item.
-        attention_dim, num_heads, attention_dropout, use_scale: of both attentions.
+        attention_dim, num_heads, attention_dropout, use_scale: see ``TargetAttention``; they hold
+            for both attentions.
         short_seq_len: length of the recent part, the target counted.
-        topk: K, items retrieved for each granularity.
+        topk: K, items that each query retrieves.
         hash_bits: T.
-        reuse_hash: the same hyperplanes all the time; if not, each training step draws new ones.
+        reuse_hash: keep the same hyperplanes; otherwise each training step draws new ones.
         max_len: the longest history; older items are cut off.
-        longctr_compat: LongCTR's short mask, its padding among the retrieved items, its order of
-            equally near ones, and without ``reuse_hash`` its draws in evaluation too.
+        longctr_compat: use LongCTR's short mask, retrieve padding as it does, and order equally
+            near items as it does. Without ``reuse_hash``, also draw hyperplanes in evaluation.
     """
 
     rotations_DT: Tensor
@@ -82,7 +83,7 @@ class MIRRNBlock(SequenceBlock):
         self.output_dim = 2 * item_dim
 
     def init_weights(self) -> None:
-        """Random hyperplanes and positions (FuxiCTR calls this)."""
+        """Draw random hyperplanes and positions; FuxiCTR calls this."""
         nn.init.normal_(self.rotations_DT)
         nn.init.normal_(self.pos.weight)
 
@@ -213,12 +214,15 @@ def quarter_turns(longest: int) -> Tensor:
 
 
 def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
-    """The side of each hyperplane on which x lies, 1 or -1: ``(..., D) -> (..., T)``; 0 is -."""
+    """The side of each hyperplane on which x lies, 1 or -1: ``(..., D) -> (..., T)``.
+
+    On a hyperplane it is -1.
+    """
     return torch.where(x @ rotations_DT > 0, 1.0, -1.0)
 
 
 def mean(history: History) -> Tensor:
-    """Mean of the real items, ``(B, D)``; zero where there are none."""
+    """The mean of the real items, ``(B, D)``; zero where there are none."""
     dtype = history.rows_UD.dtype
     return history.weighted_sum(shares(history.mask_BL, dtype)[:, None])[:, 0]
 

@@ -19,9 +19,9 @@ from ..ops.functional import check_sizes
 class TargetAttention(nn.Module):
     """Multi-head attention of one target over a history (DIN / TWIN), output width D.
 
-    Uses ``q W_k x_i = (W_k^T q) x_i`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``: per head and
-    item D multiplications instead of D * A, with the same numbers to rounding. A sample without
-    real items gets exact zeros.
+    It uses ``q W_k x_i = (W_k^T q) x_i`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``. A head then
+    needs D multiplications per item instead of D * A. The numbers are the same to rounding. A
+    sample without real items gets exact zeros.
 
     Args:
         input_dim: D, width of items and target.
@@ -29,7 +29,7 @@ class TargetAttention(nn.Module):
         num_heads: H; must divide A.
         dropout: rate on the attention weights.
         use_scale: divide the scores by the root of a head's width.
-        use_qkvo: project; if not, heads are slices of the vectors themselves, and A is D.
+        use_qkvo: project. Otherwise heads are slices of the vectors themselves, and A is D.
     """
 
     topk: int | None = None  # items that a head attends to; None is all
@@ -92,7 +92,7 @@ class ShortTargetAttention(TargetAttention):
     LongCTR's models have it beside their long part. As there, the length counts the target.
 
     Args:
-        attention: of ``TargetAttention``.
+        attention: the arguments of ``TargetAttention``.
         short_seq_len: one more than the items that are read.
         longctr_compat: use LongCTR's mask, which is the mask of the items one position older. It is
             the same for every padded length, also where LongCTR fails.
@@ -125,11 +125,11 @@ class ShortTargetAttention(TargetAttention):
 class TopKTargetAttention(TargetAttention):
     """TWIN's long attention: the same scores first select ``topk`` items, then weight them.
 
-    Each head selects for itself, and selection has no gradient, as in LongCTR. Only the selected
-    items are read with gradient.
+    Each head selects for itself, and the selection has no gradient, as in LongCTR. Only the
+    selected items are read with gradient.
 
     Args:
-        attention: of ``TargetAttention``.
+        attention: the arguments of ``TargetAttention``.
         topk: items selected for each head.
     """
 

@@ -34,7 +34,7 @@ class Mamba(nn.Module):
         width: W.
         d_state: N.
         d_conv: width of the causal convolution.
-        expand: E / W.
+        expand: how many times W the inner width E is.
         dt_init: ``mamba4rec`` starts every step near softplus(0) = 0.69, as the official Mamba4Rec
             does by drawing all linear layers from N(0, 0.02) with zero bias; ``mamba_ssm`` starts
             them log-uniform in [0.001, 0.1].
@@ -89,7 +89,7 @@ class Mamba(nn.Module):
         Args:
             x_BLW: the sequence; or a packed history ``(1, P, W)``, which needs ``last``.
             real: mask of the real positions, ``(B, L)``; or where the samples of a packed history
-            are.
+                are.
             last: compute gate and output at the newest position only.
 
         Raises:
@@ -105,7 +105,7 @@ class Mamba(nn.Module):
             x_BLW = x_BLW * real[:, :, None].to(x_BLW.dtype)
             u_BLE = causal_conv(F.linear(x_BLW, weight_x), taps_EK, bias_E)
         u_BLE = F.silu(u_BLE)
-        # C is read where an output is
+        # C is needed only where an output is read
         x_BRW, u_BRE = x_BLW, u_BLE
         if last:
             x_BRW, u_BRE = (newest(x, real) for x in (x_BLW, u_BLE))

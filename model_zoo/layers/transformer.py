@@ -26,11 +26,11 @@ class EncoderLayer(nn.Module):
         width: W.
         num_heads: must divide W.
         dim_feedforward: hidden width of the feed-forward part.
-        dropout: rate on what the two parts add.
+        dropout: rate on what attention and feed-forward part add.
         attention_dropout: rate on the attention weights.
         hidden_dropout: rate inside the feed-forward part.
         activation: inside the feed-forward part.
-        eps: of LayerNorm.
+        eps: the epsilon of LayerNorm.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class EncoderLayer(nn.Module):
         return self._finish(read_BRW, mixed_BRW)
 
     def reads_few(self, last: int | None) -> bool:
-        """Whether the queries are so few that they visit the positions' space.
+        """Whether so few queries are read that they are carried into the space of the positions.
 
         Then no position is projected: ``q W_k x = (W_k^T q) x`` and
         ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``.
@@ -130,8 +130,8 @@ class EncoderLayer(nn.Module):
 class PairEncoderLayer(EncoderLayer):
     """An encoder layer over ``[item, target]`` pairs, W = 2 * D, that projects the halves apart.
 
-    The target's half is the same at every position: it is projected once, and as part of a key not
-    at all, for it adds the same to every score. The item's half is projected once for each distinct
+    The target's half is the same at every position and is projected once. As part of a key it adds
+    the same to every score and is left out. The item's half is projected once for each distinct
     item of the batch.
     """
 

@@ -44,9 +44,9 @@ class Plan(ABC):
 class Branch(nn.Module, ABC):
     """A router and its experts, each a copy of the backbone's block.
 
-    A forward pass has two steps. ``plan`` decides what the experts have to read, without waiting for
-    a GPU. ``Plan.run`` runs them. Between the two, a mixture fetches the sizes of all its branches
-    at once, so that the host waits once in a step.
+    A forward pass has two steps. ``plan`` decides what the experts have to read, without waiting
+    for a GPU. ``Plan.run`` runs them. Between the two, a mixture fetches the sizes of all its
+    branches at once, so that the host waits once in a step.
 
     Args:
         router: decides which expert gets what.

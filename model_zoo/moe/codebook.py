@@ -14,11 +14,11 @@ from ..ops.precision import all_digits
 
 
 class Codebook(nn.Module):
-    """Theme vectors W (paper 4.1), scored by cosine (eq. 3) and updated by eq. 4.
+    """The theme vectors W (paper 4.1): eq. 3 compares items with them, and eq. 4 moves them.
 
-    ``observe`` gathers the sums of a training forward; ``step``, called once after each optimiser
-    step, applies eq. 4 to all that was observed since the last one. So routing always uses the
-    codes of before the step, and gradient accumulation changes nothing.
+    ``observe`` adds up the items of a forward pass in training. ``step``, called after each
+    optimiser step, applies eq. 4 to all that was observed since the last one. So routing always
+    uses the codes from before the step, and gradient accumulation changes nothing.
 
     Args:
         num_codes: E, one per expert.
@@ -40,31 +40,31 @@ class Codebook(nn.Module):
         self.register_buffer("count_E", torch.zeros(num_codes), persistent=False)
 
     def init_weights(self) -> None:
-        """Random unit directions, the start until k-means replaces it (FuxiCTR calls this)."""
+        """Start from random unit vectors, which k-means may replace later; FuxiCTR calls this."""
         with torch.no_grad():
             self.load(F.normalize(torch.randn_like(self.codes_EC), dim=-1))
 
     def similarity(self, h: Tensor) -> Tensor:
-        """Cosine of ``h (..., C)`` with every code, ``(..., E)`` (eq. 3)."""
+        """The cosine of ``h (..., C)`` with every code, ``(..., E)`` (eq. 3)."""
         return self.scores(F.normalize(h, dim=-1, eps=1e-8))
 
     def scores(self, h: Tensor) -> Tensor:
-        """The same times the length of ``h``, which orders the codes alike and costs less."""
+        """The cosines times the length of ``h``: they order the codes alike and cost less."""
         with all_digits(h):
             return h @ F.normalize(self.codes_EC, dim=-1, eps=1e-8).T
 
     @torch.no_grad()
     def observe(self, h_NC: Tensor, weight_NE: Tensor) -> None:
-        """Add items to the sums of eq. 4: ``weight_NE`` counts how often item n went to expert e."""
+        """Add items to the sums of eq. 4; ``weight_NE`` says how often expert e got item n."""
         with all_digits(h_NC):
             self.sum_EC += weight_NE.T @ h_NC
         self.count_E += weight_NE.sum(0)
 
     @torch.no_grad()
     def step(self) -> None:
-        """Eq. 4. A code that no item was sent to keeps its row (the equation would be 0 / 0)."""
+        """Move the codes by eq. 4; a code that got no item keeps its row, for its mean is 0 / 0."""
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(self.sum_EC)  # sums and counts before the division: means of all ranks
+            dist.all_reduce(self.sum_EC)  # before the division, so that the means are of all ranks
             dist.all_reduce(self.count_E)
         used_E1 = (self.count_E > 0)[:, None]
         mean_EC = self.sum_EC / self.count_E.clamp(min=1)[:, None]

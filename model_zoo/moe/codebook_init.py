@@ -1,4 +1,4 @@
-"""The codebooks' start: k-means of the training data in theme space (paper 4.1, Initialization).
+"""The start of the codebooks: k-means of the training data in theme space (paper 4.1).
 
 Shape suffixes: N vectors, E experts (codes), C codebook width.
 """
@@ -26,17 +26,17 @@ def collect(batches: Iterable[Tensor]) -> Tensor:
 
 
 def kmeans_centres(h_NC: Tensor, num_codes: int, restarts: int, seed: int) -> Tensor | None:
-    """The centres ``(E, C)`` of E clusters; None where fewer vectors than that are distinct.
+    """The centres ``(E, C)`` of E clusters; None if there are fewer than E distinct vectors.
 
     Args:
         h_NC: the vectors.
         num_codes: E.
         restarts: how many starts of k-means++ are tried; the least inertia wins.
-        seed: of the starts.
+        seed: decides the starts.
     """
     if len(h_NC.unique(dim=0)) < num_codes:
         return None
-    from sklearn.cluster import KMeans  # here, for most runs need none
+    from sklearn.cluster import KMeans  # here, since most runs do without
 
     kmeans = KMeans(num_codes, n_init=restarts, random_state=seed)
     return torch.from_numpy(kmeans.fit(h_NC.double().numpy()).cluster_centers_)

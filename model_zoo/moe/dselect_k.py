@@ -11,30 +11,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.functional import check_positive
 from .mixtures import SparseMixture
 from .routers import Router, Routing, check_topk
 
-MIN_REACH = 1e-3  # of a selector's mass on real experts, where it divides
+MIN_REACH = 1e-3  # the least mass on real experts that something is divided by
 
 
 class DSelectKRouter(Router):
-    """k selectors, each a product of smooth binary choices over the bits of an expert's number.
+    """A router of k selectors, each of which chooses the bits of an expert's number smoothly.
 
-    Departures from the official code, each for a reason: codes that no expert has (5 to 7 of 8,
-    with five experts) are cut off and the gate is renormalised, so that it sums to 1 (to 0 if every
-    selector has saturated on such a code: the item then goes nowhere); both
-    regularisers are means over the routed items, not sums, which would drown the loss; in
-    evaluation the gate is truncated to its k largest entries and renormalised, for before the
-    selectors saturate every expert has a positive gate.
+    A selector gives an expert the product of its smooth choices over the bits. Departures from the
+    official code:
+
+    - Codes that no expert has are cut off, such as 5 to 7 with five experts. The gate is then
+      renormalised to the sum 1. If every selector has saturated on such a code, it is 0, and the
+      item goes nowhere.
+    - Both regularisers are means over the routed items. Sums would drown the loss.
+    - In evaluation the gate keeps its k largest entries and is renormalised. Every expert has a
+      positive gate until the selectors saturate.
 
     Args:
         item_dim: D.
         num_experts: E.
         router_topk: k, the number of selectors.
-        smooth_step_width: gamma, over which the smooth step goes from 0 to 1.
-        entropy_coef: factor of the selectors' entropy, which drives them to a single expert.
-        dselect_mode: ``per_item``, or ``static``: one gate for all items, so every expert that is chosen
-            sees the whole sequence.
+        smooth_step_width: gamma, the width of the interval in which the smooth step rises.
+        entropy_coef: weight of the selectors' entropy in the loss. It drives each selector to a
+            single expert.
+        dselect_mode: ``per_item``; or ``static``, one gate for all items, so that every expert that
+            is chosen sees the whole sequence.
     """
 
     itemwise = True
@@ -53,8 +58,7 @@ class DSelectKRouter(Router):
     ) -> None:
         super().__init__(item_dim, num_experts)
         check_topk(router_topk, num_experts)
-        if smooth_step_width <= 0:
-            raise ValueError(f"smooth_step_width={smooth_step_width}: write a number above 0")
+        check_positive(smooth_step_width=smooth_step_width)
         if dselect_mode not in ("per_item", "static"):
             raise ValueError(f"dselect_mode={dselect_mode!r}: write per_item or static")
         self.num_selectors = router_topk
@@ -96,8 +100,11 @@ class DSelectKRouter(Router):
         return Routing(weights_BTE, self._regularizers(r_BTKE, count_BT))
 
     def _regularizers(self, r_BTKE: Tensor, count_BT: Tensor) -> Tensor:
-        """Entropy, and ``sum_j 1 / (mass of selector j on real experts) - 1`` (0 at its least),
-        which keeps selectors off the codes that no expert has; means over the real items."""
+        """The auxiliary loss: the mean over the real items of an entropy and a second term.
+
+        The second is ``sum_j 1 / (mass of selector j on real experts) - 1``, at least 0. It keeps
+        the selectors off the codes that no expert has.
+        """
         loss_BT = r_BTKE.new_zeros(count_BT.shape)
         if self.entropy_coef:
             loss_BT = -self.entropy_coef * (r_BTKE * (r_BTKE + 1e-6).log()).sum((-2, -1))
@@ -114,7 +121,7 @@ class DSelectK(SparseMixture):
 
 
 class Affine(nn.Module):
-    """``W x + b``; of a width of 0 it is ``b`` alone, whatever x is."""
+    """The layer ``W x + b``; with ``input_dim`` 0 it gives ``b``, whatever x is."""
 
     def __init__(self, input_dim: int, output_dim: int) -> None:
         super().__init__()
@@ -128,6 +135,9 @@ class Affine(nn.Module):
 
 
 def smooth_step(z: Tensor, width: float) -> Tensor:
-    """0 below ``-width / 2``, 1 above ``width / 2``, a cubic with continuous slope between."""
+    """A smooth step: 0 below ``-width / 2``, 1 above ``width / 2``, and a cubic between.
+
+    Its slope is continuous.
+    """
     t = (z / width).clamp(-0.5, 0.5)
     return -2 * t**3 + 1.5 * t + 0.5

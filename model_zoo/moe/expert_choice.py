@@ -14,12 +14,13 @@ from .routers import LinearRouter, Routing, check_topk, one_hot_argmax
 
 
 class ExpertChoiceRouter(LinearRouter):
-    """Softmax over the experts; then each expert takes its best items of the sequence.
+    """A router in which each expert takes the items of a sequence that score best with it.
 
-    The gates are the plain softmax values. An expert takes ``max(1, floor(c * length / E))`` items,
-    of equal ones the newest. The paper chooses among a whole batch, which would let a prediction
-    depend on its batch mates; here each sequence is a group of its own. If no expert took the
-    newest item, its best expert takes it besides: its output is the one that is read.
+    The scores are a softmax over the experts, and they are the gates too. An expert takes
+    ``max(1, floor(c * length / E))`` items, and of equal ones the newest. The paper chooses among a
+    whole batch, so that a prediction would depend on its batch mates; here each sequence is a group
+    of its own. If no expert took the newest item, its best expert takes it as well, for the gates
+    of the newest item are read.
 
     Args:
         item_dim: D.
@@ -34,12 +35,15 @@ class ExpertChoiceRouter(LinearRouter):
 
     @property
     def max_experts(self) -> int:
-        """Any number of experts may take an item."""
+        """All experts, for any number of them may take an item."""
         return self.num_experts
 
     def project(self, x: Tensor) -> Tensor:
-        """In double precision: equal items must score alike wherever they stand, for a float32
-        product may round them apart, and then padding and batch mates would decide among them."""
+        """The softmax, from double precision: equal items must score alike wherever they stand.
+
+        A float32 product may round them apart. Padding and batch mates would then decide between
+        them.
+        """
         return F.linear(x.double(), self.gate.weight.double()).softmax(-1).to(x.dtype)
 
     def assign(self, p_BTE: Tensor, count_BT: Tensor) -> Routing:

@@ -6,60 +6,49 @@ Shape suffixes: B samples, T items or windows, E experts, k experts read per sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ..history.history import History
-from ..layers.block import SequenceBlock
 from ..ops.precision import unrounded
 from .branch import Branch, Plan
 from .routers import RoutedHistory
 
 
 class SubsequenceExperts(Branch):
-    """``y = sum_i G(x_newest)[i] F_i(subsequence_i)`` (eq. 6, and eq. 7 on windows).
+    """Experts that each read the items sent to them; the newest item weights their outputs.
 
-    An expert whose gate is zero at the newest item adds nothing, so for each sample only the
-    experts of its newest item run, each on its own compacted subsequence: order kept, left padded.
-    Outputs and gradients are those of running all of them, at about 1 / E of the cost.
+    The output is ``y = sum_i G(x_newest)[i] F_i(subsequence_i)`` (eq. 6, and eq. 7 on windows). An
+    expert whose gate is zero at the newest item adds nothing to it. So only the experts of the
+    newest item run, each on its own compacted subsequence: in order, left padded. Outputs and
+    gradients are those of running all experts, at about 1 / E of the cost.
     """
 
     def plan(self, history: History) -> SubsequencePlan:
         with unrounded(history.mask_BL):
             routed = self.router.route(history)
-        return SubsequencePlan(
-            self.experts, self.output_dim, history, routed, self.router.max_experts
-        )
+        return SubsequencePlan(self, history, routed)
 
 
 class SubsequencePlan(Plan):
     """Which (sample, expert) pairs run, sorted by expert, and the compacted columns of each.
 
     Args:
-        experts: the E experts.
-        output_dim: H.
+        branch: its experts run.
         history: its positions are read.
-        routed: how the router routed that history.
-        most: k, the most experts that a sample reads.
+        routed: how the branch's router routed that history.
 
     Attributes:
         gate_P: gate of each pair, with gradient.
         sample_P: sample of each pair. Choices of gate zero come last and are not run.
-        sizes: ``(2, E)``, the number of pairs of each expert, and its longest subsequence.
+        sizes: ``(2, E)``, the number of pairs of each expert, and its longest subsequence (at least
+            1).
     """
 
-    def __init__(
-        self,
-        experts: Sequence[SequenceBlock],
-        output_dim: int,
-        history: History,
-        routed: RoutedHistory,
-        most: int,
-    ) -> None:
-        self.experts, self.output_dim, self.aux_loss = experts, output_dim, routed.aux_loss
-        E = len(experts)
+    def __init__(self, branch: Branch, history: History, routed: RoutedHistory) -> None:
+        self.experts, self.output_dim = branch.experts, branch.output_dim
+        self.aux_loss = routed.aux_loss
+        E, most = len(self.experts), branch.router.max_experts
         gate_Bk, expert_Bk = routed.gates_BE.topk(most, dim=-1)
         # Unused choices sort last, behind every expert, and are never sliced.
         expert_P = torch.where(gate_Bk.detach() > 0, expert_Bk, E).flatten()

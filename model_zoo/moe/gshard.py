@@ -8,29 +8,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ops.functional import check_positive
 from .mixtures import SparseMixture
 from .routers import LinearRouter, Routing, check_topk, one_hot_argmax
 
 
 class GShardRouter(LinearRouter):
-    """``softmax(W_g x)``, its two best experts, a capacity per expert and a balance loss.
+    """A router that sends each item to the two best experts of ``softmax(W_g x)``.
 
-    A group is one sequence and counts its real items only, so that neither padding nor batch mates
-    change a gate. Where an expert is full, the *oldest* items are dropped: the official order would
-    drop the newest item first, the one whose gates are read. Dropped choices get 0 and the other is
-    not renormalised, as in the official code.
+    Each expert has a capacity, and a loss balances the experts. A group is one sequence and counts
+    its real items only, so that neither padding nor batch mates change a gate. A full expert drops
+    the *oldest* items. The official order would drop the newest item first, whose gates are read. A
+    choice that is dropped gets 0, and the other one is not renormalised, as in the official code.
 
     Args:
         item_dim: D.
         num_experts: E.
-        router_topk: 2, or 1, which drops the second choice and keeps the plain softmax value of the first.
+        router_topk: 2, or 1, which drops the second choice. The gate of the first then is its plain
+            softmax value.
         capacity_factor: an expert takes ``max(1, ceil(factor * k * length / E))`` items of a
             sequence in training.
         eval_capacity_factor: the same in evaluation.
-        second_threshold: the second choice is kept with probability
-            ``min(1, g2 / second_threshold)`` in training, and in evaluation where
-            ``g2 > second_threshold`` (g2: its share of the two).
-        balance_coef: factor of the balance loss ``E * sum_e m_e c_e``, the mean over sequences.
+        second_threshold: decides on the second choice by g2, its share of the two gates. In
+            training it is kept with probability ``min(1, g2 / second_threshold)``, and in
+            evaluation where ``g2 > second_threshold``.
+        balance_coef: factor of the balance loss; see ``balance_loss``.
     """
 
     auxiliary = True
@@ -48,13 +50,11 @@ class GShardRouter(LinearRouter):
     ) -> None:
         super().__init__(item_dim, num_experts)
         check_topk(router_topk, num_experts, most=2)
-        for name, factor in (
-            ("capacity_factor", capacity_factor),
-            ("eval_capacity_factor", eval_capacity_factor),
-            ("second_threshold", second_threshold),
-        ):
-            if factor <= 0:
-                raise ValueError(f"{name}={factor}: write a number above 0")
+        check_positive(
+            capacity_factor=capacity_factor,
+            eval_capacity_factor=eval_capacity_factor,
+            second_threshold=second_threshold,
+        )
         self._topk = router_topk
         self.capacity_factor = capacity_factor
         self.eval_capacity_factor = eval_capacity_factor
@@ -71,7 +71,7 @@ class GShardRouter(LinearRouter):
         first_BTE = one_hot_argmax(p_BTE) & real_BT1
         factor = self.capacity_factor if self.training else self.eval_capacity_factor
         room_B11 = factor * self._topk * length_B11.double() / self.num_experts
-        room_B11 -= 1e-9  # not one more where rounding is up
+        room_B11 -= 1e-9  # so that rounding errors add no place
         capacity_B11 = room_B11.ceil().clamp(1, max(1, p_BTE.shape[1])).int()
 
         kept_BTE = first_BTE & (newer(first_BTE) < capacity_B11)
@@ -95,8 +95,11 @@ class GShard(SparseMixture):
 
 
 def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:
-    """``E * sum_e m_e c_e``, 1 at perfect balance: m_e is the mean gate of a sequence's real items,
-    c_e the share of them whose first choice is e; the mean over sequences that are not empty."""
+    """The mean of ``E * sum_e m_e c_e`` over sequences that are not empty; 1 is perfect balance.
+
+    Of the real items of a sequence, m_e is the mean gate of expert e, and c_e the share whose first
+    choice is e.
+    """
     length_B1 = real_BT1.sum(1)
     m_BE = (p_BTE * real_BT1).sum(1) / length_B1.clamp(min=1)
     c_BE = first_BTE.sum(1) / length_B1.clamp(min=1)

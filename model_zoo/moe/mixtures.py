@@ -2,7 +2,7 @@
 
 ``Mixture`` itself is the vanilla backbone. ``SparseMixture`` is the base of mixtures that differ in
 their router; each lies in the file of its router. ``mos.py`` holds the paper's Mixture of Sequence,
-which has windows besides. A mixture also says in which stages it trains (paper 4.3).
+which also has windows. A mixture also says in which stages it trains (paper 4.3).
 
 Shape suffixes: B samples, D item width, H output width.
 """
@@ -47,12 +47,12 @@ class Mixture(nn.Module):
         return (cls,)
 
     def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoded sample ``y_BH``, and an auxiliary loss."""
+        """The output of each sample, ``(B, H)``, and the auxiliary loss, a scalar."""
         y_BH = self.global_block(history, target_BD)
         return y_BH, y_BH.new_zeros(())
 
     def sequence(self, branch: str, history: History) -> History:
-        """What a branch routes."""
+        """The sequence that a branch routes, by default the history itself."""
         return history
 
     # ---------------------------------------------------------------- training
@@ -62,7 +62,7 @@ class Mixture(nn.Module):
         return [Stage(StageName.JOINT, epochs)]
 
     def enter(self, stage: StageName) -> None:
-        """Set the fusion weights of a stage."""
+        """Set the fusion weights for a stage."""
 
     def before_experts(self, histories: Iterable[History], seed: int) -> None:
         """Prepare the routers for the first stage that trains experts.
@@ -155,7 +155,7 @@ class BranchedMixture(Mixture):
         return [stage for stage in planned if stage.epochs > 0]
 
     def enter(self, stage: StageName) -> None:
-        """Weights of the branches that run: none, then equal shares, then the alphas."""
+        """Set the weights of the branches: none, then equal shares, then the alphas."""
         equal = {name: 1 / len(self.alphas) for name in self.alphas}
         self.fusion = {
             StageName.BACKBONE: {},

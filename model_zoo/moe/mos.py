@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from ..history.history import History
+from ..ops.functional import check_sizes
 from .branch import MakeBlock
 from .mixtures import BranchedMixture
 from .theme_router import ThemeRouter
 
 
 class MoS(BranchedMixture):
-    """Mixture of Sequence: experts for items and experts for windows of items.
+    """The Mixture of Sequence: a branch of item experts and a branch of window experts.
 
     Args:
         window_size, window_stride, window_anchor: see ``History.windows``.
         alpha_item, alpha_window: weights of eq. 8 in the joint stage.
-        kwargs: see ``BranchedMixture`` and ``ThemeRouter``; n1 = n2 = ``num_experts``.
+        kwargs: see ``BranchedMixture`` and ``ThemeRouter``. Each branch has ``num_experts``
+            experts, which the paper calls n1 and n2.
     """
 
     router = ThemeRouter
@@ -35,8 +37,7 @@ class MoS(BranchedMixture):
     ) -> None:
         if window_anchor not in ("start", "end"):
             raise ValueError(f"window_anchor={window_anchor!r}: write start or end")
-        if window_size < 1:
-            raise ValueError(f"window_size={window_size}: must be at least 1")
+        check_sizes(window_size=window_size)
         if not 1 <= window_stride <= window_size:
             raise ValueError(
                 f"window_stride={window_stride}: write 1 to window_size={window_size}, "

@@ -22,9 +22,9 @@ class Routing:
     """What a router decides about a batch of items.
 
     Attributes:
-        weights_BTE: gate of each item for each expert. Exact zero means not sent, so row t names the
-            experts whose subsequences item t joins. Padding rows are zero. The row of the newest
-            item weights the experts' outputs (eq. 6, 7); no other row's values are read.
+        weights_BTE: gate of each item for each expert. Exact zero means not sent, so row t names
+            the experts whose subsequences item t joins. Padding rows are zero. The row of the
+            newest item weights the experts' outputs (eq. 6, 7); no other row's values are read.
         aux_loss: scalar added to the training loss, zero where the router has none.
     """
 
@@ -83,7 +83,7 @@ class Router(nn.Module, ABC):
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """What ``assign`` has to know of each item: ``(..., D) -> (..., Z)``."""
+        """What ``assign`` has to know about each item: ``(..., D) -> (..., Z)``."""
 
     def project_rows(self, history: History) -> Tensor:
         """``project`` of each row of a history, ``(U, Z)``."""
@@ -94,13 +94,13 @@ class Router(nn.Module, ABC):
         """The gates of projected items; ``count_BT`` is 0 (False) at padding."""
 
     def codes(self) -> Tensor | None:
-        """One vector per expert ``(E, Z)`` that the gates compare items with, where there is one."""
+        """The vector of each expert that items are compared with, ``(E, Z)``; None without one."""
         return None
 
     # ---------------------------------------------------------------- hooks, by default nothing
 
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
-        """See, in training, the distinct items and how often each went to each expert.
+        """Take note of the distinct items of a training batch and how often each expert got them.
 
         Only a router that is ``itemwise`` is shown them.
         """

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ..history.history import History
+from ..ops.functional import check_positive, check_sizes
 from .codebook import Codebook
 from .codebook_init import collect, kmeans_centres
 from .routers import Router, Routing, check_topk
 
 
 class ThemeRouter(Router):
-    """Cosine of h(x) with a codebook (eq. 3), then a softmax over the k best (eq. 2).
+    """The router of MoS: cosines of h(x) with a codebook (eq. 3), a softmax of the k best (eq. 2).
 
     Args:
         item_dim: D, width of an item (concatenated features).
@@ -29,9 +30,10 @@ class ThemeRouter(Router):
         codebook_dim: C.
         codebook_decay: gamma of eq. 4.
         codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
-        codebook_restarts: of k-means, of which the one with the least inertia is taken.
-        router_weight: ``topk_softmax`` is eq. 2: softmax over the kept scores. With k = 1 that is the
-            constant 1 and h gets no gradient. ``softmax_topk`` keeps the top k of the softmax
+        codebook_restarts: how often k-means starts anew; the result with the least inertia is
+        taken.
+        router_weight: ``topk_softmax`` is eq. 2, a softmax over the kept scores. With k = 1 it is
+            the constant 1, and h gets no gradient. ``softmax_topk`` keeps the top k of the softmax
             over all experts, which trains h at any k.
         router_temperature: divides the cosines; the paper has none (1).
     """
@@ -55,12 +57,10 @@ class ThemeRouter(Router):
         check_topk(router_topk, num_experts)
         if codebook_init not in ("kmeans", "random"):
             raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
-        if codebook_restarts < 1:
-            raise ValueError(f"codebook_restarts={codebook_restarts}: must be at least 1")
+        check_sizes(codebook_restarts=codebook_restarts, codebook_dim=codebook_dim)
+        check_positive(router_temperature=router_temperature)
         if router_weight not in ("topk_softmax", "softmax_topk"):
             raise ValueError(f"router_weight={router_weight!r}: write topk_softmax or softmax_topk")
-        if router_temperature <= 0:
-            raise ValueError(f"router_temperature={router_temperature}: write a number above 0")
         self._topk, self._weight = router_topk, router_weight
         self.trains = router_topk > 1 or router_weight == "softmax_topk"
         self.temperature = router_temperature
@@ -75,10 +75,11 @@ class ThemeRouter(Router):
         return self._topk
 
     def init_weights(self) -> None:
-        """Orthogonal layers, which keep the angles that eq. 3 compares (FuxiCTR calls this).
+        """Start with orthogonal layers, which keep the angles that eq. 3 compares.
 
-        With k = 1 and eq. 2 literal, h stays as it starts: measured on planted themes, k-means in
-        the space of an orthogonal h finds them, in that of FuxiCTR's Xavier start it does not.
+        FuxiCTR calls this. Where the gate is the constant 1, h stays as it starts. On planted
+        themes k-means found them in the space of an orthogonal h, but not after FuxiCTR's Xavier
+        start.
         """
         for layer in self.h:
             if isinstance(layer, nn.Linear):
@@ -90,11 +91,14 @@ class ThemeRouter(Router):
         return self.h(x)
 
     def project_rows(self, history: History) -> Tensor:
-        """Outside autograd: the first layer of a window is the mean of its items'."""
+        """``project`` of each row, outside autograd.
+
+        The first layer of a window is computed as a mean over its items.
+        """
         return self.h[1:](history.linear_of_rows(self._first_layer))
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
-        """Eq. 3 and 2; the gates carry gradient unless ``trains`` is False."""
+        """The gates of eq. 3 and 2; they carry gradient unless ``trains`` is False."""
         if not self.trains:  # one expert, and the softmax of its score alone is 1
             expert_BTk = self.codebook.scores(z_BTZ).argmax(-1, keepdim=True)
             gate_BTk = torch.ones_like(z_BTZ[..., :1])
@@ -118,8 +122,8 @@ class ThemeRouter(Router):
         """Start the codebook from k-means, if the configuration says so."""
         if not self.trains:
             logging.info(
-                f"{name} router: with router_topk 1, router_weight topk_softmax is the constant 1 and "
-                "its MLP stays as it is; softmax_topk would train it"
+                f"{name} router: with router_topk 1, router_weight topk_softmax is the constant 1 "
+                "and its MLP stays as it is; softmax_topk would train it"
             )
         if self.codebook_init != "kmeans":
             return
@@ -135,7 +139,7 @@ class ThemeRouter(Router):
         self.codebook.observe(z_NZ, weight_NE)
 
     def after_step(self) -> None:
-        """The codes move (eq. 4)."""
+        """Move the codes (eq. 4)."""
         self.codebook.step()
 
     def forget(self) -> None:

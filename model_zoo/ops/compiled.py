@@ -64,8 +64,8 @@ def compiler_problem(device: torch.device) -> str:
         torch.compile(_add_one)(torch.zeros(2, device=device))
     except Exception as error:  # each backend has errors of its own
         return (
-            f"torch.compile fails here ({first_line(error)}); it needs a C++ compiler (on CUDA also "
-            "triton)"
+            f"torch.compile fails here ({first_line(error)}); it needs a C++ compiler, and on CUDA "
+            "triton"
         )
     return ""
 
@@ -83,7 +83,7 @@ def _add_one(x: Tensor) -> Tensor:
 def _compiled() -> Callable[..., Tensor]:
     import torch._dynamo as dynamo
 
-    # behind the limit it would run uncompiled
+    # beyond its limit torch would run a function uncompiled
     dynamo.config.cache_size_limit = max(dynamo.config.cache_size_limit, MAX_GRAPHS)
     compiled = torch.compile(_forward, dynamic=True)
     for name, function in _left_alone.items():

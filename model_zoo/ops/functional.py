@@ -60,6 +60,17 @@ def check_sizes(**sizes: float) -> None:
             raise ValueError(f"{name}={size} is too small; write 1 or more")
 
 
+def check_positive(**numbers: float) -> None:
+    """Check that hyper-parameters are above 0.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, number in numbers.items():
+        if number <= 0:
+            raise ValueError(f"{name}={number} is too small; write a number above 0")
+
+
 def unit_length(x: Tensor, dim: int = -1) -> Tensor:
     """Normalise to length 1 along ``dim``; a zero vector stays zero, with a bounded gradient."""
     norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)

@@ -36,8 +36,8 @@ def can_fuse(device: torch.device) -> bool:
         _try_kernels(device)
     except Exception as error:  # Triton and each compiler have errors of their own
         logging.warning(
-            "histories stay padded and the selective scan unfused, which is slower: the kernels need Triton "
-            f"and a C compiler ({first_line(error)})"
+            "histories stay padded and the selective scan unfused, which is slower: the kernels "
+            f"need Triton and a C compiler ({first_line(error)})"
         )
         return False
     return True
@@ -70,9 +70,10 @@ def segment_scan(
     """``selective_scan_last`` of each segment, without D: ``(S, 1, E)``, in float32 or float64.
 
     Args:
-        u: ``(..., E)``, P positions in all; so are ``delta``, not negative, and ``B``, ``(...,
-        N)``.
+        u: ``(..., E)``, P positions in all.
+        delta: step sizes, ``(..., E)``, not negative.
         A: ``(E, N)``, negative.
+        B: ``(..., N)``.
         C: ``(S, 1, N)``, of the newest positions.
         start_S, stop_S: see ``Segments``; every position is in one segment.
     """
@@ -137,7 +138,7 @@ class _Scan(Function):
 
 
 def _launch(kernel: str, programs: int, inputs: Sequence[Tensor], *others: Any) -> None:
-    """Run a kernel: so many programs for each block of channels; the first input is ``(P, E)``."""
+    """Run a kernel with some programs for each block of channels; the first input is ``(P, E)``."""
     from . import packed_scan_triton as segment_kernels  # needs Triton
 
     block, blocks = _blocks(inputs[0])

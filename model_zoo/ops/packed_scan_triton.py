@@ -1,7 +1,7 @@
 """The kernels of ``packed_scan`` in Triton; import this module only where Triton is installed.
 
-A program has a block of channels, and of one segment or some positions. Nothing is added to by two
-programs: what is summed over them, they write apart.
+A program works on a block of channels, and on one segment or on some positions. No two programs add
+to the same number: what is summed over programs, each writes to a place of its own.
 
 Shape suffixes: P positions of all segments, S segments, T positions of a tile, E channels, N state,
 K taps, J blocks of channels, G tiles.
@@ -61,10 +61,11 @@ def scan_forward(
     u_PE, delta_PE, rate_NE, slowest_N, B_PN, C_SN, start_S, stop_S,
     later_PE, y_SE, E, N, zero_below, TILE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """``y = sum_t weight_t delta_t u_t`` of a segment, ``weight_t = sum_n C[n] B_t[n] 2^(later_t rate[n])``,
-    from its newest tile to its oldest. States whose factor is the number 0 in a whole tile are
-    passed
-    over: but for the newest positions there are many."""
+    """``y = sum_t weight_t delta_t u_t`` of a segment, from its newest tile to its oldest.
+
+    Here ``weight_t = sum_n C[n] B_t[n] 2^(later_t rate[n])``. States whose factor is the number 0
+    in a whole tile are left out. There are many of them, except at the newest positions.
+    """
     segment = tl.program_id(0).to(tl.int64)
     e_E = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     start, stop = tl.load(start_S + segment), tl.load(stop_S + segment)
@@ -99,8 +100,10 @@ def scan_backward(
     du_PE, ddelta_PE, drate_SNE, dB_JPN, dC_JSN, P, E, N, zero_below,
     TILE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Gradients, from the oldest tile to the newest; that of rate lacks a factor ln 2. Those of rate, B
-    and C start at zero."""
+    """Gradients, from the oldest tile to the newest.
+
+    That of rate lacks a factor ln 2. Those of rate, B and C must be zero before.
+    """
     segment = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1).to(tl.int64)
     e_E = block * BLOCK + tl.arange(0, BLOCK)

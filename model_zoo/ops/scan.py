@@ -170,7 +170,7 @@ def _tiles(rate_NE: Tensor, *rows: Tensor) -> Iterator[tuple[slice, list[tuple[T
 
 
 def _steps(rate_NE: Tensor) -> int:
-    """K, for a device."""
+    """K for the device of a tensor."""
     return STEPS.get(rate_NE.device.type, STEPS["cuda"])
 
 

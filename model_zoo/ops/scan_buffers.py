@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .precision import unrounded
 
-# Numbers in a work buffer. On a CPU those of a thread stay in its cache, and every operation is large
-# enough to be split among the threads; on a GPU they keep it busy.
+# Numbers in a work buffer. On a CPU those of a thread stay in its cache, and every operation is
+# large enough to be split among the threads; on a GPU they keep it busy.
 SIZE_PER_THREAD, SIZE_ON_GPU = 2**19, 2**25
 # exp(x) is computed as exp2(x log2 e): on a CPU torch's exp2 is 2 to 4 times faster than its exp.
 LOG2_E, LN_2 = math.log2(math.e), math.log(2)
@@ -59,7 +59,7 @@ class WorkBuffer:
         self.views: dict[tuple[int, ...], Work] = {}
 
     def view(self, *shape: int) -> Work:
-        """The memory in a shape, with what was left in it. Views are kept: to make one costs much."""
+        """The memory in a shape, with what was left in it; views are kept, for they cost time."""
         if math.prod(shape) > len(self.flat):
             self.flat = self.flat.new_empty(math.prod(shape))
             self.views.clear()

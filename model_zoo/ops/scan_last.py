@@ -166,8 +166,9 @@ def _parts(
 def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> list[int]:
     """How many states count at each position: the first M do, and the others are zero for sure.
 
-    The largest factor of a state is that of the shortest time and the slowest channel; terms of
-    padding are zero anyway. Not looked for on a GPU: it would have to wait for the answer.
+    The largest factor of a state is that of the shortest time and the slowest channel. Terms of
+    padding are zero anyway. On a GPU all states count, for the host would have to wait for the
+    answer.
     """
     N, length = len(rate_NE), later_BLE.shape[1]
     if later_BLE.device.type != "cpu" or not later_BLE.numel():
@@ -185,8 +186,9 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
 def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
     """At each position the sum over all later, or all earlier, positions.
 
-    Added up, not a difference of two cumulative sums: small sums next to large ones would lose
-    their digits. On a CPU one by one: there cumsum is slow along a dimension that is not the last.
+    It is added up. In a difference of two cumulative sums, small sums next to large ones would lose
+    their digits. On a CPU the positions are added one by one, because cumsum is slow there along a
+    dimension that is not the last.
     """
     if x_BLE.is_cuda:
         x_BLE = x_BLE.flip(1) if later else x_BLE

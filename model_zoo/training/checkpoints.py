@@ -57,8 +57,11 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
 
 
 def from_longctr(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """LongCTR's names as ours: the embedding layer keeps its own, the head's are those of
-    ``heads.py``, and the rest is the block's."""
+    """Rename the weights of LongCTR's model to ours.
+
+    The embedding layer keeps its names. Parts of the head have the names of ``heads.py`` there. The
+    block renames the rest.
+    """
     encoder, classifier = cast(Mixture, model.encoder), cast(nn.Module, model.classifier)
     heads = tuple(f"{name}." for name, _ in classifier.named_children())
     renamed, block = {}, {}

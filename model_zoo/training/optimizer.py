@@ -40,7 +40,7 @@ def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Modul
 
 
 def build_optimizer(model: Trainable) -> torch.optim.Optimizer:
-    """A fresh optimizer of everything that trains. Adam is fused: one pass over each dense table."""
+    """A fresh optimizer of all that trains; Adam is fused, one pass over each dense table."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if model.optimizer_name.lower() == "adam":
         tables = [table for table in sparse_tables(model) if table.weight.requires_grad]

@@ -1,8 +1,8 @@
 """Embedding tables of which a batch reads few rows: sparse gradients, and Adam for those rows.
 
-A sparse gradient holds the rows that a score reads. ``RowAdam`` updates these rows with the numbers of
-dense Adam, which moves every row at every step: where there is no gradient the moments decay, and the
-row drifts on, in all up to ten times as far as its gradient took it at once. Lazy Adam
+A sparse gradient holds the rows that a score reads. ``RowAdam`` updates these rows with the numbers
+of dense Adam, which moves every row at every step: where there is no gradient the moments decay,
+and the row drifts on, in all up to ten times as far as its gradient took it at once. Lazy Adam
 (``torch.optim.SparseAdam``) leaves that out, and learns something else. Here a row makes up for the
 steps that it missed before it is read again. If its moments at step s are m and v, then steps s + 1
 to s + n, without a gradient, take from it
@@ -10,9 +10,9 @@ to s + n, without a gradient, take from it
     sum_k a_k m / (b_k sqrt(v) + eps)
     a_k = lr beta1^k / (1 - beta1^(s + k)),    b_k = sqrt(beta2^k / (1 - beta2^(s + k)))
 
-which is ``A m / (B sqrt(v) + eps)`` with ``A = sum_k a_k`` and ``B = A / sum_k (a_k / b_k)``. That is
-exact where eps is negligible and where it is all that counts, and nearly exact between. A and B depend
-on s and n alone, so a row costs the same however many steps it missed.
+which is ``A m / (B sqrt(v) + eps)`` with ``A = sum_k a_k`` and ``B = A / sum_k (a_k / b_k)``. That
+is exact where eps is negligible and where it is all that counts, and nearly exact between. A and B
+depend on s and n alone, so a row costs the same however many steps it missed.
 
 Shape suffixes: N rows of a table, R rows that are read or have a gradient, S steps, D width.
 """
@@ -115,9 +115,9 @@ class _TableRows(Function):
 class RowAdam(torch.optim.Adam):
     """Fused Adam that visits some tables only in the rows of their sparse gradients.
 
-    To everything else a table looks as if dense Adam had trained it: a lookup reads rows that are up
-    to date, and ``state_dict`` of the table brings all rows up to date before it saves them. Order,
-    names and shapes of the optimizer's state are those of dense Adam.
+    To everything else a table looks as if dense Adam had trained it: a lookup reads rows that are
+    up to date, and ``state_dict`` of the table brings all rows up to date before it saves them.
+    Order, names and shapes of the optimizer's state are those of dense Adam.
 
     Args:
         parameters: everything that trains, the weights of the tables included.
@@ -138,7 +138,7 @@ class RowAdam(torch.optim.Adam):
             table.register_load_state_dict_post_hook(self._hook(RowAdam._forget))
 
     def _hook(self, method: Callable[..., None]) -> Callable[..., None]:
-        """A hook that does nothing once the optimizer is gone: each stage of training has its own."""
+        """A hook that does nothing once the optimizer is gone, for each stage has its own."""
         reference = weakref.ref(self)
 
         def call(table: nn.Embedding, *args: Any) -> None:

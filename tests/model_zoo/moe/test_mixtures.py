@@ -366,7 +366,7 @@ def test_compact_keeps_order_and_pads_left() -> None:
         ({"alpha_item": 0.8, "alpha_window": 0.3}, "alpha_item=0.8"),
         ({"window_stride": 9}, "window_stride=9"),
         ({"window_anchor": "left"}, "write start or end"),
-        ({"codebook_restarts": 0}, "codebook_restarts=0: must be at least 1"),
+        ({"codebook_restarts": 0}, "codebook_restarts=0 is too small"),
         ({"codebook_init": "zeros"}, "write kmeans or random"),
         ({"num_experts": -1}, "num_experts=-1"),
         ({"router_topk": 7}, "router_topk=7"),
