@@ -12,14 +12,10 @@ Shape suffix: N items of the table.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import cycle
 
 import torch
 from torch import Tensor
-
-from model_zoo.batch import Batch
 
 from ..common.errors import UserError
 from .harness import COMMON, Case, Report
@@ -50,17 +46,13 @@ def measure(args: argparse.Namespace) -> Report:
             batches = [random_batch(*sizes, seed, table, draw) for seed in range(BATCHES)]
             for batch in batches[1:]:  # the first one is the warm-up of the harness
                 step(batch)
-            name, turns = f"{rows:,} rows, {way}", cycle(batches)
+            name, steps = f"{rows:,} rows, {way}", map(step, cycle(batches))
             rival = way if way == "by popularity" else "evenly"
             over = {f"{small:,} rows, {rival}": GOAL} if rows == large else {}
-            cases.append(Case(name, partial(_next, step, turns), over))
+            cases.append(Case(name, steps.__next__, over))
             report.notes.append(f"  {name}: {len(batches[0][1].index.unique()):,}")
     report.time(cases, args.batch, args.repeats)
     return report
-
-
-def _next(step: Callable[[Batch], Tensor], batches: Iterator[Batch]) -> Tensor:
-    return step(next(batches))
 
 
 # ---------------------------------------------------------------- which items a batch shows

@@ -1,4 +1,4 @@
-"""A call of a study: what decides its cells, as ``study.json`` keeps it and as a command line."""
+"""A call of a study: everything that decides its cells. ``study.json`` keeps it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUDGET = 3
 
 
 def default_budget(experiment: str) -> int:
-    """Tuning trials of each model: where single keys are compared, the configuration is taken as it is."""
+    """The number of tuning trials of each model; 1 for experiments that compare single keys."""
     return 1 if experiment in UNTUNED else BUDGET
 
 
@@ -26,15 +26,15 @@ class Call:
 
     Attributes:
         experiment: a key of ``EXPERIMENTS``.
-        dataset: data set id; the experiments are ``<model>_<dataset>``.
-        seeds: how many: 1, 2, ... of each configuration, the same for all, so that runs pair up.
-        budget: tuning trials of each model; 1 takes the configuration as it is.
-        backbones: only these; empty is all.
-        variants: only these of the backbones, ``vanilla`` or a mixture; empty is all.
+        dataset: the data set id; the experiments are ``<model>_<dataset>``.
+        seeds: how many seeds each configuration has. They are 1, 2, ..., so that runs pair up.
+        budget: the number of tuning trials of each model; 1 takes the configuration as it is.
+        backbones: the backbones to run; empty takes all.
+        variants: the variants of the backbones, ``vanilla`` or a mixture; empty takes all.
         changes: keys that are set in every configuration.
-        config: configuration directory; empty is the repository's.
-        output: folder of results.
-        model_zoo: folder of the user's own models; empty is none.
+        config: the configuration directory; empty is the repository's.
+        output: the folder of results.
+        model_zoo: the folder of the user's own models; empty is none.
     """
 
     experiment: str
@@ -50,7 +50,7 @@ class Call:
 
     @property
     def command(self) -> str:
-        """The command line that says the same."""
+        """The command line of the call."""
         words = ["python", "-m", "engine.study", self.experiment, "--dataset", self.dataset]
         words += ["--seeds", str(self.seeds)]
         words += [] if self.experiment in UNTUNED else ["--budget", str(self.budget)]
@@ -62,7 +62,7 @@ class Call:
         return shlex.join([*words, "--output", self.output])
 
     def covers(self, other: Call) -> bool:
-        """Whether it runs all that the other does."""
+        """Whether this call runs everything that the other one does."""
         same = replace(other, seeds=self.seeds, backbones=self.backbones, variants=self.variants)
         return (
             self == same
@@ -72,27 +72,27 @@ class Call:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What is set."""
+        """The attributes that are set, for ``study.json``."""
         return {key: value for key, value in asdict(self).items() if value not in ("", [], {})}
 
 
 def calls(results: DatasetResults) -> list[Call]:
-    """The studies that were run on a data set.
+    """The calls of the studies that were run on a data set.
 
     Raises:
-        UserError: ``study.json`` has one that is none.
+        UserError: ``study.json`` has an entry that is not a call.
     """
     try:
         return [Call(**entry) for entry in results.study.get("studies", [])]
     except TypeError as error:
         raise UserError(
-            f"{results.folder / 'study.json'}: studies has an entry that is none ({error}); delete "
-            "that entry"
+            f"{results.folder / 'study.json'}: studies has an entry that is not a call of a study "
+            f"({error}); delete that entry"
         ) from None
 
 
 def widest(studies: Iterable[Call]) -> list[Call]:
-    """Those that no other one covers."""
+    """The calls that no other call covers."""
     kept: list[Call] = []
     for call in studies:
         if not any(other.covers(call) for other in kept):
@@ -101,7 +101,7 @@ def widest(studies: Iterable[Call]) -> list[Call]:
 
 
 def _has(names: list[str], others: list[str]) -> bool:
-    """Whether all of the others are among the names; none stands for all there are."""
+    """Whether the names include all of the others; an empty list stands for all names there are."""
     return not names or (bool(others) and set(others) <= set(names))
 
 

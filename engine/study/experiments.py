@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ from ..common.errors import UserError, did_you_mean
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
 FIFTHS = range(6)  # paper, figure 7: weights in steps of 0.2
-# Decisions that the papers leave open. Each is a change of the literal configuration, the first.
+# Decisions that the papers leave open. The first entry is the literal configuration, and each other
+# one is a change of it.
 KNOBS: dict[str, tuple[dict[str, Any], ...]] = {
     "DSelectK": (
         {},
@@ -23,7 +25,7 @@ KNOBS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "GShard": ({}, {"router_topk": 1}),
     "ExpertChoice": ({}, {"router_topk": 1}),
-    "MoS": (
+    OURS: (
         {},
         {"codebook_restarts": 50},
         {"router_weight": "softmax_topk"},
@@ -46,11 +48,16 @@ Configuration = tuple[str, dict[str, Any]]
 
 
 class Planned(NamedTuple):
-    """A configuration that an experiment needs: a model, and the keys that are set in it."""
+    """A cell of an experiment: a model, and the keys that are set in it."""
 
     experiment: str
     model: str
     varied: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """A text that is the same for equal cells."""
+        return json.dumps(self, sort_keys=True)
 
 
 def table1(backbones: Sequence[str]) -> list[Configuration]:
@@ -102,8 +109,8 @@ def knobs(backbones: Sequence[str]) -> list[Configuration]:
     ]
 
 
-ALONE = "vanilla"  # what --variants calls a backbone without a mixture
-UNTUNED = ("knobs",)  # tuning would set the very keys that are compared
+ALONE = "vanilla"  # the name of a backbone without a mixture in --variants
+UNTUNED = ("knobs",)  # tuning would set the keys that these compare
 
 EXPERIMENTS = {
     function.__name__: function
@@ -121,9 +128,9 @@ def plan(
 
     Args:
         experiment: a key of ``EXPERIMENTS``.
-        backbones: only these; empty takes all that are registered. Baselines always stay in.
-        variants: only these of the backbones, ``vanilla`` or a mixture; empty takes all.
-        own: backbones of the user, which ``backbones`` may name.
+        backbones: the backbones to take; empty takes all that are registered. Baselines stay in.
+        variants: the variants of the backbones, ``vanilla`` or a mixture; empty takes all.
+        own: the backbones of the user, which ``backbones`` may name.
 
     Raises:
         UserError: an unknown backbone or variant, or one that the experiment does not have.
@@ -137,15 +144,15 @@ def plan(
 
 
 def _variant(cell: Planned) -> str:
-    """What ``--variants`` calls the variant of a planned model."""
+    """The name of a planned model's variant in ``--variants``."""
     return mixture_of(cell.model) or ALONE
 
 
 def distinct(cells: list[Planned], longest: int | None) -> list[Planned]:
     """The configurations that give different runs on histories of at most ``longest`` items.
 
-    The first ``max_len`` that holds the longest history gives what larger ones give. If that is the
-    shortest of all, there is nothing to compare. None stands for an unknown length.
+    Once ``max_len`` holds the longest history, larger values change nothing. If the smallest value does,
+    there is nothing to compare. None stands for an unknown length.
     """
     if longest is None:
         return cells

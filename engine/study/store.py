@@ -1,6 +1,6 @@
 """What a study leaves for others: results without paths of this machine, and how to repeat them.
 
-``engine/analysis/results.py`` says what is where, and reads it.
+``engine/analysis/results.py`` describes the files and reads them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from ..datasets.card import CARD
 from ..tuner.space import Space
 from ..tuner.trial import DONE, Trial
 from .call import Call, set_words
+from .experiments import Planned
 
 
 class Store:
     """The folder of a study's results on one data set.
 
     Args:
-        output: holds a folder for each data set.
-        root: of the repository; paths below it are written relative to it.
+        output: the folder of all results, with a folder for each data set.
+        dataset_id: the name of the data set.
+        root: the folder of the repository; paths below it are written relative to it.
 
     Raises:
-        UserError: it cannot be written, or what is there is broken.
+        UserError: the folder cannot be written, or ``study.json`` is broken.
     """
 
     def __init__(self, output: Path, dataset_id: str, root: Path) -> None:
@@ -47,10 +49,10 @@ class Store:
     # ---------------------------------------------------------------- what is known already
 
     def require_alike(self, call: Call, dataset_hash: str) -> None:
-        """Reject a study whose results could not be compared with those that are here.
+        """Reject a study whose results could not be compared with the results in the folder.
 
         Raises:
-            UserError: they are on other data, or their cells have other changes or another budget.
+            UserError: the results are on other data, or their cells have other changes or another budget.
         """
         found = self.study.get("dataset_hash", dataset_hash)
         if found != dataset_hash:
@@ -68,36 +70,36 @@ class Store:
                     "another --output"
                 )
 
-    def restore(self, trial: Trial, tuning: bool) -> None:
-        """Take up the metrics of a run whose result is here; a tuning trial's are in the index."""
-        metrics = self._tuned(trial) if tuning else None
-        if metrics is not None:
-            trial.metrics, trial.status = {"valid": metrics["valid"], "test": {}}, DONE
-            trial.dataset_hash = self.study["dataset_hash"]
-        elif (path := self.result(trial)).exists():
-            result = read_json(path)
-            trial.metrics, trial.status = result["metrics"], DONE
-            trial.dataset_hash = result["dataset_hash"]
+    def restore(self, trial: Trial) -> bool:
+        """Take up the metrics of a run whose result is here; returns whether it is."""
+        if not (path := self.result(trial)).exists():
+            return False
+        result = read_json(path)
+        trial.metrics, trial.status = result["metrics"], DONE
+        trial.dataset_hash = result["dataset_hash"]
+        return True
+
+    def restore_tuning(self, trial: Trial) -> bool:
+        """Take up the metrics of a tuning trial that is in the index; returns whether it is."""
+        for entry in self.study["tuning"]:
+            if entry["expid"] == trial.label and entry["seed"] == trial.params["seed"]:
+                trial.metrics, trial.status = {"valid": entry["valid"], "test": {}}, DONE
+                return True
+        return False
 
     def result(self, trial: Trial) -> Path:
-        """Where a run's result is."""
+        """The file of a run's result."""
         return self._runs / f"{trial.name}.json"
 
     def probe(self, trial: Trial) -> Path:
-        """Where what its trained weights show is."""
+        """The file with what a run's trained weights show."""
         (self.path / "probes").mkdir(exist_ok=True)
         return self.path / "probes" / f"{trial.name}.json"
-
-    def _tuned(self, trial: Trial) -> dict[str, Any] | None:
-        for entry in self.study["tuning"]:
-            if entry["expid"] == trial.label and entry["seed"] == trial.params["seed"]:
-                return entry
-        return None
 
     # ---------------------------------------------------------------- what is written
 
     def add(self, trial: Trial, result: dict[str, Any]) -> None:
-        """Keep a run's result."""
+        """Write a run's result, without paths of this machine."""
         expid, seed = trial.label, str(trial.params["seed"])
         config = str(self.relative(self.path / "config"))
         command = ["python", "run_expid.py", "--config", config, "--expid", expid, "--seed", seed]
@@ -116,8 +118,11 @@ class Store:
         cells: list[dict[str, Any]],
         tuning: list[dict[str, Any]],
     ) -> None:
-        """Write the index: what is new replaces what it had of the same cell, or of the same model's
-        tuning."""
+        """Write the index ``study.json``.
+
+        A cell replaces the same cell of an earlier call. The tuning trials of a model replace those
+        of an earlier tuning.
+        """
         study = self.study
         new = {_key(cell) for cell in cells}
         kept = [cell for cell in study["cells"] if _key(cell) not in new]
@@ -130,14 +135,14 @@ class Store:
         write_json(self.index, study)
 
     def write_config(self, space: Space) -> None:
-        """The experiments of all results, for ``run_expid.py --config``."""
+        """Write the experiments of all results, for ``run_expid.py --config``."""
         _, dataset = space.split({})
         entries: dict[str, dict[str, Any]] = {}
         for path in sorted(self._runs.glob("*.json")):
             result = read_json(path)
             model, _ = space.split(result["params"])
             known = entries.get(result["expid"], model)
-            if known["batch_size"] > model["batch_size"]:  # this one ran out of memory
+            if known["batch_size"] > model["batch_size"]:  # this run went out of memory
                 continue
             entries[result["expid"]] = {
                 k: v for k, v in model.items() if k not in ("model_id", "seed")
@@ -148,14 +153,14 @@ class Store:
         write_yaml(self.path / "config" / "dataset_config.yaml", datasets)
 
     def copy_card(self, space: Space) -> None:
-        """The data set's card, where it has one."""
+        """Copy the data set's card, if it has one."""
         data = self.root / space.dataset["train_data"]
         card = data.parent / CARD
         if card.exists():
             shutil.copyfile(card, self.path / card.name)
 
     def _portable(self, params: dict[str, Any]) -> dict[str, Any]:
-        """With the data in ``./data/``, wherever it is here, and ``./checkpoints/`` for what runs write."""
+        """The parameters with ``./data/`` and ``./checkpoints/`` in place of the folders of this machine."""
         home = (self.root / params["data_root"]).absolute()
         moved = {"model_root": "./checkpoints/"} if "model_root" in params else {}
         for key in PATHS[1:]:  # the first is model_root
@@ -167,19 +172,20 @@ class Store:
         return params | moved | {"data_root": "./data/"}
 
     def relative(self, path: Path) -> Path:
-        """Relative to the repository where it is in it; else its name alone, for it is no one else's."""
+        """A path relative to the repository. Of a path outside it only the name is left, for others do not
+        have that folder."""
         path = path.absolute()
         return path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
 
 
 def _options(changes: dict[str, Any], budget: int) -> str:
-    """As on the command line."""
+    """The changes and the budget as on the command line."""
     words = ["--set", *set_words(changes)] if changes else []
     return " ".join([*words, f"--budget {budget}"])
 
 
 def _small(entry: dict[str, Any]) -> dict[str, Any]:
-    """An evaluation without the cosines of the codes, most of its size."""
+    """An evaluation without the cosines of the codes, which are most of its size."""
     routing = {
         name: {k: v for k, v in branch.items() if k != "code_cosine"}
         for name, branch in entry["routing"].items()
@@ -188,4 +194,4 @@ def _small(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _key(cell: dict[str, Any]) -> str:
-    return json.dumps([cell["experiment"], cell["model"], cell["varied"]], sort_keys=True)
+    return Planned(cell["experiment"], cell["model"], cell["varied"]).key

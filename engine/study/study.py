@@ -1,4 +1,4 @@
-"""One call of a study, from its arguments to its exit code."""
+"""A call of a study, from its arguments to its exit code."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..tuner.folder import Folder
 from ..tuner.leaderboard import exit_code
 from ..tuner.space import Space, data_hash
 from ..tuner.trial import DONE, FAILED
-from ..tuner.tune import require_devices, run_all
+from ..tuner.tune import require_devices, run_all, run_expid_command
 from .call import Call
 from .experiments import Planned, distinct, plan
-from .run_queue import ModelStudy, StudySearch, seeded_command
+from .run_queue import StudySearch
 from .store import Store
 from .tuning import model_space
 
@@ -40,13 +40,13 @@ def study(
     """Run what an experiment lacks, and write results, tables and figures; returns the exit code.
 
     Args:
-        call: what is compared; its ``config`` and ``output`` are set to what follows.
-        options: of the runs; ``changes`` are set in every configuration. The grids of tuning are
-            those of ``tuner.space.grid_file``.
-        output: folder of results, see ``store.py``.
+        call: what is compared. Its ``config``, ``output`` and ``model_zoo`` are set from the rest.
+        options: how the runs are made; ``changes`` are set in every configuration. The grids for
+            tuning are those of ``tuner.space.grid_file``.
+        output: the folder of results, see ``store.py``.
         gpus: CUDA devices; -1 is the CPU.
-        per_gpu: runs at a time on each device.
-        queue: folder of checkpoints, logs and killed runs, by data set; by default
+        per_gpu: how many runs each device takes at a time.
+        queue: the folder of checkpoints, logs and killed runs, by data set; by default
             ``checkpoints/study/<name of output>``.
 
     Raises:
@@ -60,7 +60,7 @@ def study(
         name: model_space(f"{name}_{call.dataset}", options, call.budget)
         for name in dict.fromkeys(cell.model for cell in planned)
     }
-    _, space = next(iter(spaces.values()))
+    space = next(iter(spaces.values()))
     require_devices(gpus)
     found = data_hash(space, options.home)
     planned = _distinct(planned, call, options.home / space.dataset["train_data"])
@@ -72,13 +72,10 @@ def study(
     queue = queue or options.home / "checkpoints" / "study" / output.absolute().name
     folder = Folder(queue / call.dataset)
     folder.open(store.index)
-    models = [
-        ModelStudy(*spaces[name], [c for c in planned if c.model == name], call) for name in spaces
-    ]
-    search = StudySearch(models, folder, store, call, found)
-    if search.done:
+    search = StudySearch(spaces, planned, folder, store, call, found)
+    if search.next() is None:
         print(f"nothing to run: all {search.size} runs are in {output}")
-    command = seeded_command(folder, options.model_zoo)
+    command = run_expid_command(folder, options.model_zoo)
     try:
         run_all(space, folder, search, LocalEngine(gpus, per_gpu), command)
     finally:  # what is known so far, also after Ctrl-C
@@ -111,23 +108,22 @@ def _distinct(planned: list[Planned], call: Call, train_data: Path) -> list[Plan
 def probe_first_seeds(
     search: StudySearch, store: Store, folder: Folder, space: Space, options: RunOptions
 ) -> None:
-    """Look into the trained weights of the first seed of each model, once."""
+    """Write once what the trained weights of the first seed of each model show."""
     trials = {trial.expid: trial for trial in search.selected()}
     folder.write_config(folder.path, space, trials, str(folder.runs))
-    for model in search.models:
-        for trial in (trials[0] for trials in model.runs.values()):
-            target = store.probe(trial)
-            if search.trials[trial.name].status != DONE or target.exists():
-                continue
-            checkpoint = (folder.runs / trial.run_name).with_suffix(".model")
-            if not checkpoint.exists():
-                print(
-                    f"{trial.name}: its checkpoint is not in {folder.runs}, so that its routing cannot be "
-                    "looked into; another --output runs it anew"
-                )
-                continue
-            of_trial = replace(
-                options, config=folder.path, seed=trial.params["seed"], data_root=None, changes={}
+    for trial, *_ in search.runs.values():
+        target = store.probe(trial)
+        if trial.status != DONE or target.exists():
+            continue
+        checkpoint = (folder.runs / trial.run_name).with_suffix(".model")
+        if not checkpoint.exists():
+            print(
+                f"{trial.name}: its checkpoint is not in {folder.runs}, so that its routing cannot be "
+                "looked into; another --output runs it anew"
             )
-            params = load(trial.expid, of_trial).params
-            write_json(target, probe(*load_trained(params, checkpoint), params))
+            continue
+        of_trial = replace(
+            options, config=folder.path, seed=trial.params["seed"], data_root=None, changes={}
+        )
+        params = load(trial.expid, of_trial).params
+        write_json(target, probe(*load_trained(params, checkpoint), params))

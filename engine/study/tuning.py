@@ -10,34 +10,35 @@ from ..common.errors import UserError
 from ..config.options import RunOptions
 from ..tuner.checks import check_space
 from ..tuner.space import Space, grid_file, read_experiment, read_tuner_file, with_choices
+from ..tuner.trial import number
 
 
-def model_space(expid: str, options: RunOptions, budget: int) -> tuple[Space, Space]:
-    """The checked configuration of an experiment, as it is and with the study's changes.
+def model_space(expid: str, options: RunOptions, budget: int) -> Space:
+    """The checked configuration of an experiment, with the study's changes.
 
-    With a budget above 1 the second has the choices of the experiment's grid, see ``grid_file``,
-    without the keys that ``options.changes`` sets. With a budget of 1 it has none.
+    With a budget above 1 it has the choices of the experiment's grid, see ``grid_file``, without
+    the keys that ``options.changes`` sets. With a budget of 1 it has no choices.
 
     Raises:
         UserError: a run would be refused, or the grid is smaller than the budget.
     """
-    plain = read_experiment(options.config, expid, options)
+    space = read_experiment(options.config, expid, options)
     for key in options.changes:
-        if key in plain.dataset:
+        if key in space.dataset:
             raise UserError(
                 f"--set {key}: is a key of the data set; write it in dataset_config.yaml"
             )
-    tuned = replace(plain, model={**plain.model, **options.changes})
+    space = replace(space, model={**space.model, **options.changes})
     if budget > 1:
-        tuned = replace(tuned, file=grid_file(options.config, plain))
-        grid = read_tuner_file(tuned.file)["tuner_space"]
-        tuned = with_choices(tuned, {k: v for k, v in grid.items() if k not in options.changes})
-        if tuned.size < budget:
+        space = replace(space, file=grid_file(options.config, space))
+        grid = read_tuner_file(space.file)["tuner_space"]
+        space = with_choices(space, {k: v for k, v in grid.items() if k not in options.changes})
+        if space.size < budget:
             raise UserError(
-                f"--budget {budget}: {tuned.file} has {tuned.size} combinations, and every model "
+                f"--budget {budget}: {space.file} has {space.size} combinations, and every model "
                 "gets the same number of trials; add values to it, or write a smaller budget"
             )
-    return check_space(plain, options), check_space(tuned, options)
+    return check_space(space, options)
 
 
 def balanced(
@@ -50,7 +51,7 @@ def balanced(
         own: the configuration's own values; the first combination is the nearest to them.
         count: how many combinations; all of them where there are fewer.
     """
-    ordered = {key: _from(values, own.get(key)) for key, values in choices.items()}
+    ordered = {key: _from(values, number(own.get(key))) for key, values in choices.items()}
     uses = {key: [0] * len(values) for key, values in ordered.items()}
     left = list(product(*(range(len(values)) for values in ordered.values())))
     drawn = []

@@ -1,4 +1,7 @@
-"""Everything that a run would refuse, found before the first trial starts. Imports torch."""
+"""Checks before the first trial starts, which find everything that a run would refuse.
+
+This module imports torch.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,21 @@ from ..loader.columns import open_parquet
 from .space import Space, require_distinct
 from .trial import as_text
 
-TABLE_ROWS = 2  # of an embedding in a model that is built for the check alone
+TABLE_ROWS = 2  # the size of the embeddings in a model that is built only for the check
 
 
 def check_space(space: Space, options: RunOptions) -> Space:
     """Check an experiment with the values of its choices, and its data.
 
-    Every value is checked by itself, and a model of every combination is built. A data set that
-    can be generated is generated.
+    Every value is checked by itself, and a model of every combination is built. If the data set can
+    be generated, it is generated.
 
     Returns:
-        The same experiment, with every value of its right type in whatever way it was written.
+        The same experiment, in which every value has its type. Keys with choices keep the value that
+        the configuration gives them.
 
     Raises:
-        UserError: a run would be refused; the message names the file and the key.
+        UserError: a run would refuse a value; the message names the file and the key.
     """
     base = {**space.model, **space.dataset, "model_id": space.expid}
     base.setdefault("model_root", ".")
@@ -54,10 +58,11 @@ def check_space(space: Space, options: RunOptions) -> Space:
     }
     for key, values in choices.items():
         require_distinct(f"{space.file}, tuner_space, {key}", values)
+    settled = {key: value for key, value in params.items() if key not in choices}
     space = replace(
         space,
-        model={key: params.get(key, value) for key, value in space.model.items()},
-        dataset={key: params.get(key, value) for key, value in space.dataset.items()},
+        model={key: settled.get(key, value) for key, value in space.model.items()},
+        dataset={key: settled.get(key, value) for key, value in space.dataset.items()},
         choices=choices,
     )
     params = resolve_paths(params, options.home)
@@ -72,8 +77,8 @@ def check_space(space: Space, options: RunOptions) -> Space:
 def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedModel]) -> None:
     """Build the model with each combination of the keys that its parts read.
 
-    Its embedding tables are small, so that it costs little. A foreign model may need its tables as
-    they are, and is not built.
+    The embedding tables are small, so that this costs little. A foreign model is not built, for it may
+    need its tables as they are.
     """
     if not issubclass(model_class, SequenceModel):
         return

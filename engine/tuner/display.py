@@ -1,4 +1,4 @@
-"""What one sees of a running tuner: a progress bar on a terminal, else one line per change."""
+"""What one sees of a running tuner: a progress line on a terminal, else one line per change."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from .leaderboard import Monitor
-from .trial import DONE, FAILED, PRUNED, RUNNING, Trial
+from .trial import DONE, ENDED, FAILED, PRUNED, RUNNING, Trial
 
 
 class Display:
-    """Counts, the best validation score so far, and the time left.
+    """Shows counts, the best validation score so far, and the time left.
 
     Args:
         size: how many trials there are.
@@ -34,19 +34,15 @@ class Display:
         self._bar = tqdm(total=size, file=file, bar_format="{desc}") if file.isatty() else None
 
     def event(self, trial: Trial, text: str) -> None:
-        """A trial changed its state."""
+        """Say that a trial has changed its state."""
         self._stages.pop(trial.name, None)
         if trial.status == DONE:
             value = self.monitor.value(trial.metrics["valid"])
             text += f", valid {self.monitor} {value:.6f}"
-        line = f"{trial.name} {text}"
-        if self._bar is not None:
-            self._bar.write(line, file=self.file)
-            return
-        print(line, file=self.file, flush=True)
+        self._print(f"{trial.name} {text}")
 
     def evaluated(self, trial: Trial, entry: dict[str, Any]) -> None:
-        """A running trial was evaluated."""
+        """Take note of an evaluation of a running trial."""
         self._stages[trial.name] = f"{entry['stage']} epoch {entry['epoch']:g}"
 
     def refresh(self, trials: Iterable[Trial]) -> None:
@@ -56,27 +52,27 @@ class Display:
         if self._bar is None and counts == self._counts:
             return
         self._counts = counts
-        ended = counts[DONE] + counts[FAILED] + counts[PRUNED]
-        parts = [f"{counts[DONE]} of {self.size} done", f"{counts[RUNNING]} running"]
-        parts += [f"{counts[FAILED]} failed"]
+        ended = sum(counts[status] for status in ENDED)
+        line = f"{counts[DONE]} of {self.size} done, {counts[RUNNING]} running, {counts[FAILED]} failed"
         if counts[PRUNED]:
-            parts.append(f"{counts[PRUNED]} pruned")
-        done = [trial.metrics["valid"] for trial in trials if trial.status == DONE]
-        if done:
-            parts.append(
-                f"best {self.monitor} {self.monitor.value(max(done, key=self.monitor)):.4f}"
-            )
+            line += f", {counts[PRUNED]} pruned"
+        if done := [trial.metrics["valid"] for trial in trials if trial.status == DONE]:
+            best = max(done, key=self.monitor)
+            line += f", best {self.monitor} {self.monitor.value(best):.4f}"
         new = ended - self.ended_before
         if new > 0 and ended < self.size:
             left = (time.monotonic() - self._start) / new * (self.size - ended)
-            parts.append(f"{tqdm.format_interval(left)} left")
-        line = ", ".join(parts)
+            line += f", {tqdm.format_interval(left)} left"
         if self._bar is None:
-            print(line, file=self.file, flush=True)
+            self._print(line)
             return
         running = ", ".join(f"{name[-12:]} {stage}" for name, stage in self._stages.items())
         self._bar.n = ended
         self._bar.set_description_str(line + (f" | {running}" if running else ""))
+
+    def _print(self, line: str) -> None:
+        tqdm.write(line, file=self.file)  # above the bar, if there is one
+        self.file.flush()
 
     def close(self) -> None:
         """Leave the last state on the screen."""

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 CPU = -1
-PATIENCE = 10.0  # seconds from the polite signal to the other one
-PR_SET_PDEATHSIG = 1  # prctl(2)
+PATIENCE = 10.0  # seconds that a process has to end after SIGTERM, before SIGKILL
+PR_SET_PDEATHSIG = 1  # a number of prctl(2)
 
 
 class Job(NamedTuple):
     """A command line to run.
 
     Attributes:
-        name: of the trial.
-        command: for a device: -1 is the CPU.
-        log: gets its output, added to what is there.
-        folder: its working directory.
+        name: the name of the trial.
+        command: gives the command line for a CUDA device; -1 is the CPU.
+        log: the file to which the output is appended.
+        folder: the working directory.
     """
 
     name: str
@@ -37,8 +37,9 @@ class Exit(NamedTuple):
     """The end of a job.
 
     Attributes:
-        code: as of ``subprocess``: negative is a signal; None where the machine was lost.
-        device: where it ran.
+        name: the name of the trial.
+        code: the exit code; a negative one is a signal, and None means that the machine was lost.
+        device: where the job ran.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Exit(NamedTuple):
 
 
 class Engine(Protocol):
-    """What the scheduler needs; a job that was stopped does not appear in ``poll``."""
+    """What the scheduler needs of an engine."""
 
     def free(self) -> bool:
         """Whether another job can start now."""
@@ -56,21 +57,21 @@ class Engine(Protocol):
         """Start a job; returns the device, as far as it is known yet."""
 
     def poll(self) -> list[Exit]:
-        """The jobs that have ended since the last call."""
+        """The jobs that have ended since the last call. Jobs that were stopped are not among them."""
 
     def stop(self, name: str) -> None:
-        """End a job and wait for it."""
+        """End a job and wait for its end."""
 
     def close(self) -> None:
-        """End all jobs and wait for them."""
+        """End all jobs and wait for their end."""
 
 
 class LocalEngine:
-    """Processes of this machine.
+    """Runs jobs as processes of this machine.
 
     Args:
         gpus: CUDA devices; -1 is the CPU.
-        per_gpu: how many jobs at a time on each.
+        per_gpu: how many jobs run on each device at a time.
     """
 
     def __init__(self, gpus: Sequence[int], per_gpu: int) -> None:
@@ -88,11 +89,13 @@ class LocalEngine:
         return device_name(gpu)
 
     def poll(self) -> list[Exit]:
-        ended = []
-        for name, (process, gpu) in list(self._running.items()):
-            if process.poll() is not None:
-                ended.append(Exit(name, process.returncode, device_name(gpu)))
-                self._forget(name)
+        ended = [
+            Exit(name, process.returncode, device_name(gpu))
+            for name, (process, gpu) in self._running.items()
+            if process.poll() is not None
+        ]
+        for job in ended:
+            self._forget(job.name)
         return ended
 
     def stop(self, name: str) -> None:
@@ -113,7 +116,7 @@ class LocalEngine:
 def launch(
     command: Sequence[str], log: Path, folder: Path, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start a process that dies with this one, even when this one is killed."""
+    """Start a process that ends with this one, even if this one is killed."""
     with open(log, "ab") as file:
         return subprocess.Popen(
             command,
@@ -122,13 +125,13 @@ def launch(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the tuner, which then ends its jobs
+            start_new_session=True,  # Ctrl-C goes to the tuner alone, which then ends its jobs
             preexec_fn=partial(_die_with, os.getpid()),
         )
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and wait for it."""
+    """End a process and wait for its end."""
     process.terminate()
     try:
         process.wait(PATIENCE)
@@ -145,16 +148,17 @@ def threads_environment(jobs: int) -> dict[str, str]:
 
 
 def device_name(gpu: int) -> str:
-    """As torch calls it."""
+    """The name by which torch knows a device."""
     return "cpu" if gpu == CPU else f"cuda:{gpu}"
 
 
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before a process forks
+# Loaded here, because a process must not load it between fork and exec.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _die_with(parent: int) -> None:
-    """In the new process: get killed when the parent dies."""
+    """Have the kernel kill this new process when its parent dies."""
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
+        if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)

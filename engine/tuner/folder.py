@@ -1,4 +1,4 @@
-"""The output folder of a tuner: what is in it, and the lock that only one tuner holds."""
+"""The output folder of a tuner: its files, and the lock that one tuner at a time can hold."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .trial import Trial
 
 
 class Folder:
-    """Paths, and reading and writing; everything is written to another name and then renamed.
+    """Reads and writes the files of a tuner. Each is written under another name and then renamed.
 
     Attributes:
-        path: holds ``model_config.yaml`` and ``dataset_config.yaml``, a FuxiCTR configuration
-            directory of all trials.
-        runs: ``model_root`` of the runs, and their working directory.
+        path: the folder itself. It is also a FuxiCTR configuration directory with all trials.
+        runs: the ``model_root`` of the runs, and their working directory.
+        best: the configuration directory with the best trial.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,11 +32,14 @@ class Folder:
         self._lock: int | None = None
 
     def open(self, file: Path) -> None:
-        """Make the folder of a tuner file and lock it for as long as this process lives.
+        """Make the folder and lock it for as long as this process lives.
+
+        Args:
+            file: the tuner file (or a study's index) whose trials the folder holds.
 
         Raises:
-            UserError: it is not a tuner's, it is another file's, another tuner holds it, or it cannot
-                be written.
+            UserError: the folder holds the trials of another file, or a configuration that no tuner
+                has written; another tuner uses it; or it cannot be written.
         """
         owner, name = self.path / "tuner_file.txt", str(file.absolute())
         if not owner.exists() and (self.path / "model_config.yaml").exists():
@@ -75,24 +78,24 @@ class Folder:
             os.close(self._lock)
 
     def log(self, trial: Trial) -> Path:
-        """Where the output of its runs goes."""
+        """The file with the output of a trial's runs."""
         return self._trials / f"{trial.name}.log"
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
-        """The JSON of its finished run; None if there is none that can be read."""
+        """The result of a trial's finished run; None if there is none that can be read."""
         return _read_if_whole(self.runs / f"{trial.run_name}.json")
 
     def progress(self, trial: Trial) -> list[dict[str, Any]]:
-        """The evaluations of its run so far; empty before the first and after the end."""
+        """The evaluations of a trial's run so far; empty before the first and after the end."""
         progress = _read_if_whole(self.runs / f"{trial.run_name}.progress.json")
         return progress["stage_log"] if progress else []
 
     def save(self, trial: Trial) -> None:
-        """Write its status file."""
+        """Write the status file of a trial."""
         write_json(self._status(trial), trial.to_json())
 
     def restore(self, trial: Trial) -> None:
-        """Take up its status file, if there is one."""
+        """Take up what a trial's status file says, if there is one."""
         file = self._status(trial)
         if not file.exists():
             return
@@ -100,15 +103,17 @@ class Folder:
             trial.restore(json.loads(file.read_text()))
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{file}: not a status file; delete it to run the trial again"
+                f"{file}: is not a status file; delete it to run the trial again"
             ) from None
 
     def write_config(self, path: Path, space: Space, trials: dict[str, Trial], root: str) -> None:
-        """``model_config.yaml`` and ``dataset_config.yaml`` in ``path``.
+        """Write ``model_config.yaml`` and ``dataset_config.yaml``.
 
         Args:
-            trials: by the experiment id that each gets.
-            root: their ``model_root``.
+            path: the folder of the two files.
+            space: the experiment that the trials vary.
+            trials: the trials by the experiment id that each gets.
+            root: the ``model_root`` of the experiments.
         """
         entries = {}
         for expid, trial in trials.items():
@@ -119,15 +124,22 @@ class Folder:
         write_yaml(path / "model_config.yaml", entries)
         write_yaml(path / "dataset_config.yaml", {space.model["dataset_id"]: dataset})
 
-    def require_data(self, trials: Iterable[Trial], data_hash: str) -> None:
-        """Reject results on other data than there is now."""
+    def require_same_data(self, trials: Iterable[Trial], expected: str | None = None) -> None:
+        """Reject finished trials that ran on other data, for they could not be compared.
+
+        Args:
+            trials: the trials; a trial without a result is passed over.
+            expected: the hash of the data; None takes that of the first result.
+        """
         for trial in trials:
-            if trial.dataset_hash not in (None, data_hash):
-                files = self._status(trial), self.runs / f"{trial.run_name}.json"
+            found = trial.dataset_hash
+            expected = expected or found
+            if found not in (None, expected):
+                files = f"{self._status(trial)} and {self.runs / trial.run_name}.json"
                 raise UserError(
-                    f"{trial.name} ran on other data (hash {trial.dataset_hash}, now {data_hash}); put "
-                    "the data back, write another --output, or delete "
-                    f"{files[0]} and {files[1]} to run it again"
+                    f"{trial.name} ran on other data (hash {found}, not {expected}), so that results cannot "
+                    f"be compared; put the data back, take another folder than {self.path}, or delete "
+                    f"{files} to run it again"
                 )
 
     def write_text(self, name: str, text: str) -> None:
@@ -143,15 +155,3 @@ def _read_if_whole(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def require_same_data(trials: Iterable[Trial]) -> None:
-    """Reject finished trials that ran on different data."""
-    done = [trial for trial in trials if trial.dataset_hash is not None]
-    for trial in done[1:]:
-        if trial.dataset_hash != done[0].dataset_hash:
-            raise UserError(
-                f"{done[0].name} and {trial.name} ran on different data ({done[0].dataset_hash}, "
-                f"{trial.dataset_hash}), so that they cannot be compared; put the data back, or "
-                "write another --output"
-            )

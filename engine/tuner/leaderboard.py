@@ -1,4 +1,4 @@
-"""The end of a tuner: the table of all trials, files for machines, and the best trial's experiment."""
+"""The report of a tuner: a table of all trials, files for machines, and the best experiment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model_zoo.registry import publication
 
 from ..common.places import RUN_COMMAND
 from ..common.text_table import text_table
-from .folder import Folder, require_same_data
+from .folder import Folder
 from .space import Space
 from .trial import DONE, FAILED, QUEUED, Trial, as_text
 
@@ -24,7 +24,7 @@ BARS_COLUMNS = (
 
 
 class Monitor:
-    """The score that trials are ranked by: FuxiCTR's ``monitor`` on validation metrics."""
+    """The score by which trials are ranked: FuxiCTR's ``monitor`` on validation metrics."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         monitor = params["monitor"]
@@ -32,7 +32,7 @@ class Monitor:
         self.mode = params.get("monitor_mode", "max")
 
     def value(self, metrics: Mapping[str, float]) -> float:
-        """The weighted sum."""
+        """The weighted sum of the metrics."""
         return sum(weight * metrics[name] for name, weight in self.weights.items())
 
     def __call__(self, metrics: Mapping[str, float]) -> float:
@@ -44,7 +44,7 @@ class Monitor:
 
 
 def ranked(trials: Mapping[str, Trial], monitor: Monitor) -> list[Trial]:
-    """The best first, then those without a result; ties in the order of names."""
+    """The trials, the best first and those without a result last. Ties are in the order of names."""
 
     def key(trial: Trial) -> tuple[bool, float, str, str]:
         done = trial.status == DONE
@@ -57,15 +57,18 @@ def ranked(trials: Mapping[str, Trial], monitor: Monitor) -> list[Trial]:
 def write_report(space: Space, folder: Folder, trials: Mapping[str, Trial], root: Path) -> str:
     """Write ``table.md``, ``leaderboard.csv``, ``bars_leaderboard.csv`` and ``best/``.
 
-    Nothing in them depends on when, where or how often a trial ran.
+    The files do not depend on when, where or how often a trial ran.
 
     Args:
-        root: of the repository; ``best/`` is given relative to it where it is in it.
+        space: the experiment and its choices.
+        folder: the output folder.
+        trials: all trials by name.
+        root: the folder of the repository; paths below it are written relative to it.
 
     Returns:
         The table for a terminal, the best trial, and the failures.
     """
-    require_same_data(trials.values())
+    folder.require_same_data(trials.values())
     monitor = Monitor(space.model)
     order = ranked(trials, monitor)
     header, rows = _table(space, order)
@@ -93,7 +96,7 @@ def _table(space: Space, order: list[Trial]) -> tuple[list[str], list[list[str]]
 
 
 def _note(trial: Trial) -> str:
-    """What else there is to know of a trial."""
+    """What the table notes on a trial: its status if it has no result, and a smaller batch."""
     notes = [] if trial.status == DONE else [trial.status]
     if trial.changes and trial.status == DONE:
         notes.append("out of memory, ran with " + as_text(trial.changes))
@@ -109,7 +112,7 @@ def _markdown(space: Space, header: list[str], rows: list[list[str]]) -> str:
 
 
 def _leaderboard(space: Space, order: list[Trial], monitor: Monitor) -> str:
-    """All trials with every digit."""
+    """The text of ``leaderboard.csv``: all trials, with every digit."""
     metrics = _metrics(order)
     names = [f"{split}_{metric}" for split, metric in metrics]
     rows = []
@@ -125,7 +128,7 @@ def _leaderboard(space: Space, order: list[Trial], monitor: Monitor) -> str:
 
 
 def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
-    """``best/`` and the line for BARS; returns what to say about them."""
+    """Write ``best/`` and the row for BARS; returns what the terminal shows of the best trial."""
     expid = f"{space.expid}_best"
     model_root = str(space.model.get("model_root", "./checkpoints/"))
     folder.write_config(folder.best, space, {expid: trial}, model_root)
@@ -149,7 +152,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
 
 
 def _metrics(order: list[Trial]) -> list[tuple[str, str]]:
-    """Split and name of each metric; all finished trials have the same."""
+    """The split and the name of each metric. All finished trials have the same metrics."""
     done = next((trial.metrics for trial in order if trial.metrics), {})
     return [(split, name) for split in ("valid", "test") for name in done.get(split, ())]
 
@@ -161,5 +164,5 @@ def _csv(rows: list[list[Any]]) -> str:
 
 
 def exit_code(trials: list[Trial]) -> int:
-    """0 if none failed or was left over, else 1."""
+    """The exit code of the tuner: 1 if a trial failed or was left over, else 0."""
     return int(any(trial.status in (FAILED, QUEUED) for trial in trials))

@@ -1,7 +1,8 @@
-"""Search by Optuna: TPE over the values of the tuner file, with hopeless trials stopped early.
+"""Search by Optuna: TPE draws from the values of the tuner file, and hopeless trials are stopped.
 
-Optuna's study is a file in the output folder. A combination is run once: where Optuna draws one again,
-that draw is given up and another is made.
+Optuna's study is a file in the output folder. Each combination runs once. If Optuna draws a
+combination again, the search gives up that draw and makes another. A trial that failed stays open in
+the study, because the next call of the tuner runs it again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .folder import Folder
 from .leaderboard import Monitor
 from .search import Search
 from .space import Space
-from .trial import DONE, FAILED, PRUNED, Trial, canonical, digest
+from .trial import DONE, PRUNED, Trial, canonical, digest
 
 try:
     import optuna
@@ -32,13 +33,13 @@ except ImportError:
 
 
 SEED = 2024
-REDRAWS = 10  # of combinations that were drawn before, until any other is taken
+REDRAWS = 10  # of combinations that were drawn before; then the search takes any new one
 WAIT = 60  # seconds for another process that reads the study
 Result = TypeVar("Result")
 
 
 def _of_the_study(method: Callable[..., Result]) -> Callable[..., Result]:
-    """What goes wrong with the study's file is said in one line."""
+    """Wrap a method that uses the study's file, so that every error of the file is one message."""
 
     @wraps(method)
     def wrapped(self: OptunaSearch, *arguments: Any) -> Result:
@@ -55,11 +56,11 @@ def _of_the_study(method: Callable[..., Result]) -> Callable[..., Result]:
 
 
 class OptunaSearch(Search):
-    """Draws trials one by one; those of an earlier call of the tuner count.
+    """Draws trials one by one. The trials of an earlier call of the tuner count.
 
     Args:
-        space: its values are drawn as categories, whatever they are.
-        folder: holds the study and the trials' status files.
+        space: the values to draw from; Optuna sees each value as a category.
+        folder: holds the study and the status files of the trials.
         size: how many different trials to draw.
     """
 
@@ -78,9 +79,6 @@ class OptunaSearch(Search):
             key: CategoricalDistribution(list(texts)) for key, texts in self._values.items()
         }
         self._open()
-        self._queue = [t for t in self.trials.values() if t.status not in (DONE, PRUNED)]
-        for trial in self._queue:
-            trial.back_to_queue()
 
     @_of_the_study
     def _open(self) -> None:
@@ -99,38 +97,28 @@ class OptunaSearch(Search):
         for drawn in self._drawn():
             if drawn.params.keys() == self._values.keys():
                 self._remember(drawn.number, drawn.params)
-            elif drawn.state == TrialState.RUNNING:  # killed in the middle of a draw
-                self._study.tell(drawn.number, state=TrialState.FAIL)
-        for trial in self.trials.values():
-            self._tell(trial)
+            else:  # the tuner was killed in the middle of this draw
+                self._end(drawn.number, TrialState.FAIL)
 
     @_of_the_study
     def next(self) -> Trial | None:
-        if self._queue:
-            return self._queue.pop(0)
         redraws = 0
-        while len(self.trials) < self.size:
-            # A seed for each draw: after a kill, the first draws are not drawn once more.
+        while (queued := super().next()) is None and len(self.trials) < self.size:
+            # Each draw has its own seed, so that the first draws are not repeated after a kill.
             seed = SEED + len(self._drawn())
             self._study.sampler = TPESampler(seed=seed)
             if redraws >= REDRAWS:
                 self._study.enqueue_trial(self._unseen(random.Random(seed)))
             asked = self._study.ask(self._categories)
-            if (trial := self._remember(asked.number, asked.params)) is not None:
-                if trial.status not in (
-                    DONE,
-                    PRUNED,
-                ):  # they ran in a grid, or before the file was lost
-                    return trial
-                self._tell(trial)
+            self._remember(asked.number, asked.params)
             redraws += 1
-        return None
+        return queued
 
     @_of_the_study
     def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
         joint = [entry for entry in stage_log if entry["stage"] == "joint"]
         drawn = self._drawn()[self._number[trial.name]]
-        if drawn.state.is_finished():  # failed in an earlier call: it has no say any more
+        if drawn.state.is_finished():  # earlier versions ended the draw of a trial that failed
             return False
         asked = optuna.trial.Trial(self._study, drawn._trial_id)
         for step in range(len(drawn.intermediate_values), len(joint)):
@@ -139,7 +127,11 @@ class OptunaSearch(Search):
 
     @_of_the_study
     def tell(self, trial: Trial) -> None:
-        self._tell(trial)
+        if trial.status == DONE:
+            value = self.monitor(trial.metrics["valid"])
+            self._end(self._number[trial.name], TrialState.COMPLETE, value)
+        elif trial.status == PRUNED:
+            self._end(self._number[trial.name], TrialState.PRUNED)
 
     def _unseen(self, rng: random.Random) -> dict[str, str]:
         """Any combination that was not drawn yet."""
@@ -155,34 +147,19 @@ class OptunaSearch(Search):
         """Everything that was ever drawn, by number."""
         return self._study.get_trials(deepcopy=False)
 
-    def _remember(self, number: int, params: Mapping[str, str]) -> Trial | None:
-        """Note a draw; returns its trial, or None if it was drawn before."""
+    def _remember(self, number: int, params: Mapping[str, str]) -> None:
+        """Note the trial of a draw, or give up the draw if the trial is known."""
         trial = self._trial(params)
         if trial.name in self.trials:
-            if not self._drawn()[number].state.is_finished():
-                self._study.tell(number, state=TrialState.FAIL)
-            elif self._drawn()[number].state == TrialState.COMPLETE:
-                self._number[trial.name] = number  # its late result, see ``_tell``
-            return None
+            self._end(number, TrialState.FAIL)
+            return
         self.folder.restore(trial)
+        if trial.status not in (DONE, PRUNED):
+            trial.back_to_queue()
         self.trials[trial.name], self._number[trial.name] = trial, number
-        return trial
+        self.tell(trial)  # it may have run in a grid, or before the study's file was lost
 
-    def _tell(self, trial: Trial) -> None:
-        """Tell Optuna how a trial ended, unless it knows."""
-        number = self._number[trial.name]
-        state = self._drawn()[number].state
-        if trial.status == DONE:
-            value = self.monitor(trial.metrics["valid"])
-            if not state.is_finished():
-                self._study.tell(number, value)
-            elif state != TrialState.COMPLETE:  # it had failed, and was run again later
-                texts = {key: canonical(trial.tuned[key]) for key in self._values}
-                late = optuna.trial.create_trial(
-                    params=texts, distributions=self._categories, value=value
-                )
-                self._study.add_trial(late)
-                self._number[trial.name] = len(self._drawn()) - 1
-        elif trial.status in (FAILED, PRUNED) and not state.is_finished():
-            ended = TrialState.PRUNED if trial.status == PRUNED else TrialState.FAIL
-            self._study.tell(number, state=ended)
+    def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
+        """Tell Optuna how a draw ended, unless it has ended or waits to be drawn."""
+        if self._drawn()[number].state == TrialState.RUNNING:
+            self._study.tell(number, value, state)

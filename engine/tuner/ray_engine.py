@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: one task for each, which runs the same command line as a process.
+"""Trials on a Ray cluster. Each trial is a task, which runs the command line as a process.
 
 The output folder, the repository, the data and the virtual environment must have the same paths on
 all machines, as on a shared file system.
@@ -16,7 +16,7 @@ from typing import Any
 from ..common.errors import UserError
 from .engines import CPU, Exit, Job, end, launch
 
-# Ray's way to keep the end of a lost machine's log from the screen; read at its first import.
+# Keeps the log of a lost machine off the screen. Ray reads this variable when it is imported.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
 
 try:
@@ -27,14 +27,15 @@ except ImportError:
 
 
 class RayEngine:
-    """Tasks of a cluster: the one that runs (``RAY_ADDRESS``, or started on this machine), or else
-    one of this machine alone.
+    """Runs jobs as tasks of a Ray cluster.
 
-    A machine that is lost, or a worker that dies, ends its tasks with the code None.
+    The cluster is that of ``RAY_ADDRESS``, or one that runs on this machine. Without either, the
+    engine starts one of this machine alone. If a machine is lost or a worker dies, its jobs end with
+    the code None.
 
     Args:
-        gpu: use the cluster's GPUs, else its CPUs.
-        per_device: trials at a time on each GPU; without GPUs, on each machine.
+        gpu: whether trials run on the GPUs of the cluster.
+        per_device: how many trials run at a time on each GPU, or on each machine without GPUs.
     """
 
     def __init__(self, gpu: bool, per_device: int) -> None:
@@ -48,7 +49,7 @@ class RayEngine:
         return len(self._running) < len(self._places()) * self._per_device
 
     def start(self, job: Job) -> str:
-        command = list(job.command(0 if self._gpu else CPU))  # Ray shows a task its own GPU only
+        command = list(job.command(0 if self._gpu else CPU))  # a task sees its own GPU alone
         if self._gpu:
             task, threads = _run.options(num_cpus=0, num_gpus=1 / self._per_device), None
         else:
@@ -76,7 +77,7 @@ class RayEngine:
         ray.shutdown()
 
     def _places(self) -> list[float]:
-        """The GPUs (1 each), or the machines by their number of cores."""
+        """An entry for each GPU, or for each machine with its number of cores."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if self._gpu:
             return [1.0] * sum(int(node.get("GPU", 0)) for node in nodes)
@@ -86,7 +87,7 @@ class RayEngine:
         ref, job = self._running.pop(name)
         try:
             return Exit(name, *ray.get(ref))
-        except OutOfMemoryError:  # Ray kills what takes too much of a machine's memory
+        except OutOfMemoryError:  # Ray kills a task that takes too much of a machine's memory
             return _failed(job, "out of memory, on another machine")
         except RayTaskError as error:
             return _failed(job, f"could not be started on another machine: {error.cause}")
@@ -95,7 +96,7 @@ class RayEngine:
 
 
 def _failed(job: Job, reason: str) -> Exit:
-    """A failure that the run itself could not write into its log."""
+    """Write a failure into the log of a run that could not do so itself."""
     with open(job.log, "a") as log:
         log.write(f"error: {reason}\n")
     return Exit(job.name, 1, "ray")
@@ -107,7 +108,7 @@ def _run(command: list[str], log: str, folder: str, threads: str | None) -> tupl
     environment = dict(os.environ) | ({"OMP_NUM_THREADS": threads} if threads else {})
     process = launch(command, Path(log), Path(folder), environment)
     try:
-        while process.poll() is None:  # ``wait`` would not let Ray's cancel in
+        while process.poll() is None:  # during ``wait``, Ray could not cancel the task
             time.sleep(0.1)
     finally:
         end(process)
@@ -115,7 +116,7 @@ def _run(command: list[str], log: str, folder: str, threads: str | None) -> tupl
 
 
 def _connect() -> None:
-    """Join the cluster that runs, or start one on this machine."""
+    """Join a running cluster, or start one on this machine."""
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

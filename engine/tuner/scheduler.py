@@ -14,33 +14,38 @@ from typing import Any
 
 from .display import Display
 from .engines import Engine, Exit, Job
-from .folder import Folder, require_same_data
+from .folder import Folder
 from .search import Search
 from .space import Space
 from .trial import DONE, FAILED, PRUNED, QUEUED, RUNNING, Trial, as_text
 
 POLL_SECONDS = 0.2
-TRIES = 2  # of a trial that fails, in one call of the tuner
-LOST_TRIES = 10  # of a trial whose machine is lost, or that somebody kills
-# Exit codes of a run that somebody ended: run_expid.py answers Ctrl-C with 130.
+TRIES = 2  # how often a trial that fails runs in one call of the tuner
+LOST_TRIES = 10  # how often a trial runs that somebody kills, or whose machine is lost
+# The exit codes of a run that somebody ended. run_expid.py answers Ctrl-C with 130.
 FROM_OUTSIDE = (130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 BUSY = "another run_expid.py is running it"
-MEMORY_SECONDS = 10  # from a kill for want of memory to the end of the process, at most
-TAIL_LINES = 20  # of the log, in the status file
+MEMORY_SECONDS = 10  # a process that Linux kills for want of memory has ended by then
+TAIL_LINES = 20  # the status file keeps so many lines of the log
 OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|MemoryError|DefaultCPUAllocator: can't allocate memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
 )
 
 Command = Callable[[Trial, int], Sequence[str]]
-"""The command line of a trial on a CUDA device (-1: the CPU)."""
+"""Gives the command line of a trial on a CUDA device; -1 is the CPU."""
 
 
 class Scheduler:
-    """Runs what ``search`` asks for on ``engine``; every change is on disk before anything follows.
+    """Runs the trials of a search on an engine. Every change is on disk before the next step.
 
     Args:
-        command: see ``Command``.
+        space: the experiment and the choices, for the configuration that the runs read.
+        folder: the output folder, which this process has locked.
+        search: says which trial runs next.
+        engine: runs the command lines.
+        command: gives the command line of a trial.
+        display: shows the progress.
     """
 
     def __init__(
@@ -64,17 +69,16 @@ class Scheduler:
         self._configured: set[str] = set()
 
     def run(self) -> None:
-        """Until there is nothing left to run.
+        """Run trials until none is left.
 
         Raises:
-            UserError: results on different data, or a full disk.
-            KeyboardInterrupt: the runs are ended and go back into the queue.
+            UserError: a result is on other data than the others.
+            KeyboardInterrupt: Ctrl-C; the runs have ended and are back in the queue.
         """
-        require_same_data(self.search.trials.values())
         for trial in self.search.selected():
             self.folder.save(trial)
         try:
-            # An engine that is not free and runs nothing has lost its machines, and waits for some.
+            # An engine that runs nothing and is not free has lost its machines. It waits for others.
             while self._start_all() or self.running or not self.engine.free():
                 exits = self.engine.poll()
                 self._memory_kills.append(memory_kills())
@@ -92,7 +96,7 @@ class Scheduler:
             self.display.close()
 
     def _configure(self, trial: Trial) -> None:
-        """See to it that the configuration directory has the trial."""
+        """Make sure that the configuration directory has the trial."""
         if trial.expid not in self._configured:
             trials = {trial.expid: trial for trial in self.search.trials.values()}
             self.folder.write_config(self.folder.path, self.space, trials, str(self.folder.runs))
@@ -101,7 +105,7 @@ class Scheduler:
     # ---------------------------------------------------------------- start and watch
 
     def _start_all(self) -> bool:
-        """Fill the engine; whether anything was started."""
+        """Start trials until the engine is full; returns whether any was started."""
         started = False
         while self.engine.free():
             trial = self._again.popleft() if self._again else self.search.next()
@@ -126,7 +130,7 @@ class Scheduler:
         self.display.event(trial, f"{where}: {as_text(trial.tuned | trial.changes)}")
 
     def _watch(self) -> None:
-        """Read how the running trials fare, and stop the hopeless."""
+        """Read the evaluations of the running trials, and stop those that the search gives up."""
         for name, trial in list(self.running.items()):
             stage_log = self.folder.progress(trial)
             if len(stage_log) <= self._evaluations.get(name, 0):
@@ -135,7 +139,9 @@ class Scheduler:
             self.display.evaluated(trial, stage_log[-1])
             if self.search.observe(trial, stage_log):
                 self.engine.stop(name)
-                if (result := self.folder.result(trial)) is not None:  # it was quicker
+                if (
+                    result := self.folder.result(trial)
+                ) is not None:  # it ended before it could be stopped
                     self._done(trial, result)
                 else:
                     self._finish(trial, PRUNED, None, f"pruned after {len(stage_log)} evaluations")
@@ -143,7 +149,7 @@ class Scheduler:
     # ---------------------------------------------------------------- the end of a run
 
     def _judge(self, ended: Exit) -> None:
-        """Done, failed, or once more."""
+        """Decide whether a run that ended is done, has failed, or is tried again."""
         trial = self.running[ended.name]
         trial.attempts[-1]["device"] = ended.device
         result = self.folder.result(trial) if ended.code == 0 else None
@@ -177,7 +183,7 @@ class Scheduler:
     def _done(self, trial: Trial, result: dict[str, Any]) -> None:
         trial.metrics, trial.dataset_hash = result["metrics"], result["dataset_hash"]
         self._finish(trial, DONE, 0, "done")
-        require_same_data(self.search.trials.values())
+        self.folder.require_same_data(self.search.trials.values())
 
     def _repeat(self, trial: Trial, code: int | None, text: str) -> None:
         self._again.append(trial)
@@ -199,7 +205,7 @@ class Scheduler:
         trial.attempts[-1] |= {"end": now(), "exit_code": code}
 
     def _tail(self, trial: Trial) -> list[str]:
-        """The last lines of the output of its last run."""
+        """The last lines that the latest run of a trial has written."""
         try:
             with open(self.folder.log(trial), "rb") as file:
                 file.seek(self._log_start[trial.name])
@@ -211,7 +217,7 @@ class Scheduler:
 
 
 def memory_kills() -> int:
-    """How many processes Linux has killed since its start because memory ran out; else 0."""
+    """How many processes Linux has killed for want of memory since it started; elsewhere 0."""
     try:
         counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     except OSError:
@@ -220,12 +226,12 @@ def memory_kills() -> int:
 
 
 def now() -> str:
-    """For people and for sorting."""
+    """The local time as text, which sorts by time."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _reason(ended: Exit, tail: list[str]) -> str:
-    """One line on why a run failed."""
+    """Say in one line why a run failed."""
     if ended.code is None:
         return f"{ended.device} was lost, {LOST_TRIES} times"
     if ended.code < 0:

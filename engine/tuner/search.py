@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .trial import DONE, Trial
+from .trial import DONE, QUEUED, Trial
 
 
 class Search:
-    """Base of what decides which trials run.
+    """Decides which trials run, and in which order; the base of all searches.
 
     Attributes:
-        trials: all that are known so far, by name.
-        size: how many will have run at the end, at most.
+        trials: all trials that are known so far, by name.
+        size: how many trials will have run at the end, at most.
     """
 
     trials: dict[str, Trial]
@@ -25,23 +25,23 @@ class Search:
         return list(self.trials.values())
 
     def next(self) -> Trial | None:
-        """The next trial to run; None if there is none now."""
-        raise NotImplementedError
+        """The next trial to run, the first one that is queued; None if there is none now."""
+        return next((trial for trial in self.selected() if trial.status == QUEUED), None)
 
     def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
         """Take note of a running trial's evaluations; True stops it as hopeless."""
         return False
 
     def tell(self, trial: Trial) -> None:
-        """Take note of a trial that has ended."""
+        """Take note of a trial that is done, failed or pruned."""
 
 
 class Grid(Search):
-    """All trials, in order; those that are done stay done.
+    """Runs all trials in their order. Trials that are done stay done.
 
     Args:
-        trials: with their saved status.
-        tag: run only those with this text in their name or in their number, such as ``_001_``.
+        trials: the trials with their saved status.
+        tag: run only the trials with this text in their name or their number, such as ``_001_``.
     """
 
     def __init__(self, trials: Iterable[Trial], tag: str = "") -> None:
@@ -52,12 +52,9 @@ class Grid(Search):
             if tag in f"{trial.name}_{i:03d}_"
         ]
         self.size = len(self._selected)
-        self._queue = [trial for trial in self._selected if trial.status != DONE]
-        for trial in self._queue:
-            trial.back_to_queue()
+        for trial in self._selected:
+            if trial.status != DONE:
+                trial.back_to_queue()
 
     def selected(self) -> list[Trial]:
         return self._selected
-
-    def next(self) -> Trial | None:
-        return self._queue.pop(0) if self._queue else None

@@ -40,7 +40,7 @@ NOT_TUNED |= dict.fromkeys(OTHER_DATA, NOT_TUNED["dataset_id"])
 
 @dataclass(frozen=True)
 class Space:
-    """An experiment, and the values that some of its keys are to take.
+    """An experiment, and the values that some of its keys take.
 
     Attributes:
         file: the tuner file, or the configuration directory of an experiment without one.
@@ -124,9 +124,7 @@ def read_experiment(config: Path, expid: str, options: RunOptions) -> Space:
     """An experiment of a configuration directory, without choices."""
     model = read.model_part(config, expid)
     dataset = read.dataset_part(config, str(model.get("dataset_id")), expid)
-    if options.data_root is not None:
-        dataset = read.redirect(read.resolve_paths(dataset, options.home), options.data_root, None)
-    return Space(config, expid, model, dataset, {})
+    return Space(config, expid, model, _moved(dataset, options), {})
 
 
 def read_tuner_file(file: Path) -> dict[str, Any]:
@@ -139,12 +137,12 @@ def read_tuner_file(file: Path) -> dict[str, Any]:
     for key in content:
         if key not in KEYS:
             raise UserError(f"{file}: unknown key `{key}`{did_you_mean(key, KEYS)}")
-    for key, kind, what in (
-        ("base_expid", str, "an experiment id"),
-        ("tuner_space", dict, "a mapping from keys to lists of values"),
-        ("base_config", str, "a configuration directory"),
+    for key, kind, what, default in (
+        ("base_expid", str, "an experiment id", None),
+        ("tuner_space", dict, "a mapping from keys to lists of values", None),
+        ("base_config", str, "a configuration directory", ""),
     ):
-        value = content.get(key, "" if key == "base_config" else None)
+        value = content.get(key, default)
         if not isinstance(value, kind):
             raise UserError(f"{file}, {key}: is {value!r}; write {what}")
     return content
@@ -156,38 +154,37 @@ def _base_of(file: Path, content: dict[str, Any], options: RunOptions, expid: st
     flag = "base_expid" if expid is None else "--expid"
     dataset_id = content.get("dataset_id") if expid is None else None
     expid = expid or str(content["base_expid"])
-    model = _inline(file, content, "model_config", expid)
     try:
-        model = dict(model or read.model_part(base, expid))
+        model = _inline(content, "model_config", expid) or read.model_part(base, expid)
+        dataset_id = str(dataset_id or model.get("dataset_id"))
+        inline = _inline(content, "dataset_config", dataset_id)
+        dataset = read.with_tables(inline) if inline else read.dataset_part(base, dataset_id, expid)
+        dataset = _moved(dataset, options)
     except UserError as error:
-        raise UserError(f"{file}, {flag}: {str(error).removeprefix('--expid ')}") from None
-    dataset_id = str(dataset_id or model.get("dataset_id"))
-    dataset = _inline(file, content, "dataset_config", dataset_id)
-    try:
-        dataset = (
-            read.with_tables(dataset) if dataset else read.dataset_part(base, dataset_id, expid)
-        )
-    except UserError as error:
-        raise UserError(f"{file}, dataset_id: {error}") from None
-    if options.data_root is not None:
-        for key in read.DATA_PATHS:
-            if not isinstance(dataset.get(key), str):
-                raise UserError(f"{file}, dataset_id: {dataset_id} has no {key}; write its path")
-        dataset = read.redirect(read.resolve_paths(dataset, options.home), options.data_root, None)
+        raise UserError(f"{file}, {str(error).replace('--expid', flag)}") from None
     if model.get("dataset_id") == "TBD":  # in some of LongCTR's base experiments
         expid = f"{model.get('model')}_{dataset_id}"
     return Space(file, expid, model | {"dataset_id": dataset_id}, dataset, {})
 
 
-def _inline(file: Path, content: dict[str, Any], key: str, name: str) -> dict[str, Any] | None:
+def _moved(dataset: dict[str, Any], options: RunOptions) -> dict[str, Any]:
+    """The keys of a data set with its paths below ``options.data_root``, if that is set."""
+    if options.data_root is None:
+        return dataset
+    for key in read.DATA_PATHS:
+        if not isinstance(dataset.get(key), str):
+            raise UserError(f"the data set: has no {key}; write its path")
+    return read.redirect(read.resolve_paths(dataset, options.home), options.data_root, None)
+
+
+def _inline(content: dict[str, Any], key: str, name: str) -> dict[str, Any] | None:
     """An entry of a configuration that is written in the tuner file itself."""
     if key not in content:
         return None
-    entries = content[key]
-    if not isinstance(entries, dict) or not isinstance(entries.get(name), dict):
-        known = entries if isinstance(entries, dict) else ()
-        raise UserError(f"{file}, {key}: has no {name!r}{did_you_mean(name, known)}")
-    return entries[name]
+    entries = content[key] if isinstance(content[key], dict) else {}
+    if not isinstance(entries.get(name), dict):
+        raise UserError(f"{key}: has no {name!r}{did_you_mean(name, entries)}")
+    return dict(entries[name])
 
 
 def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
@@ -215,7 +212,7 @@ def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
 
 
 def require_distinct(where: str, values: list[Any]) -> None:
-    """Reject values that are equal, in whatever spelling, or that cannot be a parameter."""
+    """Reject values that are equal, however they are written, and values that no parameter has."""
     seen: dict[str, Any] = {}
     for value in values:
         try:
@@ -231,7 +228,7 @@ def require_distinct(where: str, values: list[Any]) -> None:
 
 
 def data_hash(space: Space, home: Path) -> str:
-    """The hash of the data that the results of all trials record."""
+    """The hash of the data there is, as results record it."""
     from ..datasets.card import fingerprint  # imports polars
 
     files = read.resolve_paths(space.dataset, home)

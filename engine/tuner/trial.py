@@ -1,4 +1,4 @@
-"""A trial: one combination of parameters, known by a digest of all of them, and what became of it."""
+"""A trial: one combination of parameters, which a digest of them all names, and its outcome."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 from ..config.read import DATA_PATHS
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
-HALVINGS = 5  # of the batch size after running out of memory
-DIGITS = 12  # of the digest, in a trial's name
-# Where files are, what they are called, and how much is shown.
+ENDED = (DONE, FAILED, PRUNED)
+HALVINGS = 5  # the batch size is halved so often after running out of memory
+DIGITS = 12  # the length of the digest in a trial's name
+# Keys that say where files are, what they are called, and how much is shown.
 NOT_OF_THE_TRIAL = ("model_root", "model_id", "verbose", "num_workers", *DATA_PATHS)
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -21,18 +22,20 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 @dataclass
 class Trial:
-    """One combination of parameters; all but ``params`` is in its status file.
+    """One combination of parameters. Its status file has all attributes but ``params``.
 
     Attributes:
         name: ``<base_expid>_<digest>``.
-        params: of the model and of the data set, as the tuner file gives them.
-        tuned: the part of them that the tuner file varies.
-        status: one of the five above.
-        changes: parameters changed after running out of memory.
+        params: the parameters of the model and of the data set, as the tuner file gives them.
+        tuned: the parameters that the tuner file varies.
+        status: one of the five constants above.
+        changes: the parameters that were changed after running out of memory.
         attempts: start, end, exit code and device of each run; the end is missing after a kill.
-        reason: why it failed, in one line; ``log_tail``: the last lines of its output.
-        metrics: of validation and test, when done; ``dataset_hash``: of the data they are on.
-        label: the experiment id where several trials share it, as the seeds of a study do.
+        reason: why the trial failed, in one line.
+        log_tail: the last lines of the output of a failed run.
+        metrics: the metrics of validation and test data, once the trial is done.
+        dataset_hash: the hash of the data that the metrics are on.
+        label: an experiment id that several trials share, such as the seeds of a study.
     """
 
     name: str
@@ -49,14 +52,14 @@ class Trial:
 
     @property
     def expid(self) -> str:
-        """Its experiment id. A changed batch size is another one: the run starts afresh."""
+        """The experiment id. A changed batch size gives another one, so that the run starts afresh."""
         return (self.label or self.name) + (
             f"_batch{self.changes['batch_size']}" if self.changes else ""
         )
 
     @property
     def run_name(self) -> str:
-        """``<dataset_id>/<expid>_seed<seed>``, what the files of its run start with."""
+        """The start of the names of the run's files: ``<dataset_id>/<expid>_seed<seed>``."""
         return f"{self.params['dataset_id']}/{self.expid}_seed{self.params['seed']}"
 
     def final_params(self) -> dict[str, Any]:
@@ -64,8 +67,11 @@ class Trial:
         return self.params | self.changes
 
     def halve_batch(self) -> bool:
-        """Half the batch, twice the batches per step: the same samples per step in less memory.
-        False where it cannot be halved again."""
+        """Halve the batch and double the batches per step, which takes less memory.
+
+        Returns:
+            False if the batch cannot be halved again.
+        """
         params = self.final_params()
         batch_size, steps = int(params["batch_size"]), int(params.get("accumulation_steps", 1))
         if batch_size < 2 or int(self.params["batch_size"]) // batch_size >= 2**HALVINGS:
@@ -74,44 +80,46 @@ class Trial:
         return True
 
     def to_json(self) -> dict[str, Any]:
-        """What the status file holds."""
+        """The content of the status file."""
         return {key: value for key, value in vars(self).items() if key != "params"}
 
     def back_to_queue(self) -> None:
-        """Run it again; what made it run out of memory may be gone."""
+        """Queue the trial again. What made it run out of memory may be gone, so it gets its batch back."""
         if self.status == FAILED:
             self.changes = {}
         self.status = QUEUED
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up what a status file holds; a trial that was running goes back into the queue."""
+        """Take up the content of a status file. A trial that was running goes back into the queue."""
         for key in ("status", "changes", "attempts", "reason", "log_tail", "metrics"):
             setattr(self, key, saved[key])
         self.dataset_hash = saved["dataset_hash"]
         if self.status == DONE:
-            _ = self.metrics["valid"], self.metrics["test"]  # KeyError in a damaged file
+            _ = self.metrics["valid"], self.metrics["test"]  # a damaged file raises KeyError
         if self.status == RUNNING:
             self.status = QUEUED
 
 
 def digest(params: dict[str, Any]) -> str:
-    """The start of the SHA-256 of all parameters, in any order and spelling of numbers."""
+    """The start of the SHA-256 of all parameters. The order of keys and the spelling of numbers do not
+    matter."""
     kept = {key: value for key, value in params.items() if key not in NOT_OF_THE_TRIAL}
     return hashlib.sha256(canonical(kept).encode()).hexdigest()[:DIGITS]
 
 
 def canonical(value: Any) -> str:
-    """One text for equal values: ``1``, ``1.0`` and ``'1e0'`` are the same number."""
+    """A text that is the same for equal values; ``1``, ``1.0`` and ``'1e0'`` are equal."""
     return json.dumps(_plain(value), sort_keys=True)
 
 
 def number(value: Any) -> Any:
-    """``'1e-3'``, which YAML 1.1 takes for a text, as the number it is; anything else as it is."""
+    """The number that a text such as ``'1e-3'`` stands for, which YAML 1.1 reads as a text; any other
+    value unchanged."""
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
 def as_text(value: Any) -> str:
-    """A parameter's value, or several, as in YAML."""
+    """The value of a parameter, or a mapping of several, written as in YAML."""
     if isinstance(value, dict):
         return ", ".join(f"{key}: {as_text(entry)}" for key, entry in value.items())
     return value if isinstance(value, str) else json.dumps(value)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..common.errors import UserError
 from ..common.places import RUN_EXPID
@@ -65,7 +64,7 @@ def tune(
         require_devices(gpus)
     folder.open(known_by)
     search = make_search(space, folder, tag, trials)
-    folder.require_data(search.trials.values(), data_hash(space, options.home))
+    folder.require_same_data(search.trials.values(), data_hash(space, options.home))
     engine = make_engine(gpus, per_gpu, ray)
     command = run_expid_command(folder, options.model_zoo)
     return run_and_report(space, folder, search, engine, command, options.home)
@@ -111,19 +110,20 @@ def run_and_report(
 def run_all(space: Space, folder: Folder, search: Search, engine: Engine, command: Command) -> None:
     """Run all that the search asks for, showing progress; a signal ends it as Ctrl-C does."""
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _interrupt)
+        signal.signal(ending, signal.default_int_handler)
     ended = sum(trial.status != QUEUED for trial in search.selected())
     display = Display(search.size, ended, Monitor(space.model))
     Scheduler(space, folder, search, engine, command, display).run()
 
 
 def run_expid_command(folder: Folder, model_zoo: Path | None) -> Command:
-    """``run_expid.py`` on a trial's experiment id, going on where it was killed."""
+    """Run ``run_expid.py`` on the experiment id of a trial. A run that was killed goes on."""
     zoo = ["--model-zoo", str(model_zoo.resolve())] if model_zoo else []
 
     def command(trial: Trial, gpu: int) -> list[str]:
         run_expid = [sys.executable, "-u", *RUN_EXPID, "--config", str(folder.path), *zoo]
-        return [*run_expid, "--expid", trial.expid, "--gpu", str(gpu), "--resume"]
+        seed = str(trial.params["seed"])
+        return [*run_expid, "--expid", trial.expid, "--seed", seed, "--gpu", str(gpu), "--resume"]
 
     return command
 
@@ -134,7 +134,3 @@ def require_devices(gpus: Sequence[int]) -> None:
 
     for gpu in gpus:
         require_device(gpu)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -135,6 +135,7 @@ def test_artefacts_of_results_that_are_gone_are_removed(
         write_artefacts(tmp_path, ["scaling"])
 
 
+@pytest.mark.slow
 def test_without_grouped_auc_one_panel_is_left(results: DatasetResults) -> None:
     cells = []
     for cell in results.cells:

@@ -163,6 +163,7 @@ def test_marks_follow_the_rule_of_the_notes(home: Path) -> None:
     assert any("p below 0.05" in note and "Holm" in note for note in table.notes)
 
 
+@pytest.mark.slow
 def test_mean_ranks_are_over_the_data_sets_that_rank_the_model(tmp_path: Path) -> None:
     homes = [write_study(tmp_path, name, seeds=SEEDS, only=OF_TABLES) for name in ("one", "two")]
     table = table1(read_results(tmp_path))

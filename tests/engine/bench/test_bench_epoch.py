@@ -161,6 +161,7 @@ def test_bad_input_is_one_line(
         main()
 
 
+@pytest.mark.slow
 def test_a_rival_that_fails_is_quoted(
     stand_in: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def page(study: Path) -> str:
     return build(study)
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes_wherever_they_are(page: str, copied: Path) -> None:
     assert build(copied) == page
     (copied / "report.html").write_text(page)  # an earlier report is no result

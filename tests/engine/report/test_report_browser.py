@@ -94,6 +94,7 @@ def test_sorting_filter_and_details(tmp_path: Path) -> None:
     assert seen["codes"] == ["", *"12345"]
 
 
+@pytest.mark.slow
 def test_what_names_a_row_stays_in_sight(tmp_path: Path) -> None:
     write_study(tmp_path / "results", seeds=(1, 2))
     look = """
@@ -137,6 +138,7 @@ def test_what_names_a_row_stays_in_sight(tmp_path: Path) -> None:
     assert all("local" in edge and "scroll" in edge for edge in seen["edges"])
 
 
+@pytest.mark.slow
 def test_a_figure_is_shown_at_full_size(tmp_path: Path) -> None:
     write_study(tmp_path / "results", seeds=(1, 2))
     look = """
@@ -194,6 +196,7 @@ def test_nothing_from_results_runs(tmp_path: Path) -> None:
     assert NASTY in unescape(seen["all"])
 
 
+@pytest.mark.slow
 def test_a_table_of_the_analysis_is_sorted_by_its_unrounded_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

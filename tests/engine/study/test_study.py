@@ -20,7 +20,7 @@ from engine.config.options import RunOptions
 from engine.config.read import read_yaml
 from engine.study.call import Call, widest
 from engine.study.experiments import EXPERIMENTS, Planned, distinct, plan
-from engine.study.run_queue import ModelStudy, StudySearch, seeded_trial
+from engine.study.run_queue import StudySearch, seeded_trial
 from engine.study.store import Store
 from engine.study.tuning import balanced, model_space
 from engine.tuner.folder import Folder
@@ -199,11 +199,13 @@ def test_a_budget_covers_values_evenly_from_the_configurations_own() -> None:
 
 
 def test_runs_of_one_configuration_share_an_experiment_id(here: StudySpace) -> None:
-    plain, changed = model_space("TWIN_tiny", here.options({"max_len": 20}), 1)
-    own = [seeded_trial(plain, {}, plain.model, seed) for seed in (1, 2)]
+    plain, changed = (
+        model_space("TWIN_tiny", here.options(keys), 1) for keys in ({}, {"max_len": 20})
+    )
+    own = [seeded_trial(plain, {}, seed) for seed in (1, 2)]
     assert own[0].expid == own[1].expid and own[0].name != own[1].name
-    other = seeded_trial(plain, {"learning_rate": 0.5}, plain.model, 1)
-    short = seeded_trial(plain, {}, changed.model, 1)
+    other = seeded_trial(plain, {"learning_rate": 0.5}, 1)
+    short = seeded_trial(changed, {}, 1)
     assert len({own[0].expid, other.expid, short.expid}) == 3
     assert short.params["max_len"] == 20 and short.expid.startswith("TWIN_tiny_")
     own[0].changes = {"batch_size": 64, "accumulation_steps": 2}
@@ -319,7 +321,7 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
         store, folder = Store(here.output, "tiny", ROOT), Folder(here.queue)
         folder.runs.mkdir(parents=True, exist_ok=True)
         (here.queue / "trials").mkdir(exist_ok=True)
-        return StudySearch([ModelStudy(*space, cells, call)], folder, store, call, "hash")
+        return StudySearch({"TWIN": space}, cells, folder, store, call, "hash")
 
     def run(study: StudySearch) -> None:
         while (trial := study.next()) is not None:

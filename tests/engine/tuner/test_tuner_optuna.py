@@ -46,6 +46,7 @@ def test_a_combination_runs_once_however_often_it_is_drawn(tuner: FakeTuner) -> 
     assert all(tuner.starts(name) == 1 for name in tuner.status())
 
 
+@pytest.mark.slow
 def test_it_finds_a_good_trial_and_prunes_bad_ones(tuner: FakeTuner) -> None:
     tuner.write(CHOICES, epochs=8, seconds=0.2)
     assert tuner.run(jobs=4, trials=16) == 0
@@ -65,6 +66,7 @@ def test_it_finds_a_good_trial_and_prunes_bad_ones(tuner: FakeTuner) -> None:
     assert {s["status"] for s in tuner.status().values()} == {"done"}
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_what_was_running(tuner: FakeTuner) -> None:
     def running() -> set[str]:
         return {name for name, status in tuner.status().items() if status["status"] == "running"}
@@ -89,6 +91,7 @@ def test_killed_it_goes_on_with_what_was_running(tuner: FakeTuner) -> None:
     assert all(len(after[name]["attempts"]) > 1 for name in before)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_draw(tuner: FakeTuner) -> None:
     tuner.write({"learning_rate": [0.1, 0.2], "topk": [1, 2]})
     assert tuner.run(trials=2) == 0
@@ -101,14 +104,14 @@ def test_killed_in_the_middle_of_a_draw(tuner: FakeTuner) -> None:
     assert draws(tuner)[half.number].state.name == "FAIL"
 
 
-def test_failures_are_told_and_tried_again_in_the_next_call(tuner: FakeTuner) -> None:
+def test_failures_stay_open_and_are_tried_again_in_the_next_call(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1]}, modes={"1": "fails"})
     assert tuner.run(trials=3) == 1
-    assert {d.state.name for d in draws(tuner)} == {"FAIL"}
+    assert {d.state.name for d in draws(tuner)} == {"RUNNING"}
     tuner.write({"topk": [1]})
     assert tuner.run(trials=3) == 0
     assert {s["status"] for s in tuner.status().values()} == {"done"}
-    assert [d.state.name for d in draws(tuner)] == ["FAIL", "COMPLETE"]  # it learns of it
+    assert [d.state.name for d in draws(tuner)] == ["COMPLETE"]
 
 
 @pytest.mark.parametrize("name", ["o?a", "o%20c", 'it\'s "out"'])

@@ -175,6 +175,7 @@ def test_killed_by_the_system_is_no_memory_too_and_ends(
     assert not (tuner.out / "best").exists()
 
 
+@pytest.mark.slow
 def test_killed_by_somebody_it_goes_on_as_it_was(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1, 2]}, modes={"1": "killed twice"})
     assert tuner.run() == 0
@@ -188,9 +189,9 @@ def test_killed_by_somebody_it_goes_on_as_it_was(tuner: FakeTuner) -> None:
 
 def test_different_data_is_not_compared(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1, 2, 3]}, hashes={"2": "other"})
-    with pytest.raises(UserError, match="ran on different data"):
+    with pytest.raises(UserError, match="ran on other data"):
         tuner.run(jobs=1)
-    with pytest.raises(UserError, match="ran on different data"):
+    with pytest.raises(UserError, match="ran on other data"):
         tuner.run(jobs=1)
     assert not (tuner.out / "leaderboard.csv").exists()
 
@@ -244,9 +245,9 @@ def test_trials_that_ran_on_other_data_are_named(tuner: FakeTuner) -> None:
     assert tuner.run() == 0
     (trial,) = tuner.search.trials.values()
     folder = Folder(tuner.out)
-    folder.require_data([trial], "same")
-    with pytest.raises(UserError, match=f"{trial.name} ran on other data .hash same, now new"):
-        folder.require_data([trial], "new")
+    folder.require_same_data([trial], "same")
+    with pytest.raises(UserError, match=f"{trial.name} ran on other data .hash same, not new"):
+        folder.require_same_data([trial], "new")
 
 
 def test_what_was_out_of_memory_gets_its_batch_back(tuner: FakeTuner) -> None:
@@ -275,6 +276,7 @@ GRID = {"learning_rate": [0.1, 0.2, 0.3], "topk": [1, 2, 3, 4]}
 MODES = {"2": "fails once", "3": "fails", "4": "no memory"}
 
 
+@pytest.mark.slow
 def test_killed_three_times_it_ends_with_the_same_reports(tmp_path: Path) -> None:
     undisturbed, killed = FakeTuner(tmp_path / "calm"), FakeTuner(tmp_path / "killed")
     for tuner in (undisturbed, killed):
@@ -298,6 +300,7 @@ def test_killed_three_times_it_ends_with_the_same_reports(tmp_path: Path) -> Non
     assert any(a["end"] is None for a in attempts)  # so the kills did interrupt
 
 
+@pytest.mark.slow
 def test_runs_killed_three_times_end_with_the_same_reports(tmp_path: Path) -> None:
     undisturbed, killed = FakeTuner(tmp_path / "calm"), FakeTuner(tmp_path / "killed")
     for tuner in (undisturbed, killed):
@@ -320,7 +323,9 @@ def test_runs_killed_three_times_end_with_the_same_reports(tmp_path: Path) -> No
     assert sum(a["exit_code"] == -signal.SIGKILL for a in attempts) == 3
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_interrupted_it_ends_its_runs_and_goes_on(how: signal.Signals, tuner: FakeTuner) -> None:
     tuner.write({"topk": [1, 2, 3]}, epochs=10, seconds=0.2)
     with start(tuner) as process:
