@@ -342,6 +342,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- from a command to a model
 
 
+@pytest.mark.slow
 def test_one_command_and_it_trains(tmp_path: Path, command: Command) -> None:
     path = written(tmp_path, "csv")
     columns = [f"--{name}={column}" for name, column in COLUMNS.items()]

@@ -188,7 +188,13 @@ def test_other_failures_of_saving_are_not_called_a_full_disk(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("kilobytes", "file"), [(1, "log"), (60, "resume"), (500, "resume")], ids=str
+    ("kilobytes", "file"),
+    [
+        (1, "log"),
+        pytest.param(60, "resume", marks=pytest.mark.slow),
+        pytest.param(500, "resume", marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_full_disk_is_one_line_and_the_run_can_go_on(
     kilobytes: int, file: str, space: Workspace

@@ -569,7 +569,9 @@ def test_key_that_overrides_a_preset_is_no_duplicate(runs: dict[str, Finished]) 
     assert "TWIN_tiny" in run.outcome.stdout
 
 
-@pytest.mark.parametrize("name", [*TEXTS, *ALONE])
+@pytest.mark.parametrize(
+    "name", [*TEXTS, *(pytest.param(name, marks=pytest.mark.slow) for name in ALONE)]
+)
 def test_mistake_in_a_process_of_its_own(name: str, tiny_data: Path, tmp_path: Path) -> None:
     case = (TEXTS | RUN)[name]
     space = prepared(tmp_path, tiny_data, case.spoil)
