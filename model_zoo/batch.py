@@ -20,7 +20,7 @@ at real items; histories are left padded.
 
 
 class Loader(Protocol):
-    """Batches of one split, again for each pass.
+    """The batches of one split, which can be passed over again and again.
 
     Training sets ``epoch`` before each pass over its loader. A loader that shuffles should derive
     the order from it, so that a resumed run sees the samples in the same order.

@@ -1,7 +1,8 @@
 """The registry: one line for each backbone, baseline and mixture; every list of models reads it.
 
 A backbone is a model by itself (``TWIN``) and, with each mixture, a variant (``TWIN_MoS``). A line
-names the file of a class instead of importing it, so names, labels and papers cost no import of torch.
+names the file of a class instead of importing it. So names, labels and papers cost no import of
+torch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Registered:
         name: of the class.
         module: file of the class, below this package.
         label: how tables and figures write it.
-        year, venue, paper: where it was published, as BARS' leaderboards name it; ``paper`` is a URL.
+        year, venue, paper: where it was published, in the words of BARS' leaderboards. ``paper`` is
+            a URL.
     """
 
     name: str
@@ -76,12 +78,12 @@ def model_names() -> list[str]:
 
 
 def variant(backbone: str, mixture: str) -> str:
-    """The name of a backbone with a mixture: ``TWIN_MoS``; ``TWIN`` with the mixture ``VANILLA``."""
+    """The name of a backbone with a mixture: ``TWIN_MoS``, or ``TWIN`` with ``VANILLA``."""
     return f"{backbone}_{mixture}" if mixture else backbone
 
 
 def backbone_of(model: str) -> str:
-    """The vanilla model that a model is a variant of: ``TWIN`` of ``TWIN_MoS``, and of itself.
+    """The vanilla model behind a model: ``TWIN`` for ``TWIN_MoS``, and for ``TWIN`` itself.
 
     A model that is not registered works too. It is a variant if its name ends with a registered
     mixture (``Mine_MoS``) or starts with a registered backbone (``TWIN_Mine``).
@@ -90,7 +92,7 @@ def backbone_of(model: str) -> str:
 
 
 def mixture_of(model: str) -> str:
-    """The mixture of a model: ``MoS`` of ``TWIN_MoS``, ``VANILLA`` of ``TWIN`` and of baselines."""
+    """The mixture of a model: ``MoS`` for ``TWIN_MoS``, ``VANILLA`` for ``TWIN`` and baselines."""
     return _split(model)[1]
 
 
@@ -105,7 +107,7 @@ def _split(model: str) -> tuple[str, str]:
 
 
 def label(name: str) -> str:
-    """How tables and figures write a backbone, baseline or mixture; an unknown name stays as it is."""
+    """How tables and figures write a backbone, baseline or mixture; an unknown name stays."""
     if name == VANILLA:
         return "Vanilla"
     entry = (BACKBONES | MIXTURES | BASELINES).get(name)
@@ -113,12 +115,12 @@ def label(name: str) -> str:
 
 
 def publication(model: str) -> Registered | None:
-    """The line whose paper a model comes from: its mixture's, or its own; None if it has none."""
+    """The registered class whose paper a model comes from: its mixture, or itself; or None."""
     return (BACKBONES | MIXTURES | BASELINES).get(mixture_of(model) or model)
 
 
 def in_order(names: Iterable[str], first: Iterable[str]) -> list[str]:
-    """Distinct names: those that ``first`` has in its order, then the others in alphabetical order."""
+    """The distinct names: first those of ``first`` in its order, then the others by alphabet."""
     found = set(names)
     known = [name for name in first if name in found]
     return known + sorted(found.difference(known))
@@ -132,7 +134,7 @@ def get_model(name: str) -> type[SequenceModel]:
     """The model class of that name.
 
     Raises:
-        ValueError: there is none; the message names the nearest one and all there are.
+        ValueError: there is none; the message names the nearest one and lists all.
     """
     if name in model_names():
         backbone, mixture = _split(name)

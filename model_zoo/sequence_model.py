@@ -141,8 +141,11 @@ class SequenceModel(StagedModel):
         return super().hyper_parameters() | parts
 
     def reset_parameters(self) -> None:
-        """FuxiCTR's initialisation, backbone first: with the same random state, every variant of
-        a backbone starts from the same embeddings, global block and head."""
+        """Initialise as FuxiCTR does, the backbone first.
+
+        With the same random state, every variant of a backbone starts from the same embeddings,
+        global block and head.
+        """
         for part in (*self.backbone_parts(), *self.branches.values()):
             compat.reset_parameters(part)
 
@@ -156,7 +159,7 @@ class SequenceModel(StagedModel):
         return self.embedding_layer, self.classifier, self.encoder.global_block
 
     def stages(self, epochs: float) -> list[Stage]:
-        """The stages of the mixture; a checkpoint of the backbone replaces its warm-up."""
+        """The stages of the mixture; ``backbone_checkpoint`` replaces the backbone's warm-up."""
         stages = self.encoder.stages(epochs)
         if self.backbone_checkpoint is not None:
             stages = [stage for stage in stages if stage.name is not StageName.BACKBONE]
@@ -201,7 +204,7 @@ class SequenceModel(StagedModel):
         return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
 
     def _head(self, features_BF: Tensor) -> Tensor:
-        """The logit ``(B, 1)``, compiled if asked for; a batch of one would be another graph."""
+        """The logit ``(B, 1)``, compiled if asked for; a batch of one would need another graph."""
         if self.compiled and len(features_BF) > 1:
             return call_compiled(self.classifier, features_BF)
         return self.classifier(features_BF)

@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
 FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
-FEATURE_ENCODERS = (
-    "nn.Identity()",
-    "layers.MaskedAveragePooling()",
-    "layers.MaskedSumPooling()",
-)
+POOLING = "layers.MaskedAveragePooling()"
+FEATURE_ENCODERS = ("nn.Identity()", POOLING, "layers.MaskedSumPooling()")
 LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 
 
@@ -84,8 +81,9 @@ def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
     try:
         content = json.loads(path.read_text())
         features = {name: spec for entry in content["features"] for name, spec in entry.items()}
-        kinds = {name: spec["type"] for name, spec in features.items()}
-        return {name: features[name] for name in kinds}, str(content["labels"][0])
+        if not all("type" in spec for spec in features.values()):
+            raise ValueError("a feature has no type")
+        return features, str(content["labels"][0])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
         raise UserError(
             f"{path}: not a FuxiCTR feature map ({error!r}); prepare the data again"
@@ -117,16 +115,13 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
     if kind == "meta":
         return {"type": "meta"}
     spec = {"source": column.get("source", ""), "type": kind}
-    encoder = column.get("feature_encoder")
-    if kind == "sequence":
-        encoder = column.get("feature_encoder", "layers.MaskedAveragePooling()")
+    encoder = column.get("feature_encoder", POOLING if kind == "sequence" else None)
     if encoder not in (None, "null", "None", "none"):
         for part in encoder if isinstance(encoder, list) else [encoder]:
             _check_encoder(where, part)
         spec["feature_encoder"] = encoder
-    for key in ("embedding_dim", "emb_output_dim", "share_embedding"):
-        if key in column:
-            spec[key] = column[key]
+    kept = ("embedding_dim", "emb_output_dim", "share_embedding")
+    spec |= {key: column[key] for key in kept if key in column}
     if kind == "embedding":
         # LongCTR's configurations leave pretrain_dim out; FuxiCTR 2.3.10 then fails.
         spec["pretrain_dim"] = column.get("pretrain_dim", column.get("embedding_dim"))

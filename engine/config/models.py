@@ -41,7 +41,8 @@ def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
         if issubclass(model, SequenceModel):
             return model if name == own else make_variant(model, mixture_of(name), model.__module__)
         if name == own:
-            return adopt(model)
+            origin = {"__doc__": model.__doc__, "origin": model}
+            return type(name, (AdoptedModel, model), origin)
     try:
         return get_model(name)
     except ValueError as error:
@@ -54,15 +55,6 @@ def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
 def is_shipped(model: type[StagedModel]) -> bool:
     """Whether a model class is the project's own, and not one of a user's folder."""
     return model.__name__ in model_names() and model is get_model(model.__name__)
-
-
-def adopt(model: type[BaseModel]) -> type[StagedModel]:
-    """A foreign model as one that the project's training and evaluation can handle.
-
-    Its constructor, ``forward`` and ``add_loss`` stay its own. Training, with its checks, resume
-    and regulariser, evaluation and metrics are the project's.
-    """
-    return type(model.__name__, (AdoptedModel, model), {"__doc__": model.__doc__, "origin": model})
 
 
 def build(
@@ -98,7 +90,11 @@ def own_words(model_class: type[StagedModel], expid: str) -> Iterator[None]:
 
 
 class AdoptedModel(StagedModel):
-    """Goes before a foreign class in the order of bases."""
+    """Makes a foreign model, the next base, one that the project can train and evaluate.
+
+    Its constructor, ``forward`` and ``add_loss`` stay its own. Training, with its checks, resume
+    and regulariser, evaluation and metrics are the project's.
+    """
 
     origin: type[BaseModel]
     any_keyword = True

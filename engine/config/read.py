@@ -30,15 +30,8 @@ DATA_PATHS = ("data_root", *DATA_FILES)
 PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
 # Keys that change how much a run shows or how it is fed, and no number of its result.
 NO_NUMBERS = ("verbose", "num_workers", "tensorboard")
-# Keys that a listing shows, and what it calls them
-LISTED = {
-    "model": "model",
-    "dataset_id": "dataset",
-    "max_len": "max_len",
-    "batch_size": "batch size",
-    "learning_rate": "learning rate",
-    "epochs": "epochs",
-}
+# Keys that a listing shows.
+LISTED = ("model", "dataset_id", "max_len", "batch_size", "learning_rate", "epochs")
 
 
 def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:
@@ -55,7 +48,7 @@ def describe_experiments(config_dir: str | Path) -> str:
         [str(expid), *(str(params.get(key, "?")) for key in LISTED)]
         for expid, params in _all_experiments(config_dir).items()
     ]
-    return text_table(["expid", *LISTED.values()], rows, left=3)
+    return text_table(["expid", *LISTED], rows, left=3)
 
 
 def load_experiment(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..common.errors import UserError, did_you_mean
 from .features import ENCODERS, FIRST, Feature, item_table
 from .interactions import ItemTable, Log, Split
-from .mapping import Mapping, check_keys
+from .mapping import Mapping, typed
 from .source import ROW, Source, Unit, readable, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
@@ -120,9 +120,8 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
         raise UserError(
             f"feature {entry!r} has no name; write a column, column:kind, or {{name: ..., kind: ...}}"
         )
-    check_keys(f"feature {entry['name']}", entry, Feature)
-    given: dict[str, Any] = {"kind": "", "min_count": mapping.min_count} | entry
-    feature = Feature(**given)
+    given: dict[str, Any] = {"kind": "", "min_count": mapping.min_count}
+    feature = Feature(**given | typed(f"feature {entry['name']}", entry, Feature))
     if min(feature.max_len, feature.min_count) < 1:
         raise UserError(
             f"feature {feature.name}: max_len and min_count must be 1 or more; got "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..common.errors import UserError, did_you_mean
+from ..config.convert import WRONG, convert, describe
 from ..config.read import read_yaml
 
 
@@ -41,7 +42,7 @@ class Mapping:
     time_format: str | None = None
     label: str | None = None
     rating: str | None = None
-    positive: float | None = None
+    positive: int | float | None = None  # the card shows it as it is written
     exposures: str | None = None
     items: str | None = None
     item_features: list[Any] = field(default_factory=list)
@@ -79,24 +80,23 @@ class Mapping:
 
 KEYS = tuple(f.name for f in fields(Mapping))
 PATHS = ("input", "exposures", "items")
-KINDS: dict[str, tuple[Any, str]] = {  # by the first word of a field's annotation
-    "str": (str, "a text"),
-    "bool": (bool, "true or false"),
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-    "list": (list, "a list"),
-}
 
 
-def check_keys(where: str, given: dict[str, Any], form: type) -> None:
-    """Reject keys that are no fields of a dataclass, and values of another kind than the fields'."""
-    kinds = {f.name: str(f.type).split(" ")[0].split("[")[0] for f in fields(form)}
+def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
+    """Values for fields of a dataclass, each as the type of its field.
+
+    Raises:
+        UserError: a key is no field, or a value is of another kind.
+    """
+    hints, values = get_type_hints(form), {}
     for key, value in given.items():
-        if key not in kinds:
-            raise UserError(f"{where}: the key {key!r} is unknown{did_you_mean(key, kinds)}")
-        kind, what = KINDS[kinds[key]]
-        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-            raise UserError(f"{where}: {key} is {value!r}; write {what}")
+        if key not in hints:
+            raise UserError(f"{where}: the key {key!r} is unknown{did_you_mean(key, hints)}")
+        try:
+            values[key] = convert(value, hints[key])
+        except WRONG:
+            raise UserError(f"{where}: {key} is {value!r}; write {describe(hints[key])}") from None
+    return values
 
 
 def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
@@ -108,7 +108,7 @@ def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
     given: dict[str, Any] = {}
     if file is not None:
         given = {key: value for key, value in read_yaml(Path(file)).items() if value is not None}
-        check_keys(file, given, Mapping)
+        given = typed(file, given, Mapping)
         given |= {key: str(Path(file).parent / given[key]) for key in PATHS if key in given}
     given |= {key: value for key, value in flags.items() if value is not None}
     for key in ("input", "user", "item", "time"):

@@ -18,9 +18,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from ..loader.columns import require_columns
 from .interactions import Log, Split
-from .source import readable, require_unique
+from .source import Lines, Source, as_number, require_unique
 
 LIKED = 4
 MAX_GENRES = 6  # per movie, in the order of the file
@@ -28,7 +27,7 @@ LICENCE = (
     "GroupLens: research use, cite, no redistribution (https://grouplens.org/datasets/movielens/)"
 )
 COLUMNS = ("user_id", "movie_id", "rating", "order")
-RATINGS = {  # what each file calls these columns; texts without a header have them in this order
+RATINGS = {  # what each file calls these columns
     "ratings.csv": ("userId", "movieId", "rating", "timestamp"),
     "ratings.dat": COLUMNS,
     "u.data": COLUMNS,
@@ -92,22 +91,26 @@ def _first(folder: Path, names: Iterable[str]) -> Path:
 
 def _ratings(path: Path) -> pl.DataFrame:
     """The checked ratings of a file, in ``COLUMNS``."""
-    table = _numbers(path, _read(path, RATINGS[path.name]))
-    table = table.rename(dict(zip(table.columns, COLUMNS, strict=True)))
-    if table.is_empty():
-        raise UserError(f"{path} has no ratings; name a file with some")
-    bad = (~table["rating"].is_between(0.5, 5)).arg_true()
-    if len(bad):
-        raise UserError(
-            f"{path}, line {_line(path, bad[0])}: the rating {table['rating'][bad[0]]:g} is not "
-            "between 0.5 and 5"
-        )
-    pairs = table.lazy().group_by("user_id", "movie_id").len().filter(pl.col("len") > 1).head(1)
-    double = pairs.collect(engine="streaming")
+    names = RATINGS[path.name]
+    table, (user, movie, rating, order) = _source(path, names), names
+    columns = {
+        "user_id": table.whole(user),
+        "movie_id": table.whole(movie),
+        "rating": table.read(rating, _stars, "a number from 0.5 to 5"),
+        "order": table.whole(order),
+    }
+    table.check()
+    ratings = table.rows().select(**columns).collect()
+    double = ratings.filter(ratings.select("user_id", "movie_id").is_duplicated())
     if len(double):
-        user, movie, _ = double.row(0)
+        user, movie, *_ = double.row(0)
         raise UserError(f"{path}: user {user} rated movie {movie} twice; keep one of the ratings")
-    return table
+    return ratings
+
+
+def _stars(raw: pl.Expr) -> pl.Expr:
+    number = as_number(raw)
+    return pl.when(number.is_between(0.5, 5)).then(number)
 
 
 def _movies(folder: Path) -> pl.DataFrame:
@@ -115,65 +118,31 @@ def _movies(folder: Path) -> pl.DataFrame:
     path = _first(folder, MOVIES)
     if path.name == "u.genre":
         names = [line.split("|")[0] for line in path.read_text().splitlines() if line]
-        path = folder / "u.item"
-        table = _read(path, ("movie_id", "title", "released", "video", "url", *names))
+        path, key = folder / "u.item", "movie_id"
+        table = _source(path, (key, "title", "released", "video", "url", *names))
         flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in names]
         genres = pl.concat_list(flags).list.drop_nulls()
     else:
-        table = _read(path, ("movieId" if path.suffix == ".csv" else "movie_id", "title", "genres"))
+        key = "movieId" if path.suffix == ".csv" else "movie_id"
+        table = _source(path, (key, "title", "genres"))
         genres = pl.col("genres").str.split("|").fill_null([])
-    ids = _numbers(path, table.select(pl.first())).to_series()
-    require_unique(path, "movie", ids)
+    ids = table.whole(key)
+    table.check()
     title = pl.col("title").fill_null("")
-    year = (
-        title.str.extract(r"(\d{4})\S\s*$").cast(pl.Int64).fill_null(0)
-    )  # in brackets, at the end
-    return table.select(movie_id=ids, title=title, genres=genres, year=year)
+    year = title.str.extract(r"(\d{4})\S\s*$").cast(pl.Int64)  # in brackets, at the end
+    columns = {"movie_id": ids, "title": title, "genres": genres, "year": year.fill_null(0)}
+    movies = table.rows().select(**columns).collect()
+    require_unique(path, "movie", movies["movie_id"])
+    return movies
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """The columns of a file; of a text without a header they are all that there are, in order."""
-    with readable(path):
-        if path.suffix == ".parquet":
-            table = pl.read_parquet(path)
-        elif path.suffix == ".csv":
-            table = pl.read_csv(path, infer_schema=False)
-        else:  # read as lines, because polars splits by one byte only, and reads no Latin-1
-            return _fields(path, path.read_text(encoding="latin-1").splitlines(), columns)
-    require_columns(path, table.columns, list(columns))
-    return table.select(columns)
-
-
-def _fields(path: Path, lines: list[str], columns: tuple[str, ...]) -> pl.DataFrame:
-    separator = SEPARATORS[path.suffix]
-    fields = pl.Series(lines, dtype=pl.String).str.split(separator)
-    bad = (fields.list.len() != len(columns)).arg_true()
-    if len(bad):
-        raise UserError(
-            f"{path}, line {bad[0] + 1} is {lines[bad[0]]!r}; it must hold {len(columns)} fields "
-            f"with {separator!r} between them: {', '.join(columns)}"
-        )
-    return pl.DataFrame({name: fields.list.get(i) for i, name in enumerate(columns)})
-
-
-def _numbers(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    """The columns as whole numbers, ``rating`` as a fraction."""
-    for name in table.columns:
-        kind, what = (pl.Float64, "a number") if name == "rating" else (pl.Int64, "a whole number")
-        numbers = table[name].cast(kind, strict=False)
-        bad = numbers.is_null().arg_true()
-        if len(bad):
-            raise UserError(
-                f"{path}, line {_line(path, bad[0])}, column {name}: {table[name][bad[0]]!r} is not "
-                f"{what}"
-            )
-        table = table.with_columns(numbers)
+def _source(path: Path, columns: tuple[str, ...]) -> Source:
+    """A file that has some columns; a text without their names has no others."""
+    if path.suffix in SEPARATORS:
+        return Lines(path, columns, SEPARATORS[path.suffix])
+    table = Source(path)
+    table.require(*columns)
     return table
-
-
-def _line(path: Path, row: int) -> int:
-    """The line of a row, counted from 1; a CSV file has its header in the first."""
-    return row + (2 if path.suffix == ".csv" else 1)
 
 
 def _item_table(

@@ -54,7 +54,7 @@ class Source:
         self.quotes = quotes and kind != ".tsv"
         with readable(self.path):
             if self.text:
-                self.frame = pl.scan_csv(
+                frame = pl.scan_csv(
                     self.files,
                     separator=separator or SEPARATORS[kind],
                     quote_char='"' if self.quotes else None,
@@ -62,8 +62,12 @@ class Source:
                     row_index_name=ROW,
                 )
             else:
-                self.frame = pl.scan_parquet(self.files, row_index_name=ROW)
-            self.schema = self.frame.collect_schema()
+                frame = pl.scan_parquet(self.files, row_index_name=ROW)
+            self._start(frame)
+
+    def _start(self, frame: pl.LazyFrame, first_line: int = 2) -> None:
+        self.frame, self.first_line = frame, first_line  # the first line of a text names columns
+        self.schema = frame.collect_schema()
         self.checks: list[tuple[str, pl.Expr, str]] = []
         self.blank = pl.lit(True)  # whether a row has none of the columns that must be there
 
@@ -110,7 +114,11 @@ class Source:
                 if row is not None:
                     value = self.frame.filter(pl.col(ROW) == row).select(column).collect().item()
                     what = "missing" if value in (None, "") else repr(value)
-                    place = f"line {row + 2}" if self.text else f"row {row} (the first is 0)"
+                    place = (
+                        f"line {row + self.first_line}"
+                        if self.text
+                        else f"row {row} (the first is 0)"
+                    )
                     raise UserError(
                         f"{self.path}, column {column}, {place}: the value is {what}; write {expects}"
                     )
@@ -148,7 +156,11 @@ class Source:
 
     def number(self, column: str) -> pl.Expr:
         """Finite numbers that must be there."""
-        return self.read(column, _as_number, "a number")
+        return self.read(column, as_number, "a number")
+
+    def whole(self, column: str, kind: type[pl.DataType] = pl.Int64) -> pl.Expr:
+        """Whole numbers that must be there."""
+        return self.read(column, lambda raw: raw.cast(kind, strict=False), "a whole number")
 
     def label(self, column: str) -> pl.Expr:
         """0 and 1, or True and False."""
@@ -178,10 +190,7 @@ class Source:
         kind = self.schema.get(column, pl.String())
         if not self.has_dates(column, form):
             if kind.is_integer() or (kind == pl.String and self._whole(column)):
-                whole = pl.UInt64 if kind == pl.UInt64 else pl.Int64
-                return self.read(
-                    column, lambda raw: raw.cast(whole, strict=False), "a whole number"
-                )
+                return self.whole(column, pl.UInt64 if kind == pl.UInt64 else pl.Int64)
             return self.number(column)
         if kind != pl.String:
             return self.read(column, lambda raw: raw.dt.epoch(unit), "a date")
@@ -209,7 +218,7 @@ class Source:
             where = f"{self.path}, column {column}"
             raise UserError(f"{where} is {kind}, which is no {feature.kind}; write another kind")
         if feature.kind == "numeric":
-            return self.read(column, _as_number, "a number, or declare it categorical", True)
+            return self.read(column, as_number, "a number, or declare it categorical", True)
         if feature.kind == "embedding":
             return self.read(column, lambda raw: raw.cast(pl.List(pl.Float32)), "numbers", True)
         if lists:
@@ -242,6 +251,32 @@ class Source:
     def _one(self, value: pl.Expr) -> Any:
         with readable(self.path):
             return self.frame.select(value).collect(engine="streaming").item()
+
+
+class Lines(Source):
+    """A text without a first line that names the columns, such as the older MovieLens files.
+
+    Args:
+        path: of the file, in Latin-1.
+        columns: all that there are, in order.
+        separator: what stands between the fields; polars itself reads only those of one byte.
+
+    Raises:
+        UserError: a line has another number of fields.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], separator: str) -> None:
+        self.path, self.files, self.text, self.quotes = path, [path], True, False
+        lines = path.read_text(encoding="latin-1").splitlines()
+        fields = pl.Series(lines, dtype=pl.String).str.split(separator)
+        bad = (fields.list.len() != len(columns)).arg_true()
+        if len(bad):
+            raise UserError(
+                f"{path}, line {bad[0] + 1} is {lines[bad[0]]!r}; it must hold {len(columns)} fields "
+                f"with {separator!r} between them: {', '.join(columns)}"
+            )
+        table = pl.DataFrame({name: fields.list.get(i) for i, name in enumerate(columns)})
+        self._start(table.with_row_index(ROW).lazy(), first_line=1)
 
 
 @contextmanager
@@ -309,7 +344,7 @@ def _fraction_as_text(raw: pl.Expr) -> pl.Expr:
     return pl.when(raw == whole).then(whole.cast(pl.String)).otherwise(raw.cast(pl.String))
 
 
-def _as_number(raw: pl.Expr) -> pl.Expr:
+def as_number(raw: pl.Expr) -> pl.Expr:
     number = raw.cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number)
 

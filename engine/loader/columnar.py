@@ -8,6 +8,7 @@ Shape suffixes: B samples, L padded length, S interactions of all users.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +21,17 @@ from numpy.typing import NDArray
 
 from ..common.errors import UserError
 from .columns import (
-    integers,
+    Arrays,
+    Column,
+    columns_of,
     open_parquet,
     pieces,
-    read_feature,
     read_in_pieces,
-    read_label,
-    reject,
     require_columns,
-    require_contiguous,
     whole_file,
 )
 
-Columns = dict[str, NDArray]
+INDEX = ("user_index", "item_index", "seq_len")  # of every sample
 FRONT = 1024  # zeros before the first item; longer windows get more of them
 ITEMS_PER_PIECE = 2**16  # items of histories that are read at a time
 
@@ -57,36 +56,17 @@ class Histories:
         self._tape = np.zeros(FRONT + room + 1, np.int32)
         end, lengths = FRONT, []
         columns = [name for name in ("user_index", "full_item_seq") if name in present]
-        for start, table in pieces(self.path, columns, rows):
-            if "user_index" in present:
-                require_contiguous(self.path, "user_index", table["user_index"], start)
-            lists = self._lists(table["full_item_seq"], start)
-            items_S = integers(self.path, "full_item_seq", lists.flatten())
+        for piece in pieces(self.path, columns, rows):
+            if "user_index" in piece:
+                piece["user_index"].require_numbered()
+            column = piece["full_item_seq"]
+            lists = _without_gaps(column)
+            items_S = replace(column, values=lists.flatten()).integers()
             self._tape[end : end + len(items_S)] = np.clip(items_S, -1, 2**31 - 1)
             end += len(items_S)
             lengths.append(np.asarray(lists.value_lengths()))
         self._tape = self._tape[: end + 1]
         self.offsets = np.r_[0, np.cumsum(np.concatenate(lengths), dtype=np.int64)]
-
-    def _lists(self, column: pa.ChunkedArray, start: int) -> pa.ListArray | pa.LargeListArray:
-        """The column, whose first row has the number ``start``, as one array of lists without gaps."""
-        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-            raise UserError(
-                f"{self.path}, column full_item_seq is {column.type}; it must hold lists of item indices"
-            )
-        lists = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
-        if lists.null_count:
-            missing = lists.is_null().to_numpy(zero_copy_only=False)
-            self._reject(start, missing, "the history is missing; write an empty list")
-        items = lists.flatten()
-        if items.null_count:
-            first = np.flatnonzero(items.is_null())[0]
-            holds_it = np.cumsum(np.asarray(lists.value_lengths())) > first
-            self._reject(start, holds_it, "the history has missing values; leave them out")
-        return lists
-
-    def _reject(self, first_row: int, bad: NDArray, what: str) -> None:
-        reject(self.path, "full_item_seq", first_row, bad, lambda _: what)
 
     def __len__(self) -> int:
         """The number of users."""
@@ -130,11 +110,10 @@ class Histories:
         items_S = self._tape[self._front : -1]
         if len(items_S) and not 1 <= items_S.min() <= items_S.max() < num_items:
             first = ((items_S < 1) | (items_S >= num_items)).argmax()
-            self._reject(
-                0,
-                self.offsets[1:] > first,
-                f"the item index {items_S[first]} is not between 1 and {num_items - 1}, the items of "
-                f"{item_path} (0 is padding)",
+            row = np.searchsorted(self.offsets, first, side="right") - 1
+            raise UserError(
+                f"{self.path}, column full_item_seq, row {row}: the item index {items_S[first]} is "
+                f"not between 1 and {num_items - 1}, the items of {item_path} (0 is padding)"
             )
 
 
@@ -153,25 +132,20 @@ class ItemTable:
         file = open_parquet(self.path)
         require_columns(self.path, file.schema_arrow.names, ["item_index", *features])
 
-        def convert(table: pa.Table, start: int) -> Columns:
-            require_contiguous(self.path, "item_index", table["item_index"], start)
-            found = {
-                name: read_feature(self.path, name, table[name], spec, start)
-                for name, spec in features.items()
-            }
-            if start == 0:
+        def convert(piece: dict[str, Column]) -> Arrays:
+            index = piece.pop("item_index")
+            index.require_numbered()
+            found = {name: column.feature(features[name]) for name, column in piece.items()}
+            if index.start == 0:
                 for name, values in found.items():
-                    self._require_padding(name, values[:1])
+                    shown = np.array2string(values[0].flatten()[:4], precision=3)
+                    what = "row 0 is the padding item, whose values must be zero"
+                    piece[name].reject(values[:1] != 0, f"the value is {shown}; {what}")
             return found
 
         names, rows = ["item_index", *features], file.metadata.num_rows
         arrays = read_in_pieces(self.path, names, rows, convert)
         self.tables = {name: torch.from_numpy(values) for name, values in arrays.items()}
-
-    def _require_padding(self, name: str, row: NDArray) -> None:
-        shown = np.array2string(np.atleast_1d(row[0])[:4], precision=3)
-        what = f"the value is {shown}; row 0 is the padding item, whose values must be zero"
-        reject(self.path, name, 0, row != 0, lambda _: what)
 
     def __len__(self) -> int:
         return len(next(iter(self.tables.values())))
@@ -214,9 +188,8 @@ class Samples:
             name for name, spec in feature_map.features.items() if spec.get("source") != "item"
         ] + feature_map.labels
         self.file = open_parquet(self.path)
-        needed = ["user_index", "item_index", "seq_len"]
-        require_columns(self.path, self.file.schema_arrow.names, needed + self.names)
-        self.names += [name for name in needed if name not in self.names]
+        self.names += [name for name in INDEX if name not in self.names]
+        require_columns(self.path, self.file.schema_arrow.names, [*INDEX, *self.names])
         rows = [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
         self.group_start = np.r_[0, np.cumsum(rows, dtype=np.int64)]
         self.limits = histories.path, histories.lengths(), num_items
@@ -232,9 +205,9 @@ class Samples:
         """Memory of what is resident."""
         return sum(column.nbytes for column in (self.resident or {}).values())
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Columns]:
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Arrays]:
         """Columns of ``batch_size`` rows, the last batch shorter; in file order without ``rng``."""
-        kept: Columns | None = None  # rows of one block that did not fill a batch
+        kept: Arrays | None = None  # rows of one block that did not fill a batch
         for columns in self._blocks(rng):
             order = np.arange(_rows(columns)) if rng is None else rng.permutation(_rows(columns))
             if kept is not None:
@@ -248,7 +221,7 @@ class Samples:
         if kept is not None and _rows(kept):
             yield kept
 
-    def _blocks(self, rng: np.random.Generator | None) -> Iterator[Columns]:
+    def _blocks(self, rng: np.random.Generator | None) -> Iterator[Arrays]:
         if self.resident is not None:
             yield self.resident
             return
@@ -256,52 +229,49 @@ class Samples:
         for group in groups if rng is None else rng.permutation(groups):
             yield self._read(int(group))
 
-    def _read(self, group: int) -> Columns:
+    def _read(self, group: int) -> Arrays:
         with whole_file(self.path):
             table = self.file.read_row_group(group, self.names)
-        return self._convert(table, int(self.group_start[group]))
+        return self._convert(columns_of(self.path, table, int(self.group_start[group])))
 
-    def _convert(self, table: pa.Table, first: int) -> Columns:
-        columns = {}
-        for name in self.names:
-            if name in self.feature_map.labels:
-                columns[name] = read_label(self.path, name, table[name], first)
-            else:
-                spec = self.feature_map.features.get(name, {"type": "meta"})
-                columns[name] = read_feature(self.path, name, table[name], spec, first)
+    def _convert(self, piece: dict[str, Column]) -> Arrays:
+        features, labels = self.feature_map.features, self.feature_map.labels
+        arrays = {
+            name: column.label()
+            if name in labels
+            else column.feature(features.get(name, {"type": "meta"}))
+            for name, column in piece.items()
+        }
         user_path, lengths, num_items = self.limits
-        users, items = f"the users of {user_path}", "the item table (0 is padding)"
-        self._within(columns, "user_index", 0, len(lengths) - 1, users, first)
-        self._within(columns, "item_index", 1, num_items - 1, items, first)
-        user, seq_len = columns["user_index"], columns["seq_len"]
+        user, item, seq_len = (arrays[name] for name in INDEX)
+        users = f"the users of {user_path}"
+        piece["user_index"].require_within(user, 0, len(lengths) - 1, users)
+        piece["item_index"].require_within(item, 1, num_items - 1, "the item table (0 is padding)")
         longest = lengths[user]
-        reject(
-            self.path,
-            "seq_len",
-            first,
+        piece["seq_len"].reject(
             (seq_len < 0) | (seq_len > longest),
             lambda i: (
                 f"the value is {seq_len[i]}, but the history of user {user[i]} in {user_path} "
                 f"has {longest[i]} items"
             ),
         )
-        return columns
-
-    def _within(
-        self, columns: Columns, name: str, low: int, high: int, what: str, first: int
-    ) -> None:
-        x = columns[name]
-        outside = f"which is outside {low} to {high}, {what}"
-        reject(
-            self.path,
-            name,
-            first,
-            (x < low) | (x > high),
-            lambda i: f"the value is {x[i]}, {outside}",
-        )
+        return arrays
 
 
-def _rows(columns: Columns) -> int:
+def _without_gaps(column: Column) -> pa.ListArray | pa.LargeListArray:
+    """The histories of a column, none of which may be missing or have missing values."""
+    lists = column.lists()
+    missing = lists.is_null().to_numpy(zero_copy_only=False)
+    column.reject(missing, "the history is missing; write an empty list")
+    items = lists.flatten()
+    if items.null_count:
+        first = np.flatnonzero(items.is_null())[0]
+        holds_it = np.cumsum(np.asarray(lists.value_lengths())) > first
+        column.reject(holds_it, "the history has missing values; leave them out")
+    return lists
+
+
+def _rows(columns: Arrays) -> int:
     return len(next(iter(columns.values())))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..common.errors import UserError, did_you_mean
 
+Arrays = dict[str, NDArray]
 PIECE = 16_384  # rows that are read at a time
 
 
@@ -38,8 +40,8 @@ def whole_file(path: Path) -> Iterator[None]:
         ) from None
 
 
-def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[tuple[int, pa.Table]]:
-    """Columns of a file, some rows at a time, and the number of the first of these rows.
+def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[dict[str, Column]]:
+    """Columns of a file, some rows at a time.
 
     Reading lists whole takes several times the memory and the time. There is at least one piece,
     and each has at most ``rows`` rows (default: ``PIECE``).
@@ -52,24 +54,25 @@ def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[tu
                 batch = next(batches, None)
             if batch is None:
                 break
-            yield start, pa.Table.from_batches([batch])
+            yield columns_of(path, pa.Table.from_batches([batch]), start)
             start += len(batch)
     if not start:
-        yield 0, file.schema_arrow.empty_table().select(names)
+        yield columns_of(path, file.schema_arrow.empty_table().select(names))
 
 
 def read_in_pieces(
-    path: Path, names: list[str], rows: int, convert: Callable[[pa.Table, int], dict[str, NDArray]]
-) -> dict[str, NDArray]:
+    path: Path, names: list[str], rows: int, convert: Callable[[dict[str, Column]], Arrays]
+) -> Arrays:
     """Read whole columns into arrays, with hardly more memory than the arrays take.
 
     Args:
         rows: the number of rows of the file.
-        convert: makes arrays of some rows, given the number of the first.
+        convert: makes arrays of some rows.
     """
-    arrays: dict[str, NDArray] = {}
-    for start, table in pieces(path, names):
-        for name, values in convert(table, start).items():
+    arrays: Arrays = {}
+    for piece in pieces(path, names):
+        start = piece[names[0]].start
+        for name, values in convert(piece).items():
             if start == 0:
                 arrays[name] = np.empty((rows, *values.shape[1:]), values.dtype)
             arrays[name][start : start + len(values)] = values
@@ -86,114 +89,129 @@ def require_columns(path: Path, present: list[str], needed: list[str]) -> None:
         )
 
 
-def reject(
-    path: Path, column: str, first_row: int, bad: NDArray, what: Callable[[Any], str]
-) -> None:
-    """Raise an error about the first bad value of a column, if there is one.
+def columns_of(path: Path, table: pa.Table, start: int = 0) -> dict[str, Column]:
+    """The columns of some rows of a file, by name; ``start`` is the number of the first row."""
+    return {name: Column(path, name, table[name], start) for name in table.column_names}
 
-    Args:
-        first_row: number of the first row, for the message.
-        bad: whether each value is bad, ``(rows,)`` or ``(rows, width)``.
-        what: the message about the value at a place, which is an index of ``bad``.
+
+@dataclass(frozen=True)
+class Column:
+    """Some rows of a column, to be checked and read.
+
+    Attributes:
+        path: the file.
+        name: of the column.
+        values: as they are in the file.
+        start: number of the first row, for messages.
     """
-    if bad.any():
-        place = np.unravel_index(bad.argmax(), bad.shape)
-        raise UserError(f"{path}, column {column}, row {first_row + place[0]}: {what(place)}")
 
+    path: Path
+    name: str
+    values: pa.Array | pa.ChunkedArray
+    start: int
 
-def read_feature(
-    path: Path, name: str, column: pa.ChunkedArray, spec: dict[str, Any], first_row: int
-) -> NDArray:
-    """One checked feature column: int64 for indices, float32 for numbers and vectors.
+    def reject(self, bad: NDArray, what: str | Callable[[Any], str]) -> None:
+        """Raise an error about the first bad value, if there is one.
 
-    Args:
-        spec: of the feature map; ``embedding`` and ``sequence`` columns become 2-D.
-        first_row: number of the first row, for messages.
-    """
-    kind = spec["type"]
-    _require_filled(path, name, column, first_row)
-    width = {"embedding": spec.get("pretrain_dim"), "sequence": spec.get("max_len")}.get(kind)
-    if width is not None:
-        column = _flattened(path, name, column, width, kind, first_row)
-    read = _floats if kind in ("embedding", "numeric") else integers
-    values = read(path, name, column)
-    if width is not None:
-        values = values.reshape(-1, width)
-    if read is _floats:
-        reject(
-            path, name, first_row, ~np.isfinite(values), lambda i: f"the value is {values[i]}; "
-            "fill it in with a number"
-        )  # fmt: skip
-    elif kind != "meta":
-        high = spec["vocab_size"] - 1
-        reject(
-            path, name, first_row, (values < 0) | (values > high), lambda i: f"the index {values[i]} "
-            f"is outside 0 to {high}; correct vocab_size or the data"
-        )  # fmt: skip
-    return values
+        Args:
+            bad: whether each value is bad, ``(rows,)`` or ``(rows, width)``.
+            what: the message, or a function that says it of a place, which is an index of ``bad``.
+        """
+        if bad.any():
+            place = np.unravel_index(bad.argmax(), bad.shape)
+            row, text = self.start + place[0], what if isinstance(what, str) else what(place)
+            raise UserError(f"{self.path}, column {self.name}, row {row}: {text}")
 
+    def feature(self, spec: dict[str, Any]) -> NDArray:
+        """The values of a feature: int64 for indices, float32 for numbers and vectors.
 
-def _require_filled(path: Path, name: str, column: pa.ChunkedArray, first_row: int) -> None:
-    if column.null_count:
-        missing = column.is_null().to_numpy()
-        reject(path, name, first_row, missing, lambda _: "the value is missing; fill it in")
+        Args:
+            spec: of the feature map; ``embedding`` and ``sequence`` columns become 2-D.
+        """
+        kind = spec["type"]
+        self._require_filled()
+        width = {"embedding": spec.get("pretrain_dim"), "sequence": spec.get("max_len")}.get(kind)
+        flat = self if width is None else self._flattened(width, kind)
+        numbers = kind in ("embedding", "numeric")
+        values = flat._floats() if numbers else flat.integers()
+        if width is not None:
+            values = values.reshape(-1, width)
+        if numbers:
+            wrong = "fill it in with a number"
+            self.reject(~np.isfinite(values), lambda i: f"the value is {values[i]}; {wrong}")
+        elif kind != "meta":
+            high = spec["vocab_size"] - 1
+            wrong = f"is outside 0 to {high}; correct vocab_size or the data"
+            outside = (values < 0) | (values > high)
+            self.reject(outside, lambda i: f"the index {values[i]} {wrong}")
+        return values
 
-
-def _flattened(
-    path: Path, name: str, column: pa.ChunkedArray, width: int, kind: str, first_row: int
-) -> pa.Array:
-    """The values of lists that all have one width, one list after the other."""
-    lists = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if pa.types.is_fixed_size_list(lists.type):
-        lists = lists.cast(pa.list_(lists.type.value_type))
-    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
-        raise UserError(f"{path}, column {name} is {lists.type}; the type {kind} needs lists")
-    length = lists.value_lengths().to_numpy(zero_copy_only=False)
-    size = "embedding_dim" if kind == "embedding" else "max_len"
-    reject(
-        path, name, first_row, length != width,
-        lambda i: f"the list has {length[i]} values, but {size} is {width}",
-    )  # fmt: skip
-    return lists.flatten()
-
-
-def _floats(path: Path, name: str, column: pa.Array) -> NDArray:
-    try:
-        return np.asarray(column).astype(np.float32)
-    except (ValueError, TypeError):
-        raise UserError(f"{path}, column {name} is {column.type}; it must hold numbers") from None
-
-
-def integers(path: Path, name: str, column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    """Whole numbers, also where they are stored as floats."""
-    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
-        return np.asarray(column).astype(np.int64)
-    if pa.types.is_floating(column.type):
-        values = np.asarray(column)
-        if np.array_equal(values, np.floor(values)):
+    def integers(self) -> NDArray[np.int64]:
+        """Whole numbers, also where they are stored as floats."""
+        values = np.asarray(self.values)
+        if values.dtype.kind in "iub":
             return values.astype(np.int64)
-    raise UserError(f"{path}, column {name} is {column.type}; it must hold whole numbers")
+        if values.dtype.kind == "f" and np.array_equal(values, np.floor(values)):
+            return values.astype(np.int64)
+        raise self._wrong_type("it must hold whole numbers")
 
+    def label(self) -> NDArray[np.float32]:
+        """The values 0 and 1 of a label."""
+        values = np.asarray(self.values)
+        if values.dtype.kind not in "iufb":
+            raise self._wrong_type("a label must be 0 or 1")
+        bad = (values != 0) & (values != 1)
+        self.reject(bad, lambda i: f"the label is {values[i]}; write 0 or 1")
+        return values.astype(np.float32)
 
-def read_label(
-    path: Path, name: str, column: pa.ChunkedArray, first_row: int
-) -> NDArray[np.float32]:
-    """The checked label column, whose values are 0 or 1, as float32."""
-    values = np.asarray(column)
-    if values.dtype.kind not in "iufb":
-        raise UserError(f"{path}, column {name} is {column.type}; a label must be 0 or 1")
-    bad = (values != 0) & (values != 1)
-    reject(path, name, first_row, bad, lambda i: f"the label is {values[i]}; write 0 or 1")
-    return values.astype(np.float32)
+    def lists(self) -> pa.ListArray | pa.LargeListArray:
+        """Lists, as one array."""
+        values = self.values
+        lists = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+        if pa.types.is_fixed_size_list(lists.type):
+            lists = lists.cast(pa.list_(lists.type.value_type))
+        if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+            raise self._wrong_type("it must hold lists")
+        return lists
 
+    def require_within(self, x: NDArray, low: int, high: int, what: str) -> None:
+        """Reject an index ``x`` of this column that is not from ``low`` to ``high``."""
+        outside = (x < low) | (x > high)
+        self.reject(
+            outside, lambda i: f"the value is {x[i]}, which is outside {low} to {high}, {what}"
+        )
 
-def require_contiguous(path: Path, name: str, column: pa.ChunkedArray, first_row: int) -> None:
-    """Reject an index column that is not 0, 1, 2, ...: rows are found by their number."""
-    _require_filled(path, name, column, first_row)
-    values = integers(path, name, column)
-    number = np.arange(first_row, first_row + len(values))
-    reject(
-        path, name, first_row, values != number,
-        lambda i: f"the value is {values[i]}, but rows must be numbered 0, 1, 2, ... in order, so "
-        f"that row {number[i]} has {name} {number[i]}",
-    )  # fmt: skip
+    def require_numbered(self) -> None:
+        """Reject an index column that is not 0, 1, 2, ...: rows are found by their number."""
+        self._require_filled()
+        values = self.integers()
+        number = np.arange(self.start, self.start + len(values))
+        self.reject(
+            values != number,
+            lambda i: (
+                f"the value is {values[i]}, but rows must be numbered 0, 1, 2, ... in order, so "
+                f"that row {number[i]} has {self.name} {number[i]}"
+            ),
+        )
+
+    def _require_filled(self) -> None:
+        if self.values.null_count:
+            self.reject(self.values.is_null().to_numpy(), "the value is missing; fill it in")
+
+    def _flattened(self, width: int, kind: str) -> Column:
+        """The values of lists that all have one width, one list after the other."""
+        lists = self.lists()
+        length = lists.value_lengths().to_numpy(zero_copy_only=False)
+        size = "embedding_dim" if kind == "embedding" else "max_len"
+        wrong = f"values, but {size} is {width}"
+        self.reject(length != width, lambda i: f"the list has {length[i]} {wrong}")
+        return replace(self, values=lists.flatten())
+
+    def _floats(self) -> NDArray[np.float32]:
+        try:
+            return np.asarray(self.values).astype(np.float32)
+        except (ValueError, TypeError):
+            raise self._wrong_type("it must hold numbers") from None
+
+    def _wrong_type(self, what: str) -> UserError:
+        return UserError(f"{self.path}, column {self.name} is {self.values.type}; {what}")

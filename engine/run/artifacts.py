@@ -37,12 +37,8 @@ class RunFiles:
 
     def require_unchanged(self, params: dict[str, Any]) -> None:
         """Reject a resume with other parameters, except those that change no number of a result."""
-        if self.started_with.exists():
-            before = self._started()
-        elif self.result.exists():
-            before = json.loads(self.result.read_text())["params"]
-        else:
-            return
+        started = self.started_with.exists()
+        before = self._started() if started else _content(self.result).get("params", {})
         now = json.loads(json.dumps(params))  # as a file gives it back, without tuples
         known = (before.keys() | now.keys()) - {"dataset_hash", *NO_NUMBERS}
         changed = sorted(key for key in known if before.get(key) != now.get(key))
@@ -63,20 +59,14 @@ class RunFiles:
 
     def _started(self) -> dict[str, Any]:
         """What the run started with. If that is not known, it is empty, and the run starts again."""
-        try:
-            return json.loads(self.started_with.read_text())
-        except FileNotFoundError:
-            return {}
-        except ValueError:  # the machine crashed while the file was written
+        before = _content(self.started_with)
+        if not before:  # the machine crashed while the file was written
             self.state.unlink(missing_ok=True)
-            return {}
+        return before
 
     def keep_result_of_other_data(self, dataset_hash: str) -> None:
         """Refuse to overwrite a result on other data that happens to have the same name."""
-        try:
-            before = json.loads(self.result.read_text())["dataset_hash"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return  # no finished result
+        before = _content(self.result).get("dataset_hash", dataset_hash)
         if before != dataset_hash:
             raise UserError(
                 f"{self.result}: is the result on other data (hash {before}, now {dataset_hash}), which "
@@ -135,17 +125,12 @@ class RunFiles:
 
     def fit_seconds(self) -> float:
         """How long a killed run had trained at its last evaluation; 0 if the run starts anew."""
-        try:
-            progress = json.loads(self.progress.read_text())
-        except (OSError, ValueError):
-            return 0.0
-        return progress.get("fit_seconds", 0.0)  # older files lack it
+        return _content(self.progress).get("fit_seconds", 0.0)  # older files lack it
 
     def close(self) -> None:
         """End the log, and delete what only a resume needs."""
-        self.started_with.unlink(missing_ok=True)
-        self.state.unlink(missing_ok=True)
-        self.progress.unlink(missing_ok=True)
+        for file in (self.started_with, self.state, self.progress):
+            file.unlink(missing_ok=True)
         _end_logging()
 
 
@@ -168,6 +153,14 @@ def _end_logging() -> None:
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing if it is missing or was not written to its end."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _digest(changes: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ class History:
         index_BL: row of each position, int64.
         mask_BL: bool, True at real positions; the newest one is column ``L - 1``.
 
-    A padded position has the vector of whatever row its index names, so that readers must mask.
+    A padded position has the vector of whatever row its index names, so readers must mask it.
     """
 
     def __init__(self, rows: Tensor | RowTable, index_BL: Tensor, mask_BL: Tensor) -> None:
@@ -182,7 +182,7 @@ class History:
         ]
 
     def with_mask(self, mask_BL: Tensor) -> History:
-        """The same items, of which others are real."""
+        """The same items with another mask of the real ones."""
         return History(self._rows, self.index_BL, mask_BL)
 
     def contiguous(self) -> History:

@@ -29,7 +29,7 @@ class Segments:
     age_P: Tensor
 
     def newest(self, x_1PE: Tensor) -> Tensor:
-        """The newest position of each sample, ``(S, 1, E)``; an empty sample gets another's."""
+        """The newest position of each sample, ``(S, 1, E)``; an empty one gets that of another."""
         return x_1PE[0].index_select(0, (self.stop_S - 1).clamp(min=0))[:, None]
 
 

@@ -46,7 +46,7 @@ def gather_dot(query_BHD: Tensor, rows_UD: Tensor, index_BL: Tensor) -> Tensor:
     L = index_BL.shape[1]
     index = index_BL.repeat_interleave(H, dim=0)
     query = query_BHD.flatten(0, 1)
-    if len(rows_UD) < L:  # less work, and more than torch lets a line of a sparse matrix have
+    if len(rows_UD) < L:  # less work, and torch allows a sparse line no more entries than columns
         return (query @ rows_UD.T).gather(1, index).view(B, H, L)
     silence_warning()
     # A sparse matrix whose every line has L entries, at the positions' rows.
@@ -61,7 +61,7 @@ def gather_dot(query_BHD: Tensor, rows_UD: Tensor, index_BL: Tensor) -> Tensor:
 
 @cache
 def silence_warning() -> None:
-    """Let torch say now, unheard, what it says once: that sparse rows are in beta."""
+    """Use up torch's only warning that sparse rows are in beta, where nobody sees it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor([0, 0], torch.zeros(0, dtype=torch.long), torch.zeros(0), (1, 1))
@@ -120,7 +120,7 @@ class RowGradient:
     def add(self, weights_BHL: Tensor, vectors_BHD: Tensor, index_BL: Tensor) -> Tensor:
         """Add a part, as ``scatter_sum`` has it; returns what the anchor gets as its gradient."""
         backward = torch._C._current_graph_task_id()
-        if backward != self._backward:  # an earlier one that did not ask for the rows left parts
+        if backward != self._backward:  # drop parts of one that did not ask for the rows
             self._backward, self._parts = backward, []
         self._parts.append((weights_BHL, vectors_BHD, index_BL))
         return vectors_BHD.new_zeros(())

@@ -81,7 +81,7 @@ class RowTable:
         return gather_rows(self.rows_UD, index_BL)
 
     def windows(self, index_VS: Tensor, share_VS: Tensor) -> RowTable:
-        """The table of V weighted sums of rows; their S rows each, and the weights."""
+        """The table of V weighted sums, each of S rows of this table."""
         if self.kernels:
             return WindowTable(self, index_VS, share_VS)
         return RowTable(
@@ -135,7 +135,10 @@ class WindowTable(RowTable):
 
     @torch.no_grad()
     def linear(self, layer: nn.Linear) -> Tensor:
-        """By the parent's rows where they are fewer: a layer of a sum is the sum of its layers."""
+        """The layer's output for each window, computed from the parent's rows where they are fewer.
+
+        A linear layer of a sum is the sum of the layer's outputs.
+        """
         if self._parent.num_rows >= self.num_rows:
             return super().linear(layer)
         z_VZ = self._sum(F.linear(self._parent.detached(), layer.weight))

@@ -1,4 +1,4 @@
-"""The contract of a branch: experts that a mixture sets beside the global block.
+"""The contract of a branch: a group of experts that a mixture sets beside the global block.
 
 Shape suffixes: B samples, D item width, H output width.
 """

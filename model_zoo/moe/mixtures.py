@@ -1,4 +1,4 @@
-"""Mixtures: how copies of one backbone block become an encoder of (history, target).
+"""Mixtures: encoders of a history and a target that consist of copies of one backbone's block.
 
 ``Mixture`` itself is the vanilla backbone. ``SparseMixture`` is the base of mixtures that differ in
 their router; each lies in the file of its router. ``mos.py`` holds the paper's Mixture of Sequence,
@@ -24,7 +24,7 @@ from .stages import Stage, StageName
 
 
 class Mixture(nn.Module):
-    """The vanilla backbone: one block over the whole history (eq. 5). Sparse mixtures add to it.
+    """The vanilla backbone: one block over the whole history (eq. 5); sparse mixtures add to it.
 
     Args:
         make_block: builds one block with parameters of its own.

@@ -53,21 +53,13 @@ def require_compiler(device: torch.device) -> None:
     Raises:
         ValueError: it has none; the message says why.
     """
-    problem = compiler_problem(device)
-    if problem:
-        raise ValueError(f"compile: True: {problem}; install one or write compile: False")
-
-
-def compiler_problem(device: torch.device) -> str:
-    """Why torch.compile cannot compile a line here; empty if it can."""
     try:
         torch.compile(_add_one)(torch.zeros(2, device=device))
     except Exception as error:  # each backend has errors of its own
-        return (
-            f"torch.compile fails here ({first_line(error)}); it needs a C++ compiler, and on CUDA "
-            "triton"
-        )
-    return ""
+        raise ValueError(
+            f"compile: True: torch.compile fails here ({first_line(error)}); install a C++ "
+            "compiler, and on CUDA triton, or write compile: False"
+        ) from None
 
 
 def first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Selective scan, the recurrence of Mamba (S6), as fast as plain torch gets.
+"""The selective scan, which is the recurrence of Mamba (S6), in plain torch.
 
 For every sample and channel, with a state ``h`` of N numbers and ``h_0 = 0``:
 
@@ -52,7 +52,7 @@ def selective_scan_reference(
     D: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """The definition, step by step, in the type of the inputs; see ``selective_scan``."""
+    """The definition of ``selective_scan``, step by step, in the type of the inputs."""
     delta = mask_steps(delta, mask)
     h_BEN = u.new_zeros(len(u), *A.shape)
     outputs = []

@@ -30,6 +30,8 @@ from ..datasets.test_datasets import ratings, write_movielens
 
 BATCH = 24
 EXPIDS = list_experiments(CONFIG)
+# Every tenth: of each data set some models, and of each model some data set.
+CASES = [pytest.param(e, marks=[pytest.mark.slow] * (i % 10 > 0)) for i, e in enumerate(EXPIDS)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("expid", EXPIDS)
+@pytest.mark.parametrize("expid", CASES)
 def test_it_starts(expid: str, data_root: Path, tmp_path: Path) -> None:
     experiment = load(expid, RunOptions(CONFIG, data_root=data_root, model_root=tmp_path))
     params, model_class = experiment.params, experiment.model_class

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 import shutil
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TextIO
 
+import fuxictr.utils
 import pytest
 import yaml
 from fuxictr.utils import load_config
@@ -25,6 +30,21 @@ CONFIG = ROOT / "config"
 EXPERIMENTS = config.list_experiments(CONFIG)
 LENGTHS = (50, 100, 200, 500, 1000)
 BENCHMARK = "session_hopping_micro"  # for timing two models
+
+
+@pytest.fixture(autouse=True)
+def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FuxiCTR parses the files anew for each experiment, which takes half a second."""
+
+    def load(file: TextIO, Loader: type[yaml.FullLoader]) -> dict:
+        return copy.deepcopy(parsed(file.read()))
+
+    monkeypatch.setattr(fuxictr.utils, "yaml", SimpleNamespace(load=load, FullLoader=None))
+
+
+@cache
+def parsed(text: str) -> dict:
+    return yaml.load(text, Loader=yaml.FullLoader)
 
 
 def test_every_model_runs_on_every_data_set() -> None:

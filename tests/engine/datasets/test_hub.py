@@ -150,6 +150,7 @@ def test_a_cut_connection_is_taken_up_again(client: Client, hub: FakeHub, files:
     assert hub.requests.count(("GET", "test.parquet")) == 1
 
 
+@pytest.mark.slow  # for the hub's client waits before it tries again
 def test_a_transfer_that_breaks_off_goes_on_next_time(
     client: Client, hub: FakeHub, files: dict
 ) -> None:

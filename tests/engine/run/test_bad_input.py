@@ -254,7 +254,7 @@ PARAMETERS = {
         keys(monitor="auc"), ("TWIN_tiny, monitor: 'auc' is not one of", "did you mean `AUC`?")
     ),
     "weight of the monitor": Case(
-        keys(monitor={"AUC": "one"}), ("monitor: the weight of AUC is 'one'; write a number",)
+        keys(monitor={"AUC": "one"}), ("monitor: is {'AUC': 'one'}; write a text or a mapping",)
     ),
     "empty monitor": Case(keys(monitor={}), ("TWIN_tiny, monitor: is empty",)),
     "gAUC without group_id": Case(keys(group_id=None), ("group_id", "gAUC", "write user_index")),

@@ -116,7 +116,7 @@ def test_list_shows_every_experiment_without_torch(tmp_path: Path) -> None:
     assert listed.code == 0, listed.stderr
     header, ruler, *rows = listed.stdout.splitlines()
     columns = [slice(*match.span()) for match in re.finditer("-+", ruler)]
-    titles = ["expid", "model", "dataset", "max_len", "batch size", "learning rate", "epochs"]
+    titles = ["expid", "model", "dataset_id", "max_len", "batch_size", "learning_rate", "epochs"]
     assert [header[column].strip() for column in columns] == titles
     assert [[row[column].strip() for column in columns] for row in rows] == expected
     assert run().stdout == listed.stdout
