@@ -215,6 +215,18 @@ def test_runs_of_one_configuration_share_an_experiment_id(here: StudySpace) -> N
 # ---------------------------------------------------------------- a whole study
 
 
+def test_a_short_study_from_run_to_tables(here: StudySpace) -> None:
+    """One model, untuned, with one seed."""
+    outcome = here.run("--variants", "vanilla", "--seeds", "1", "--budget", "1")
+    assert outcome.code == 0, outcome.stderr + outcome.stdout
+    (part,) = read_results(here.output)
+    (cell,) = part.experiment("table1")
+    (run,) = cell.runs.values()
+    assert run["seed"] == 1 and run["model"] == "TWIN"
+    assert (here.output / "tables" / "table1.md").exists()
+
+
+@pytest.mark.slow
 def test_a_study_from_tuning_to_tables_and_again(here: StudySpace) -> None:
     """Two tuning trials, then each cell; killed on the way; then there is nothing left to do, also
     without the queue's folder, and a run can be repeated to the same metrics."""
