@@ -40,8 +40,8 @@ class SequenceBlock(nn.Module, ABC):
             if self.dense and on_eager_cpu(history.mask_BL):
                 return by_length(super().__call__, history, target_BD)
             return super().__call__(history, target_BD)
-        # Slices and cached vectors would be other graphs too.
-        return call_compiled(self, history.contiguous(), target_BD)
+        # Slices, views and cached vectors would be other graphs too.
+        return call_compiled(self, history.contiguous(), target_BD.clone())
 
     @abstractmethod
     def forward(self, history: History, target_BD: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ def test_trains_a_step_and_every_parameter_gets_gradient(params: dict) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 def test_loss_falls_on_a_learnable_toy_set(params: dict) -> None:
     model = build_model(params).train()
     batch = random_batch(model.feature_map, [20] * 64, L=20)

@@ -99,6 +99,7 @@ def check_graphs(params: dict, most: int, later: int = 0) -> None:
         start = graphs()
 
 
+@pytest.mark.slow
 def test_few_graphs_for_all_lengths(tiny_data: Path, traced_only: None) -> None:
     """Three paths of TWIN's block, shared by the global block and the ten experts, and the head."""
     check_graphs(tiny_params(tiny_data, "TWIN_MoS", verbose=0), most=4)
@@ -112,6 +113,7 @@ def test_few_graphs_of_every_model(name: str, tiny_data: Path, traced_only: None
     check_graphs(tiny_params(tiny_data, name, verbose=0), most=16, later=2)
 
 
+@pytest.mark.slow
 def test_compiled_kernels_agree(tiny_data: Path) -> None:
     """With torch's own compiler, also together with bf16; copies and weights are as ever."""
     params = tiny_params(tiny_data, "TWIN", verbose=0, topk=100, short_seq_len=101)
@@ -132,6 +134,7 @@ def test_compiled_kernels_agree(tiny_data: Path) -> None:
     assert (a - b).abs().max() < 0.05 * a.std()
 
 
+@pytest.mark.slow
 def test_dropout_follows_the_seed(tiny_data: Path) -> None:
     params = tiny_params(tiny_data, "TWIN", verbose=0, topk=100, short_seq_len=101, compile=True)
     model = spread_embeddings(build_model(params | {"attention_dropout": 0.3})).train()

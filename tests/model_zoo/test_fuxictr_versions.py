@@ -68,7 +68,7 @@ def data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(data: Path, fuxictr: Path | None) -> list[dict[str, Any]]:
     """``older_fuxictr.py`` for all models, in one process; ``fuxictr`` is put on its path."""
-    script = ROOT / "tests" / "older_fuxictr.py"
+    script = ROOT / "tests" / "support" / "older_fuxictr.py"
     done = subprocess.run(
         [sys.executable, str(script), str(ROOT), str(data), *MODELS],
         env=environment() | ({"PYTHONPATH": str(fuxictr)} if fuxictr else {}),

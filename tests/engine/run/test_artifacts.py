@@ -69,6 +69,7 @@ def test_every_evaluation_is_told(tiny_data: Path, tmp_path: Path) -> None:
     assert told == [stages[:n] for n in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_second_run_of_the_same_name_is_refused(space: Workspace) -> None:
     """While the first runs, and it ends as if it were alone; its progress is there meanwhile."""
     space.change_model("TWIN_tiny", epochs=200, early_stop_patience=200)

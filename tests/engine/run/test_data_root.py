@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from engine.config import read as config
 from engine.datasets import layout, synthetic
 
@@ -13,6 +15,7 @@ from ...support.command_line import Workspace, run_expid_often, run_script, snap
 ONE_RUN = ("--expid", "TWIN_tiny", "--seed", "1")
 
 
+@pytest.mark.slow
 def test_results_on_other_data_go_elsewhere_or_are_refused(tiny_data: Path, tmp_path: Path) -> None:
     space = Workspace(tmp_path, tiny_data)
     first = space.run_expid(*ONE_RUN)

@@ -189,7 +189,8 @@ def test_stage_log_follows_the_stages(undisturbed: Undisturbed) -> None:
         assert [row["stage"] for row in result["stage_log"]] == stages[expid], seed
         joint = [row for row in result["stage_log"] if row["stage"] == "joint"]
         assert [row["epoch"] for row in joint] == [1, 2, 3, 4]
-        best = [row for row in joint if row["best"]][-1]
+        start = [row for row in result["stage_start"] if row["stage"] == "joint"]
+        best = [row for row in start + joint if row["best"]][-1]  # the start can be the best
         assert result["metrics"]["valid"] == {m: best[m] for m in ("AUC", "gAUC", "logloss")}
 
 
@@ -240,6 +241,7 @@ def test_bars_line_is_the_one_of_fuxictr(undisturbed: Undisturbed) -> None:
 # ---------------------------------------------------------------- repeating
 
 
+@pytest.mark.slow
 def test_seed_decides_the_numbers(
     undisturbed: Undisturbed, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -258,8 +260,10 @@ def test_seed_decides_the_numbers(
 
 @pytest.mark.parametrize(
     "marker, how",
-    [("backbone epoch 1", signal.SIGKILL), ("joint epoch 2", signal.SIGINT)],
-    ids=["killed", "interrupted"],
+    [
+        pytest.param("backbone epoch 1", signal.SIGKILL, id="killed"),
+        pytest.param("joint epoch 2", signal.SIGINT, id="interrupted", marks=pytest.mark.slow),
+    ],
 )
 def test_resumed_run_equals_an_undisturbed_one(
     marker: str,

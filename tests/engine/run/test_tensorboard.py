@@ -13,6 +13,7 @@ from engine.run.tensorboard import ScalarWriter
 from ...support.command_line import Workspace
 
 
+@pytest.mark.slow
 def test_scalars_are_those_of_the_stage_log(tmp_path: Path, tiny_data: Path) -> None:
     events = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",

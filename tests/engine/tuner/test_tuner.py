@@ -69,6 +69,7 @@ def test_grid_from_file_to_best_experiment(space: Workspace) -> None:
     assert again["metrics"] == result["metrics"]
 
 
+@pytest.mark.slow
 def test_bad_value_is_refused_before_anything_is_written(space: Workspace) -> None:
     outcome = tuner(space, tuner_file(space, {"topk": [5, -0.5]}))
     assert outcome.code == 2 and outcome.stderr.count("\n") == 1
@@ -96,6 +97,7 @@ def test_arguments_that_do_not_fit(arguments: tuple[str, ...], says: str, space:
     assert outcome.code == 2 and outcome.stderr.startswith("error: ") and says in outcome.stderr
 
 
+@pytest.mark.slow
 def test_fuxictrs_own_tuner_runs_the_file(space: Workspace) -> None:
     """Its ``enumerate_params`` and ``grid_search``, ``python`` being the one of PATH."""
     file = tuner_file(space, {"topk": [5, 10]})
