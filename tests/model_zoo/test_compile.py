@@ -16,7 +16,7 @@ from model_zoo.ops import compiled
 from model_zoo.sequence_model import SequenceModel
 
 from ..support.command_line import Workspace
-from ..support.helpers import build_model, random_batch, tiny_params
+from ..support.helpers import EACH_PART_ONCE, build_model, random_batch, tiny_params
 from .test_all_models import spread_embeddings
 
 # Batch size and padded length; for TWIN around its top-k of 20 and its short window of 49.
@@ -106,8 +106,8 @@ def test_few_graphs_for_all_lengths(tiny_data: Path, traced_only: None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", model_zoo.MODELS)
-def test_few_graphs_of_every_model(name: str, tiny_data: Path, traced_only: None) -> None:
+@pytest.mark.parametrize("name", EACH_PART_ONCE)
+def test_few_graphs_of_every_part(name: str, tiny_data: Path, traced_only: None) -> None:
     """Layers that call a kernel of their own are in several graphs, and a subsequence that is shorter
     than a convolution makes another."""
     check_graphs(tiny_params(tiny_data, name, verbose=0), most=16, later=2)

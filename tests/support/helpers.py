@@ -25,10 +25,13 @@ from model_zoo.history.history import History
 from model_zoo.history.item_dict import ItemDict
 from model_zoo.layers import block
 from model_zoo.moe.codebook import Codebook
+from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, variant
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.loop import Trainer
 
 CONFIG = Path(__file__).parents[2] / "config"
+# Every block and every mixture once, for tests that take many seconds for a model.
+EACH_PART_ONCE = [*BACKBONES, *BASELINES, *(variant("TWIN", mixture) for mixture in MIXTURES)]
 
 
 def ragged_history(
