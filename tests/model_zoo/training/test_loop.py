@@ -200,7 +200,7 @@ def test_a_start_that_cannot_be_evaluated_ends_the_run(params: dict) -> None:
     model = build_model(params | {"model": "TWIN"})
     with torch.no_grad():
         model.classifier.dnn.mlp[0].weight[0, 0] = torch.nan
-    with pytest.raises(TrainingError, match="stage joint, epoch 0: .* predictions are NaN"):
+    with pytest.raises(TrainingError, match=r"stage joint, epoch 0: .* predictions are NaN"):
         model.fit(loader(params), loader(params, "valid"), epochs=1)
     assert not Path(model.checkpoint).exists()
 
