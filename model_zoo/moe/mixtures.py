@@ -151,9 +151,7 @@ class BranchedMixture(Mixture):
         return sum(outputs[1:], start=outputs[0]), aux_loss
 
     def stages(self, epochs: float) -> list[Stage]:
-        if not self.branches:
-            return super().stages(epochs)
-        lengths = (*self.warmup_epochs, epochs)
+        lengths = (*self.warmup_epochs, epochs) if self.branches else (0, 0, epochs)
         planned = [Stage(name, length) for name, length in zip(StageName, lengths, strict=True)]
         return [stage for stage in planned if stage.epochs > 0]
 
