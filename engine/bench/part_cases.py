@@ -21,8 +21,7 @@ from torch import Tensor
 from model_zoo.backbones.mamba4rec import MambaLayer
 from model_zoo.history import history as history_module
 from model_zoo.history.history import History
-from model_zoo.moe.branch import Branch
-from model_zoo.moe.experts import compact
+from model_zoo.moe.branch import Branch, compact
 from model_zoo.ops.scan import selective_scan, selective_scan_reference
 
 from .child import in_own_process, with_peak
