@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import Any
 
 from ..common.errors import UserError
 from .figures import FIGURES
@@ -50,10 +49,10 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
     written: list[Path] = []
     for name in names or [*TABLES, *FIGURES]:
         if name in TABLES:
-            paths = _write(folder / "tables", name, TABLES[name](results))
+            paths = _write(write_table, folder / "tables", name, TABLES[name](results))
         else:
             drawn = ((data.folder / "figures", FIGURES[name](data)) for data in results)
-            paths = [path for home, figure in drawn for path in _write(home, name, figure)]
+            paths = [path for home, figure in drawn for path in _write(save, home, name, figure)]
         if names and not paths:
             raise UserError(
                 f"{name}: the results below {folder} lack what it shows; docs/studies.md says which "
@@ -63,16 +62,16 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
     return written
 
 
-def _write(folder: Path, name: str, content: Table | Figure | None) -> list[Path]:
-    """Write a table or a figure in all its forms, or delete what was written from results that are gone."""
+def _write(
+    write: Callable[[Path, str, Any], list[Path]], folder: Path, name: str, content: Any
+) -> list[Path]:
+    """Write a table or figure in all its forms, or delete what was written from results that are gone."""
     if content is None:
         for path in folder.glob(f"{name}.*"):
             path.unlink()
         return []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, Table):
-            return write_table(folder, name, content)
-        return save(folder, name, content)
+        return write(folder, name, content)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
