@@ -273,7 +273,8 @@ class _Product(Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, rows_UD, index_BL = ctx.saved_tensors
-        other, pair = gather_sum, (dy, x)
+        other: Callable[..., Tensor] = gather_sum
+        pair = dy, x
         if ctx.kernel is gather_sum:
             other, pair = gather_dot, (x, dy)
         dx = other(dy, rows_UD, index_BL) if ctx.needs_input_grad[1] else None
