@@ -22,8 +22,7 @@ from torch import Tensor
 
 from model_zoo.history import history as history_module
 from model_zoo.history.history import History
-from model_zoo.moe.branch import Branch
-from model_zoo.moe.experts import compact
+from model_zoo.moe.branch import Branch, compact
 
 from .harness import COMMON, FLOAT, Case, Report
 from .inputs import IMAGE, random_batch
