@@ -9,8 +9,7 @@ from model_zoo.registry import BACKBONES, MIXTURES
 
 from ..common.errors import UserError, run_command
 from ..common.places import HOME
-from ..config.changes import parse_changes
-from ..config.command_line import CommandLine, positive
+from ..config.command_line import CommandLine, parse_changes, positive
 from ..config.options import RunOptions
 from .call import BUDGET, Call, default_budget
 from .experiments import ALONE, EXPERIMENTS, UNTUNED
