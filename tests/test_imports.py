@@ -41,7 +41,7 @@ ALLOWED = {
     "model_zoo/history": set(),
     "model_zoo/layers": set(),
     "model_zoo/moe": set(),
-    "model_zoo/moe/codebook_init.py": {"numpy", "sklearn"},
+    "model_zoo/moe/codebook.py": {"numpy", "sklearn"},
     "model_zoo/training": {"fuxictr", "numpy", "tqdm"},
     "engine": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn"},
     "engine/analysis": {"numpy", "polars", "scipy", "sklearn"},

@@ -122,7 +122,7 @@ def test_the_readme_is_short() -> None:
 def test_the_first_screen_has_the_two_commands() -> None:
     first_screen = text("README.md")[:2500]
     assert len(re.findall(r"^python3 -m venv .*$", first_screen, re.M)) == 2
-    assert re.search(r"^python3 -m venv .*pytest$", first_screen, re.M)
+    assert re.search(r"^python3 -m venv .*pytest -n 2$", first_screen, re.M)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: to a temporary name, which then is renamed."""
+"""Files that are written whole or not at all, and a lock on an open file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file.
+    """Write a text file under a temporary name, and then rename it.
 
     Raises:
         UserError: it cannot be written. The file is as it was before.
@@ -42,3 +42,20 @@ class _Plain(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def lock(file: int) -> None:
+    """Take the lock of an open file, which this process holds until the file is closed.
+
+    Args:
+        file: file descriptor, open for writing.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        UserError: the system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise UserError("Windows has no fcntl to lock files; use Linux, macOS or WSL") from None
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import yaml
 
 from ..common.errors import UserError
 from ..common.places import CONFIG
@@ -28,23 +31,14 @@ class CommandLine(argparse.ArgumentParser):
 
     def add_changes(self) -> None:
         """Add ``--set``, which ``parse_changes`` reads."""
-        what = (
-            "keys of the model or the data set, with YAML values, in place of the configuration's"
-        )
+        what = "keys of the model or the data set, with values in YAML"
         self.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help=what)
 
     def add_devices(self, per_gpu: str) -> None:
         """Add ``--gpu`` for several devices, and the flag ``per_gpu`` for how many jobs each takes."""
-        self.add_argument(
-            "--gpu",
-            nargs="+",
-            type=_device,
-            default=[-1],
-            help="CUDA devices, -1 (default): the CPU",
-        )
-        self.add_argument(
-            per_gpu, dest="per_gpu", type=positive, default=1, help="at a time, per device"
-        )
+        devices, jobs = "CUDA devices; -1 (default) is the CPU", "at a time, per device"
+        self.add_argument("--gpu", nargs="+", type=_device, default=[-1], help=devices)
+        self.add_argument(per_gpu, dest="per_gpu", type=positive, default=1, help=jobs)
 
 
 def positive(text: str) -> int:
@@ -56,7 +50,31 @@ def positive(text: str) -> int:
 
 def _device(text: str) -> int:
     if (number := int(text)) < -1:
-        raise argparse.ArgumentTypeError(
-            f"is {number}; write numbers of CUDA devices, or -1 for the CPU"
-        )
+        raise argparse.ArgumentTypeError(f"is {number}; write a CUDA device, or -1 for the CPU")
     return number
+
+
+def parse_changes(words: Sequence[str], decided: Mapping[str, str]) -> dict[str, Any]:
+    """The keys that ``--set KEY=VALUE ...`` sets, with their values read as YAML.
+
+    Args:
+        words: the values of ``--set``.
+        decided: keys that cannot be set, each with what the user writes instead.
+
+    Raises:
+        UserError: a word is not ``KEY=VALUE``, or a key is there twice or cannot be set.
+    """
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {word}: write KEY=VALUE, such as max_len=100")
+        if key in changes:
+            raise UserError(f"--set {word}: {key} is set twice; write it once")
+        if key in decided:
+            raise UserError(f"--set {key}: cannot be set; {decided[key]}")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {word}: {value!r} is not a YAML value") from None
+    return changes

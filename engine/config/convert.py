@@ -10,72 +10,55 @@ from contextlib import suppress
 from typing import Any
 
 WRONG = (TypeError, ValueError, OverflowError)  # what ``convert`` raises for a value
-NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
-NAMES |= {list: "a list", dict: "a mapping", type(None): "null"}
+UNIONS = (types.UnionType, typing.Union)
+NAMES = {float: "a number, such as 1.e-3", int: "a whole number", bool: "True or False"}
+NAMES |= {str: "a text", list: "a list", dict: "a mapping", type(None): "null"}
 
 
 def convert(value: Any, hint: Any) -> Any:
     """``value`` as the type that ``hint`` asks for; a type that cannot be checked takes anything.
 
+    The first type of a union that takes the value decides.
+
     Raises:
         TypeError, ValueError, OverflowError: it is of another kind.
     """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return _first(value, parts)
+    if origin in UNIONS:
+        for part in parts:
+            with suppress(*WRONG):
+                return convert(value, part)
+        raise TypeError
     if origin is typing.Literal:
-        return _literal(value, parts)
+        return parts[[str(choice) for choice in parts].index(str(value))]
     if origin in (list, tuple, Sequence):
-        return _entries(value, origin, parts)
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        fixed = origin is tuple and parts[-1] is not Ellipsis
+        hints = parts if fixed else parts[:1] * len(value)
+        entries = [convert(entry, hint) for entry, hint in zip(value, hints, strict=True)]
+        return tuple(entries) if origin is tuple else entries
     if origin in (dict, Mapping):
         pairs = convert(value, dict).items()
         return {convert(key, parts[0]): convert(entry, parts[1]) for key, entry in pairs}
     if hint is Any or not isinstance(hint, type):
         return value
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        if not math.isfinite(float(value)):
+    if hint in (int, float):
+        if isinstance(value, bool):
+            raise TypeError
+        number = float(value)
+        if not math.isfinite(number) or (hint is int and number != int(number)):
             raise ValueError
-        return float(value)
-    if hint is int and isinstance(value, float | str):
-        if float(value) != int(float(value)):
-            raise ValueError
-        return int(float(value))
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        return value if type(value) is hint else hint(number)
+    if not isinstance(value, hint):
         raise TypeError
     return value
-
-
-def _entries(value: Any, kind: type, parts: tuple[Any, ...]) -> Any:
-    """A list, or a tuple if ``kind`` is one. A tuple of fixed length names the type of each entry."""
-    if not isinstance(value, list | tuple):
-        raise TypeError
-    fixed = kind is tuple and parts[-1] is not Ellipsis
-    hints = parts if fixed else parts[:1] * len(value)
-    entries = [convert(entry, hint) for entry, hint in zip(value, hints, strict=True)]
-    return tuple(entries) if kind is tuple else entries
-
-
-def _first(value: Any, hints: tuple[Any, ...]) -> Any:
-    """``value`` as the first of several types that takes it."""
-    for hint in hints:
-        with suppress(*WRONG):
-            return convert(value, hint)
-    raise TypeError
-
-
-def _literal(value: Any, choices: tuple[Any, ...]) -> Any:
-    """The choice that ``value`` says, in the choice's own type."""
-    for choice in choices:
-        with suppress(*WRONG):
-            if convert(value, type(choice)) == choice:
-                return choice
-    raise ValueError
 
 
 def describe(hint: Any) -> str:
     """What to write for a type, in words."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
+    if origin in UNIONS:
         return " or ".join(map(describe, parts))
     if origin is typing.Literal:
         return " or ".join(map(str, parts))
@@ -85,4 +68,4 @@ def describe(hint: Any) -> str:
         return f"a list, each entry {describe(parts[0])}"
     if origin in (dict, Mapping):
         return f"a mapping, each value {describe(parts[1])}"
-    return NAMES.get(hint, str(hint)) + (", such as 1.e-3" if hint is float else "")
+    return NAMES.get(hint, str(hint))

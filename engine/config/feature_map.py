@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
 FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
+# FuxiCTR evaluates a feature_encoder as code, so only these are let through.
 POOLING = "layers.MaskedAveragePooling()"
-FEATURE_ENCODERS = ("nn.Identity()", POOLING, "layers.MaskedSumPooling()")
+ENCODERS = ("nn.Identity()", POOLING, "layers.MaskedSumPooling()")
+NO_ENCODER = (None, "null", "None", "none")
 LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 
 
@@ -39,8 +41,8 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
     path = data_dir / "feature_map.json"
     prepared = read_feature_map(path)[0] if path.exists() else {}
     for column in _columns(params, "feature_cols"):
+        name = column["name"]
         if column.get("active", True):
-            name = column["name"]
             feature_map.features[name] = _feature_spec(column, prepared.get(name, {}), params)
     feature_map.labels = [label["name"] for label in _columns(params, "label_col")]
     feature_map.group_id = params.get("group_id")
@@ -108,25 +110,26 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
 def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[str, Any]:
     """One feature as ``FeatureProcessor`` would describe it."""
     where = f"{params['dataset_id']}, feature {column['name']!r}"
-    data_dir = Path(params["data_root"]) / params["dataset_id"]
     kind = column.get("type")
     if kind not in FEATURE_TYPES:
         raise UserError(f"{where}: type is {kind!r}; write one of {', '.join(FEATURE_TYPES)}")
     if kind == "meta":
         return {"type": "meta"}
-    spec = {"source": column.get("source", ""), "type": kind}
-    encoder = column.get("feature_encoder", POOLING if kind == "sequence" else None)
-    if encoder not in (None, "null", "None", "none"):
-        for part in encoder if isinstance(encoder, list) else [encoder]:
-            _check_encoder(where, part)
-        spec["feature_encoder"] = encoder
     kept = ("embedding_dim", "emb_output_dim", "share_embedding")
+    spec = {"source": column.get("source", ""), "type": kind}
     spec |= {key: column[key] for key in kept if key in column}
+    encoder = column.get("feature_encoder", POOLING if kind == "sequence" else None)
+    for part in encoder if isinstance(encoder, list) else [encoder]:
+        if part not in NO_ENCODER + ENCODERS and not re.fullmatch(LINEAR, str(part)):
+            raise UserError(
+                f"{where}: feature_encoder is {part!r}; "
+                f"write one of {', '.join(ENCODERS)} or nn.Linear(in, out, bias=False)"
+            )
+    if encoder not in NO_ENCODER:
+        spec["feature_encoder"] = encoder
     if kind == "embedding":
         # LongCTR's configurations leave pretrain_dim out; FuxiCTR 2.3.10 then fails.
         spec["pretrain_dim"] = column.get("pretrain_dim", column.get("embedding_dim"))
-        if spec["pretrain_dim"] is None:
-            raise UserError(f"{where}: embedding_dim is missing; write the width of its vectors")
     if kind in ("categorical", "sequence"):
         spec["padding_idx"] = 0
         for key in ("vocab_size", "max_len") if kind == "sequence" else ("vocab_size",):
@@ -134,7 +137,7 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
             if spec[key] is None:
                 raise UserError(
                     f"{where}: {key} is neither in dataset_config.yaml nor in the feature_map.json "
-                    f"of the prepared data in {data_dir}; "
+                    f"of the prepared data in {Path(params['data_root'], params['dataset_id'])}; "
                     "write it, or prepare the data (see data/README.md)"
                 )
     for key in ("embedding_dim", "emb_output_dim", "pretrain_dim", "vocab_size", "max_len"):
@@ -142,12 +145,3 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
         if not isinstance(size, int) or size < 1:
             raise UserError(f"{where}: {key} is {size!r}; write a whole number above 0")
     return spec
-
-
-def _check_encoder(where: str, encoder: Any) -> None:
-    """Let only known encoders through, because FuxiCTR evaluates the string as code."""
-    if encoder not in FEATURE_ENCODERS and not re.fullmatch(LINEAR, str(encoder)):
-        raise UserError(
-            f"{where}: feature_encoder is {encoder!r}; "
-            f"write one of {', '.join(FEATURE_ENCODERS)} or nn.Linear(in, out, bias=False)"
-        )

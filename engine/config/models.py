@@ -1,5 +1,4 @@
-"""Find a model by name, in the project's zoo or in a folder of FuxiCTR models such as LongCTR's, and
-build it."""
+"""Find a model by name, in the project's zoo or in a folder of other FuxiCTR models, and build it."""
 
 from __future__ import annotations
 
@@ -41,15 +40,12 @@ def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
         if issubclass(model, SequenceModel):
             return model if name == own else make_variant(model, mixture_of(name), model.__module__)
         if name == own:
-            origin = {"__doc__": model.__doc__, "origin": model}
-            return type(name, (AdoptedModel, model), origin)
+            return type(name, (AdoptedModel, model), {"__doc__": model.__doc__, "origin": model})
     try:
         return get_model(name)
     except ValueError as error:
-        if others:
-            where = f"{folder} has {', '.join(others)}{did_you_mean(name, others)}"
-            raise UserError(f"{error}; and {where}") from None
-        raise UserError(str(error)) from None
+        hint = f"; and {folder} has {', '.join(others)}{did_you_mean(name, others)}"
+        raise UserError(f"{error}{hint if others else ''}") from None
 
 
 def is_shipped(model: type[StagedModel]) -> bool:
@@ -83,9 +79,8 @@ def own_words(model_class: type[StagedModel], expid: str) -> Iterator[None]:
     except Exception as error:
         if not issubclass(model_class, AdoptedModel):
             raise
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{expid}: {model_class.__name__}'s own code fails ({type(error).__name__}: {reason})"
+            f"{expid}: {model_class.__name__}'s own code fails ({_reason(error)})"
         ) from error
 
 
@@ -113,14 +108,12 @@ def model_files(folder: Path) -> list[str]:
     Raises:
         UserError: the folder is not there, or has no model.
     """
-    if not folder.is_dir():
-        raise UserError(f"--model-zoo {folder}: no such folder; name one with a package per model")
     packages = {path.parent.name for path in folder.glob("*/__init__.py")}
     files = {path.stem for path in folder.glob("*.py") if f"class {path.stem}(" in path.read_text()}
     if not packages | files:
         raise UserError(
-            f"--model-zoo {folder}: has no package and no file of a model; name a folder with "
-            "one per model, such as a LongCTR checkout"
+            f"--model-zoo {folder}: is no folder with a package or a file for each model; name one, "
+            "such as a LongCTR checkout"
         )
     return sorted(packages | files)
 
@@ -130,17 +123,21 @@ def _import_class(name: str, folder: Path) -> type[BaseModel]:
     if path not in sys.path:
         sys.path.append(path)  # last, so that its run_expid.py and config hide nothing of ours
     try:
-        model = getattr(importlib.import_module(name), name)
+        module = importlib.import_module(name)
+        model = getattr(module, name)
     except Exception as error:  # foreign code may raise anything
         raise UserError(
-            f"--model-zoo {folder}: {name} cannot be imported "
-            f"({type(error).__name__}: {' '.join(str(error).split())})"
+            f"--model-zoo {folder}: {name} cannot be imported ({_reason(error)})"
         ) from error
-    if not Path(str(sys.modules[name].__file__)).is_relative_to(path):
+    if not Path(str(module.__file__)).is_relative_to(path):
         raise UserError(
-            f"--model-zoo {folder}: another package {name} was found first, "
-            f"{sys.modules[name].__file__}; rename one of them"
+            f"--model-zoo {folder}: {name} was found in {module.__file__} first; rename one of them"
         )
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise UserError(f"--model-zoo {folder}: {name}.{name} is not a FuxiCTR BaseModel")
     return model
+
+
+def _reason(error: Exception) -> str:
+    """What foreign code says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -8,7 +8,7 @@ experiment id is answered at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -38,7 +38,7 @@ def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:
     """``expid -> (model, dataset_id)`` of every experiment in a configuration directory."""
     return {
         expid: (params.get("model", "?"), params.get("dataset_id", "?"))
-        for expid, params in _all_experiments(config_dir).items()
+        for expid, params in _experiments(config_dir)
     }
 
 
@@ -46,7 +46,7 @@ def describe_experiments(config_dir: str | Path) -> str:
     """A table of all experiments in a configuration directory, with their main parameters."""
     rows = [
         [str(expid), *(str(params.get(key, "?")) for key in LISTED)]
-        for expid, params in _all_experiments(config_dir).items()
+        for expid, params in _experiments(config_dir)
     ]
     return text_table(["expid", *LISTED], rows, left=3)
 
@@ -76,13 +76,14 @@ def model_part(config_dir: str | Path, expid: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such experiment.
     """
-    base, entries = _read_models(config_dir)
+    entries = _entries(config_dir, "model_config")
     if expid not in entries:
         raise UserError(
             f"--expid {expid}: is not in {config_dir}; run_expid.py --list shows all"
-            f"{did_you_mean(expid, list_experiments(config_dir))}"
+            f"{did_you_mean(expid, entries)}"
         )
-    return {**base, **_mapping(config_dir, expid, entries[expid])}
+    base = entries.get("Base") or {}
+    return {**_mapping(config_dir, "Base", base), **_mapping(config_dir, expid, entries[expid])}
 
 
 def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[str, Any]:
@@ -94,9 +95,7 @@ def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[st
     Raises:
         UserError: there is no such data set.
     """
-    datasets: dict[str, Any] = {}
-    for file in _files(config_dir, "dataset_config"):
-        datasets |= read_yaml(file)
+    datasets = _entries(config_dir, "dataset_config")
     if dataset_id not in datasets:
         raise UserError(
             f"{config_dir}, {expid}: dataset_id {dataset_id!r} is not in dataset_config.yaml"
@@ -170,14 +169,10 @@ def _parsed(text: str) -> Any:
 class _StrictLoader(SafeLoader):
     """Reads only texts as keys, and each key once."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._checked: set[int] = set()
-
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Expand merge keys, after a look at the file's own keys."""
-        if id(node) not in self._checked:
-            self._checked.add(id(node))
+        if not hasattr(node, "checked"):  # what is merged may repeat keys
+            node.checked = True
             seen = set()
             for key, _ in node.value:
                 if not isinstance(key, yaml.ScalarNode):
@@ -189,21 +184,13 @@ class _StrictLoader(SafeLoader):
         super().flatten_mapping(node)
 
 
-def _all_experiments(config_dir: str | Path) -> dict[str, dict[str, Any]]:
-    """``Base`` and own keys of each experiment, without the keys of its data set."""
-    base, entries = _read_models(config_dir)
-    return {expid: base | entry for expid, entry in entries.items() if isinstance(entry, dict)}
-
-
-def _read_models(config_dir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``Base``, and the experiments by expid."""
-    base: dict[str, Any] = {}
-    entries: dict[str, Any] = {}
-    for file in _files(config_dir, "model_config"):
-        content = read_yaml(file)
-        base = _mapping(config_dir, "Base", content.pop("Base", None) or base)
-        entries |= {key: entry for key, entry in content.items() if not str(key).startswith(".")}
-    return base, entries
+def _experiments(config_dir: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The id of each experiment, with the keys of ``Base`` and its own, but not its data set's."""
+    entries = _entries(config_dir, "model_config")
+    base = _mapping(config_dir, "Base", entries.pop("Base", None) or {})
+    for expid, entry in entries.items():
+        if isinstance(entry, dict):
+            yield expid, base | entry
 
 
 def _mapping(config_dir: str | Path, name: str, entry: Any) -> dict[str, Any]:
@@ -212,13 +199,17 @@ def _mapping(config_dir: str | Path, name: str, entry: Any) -> dict[str, Any]:
     return entry
 
 
-def _files(config_dir: str | Path, kind: str) -> list[Path]:
-    config_dir = Path(config_dir)
-    files = [config_dir / f"{kind}.yaml"]
+def _entries(config_dir: str | Path, kind: str) -> dict[str, Any]:
+    """The entries of a file such as ``model_config.yaml``, or of all files in ``model_config/``.
+
+    Presets, whose names start with a dot, are left out.
+    """
+    files = [Path(config_dir, f"{kind}.yaml")]
     if not files[0].exists():
-        files = sorted((config_dir / kind).glob("*.yaml"))
+        files = sorted(Path(config_dir, kind).glob("*.yaml"))
     if not files:
         raise UserError(
             f"--config {config_dir}: has no {kind}.yaml; name a configuration directory"
         )
-    return files
+    content = {key: entry for file in files for key, entry in read_yaml(file).items()}
+    return {key: entry for key, entry in content.items() if not str(key).startswith(".")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal
@@ -14,125 +14,74 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError, did_you_mean
 from .convert import WRONG, convert, describe
+from .read import DATA_PATHS
 
-OPTIMIZERS = (
-    "adam",
-    "Adam",
-    "AdamW",
-    "NAdam",
-    "RAdam",
-    "Adamax",
-    "Adagrad",
-    "Adadelta",
-    "RMSprop",
-    "SGD",
-)
+Optimizer = Literal[
+    "adam", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "SGD"
+]
 REQUIRED: dict[str, Any] = {
-    "model": str,
-    "dataset_id": str,
-    "model_root": str,
-    "seed": int,
+    **dict.fromkeys(("model", "dataset_id", "model_root", *DATA_PATHS), str),
+    **dict.fromkeys(("seed", "batch_size", "max_len"), int),
+    **dict.fromkeys(("learning_rate", "epochs"), float),
     "metrics": list[str],
     "monitor": str | dict[str, int | float],
-    "batch_size": int,
-    "max_len": int,
-    "learning_rate": float,
-    "epochs": float,
-    "data_root": str,
-    "train_data": str,
-    "valid_data": str,
-    "test_data": str,
-    "user_info": str,
-    "item_info": str,
     "feature_cols": list,
     "label_col": dict | list,
 }
 OPTIONAL: dict[str, Any] = {
-    # the run
-    "verbose": int,
+    # the run and the loader
+    **dict.fromkeys(("verbose", "early_stop_patience"), int),
+    **dict.fromkeys(("reduce_lr_on_plateau", "tensorboard", "shuffle", "streaming"), bool),
+    **dict.fromkeys(("embedding_regularizer", "net_regularizer"), float | str | None),
     "task": Literal["binary_classification"],
     "monitor_mode": Literal["max", "min"],
-    "early_stop_patience": int,
     "eval_steps": int | None,
-    "reduce_lr_on_plateau": bool,
     "loss": Literal[LOSSES],
-    "optimizer": Literal[OPTIMIZERS],
+    "optimizer": Optimizer,
     "amp": Literal["bf16"] | None,
-    "embedding_regularizer": float | str | None,
-    "net_regularizer": float | str | None,
     "group_id": str | None,
-    "tensorboard": bool,
-    # the loader
-    "shuffle": bool,
     "padding": str,
-    "streaming": bool,
     # keys that only FuxiCTR reads; a prepared data set needs none of them
+    **dict.fromkeys(("rebuild_dataset", "pickle_feature_encoder", "save_best_only"), bool),
+    **dict.fromkeys(("num_workers", "item_info_fields"), int),
+    **dict.fromkeys(("feature_specs", "feature_config"), list | dict | None),
     "data_format": str,
-    "rebuild_dataset": bool,
-    "num_workers": int,
-    "pickle_feature_encoder": bool,
-    "save_best_only": bool,
     "debug_mode": bool,
     "use_features": list | None,
-    "feature_specs": list | dict | None,
-    "feature_config": list | dict | None,
-    "item_info_fields": int,
     # set by ``load.checked``, because the run depends on it
     "model_zoo": str,
     # keys of LongCTR's published configurations that nothing reads
-    "target_item_field": str,
-    "sequence_item_field": str,
+    **dict.fromkeys(("target_item_field", "sequence_item_field"), str),
 }
 KEYS = REQUIRED | OPTIONAL | {"model_id": str}
-ABOVE_ZERO = (
-    "dcn_hidden_units",
-    "mlp_hidden_units",
-    "dcn_cross_layers",
-    "dim_feedforward",
-    "hidden_size",
-    "transformer_layers",
-    "num_layers",
-    "batch_size",
-    "max_len",
-    "epochs",
-    "early_stop_patience",
-    "eval_steps",
-    "learning_rate",
-    "accumulation_steps",
-    "max_gradient_norm",
-    "embedding_dim",
-    "dnn_hidden_units",
-    "attention_dim",
-    "num_heads",
-    "codebook_dim",
+# Numbers that can be computed with, for every key that fits the pattern. The first pattern counts.
+RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    (r"\w*dropout", lambda number: 0 <= number < 1, "from 0 to below 1"),
+    (r"seed", lambda number: 0 <= number < 2**32, "not below 0, and below 2**32"),
+    (
+        r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer",
+        lambda number: number >= 0,
+        "not below 0",
+    ),
+    (
+        r"epochs|max_len|(batch|hidden)_size|learning_rate|max_gradient_norm|early_stop_patience"
+        r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn)_hidden_units"
+        r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward",
+        lambda number: number > 0,
+        "above 0",
+    ),
 )
-NOT_NEGATIVE = (
-    "seed",
-    "backbone_warmup_epochs",
-    "expert_warmup_epochs",
-    "balance_coef",
-    "entropy_coef",
-    "embedding_regularizer",
-    "net_regularizer",
+# FuxiCTR evaluates these texts as code, so only what fits the pattern is let through.
+ACTIVATION = (
+    r"(?i:relu|sigmoid|tanh|softmax|prelu|dice)"
+    r"|ELU|GELU|Hardswish|Identity|LeakyReLU|Mish|SELU|SiLU|Softplus",
+    "relu, sigmoid, tanh, softmax, prelu, dice, or an activation of torch.nn such as GELU or SiLU",
 )
-# FuxiCTR's names, in any case, and classes of torch.nn
-ACTIVATIONS = (
-    "relu",
-    "sigmoid",
-    "tanh",
-    "softmax",
-    "prelu",
-    "dice",
-    "ELU",
-    "GELU",
-    "Hardswish",
-    "Identity",
-    "LeakyReLU",
-    "Mish",
-    "SELU",
-    "SiLU",
-    "Softplus",
-)
+REGULARIZER = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)", "a number, l1(x) or l2(x)"
+PATTERNS = {
+    **dict.fromkeys(("dnn_activations", "hidden_activations"), ACTIVATION),
+    **dict.fromkeys(("embedding_regularizer", "net_regularizer"), REGULARIZER),
+}
 # Arguments of a model or of its training that no configuration gives
 FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evaluation")
 UNGROUPED = r"AUC|logloss|binary_crossentropy"
@@ -167,8 +116,9 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
     for key in REQUIRED:
         if checked.get(key) is None:
             raise UserError(f"{expid}: key `{key}` is missing{did_you_mean(key, params)}")
-    _check_ranges(expid, checked)
-    _check_choices(expid, checked)
+    for key, value in checked.items():
+        _check_value(expid, key, value)
+    _check_metrics(expid, checked)
     return checked
 
 
@@ -193,54 +143,34 @@ def _models_with(key: str, model: type[StagedModel]) -> str:
     return f"; it is a key of {near[0]}" if near else ""
 
 
-def _check_ranges(expid: str, params: dict[str, Any]) -> None:
-    """Reject numbers that nothing can be computed with."""
-    rules: tuple[tuple[Sequence[str], Callable[[float], bool], str], ...] = (
-        (ABOVE_ZERO, lambda value: value > 0, "above 0"),
-        (NOT_NEGATIVE, lambda value: value >= 0, "not below 0"),
-        (
-            [key for key in params if key.endswith("dropout")],
-            lambda value: 0 <= value < 1,
-            "from 0 to below 1",
-        ),
-    )
-    for keys, allowed, what in rules:
-        for key in keys:
-            value = params.get(key)
-            for number in value if isinstance(value, list) else [value]:
-                if isinstance(number, int | float) and not allowed(number):
-                    raise UserError(f"{expid}, {key}: is {value}; write a number {what}")
-    if params["seed"] >= 2**32:
-        raise UserError(f"{expid}, seed: is {params['seed']}; write a number below 2**32")
+def _check_value(expid: str, key: str, value: Any) -> None:
+    """Reject numbers that nothing can be computed with, and texts that FuxiCTR would evaluate."""
+    rule = next((rule for rule in RANGES if re.fullmatch(rule[0], key)), None)
+    for number in value if isinstance(value, list) else [value]:
+        if rule and isinstance(number, int | float) and not rule[1](number):
+            raise UserError(f"{expid}, {key}: is {value}; write a number {rule[2]}")
+    pattern, what = PATTERNS.get(key, ("", ""))
+    if pattern and isinstance(value, str) and not re.fullmatch(pattern, value):
+        raise UserError(f"{expid}, {key}: is {value!r}; write {what}")
 
 
-def _check_choices(expid: str, params: dict[str, Any]) -> None:
-    """Let only known names through; FuxiCTR evaluates some of these strings as code."""
-    for key in ("dnn_activations", "hidden_activations"):
-        name = params.get(key)
-        if isinstance(name, str) and not {name, name.lower()} & set(ACTIVATIONS):
-            raise UserError(f"{expid}, {key}: is {name!r}; write one of {', '.join(ACTIVATIONS)}")
-    for metric in params["metrics"]:
+def _check_metrics(expid: str, params: dict[str, Any]) -> None:
+    """Let only known metrics through, and monitor only those."""
+    metrics, monitor = params["metrics"], params["monitor"]
+    for metric in metrics:
         if not METRICS.fullmatch(metric):
             raise UserError(
                 f"{expid}, metrics: {metric!r} is not a metric"
                 f"{did_you_mean(metric, ('AUC', 'gAUC', 'logloss', 'MRR', 'NDCG(k=5)'))}"
             )
-    monitor = params["monitor"]
-    monitored = [monitor] if isinstance(monitor, str) else list(monitor)
-    for metric in monitored:
-        if metric not in params["metrics"]:
+    if not monitor:
+        raise UserError(f"{expid}, monitor: is empty; write one of the metrics {metrics}")
+    for metric in [monitor] if isinstance(monitor, str) else monitor:
+        if metric not in metrics:
             raise UserError(
-                f"{expid}, monitor: {metric!r} is not one of the metrics {params['metrics']}"
-                f"{did_you_mean(metric, params['metrics'])}"
+                f"{expid}, monitor: {metric!r} is not one of the metrics {metrics}"
+                f"{did_you_mean(metric, metrics)}"
             )
-    if not monitored:
-        raise UserError(f"{expid}, monitor: is empty; write one of the metrics {params['metrics']}")
-    grouped = [m for m in params["metrics"] if not re.fullmatch(UNGROUPED, m)]
+    grouped = [metric for metric in metrics if not re.fullmatch(UNGROUPED, metric)]
     if grouped and not params.get("group_id"):
         raise UserError(f"{expid}, group_id: is missing; {grouped[0]} needs it, write user_index")
-    for key in ("embedding_regularizer", "net_regularizer"):
-        value = params.get(key)
-        pattern = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)"
-        if isinstance(value, str) and not re.fullmatch(pattern, value):
-            raise UserError(f"{expid}, {key}: is {value!r}; write a number, l1(x) or l2(x)")

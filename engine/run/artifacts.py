@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.files import write_json
-from ..common.locks import lock
+from ..common.files import lock, write_json
 from ..config.read import NO_NUMBERS
 
 

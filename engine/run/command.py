@@ -7,8 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from ..common.errors import run_command
-from ..config.changes import parse_changes
-from ..config.command_line import CommandLine
+from ..config.command_line import CommandLine, parse_changes
 from ..config.options import RunOptions
 from ..config.read import describe_experiments, load_experiment
 

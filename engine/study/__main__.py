@@ -13,8 +13,7 @@ from ..analysis.probes.probe import load_trained, probe
 from ..common.errors import UserError, run_command
 from ..common.files import write_json
 from ..common.places import CONFIG, HOME
-from ..config.changes import parse_changes
-from ..config.command_line import CommandLine, positive
+from ..config.command_line import CommandLine, parse_changes, positive
 from ..config.load import load
 from ..config.models import model_files
 from ..config.options import RunOptions

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.files import lock as take
 from ..common.files import write_json, write_text, write_yaml
-from ..common.locks import lock as take
 from .space import Space
 from .trial import Trial
 

@@ -1,13 +1,13 @@
-"""The contract of a branch: a group of experts that a mixture sets beside the global block.
+"""A branch: a router and its experts, which a mixture sets beside the global block.
 
-Shape suffixes: B samples, D item width, H output width.
+Shape suffixes: B samples, T items or windows, R rows that are routed, E experts, k experts read per
+sample, P = B * k (sample, expert) pairs, S samples of one expert, D item width, H output width.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from itertools import islice
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -15,38 +15,41 @@ from torch import Tensor, nn
 
 from ..history.history import History
 from ..layers.block import SequenceBlock
+from ..ops.precision import unrounded
 from .routers import Router
 
 MakeBlock = Callable[[], SequenceBlock]
 
 
-class Plan(ABC):
+@dataclass
+class Plan:
     """What a branch will do with a batch.
 
     Attributes:
-        sizes: integers that ``run`` needs on the host.
+        sizes: integers that ``run`` needs on the host, one-dimensional.
         aux_loss: scalar added to the training loss.
+        run: gives the branch's output ``(B, H)`` from the integers of ``sizes`` and the target of
+            each sample. A sample without history gets zeros.
     """
 
     sizes: Tensor
     aux_loss: Tensor
-
-    @abstractmethod
-    def run(self, sizes: list[int], target_BD: Tensor) -> Tensor:
-        """The branch's output ``(B, H)``; a sample without history gets zeros.
-
-        Args:
-            sizes: the numbers of ``self.sizes``.
-            target_BD: the target of each sample.
-        """
+    run: Callable[[list[int], Tensor], Tensor]
 
 
-class Branch(nn.Module, ABC):
+class Branch(nn.Module):
     """A router and its experts, each a copy of the backbone's block.
+
+    Each expert reads the items sent to it, and the newest item weights their outputs. The output is
+    ``y = sum_i G(x_newest)[i] F_i(subsequence_i)`` (eq. 6, and eq. 7 on windows). An expert whose
+    gate is zero at the newest item adds nothing to it. So only the experts of the newest item run,
+    each on its own compacted subsequence: in order, left padded. Outputs and gradients are those of
+    running all experts, at about 1 / E of the cost.
 
     A forward pass has two steps. ``plan`` decides what the experts have to read, without waiting
     for a GPU. ``Plan.run`` runs them. Between the two, a mixture fetches the sizes of all its
-    branches at once, so that the host waits once in a step.
+    branches at once, so that the host waits once in a step. A branch that works in another way
+    writes its own ``plan``.
 
     Args:
         router: decides which expert gets what.
@@ -64,19 +67,65 @@ class Branch(nn.Module, ABC):
         self.output_dim = experts[0].output_dim
         self.experts = cast(Sequence[SequenceBlock], nn.ModuleList(experts))
 
-    @abstractmethod
     def plan(self, history: History) -> Plan:
         """Route a history and decide what each expert reads."""
+        with unrounded(history.mask_BL):
+            routed = self.router.route(history)
+        E, most = len(self.experts), self.router.max_experts
+        gate_Bk, expert_Bk = routed.gates_BE.topk(most, dim=-1)
+        # Unused choices, of gate zero, sort last, behind every expert, and are never run.
+        expert_P = torch.where(gate_Bk.detach() > 0, expert_Bk, E).flatten()
+        expert_P, order_P = expert_P.sort(stable=True)
+        sample_P, gate_P = order_P // most, gate_Bk.flatten()[order_P]
+        flat_PT = routed.row_BT[sample_P] * E + expert_P.clamp(max=E - 1)[:, None]
+        member_PT = routed.sent_RE.flatten()[flat_PT]
+        # A pair exists because its newest item chose the expert; rounding must not undo that.
+        member_PT[:, -1] = True
+        member_PT &= history.mask_BL[sample_P]
+        columns = compact(member_PT)
+        # The pairs of each expert, and its longest subsequence (at least 1).
+        pairs_E = expert_P.new_zeros(E + 1)
+        pairs_E.scatter_add_(0, expert_P, torch.ones_like(expert_P))
+        width_E = torch.ones_like(pairs_E).scatter_reduce(0, expert_P, member_PT.sum(1), "amax")
+
+        def run(sizes: list[int], target_BD: Tensor) -> Tensor:
+            counts, widths = sizes[:E], sizes[E:]
+            sample, gate, index, mask = (x[: sum(counts)] for x in (sample_P, gate_P, *columns))
+            read = history.subsequences(sample, index, mask).split(counts, widths)
+            targets = target_BD[sample].split(counts)
+            outputs = [
+                expert(own, target_SD)
+                for expert, own, target_SD in zip(self.experts, read, targets, strict=True)
+                if len(target_SD)
+            ]
+            y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)
+            if outputs:
+                y_BH = y_BH.index_add(0, sample, torch.cat(outputs) * gate[:, None])
+            return y_BH
+
+        return Plan(torch.cat([pairs_E[:E], width_E[:E]]), routed.aux_loss, run)
 
     def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
         """The output ``(B, H)`` of this branch alone, and the router's auxiliary loss."""
         plan = self.plan(history)
-        return plan.run(plan.sizes.flatten().tolist(), target_BD), plan.aux_loss
+        return plan.run(plan.sizes.tolist(), target_BD), plan.aux_loss
 
 
-def on_host(tensors: Sequence[Tensor]) -> list[list[int]]:
-    """The integers of some tensors as a flat list each, all fetched at once."""
-    if not tensors:
-        return []
-    numbers = iter(torch.cat([tensor.flatten() for tensor in tensors]).tolist())
-    return [list(islice(numbers, tensor.numel())) for tensor in tensors]
+def compact(member_PT: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the members of each row to its right end, order kept.
+
+    Args:
+        member_PT: bool, which columns to keep.
+
+    Returns:
+        ``index_PT`` (the column that each slot shows; 0 in padded slots) and ``mask_PT``.
+    """
+    P, T = member_PT.shape
+    length_P1 = member_PT.sum(1, keepdim=True)
+    slot_PT = torch.where(member_PT, T - length_P1 + member_PT.cumsum(1) - 1, T)
+    column_PT = torch.arange(T, device=member_PT.device).expand(P, T)
+    # Slot T is a bin for the columns that are left out.
+    index_PT = torch.zeros(P, T + 1, dtype=torch.long, device=member_PT.device)
+    index_PT.scatter_(1, slot_PT, column_PT)
+    mask_PT = torch.arange(T, device=member_PT.device) >= T - length_P1
+    return index_PT[:, :T], mask_PT

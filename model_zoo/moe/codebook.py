@@ -1,9 +1,13 @@
 """The theme codebook of MoS: one code per expert, moved by an average, never by a gradient.
 
+It starts from k-means of the training data in theme space (paper 4.1).
+
 Shape suffixes: E experts (codes), N items, C codebook width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -11,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.precision import all_digits
+
+MAX_VECTORS = 50_000  # k-means of a few clusters is stable long before
+MAX_PER_BATCH = 5_000  # so that many batches have a say
 
 
 class Codebook(nn.Module):
@@ -81,3 +88,31 @@ class Codebook(nn.Module):
         """Drop what was observed since the last step."""
         self.sum_EC.zero_()
         self.count_E.zero_()
+
+
+def collect(batches: Iterable[Tensor]) -> Tensor:
+    """Some vectors ``(N, C)`` of the first batches, drawn evenly from each batch."""
+    kept: list[Tensor] = []
+    for h_NC in batches:
+        evenly = torch.linspace(0, max(0, len(h_NC) - 1), min(len(h_NC), MAX_PER_BATCH)).long()
+        kept.append(h_NC[evenly].cpu())
+        if sum(map(len, kept)) >= MAX_VECTORS:
+            break
+    return torch.cat(kept)[:MAX_VECTORS]
+
+
+def kmeans_centres(h_NC: Tensor, num_codes: int, restarts: int, seed: int) -> Tensor | None:
+    """The centres ``(E, C)`` of E clusters; None if there are fewer than E distinct vectors.
+
+    Args:
+        h_NC: the vectors.
+        num_codes: E.
+        restarts: how many starts of k-means++ are tried; the least inertia wins.
+        seed: decides the starts.
+    """
+    if len(h_NC.unique(dim=0)) < num_codes:
+        return None
+    from sklearn.cluster import KMeans  # here, since most runs do without
+
+    kmeans = KMeans(num_codes, n_init=restarts, random_state=seed)
+    return torch.from_numpy(kmeans.fit(h_NC.double().numpy()).cluster_centers_)

@@ -6,6 +6,7 @@ Shape suffixes: B samples, T items, E experts, K selectors, Q bits of an expert'
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ..ops.functional import check_positive
 from .mixtures import SparseMixture
-from .routers import Router, Routing, check_topk
+from .routers import Router, Routing
 
 MIN_REACH = 1e-3  # the least mass on real experts that something is divided by
 
@@ -34,12 +35,12 @@ class DSelectKRouter(Router):
     Args:
         item_dim: D.
         num_experts: E.
-        router_topk: k, the number of selectors.
         smooth_step_width: gamma, the width of the interval in which the smooth step rises.
         entropy_coef: weight of the selectors' entropy in the loss. It drives each selector to a
             single expert.
         dselect_mode: ``per_item``; or ``static``, one gate for all items, so that every expert that
             is chosen sees the whole sequence.
+        kwargs: ``router_topk`` is k, the number of selectors.
     """
 
     itemwise = True
@@ -51,29 +52,26 @@ class DSelectKRouter(Router):
         item_dim: int,
         num_experts: int,
         *,
-        router_topk: int = 2,
         smooth_step_width: float = 1.0,
         entropy_coef: float = 0.0,
         dselect_mode: str = "per_item",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(item_dim, num_experts)
-        check_topk(router_topk, num_experts)
+        super().__init__(item_dim, num_experts, **kwargs)
         check_positive(smooth_step_width=smooth_step_width)
         if dselect_mode not in ("per_item", "static"):
             raise ValueError(f"dselect_mode={dselect_mode!r}: write per_item or static")
-        self.num_selectors = router_topk
-        self.width = smooth_step_width
-        self.entropy_coef = entropy_coef
+        self.width, self.entropy_coef = smooth_step_width, entropy_coef
         bits = (num_experts - 1).bit_length()
         expert_E1, bit_Q = torch.arange(num_experts)[:, None], torch.arange(bits - 1, -1, -1)
         self.register_buffer("code_EQ", (expert_E1 >> bit_Q) & 1 == 1, persistent=False)
         inputs = item_dim if dselect_mode == "per_item" else 0
-        self.choice = Affine(inputs, router_topk * bits)
-        self.mix = Affine(inputs, router_topk)
+        self.choice = Affine(inputs, self.topk * bits)
+        self.mix = Affine(inputs, self.topk)
 
     @property
     def max_experts(self) -> int:
-        return self.num_experts if self.training else self.num_selectors
+        return self.num_experts if self.training else self.topk
 
     def init_weights(self) -> None:
         """The official start: every bit near 1/2, every selector near the same share."""
@@ -86,7 +84,7 @@ class DSelectKRouter(Router):
         return torch.cat([self.choice(x), self.mix(x)], dim=-1)
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
-        K, Q = self.num_selectors, self.code_EQ.shape[1]
+        K, Q = self.topk, self.code_EQ.shape[1]
         step_BTKQ = smooth_step(z_BTZ[..., : K * Q], self.width).reshape(*count_BT.shape, K, Q)
         bits_BTKEQ = torch.where(self.code_EQ, step_BTKQ[..., None, :], 1 - step_BTKQ[..., None, :])
         ones_BTKE = z_BTZ.new_ones(*count_BT.shape, K, self.num_experts)

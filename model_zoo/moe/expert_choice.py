@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .mixtures import SparseMixture
-from .routers import LinearRouter, Routing, check_topk, one_hot_argmax
+from .routers import LinearRouter, Routing, one_hot_argmax
 
 
 class ExpertChoiceRouter(LinearRouter):
@@ -28,11 +28,6 @@ class ExpertChoiceRouter(LinearRouter):
         router_topk: c, the mean number of experts per item.
     """
 
-    def __init__(self, item_dim: int, num_experts: int, *, router_topk: int = 2) -> None:
-        super().__init__(item_dim, num_experts)
-        check_topk(router_topk, num_experts)
-        self.capacity = router_topk
-
     @property
     def max_experts(self) -> int:
         """All experts, for any number of them may take an item."""
@@ -48,7 +43,7 @@ class ExpertChoiceRouter(LinearRouter):
 
     def assign(self, p_BTE: Tensor, count_BT: Tensor) -> Routing:
         real_BT = count_BT > 0
-        take_B11 = (self.capacity * real_BT.sum(1) // self.num_experts).clamp(min=1)[:, None, None]
+        take_B11 = (self.topk * real_BT.sum(1) // self.num_experts).clamp(min=1)[:, None, None]
         with torch.no_grad():
             # Newest first, so that a stable sort prefers the newest of equal items.
             score_BET = p_BTE.masked_fill(~real_BT[:, :, None], -1.0).flip(1).mT.contiguous()

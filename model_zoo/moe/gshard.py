@@ -5,12 +5,14 @@ Shape suffixes: B samples, T items, E experts.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..ops.functional import check_positive
 from .mixtures import SparseMixture
-from .routers import LinearRouter, Routing, check_topk, one_hot_argmax
+from .routers import LinearRouter, Routing, one_hot_argmax
 
 
 class GShardRouter(LinearRouter):
@@ -24,8 +26,6 @@ class GShardRouter(LinearRouter):
     Args:
         item_dim: D.
         num_experts: E.
-        router_topk: 2, or 1, which drops the second choice. The gate of the first then is its plain
-            softmax value.
         capacity_factor: an expert takes ``max(1, ceil(factor * k * length / E))`` items of a
             sequence in training.
         eval_capacity_factor: the same in evaluation.
@@ -33,6 +33,8 @@ class GShardRouter(LinearRouter):
             training it is kept with probability ``min(1, g2 / second_threshold)``, and in
             evaluation where ``g2 > second_threshold``.
         balance_coef: factor of the balance loss; see ``balance_loss``.
+        kwargs: ``router_topk`` is 2, or 1, which drops the second choice. The gate of the first then
+            is its plain softmax value.
     """
 
     auxiliary = True
@@ -42,41 +44,32 @@ class GShardRouter(LinearRouter):
         item_dim: int,
         num_experts: int,
         *,
-        router_topk: int = 2,
         capacity_factor: float = 1.25,
         eval_capacity_factor: float = 2.0,
         second_threshold: float = 0.2,
         balance_coef: float = 0.01,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(item_dim, num_experts)
-        check_topk(router_topk, num_experts, most=2)
-        check_positive(
-            capacity_factor=capacity_factor,
-            eval_capacity_factor=eval_capacity_factor,
-            second_threshold=second_threshold,
-        )
-        self._topk = router_topk
-        self.capacity_factor = capacity_factor
-        self.eval_capacity_factor = eval_capacity_factor
-        self.second_threshold = second_threshold
-        self.balance_coef = balance_coef
-
-    @property
-    def max_experts(self) -> int:
-        return self._topk
+        super().__init__(item_dim, num_experts, **kwargs)
+        if self.topk > 2:
+            raise ValueError(f"router_topk={self.topk} is not possible with GShard; write 1 or 2")
+        check_positive(capacity_factor=capacity_factor, second_threshold=second_threshold)
+        check_positive(eval_capacity_factor=eval_capacity_factor)
+        self.capacity_factor, self.eval_capacity_factor = capacity_factor, eval_capacity_factor
+        self.second_threshold, self.balance_coef = second_threshold, balance_coef
 
     def assign(self, p_BTE: Tensor, count_BT: Tensor) -> Routing:
         real_BT1 = (count_BT > 0)[:, :, None]
         length_B11 = real_BT1.sum(1, keepdim=True)
         first_BTE = one_hot_argmax(p_BTE) & real_BT1
         factor = self.capacity_factor if self.training else self.eval_capacity_factor
-        room_B11 = factor * self._topk * length_B11.double() / self.num_experts
+        room_B11 = factor * self.topk * length_B11.double() / self.num_experts
         room_B11 -= 1e-9  # so that rounding errors add no place
         capacity_B11 = room_B11.ceil().clamp(1, max(1, p_BTE.shape[1])).int()
 
         kept_BTE = first_BTE & (newer(first_BTE) < capacity_B11)
         weights_BTE = p_BTE * kept_BTE
-        if self._topk == 2:
+        if self.topk == 2:
             second_BTE = one_hot_argmax(p_BTE.masked_fill(first_BTE, -1.0)) & real_BT1
             pair_BT1 = (p_BTE * (first_BTE | second_BTE)).sum(-1, keepdim=True) + 1e-9
             share_BT1 = (p_BTE * second_BTE).sum(-1, keepdim=True).detach() / pair_BT1.detach()

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping
 from functools import partial
-from itertools import tee
+from itertools import islice, tee
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from ..history.history import History
-from .branch import Branch, MakeBlock, on_host
-from .experts import SubsequenceExperts
+from .branch import Branch, MakeBlock
 from .routers import Router
 from .stages import Stage, StageName
 
@@ -104,7 +104,7 @@ class BranchedMixture(Mixture):
     """
 
     router: type[Router]
-    branch: type[Branch] = SubsequenceExperts
+    branch: type[Branch] = Branch
 
     def __init__(
         self,
@@ -136,21 +136,22 @@ class BranchedMixture(Mixture):
         return (cls, cls.router)
 
     def forward(self, history: History, target_BD: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.fusion:
+            return super().forward(history, target_BD)
         alpha_global = 1 - sum(self.fusion.values())
         outputs = []
         if alpha_global:
             outputs.append(alpha_global * self.global_block(history, target_BD))
         plans = [self.branches[n].plan(self.sequence(n, history)) for n in self.fusion]
+        sizes = iter(torch.cat([plan.sizes for plan in plans]).tolist())  # the host waits once
+        for alpha, plan in zip(self.fusion.values(), plans, strict=True):
+            own = list(islice(sizes, len(plan.sizes)))
+            outputs.append(alpha * plan.run(own, target_BD))
         aux_loss = sum((plan.aux_loss for plan in plans), start=target_BD.new_zeros(()))
-        all_sizes = on_host([plan.sizes for plan in plans])
-        for alpha, plan, sizes in zip(self.fusion.values(), plans, all_sizes, strict=True):
-            outputs.append(alpha * plan.run(sizes, target_BD))
         return sum(outputs[1:], start=outputs[0]), aux_loss
 
     def stages(self, epochs: float) -> list[Stage]:
-        if not self.branches:
-            return super().stages(epochs)
-        lengths = (*self.warmup_epochs, epochs)
+        lengths = (*self.warmup_epochs, epochs) if self.branches else (0, 0, epochs)
         planned = [Stage(name, length) for name, length in zip(StageName, lengths, strict=True)]
         return [stage for stage in planned if stage.epochs > 0]
 

@@ -1,14 +1,144 @@
-"""MoS, the Mixture of Sequence: item and window experts behind theme-aware routers (paper 4)."""
+"""MoS, the Mixture of Sequence: item and window experts behind theme-aware routers (paper 4).
+
+Shape suffixes: B samples, T items or windows, N distinct items, E experts, D item width, Z = C
+codebook width.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
 
 from ..history.history import History
-from ..ops.functional import check_sizes
+from ..ops.functional import check_positive, check_sizes
 from .branch import MakeBlock
+from .codebook import Codebook, collect, kmeans_centres
 from .mixtures import BranchedMixture
-from .theme_router import ThemeRouter
+from .routers import Router, Routing
+
+
+class ThemeRouter(Router):
+    """The router of MoS: cosines of h(x) with a codebook (eq. 3), a softmax of the k best (eq. 2).
+
+    Args:
+        item_dim: D, width of an item (concatenated features).
+        num_experts: E.
+        router_topk: experts per item, k of eq. 2.
+        codebook_dim: C.
+        codebook_decay: gamma of eq. 4.
+        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
+        codebook_restarts: how often k-means starts anew; the result with the least inertia is taken.
+        router_weight: ``topk_softmax`` is eq. 2, a softmax over the kept scores. With k = 1 it is
+            the constant 1, and h gets no gradient. ``softmax_topk`` keeps the top k of the softmax
+            over all experts, which trains h at any k.
+        router_temperature: divides the cosines; the paper has none (1).
+    """
+
+    itemwise = True
+
+    def __init__(
+        self,
+        item_dim: int,
+        num_experts: int,
+        *,
+        router_topk: int = 1,
+        codebook_dim: int = 64,
+        codebook_decay: float = 0.999,
+        codebook_init: str = "kmeans",
+        codebook_restarts: int = 10,
+        router_weight: str = "topk_softmax",
+        router_temperature: float = 1.0,
+    ) -> None:
+        super().__init__(item_dim, num_experts, router_topk=router_topk)
+        if codebook_init not in ("kmeans", "random"):
+            raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
+        check_sizes(codebook_restarts=codebook_restarts, codebook_dim=codebook_dim)
+        check_positive(router_temperature=router_temperature)
+        if router_weight not in ("topk_softmax", "softmax_topk"):
+            raise ValueError(f"router_weight={router_weight!r}: write topk_softmax or softmax_topk")
+        self.weight = router_weight
+        self.trains = router_topk > 1 or router_weight == "softmax_topk"
+        self.temperature = router_temperature
+        self.codebook_init, self.codebook_restarts = codebook_init, codebook_restarts
+        self.h = nn.Sequential(
+            nn.Linear(item_dim, codebook_dim), nn.ReLU(), nn.Linear(codebook_dim, codebook_dim)
+        )
+        self.codebook = Codebook(num_experts, codebook_dim, codebook_decay)
+
+    def init_weights(self) -> None:
+        """Start with orthogonal layers, which keep the angles that eq. 3 compares.
+
+        FuxiCTR calls this. Where the gate is the constant 1, h stays as it starts. On planted
+        themes k-means found them in the space of an orthogonal h, but not after FuxiCTR's Xavier
+        start.
+        """
+        for layer in self.h:
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def project(self, x: Tensor) -> Tensor:
+        """h(x), the item in theme space."""
+        return self.h(x)
+
+    def project_rows(self, history: History) -> Tensor:
+        """``project`` of each row, outside autograd.
+
+        The first layer of a window is computed as a mean over its items.
+        """
+        return self.h[1:](history.linear_of_rows(cast(nn.Linear, self.h[0])))
+
+    def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
+        """The gates of eq. 3 and 2; they carry gradient unless ``trains`` is False."""
+        if not self.trains:  # one expert, and the softmax of its score alone is 1
+            expert_BTk = self.codebook.scores(z_BTZ).argmax(-1, keepdim=True)
+            gate_BTk = torch.ones_like(z_BTZ[..., :1])
+        else:
+            scores_BTE = self.codebook.similarity(z_BTZ) / self.temperature
+            best_BTk, expert_BTk = scores_BTE.topk(self.topk, dim=-1)
+            gate_BTk = best_BTk.softmax(-1)
+            if self.weight == "softmax_topk":
+                gate_BTk = scores_BTE.softmax(-1).gather(-1, expert_BTk)
+        gate_BTk = gate_BTk.masked_fill((count_BT == 0)[:, :, None], 0.0)
+        weights_BTE = gate_BTk.new_zeros(*count_BT.shape, self.num_experts)
+        weights_BTE = weights_BTE.scatter(-1, expert_BTk, gate_BTk)
+        return Routing(weights_BTE, weights_BTE.new_zeros(()))
+
+    def codes(self) -> Tensor:
+        return self.codebook.codes_EC
+
+    # ---------------------------------------------------------------- the codebook
+
+    def before_experts(self, name: str, projections: Iterable[Tensor], seed: int) -> None:
+        """Start the codebook from k-means, if the configuration says so."""
+        if not self.trains:
+            logging.info(
+                f"{name} router: with router_topk 1, router_weight topk_softmax is the constant 1 "
+                "and its MLP stays as it is; softmax_topk would train it"
+            )
+        if self.codebook_init != "kmeans":
+            return
+        h_NC = collect(projections)
+        codes_EC = kmeans_centres(h_NC, self.num_experts, self.codebook_restarts, seed)
+        if codes_EC is None:
+            logging.warning(f"{name} codebook: too few distinct vectors for k-means; kept random")
+            return
+        self.codebook.load(codes_EC)
+        logging.info(f"{name} codebook: k-means of {len(h_NC)} vectors")
+
+    def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
+        self.codebook.observe(z_NZ, weight_NE)
+
+    def after_step(self) -> None:
+        """Move the codes (eq. 4)."""
+        self.codebook.step()
+
+    def forget(self) -> None:
+        self.codebook.forget()
 
 
 class MoS(BranchedMixture):

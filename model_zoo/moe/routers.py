@@ -1,14 +1,15 @@
 """The contract of a router: which expert gets which item, and how the newest item weights them.
 
-Shape suffixes: B samples, T items or windows, P (sample, expert) pairs, U rows (distinct items, or
-windows), N of them in use, E experts, D item width, Z routing width.
+Shape suffixes: B samples, T items or windows, R rows that are routed, U rows of a history (distinct
+items, or windows), N of them in use, E experts, D item width, Z routing width.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,15 +37,18 @@ class Routing:
 class RoutedHistory:
     """What a router decides about a history.
 
+    A row is a distinct item, or, for a router that looks at whole sequences, a position.
+
     Attributes:
         gates_BE: gates of the newest item, with gradient. A sample without history has zeros.
-        members: which positions were sent to an expert, for some pairs of a sample and an expert
-            that its newest item chose: ``(sample_P, expert_P) -> bool (P, T)``.
+        sent_RE: bool, whether a row was sent to an expert.
+        row_BT: the row of each position.
         aux_loss: as in ``Routing``.
     """
 
     gates_BE: Tensor
-    members: Callable[[Tensor, Tensor], Tensor]
+    sent_RE: Tensor
+    row_BT: Tensor
     aux_loss: Tensor
 
 
@@ -56,8 +60,9 @@ class Router(nn.Module, ABC):
     become keys of the model's configuration.
 
     Args:
-        item_dim: D.
+        item_dim: D, for which a subclass builds its layers.
         num_experts: E.
+        router_topk: how many experts an item has, in the sense of each router.
 
     Attributes:
         itemwise: ``assign`` too treats each item alone. Each distinct item is then routed once, and
@@ -70,16 +75,21 @@ class Router(nn.Module, ABC):
     auxiliary: bool = False
     trains: bool = True
 
-    def __init__(self, item_dim: int, num_experts: int) -> None:
+    def __init__(self, item_dim: int, num_experts: int, *, router_topk: int = 2) -> None:
         super().__init__()
-        self.item_dim, self.num_experts = item_dim, num_experts
+        if not 1 <= router_topk <= num_experts:
+            raise ValueError(
+                f"router_topk={router_topk} is not possible with num_experts={num_experts}; "
+                f"write 1 to {num_experts}"
+            )
+        self.num_experts, self.topk = num_experts, router_topk
 
     # ---------------------------------------------------------------- what a router decides
 
     @property
-    @abstractmethod
     def max_experts(self) -> int:
         """The most experts that one item can have, in the present mode."""
+        return self.topk
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
@@ -128,51 +138,41 @@ class Router(nn.Module, ABC):
 
     def route(self, history: History) -> RoutedHistory:
         """Route a history for the experts that its newest item reads."""
-        if self.itemwise:
-            return self._route_rows(history)
-        routing = self.assign(history.project(self.project), history.mask_BL)
-        sent_BET = routing.weights_BTE.detach().transpose(1, 2) > 0
-
-        def members(sample_P: Tensor, expert_P: Tensor) -> Tensor:
-            return sent_BET[sample_P, expert_P]
-
-        return RoutedHistory(routing.weights_BTE[:, -1], members, routing.aux_loss)
-
-    def _route_rows(self, history: History) -> RoutedHistory:
-        """Route each distinct row once; members are then looked up by the rows' indices."""
-        count_U = history.row_counts()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.auxiliary):
-            z_UZ = self.project_rows(history)
-            routing = self.assign(z_UZ[None], count_U[None])
-        sent_UE = routing.weights_BTE[0].detach() > 0
-        if self.training:
-            self.observe(z_UZ.detach(), (sent_UE * count_U[:, None]).to(z_UZ.dtype))
-
-        def members(sample_P: Tensor, expert_P: Tensor) -> Tensor:
-            flat = history.index_BL[sample_P] * sent_UE.shape[1] + expert_P[:, None]
-            member_PT = sent_UE.flatten()[flat]
-            # A pair exists because its newest item chose the expert; rounding must not undo that.
-            member_PT[:, -1] = True
-            return member_PT & history.mask_BL[sample_P]
-
-        if self.auxiliary or not self.trains:
-            gates_BE = F.embedding(history.index_BL[:, -1], routing.weights_BTE[0])
-            gates_BE = gates_BE * history.mask_BL[:, -1:]
-        else:  # once more, with gradient
+        late = self.itemwise and not self.auxiliary  # only the newest item needs gradient
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not late):
+            z, count, row_BT = self._rows(history)
+            routing = self.assign(z, count)
+        weights_RE = routing.weights_BTE.flatten(0, 1)
+        sent_RE = weights_RE.detach() > 0
+        if self.itemwise and self.training:
+            self.observe(z[0].detach(), (sent_RE * count.mT).to(z.dtype))
+        if late and self.trains:
             newest = history.last(1)
             gates_BE = self(newest.drop_hidden_windows().embed(), newest.mask_BL).weights_BTE[:, -1]
-        return RoutedHistory(gates_BE, members, routing.aux_loss)
+        else:
+            gates_BE = F.embedding(row_BT[:, -1], weights_RE) * history.mask_BL[:, -1:]
+        return RoutedHistory(gates_BE, sent_RE, row_BT, routing.aux_loss)
+
+    def _rows(self, history: History) -> tuple[Tensor, Tensor, Tensor]:
+        """Projected rows, how often each occurs, and the row of each position.
+
+        The first two are for ``assign``. If it treats items alone, all distinct items are one
+        sequence; otherwise a row is a position.
+        """
+        if self.itemwise:
+            return self.project_rows(history)[None], history.row_counts()[None], history.index_BL
+        mask_BT = history.mask_BL
+        position_BT = torch.arange(mask_BT.numel(), device=mask_BT.device).view_as(mask_BT)
+        return history.project(self.project), mask_BT, position_BT
 
     # ---------------------------------------------------------------- for analysis
 
     @torch.no_grad()
     def gates(self, history: History) -> Tensor:
         """The gates of every position, ``(B, T, E)``."""
-        if not self.itemwise:
-            return self.assign(history.project(self.project), history.mask_BL).weights_BTE
-        z_UZ = self.project_rows(history)
-        gates_UE = self.assign(z_UZ[None], history.row_counts()[None]).weights_BTE[0]
-        return F.embedding(history.index_BL, gates_UE) * history.mask_BL[:, :, None]
+        z, count, row_BT = self._rows(history)
+        gates_RE = self.assign(z, count).weights_BTE.flatten(0, 1)
+        return F.embedding(row_BT, gates_RE) * history.mask_BL[:, :, None]
 
     @torch.no_grad()
     def projections(self, history: History) -> Tensor:
@@ -186,10 +186,11 @@ class LinearRouter(Router):
     Args:
         item_dim: D.
         num_experts: E.
+        kwargs: see ``Router``.
     """
 
-    def __init__(self, item_dim: int, num_experts: int) -> None:
-        super().__init__(item_dim, num_experts)
+    def __init__(self, item_dim: int, num_experts: int, **kwargs: Any) -> None:
+        super().__init__(item_dim, num_experts, **kwargs)
         self.gate = nn.Linear(item_dim, num_experts, bias=False)
 
     def project(self, x: Tensor) -> Tensor:
@@ -203,17 +204,3 @@ def one_hot_argmax(scores_BTE: Tensor) -> Tensor:
     """True at the best expert of each item."""
     expert_E = torch.arange(scores_BTE.shape[-1], device=scores_BTE.device)
     return scores_BTE.argmax(-1, keepdim=True) == expert_E
-
-
-def check_topk(router_topk: int, num_experts: int, most: int | None = None) -> None:
-    """Reject a ``router_topk`` that the router cannot have.
-
-    Raises:
-        ValueError: it is not between 1 and the number of experts, or above ``most``.
-    """
-    most = num_experts if most is None else min(most, num_experts)
-    if not 1 <= router_topk <= most:
-        raise ValueError(
-            f"router_topk={router_topk} is not possible with num_experts={num_experts}; "
-            f"write 1 to {most}"
-        )

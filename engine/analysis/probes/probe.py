@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from model_zoo.history.history import History
 from model_zoo.history.item_dict import ItemDict
 from model_zoo.moe.branch import Branch
-from model_zoo.moe.theme_router import ThemeRouter
+from model_zoo.moe.mos import ThemeRouter
 from model_zoo.sequence_model import SequenceModel
 
 from ...common.errors import UserError

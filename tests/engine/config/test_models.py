@@ -140,8 +140,8 @@ def test_it_comes_before_ours_of_the_same_name(runs: tuple[Workspace, list[Outco
         (4, ("Nothing_tiny, model: 'Pooled_MoS' is not a model", "There are: Mamba4Rec, ")),
         (7, ("--resume: model_zoo was '", "is None now")),
         (8, ("Pooled_odd: Pooled's own code fails (TypeError",)),
-        (5, ("--model-zoo", "has no package")),
-        (6, ("--model-zoo", "missing: no such folder")),
+        (5, ("--model-zoo", "is no folder with a package")),
+        (6, ("--model-zoo", "missing: is no folder")),
     ],
 )
 def test_errors_are_one_line(

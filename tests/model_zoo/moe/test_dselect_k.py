@@ -231,7 +231,7 @@ def test_a_models_reset_keeps_the_official_start(tiny_data: Path, width: float, 
     """FuxiCTR's reset draws Linear layers from Xavier's normal, which must not get in the way."""
     keys = dict(smooth_step_width=width, dselect_mode=mode, router_topk=5, entropy_coef=0.3)
     router = build_model(tiny_params(tiny_data, "TWIN_DSelectK", **keys)).branches["moe"].router
-    assert router.num_selectors == 5 and router.entropy_coef == 0.3
+    assert router.topk == 5 and router.entropy_coef == 0.3
     for part, bound in ((router.choice, width / 100), (router.mix, 0.05)):
         drawn = torch.cat([parameter.detach().flatten() for parameter in part.parameters()])
         assert drawn.abs().max() <= bound

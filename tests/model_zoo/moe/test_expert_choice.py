@@ -170,7 +170,7 @@ def test_padding_and_batch_mates_never_matter() -> None:
 
 def test_router_topk_is_the_mean_number_of_experts_per_item(tiny_data: Path) -> None:
     params = tiny_params(tiny_data, "TWIN_ExpertChoice", router_topk=3)
-    assert build_model(params).branches["moe"].router.capacity == 3
+    assert build_model(params).branches["moe"].router.topk == 3
 
 
 @pytest.mark.parametrize("capacity", [0, 6])

@@ -241,7 +241,7 @@ def test_the_keys_of_the_configuration_reach_the_router(tiny_data: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"router_topk": 3}, "router_topk=3 is not possible.*write 1 to 2"),
+        ({"router_topk": 3}, "router_topk=3 is not possible.*write 1 or 2"),
         ({"router_topk": 0}, "router_topk=0"),
         ({"capacity_factor": 0.0}, "capacity_factor=0"),
         ({"eval_capacity_factor": -1.0}, "eval_capacity_factor=-1"),

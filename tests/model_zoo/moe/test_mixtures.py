@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from model_zoo.backbones.twin import TWINBlock
 from model_zoo.history.history import History
-from model_zoo.moe.branch import Branch, Plan
+from model_zoo.moe.branch import Branch, Plan, compact
 from model_zoo.moe.dselect_k import DSelectK, DSelectKRouter
 from model_zoo.moe.expert_choice import ExpertChoice, ExpertChoiceRouter
-from model_zoo.moe.experts import SubsequenceExperts, compact
 from model_zoo.moe.gshard import GShard, GShardRouter
 from model_zoo.moe.mixtures import Mixture, SparseMixture
-from model_zoo.moe.mos import MoS
+from model_zoo.moe.mos import MoS, ThemeRouter
 from model_zoo.moe.routers import Router, Routing
-from model_zoo.moe.theme_router import ThemeRouter
 
 from ...support.helpers import ragged_history
 
@@ -78,7 +76,7 @@ def run_block(block: nn.Module, x_tD: Tensor, target_D: Tensor) -> Tensor:
     return block(history, target_D[None])[0]
 
 
-def all_experts(branch: SubsequenceExperts, x_tD: Tensor, target_D: Tensor) -> Tensor:
+def all_experts(branch: Branch, x_tD: Tensor, target_D: Tensor) -> Tensor:
     """Equations 6 / 7 as printed: every expert runs on its subsequence, weighted by the gate of the
     last item."""
     if not len(x_tD):
@@ -102,7 +100,7 @@ def windows_of(x_tD: Tensor, size: int, stride: int) -> Tensor:
 @pytest.mark.parametrize("router", ROUTERS)
 def test_branch_equals_all_experts_in_outputs_and_gradients(router: str, training: bool) -> None:
     torch.manual_seed(0)
-    branch = SubsequenceExperts(spread(ROUTERS[router]()), make_block, 5).double().train(training)
+    branch = Branch(spread(ROUTERS[router]()), make_block, 5).double().train(training)
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64, requires_grad=True)
     y_BH, aux_loss = branch(history, target_BD)
@@ -134,10 +132,8 @@ def test_a_router_that_sees_sequences_is_dispatched_alike() -> None:
     class SequenceRouter(ThemeRouter):
         itemwise = False
 
-    itemwise = SubsequenceExperts(ThemeRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5)
-    sequence = SubsequenceExperts(
-        SequenceRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5
-    )
+    itemwise = Branch(ThemeRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5)
+    sequence = Branch(SequenceRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5)
     sequence.load_state_dict(itemwise.state_dict())
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
@@ -165,9 +161,7 @@ def test_fusion_is_equation_8(k: int) -> None:
 
 
 def test_one_expert_with_k_1_is_the_block_on_the_full_history() -> None:
-    branch = SubsequenceExperts(
-        ThemeRouter(D, 1, router_topk=1, codebook_dim=4), make_block, 1
-    ).double()
+    branch = Branch(ThemeRouter(D, 1, router_topk=1, codebook_dim=4), make_block, 1).double()
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
     torch.testing.assert_close(
@@ -239,7 +233,7 @@ def test_padding_and_batch_mates_never_matter(mixture: type[Mixture], settings: 
 
 @pytest.mark.parametrize("router", ROUTERS)
 def test_empty_history_gives_zero_from_the_experts(router: str) -> None:
-    branch = SubsequenceExperts(spread(ROUTERS[router]()), make_block, 5)
+    branch = Branch(spread(ROUTERS[router]()), make_block, 5)
     history = ragged_history([0, 0], 4, D, dtype=torch.float32)
     for training in (True, False):
         y_BH, aux_loss = branch.train(training)(history, torch.randn(2, D))
@@ -247,9 +241,7 @@ def test_empty_history_gives_zero_from_the_experts(router: str) -> None:
 
 
 def test_training_shows_each_real_item_to_the_codebook_and_evaluation_none() -> None:
-    branch = SubsequenceExperts(
-        ThemeRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5
-    ).double()
+    branch = Branch(ThemeRouter(D, 5, router_topk=2, codebook_dim=4), make_block, 5).double()
     codebook = branch.router.codebook
     history = ragged_history(LENGTHS, L, D)
     target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64)
@@ -275,9 +267,7 @@ def test_window_codebook_sees_real_windows_only() -> None:
 
 
 def test_routing_for_analysis_is_that_of_the_positions() -> None:
-    branch = SubsequenceExperts(
-        ThemeRouter(D, 5, router_topk=1, codebook_dim=4), make_block, 5
-    ).eval()
+    branch = Branch(ThemeRouter(D, 5, router_topk=1, codebook_dim=4), make_block, 5).eval()
     history = ragged_history(LENGTHS, L, D, dtype=torch.float32)
     weights_BTE = branch.router.gates(history)
     expected = branch.router(history.embed(), history.mask_BL).weights_BTE
@@ -295,10 +285,6 @@ def test_a_router_of_another_kind_brings_its_own_branch() -> None:
             super().__init__(item_dim, num_experts)
             self.query, self.scale = nn.Linear(item_dim, num_experts, bias=False), slot_scale
 
-        @property
-        def max_experts(self) -> int:
-            return self.num_experts
-
         def project(self, x: Tensor) -> Tensor:
             return self.scale * self.query(x)
 
@@ -306,23 +292,20 @@ def test_a_router_of_another_kind_brings_its_own_branch() -> None:
             weights_BTE = z_BTZ.masked_fill((count_BT == 0)[..., None], -1e9).softmax(1)
             return Routing(weights_BTE * (count_BT > 0)[..., None], z_BTZ.new_zeros(()))
 
-    class SlotPlan(Plan):
-        def __init__(self, branch: Branch, slots_BED: Tensor) -> None:
-            self.experts, self.slots_BED = branch.experts, slots_BED
-            self.sizes, self.aux_loss = torch.zeros(0, dtype=torch.long), torch.zeros(())
-
-        def run(self, sizes: list[int], target_BD: Tensor) -> Tensor:
-            assert sizes == []
-            slots = [
-                History.from_vectors(self.slots_BED[:, e, None]) for e in range(len(self.experts))
-            ]
-            parts = [e(slot, target_BD) for e, slot in zip(self.experts, slots, strict=True)]
-            return torch.stack(parts).mean(0)
-
     class SlotExperts(Branch):
-        def plan(self, history: History) -> SlotPlan:
+        def plan(self, history: History) -> Plan:
             weights_BTE = self.router(history.embed(), history.mask_BL).weights_BTE
-            return SlotPlan(self, weights_BTE.mT @ history.embed())
+            slots_BED = weights_BTE.mT @ history.embed()
+
+            def run(sizes: list[int], target_BD: Tensor) -> Tensor:
+                assert sizes == []
+                parts = [
+                    expert(History.from_vectors(slots_BED[:, e, None]), target_BD)
+                    for e, expert in enumerate(self.experts)
+                ]
+                return torch.stack(parts).mean(0)
+
+            return Plan(torch.zeros(0, dtype=torch.long), torch.zeros(()), run)
 
     class SoftSlots(SparseMixture):
         router, branch = SlotRouter, SlotExperts
@@ -347,7 +330,7 @@ def test_a_router_that_leaves_something_out_says_what() -> None:
         def project(self, x: Tensor) -> Tensor:
             return x
 
-    with pytest.raises(TypeError, match=r"abstract methods.*assign.*max_experts"):
+    with pytest.raises(TypeError, match=r"abstract method.*assign"):
         Unfinished(D, 5)
 
 

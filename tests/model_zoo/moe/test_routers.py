@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_zoo.moe.theme_router import ThemeRouter
+from model_zoo.moe.mos import ThemeRouter
 
 
 def equation_2(scores: np.ndarray, k: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.common.errors import UserError
-from engine.config.changes import parse_changes
+from engine.config.command_line import parse_changes
 
 
 def test_values_are_yaml() -> None:
