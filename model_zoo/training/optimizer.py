@@ -20,15 +20,15 @@ SPARSE_OPTIMIZERS = ("adam", "Adam", "SGD", "Adagrad")  # those that take sparse
 
 @contextmanager
 def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Module]]:
-    """Let only the parameters of a stage train (paper 4.3); gives the modules that do not.
+    """Let only the parameters of a stage train (paper 4.3); yields the modules that do not.
 
     A parameter that did not train before does not train within the stage either.
     """
-    frozen: list[nn.Module] = []
-    if stage is StageName.BACKBONE:
-        frozen.extend(model.branches.values())
-    elif stage is StageName.EXPERTS:
-        frozen.extend(model.backbone_parts())
+    of_others = {
+        StageName.BACKBONE: model.branches.values(),
+        StageName.EXPERTS: model.backbone_parts(),
+    }
+    frozen = list(of_others.get(stage, ()))
     held = [p for module in frozen for p in module.parameters() if p.requires_grad]
     try:
         for parameter in held:

@@ -27,8 +27,9 @@ PUBLIC += ["reduce_lr_on_plateau", "verbose"]
 
 
 class Trainable(BaseModel, ABC):
-    """A model on LongCTR's batches that ``loop.fit`` can train. It has a ``forward`` and an
-    ``add_loss``.
+    """A model on LongCTR's batches that ``Trainer`` can train.
+
+    A subclass has a ``forward``, which gives ``y_pred (B, 1)``, and an ``add_loss``.
 
     Args:
         feature_map: FuxiCTR's feature map.

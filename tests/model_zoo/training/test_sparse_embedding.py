@@ -254,9 +254,9 @@ def test_a_frozen_stage_leaves_the_tables_alone(params: dict) -> None:
     params |= {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 1.0}
     model = improving(build_model(check(params, model_zoo.SDIM_MoS) | SPARSE))
     before = {n: p.clone() for n, p in model.named_parameters()}
-    train = Trainer(model, loader(params), loader(params, "valid"), 10.0, 0, None)
+    train = Trainer(model, loader(params), loader(params, "valid"), seed=0)
     stage = next(stage for stage in model.stages(1) if stage.name == "experts")
-    train.run_stage(stage, None)
+    train.run_stage(stage)
     assert not isinstance(train.optimizer, RowAdam)
     changed = {n for n, p in model.named_parameters() if not p.equal(before[n])}
     assert changed and not any(name.startswith("embedding_layer.") for name in changed)
