@@ -183,13 +183,11 @@ class Trainer:
         """The metrics of the present weights, and the monitor; a TrainingError if it is not finite."""
         try:
             metrics = self.model.evaluate(self.valid_loader)
+            if not math.isfinite(score := self.model.monitored(metrics)):
+                raise ValueError(f"the monitor is {score}")
         except ValueError as error:
-            raise TrainingError(
-                f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
-            ) from None
-        score = self.model.monitored(metrics)
-        if not math.isfinite(score):
-            raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
+            where = f"validation in stage {stage.name}, epoch {epoch:g}"
+            raise TrainingError(f"{where}: {error}") from None
         return metrics, score
 
     def _routing(self) -> dict[str, dict[str, Any]]:
@@ -206,16 +204,10 @@ class Trainer:
 
     def _save_state(self) -> None:
         """Write all that the rest of the run depends on."""
-        if self.resume_file is None:
-            return
-        state = dict(
-            vars(self.progress),
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            rng=torch.get_rng_state(),
-            cuda_rng=torch.cuda.get_rng_state_all(),
-        )
-        save_atomically(state, self.resume_file)
+        if self.resume_file is not None:
+            states = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
+            rngs = dict(rng=torch.get_rng_state(), cuda_rng=torch.cuda.get_rng_state_all())
+            save_atomically(vars(self.progress) | states | rngs, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:
         """Go on from the saved state, if there is one; of it a stage still needs the optimizer."""

@@ -21,8 +21,7 @@ def evaluate_metrics(
         ValueError: a score is not finite, a label is not 0 or 1, or a metric is undefined.
     """
     y_true, y_pred = np.asarray(y_true).ravel(), np.asarray(y_pred).ravel()
-    if not np.isfinite(y_pred).all():
-        bad = int((~np.isfinite(y_pred)).sum())
+    if bad := np.count_nonzero(~np.isfinite(y_pred)):
         raise ValueError(f"{bad} of {len(y_pred)} predictions are NaN or infinite")
     if not ((y_true == 0) | (y_true == 1)).all():
         raise ValueError("labels must be 0 or 1")

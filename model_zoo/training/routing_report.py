@@ -55,23 +55,19 @@ def routing_report(model: Trainable, loader: Iterable[Batch]) -> dict[str, dict[
 
 def log_report(report: dict[str, dict[str, Any]]) -> None:
     """Log one line per branch, and one warning if routing collapses."""
+    collapsed = []
     for name, branch in report.items():
-        consistency = branch["consistency"]
+        load, consistency = branch["item_share"], branch["consistency"]
         logging.info(
-            f"{name} experts: load "
-            + " ".join(f"{share:.0%}" for share in branch["item_share"])
-            + f", entropy {branch['item_entropy']:.2f}, switch rate {branch['switch_rate']:.2f}"
+            f"{name} experts: load {' '.join(f'{share:.0%}' for share in load)}, "
+            f"entropy {branch['item_entropy']:.2f}, switch rate {branch['switch_rate']:.2f}"
             + ("" if consistency is None else f", consistency {consistency:.2f}")
         )
-    collapsed = [
-        f"{name} expert {expert} has {share:.1%}"
-        for name, branch in report.items()
-        if len(branch["item_share"]) > 1 and any(branch["item_share"])
-        for expert, share in enumerate(branch["item_share"])
-        if not DEAD <= share <= DOMINANT
-    ]
+        if len(load) > 1 and any(load):
+            outside = [e for e, share in enumerate(load) if not DEAD <= share <= DOMINANT]
+            collapsed += [f"{name} expert {expert} has {load[expert]:.1%}" for expert in outside]
     if collapsed:
-        logging.warning("routing collapses: " + ", ".join(collapsed) + " of the load")
+        logging.warning(f"routing collapses: {', '.join(collapsed)} of the load")
 
 
 def branch_codes(model: Trainable) -> dict[str, Tensor]:

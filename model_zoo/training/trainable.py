@@ -50,8 +50,6 @@ class Trainable(BaseModel, ABC):
         stage_start: the last ``fit`` writes one entry per stage, about the weights it began with.
     """
 
-    device: torch.device
-
     def __init__(
         self,
         feature_map: FeatureMap,
