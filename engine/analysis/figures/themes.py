@@ -29,7 +29,7 @@ def draw(results: DatasetResults) -> Figure | None:
     if not coded:
         return None
     found = coded[0]["themes"]
-    figure = style.new(10.5, 1.6 + 0.45 * max(4, len(found["codes"])))
+    figure = Figure(figsize=(10.5, 1.6 + 0.45 * max(4, len(found["codes"]))))
     grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 2.8))
     themes = {n: [p["themes"] for p in g if "ami" in p["themes"]] for n, g in probes.items()}
     known = {name: group for name, group in themes.items() if group}
@@ -39,7 +39,7 @@ def draw(results: DatasetResults) -> Figure | None:
             _bars(axes, known, measure)
             axes.set(ylabel=words, xlabel="router")
     _table(figure.add_subplot(grid[2:] if known else grid[:]), found)
-    style.heading(figure, _title(known), _facts(coded[0], known))
+    style.finish(figure, _title(known), _facts(coded[0], known))
     return figure
 
 
