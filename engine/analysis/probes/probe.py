@@ -126,11 +126,10 @@ def probe(
         one = _history(model, loader, index_UL[own], mask_UL[own])
         example["experts"] = experts_of(branch, one)[example["first"] :] if branch else None
     batches = [slice(start, start + BATCH) for start in range(0, len(user_U), BATCH)]
-    indices = [index_UL[batch] for batch in batches]
     histories = [_history(model, loader, index_UL[batch], mask_UL[batch]) for batch in batches]
     themes: dict[str, Any] | None = None
     if branch:
-        expert_I = usual_experts(branch, histories, indices)
+        expert_I = usual_experts(branch, histories, row_P)
         codes = _codes(branch, x_ID, expert_I, item_I, label_I)
         _name(codes or [], Path(params["item_info"]).with_name("item_ids.parquet"), label_N)
         themes = {"kind": kind, "codes": codes}
@@ -138,7 +137,7 @@ def probe(
     about = {"expid": params["model_id"]} | {k: params[k] for k in ("seed", "model", "dataset_id")}
     about |= {"split": "test", "users": len(user_U), "items": len(item_I)}
     about |= {"appearances": len(row_P), "max_items": index_UL.shape[1], "probe_seed": seed}
-    sent = {name: dispatch(b, histories, indices, seed) for name, b in branches.items()}
+    sent = {name: dispatch(b, histories, item_I, row_P, seed) for name, b in branches.items()}
     return rounded({"about": about, "session_hopping": hopping, "dispatch": sent, "themes": themes})
 
 
