@@ -9,6 +9,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from ..results import DatasetResults
+from ..sentences import sentences
 from . import style
 from .selection import in_points, metrics_of
 
@@ -38,8 +39,7 @@ def draw(results: DatasetResults) -> Figure | None:
     style.finish(
         figure,
         "; ".join(_highest(model, found[model, "AUC"]) for model in models),
-        f"{results.dataset_id}, test split, means over {style.seeds(len(c.runs) for c in cells)}; the "
-        "global block has the rest of the weight; frame: the highest, not tested against the others",
+        sentences("alphas", dataset=results.dataset_id, seeds=style.seeds(c.runs for c in cells)),
     )
     return figure
 

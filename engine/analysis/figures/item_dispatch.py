@@ -13,6 +13,7 @@ from model_zoo.registry import backbone_of, label, mixture_of
 
 from ..lineup import fullest_backbone
 from ..results import DatasetResults
+from ..sentences import sentences
 from . import style
 from .selection import probes_of
 
@@ -50,11 +51,14 @@ def draw(results: DatasetResults) -> Figure | None:
         Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
         for name, colour, hatch in MODES.values()
     ]
+    seen = {end: branches[models[0]][end]["appearances"] for end in ROWS}
     dashes = style.legend_entry("all experts chosen", markersize=9, **DASH)
     style.finish(
         figure,
         f"One best expert throughout for the most popular item: {', '.join(fixed) or 'no router'}",
-        _facts(probes[models[0]], branches[models[0]]),
+        sentences(
+            "dispatch", backbone=backbone_of(models[0]), **seen, **probes[models[0]]["about"]
+        ),
         [*bars, dashes],
     )
     return figure
@@ -79,16 +83,3 @@ def _bars(axes: Axes, branch: dict[str, Any], end: str) -> None:
         axes.plot(place_E[sent], sent_E[sent], markersize=7, zorder=3, **DASH)
     style.only_ticks(axes, "x", range(1, len(best_E) + 1))
     axes.set_ylim(0, 1.05)
-
-
-def _facts(probe: dict[str, Any], branch: dict[str, Any]) -> str:
-    about = probe["about"]
-    most, least = (branch[end]["appearances"] for end in ROWS)
-    return (
-        f"{backbone_of(about['model'])} on {about['dataset_id']}, {about['split']} split, "
-        f"{about['users']:,} users, seed {about['seed']}; the items appear {most:,} and {least:,} times.\n"
-        "Bars: the best expert of each appearance; dashes: all experts that get it, as shares of these. "
-        "Consistency: mean share of an item's usual expert in evaluation; 1 by construction where a router looks "
-        "at the item alone (DSelect-k, MoS, GShard's first choice). Dropped: appearances that no expert takes, "
-        "in evaluation and in training; the bars leave them out."
-    )

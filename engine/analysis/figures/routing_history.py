@@ -14,6 +14,7 @@ from model_zoo.registry import backbone_of, label, mixture_of
 
 from ..lineup import fullest_backbone
 from ..results import DatasetResults, Run
+from ..sentences import sentences
 from . import style
 
 Timed = list[tuple[float, dict[str, Any]]]  # epochs since the start of training, and what was found
@@ -41,9 +42,7 @@ def draw(results: DatasetResults) -> Figure | None:
     style.finish(
         figure,
         f"How the experts of {backbone_of(models[0])} share the load as training goes on",
-        f"{results.dataset_id}, validation split after each evaluation, one run each "
-        f"(seed {runs[models[0]]['seed']}); entropy 1: an even load, 0: a single expert; "
-        "code movement: mean cosine distance since the evaluation before; B, E: warm-up of backbone and experts",
+        sentences("routing_history", dataset=results.dataset_id, seed=runs[models[0]]["seed"]),
         panels[0, -1].get_legend_handles_labels()[0][::-1],
     )
     return figure

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from model_zoo.registry import OURS, VANILLA, label, mixture_of, variant
 
 from ..results import Cell, DatasetResults
+from ..sentences import sentences
 from . import style
 from .selection import in_points, metrics_of
 
@@ -51,9 +52,9 @@ def draw(results: DatasetResults) -> Figure | None:
             style.legend_entry(label(mixture), color="0.3", linestyle=dashes)
             for mixture, dashes in DASHES.items()
         ]
-    facts = f"{results.dataset_id}, test split, {style.over_seeds(len(c.runs) for c in cells)}"
-    facts += "; the highest is not tested against the others"
-    facts += "; 0 experts is the vanilla backbone" if "experts" in columns else ""
+    zero = "; 0 experts is the vanilla backbone" if "experts" in columns else ""
+    over = style.over_seeds(c.runs for c in cells)
+    facts = sentences("scaling", dataset=results.dataset_id, seeds=over, zero=zero)
     title = (
         f"{label(OURS)} has its highest mean AUC at {'; '.join(highest)}" if highest else "Scaling"
     )

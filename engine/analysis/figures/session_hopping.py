@@ -10,6 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from ..results import DatasetResults
+from ..sentences import sentences
 from . import style
 from .selection import typical_probe, whose
 
@@ -45,13 +46,12 @@ def draw(results: DatasetResults) -> Figure | None:
     rates.set(ylabel="share of pairs", xlabel="sessions two or more apart", title="Reappearance")
     rates.set_ylim(bottom=0)
     similarity.legend(loc="best")
+    planted = hopping.get("planted_borders")
+    found = " " + sentences("planted_borders", **planted)[0] if planted else ""
     style.finish(
         figure,
         _title(hopping),
-        f"{whose(probe)}. Cosines of trained item vectors minus their mean over all appearances. White lines: "
-        "sessions found without labels. Examples: the users at quantiles of the hopping score.\n"
-        f"Below: means over {hopping['users']:,} users with 95 % intervals; shuffled: the same "
-        f"histories in random order, cut into sessions in the same way.{_planted(hopping)}",
+        sentences("session_hopping", whose=whose(probe), users=hopping["users"], planted=found),
     )
     return figure
 
@@ -113,17 +113,6 @@ def _intervals(axes: Axes, hopping: dict[str, Any], names: dict[str, str]) -> No
         )  # fmt: skip
     style.only_ticks(axes, "x", range(len(names)), names.values())
     axes.set_xlim(-0.5, len(names) - 0.5)
-
-
-def _planted(hopping: dict[str, Any]) -> str:
-    """How many of the planted sessions were found; empty where these are not known."""
-    known = hopping.get("planted_borders")
-    if known is None:
-        return ""
-    return (
-        f" Of the borders found {known['precision']:.0%} are within {known['tolerance']} items of a planted "
-        f"one, and {known['recall']:.0%} of the planted ones are found."
-    )
 
 
 def _title(hopping: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ again, for grey print. Colours and markers repeat when there are more models tha
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -80,18 +80,18 @@ def outer_labels(axes: Axes, x: str, y: str) -> None:
     axes.label_outer()
 
 
-def finish(figure: Figure, title: str, facts: str, legend: Sequence[Artist] = ()) -> None:
+def finish(figure: Figure, title: str, facts: Sequence[str], legend: Sequence[Artist] = ()) -> None:
     """Write what is seen above a figure and what it was measured on below, in lines that fit.
 
     Args:
         figure: has its panels.
         title: what is seen.
-        facts: what it was measured on.
+        facts: what it was measured on, a line for each text.
         legend: entries of a legend at the right.
     """
     width = figure.get_figwidth()
     figure.suptitle(textwrap.fill(title, int(TITLE_LETTERS * width)))
-    lines = [textwrap.fill(line, int(FACT_LETTERS * width)) for line in facts.split("\n")]
+    lines = [textwrap.fill(line, int(FACT_LETTERS * width)) for line in facts]
     figure.supxlabel("\n".join(lines), fontsize=7.5, color="0.35")
     if legend:
         figure.legend(handles=legend, loc="outside right center")
@@ -114,15 +114,15 @@ def save(folder: Path, name: str, figure: Figure) -> list[Path]:
     return paths
 
 
-def seeds(numbers: Iterable[int]) -> str:
-    """``5 seeds``, or ``3 to 5 seeds``, from the numbers of seeds behind each point."""
-    text = span(numbers)
+def seeds(groups: Iterable[Sized]) -> str:
+    """``5 seeds``, or ``3 to 5 seeds``, from the runs behind each point."""
+    text = span(map(len, groups))
     return "one seed" if text == "1" else f"{text} seeds"
 
 
-def over_seeds(numbers: Iterable[int]) -> str:
+def over_seeds(groups: Iterable[Sized]) -> str:
     """What points and error bars are."""
-    text = seeds(numbers)
+    text = seeds(groups)
     return text if text == "one seed" else f"mean and standard deviation over {text}"
 
 

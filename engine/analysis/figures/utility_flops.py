@@ -9,6 +9,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from model_zoo.registry import OURS, backbone_of, label, mixture_of
 
 from ..results import Cell, DatasetResults
+from ..sentences import sentences
 from ..tables.quality_tables import table1
 from . import style
 from .selection import in_points, metrics_of, spread
@@ -44,9 +45,11 @@ def draw(results: DatasetResults) -> Figure | None:
     style.finish(
         figure,
         _title(results),
-        f"{results.dataset_id}, test split, {style.over_seeds(len(cell.runs) for cell in cells)}; "
-        "lines join the variants of a backbone; upper left is better; routers may differ in how many "
-        "experts they read (k in the cost table)",
+        sentences(
+            "utility_flops",
+            dataset=results.dataset_id,
+            seeds=style.over_seeds(c.runs for c in cells),
+        ),
         legend,
     )
     return figure
