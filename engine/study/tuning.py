@@ -10,7 +10,6 @@ from ..common.errors import UserError
 from ..config.options import RunOptions
 from ..tuner.checks import check_space
 from ..tuner.space import Space, grid_file, read_experiment, read_tuner_file, with_choices
-from ..tuner.trial import number
 
 
 def model_space(expid: str, options: RunOptions, budget: int) -> Space:
@@ -51,7 +50,7 @@ def balanced(
         own: the configuration's own values; the first combination is the nearest to them.
         count: how many combinations; all of them where there are fewer.
     """
-    ordered = {key: _from(values, number(own.get(key))) for key, values in choices.items()}
+    ordered = {key: _from(values, own.get(key)) for key, values in choices.items()}
     uses = {key: [0] * len(values) for key, values in ordered.items()}
     left = list(product(*(range(len(values)) for values in ordered.values())))
     drawn = []

@@ -6,7 +6,6 @@ import re
 import signal
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +29,6 @@ OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|MemoryError|DefaultCPUAllocator: can't allocate memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
 )
-
-Command = Callable[[Trial], list[str]]
-"""Gives the command line of a trial, without ``--gpu``."""
 
 
 @dataclass
@@ -59,10 +55,11 @@ class Scheduler:
         folder: the output folder, which this process has locked.
         search: says which trial runs next.
         engine: runs the command lines.
-        command: gives the command line of a trial.
+        command: the command line that runs an experiment. Each trial adds its ``--expid`` and its
+            ``--seed``, and ``--resume``, so that a run that was killed goes on.
     """
 
-    def __init__(self, folder: Folder, search: Search, engine: Engine, command: Command) -> None:
+    def __init__(self, folder: Folder, search: Search, engine: Engine, command: list[str]) -> None:
         self.folder, self.search, self.engine, self.command = folder, search, engine, command
         self.display = Display(search)
         self._records: defaultdict[str, Record] = defaultdict(Record)
@@ -122,7 +119,8 @@ class Scheduler:
         trial.status, trial.reason, trial.log_tail = RUNNING, None, []
         trial.attempts.append({"start": now(), "end": None, "exit_code": None, "device": None})
         self.folder.save(trial)
-        job = Job(trial.name, self.command(trial), log, self.folder.runs)
+        of_trial = ["--expid", trial.expid, "--seed", str(trial.params["seed"]), "--resume"]
+        job = Job(trial.name, [*self.command, *of_trial], log, self.folder.runs)
         trial.attempts[-1]["device"] = device = self.engine.start(job)
         self.folder.save(trial)
         self.display.event(trial, f"started on {device}: {as_text(trial.tuned | trial.changes)}")

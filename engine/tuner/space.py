@@ -135,10 +135,9 @@ def read_tuner_file(file: Path) -> dict[str, Any]:
         UserError: a key is unknown or missing, or a value has the wrong type.
     """
     content = read.read_yaml(file)
-    for key in content:
+    for key in (*content, *REQUIRED):
         if key not in KEYS:
             raise UserError(f"{file}: unknown key `{key}`{did_you_mean(key, KEYS)}")
-    for key in (*REQUIRED, *content):
         kind, what = KEYS[key]
         if not isinstance(content.get(key), kind):
             raise UserError(f"{file}, {key}: is {content.get(key)!r}; write {what}")

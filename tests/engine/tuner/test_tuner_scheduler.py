@@ -199,7 +199,7 @@ def test_different_data_is_not_compared(tuner: FakeTuner) -> None:
 def test_output_that_another_tuner_uses(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1]})
     holder = Folder(tuner.out)
-    holder.open(tuner.file)
+    holder.open()
     with pytest.raises(
         UserError, match=f"another tuner or study is using it, process {os.getpid()}"
     ):
@@ -216,14 +216,6 @@ def test_a_configuration_of_others_is_not_overwritten(tuner: FakeTuner) -> None:
     with pytest.raises(UserError, match="a configuration that no tuner has written"):
         tuner.run()
     assert mine.read_text() == "Base: {}\n" and list(tuner.out.iterdir()) == [mine]
-
-
-def test_two_files_do_not_share_an_output(tuner: FakeTuner) -> None:
-    tuner.write({"topk": [1]})
-    assert tuner.run() == 0
-    tuner.file = tuner.file.rename(tuner.path / "other.yaml")
-    with pytest.raises(UserError, match=r"holds the trials of .*tuner\.yaml"):
-        tuner.run()
 
 
 def test_a_damaged_progress_file_stops_nothing(tuner: FakeTuner) -> None:
