@@ -45,9 +45,8 @@ def main() -> int:
             "would set the keys that are compared; leave --budget out"
         )
     changes = parse_changes(args.set, DECIDED)
-    options = RunOptions(
-        config=args.config, model_zoo=args.model_zoo, data_root=args.data_root, changes=changes
-    )
+    zoo = args.model_zoo
+    options = RunOptions(args.config, model_zoo=zoo, data_root=args.data_root, changes=changes)
     call = Call(
         args.experiment,
         args.dataset,
@@ -58,10 +57,10 @@ def main() -> int:
         changes,
         config="" if args.config.absolute() == CONFIG else portable(args.config),
         output=portable(args.output),
-        model_zoo=portable(args.model_zoo) if args.model_zoo else "",
+        model_zoo=portable(zoo) if zoo else "",
     )
     dataset_part(args.config, args.dataset, f"--dataset {args.dataset}")
-    own = model_files(args.model_zoo) if args.model_zoo else []
+    own = model_files(zoo) if zoo else []
     planned = plan(args.experiment, args.backbones, args.variants, own)
     spaces = {
         name: model_space(f"{name}_{args.dataset}", options, call.budget)
@@ -83,16 +82,16 @@ def main() -> int:
     search = StudySearch(spaces, planned, folder, store)
     if search.next() is None:
         print(f"nothing to run: all {search.size} runs are in {args.output}")
-    engine = LocalEngine(args.gpu, args.per_gpu)
+    engine, command = LocalEngine(args.gpu, args.per_gpu), run_expid_command(folder, zoo)
     try:
-        Scheduler(folder, search, engine, run_expid_command(folder, args.model_zoo)).run()
+        Scheduler(folder, search, engine, command).run()
     finally:  # what is known so far, also after Ctrl-C
         search.save()
         store.write_config(space)
     for line in failures(folder, search.selected()):
         print(line)
     if args.experiment == "routers":
-        _probe_first_seeds(search, args.model_zoo)
+        _probe_first_seeds(search, zoo)
     if any(trial.status == DONE for trial in search.selected()):
         print(*write_artefacts(args.output), sep="\n")
     return exit_code(search)

@@ -27,11 +27,10 @@ KEYS: dict[str, tuple[type, str]] = {
     "dataset_config": (dict, "a mapping from data sets to their keys"),
 }
 REQUIRED = ("base_expid", "tuner_space")
-ALIKE = "all trials must be measured alike"
 OTHER_DATA = "results on different data are not compared; run the tuner once for each data set"
 # Keys that decide how trials are compared, or where their files are.
 NOT_TUNED = {
-    **dict.fromkeys(("metrics", "monitor", "monitor_mode"), ALIKE),
+    **dict.fromkeys(("metrics", "monitor", "monitor_mode"), "all trials must be measured alike"),
     **dict.fromkeys(("dataset_id", *read.DATA_PATHS), OTHER_DATA),
     **dict.fromkeys(("data_format", "feature_cols", "label_col", "group_id"), OTHER_DATA),
     "model_root": "the tuner decides where files go",
