@@ -52,14 +52,10 @@ def download(
                 "fetch it anew"
             )
         page = f"https://huggingface.co/datasets/{repository}"
-        return finish(
-            folder,
-            output.name,
-            paper.features(feature_map),
-            feature_map.labels[0],
-            source=f"{page}, revision {snapshot.name}",
-            licence=f"that of its owners, see {page}",
-        )
+        source = f"{page}, revision {snapshot.name}"
+        about = {"source": source, "licence": f"that of its owners, see {page}"}
+        features, label = paper.features(feature_map), feature_map.labels[0]
+        return finish(folder, output.name, features, label, about)
 
 
 def _fetch(name: str, output: Path, offline: bool) -> Path:

@@ -66,8 +66,7 @@ def load(folder: str | Path) -> Log:
         item_names=movies.select("item", "name", category=pl.col("genres").list.first()),
         label="label",
         split=Split(by="user"),
-        source=f"MovieLens, from {path.name}",
-        licence=LICENCE,
+        about={"source": f"MovieLens, from {path.name}", "licence": LICENCE},
     )
 
 

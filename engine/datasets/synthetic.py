@@ -105,9 +105,9 @@ def generate(size: Size, seed: int) -> Dataset:
         item_info=_item_info(size, rng, theme_N, embedding_ND),
         features=features(size),
         label="is_click",
-        source=f"planted session hopping, seed {seed}",
-        licence="Apache-2.0",
-        extra={
+        about={
+            "source": f"planted session hopping, seed {seed}",
+            "licence": "Apache-2.0",
             "seed": seed,
             "themes": size.themes,
             "bayes_auc": {name: best for name, (best, _) in bayes.items()},
