@@ -69,9 +69,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     start = time.perf_counter()
     model, loaders = _build(experiment, files.name)
     about = _about(experiment)
-    files.keep_result_of_other_data(about["dataset_hash"])
-    if resume:
-        files.require_same_data(about["dataset_hash"])
+    files.require_same_data(about["dataset_hash"], resume)
     files.open(params, about["dataset_hash"], resume)
     logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
     if resume and not files.state.exists():
