@@ -183,6 +183,8 @@ class Samples:
         self.file = open_parquet(self.path, self.names)
         groups = map(self.file.metadata.row_group, range(self.file.num_row_groups))
         self.group_start = np.cumsum([0, *(group.num_rows for group in groups)])
+        if not len(self):
+            raise UserError(f"{self.path}: has no samples; each split needs some")
         self.limits = histories.path, histories.lengths(), num_items
         self.resident = None
         if not streaming:

@@ -95,7 +95,7 @@ class RunFiles:
             ) from None
         form = "%(asctime)s P%(process)d %(levelname)s %(message)s"
         handler.setFormatter(logging.Formatter(form))
-        handlers = [handler, logging.StreamHandler(sys.stdout)]
+        handlers: list[logging.Handler] = [handler, logging.StreamHandler(sys.stdout)]
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
         logging.raiseExceptions = False  # a console that cannot be written is told once, by print
         message = "Params: " + json.dumps(params, indent=4, default=str)
