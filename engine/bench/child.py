@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,9 +21,7 @@ from ..common.memory import forget_peak, memory
 T = TypeVar("T")
 
 
-def run_python(
-    *arguments: str, log: Path, variables: Mapping[str, str] | None = None
-) -> tuple[float, int]:
+def run_python(*arguments: str, log: Path, **variables: str) -> tuple[float, int]:
     """Run ``python arguments`` to its end, in the folder of ``log``.
 
     Args:
@@ -38,18 +36,14 @@ def run_python(
     Raises:
         UserError: the process fails. The message has the last lines of its log.
     """
-    environment = os.environ | dict(variables or {})
-    start = time.perf_counter()
+    command = [sys.executable, *arguments]
     with open(log, "wb") as output:
+        start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=log.parent,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            command, cwd=log.parent, env=os.environ | variables, stdout=output, stderr=output
         )
         _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         last = " / ".join(log.read_text(errors="replace").split("\n")[-4:]).strip(" /")
@@ -59,13 +53,8 @@ def run_python(
 
 
 def in_own_process(function: Callable[..., T], *args: Any) -> T:
-    """What a function of a module returns in a new process, whose memory is its own.
-
-    The process is forked from a server that has imported the module and computed nothing.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    """What a function of a module returns in a new process, whose memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 

@@ -1,16 +1,4 @@
-"""A whole epoch by ``run_expid.py``: ours against LongCTR's own, from start-up to test metrics.
-
-Both are processes of their own, which start Python, read the data, train one epoch, validate, load
-the best weights, and evaluate validation and test; nothing of that is left out. LongCTR's is its own
-``run_expid.py`` with its loader, FuxiCTR's ``fit``, ``evaluate`` and metrics (``longctr_run``). Its loader
-runs in the training process: with worker processes it took a fifth longer on two cores.
-
-Hyper-parameters are those of LongCTR's best published run at length 200. What would make two runs differ
-by chance is changed: dropout is off, SDIM's hashes are fixed, samples are shuffled once, in the file. Ours
-takes LongCTR's first weights and its short window (``longctr_compat``). So both compute the same numbers
-up to rounding. Where rounding decides (the k best items, the side of a hash), training amplifies it, and
-AUCs of a round then differ by chance, either way.
-"""
+"""A whole epoch by ``run_expid.py``: ours against LongCTR's own, from start-up to test metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +10,6 @@ from typing import Any
 
 import polars as pl
 
-from ..common.errors import UserError
 from ..common.files import write_yaml
 from ..common.places import CONFIG, HOME, RUN_EXPID
 from ..config.read import DATA_FILES, dataset_part
@@ -40,23 +27,33 @@ ROWS = {
     "small": {"TWIN": 32_768, "TransAct": 8_192},
     "micro": {"TWIN": 32_768, "SDIM": 65_536, "TransAct": 4_096},
 }
-MODELS = ("TWIN", "SDIM", "TransAct")
 FIRST_SEED = 2024  # of the first round; each round has one of its own
 UNSET = ("users", "rows", "length", "batch", "threads", "data", "longctr")
-DEFAULTS: dict[str, Any] = {"size": "small", "models": [*MODELS], "repeats": 2}
-DEFAULTS |= dict.fromkeys(UNSET)
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "epoch": {"size": "small", "models": ["TWIN", "SDIM", "TransAct"], "repeats": 2}
+    | dict.fromkeys(UNSET)
+}
 
 
-def measure(args: argparse.Namespace) -> Report:
-    """Run each model of ``--models`` by both sides in turns; ``--rows`` are training samples."""
-    for model in args.models:
-        if model not in MODELS:
-            raise UserError(f"--models {model}: write some of {', '.join(MODELS)}")
+def epoch(report: Report, args: argparse.Namespace) -> None:
+    """One epoch by run_expid.py, from start-up to test metrics.
+
+    The rival is LongCTR's own run_expid.py with its loader and FuxiCTR's fit, evaluate and metrics (see
+    longctr_run.py). Both sides are processes of their own. They start Python, read the data, train one
+    epoch, validate, load the best weights, and evaluate validation and test. Nothing of that is left
+    out. LongCTR's loader runs in the training process: with worker processes it took a fifth longer on
+    two cores.
+
+    Hyper-parameters are those of LongCTR's best published run at length 200. What would make two runs
+    differ by chance is changed: dropout is off, SDIM's hashes are fixed, samples are shuffled once, in
+    the file. Ours takes LongCTR's first weights and its short window (longctr_compat). So both compute
+    the same numbers up to rounding. Where rounding decides (the k best items, the side of a hash),
+    training amplifies it, and AUCs of a round then differ by chance, either way.
+    """
     if args.longctr:
         rivals.find(args.longctr, "run_expid.py")
     data = Path(args.data or args.folder / args.size)
     ensure_data(data, synthetic.SIZES[args.size], args.users)
-    report = Report("One epoch by run_expid.py, from start-up to test metrics", args)
     for model in args.models:
         folder = args.folder / model
         keys, samples = set_up(data, folder, model, args)
@@ -64,7 +61,6 @@ def measure(args: argparse.Namespace) -> Report:
         sizes = f"batch_size {keys['batch_size']}, max_len {keys['max_len']}"
         report.notes.append(f"{model}: {counts} samples, {sizes}")
         _run_rounds(report, folder, model, samples["train"], args)
-    return report
 
 
 def set_up(
@@ -119,31 +115,30 @@ def _run_rounds(
     """Run both sides in turns, and put times and validation metrics into the report."""
     variables = {"PYTHONPATH": str(HOME)}
     variables |= {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}
-    sides = {"longctr": f"LongCTR's {model}"} if args.longctr else {}
-    sides["ours"] = f"our {model}"
+    sides = [f"LongCTR's {model}"] if args.longctr else []
+    sides.append(f"our {model}")
     used: dict[str, list[tuple[float, int]]] = {side: [] for side in sides}
     valid: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for i in range(args.repeats):
-        for side, name in sides.items():
-            expid, script = f"{side}_{i}", RUN_EXPID
+        for side in sides:
+            expid, script = f"ours_{i}", RUN_EXPID
             metrics = folder / "checkpoints" / DATASET / f"{expid}_seed{FIRST_SEED + i}.json"
-            if side == "longctr":
-                metrics, start = folder / f"{expid}.json", folder / f"start_{i}.model"
-                checkout = str(Path(args.longctr).resolve())
-                script = ["-m", "engine.bench.longctr_run", checkout, str(start), str(metrics)]
+            if side != sides[-1]:
+                expid, metrics = f"longctr_{i}", folder / f"longctr_{i}.json"
+                files = [Path(args.longctr).resolve(), folder / f"start_{i}.model", metrics]
+                script = ["-m", "engine.bench.longctr_run", *map(str, files)]
             command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
-            found = run_python(*command, log=folder / f"{expid}.txt", variables=variables)
-            used[side].append(found)
-            print(f"{name}, round {i + 1} of {args.repeats}: {found[0]:.1f} s", flush=True)
+            used[side].append(run_python(*command, log=folder / f"{expid}.txt", **variables))
+            print(f"{side}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)
             result = json.loads(metrics.read_text())
             # LongCTR's evaluates validation and test at last. Ours may return to its first weights.
-            valid[side].append(result[-2] if side == "longctr" else result["stage_log"][-1])
-    for side, name in sides.items():
+            valid[side].append(result["stage_log"][-1] if side == sides[-1] else result[-2])
+    for side in sides:
         seconds, peaks = zip(*used[side], strict=True)
-        report.record(name, list(seconds), samples)
-        report.notes.append(f"{name}: peak memory {max(peaks) / 2**30:.2f} GiB")
+        report.record(side, list(seconds), samples)
+        report.notes.append(f"{side}: peak memory {max(peaks) / 2**30:.2f} GiB")
     if args.longctr:
-        report.compare(f"LongCTR's {model}", f"our {model}", "at least 5")
+        report.compare(sides[0], sides[1], "at least 5")
         for metric in ("AUC", "gAUC", "logloss"):
             theirs, ours = (mean(run[metric] for run in found) for found in valid.values())
             report.differences[f"{model}, mean validation {metric}"] = abs(ours - theirs)

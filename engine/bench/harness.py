@@ -4,9 +4,10 @@ A machine that other jobs use too slows down and speeds up by itself, so a singl
 Cases therefore take turns (ours, rival, ours, rival, ...), and what counts is the ratio of two cases
 of one run. Nothing here passes or fails by a time.
 
-Beside a time stands its floor, where that is known: the bytes that any implementation has to move over
-what a plain copy reaches, or the FLOPs over what a plain matrix product reaches, whichever is more. A
-time above it is overhead, or arithmetic that is no matrix product.
+Beside a time stands its floor, where that is known. Any implementation has to move some bytes, which
+takes as long as a plain copy of them. It has to do some FLOPs, which take as long as in a plain matrix
+product. The floor is the longer of the two. A time above it is overhead, or arithmetic that is no
+matrix product.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from ..run.flop_counter import count_flops
 COMMON: dict[str, Any] = {"batch": 1024, "repeats": 5, "threads": None, "device": "cpu"}
 NO_SETTINGS = ("folder", "json", "plot", "longctr", "data")
 FLOAT = 4  # bytes
-COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # far beyond any cache
-MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns
-# Of the table of times: what a column shows, and what it is multiplied by.
-COLUMNS = {"median ms": ("median_s", 1e3), "min ms": ("min_s", 1e3), "max ms": ("max_s", 1e3)}
-COLUMNS |= {"samples/s": ("samples_per_s", 1), "MB": ("bytes", 1e-6), "GFLOP": ("flops", 1e-9)}
-COLUMNS |= {"floor ms": ("floor_s", 1e3), "x floor": ("times_floor", 1)}
+MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, to measure the machine with
+# The columns of both tables: what each shows, and what that is multiplied by.
+TIMES = {"median ms": ("median_s", 1e3), "min ms": ("min_s", 1e3), "max ms": ("max_s", 1e3)}
+TIMES |= {"samples/s": ("samples_per_s", 1), "MB": ("bytes", 1e-6), "GFLOP": ("flops", 1e-9)}
+TIMES |= {"floor ms": ("floor_s", 1e3), "x floor": ("times_floor", 1)}
+RATIOS = {"of medians": ("median", 1), "min": ("min", 1), "max": ("max", 1), "goal": ("goal", 1)}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Case:
         run: what to call.
         over: the cases over which the ratio of its time is shown, and the goal for each.
         moved: bytes that any implementation has to move in one call, if a floor is to be shown.
-        once: too slow for a warm-up and for more than the first round.
+        once: it is too slow for a warm-up and for more than the first round.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Report:
         given = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS}
         self.settings = {n: value for n, value in given.items() if value not in (None, False)}
         self.device: torch.device = args.device
+        self.machine: dict[str, float] = {}  # its speeds, once a floor is shown
         self.times: dict[str, dict[str, Any]] = {}
         self.ratios: dict[str, dict[str, Any]] = {}
         self.differences: dict[str, float] = {}
@@ -106,32 +108,37 @@ class Report:
         a, b = (torch.autograd.grad(y.square().sum(), leaves) for y in (ours, theirs))
         self.agree(f"{what}, gradients", a, b, tolerance)
 
-    def time(self, cases: Sequence[Case], samples: int, repeats: int) -> None:
+    def time(self, cases: Sequence[Case], samples: int) -> None:
         """Warm the cases up, time them in turns, and add them to the report.
 
         Args:
             cases: what to time; a case names in ``over`` others of these, or earlier ones.
             samples: how many samples one call of a case handles.
-            repeats: rounds.
         """
         for case in cases:
             if not case.once:
                 case.run()
-        flops = {c.name: count_flops(c.run) for c in cases if c.moved is not None}
-        seconds = take_turns(cases, repeats, self.device)
+        flops = {case.name: count_flops(case.run) for case in cases if case.moved is not None}
+        seconds = take_turns(cases, self.settings["repeats"], self.device)
         for case in cases:
             self.record(case.name, seconds[case.name], samples)
             if case.moved is not None:
-                work = {"bytes": case.moved, "flops": flops[case.name]}
-                machine = measure_machine(self.device)
-                floor_s = max(amount / machine[f"{name}_per_s"] for name, amount in work.items())
-                found = self.times[case.name]
-                found |= work | {"floor_s": floor_s, "times_floor": found["median_s"] / floor_s}
-                if self.device.type == "cuda":
-                    self.notes.append(f"{case.name}: {_gpu_use(case, found)}")
+                self._add_floor(case, {"bytes": case.moved, "flops": flops[case.name]})
         for case in cases:
             for other, goal in case.over.items():
                 self.compare(case.name, other, goal)
+
+    def _add_floor(self, case: Case, work: dict[str, float]) -> None:
+        """Add the floor of a timed case, and on a GPU how well the case uses it.
+
+        ``work`` has the bytes and FLOPs of one call.
+        """
+        self.machine = measure_machine(self.device)
+        floor_s = max(amount / self.machine[f"{name}_per_s"] for name, amount in work.items())
+        found = self.times[case.name]
+        found |= work | {"floor_s": floor_s, "times_floor": found["median_s"] / floor_s}
+        if self.device.type == "cuda":
+            self.notes.append(f"{case.name}: {_gpu_use(case, found)}")
 
     def record(self, name: str, seconds: list[float], samples: int) -> None:
         """Add times, one per round, of something that handles so many samples."""
@@ -154,25 +161,14 @@ class Report:
     def text(self) -> str:
         """Tables for a terminal."""
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        has_floor = any("floor_s" in found for found in self.times.values())
-        rows = [
-            [name, *(_number(found[key] * by) for key, by in COLUMNS.values() if key in found)]
-            for name, found in self.times.items()
-        ]
-        header = ["", *[*COLUMNS][: None if has_floor else 4]]
-        parts = [self.title, settings, "", text_table(header, rows), ""]
+        parts = [self.title, settings, "", _table(TIMES, self.times), ""]
         if self.ratios:
-            rows = [
-                [name, *(_number(found[key]) for key in ("median", "min", "max")), found["goal"]]
-                for name, found in self.ratios.items()
-            ]
-            parts += [text_table(["ratio", "of medians", "min", "max", "goal"], rows), ""]
+            parts += [_table(RATIOS, self.ratios), ""]
         parts += [f"largest difference, {k}: {value:.2g}" for k, value in self.differences.items()]
-        if has_floor:
-            machine = measure_machine(self.device)
+        if self.machine:
             parts.append(
-                f"floor: a plain copy moves {machine['bytes_per_s'] / 1e9:.1f} GB/s, "
-                f"a float32 matrix product does {machine['flops_per_s'] / 1e9:,.0f} GFLOP/s"
+                f"floor: a plain copy moves {self.machine['bytes_per_s'] / 1e9:.1f} GB/s, "
+                f"a float32 matrix product does {self.machine['flops_per_s'] / 1e9:,.0f} GFLOP/s"
             )
         return "\n".join([*parts, *self.notes])
 
@@ -209,17 +205,15 @@ def take_turns(cases: Sequence[Case], repeats: int, device: torch.device) -> dic
 @cache
 def measure_machine(device: torch.device) -> dict[str, float]:
     """Bytes (read plus written) and FLOPs per second, of the best of a few copies and products."""
-    size, copied = MATRIX[device.type], COPY_BYTES[device.type]
-    source = torch.ones(copied // FLOAT, device=device)
+    size = MATRIX[device.type]
+    source = torch.ones(16 * size**2, device=device)  # far beyond any cache
     target = torch.empty_like(source)
     a, b, c = (torch.ones(size, size, device=device) for _ in range(3))
     copy = Case("copy", lambda: target.copy_(source))
     product = Case("product", lambda: torch.mm(a, b, out=c))
     best_s = {name: min(s) for name, s in take_turns([copy, product], 6, device).items()}
-    return {
-        "bytes_per_s": 2 * copied / best_s["copy"],
-        "flops_per_s": 2 * size**3 / best_s["product"],
-    }
+    moved, flops = 2 * FLOAT * source.numel(), 2 * size**3
+    return {"bytes_per_s": moved / best_s["copy"], "flops_per_s": flops / best_s["product"]}
 
 
 def _gpu_use(case: Case, times: dict[str, Any]) -> str:
@@ -237,5 +231,18 @@ def _gpu_use(case: Case, times: dict[str, Any]) -> str:
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:,.{0 if value >= 1000 else 2}f}"
+def _table(columns: Mapping[str, tuple[str, float]], found: dict[str, dict[str, Any]]) -> str:
+    """A line for each name in ``found``; a column that no line has is left out."""
+    some = {key for values in found.values() for key in values}
+    shown = {heading: show for heading, show in columns.items() if show[0] in some}
+    rows = [
+        [name, *(_cell(values[key], factor) for key, factor in shown.values() if key in values)]
+        for name, values in found.items()
+    ]
+    return text_table(["", *shown], rows)
+
+
+def _cell(value: Any, factor: float) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value * factor:,.{0 if value * factor >= 1000 else 2}f}"

@@ -29,10 +29,10 @@ WIDTH = 64  # of the image embedding, and of every embedding in LongCTR's publis
 IMAGE = f"image_emb_dim{WIDTH}"
 THEMES = 5
 #: A data set that is generated quickly and has enough batches.
-SIZE = replace(
-    synthetic.SIZES["micro"], items=ITEMS - 1, vocab=ITEMS, categories=CATEGORIES, impressions=20
-)
+SIZE = replace(synthetic.SIZES["micro"], items=ITEMS - 1, impressions=20)
 
+RandomBatch = tuple[dict[str, Tensor], ItemDict, Tensor]
+"""A batch in LongCTR's form, whose items are known by their index."""
 Draw = Callable[[int, tuple[int, ...], torch.Generator], Tensor]
 """Draws item indices from 1 to ``N - 1`` in some shape, for a table of N rows."""
 
@@ -72,7 +72,7 @@ def random_batch(
     seed: int = 0,
     tables: dict[str, Tensor] | None = None,
     draw: Draw = evenly,
-) -> tuple[dict[str, Tensor], ItemDict, Tensor]:
+) -> RandomBatch:
     """A batch whose histories are ``SHORTEST`` to 1000 items long, cut to ``length``.
 
     Items are drawn from ``tables``, by default those of ``item_tables``.

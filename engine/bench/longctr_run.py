@@ -16,14 +16,11 @@ import json
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from importlib import import_module
 from inspect import isfunction
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 def main() -> None:
@@ -68,34 +65,14 @@ def _adapt_fuxictr(initial: str, metrics: str) -> None:
 
 
 def provide_keras_preprocessing() -> None:
-    """Put a stand-in where the import looks for ``keras_preprocessing``, unless it is installed.
+    """Put FuxiCTR's functions where imports look for ``keras_preprocessing``, unless it is installed.
 
-    The package is no longer maintained, and LongCTR uses one function of it.
+    The package is no longer maintained. LongCTR uses its ``pad_sequences``, of which FuxiCTR has a copy.
     """
-    if "keras_preprocessing" in sys.modules or importlib.util.find_spec("keras_preprocessing"):
-        return
-    names = ("keras_preprocessing", "keras_preprocessing.sequence")
-    package, sequence = map(ModuleType, names)
-    vars(sequence)["pad_sequences"] = pad_sequences
-    vars(package)["sequence"] = sequence
-    sys.modules |= dict(zip(names, (package, sequence), strict=True))
-
-
-def pad_sequences(
-    sequences: Sequence[NDArray[Any]], maxlen: int, value: float = 0, **sides: str
-) -> NDArray[Any]:
-    """Stands in for ``keras_preprocessing.sequence.pad_sequences``; ``(len(sequences), maxlen)``.
-
-    Like the original it fills one row per sequence in a Python loop. It has only what LongCTR's
-    loader asks for by default: padding and truncation on the left.
-    """
-    if {*sides.values()} - {"pre"}:
-        raise NotImplementedError("the stand-in pads and truncates on the left (pre) only")
-    rows = np.full((len(sequences), maxlen), value, dtype="int32")
-    for row, sequence in zip(rows, sequences, strict=True):
-        kept = sequence[-maxlen:]
-        row[maxlen - len(kept) :] = kept
-    return rows
+    name = "keras_preprocessing"
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        sys.modules[name] = ModuleType(name)
+        sys.modules[f"{name}.sequence"] = import_module("fuxictr.preprocess.tokenizer")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ need neither. None of LongCTR's code is copied or changed.
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,6 @@ def published(model: str) -> dict[str, Any]:
     return model_part(CONFIG, f"{model}_MicroVideo1.7M_x2")
 
 
-def load_model(checkout: str | Path, name: str) -> Any:
-    """The class of one of LongCTR's models."""
-    return load_class(checkout, f"{name}/{name}.py", name)
-
-
 def load_class(checkout: str | Path, file: str, name: str) -> Any:
     """A class of one of LongCTR's modules.
 
@@ -43,12 +38,8 @@ def load_class(checkout: str | Path, file: str, name: str) -> Any:
     """
     path = find(checkout, file)
     provide_keras_preprocessing()
-    spec = importlib.util.spec_from_file_location(f"longctr_{path.stem}", path)
-    assert spec and spec.loader  # a path that ends in .py has both
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        return getattr(module, name)
+        return runpy.run_path(str(path))[name]
     except Exception as error:  # it is foreign code: anything may be raised
         raise UserError(f"{path}: cannot be used here ({type(error).__name__}: {error})") from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ..analysis.figures import FIGURES
 from ..analysis.figures.style import svg
 from ..analysis.results import DatasetResults, read_results
 from ..analysis.tables.formats import html
-from ..analysis.tables.grid import NothingToShow, Table
+from ..analysis.tables.grid import Table
 from ..analysis.tables.published_table import without_runs
 from ..analysis.tables.tuning_table import tuning
 from ..study.call import calls, widest
@@ -86,11 +85,9 @@ def build(folder: Path) -> str:
         sections.append(_section(results, folder, len(sections), len(known)))
         known += sections[-1].board + sections[-1].others
     everything = [section.results for section in sections]
-    tables: dict[str, Table] = {}
-    for name, make in TABLES.items():
-        with suppress(NothingToShow):
-            tables[name] = make(everything)
-    tables.pop("tuning", None)  # each data set shows its own trials
+    made = {name: make(everything) for name, make in TABLES.items()}
+    made.pop("tuning", None)  # each data set shows its own trials
+    tables = {name: table for name, table in made.items() if table}
     commands = [call.command for results in everything for call in widest(calls(results))]
     script, style = _source("page.js"), _source("page.css")
     return _template().render(

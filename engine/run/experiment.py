@@ -18,9 +18,10 @@ import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.torch_utils import seed_everything
 
-from model_zoo.training.base_model import StagedModel, log_metrics
-from model_zoo.training.loop import TrainingError
+from model_zoo.training.base_model import StagedModel
+from model_zoo.training.progress import TrainingError
 from model_zoo.training.routing_report import routing_report
+from model_zoo.training.trainable import log_metrics
 
 from ..common.errors import UserError
 from ..common.files import write_json

@@ -13,11 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from engine.bench import harness, inputs, longctr_run, rivals, scan_cases, step_cases, table_cases
+from engine.bench import harness, inputs, model_cases, part_cases, rivals
 from engine.bench.__main__ import COMMANDS, main
 from engine.bench.child import in_own_process
 from engine.common.errors import UserError
@@ -108,7 +107,7 @@ def test_scan(tmp_path: Path) -> None:
     result = bench(tmp_path, "scan", "--length", "12", "--batch", "4", *SMALL)
     assert len(result["times"]) == 4 and len(result["ratios"]) == 2
     assert len(result["differences"]) == 3
-    assert max(result["differences"].values()) < scan_cases.TOLERANCE
+    assert max(result["differences"].values()) < part_cases.TOLERANCE
     assert "peak memory of both scans, length 12" in result["notes"][0]
 
 
@@ -116,7 +115,7 @@ def test_scan(tmp_path: Path) -> None:
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     """What the loop keeps for backward grows with its length, in the process that runs it."""
     short, long = (
-        in_own_process(scan_cases.peak_bytes, scan_cases.LOOP, length, 64, CPU)
+        in_own_process(part_cases.peak_bytes, part_cases.LOOP, length, 64, CPU)
         for length in (20, 100)
     )
     state = 4 * 64 * 128 * 16  # bytes of the states of a position; the loop keeps several
@@ -132,7 +131,7 @@ def test_dispatch(tmp_path: Path) -> None:
 def test_step(tmp_path: Path, stand_in: str) -> None:
     result = bench(tmp_path, *STEP, "--longctr", stand_in)
     assert len(result["times"]) == 3 and len(result["ratios"]) == 2
-    assert result["differences"]["predictions, TWIN"] < step_cases.TOLERANCE
+    assert result["differences"]["predictions, TWIN"] < model_cases.TOLERANCE
     for times in result["times"].values():
         assert times["bytes"] > 0 and times["flops"] > 0 and times["floor_s"] > 0
 
@@ -141,7 +140,7 @@ def test_step(tmp_path: Path, stand_in: str) -> None:
 def test_step_of_every_model_without_a_rival(tmp_path: Path) -> None:
     result = bench(tmp_path, "step", "--length", "20", "--batch", "8", "--amp", "bf16", *SMALL)
     assert result["settings"]["amp"] == "bf16"
-    subjects = step_cases.SUBJECTS
+    subjects = model_cases.SUBJECTS
     assert set(result["times"]) == {f"our {name}" for name in subjects} | {
         f"our {name}, MoS" for name, subject in subjects.items() if subject.mixture_goal
     }
@@ -188,23 +187,20 @@ def test_commands_say_what_they_take(
 @pytest.mark.parametrize("command", [LOADER, STEP], ids=["loader", "step"])
 def test_longctr_itself(tmp_path: Path, command: tuple[str, ...]) -> None:
     result = bench(tmp_path, *command, "--longctr", str(LONGCTR))
-    assert max(result["differences"].values()) < step_cases.TOLERANCE
+    assert max(result["differences"].values()) < model_cases.TOLERANCE
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((*STEP, "--longctr", "nowhere"), "has no TWIN/TWIN.py"),
-        (("step", "--models", "TWINS"), "--models TWINS: write some of TWIN"),
-        (("growth", "--model", "MIRRN"), "--model MIRRN: write one of Mamba4Rec"),
-        (("growth", "--lengths", "0"), "--lengths 0: write 1 or more"),
+        (("step", "--models", "TWINS"), "--models: invalid choice: 'TWINS' .choose from 'TWIN'"),
+        (("growth", "--model", "MIRRN"), "--model: invalid choice: 'MIRRN' .*'Mamba4Rec'"),
+        (("growth", "--lengths", "0"), "--lengths: is 0; write a number above 0"),
         (("step", "--length", "20", "--longctr", "."), "--length 20: LongCTR's models need 50"),
-        (("loader", "--batch", "0"), "--batch 0: write 1 or more"),
-        ((*LOADER, "--batch", "9999"), "--batch 9999"),
-        (("metrics", "--rows", "1"), "write more rows"),
+        ((*LOADER, "--batch", "999"), "--batch 999: .* has 640 training samples"),
         ((*STEP, "--json", "nowhere/x.json"), "there is no folder nowhere"),
         (("growth", "--plot", "nowhere/x.svg"), "there is no folder nowhere"),
-        (("table", "--rows", "100", "0"), "--rows 0: write 1 or more"),
         (("table", "--rows", "1", "100"), "--rows 1 100: write a small"),
         (("table", "--rows", "100"), "--rows 100: write a small"),
     ],
@@ -229,13 +225,13 @@ def test_cuda_is_refused_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "draw", [inputs.evenly, table_cases.by_popularity, table_cases.from_few(5)]
+    "draw", [inputs.evenly, model_cases.by_popularity, model_cases.from_few(5)]
 )
 def test_items_are_drawn_from_the_whole_table(draw: inputs.Draw) -> None:
     drawn = draw(50, (40, 30), torch.Generator().manual_seed(0))
     assert drawn.shape == (40, 30) and drawn.min() >= 1 and drawn.max() <= 49
     counts = drawn.flatten().bincount(minlength=50).sort(descending=True).values
-    if draw is table_cases.by_popularity:
+    if draw is model_cases.by_popularity:
         assert 2 < counts[0] / counts[3] < 5
     else:
         assert (counts > 0).sum() == (49 if draw is inputs.evenly else 5)
@@ -255,17 +251,8 @@ def test_a_broken_checkout_is_named(tmp_path: Path) -> None:
         rivals.load_class(tmp_path, rivals.LOADER, "LongCTRDataLoader")
 
 
-def test_the_stand_in_pads_as_keras_does() -> None:
-    sequences = [np.array([1, 2, 3, 4]), np.array([5]), np.array([], dtype=np.int64)]
-    padded = longctr_run.pad_sequences(sequences, maxlen=3, value=0)
-    assert padded.tolist() == [[2, 3, 4], [0, 0, 5], [0, 0, 0]]
-    assert padded.dtype == np.int32
-    with pytest.raises(NotImplementedError):
-        longctr_run.pad_sequences(sequences, maxlen=3, padding="post")
-
-
 def report() -> harness.Report:
-    return harness.Report("a title", harness.argparse.Namespace(device=CPU, amp=None))
+    return harness.Report("a title", harness.argparse.Namespace(device=CPU, repeats=3, amp=None))
 
 
 def test_cases_take_turns() -> None:
@@ -284,7 +271,7 @@ def test_a_case_is_compared_with_those_that_it_names() -> None:
         harness.Case("theirs", lambda: None, {"ours": "at least 2"}),
         harness.Case("ours", lambda: None),
     ]
-    made.time(cases, 10, 3)
+    made.time(cases, 10)
     assert made.ratios["theirs / ours"]["goal"] == "at least 2"
     assert made.times["ours"]["samples"] == 10 and "theirs / ours" in made.text()
 
@@ -300,7 +287,7 @@ def test_a_ratio_is_of_medians() -> None:
 def test_a_floor_is_the_slower_of_moving_and_computing() -> None:
     made, square = report(), torch.ones(100, 100)
     for moved, floor_s in ((1e9, 1.0), (2e5, 2e-3)):  # 2e6 FLOPs take 2e-3 s
-        made.time([harness.Case("product", lambda: square @ square, moved=moved)], 1, 1)
+        made.time([harness.Case("product", lambda: square @ square, moved=moved)], 1)
         assert made.times["product"]["floor_s"] == pytest.approx(floor_s)
 
 

@@ -28,6 +28,7 @@ from engine.datasets import layout, synthetic
 
 from ...support.command_line import Outcome, run_module
 
+MODELS = epoch_cases.DEFAULTS["epoch"]["models"]
 LONGCTR = os.environ.get("LONGCTR_DIR")
 TINY = ("--users", "60", "--length", "60", "--repeats", "1", "--threads", "1")
 STAND_IN = """
@@ -90,7 +91,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def set_up(data: Path, folder: Path, model: str, **options: Any) -> tuple[Any, Any]:
     """What ``epoch_cases.set_up`` makes with such options."""
-    given = epoch_cases.DEFAULTS | {"rows": 64, "longctr": "somewhere"} | options
+    given = epoch_cases.DEFAULTS["epoch"] | {"rows": 64, "longctr": "somewhere"} | options
     return epoch_cases.set_up(data, folder, model, argparse.Namespace(**given))
 
 
@@ -124,6 +125,50 @@ def test_both_sides_end_with_the_same_numbers(tmp_path: Path, stand_in: Path) ->
     assert sorted(stand_in.rglob("*")) == before, "the checkout was written to"
 
 
+@pytest.fixture
+def imagined_runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Runs write their metrics at once, in place of processes that train; returns their arguments."""
+    started: list[list[str]] = []
+
+    def run(*arguments: str, log: Path, **variables: str) -> tuple[float, int]:
+        started.append([*arguments])
+        metrics = {"AUC": 0.75, "gAUC": 0.625, "logloss": 0.5}
+        if "engine.bench.longctr_run" in arguments:
+            Path(arguments[4]).write_text(json.dumps([metrics, metrics]))
+            return 10.0, 2**30
+        expid = arguments[arguments.index("--expid") + 1]
+        seed = epoch_cases.FIRST_SEED + int(expid[-1])
+        folder = log.parent / "checkpoints" / epoch_cases.DATASET
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"stage_log": [metrics | {"AUC": 0.5}]})
+        (folder / f"{expid}_seed{seed}.json").write_text(text)
+        return 2.0, 2**29
+
+    monkeypatch.setattr(epoch_cases, "run_python", run)
+    return started
+
+
+def test_both_sides_take_turns(
+    data: Path,
+    stand_in: Path,
+    tmp_path: Path,
+    imagined_runs: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "result.json"
+    command = ("epoch", "--models", "TWIN", "--rows", "64", "--data", str(data), "--threads", "1")
+    command += ("--longctr", str(stand_in), "--json", str(file))
+    monkeypatch.setattr(sys, "argv", ["bench", *command])
+    main()
+    result = json.loads(file.read_text())
+    assert result["ratios"]["LongCTR's TWIN / our TWIN"]["median"] == 5
+    assert result["differences"]["TWIN, mean validation AUC"] == 0.25
+    expids = [run[run.index("--expid") + 1] for run in imagined_runs]
+    assert expids == ["longctr_0", "ours_0", "longctr_1", "ours_1"]
+    assert "our TWIN: peak memory 0.50 GiB" in result["notes"]
+
+
+@pytest.mark.slow
 def test_without_a_rival_ours_alone_is_measured(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +181,7 @@ def test_without_a_rival_ours_alone_is_measured(
 
 
 @pytest.mark.skipif(not LONGCTR, reason="LONGCTR_DIR names no checkout of LongCTR")
-@pytest.mark.parametrize("model", epoch_cases.MODELS)
+@pytest.mark.parametrize("model", MODELS)
 def test_longctr_itself_ends_with_the_same_auc(model: str, tmp_path: Path) -> None:
     compare(model, str(LONGCTR), tmp_path)
 
@@ -144,11 +189,10 @@ def test_longctr_itself_ends_with_the_same_auc(model: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--models", "TWINN"), "--models TWINN: write some of TWIN, SDIM, TransAct"),
+        (("--models", "TWINN"), "--models: invalid choice: 'TWINN'"),
         (("--longctr", "nowhere"), "--longctr nowhere: has no run_expid.py"),
         (("--longctr", "CHECKOUT", "--models", "TWIN", "--length", "20"), "--length 20"),
-        (("--rows", "0"), "--rows 0: write 1 or more"),
-        (("--users", "0"), "--users 0: write 1 or more"),
+        (("--rows", "0"), "--rows: is 0; write a number above 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -172,7 +216,7 @@ def test_a_rival_that_fails_is_quoted(
         main()
 
 
-@pytest.mark.parametrize("model", epoch_cases.MODELS)
+@pytest.mark.parametrize("model", MODELS)
 def test_two_experiments_differ_in_nothing_but_the_start(
     model: str, data: Path, tmp_path: Path
 ) -> None:

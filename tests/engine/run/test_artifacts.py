@@ -18,7 +18,7 @@ from engine.config.load import load
 from engine.config.options import RunOptions
 from engine.run.artifacts import RunFiles
 from model_zoo import atomic
-from model_zoo.training.loop import TrainingError, save_atomically
+from model_zoo.training.progress import TrainingError, save_atomically
 
 from ...support.command_line import ROOT, Outcome, Workspace, environment, snapshot, wait_for
 from ...support.helpers import build_model, loader, tiny_params

@@ -1,0 +1,175 @@
+"""What needs no model: the loader, the metrics, and the preparation of a data set."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from fuxictr.metrics import evaluate_metrics as fuxictr_metrics
+from torch import Tensor
+
+from model_zoo.batch import Batch
+from model_zoo.training.metrics import evaluate_metrics
+
+from ..common.errors import UserError
+from ..common.places import HOME
+from ..loader.loader import SequenceLoader
+from ..run.cpu import keep_freed_memory
+from . import rivals
+from .child import in_own_process, run_python, with_peak
+from .harness import COMMON, Case, Report
+from .inputs import SIZE, ensure_data, feature_map
+
+RIVAL, LAZY, READ = "LongCTR's loader", "ours, no feature read", "ours, all features read"
+FEW = 40  # users of the data set with which libraries are warmed up
+METRICS = ["AUC", "gAUC", "logloss"]
+BLOCK = 1_000_000  # rows of a log that are drawn at a time
+COLUMNS = "--user user --item item --time time --label click --item-features category"
+DEFAULTS = {
+    "loader": COMMON
+    | {"batch": 8192, "repeats": 7, "length": 200, "data": None}
+    | {"users": SIZE.users, "longctr": None},
+    "metrics": {"rows": 1_000_000, "users": 11_000, "repeats": 5},
+    "prepare": {"rows": 50_000_000, "users": 400_000},
+}
+
+
+def loader(report: Report, args: argparse.Namespace) -> None:
+    """Loader: one shuffled training batch of MicroVideo1.7M_x2's shape.
+
+    The data set is generated, or it is that of --data. The rival, LongCTR's loader, builds every item
+    feature of every position on the host. It runs without worker processes. Ours is measured in two ways. With
+    no feature read, labels, indices, lengths and mask are there, but no item feature is gathered yet.
+    That is what our models take, for they gather once per distinct item. With all features read, the
+    batch is LongCTR's.
+    """
+    rival = args.longctr and rivals.load_class(args.longctr, rivals.LOADER, "LongCTRDataLoader")
+    folder, few = Path(args.data or args.folder / "microvideo"), args.folder / "few"
+    ensure_data(folder, SIZE, args.users)
+    ensure_data(few, SIZE, FEW)
+    sizes: dict[str, Any] = {"batch_size": args.batch, "max_len": args.length}
+    ours = _loader(folder, **sizes, shuffle=True, device=args.device)
+    if len(ours.samples) < args.batch:
+        raise UserError(
+            f"--batch {args.batch}: {folder} has {len(ours.samples)} training samples; "
+            "write a smaller batch, or more --users"
+        )
+    lazy, read = _whole_batches(ours), _whole_batches(ours)
+    # Indices are read (4 bytes) and written (8), the mask is written; features are read and written.
+    tables = ours.items.tables.values()
+    features = 2 * sum(table[0].numel() * table.element_size() for table in tables)
+    positions = args.batch * (args.length + 1)
+    cases = [
+        Case(LAZY, lambda: next(lazy), moved=positions * 16),
+        Case(READ, lambda: _all_features(next(read), args), moved=positions * (16 + features)),
+    ]
+    if rival:
+        loaders = _loader(folder, **sizes), _loader(folder, rival, **sizes, num_workers=0)
+        batches = [next(iter(loader)) for loader in loaders]
+        a, b = ([*dict(x[1]).values(), x[2], x[0]["is_click"]] for x in batches)
+        report.agree("first batch of both loaders", a, b, tolerance=0.0)
+        theirs = _whole_batches(_loader(folder, rival, **sizes, shuffle=True, num_workers=0))
+        over = {LAZY: "at least 200", READ: "at least 12"}
+        cases.insert(0, Case(RIVAL, lambda: _all_features(next(theirs), args), over))
+    resident, loading, epoch = in_own_process(_memory, few, folder, sizes)
+    report.notes.append(
+        f"resident tables {resident / 1e6:,.1f} MB; peak memory of loading {loading / resident:.2f}x "
+        f"that (goal: at most 1.3); an epoch adds {epoch / 1e6:,.1f} MB"
+    )
+    report.time(cases, args.batch)
+
+
+def _memory(few: Path, folder: Path, sizes: dict[str, Any]) -> tuple[int, int, int]:
+    """Bytes of the resident tables, at the peak of loading them, and of an epoch on top of them.
+
+    The data set ``few`` is read before: code and pools of the libraries are not the tables'.
+    """
+    for _ in _loader(few, **sizes):
+        pass
+    keep_freed_memory()  # as run_expid.py does
+    loader, loading = with_peak(lambda: _loader(folder, **sizes))
+    _, epoch = with_peak(lambda: [None for _ in loader])
+    return loader.histories.nbytes + loader.items.nbytes + loader.samples.nbytes, loading, epoch
+
+
+def _loader(folder: Path, loader: Any = SequenceLoader, **options: Any) -> Any:
+    """A loader of the training data in a folder."""
+    files = (folder / f"{name}.parquet" for name in ("train", "user_info", "item_info"))
+    return loader(feature_map(), *map(str, files), **options)
+
+
+def _whole_batches(loader: Any) -> Iterator[Batch]:
+    """Epoch after epoch, without the smaller batch at the end of each."""
+    while True:
+        yield from islice(loader, loader.num_samples // loader.batch_size)
+
+
+def _all_features(batch: Batch, args: argparse.Namespace) -> tuple[list[Tensor], Batch]:
+    """All item features of a batch on the device, as a LongCTR model reads them."""
+    return [rows.to(args.device) for rows in dict(batch[1]).values()], batch
+
+
+def metrics(report: Report, args: argparse.Namespace) -> None:
+    """Metrics: AUC, gAUC and logloss of float32 scores with ties.
+
+    A case is one evaluation of a data set: AUC and logloss over all predictions, gAUC over the users.
+    The scores are rounded to three digits, so that ties are many. FuxiCTR runs once, for it takes some
+    20 seconds for a million predictions. It gets the same scores in float64, as its own models give
+    them.
+    """
+    rng = np.random.default_rng(0)
+    group_id = rng.integers(args.users, size=args.rows)
+    y_pred = rng.random(args.rows).round(3).astype(np.float32)
+    y_true = (rng.random(args.rows) < y_pred).astype(np.float32)
+    moved = float(y_pred.nbytes + y_true.nbytes + group_id.nbytes)
+    # It runs only once, and keeps what it found for the comparison.
+    rival = cache(partial(fuxictr_metrics, y_true, y_pred.astype(np.float64), METRICS, group_id))
+    ours = partial(evaluate_metrics, y_true, y_pred, METRICS, group_id)
+    goal = {"ours": "at least 100"}
+    report.time(
+        [Case("FuxiCTR", rival, goal, once=True), Case("ours", ours, moved=moved)], args.rows
+    )
+    own, theirs = ours(), rival()
+    for name in METRICS:
+        a, b = ([torch.tensor(found[name], dtype=torch.float64)] for found in (own, theirs))
+        report.agree(name, a, b, tolerance=1e-9)
+        report.notes.append(f"{name} {own[name]:.6f}")
+
+
+def prepare(report: Report, args: argparse.Namespace) -> None:
+    """data/prepare.py generic on a random log, in a process of its own: time and peak memory."""
+    log = args.folder / "log.csv"
+    write_log(log, args.rows, args.users)
+    command = [str(HOME / "data" / "prepare.py"), "generic", "--input", str(log), *COLUMNS.split()]
+    command += ["--sample-features", "place", "--output", str(args.folder / "data")]
+    seconds, peak = run_python(*command, log=args.folder / "prepare.txt")
+    report.record("data/prepare.py generic", [seconds], args.rows)
+    report.notes.append(
+        f"the log has {log.stat().st_size / 2**30:.2f} GiB; data/prepare.py took "
+        f"{peak / 2**30:.2f} GiB of memory at most (goal: under 4 at 50M rows)"
+    )
+
+
+def write_log(path: Path, rows: int, users: int) -> None:
+    """Write a random log in no order, block by block."""
+    rng = np.random.default_rng(0)
+    with open(path, "wb") as file:
+        for start in range(0, rows, BLOCK):
+            n = min(BLOCK, rows - start)
+            item = (rng.random(n) ** 3 * max(users // 2, 1)).astype(np.int64)
+            columns = {
+                "user": rng.integers(users, size=n),
+                "item": item,
+                "time": 1_600_000_000 + rng.integers(365 * 86_400, size=n),
+                "click": (rng.random(n) < 0.3).astype(np.int8),
+                "category": item % 300,
+                "place": rng.integers(20, size=n),
+            }
+            pl.DataFrame(columns).write_csv(file, include_header=start == 0)
