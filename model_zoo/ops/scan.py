@@ -32,7 +32,9 @@ from .precision import unrounded
 from .scan_buffers import LN_2, LOG2_E, WorkBuffer, blocks_per_buffer, compute_dtype, sum_states
 from .scan_last import LastOutput
 
-STEPS = 16  # K: forward keeps the state every K steps, backward computes the others again
+# K: forward keeps the state every K steps, backward computes the others again. A GPU pays for every
+# call, a CPU for every byte that its cache cannot hold.
+STEPS_ON_CPU, STEPS_ON_GPU = 8, 32
 MAX_STATE = 256  # of mamba_ssm's kernel
 
 
@@ -133,7 +135,7 @@ class _Scan(Function):
     def forward(ctx: Any, keep_states: bool, rate_NE: Tensor, D_E: Tensor, *rows: Tensor) -> Tensor:
         buffers = [WorkBuffer(rate_NE) for _ in range(2)]
         y_BLE = torch.empty(rows[0].shape, dtype=D_E.dtype, device=D_E.device)
-        kept = -(-y_BLE.shape[1] // STEPS) if keep_states else 0
+        kept = -(-y_BLE.shape[1] // _steps(rate_NE)) if keep_states else 0
         starts_JBNE = y_BLE.new_empty(kept, len(y_BLE), *rate_NE.shape)  # before each chunk
         for tile, chunks in _tiles(rate_NE, *rows, y_BLE):
             h_SNE = rate_NE.new_zeros(len(y_BLE[tile]), *rate_NE.shape)
@@ -184,10 +186,15 @@ class _Scan(Function):
 
 def _tiles(rate_NE: Tensor, *rows: Tensor) -> Iterator[tuple[slice, list[tuple[Tensor, ...]]]]:
     """The samples of each tile, and its chunks: K positions of each of the rows."""
-    size = max(1, blocks_per_buffer(rate_NE) // STEPS)
+    steps = _steps(rate_NE)
+    size = max(1, blocks_per_buffer(rate_NE) // steps)
     for start in range(0, len(rows[0]), size):
         tile = slice(start, start + size)
-        yield tile, list(zip(*(row[tile].split(STEPS, dim=1) for row in rows), strict=True))
+        yield tile, list(zip(*(row[tile].split(steps, dim=1) for row in rows), strict=True))
+
+
+def _steps(rate_NE: Tensor) -> int:
+    return STEPS_ON_CPU if rate_NE.device.type == "cpu" else STEPS_ON_GPU
 
 
 def _states(
@@ -207,4 +214,4 @@ def _states(
 def _product(channels_SKE: Tensor, work_SKNE: Tensor) -> Tensor:
     """The sums over the channels of their products with the work, ``(S, K, N)``."""
     with unrounded(work_SKNE):
-        return (work_SKNE @ channels_SKE[..., None])[..., 0]
+        return (channels_SKE[:, :, None] @ work_SKNE.mT)[:, :, 0]

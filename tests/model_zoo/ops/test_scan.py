@@ -115,7 +115,7 @@ def test_any_state_and_step(N: int, step: float, dtype: torch.dtype) -> None:
 def test_many_tiles(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work buffers so small that samples and positions come in several parts, the last one short."""
     monkeypatch.setattr(scan_parts, "SIZE_PER_THREAD", size)
-    monkeypatch.setattr(module, "STEPS", 5)
+    monkeypatch.setattr(module, "STEPS_ON_CPU", 5)
     monkeypatch.setattr(final_state, "POSITIONS", 5)
     check(random_inputs(7, 13, 3, 4))
 
