@@ -26,12 +26,6 @@ class Piece(NamedTuple):
     coverage: Callable[[DatasetResults], coverage.Coverage]
     alt: str = ""
 
-    @property
-    def caption(self) -> str:
-        """The sentence below a figure."""
-        number = f"{self.paper} of the paper" if self.paper else "Not in the paper"
-        return f"{number}: {self.title}"
-
 
 PIECES = (
     Piece("table1", "Table 1", "backbones and mixtures", coverage.runs("table1")),
