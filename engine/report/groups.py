@@ -57,12 +57,6 @@ class Group:
         return metric(name, [run["metrics"][split].get(name) for run in self.runs])
 
     @property
-    def by_seed(self) -> str:
-        """Every seed's test AUC in a line, for readers without scripts."""
-        values = ((r["seed"], metric("AUC", [r["metrics"]["test"].get("AUC")])) for r in self.runs)
-        return "test AUC of " + ", ".join(f"seed {seed}: {entry.text}" for seed, entry in values)
-
-    @property
     def _measured(self) -> list[Run]:
         """The runs on the device that most were on: speeds and memory of others do not compare."""
         return on_device(self.runs, usual_device(self.runs))
@@ -71,7 +65,9 @@ class Group:
     def device(self) -> str:
         """The device whose costs are shown, and how many of the runs were on it if not all."""
         measured, runs = len(self._measured), len(self.runs)
-        return usual_device(self.runs) + (f" ({measured} of {runs} runs)" if measured < runs else "")
+        return usual_device(self.runs) + (
+            f" ({measured} of {runs} runs)" if measured < runs else ""
+        )
 
     def cost(self, key: str, unit: float = 1, decimals: int = 0) -> Entry:
         """The median of what the runs on this device cost; not all runs have measured it."""

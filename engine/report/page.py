@@ -24,10 +24,9 @@ from ..analysis.tables.published_table import without_runs
 from ..analysis.tables.tuning_table import tuning
 from ..study.call import calls, widest
 from ..tuner.trial import as_text
-from .coverage import state
 from .embedded import embedded
 from .groups import best_first, groups, metric
-from .pieces import PIECES
+from .pieces import PIECES, state
 
 HERE = Path(__file__).parent
 
@@ -81,8 +80,10 @@ def _section(results: DatasetResults, place: int) -> dict[str, Any]:
     by luck. ``figures`` has an image of each figure that can be drawn, by name. Images keep the ids of
     two drawings apart.
     """
-    known = groups(results)
-    drawn = {piece.name: FIGURES[piece.name](results) for piece in PIECES if piece.alt}
+    known, figures = groups(results), {}
+    for name, draw in FIGURES.items():
+        if (figure := draw(results)) is not None:
+            figures[name] = "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()
     return {
         "results": results,
         "anchor": f"data{place}",  # two folders may hold the same data set
@@ -90,9 +91,5 @@ def _section(results: DatasetResults, place: int) -> dict[str, Any]:
         "ranked": sorted(best_first(known), key=lambda group: not group.in_tables),
         "planned": sum(len(group.seeds) for group in known),
         "missing": [group for group in known if group.missing],
-        "figures": {
-            name: "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()
-            for name, figure in drawn.items()
-            if figure is not None
-        },
+        "figures": figures,
     }

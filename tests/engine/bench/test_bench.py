@@ -201,8 +201,6 @@ def test_longctr_itself(tmp_path: Path, command: tuple[str, ...]) -> None:
         ((*LOADER, "--batch", "999"), "--batch 999: .* has 640 training samples"),
         ((*STEP, "--json", "nowhere/x.json"), "there is no folder nowhere"),
         (("growth", "--plot", "nowhere/x.svg"), "there is no folder nowhere"),
-        (("table", "--rows", "1", "100"), "--rows 1 100: write a small"),
-        (("table", "--rows", "100"), "--rows 100: write a small"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
