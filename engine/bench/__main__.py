@@ -77,7 +77,7 @@ def main() -> None:
     args = parser.parse_args(sys.argv[2:])
     _check(args)
     set_up_cpu()  # as run_expid.py does; rivals in this process gain from it too
-    report = module.Report(about.partition("\n")[0], args)
+    report = module.Report(about.partition("\n")[0].rstrip("."), args)
     with tempfile.TemporaryDirectory() as folder:
         args.folder = Path(folder)
         measure(report, args)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
+from ..config.feature_map import POOLING
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 MAX_LEN = 5  # values of a sequence that are kept, unless the feature says otherwise
@@ -30,20 +31,15 @@ class Feature:
         separator: stands between the values of a sequence, where the column holds texts.
         max_len: values of a sequence that are kept, the first ones.
         min_count: how often a value must occur in the training data to get an id of its own.
-        column: the column's name in the raw table, if it is another one.
+        column: the name of the column in the raw table; only ``generic`` looks at it.
     """
 
     name: str
-    kind: str
+    kind: Literal["categorical", "sequence", "numeric", "embedding"]
     separator: str | None = None
     max_len: int = MAX_LEN
     min_count: int = 1
-    column: str | None = None
-
-    @property
-    def source_column(self) -> str:
-        """The column's name in the raw table."""
-        return self.column or self.name
+    column: str = ""
 
     def encoder(self) -> Encoder:
         """A new encoder, which has seen nothing."""
@@ -127,7 +123,7 @@ class SequenceEncoder(CategoricalEncoder):
         return _rows(encoded, pl.Int64)
 
     def spec(self) -> dict[str, Any]:
-        pooling = {"feature_encoder": "layers.MaskedAveragePooling()", "max_len": self.longest}
+        pooling = {"feature_encoder": POOLING, "max_len": self.longest}
         return super().spec() | {"type": "sequence"} | pooling
 
     def _lists(self, values: pl.Series) -> pl.Series:

@@ -21,7 +21,7 @@ OWNER = "reczoo"
 
 
 def download(
-    name: str, output: str | Path, *, offline: bool = False, overwrite: bool = False
+    name: str, output: str | Path, offline: bool = False, overwrite: bool = False
 ) -> dict[str, Any]:
     """Fetch a data set into a folder, which appears whole or not at all.
 

@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
@@ -86,15 +86,10 @@ def require_free(output: Path, overwrite: bool) -> None:
         raise UserError(
             f"--output {output} exists already; add --overwrite, or name another folder"
         )
-    if content and CARD not in content:
-        raise UserError(
-            f"--output {output} is not a data set, for it has no {CARD}, and --overwrite would "
-            "delete it; name another folder"
-        )
     for name in sorted(content - WRITTEN):
         raise UserError(
             f"--output {output} holds {name}, which is no part of a data set, and --overwrite "
-            "would delete it; move it away"
+            "would delete it; move it away, or name another folder"
         )
 
 
@@ -116,6 +111,9 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o755)
+        if (output / CONFIG).exists():
+            shutil.copytree(output / CONFIG, partial / CONFIG_BEFORE)
+            print(f"the configuration that was there is in {output / CONFIG_BEFORE}")
         replaced = partial.with_name(f"{partial.name}-replaced")
         if output.exists():
             os.replace(output, replaced)
@@ -161,39 +159,30 @@ def make_card(
 ) -> dict[str, Any]:
     """Measure the statistics of a data set from its five files, and the hash of their content."""
     histories = pl.scan_parquet(folder / "user_info.parquet").select(
-        pl.len().alias("users"), pl.col("full_item_seq").list.len().sum().alias("interactions")
+        users=pl.len(), interactions=pl.col("full_item_seq").list.len().sum()
     )
-    users, interactions = histories.collect(engine="streaming").row(0)
-    sizes = {name: spec["vocab_size"] for name, spec in features.items() if "vocab_size" in spec}
     return {
         "dataset_id": dataset_id,
         "hash": fingerprint(folder / name for name in FILES),
-        "users": users,
         "items": pq.read_metadata(folder / "item_info.parquet").num_rows - 1,
-        "interactions": interactions,
-        "vocab_sizes": sizes,
+        **histories.collect(engine="streaming").row(0, named=True),
+        "vocab_sizes": {k: v["vocab_size"] for k, v in features.items() if "vocab_size" in v},
         "splits": {name: _describe_split(folder / f"{name}.parquet", label) for name in SPLITS},
     }
 
 
 def _describe_split(path: Path, label: str) -> dict[str, Any]:
-    table = pl.scan_parquet(path)
-    counts = table.select(
-        pl.len().alias("rows"),
-        pl.col("user_index").n_unique().alias("users"),
-        pl.col(label).cast(pl.Float64).mean().alias("rate"),
+    length = pl.col("seq_len")
+    bins = [
+        length.is_between(low, high, closed="left").sum().alias(f"{low}+")
+        for low, high in pairwise([*LENGTHS, 2**62])
+    ]
+    split = pl.scan_parquet(path).select(
+        rows=pl.len(),
+        users=pl.col("user_index").n_unique(),
+        label_rate=pl.col(label).cast(pl.Float64).mean().round(6),
+        history_length=pl.struct(
+            mean=length.mean().round(2), max=length.max(), histogram=pl.struct(bins)
+        ),
     )
-    rows, users, rate = counts.collect(engine="streaming").row(0)
-    length = table.select("seq_len").collect().to_series().to_numpy()
-    longest = int(length.max(initial=0))
-    counts_of_bins = np.histogram(length, [*LENGTHS, max(1001, longest + 1)])[0].tolist()
-    return {
-        "rows": rows,
-        "users": users,
-        "label_rate": round(rate or 0, 6),
-        "history_length": {
-            "mean": round(float(length.mean()), 2) if rows else 0,
-            "max": longest,
-            "histogram": {f"{e}+": n for e, n in zip(LENGTHS, counts_of_bins, strict=True)},
-        },
-    }
+    return split.collect(engine="streaming").row(0, named=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..analysis.figures import FIGURES
 from ..analysis.figures.style import svg
 from ..analysis.results import DatasetResults, read_results
 from ..analysis.tables.formats import html
-from ..analysis.tables.grid import NothingToShow, Table, settings
+from ..analysis.tables.grid import settings
 from ..analysis.tables.published_table import without_runs
 from ..analysis.tables.tuning_table import tuning
 from ..study.call import calls, widest
@@ -40,11 +39,8 @@ def build(folder: Path) -> str:
     everything = read_results(folder)
     sections = [_section(results, place) for place, results in enumerate(everything)]
     known = [group for section in sections for group in section["ranked"]]
-    tables: dict[str, Table] = {}
-    for name, make in TABLES.items():
-        with suppress(NothingToShow):
-            tables[name] = make(everything)
-    tables.pop("tuning", None)  # each data set shows its own trials
+    made = {name: make(everything) for name, make in TABLES.items()}
+    made.pop("tuning", None)  # each data set shows its own trials
     commands = [call.command for results in everything for call in widest(calls(results))]
     script = (HERE / "page.js").read_text("utf-8")
     environment = Environment(
@@ -57,7 +53,7 @@ def build(folder: Path) -> str:
         commands=list(dict.fromkeys(commands)),
         pieces=PIECES,
         unseen=without_runs(everything),
-        tables=tables,
+        tables={name: table for name, table in made.items() if table},
         places={group: place for place, group in enumerate(known)},
         runs=embedded(known, folder),
         script=script,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ..ops.functional import FEW_QUERIES, attend
 from ..ops.precision import at_least_float32, unrounded
-from .row_kernels import gather_dot
 from .rows import RowTable, WindowTable, gather_rows
 
 
@@ -86,7 +85,7 @@ class History:
 
     def embed_detached(self) -> Tensor:
         """The values of ``embed()`` outside autograd, for routing and scoring."""
-        return F.embedding(self.index_BL, self._rows.detached())
+        return F.embedding(self.index_BL, self.rows_UD.detach())
 
     def project(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """``function`` of the item at every position, ``(B, L, Z)``, differentiable.
@@ -101,7 +100,7 @@ class History:
     def transform(self, function: Callable[[Tensor], Tensor]) -> History:
         """The history of each item's ``function``, outside autograd; computed as in ``project``."""
         if self.num_rows <= self.index_BL.numel():
-            return History(function(self._rows.detached()), self.index_BL, self.mask_BL)
+            return History(function(self.rows_UD.detach()), self.index_BL, self.mask_BL)
         return History.from_vectors(function(self.embed_detached())).with_mask(self.mask_BL)
 
     def attend(
@@ -134,7 +133,7 @@ class History:
         query_BHD = at_least_float32(query_BHD)
         with unrounded(query_BHD):
             if self._rows.kernels and query_BHD.shape[1] <= FEW_QUERIES:
-                return gather_dot(query_BHD, self._rows.detached(), self.index_BL)
+                return self._rows.dot(query_BHD, self.index_BL)
             return query_BHD @ self.embed_detached().mT
 
     def weighted_sum(self, weights_BHL: Tensor) -> Tensor:
@@ -234,7 +233,7 @@ class History:
         item_US = first_U[:, None] + torch.arange(size, device=device)
         inside_US = (item_US >= 0) & (item_US < length_B[sample_U, None])
         column_US = (item_US + (L - length_B)[sample_U, None]).clamp(0, L - 1)
-        share_US = inside_US.to(self._rows.detached().dtype)
+        share_US = inside_US.to(self.rows_UD.dtype)
         share_US /= share_US.sum(1, keepdim=True).clamp(min=1)
         items_US = self.index_BL[sample_U[:, None], column_US]
         return History(self._rows.windows(items_US, share_US), row_BT, mask_BT)

@@ -125,7 +125,7 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
     "overwrite what is no data set": (
         movielens_100k,
         (*TO_OUT[:-1], "in", "--overwrite"),
-        ("--output in is not a data set", "--overwrite would delete it"),
+        ("--output in holds u.data, which is no part of a data set",),
     ),
     "items": (
         Path.mkdir,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model_zoo.history import history as history_module
 from model_zoo.history.history import History
-from model_zoo.history.rows import RowTable
+from model_zoo.history.rows import RowTable, gather_rows
 from model_zoo.ops.functional import attend
 
 from ...support.helpers import build_model, gather_always, random_batch, tiny_params
@@ -50,7 +50,7 @@ def test_equals_gathering(U: int, H: int, dtype: torch.dtype) -> None:
             pooled_BHD,
             total_BH,
             table.weighted_sum(weights_BHL, positions),
-            table.gather(positions),
+            gather_rows(rows_UD, positions),
         ]
 
     def gathered() -> list[Tensor]:
