@@ -173,12 +173,6 @@ class SequenceModel(StagedModel):
         self.eval()
         self.encoder.before_experts((self.embed_items(batch)[0] for batch in batches), seed)
 
-    def after_step(self) -> None:
-        self.encoder.after_step()
-
-    def forget_observed(self) -> None:
-        self.encoder.forget_observed()
-
     def routed(self, inputs: Batch) -> dict[str, History]:
         history, _ = self.embed_items(inputs)
         return {name: self.encoder.sequence(name, history) for name in self.branches}

@@ -110,7 +110,11 @@ class Trainable(nn.Module, ABC):
         """
 
     def after_step(self) -> None:
-        """Act on what forward passes observed; called after each optimiser step."""
+        """Let the routers act on what forward passes observed; called after each optimiser step."""
+        for branch in self.branches.values():
+            branch.router.after_step()
 
     def forget_observed(self) -> None:
-        """Drop what forward passes observed since the last step."""
+        """Drop what the routers observed since the last step."""
+        for branch in self.branches.values():
+            branch.router.forget()
