@@ -20,8 +20,8 @@ import model_zoo
 from model_zoo.batch import Batch
 from model_zoo.registry import OURS, variant
 from model_zoo.training.checkpoints import from_longctr
-from model_zoo.training.loop import Trainer
 from model_zoo.training.optimizer import build_optimizer
+from model_zoo.training.steps import Stepper
 from model_zoo.training.trainable import Trainable
 
 from ..common.errors import UserError
@@ -267,10 +267,8 @@ def train_step(model: Any) -> Any:
         model._max_gradient_norm = MAX_GRADIENT_NORM  # as FuxiCTR's ``fit`` sets it before it
         model._batch_index = 0
         return model.train_step
-    none: Any = []
-    trainer = Trainer(model, none, none, MAX_GRADIENT_NORM, seed=0, resume_file=None)
-    trainer.optimizer = build_optimizer(model)
-    return lambda batch: trainer.train_step(batch, step=1, steps=1)
+    stepper = Stepper(model, build_optimizer(model), MAX_GRADIENT_NORM)
+    return lambda batch: stepper.step(batch, step=1, steps=1)
 
 
 def step_case(
