@@ -24,11 +24,11 @@ POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwis
 Columns = dict[str, pl.Expr]
 
 
-def load(mapping: Mapping, source: str | None = None, licence: str = "your own") -> Log:
+def load(mapping: Mapping, about: dict[str, Any] | None = None) -> Log:
     """The log that a mapping describes, with every value of it checked.
 
     Args:
-        source: what the data set is, for its card; the name of the input by default.
+        about: where the data comes from, see ``interactions.Log``; by default the user's own.
 
     Raises:
         UserError: names the file, the column and the row.
@@ -68,16 +68,16 @@ def load(mapping: Mapping, source: str | None = None, licence: str = "your own")
         exposed = shown.rows().select(row=ROW, **samples, label=pl.lit(0, pl.Int8), **context)
         exposed = exposed.with_columns(positive=False)
         frame = pl.concat([clicks, exposed], how="diagonal_relaxed")
+    about = about or {"source": Path(mapping.input).name, "licence": "your own"}
     return Log(
         events=frame,
         item_table=partial(_item_table, described, item_features, item_columns, mapping.min_count),
         label=mapping.label if mapping.label and mapping.label not in RESERVED else "label",
         split=Split(mapping.split, mapping.train, mapping.valid),
-        source=source or Path(mapping.input).name,
-        licence=licence,
         sample_features=features,
         exposures=shown is not table,
-        about={"mapping": {k: v for k, v in asdict(mapping).items() if v not in (None, [])}},
+        about=about
+        | {"mapping": {k: v for k, v in asdict(mapping).items() if v not in (None, [])}},
     )
 
 

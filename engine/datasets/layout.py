@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,7 @@ class Dataset:
         item_info: ``item_index`` and item features; row 0 is padding.
         features: FuxiCTR's specification of every feature but the meta columns.
         label: the name of the label's column.
-        source, licence: where the data comes from, and under which terms.
-        extra: more entries for the card.
+        about: entries for the card, such as ``source`` and ``licence``.
     """
 
     splits: dict[str, pl.DataFrame]
@@ -55,9 +54,7 @@ class Dataset:
     item_info: pl.DataFrame
     features: dict[str, dict]
     label: str
-    source: str
-    licence: str
-    extra: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any]
 
 
 def write(dataset: Dataset, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
@@ -66,8 +63,8 @@ def write(dataset: Dataset, output: str | Path, overwrite: bool = False) -> dict
         tables = dataset.splits | {"user_info": dataset.user_info, "item_info": dataset.item_info}
         for name, table in tables.items():
             table.write_parquet(folder / f"{name}.parquet")
-        about = {"source": dataset.source, "licence": dataset.licence} | dataset.extra
-        return finish(folder, Path(output).name, dataset.features, dataset.label, **about)
+        name = Path(output).name
+        return finish(folder, name, dataset.features, dataset.label, dataset.about)
 
 
 def require_free(output: Path, overwrite: bool) -> None:
@@ -137,13 +134,13 @@ def _remove_leftovers(output: Path) -> None:
 
 
 def finish(
-    folder: Path, dataset_id: str, features: dict[str, dict], label: str, **about: Any
+    folder: Path, dataset_id: str, features: dict[str, dict], label: str, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Write ``feature_map.json`` and ``dataset_card.json`` beside the five files of a folder.
 
     Args:
         features: FuxiCTR's specification of every feature but the meta columns.
-        about: more entries for the card (``source``, ``licence``, ...).
+        about: more entries for the card.
 
     Returns:
         The card.

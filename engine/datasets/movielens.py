@@ -21,7 +21,7 @@ from ..common.errors import UserError
 from ..config.feature_map import POOLING
 from .interactions import Log, Split
 from .source import Lines, Source, require_unique
-from .values import as_number, whole
+from .values import number, whole
 
 LIKED = 4
 MAX_GENRES = 6  # per movie, in the order of the file
@@ -66,8 +66,7 @@ def load(folder: str | Path) -> Log:
         item_names=movies.select("item", "name", category=pl.col("genres").list.first()),
         label="label",
         split=Split(by="user"),
-        source=f"MovieLens, from {path.name}",
-        licence=LICENCE,
+        about={"source": f"MovieLens, from {path.name}", "licence": LICENCE},
     )
 
 
@@ -85,26 +84,16 @@ def _ratings(path: Path) -> pl.DataFrame:
     """The checked ratings of a file, as events of a ``Log``."""
     table = _source(path, RATINGS[path.name])
     user, movie, rating, order = RATINGS[path.name]
-    stars = table.read(rating, _stars, "a number from 0.5 to 5")
+    liked = number(table, rating) >= LIKED
     columns = {
         "user": whole(table, user),
         "item": whole(table, movie),
         "time": whole(table, order),
-        "label": (stars >= LIKED).cast(pl.Int8),
-        "positive": stars >= LIKED,
+        "label": liked.cast(pl.Int8),
+        "positive": liked,
     }
     table.check()
-    events = table.rows().select(**columns).collect().with_row_index("row")
-    double = events.filter(events.select("user", "item").is_duplicated())
-    if len(double):
-        _, user, movie, *_ = double.row(0)
-        raise UserError(f"{path}: user {user} rated movie {movie} twice; keep one of the ratings")
-    return events
-
-
-def _stars(raw: pl.Expr) -> pl.Expr:
-    number = as_number(raw)
-    return pl.when(number.is_between(0.5, 5)).then(number)
+    return table.rows().select(**columns).collect().with_row_index("row")
 
 
 def _movies(folder: Path) -> pl.DataFrame:
