@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..common.errors import UserError
 from .figures import FIGURES
@@ -11,14 +12,14 @@ from .figures.style import save
 from .results import DatasetResults, read_results
 from .tables.cost_table import cost
 from .tables.formats import write_table
-from .tables.grid import NothingToShow, Table
+from .tables.grid import Table
 from .tables.mos_table import mos_table
 from .tables.published_table import published_table
 from .tables.quality_tables import knobs, table1, table2
 from .tables.routing_table import routing_table
 from .tables.tuning_table import tuning
 
-TABLES: dict[str, Callable[[list[DatasetResults]], Table]] = {
+TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
     "table1": table1,
     "table2": table2,
     "mos": mos_table,
@@ -41,35 +42,36 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
         The files.
 
     Raises:
-        UserError: the folder has no results, or a named table or figure cannot be made from them.
+        UserError: the folder has no results, a named table or figure cannot be made from them, or a
+            file cannot be written.
     """
     results = read_results(folder)
     written: list[Path] = []
-    for name in [name for name in TABLES if name in (names or TABLES)]:
-        try:
-            written += write_table(folder / "tables", name, TABLES[name](results))
-        except NothingToShow:
-            if names:
-                raise
-            _remove(folder / "tables", name)
-    for name in [name for name in FIGURES if name in (names or FIGURES)]:
-        drawn: list[Path] = []
-        for data in results:
-            figure = FIGURES[name](data)
-            if figure is None:
-                _remove(data.folder / "figures", name)
-            else:
-                drawn += save(figure, data.folder / "figures", name)
-        if names and not drawn:
+    for name in names or [*TABLES, *FIGURES]:
+        if name in TABLES:
+            paths = _write(write_table, folder / "tables", name, TABLES[name](results))
+        else:
+            drawn = ((data.folder / "figures", FIGURES[name](data)) for data in results)
+            paths = [path for home, figure in drawn for path in _write(save, home, name, figure)]
+        if names and not paths:
             raise UserError(
-                f"{name}: the results below {folder} lack what it shows; the documentation of "
-                "studies says which study makes it"
+                f"{name}: the results below {folder} lack what it shows; docs/studies.md says which "
+                "study makes it"
             )
-        written += drawn
+        written += paths
     return written
 
 
-def _remove(folder: Path, name: str) -> None:
-    """Delete what was written from results that are gone."""
-    for path in folder.glob(f"{name}.*"):
-        path.unlink()
+def _write(
+    write: Callable[[Path, str, Any], list[Path]], folder: Path, name: str, content: Any
+) -> list[Path]:
+    """Write a table or figure in all its forms, or delete what was written from results that are gone."""
+    if content is None:
+        for path in folder.glob(f"{name}.*"):
+            path.unlink()
+        return []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return write(folder, name, content)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None

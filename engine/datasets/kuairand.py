@@ -47,4 +47,5 @@ def load(folder: str | Path, label: str = "is_click", min_count: int = 1) -> Log
         sample_features=["user_id", "tab", "hourmin:categorical"],
         min_count=min_count,
     )
-    return load_table(mapping, "KuaiRand, standard log", LICENCE)
+    about = {"source": "KuaiRand, standard log", "licence": LICENCE}
+    return load_table(mapping, about)

@@ -30,6 +30,7 @@ from model_zoo.training.metrics import auc, grouped_auc
 from .layout import SPLITS, Dataset
 
 WIDTH = 64  # D
+EMBEDDING = f"image_emb_dim{WIDTH}"
 SESSION = (8, 30)  # items
 CANDIDATES = 4  # a user picks the item nearest to the taste among so many
 
@@ -62,20 +63,11 @@ class Size:
     bias: float = -0.5
 
 
-SIZES = {
-    "tiny": Size(users=60, items=300, impressions=20, min_length=0, max_length=60),
-    "small": Size(users=4_000, items=3_000, impressions=20, min_length=40, max_length=100),
-    # The shape of MicroVideo1.7M_x2.
-    "micro": Size(
-        users=10_986,
-        items=1_700_000,
-        impressions=100,
-        min_length=10,
-        max_length=1_000,
-        vocab=24_323,
-        categories=514,
-    ),
-}
+SIZES = {  # users, items, impressions, and bounds of the length of a history
+    "tiny": Size(60, 300, 20, 0, 60),
+    "small": Size(4_000, 3_000, 20, 40, 100),
+    "micro": Size(10_986, 1_700_000, 100, 10, 1_000, vocab=24_323, categories=514),
+}  # "micro" has the shape of MicroVideo1.7M_x2
 
 
 def generate(size: Size, seed: int) -> Dataset:
@@ -105,9 +97,9 @@ def generate(size: Size, seed: int) -> Dataset:
         item_info=_item_info(size, rng, theme_N, embedding_ND),
         features=features(size),
         label="is_click",
-        source=f"planted session hopping, seed {seed}",
-        licence="Apache-2.0",
-        extra={
+        about={
+            "source": f"planted session hopping, seed {seed}",
+            "licence": "Apache-2.0",
             "seed": seed,
             "themes": size.themes,
             "bayes_auc": {name: best for name, (best, _) in bayes.items()},
@@ -119,16 +111,12 @@ def generate(size: Size, seed: int) -> Dataset:
 def features(size: Size) -> dict[str, dict]:
     """FuxiCTR's specification of the item features."""
     item = {"source": "item"}
+    categorical = item | {"type": "categorical", "padding_idx": 0}
+    widths = {"embedding_dim": WIDTH, "pretrain_dim": WIDTH}
     return {
-        "item_id": item | {"type": "categorical", "padding_idx": 0, "vocab_size": _vocab(size)},
-        "cate_id": item | {"type": "categorical", "padding_idx": 0, "vocab_size": size.categories},
-        f"image_emb_dim{WIDTH}": item
-        | {
-            "type": "embedding",
-            "feature_encoder": "nn.Identity()",
-            "embedding_dim": WIDTH,
-            "pretrain_dim": WIDTH,
-        },
+        "item_id": categorical | {"vocab_size": _vocab(size)},
+        "cate_id": categorical | {"vocab_size": size.categories},
+        EMBEDDING: item | {"type": "embedding", "feature_encoder": "nn.Identity()"} | widths,
     }
 
 
@@ -218,10 +206,10 @@ def _item_info(
             "item_index": index,
             "item_id": np.where(index, 1 + (index - 1) % (_vocab(size) - 1), 0),
             "cate_id": np.where(index, category, 0),
-            f"image_emb_dim{WIDTH}": embedding_ND,
+            EMBEDDING: embedding_ND,
         },
-        schema_overrides={f"image_emb_dim{WIDTH}": pl.Array(pl.Float32, WIDTH)},
-    ).with_columns(pl.col(f"image_emb_dim{WIDTH}").cast(pl.List(pl.Float32)))
+        schema_overrides={EMBEDDING: pl.Array(pl.Float32, WIDTH)},
+    ).with_columns(pl.col(EMBEDDING).cast(pl.List(pl.Float32)))
 
 
 def _vocab(size: Size) -> int:

@@ -22,7 +22,7 @@ def model_space(expid: str, options: RunOptions, budget: int) -> Space:
     Raises:
         UserError: a run would be refused, or the grid is smaller than the budget.
     """
-    space = read_experiment(options.config, expid, options)
+    space = read_experiment(options.config, expid)
     for key in options.changes:
         if key in space.dataset:
             raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,11 @@ class Folder:
         """The result of a trial's finished run; None if there is none that can be read."""
         return _read_if_whole(self.runs / f"{trial.run_name}.json")
 
-    def progress(self, trial: Trial) -> list[dict[str, Any]]:
-        """The evaluations of a trial's run so far; empty before the first and after the end."""
-        progress = _read_if_whole(self.runs / f"{trial.run_name}.progress.json")
-        return progress["stage_log"] if progress else []
+    def evaluations(self, trial: Trial) -> list[dict[str, Any]]:
+        """The evaluations of a trial's run so far, or of the whole run after its end."""
+        files = (f"{trial.run_name}.json", f"{trial.run_name}.progress.json")
+        found = (_read_if_whole(self.runs / file) or {} for file in files)
+        return next((content["stage_log"] for content in found if "stage_log" in content), [])
 
     def save(self, trial: Trial) -> None:
         """Write the status file of a trial."""
@@ -105,6 +106,18 @@ class Folder:
             raise UserError(
                 f"{file}: is not a status file; delete it to run the trial again"
             ) from None
+
+    def started(self, space: Space) -> Iterator[Trial]:
+        """The trials with values of a space that earlier calls have started, in the order of names."""
+        for file in sorted(self._trials.glob(f"{space.expid}_*.json")):
+            tuned = (_read_if_whole(file) or {}).get("tuned", {})
+            if tuned.keys() == space.choices.keys() and all(
+                tuned[key] in values for key, values in space.choices.items()
+            ):
+                trial = space.trial(tuned)
+                self.restore(trial)
+                if trial.attempts:
+                    yield trial
 
     def write_config(self, path: Path, space: Space, trials: dict[str, Trial], root: str) -> None:
         """Write ``model_config.yaml`` and ``dataset_config.yaml``.
@@ -141,10 +154,6 @@ class Folder:
                     f"be compared; put the data back, take another folder than {self.path}, or delete "
                     f"{files} to run it again"
                 )
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a report."""
-        write_text(self.path / name, text)
 
     def _status(self, trial: Trial) -> Path:
         return self._trials / f"{trial.name}.json"

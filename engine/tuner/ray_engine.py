@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
@@ -49,14 +48,13 @@ class RayEngine:
         return len(self._running) < len(self._places()) * self._per_device
 
     def start(self, job: Job) -> str:
-        command = list(job.command(0 if self._gpu else CPU))  # a task sees its own GPU alone
         if self._gpu:
-            task, threads = _run.options(num_cpus=0, num_gpus=1 / self._per_device), None
-        else:
+            task = _run.options(num_cpus=0, num_gpus=1 / self._per_device)
+        else:  # Ray lets a task use as many threads as it has cores
             cores = max(1, int(min(self._places(), default=1) // self._per_device))
             task = _run.options(num_cpus=cores, scheduling_strategy="SPREAD")
-            threads = os.environ.get("OMP_NUM_THREADS", str(cores))
-        self._running[job.name] = task.remote(command, str(job.log), str(job.folder), threads), job
+        gpu = 0 if self._gpu else CPU  # a task sees its own GPU alone
+        self._running[job.name] = task.remote(job, gpu), job
         return "ray"
 
     def poll(self) -> list[Exit]:
@@ -103,10 +101,9 @@ def _failed(job: Job, reason: str) -> Exit:
 
 
 @ray.remote(max_retries=0)
-def _run(command: list[str], log: str, folder: str, threads: str | None) -> tuple[int, str]:
-    """Run a command line to its end; returns its exit code and where it ran."""
-    environment = dict(os.environ) | ({"OMP_NUM_THREADS": threads} if threads else {})
-    process = launch(command, Path(log), Path(folder), environment)
+def _run(job: Job, gpu: int) -> tuple[int, str]:
+    """Run a job to its end; returns its exit code and where it ran."""
+    process = launch(job, gpu, dict(os.environ))
     try:
         while process.poll() is None:  # during ``wait``, Ray could not cancel the task
             time.sleep(0.1)

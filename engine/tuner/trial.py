@@ -1,4 +1,4 @@
-"""A trial: one combination of parameters, which a digest of them all names, and its outcome."""
+"""A trial: one combination of parameters, and what became of it. A digest of the parameters names it."""
 
 from __future__ import annotations
 
@@ -84,25 +84,30 @@ class Trial:
         return {key: value for key, value in vars(self).items() if key != "params"}
 
     def back_to_queue(self) -> None:
-        """Queue the trial again. What made it run out of memory may be gone, so it gets its batch back."""
+        """Queue the trial again. A failed one gets its batch size back, for there may be memory now."""
         if self.status == FAILED:
             self.changes = {}
         self.status = QUEUED
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up the content of a status file. A trial that was running goes back into the queue."""
-        for key in ("status", "changes", "attempts", "reason", "log_tail", "metrics"):
+        """Take up the content of a status file. A trial that was running goes back into the queue.
+
+        Raises:
+            KeyError: the content is damaged.
+        """
+        for key in self.to_json().keys() - {"name", "tuned", "label"}:
             setattr(self, key, saved[key])
-        self.dataset_hash = saved["dataset_hash"]
         if self.status == DONE:
-            _ = self.metrics["valid"], self.metrics["test"]  # a damaged file raises KeyError
+            _ = self.metrics["valid"], self.metrics["test"]
         if self.status == RUNNING:
             self.status = QUEUED
 
 
 def digest(params: dict[str, Any]) -> str:
-    """The start of the SHA-256 of all parameters. The order of keys and the spelling of numbers do not
-    matter."""
+    """The start of the SHA-256 of all parameters.
+
+    The order of the keys and the spelling of numbers do not matter.
+    """
     kept = {key: value for key, value in params.items() if key not in NOT_OF_THE_TRIAL}
     return hashlib.sha256(canonical(kept).encode()).hexdigest()[:DIGITS]
 
@@ -113,8 +118,10 @@ def canonical(value: Any) -> str:
 
 
 def number(value: Any) -> Any:
-    """The number that a text such as ``'1e-3'`` stands for, which YAML 1.1 reads as a text; any other
-    value unchanged."""
+    """The number that a text such as ``'1e-3'`` stands for, and any other value unchanged.
+
+    YAML 1.1 reads a number without a point as a text.
+    """
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 

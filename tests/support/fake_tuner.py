@@ -17,7 +17,6 @@ from engine.common.errors import run_command
 from engine.config.options import RunOptions
 from engine.tuner.engines import Engine, LocalEngine
 from engine.tuner.folder import Folder
-from engine.tuner.scheduler import Command
 from engine.tuner.search import Search
 from engine.tuner.space import Space, read_space
 from engine.tuner.trial import Trial
@@ -73,15 +72,13 @@ class FakeTuner:
         try:
             self.search: Search = make_search(space, folder, tag, trials)
             engine = engine or LocalEngine([-1], jobs)
-            return run_and_report(space, folder, self.search, engine, self.command(), self.path)
+            return run_and_report(folder, self.search, engine, self.command, self.path)
         finally:
             folder.close()
 
-    def command(self) -> Command:
-        def command(trial: Trial, gpu: int) -> list[str]:
-            return [sys.executable, str(FAKE_RUN), str(self.plan), str(self.out), trial.expid]
-
-        return command
+    def command(self, trial: Trial) -> list[str]:
+        """``fake_run.py`` on a trial."""
+        return [sys.executable, str(FAKE_RUN), str(self.plan), str(self.out), trial.expid]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """The status files by trial."""

@@ -20,7 +20,6 @@ from matplotlib.lines import Line2D
 
 from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 
-from ...common.errors import UserError
 from ..conditions import span
 from ..lineup import ordered_backbones, ordered_mixtures
 
@@ -93,28 +92,20 @@ def _lines(text: str, letters: int) -> str:
     return "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))
 
 
+@styled
 def svg(figure: Figure) -> bytes:
     """A figure as SVG."""
     buffer = BytesIO()
-    with rc_context(RC):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``<name>.svg`` and ``<name>.png`` (150 dpi); returns their paths.
-
-    Raises:
-        UserError: they cannot be written.
-    """
+@styled
+def save(folder: Path, name: str, figure: Figure) -> list[Path]:
+    """Write ``NAME.svg`` and ``NAME.png`` (150 dpi) into a folder that exists; returns their paths."""
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_bytes(svg(figure))
-        with rc_context(RC):
-            figure.savefig(paths[1])
-    except OSError as error:
-        raise UserError(f"{folder}: a figure cannot be written ({error.strerror})") from None
+    paths[0].write_bytes(svg(figure))
+    figure.savefig(paths[1])
     return paths
 
 

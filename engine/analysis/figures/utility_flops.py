@@ -79,11 +79,13 @@ def _flops(cell: Cell) -> float:
 
 def _title(results: DatasetResults) -> str:
     """On how many of the backbones that have MoS Table 1 marks it as the best by AUC."""
-    found = {r["model"]: r["mark"] for r in table1([results]).records if r["metric"] == "AUC"}
+    table = table1([results])
+    records = table.records if table else []
+    found = {r["model"]: r["mark"] for r in records if r["metric"] == "AUC"}
     marks = [mark for model, mark in found.items() if mixture_of(model) == OURS]
     if not marks:
         return "Utility and cost of each model"
-    return (
-        f"MoS is significantly the best in AUC on {marks.count('best')} of {len(marks)} "
-        f"backbone{'s' * (len(marks) > 1)}"
+    best = (
+        f"{label(OURS)} is significantly the best in AUC on {marks.count('best')} of {len(marks)}"
     )
+    return f"{best} backbone{'s' * (len(marks) > 1)}"

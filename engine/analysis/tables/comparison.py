@@ -78,12 +78,12 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standin
     gains = paired_gains({name: (name, other) for name, other in reference.items()}, values)
     marks = _marks(present, means, values)
     standings = {}
-    for name in (name for names in present for name in names):
-        own = Standing(*spread[name], len(values[name]), reference.get(name, ""))
-        if name in gains:
-            gain, low, high, p, _ = gains[name]
-            own = own._replace(gain=gain, low=low, high=high, p=p)
-        standings[name] = own._replace(rank=rank.get(name), mark=marks.get(name, ""))
+    for name, by_seed in values.items():
+        gain, low, high, p, _ = gains.get(name, (None,) * 5)
+        standings[name] = Standing(
+            *spread[name], len(by_seed), reference.get(name, ""), gain, low, high, p,
+            rank.get(name), marks.get(name, ""),
+        )  # fmt: skip
     return standings
 
 
@@ -101,7 +101,7 @@ def _marks(
         name: marks[name]
         for name, gain in paired_gains(pairs, values).items()
         # Over the common seeds alone the order may be the other way round.
-        if gain.p is not None and gain.p < SIGNIFICANT and gain.difference > 0
+        if gain.p is not None and gain.p < SIGNIFICANT and gain.gain > 0
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -10,8 +11,7 @@ from model_zoo.registry import backbone_of, mixture_of
 from ..conditions import on_device, usual_device
 from ..lineup import ordered_models, row_labels
 from ..results import Cell, DatasetResults
-from .grid import Entry, Table, grouped_header
-from .quality_tables import nothing
+from .grid import Column, Entry, Table, grouped
 
 
 class Quantity(NamedTuple):
@@ -23,10 +23,15 @@ class Quantity(NamedTuple):
     unit: float = 1  # of the table, in that of the result
     decimals: int = 0
 
+    def show(self, value: float) -> str:
+        """A value in the table's unit."""
+        return f"{value / self.unit:,.{self.decimals}f}"
 
+
+FLOPS = Quantity("flops_per_sample", "MFLOPs per sample", False, 1e6, 2)
 COSTS = (
     Quantity("num_parameters", "parameters", False),
-    Quantity("flops_per_sample", "MFLOPs per sample", False, 1e6, 2),
+    FLOPS,
     Quantity("train_samples_per_s", "training samples/s", True),
     Quantity("test_samples_per_s", "test samples/s", True),
     Quantity("peak_memory_bytes", "peak memory, MB", True, 1e6),
@@ -43,96 +48,96 @@ FLOPS_ERROR = (
     "± below FLOPs: the standard error of the mean over the samples that they were counted on."
 )
 
+Cells = dict[str, Cell]  # the cells of Tables 1 and 2 on one data set, by model
 
-def cost(results: list[DatasetResults]) -> Table:
+
+def cost(results: list[DatasetResults]) -> Table | None:
     """Medians over seeds and ratios to the vanilla backbone; a row for each model with a run.
 
-    Speed and memory are those of the runs on the device that most runs of the model were on.
-
-    Raises:
-        NothingToShow: no model of Tables 1 and 2 has a run.
+    Speed and memory are those of the runs on the device that most runs of the model were on. The
+    table is None if no model of Tables 1 and 2 has a run.
     """
-    cells = [
-        {c.model: c for name in ("table2", "table1") for c in data.experiment(name)}
+    parts = [
+        (
+            data.dataset_id,
+            {c.model: c for name in ("table2", "table1") for c in data.experiment(name)},
+        )
         for data in results
     ]
-    parts = [(data, own) for data, own in zip(results, cells, strict=True) if own]
-    if not parts:
-        raise nothing(results, "table1")
-    rows, records = [], []
-    for model in ordered_models(model for _, own in parts for model in own):
-        row = [Entry(text) for text in row_labels(model)]
-        for data, own in parts:
-            if model not in own:
-                row += [Entry()] * (len(COSTS) + 1)
-                continue
-            vanilla = own.get(backbone_of(model)) if mixture_of(model) else None
-            for quantity in COSTS:
-                records.append(_record(data.dataset_id, own[model], vanilla, quantity))
-                row.append(_entry(records[-1], quantity, own[model]))
-            row.append(_device_entry(own[model]))
-        rows.append(tuple(row))
-    headings = [*(quantity.heading for quantity in COSTS), "device of speed and memory"]
-    groups = [(data.dataset_id, headings) for data, _ in parts]
-    header = grouped_header(["Model", "Variant"], groups)
-    errors = any(_flops_error(cell) is not None for _, own in parts for cell in own.values())
-    notes = [*NOTES, *([FLOPS_ERROR] if errors else [])]
-    return Table("Cost", header, 2, rows, notes, records=records)
+    models = ordered_models(model for _, cells in parts for model in cells)
+    if not models:
+        return None
+    columns = []
+    for dataset_id, cells in parts:
+        columns += [Column(dataset_id, q.heading, partial(_entry, cells, q)) for q in COSTS]
+        columns += [Column(dataset_id, "device of speed and memory", partial(_device, cells))]
+    runs = [run for _, cells in parts for cell in cells.values() for run in cell.runs.values()]
+    errors = any(run.get("flops_per_sample_error") is not None for run in runs)
+    return grouped(
+        "Cost",
+        ["Model", "Variant"],
+        {model: row_labels(model) for model in models},
+        columns,
+        [*NOTES, *([FLOPS_ERROR] if errors else [])],
+        [
+            {"dataset_id": dataset_id, **_measured(cells, model, quantity)}
+            for model in models
+            for dataset_id, cells in parts
+            if model in cells
+            for quantity in COSTS
+        ],
+    )
 
 
-def _values(cell: Cell, quantity: Quantity, device: str) -> list[float]:
-    """The quantity of each run that has it; if it depends on the device, of the runs on this one."""
-    runs = on_device(cell.runs.values(), device) if quantity.by_device else cell.runs.values()
-    return [run[quantity.key] for run in runs if run[quantity.key] is not None]
+def _measured(cells: Cells, model: str, quantity: Quantity) -> dict[str, Any]:
+    """One line of the CSV file."""
+    device = usual_device(cells[model].runs.values())
 
+    def values(name: str) -> list[float]:
+        runs = cells[name].runs.values() if name in cells else []
+        same = on_device(runs, device) if quantity.by_device else runs
+        return [run[quantity.key] for run in same if run[quantity.key] is not None]
 
-def _record(
-    dataset_id: str, cell: Cell, vanilla: Cell | None, quantity: Quantity
-) -> dict[str, Any]:
-    device = usual_device(cell.runs.values())
-    values = _values(cell, quantity, device)
-    reference = _values(vanilla, quantity, device) if vanilla else []
+    own, vanilla = values(model), values(backbone_of(model)) if mixture_of(model) else []
     return {
-        "dataset_id": dataset_id,
-        "model": cell.model,
+        "model": model,
         "quantity": quantity.key,
-        "median": median(values) if values else None,
-        "least": min(values, default=None),
-        "most": max(values, default=None),
-        "n": len(values),
-        "ratio": median(values) / median(reference) if values and reference else None,
+        "median": median(own) if own else None,
+        "least": min(own, default=None),
+        "most": max(own, default=None),
+        "n": len(own),
+        "ratio": median(own) / median(vanilla) if own and vanilla else None,
         "device": device if quantity.by_device else "",
     }
 
 
-def _entry(record: dict[str, Any], quantity: Quantity, cell: Cell) -> Entry:
-    if not record["n"]:
+def _entry(cells: Cells, quantity: Quantity, model: str) -> Entry:
+    found = _measured(cells, model, quantity) if model in cells else {"n": 0}
+    if not found["n"]:
         return Entry()
-    text, least, most = (
-        f"{record[key] / quantity.unit:,.{quantity.decimals}f}"
-        for key in ("median", "least", "most")
-    )
-    below = [] if record["ratio"] is None else [f"×{record['ratio']:.2f}"]
+    below = [] if found["ratio"] is None else [f"×{found['ratio']:.2f}"]
+    least, most = (quantity.show(found[end]) for end in ("least", "most"))
     if quantity.by_device and least != most:
         below.append(f"{least} to {most}")
-    if (error := _flops_error(cell)) is not None and quantity.key == "flops_per_sample":
-        below.append(f"± {error / quantity.unit:,.{quantity.decimals}f}")
-    k = cell.settings.get("router_topk")
-    if quantity.key == "flops_per_sample" and k is not None:
-        below.append(f"k = {k}")
-    return Entry(text, record["median"], secondary=tuple(below))
+    if quantity is FLOPS:
+        below += _about_flops(cells[model])
+    return Entry(quantity.show(found["median"]), found["median"], secondary=tuple(below))
 
 
-def _flops_error(cell: Cell) -> float | None:
-    """The median standard error of the FLOPs over the samples they were counted on, if it is known."""
+def _about_flops(cell: Cell) -> list[str]:
+    """Their standard error over the samples that they were counted on, if it is known, and k."""
     errors = [run.get("flops_per_sample_error") for run in cell.runs.values()]
     known = [error for error in errors if error is not None]
-    return median(known) if known else None
+    k = cell.settings.get("router_topk")
+    lines = [f"± {FLOPS.show(median(known))}"] if known else []
+    return lines + ([] if k is None else [f"k = {k}"])
 
 
-def _device_entry(cell: Cell) -> Entry:
+def _device(cells: Cells, model: str) -> Entry:
     """The device of speed and memory, and how many runs were on it, if not all."""
-    device = usual_device(cell.runs.values())
-    n = len(on_device(cell.runs.values(), device))
-    few = (f"{n} of {len(cell.runs)} runs",) if n < len(cell.runs) else ()
-    return Entry(device, secondary=few)
+    if model not in cells:
+        return Entry()
+    runs = cells[model].runs.values()
+    device = usual_device(runs)
+    n = len(on_device(runs, device))
+    return Entry(device, secondary=(f"{n} of {len(runs)} runs",) if n < len(runs) else ())

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ...common.errors import UserError
 from ...common.files import write_text
 from .grid import Table
 
@@ -25,15 +24,11 @@ MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|*`"})
 
 
 def write_table(folder: Path, name: str, table: Table) -> list[Path]:
-    """Write ``NAME.md``, ``.csv``, ``.tex`` and ``.html``; returns their paths.
+    """Write ``NAME.md``, ``.csv``, ``.tex`` and ``.html`` into a folder that exists; returns their paths.
 
     Raises:
         UserError: a file cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     forms = {"md": markdown, "csv": long_csv, "tex": latex, "html": html}
     paths = [folder / f"{name}.{ending}" for ending in forms]
     for path, form in zip(paths, forms.values(), strict=True):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
-from ...common.errors import UserError
 from .significance import SIGNIFICANT
 
 Header = tuple[tuple[tuple[str, int], ...], ...]
-
-
-class NothingToShow(UserError):
-    """The results have no number for a table."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +21,14 @@ class Entry:
         number: the value unrounded, to sort by; None if the text is no number.
         mark: ``best``, ``second`` or empty.
         secondary: smaller lines below, such as the gain.
-        footnotes: numbers of ``Table.footnotes``, from 1.
+        footnotes: sentences that explain the value. The table numbers them.
     """
 
     text: str = "-"
     number: float | None = None
     mark: str = ""
     secondary: tuple[str, ...] = ()
-    footnotes: tuple[int, ...] = ()
+    footnotes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,6 @@ class Table:
         labels: how many columns at the left name the row. Rows with the same first label belong together.
         rows: one entry for each column.
         notes: sentences below the table.
-        footnotes: sentences that entries refer to.
         records: the same numbers, unrounded and in long form. Each dictionary is one line of the CSV
             file, and all have the same keys. Metrics and their differences are fractions.
     """
@@ -55,8 +50,12 @@ class Table:
     labels: int
     rows: Sequence[tuple[Entry, ...]]
     notes: Sequence[str] = ()
-    footnotes: Sequence[str] = ()
     records: Sequence[dict[str, Any]] = ()
+
+    @property
+    def footnotes(self) -> list[str]:
+        """The distinct footnotes of all entries; the first has the number 1."""
+        return list(dict.fromkeys(n for row in self.rows for entry in row for n in entry.footnotes))
 
     @property
     def columns(self) -> list[list[str]]:
@@ -65,17 +64,46 @@ class Table:
         return [[text for text in stack if text] for stack in zip(*spread, strict=True)]
 
 
-class Footnotes:
-    """Footnotes by number; the same text keeps its number."""
+class Column(NamedTuple):
+    """A column of a table whose columns stand in groups.
 
-    def __init__(self) -> None:
-        self.texts: tuple[str, ...] = ()
+    Attributes:
+        title: what the group has in common. Neighbours with the same title are a group.
+        heading: what the column has by itself.
+        entry: gives the entry of a row, from the row's name.
+    """
 
-    def numbers(self, *texts: str) -> tuple[int, ...]:
-        """The number of each text, from 1; an empty text has none."""
-        wanted = [text for text in texts if text]
-        self.texts = tuple(dict.fromkeys([*self.texts, *wanted]))
-        return tuple(self.texts.index(text) + 1 for text in wanted)
+    title: str
+    heading: str
+    entry: Callable[[Any], Entry]
+
+
+def grouped(
+    title: str,
+    labels: Sequence[str],
+    rows: Mapping[Any, Sequence[str]],
+    columns: Sequence[Column],
+    notes: Sequence[str],
+    records: Sequence[dict[str, Any]],
+) -> Table:
+    """A table with groups of columns: its header has a row of titles above the row of headings.
+
+    Args:
+        title: as in ``Table``.
+        labels: headings of the columns that name a row.
+        rows: the labels of each row, by a name that ``Column.entry`` understands.
+        columns: the other columns.
+        notes: as in ``Table``.
+        records: as in ``Table``.
+    """
+    titles = groupby(column.title for column in columns)
+    upper = (("", len(labels)), *((text, len(list(group))) for text, group in titles))
+    lower = header(*labels, *(column.heading for column in columns))
+    entries = [
+        (*map(Entry, texts), *(column.entry(name) for column in columns))
+        for name, texts in rows.items()
+    ]
+    return Table(title, (upper, *lower), len(labels), entries, notes, records)
 
 
 def header(*headings: str) -> Header:
@@ -83,20 +111,14 @@ def header(*headings: str) -> Header:
     return (tuple((text, 1) for text in headings),)
 
 
-def grouped_header(labels: Sequence[str], groups: Sequence[tuple[str, Sequence[str]]]) -> Header:
-    """A header of two rows: titles above groups of columns, and the headings of all columns.
-
-    Args:
-        labels: headings of the columns that name a row.
-        groups: the title and the headings of each group.
-    """
-    upper = (("", len(labels)), *((title, len(headings)) for title, headings in groups))
-    return (upper, *header(*labels, *(text for _, headings in groups for text in headings)))
-
-
 def points(value: float | None, sign: str = "") -> str:
     """A fraction in points (x100) with two decimals as in the paper; ``-`` for None."""
     return "-" if value is None else f"{100 * value:{sign}.2f}"
+
+
+def plus_minus(mean: float, std: float | None, show: Callable[[float], str]) -> str:
+    """A mean with its standard deviation, if it has one. ``show`` writes a number."""
+    return show(mean) if std is None else f"{show(mean)} ± {show(std)}"
 
 
 def tested(low: float | None, high: float | None, p: float | None) -> str:

@@ -7,16 +7,16 @@ cells, in who is compared with whom, and in the split.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
 from ..conditions import batch_note, conditions, device_note, limit_note
 from ..results import METRICS, Cell, DatasetResults
 from .comparison import Group, Standing, compare
-from .grid import Entry, Footnotes, Header, Table, grouped_header, points, tested
+from .grid import Column, Entry, Table, grouped, plus_minus, points, tested
 from .published import Published, published
 
 RULES = (
@@ -34,8 +34,9 @@ PUBLISHED = (
     "paper: what the MoS paper prints. LongCTR: the published test value of LongCTR's best run at the same "
     "max_len, one run."
 )
-SOURCES = {"longctr": "LongCTR"}  # headings of what others published, if not their own names
+SOURCES = {"paper": "paper", "longctr": "LongCTR"}  # fields of ``Published``, and their headings
 SPLITS = {"test": "test", "valid": "validation"}
+BEST_POSSIBLE = "Best possible"  # name and label of a row
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Plan:
         groups: who is ranked among and compared with whom; names as in ``labels``.
         labels: the labels of each row, by name.
         headings: the headings of the labels.
-        notes: sentences of this table alone.
+        note: what the gains are over.
         paper: ``table1`` or ``table2`` to show what is published; empty for nothing.
         mean_ranks: show mean ranks over data sets.
     """
@@ -56,9 +57,9 @@ class Plan:
     title: str
     split: str
     groups: list[Group]
-    labels: Mapping[str, tuple[str, ...]]
-    headings: tuple[str, ...]
-    notes: tuple[str, ...]
+    labels: Mapping[str, tuple[str, str]]
+    headings: tuple[str, str]
+    note: str
     paper: str = ""
     mean_ranks: bool = False
 
@@ -89,23 +90,23 @@ class Block:
         }
         return compare(self.plan.groups, {name: found for name, found in values.items() if found})
 
-    @property
+    @cached_property
     def seeds(self) -> int:
         """The largest number of seeds of a cell."""
         return max((standing.n for standing in self.standings.values()), default=0)
 
-    @property
+    @cached_property
     def bayes(self) -> float | None:
         """The best possible test metric; None unless the makers of the data know it."""
         runs = (run for cell in self.cells.values() for run in cell.runs.values())
         known = (run["bayes"][self.metric] for run in runs if self.metric in run["bayes"])
         return next(known, None) if self.plan.split == "test" else None
 
-    @cached_property
+    @property
     def sources(self) -> list[str]:
         """The fields of ``Published`` that have a number on this data set."""
         found = [self.published(name) for name in self.plan.labels]
-        return [s for s in ("paper", "longctr") if any(getattr(p, s) is not None for p in found)]
+        return [s for s in SOURCES if any(getattr(p, s) is not None for p in found)]
 
     def published(self, name: str) -> Published:
         """What others published on this place of the table."""
@@ -114,74 +115,61 @@ class Block:
         place = (self.plan.paper, self.data.dataset_id, name, self.metric)
         return published(*place, self.max_len(name))
 
+    def published_entry(self, source: str, name: str) -> Entry:
+        """What the table shows of one source."""
+        return self.published(name).entry(source)
+
     def max_len(self, name: str) -> int | None:
         """The longest history in the runs of a cell; None without a run."""
         return self.cells[name].first_run["params"]["max_len"] if name in self.cells else None
 
 
-def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]) -> Table:
-    """The table of a plan.
+def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]) -> Table | None:
+    """The table of a plan; None without a data set.
 
     Args:
         plan: what is shown.
         parts: the data sets, and the cells on each by their name in the plan.
     """
-    blocks = [[Block(data, cells, m, plan) for m in METRICS] for data, cells in parts]
-    flat = [block for pair in blocks for block in pair]
-    footnotes = Footnotes()
-    rows = []
-    for name, labels in plan.labels.items():
-        row = [Entry(label) for label in labels]
-        for block in flat:
-            row += _entries(block, name, footnotes)
-        if plan.mean_ranks:
-            row += [_mean_rank(list(column), name) for column in zip(*blocks, strict=True)]
-        rows.append(tuple(row))
+    pairs = [[Block(data, cells, m, plan) for m in METRICS] for data, cells in parts]
+    blocks = [block for pair in pairs for block in pair]
+    if not blocks:
+        return None
+    columns = [column for pair in pairs for column in _columns(pair)]
+    if plan.mean_ranks:
+        by_metric = zip(METRICS, zip(*pairs, strict=True), strict=True)
+        columns += [Column("Mean rank", m, partial(_mean_rank, own)) for m, own in by_metric]
+    rows = {**plan.labels}
     notes = [
         f"Metrics are on {SPLITS[plan.split]} data, in points (x100): mean ± standard deviation over seeds."
     ]
-    notes += [*plan.notes, *RULES]
-    if any(block.sources for block in flat):
+    notes += [plan.note, *RULES]
+    if any(block.sources for block in blocks):
         notes.append(PUBLISHED)
-    if any(block.bayes is not None for block in flat):
-        rows.append(_best_possible(flat, plan))
+    if any(block.bayes is not None for block in blocks):
+        rows[BEST_POSSIBLE] = (BEST_POSSIBLE, "")
         notes.append("Best possible: the metric of the true click probabilities of synthetic data.")
-    records = [record for block in flat for record in _records(block)]
-    return Table(
-        plan.title, _header(plan, blocks), len(plan.headings), rows, notes, footnotes.texts, records
-    )
+    records = [record for block in blocks for record in _records(block)]
+    return grouped(plan.title, plan.headings, rows, columns, notes, records)
 
 
-def _header(plan: Plan, blocks: list[list[Block]]) -> Header:
-    groups: list[tuple[str, list[str]]] = []
-    for pair in blocks:
-        seeds = max(block.seeds for block in pair)
-        title = [pair[0].data.dataset_id, f"{seeds} seed{'s' * (seeds != 1)}"]
-        title += conditions(pair[0].cells.values())
-        headings = [SOURCES.get(s, s) for block in pair for s in (block.metric, *block.sources)]
-        groups.append((", ".join(title), headings))
-    if plan.mean_ranks:
-        groups.append(("Mean rank", list(METRICS)))
-    return grouped_header(plan.headings, groups)
+def _columns(pair: list[Block]) -> Iterator[Column]:
+    """The columns of a data set: for each metric the own numbers, then the published ones."""
+    seeds = max(block.seeds for block in pair)
+    facts = [pair[0].data.dataset_id, f"{seeds} seed{'s' * (seeds != 1)}"]
+    title = ", ".join(facts + conditions(pair[0].cells.values()))
+    for block in pair:
+        yield Column(title, block.metric, partial(_own, block))
+        for source in block.sources:
+            yield Column(title, SOURCES[source], partial(block.published_entry, source))
 
 
-def _entries(block: Block, name: str, footnotes: Footnotes) -> Iterator[Entry]:
-    """The own number of one metric, and the published ones."""
-    yield _own(block, name, footnotes)
-    found = block.published(name)
-    for source in block.sources:
-        value = getattr(found, source)
-        marked = footnotes.numbers(found.note) if source == "paper" else ()
-        yield Entry(points(value), value, footnotes=marked)
-
-
-def _own(block: Block, name: str, footnotes: Footnotes) -> Entry:
-    standing = block.standings.get(name)
-    if standing is None:
+def _own(block: Block, name: str) -> Entry:
+    if name == BEST_POSSIBLE:
+        return Entry(points(block.bayes), block.bayes)
+    standing = block.standings.get(name, Standing())
+    if standing.mean is None:
         return Entry()
-    text = points(standing.mean)
-    if standing.std is not None:
-        text += f" ± {points(standing.std)}"
     lines = [f"n = {standing.n}"] if standing.n < block.seeds else []
     if standing.gain is not None:
         test = tested(standing.low, standing.high, standing.p)
@@ -190,26 +178,19 @@ def _own(block: Block, name: str, footnotes: Footnotes) -> Entry:
         lines.append(f"rank {standing.rank}")
     cell, reference = block.cells[name], block.cells.get(standing.reference)
     devices = device_note(cell, reference) if reference else ""
-    marked = footnotes.numbers(batch_note(cell, name), devices, limit_note(cell))
-    return Entry(text, standing.mean, standing.mark, tuple(lines), marked)
+    odd = filter(None, (batch_note(cell, name), devices, limit_note(cell)))
+    text = plus_minus(standing.mean, standing.std, points)
+    return Entry(text, standing.mean, standing.mark, tuple(lines), tuple(odd))
 
 
-def _mean_rank(blocks: list[Block], name: str) -> Entry:
+def _mean_rank(blocks: Sequence[Block], name: str) -> Entry:
     """The mean over the data sets that rank the model."""
-    ranks = [block.standings[name].rank for block in blocks if name in block.standings]
-    found = [rank for rank in ranks if rank is not None]
+    places = [block.standings[name].rank for block in blocks if name in block.standings]
+    found = [rank for rank in places if rank is not None]
     if not found:
         return Entry()
     few = (f"{len(found)} of {len(blocks)} data sets",) if len(found) < len(blocks) else ()
     return Entry(f"{fmean(found):.2f}", fmean(found), secondary=few)
-
-
-def _best_possible(blocks: list[Block], plan: Plan) -> tuple[Entry, ...]:
-    empty = Entry("")
-    row = [Entry("Best possible")] + [empty] * (len(plan.headings) - 1)
-    for block in blocks:
-        row += [Entry(points(block.bayes), block.bayes)] + [empty] * len(block.sources)
-    return tuple(row + [empty] * (len(METRICS) * plan.mean_ranks))
 
 
 def _records(block: Block) -> Iterator[dict[str, Any]]:

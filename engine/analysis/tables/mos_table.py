@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from model_zoo.registry import OURS, VANILLA, backbone_of, label, mixture_of, variant
 
 from ..conditions import conditions, device_note
-from ..lineup import ordered_models
+from ..lineup import ordered_models, row_labels
 from ..results import METRICS, Cell, DatasetResults
 from .comparison import paired_gains
-from .grid import Entry, Footnotes, NothingToShow, Table, grouped_header, points, tested
+from .grid import Column, Entry, Table, grouped, points, tested
 from .significance import Comparison
 
 NOTES = (
@@ -20,8 +21,8 @@ NOTES = (
 )
 
 
-class Column(NamedTuple):
-    """One metric on one data set.
+class Rivals(NamedTuple):
+    """The other routers on one data set, by one metric.
 
     Attributes:
         data: the results on the data set.
@@ -36,48 +37,48 @@ class Column(NamedTuple):
     gains: dict[str, Comparison]
 
 
-def mos_table(results: list[DatasetResults]) -> Table:
+def mos_table(results: list[DatasetResults]) -> Table | None:
     """The differences of MoS from each other mixture of Table 1; a column for each data set and metric.
 
-    Raises:
-        NothingToShow: no backbone has runs of both.
+    It is None if no backbone has runs of both.
     """
-    pairs = [[c for metric in METRICS if (c := _column(data, metric)).gains] for data in results]
-    columns = [column for pair in pairs for column in pair]
-    if not columns:
-        raise NothingToShow(
-            "no backbone has runs of MoS and of another router; python -m engine.study table1 makes them"
-        )
-    footnotes = Footnotes()
-    rows = []
-    for rival in ordered_models(model for column in columns for model in column.gains):
-        labels = (Entry(label(backbone_of(rival))), Entry(label(mixture_of(rival))))
-        rows.append((*labels, *(_entry(rival, column, footnotes) for column in columns)))
-    groups = [(_title(pair[0].data), [c.metric for c in pair]) for pair in pairs if pair]
-    return Table(
-        title="MoS against the other routers",
-        header=grouped_header(["Backbone", "MoS minus"], groups),
-        labels=2,
-        rows=rows,
-        notes=NOTES,
-        footnotes=footnotes.texts,
-        records=[_record(column, rival) for column in columns for rival in column.gains],
+    parts = [part for data in results for m in METRICS if (part := _rivals(data, m)).gains]
+    models = ordered_models(model for part in parts for model in part.gains)
+    if not models:
+        return None
+    return grouped(
+        f"{label(OURS)} against the other routers",
+        ["Backbone", f"{label(OURS)} minus"],
+        {model: row_labels(model) for model in models},
+        [Column(_title(part.data), part.metric, partial(_entry, part)) for part in parts],
+        NOTES,
+        [
+            {
+                "dataset_id": part.data.dataset_id,
+                "backbone": backbone_of(model),
+                "router": mixture_of(model),
+                "metric": part.metric,
+                **gain._asdict(),
+            }
+            for part in parts
+            for model, gain in part.gains.items()
+        ],
     )
 
 
-def _column(data: DatasetResults, metric: str) -> Column:
+def _rivals(data: DatasetResults, metric: str) -> Rivals:
     cells = {
         cell.model: cell
         for cell in data.experiment("table1")
         if all(metric in run["metrics"]["test"] for run in cell.runs.values())
     }
     rivals = [m for m in ordered_models(cells) if mixture_of(m) not in (VANILLA, OURS)]
-    pairs = {rival: (_mos(rival), rival) for rival in rivals}
+    pairs = {rival: (_ours(rival), rival) for rival in rivals}
     values = {model: cell.values(metric) for model, cell in cells.items()}
-    return Column(data, metric, cells, paired_gains(pairs, values))
+    return Rivals(data, metric, cells, paired_gains(pairs, values))
 
 
-def _mos(rival: str) -> str:
+def _ours(rival: str) -> str:
     """The MoS model on the same backbone."""
     return variant(backbone_of(rival), OURS)
 
@@ -86,28 +87,13 @@ def _title(data: DatasetResults) -> str:
     return ", ".join([data.dataset_id, *conditions(data.experiment("table1"))])
 
 
-def _entry(rival: str, column: Column, footnotes: Footnotes) -> Entry:
+def _entry(part: Rivals, rival: str) -> Entry:
     """A difference; over fewer pairs than the most of the column it says how many."""
-    gain = column.gains.get(rival)
-    if gain is None:
+    found = part.gains.get(rival)
+    if found is None:
         return Entry()
-    few = gain.pairs < max(other.pairs for other in column.gains.values())
-    lines = (f"n = {gain.pairs}" if few else "", tested(gain.low, gain.high, gain.p))
-    return Entry(
-        points(gain.difference, "+"),
-        gain.difference,
-        secondary=tuple(filter(None, lines)),
-        footnotes=footnotes.numbers(device_note(column.cells[_mos(rival)], column.cells[rival])),
-    )
-
-
-def _record(column: Column, rival: str) -> dict[str, Any]:
-    gain = column.gains[rival]._asdict()
-    return {
-        "dataset_id": column.data.dataset_id,
-        "backbone": backbone_of(rival),
-        "router": mixture_of(rival),
-        "metric": column.metric,
-        "gain": gain.pop("difference"),
-        **gain,
-    }
+    few = found.pairs < max(other.pairs for other in part.gains.values())
+    lines = (f"n = {found.pairs}" if few else "", tested(found.low, found.high, found.p))
+    device = device_note(part.cells[_ours(rival)], part.cells[rival])
+    text = points(found.gain, "+")
+    return Entry(text, found.gain, "", tuple(filter(None, lines)), tuple(filter(None, [device])))

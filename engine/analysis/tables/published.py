@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from .grid import Entry, points
+
 FOLDER = Path(__file__).with_name("printed")
 
 
@@ -30,6 +32,12 @@ class Published(NamedTuple):
     paper: float | None = None
     longctr: float | None = None
     note: str = ""
+
+    def entry(self, source: str) -> Entry:
+        """What a table shows of the number of one source, ``paper`` or ``longctr``."""
+        value = getattr(self, source)
+        odd = (self.note,) if self.note and source == "paper" else ()
+        return Entry(points(value), value, footnotes=odd)
 
 
 def published(

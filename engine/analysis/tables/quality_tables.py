@@ -1,4 +1,7 @@
-"""The tables of quality: Tables 1 and 2 of the paper, and what single keys of the configuration change."""
+"""The tables of quality: Tables 1 and 2 of the paper, and what single keys of the configuration change.
+
+Each is None if no data set has a run of its experiment.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,18 @@ import json
 
 from model_zoo.registry import OURS, backbone_of, label, mixture_of, variant
 
-from ..lineup import ordered_backbones, ordered_models
+from ..lineup import ordered_backbones, ordered_models, row_labels
 from ..results import Cell, DatasetResults
 from .comparison import Group
-from .grid import NothingToShow, Table, settings
+from .grid import Table, settings
 from .metric_table import Plan, metric_table
 from .published import models_of
 
 Parts = list[tuple[DatasetResults, dict[str, Cell]]]
 
 
-def table1(results: list[DatasetResults]) -> Table:
-    """Each backbone that has runs, without and with each mixture; gains are over the vanilla backbone.
-
-    Raises:
-        NothingToShow: there is no such run.
-    """
+def table1(results: list[DatasetResults]) -> Table | None:
+    """Each backbone that has runs, without and with each mixture; gains are over the vanilla backbone."""
     parts = _parts(results, "table1")
     models = _models(parts)
     # What the paper has of a backbone has a row, so that it is seen where it was not run.
@@ -31,85 +30,64 @@ def table1(results: list[DatasetResults]) -> Table:
         title="Table 1: backbones and mixtures",
         split="test",
         groups=[Group(tuple(of[b]), (b,)) for b in of],
-        labels={model: (label(b), label(mixture_of(model))) for b in of for model in of[b]},
+        labels={model: row_labels(model) for b in of for model in of[b]},
         headings=("Backbone", "Variant"),
-        notes=("Gains are over the vanilla backbone; ranks and marks are within a backbone.",),
+        note="Gains are over the vanilla backbone; ranks and marks are within a backbone.",
         paper="table1",
         mean_ranks=len(parts) > 1,
     )
     return metric_table(plan, parts)
 
 
-def table2(results: list[DatasetResults]) -> Table:
-    """MoS models and published baselines; gains are over the best baseline.
-
-    Raises:
-        NothingToShow: there is no such run.
-    """
+def table2(results: list[DatasetResults]) -> Table | None:
+    """MoS models and published baselines; gains are over the best baseline."""
     parts = _parts(results, "table2")
     models = _models(parts)
     plain = [model for model in [*models, *models_of("table2")] if not mixture_of(model)]
     baselines = tuple(ordered_models(plain))
     backbones = ordered_backbones(model for model in models if mixture_of(model))
-    mos = tuple(variant(backbone, OURS) for backbone in backbones)
+    ours = tuple(variant(backbone, OURS) for backbone in backbones)
     plan = Plan(
-        title="Table 2: MoS and models of long histories",
+        title=f"Table 2: {label(OURS)} and models of long histories",
         split="test",
-        groups=[Group((*baselines, *mos), baselines)],
-        labels={m: ("Baseline", m) for m in baselines} | {m: ("MoS", m) for m in mos},
+        groups=[Group((*baselines, *ours), baselines)],
+        labels={m: ("Baseline", m) for m in baselines} | {m: (label(OURS), m) for m in ours},
         headings=("Kind", "Model"),
-        notes=("Gains are over the best baseline: that with the largest mean in the column.",),
+        note="Gains are over the best baseline: that with the largest mean in the column.",
         paper="table2",
     )
     return metric_table(plan, parts)
 
 
-def knobs(results: list[DatasetResults]) -> Table:
-    """What single keys of the configuration change; on validation data, since keys are chosen by it.
-
-    Raises:
-        NothingToShow: there is no such run.
-    """
+def knobs(results: list[DatasetResults]) -> Table | None:
+    """What single keys of the configuration change; on validation data, since keys are chosen by it."""
     parts = _parts(results, "knobs")
     cells = {name: cell for _, named in parts for name, cell in named.items()}
-    models = list(dict.fromkeys(cell.model for cell in cells.values()))
+    models = dict.fromkeys(_models(parts))
     # A reference has a row even if it was not run.
     of = {m: [m, *(n for n, c in cells.items() if c.model == m and c.varied)] for m in models}
     plan = Plan(
         title="Knobs: what changed keys are worth",
         split="valid",
-        groups=[Group(tuple(of[model]), (model,)) for model in models],
+        groups=[Group(tuple(names), (model,)) for model, names in of.items()],
         labels={
             name: (model, "reference" if name == model else settings(cells[name].varied))
-            for model in models
-            for name in of[model]
+            for model, names in of.items()
+            for name in names
         },
         headings=("Model", "Changed"),
-        notes=("Gains are over the reference, which changes nothing.",),
+        note="Gains are over the reference, which changes nothing.",
     )
     return metric_table(plan, parts)
 
 
-def nothing(results: list[DatasetResults], experiment: str) -> NothingToShow:
-    """The error that a table has no run of its experiment."""
-    folders = ", ".join(str(data.folder) for data in results)
-    return NothingToShow(
-        f"{folders}: no finished run of {experiment}; python -m engine.study {experiment} makes them"
-    )
-
-
 def _parts(results: list[DatasetResults], experiment: str) -> Parts:
-    """The data sets with the experiment, and its cells by name."""
-    parts = [(data, {_name(c): c for c in data.experiment(experiment)}) for data in results]
-    parts = [(data, cells) for data, cells in parts if cells]
-    if not parts:
-        raise nothing(results, experiment)
-    return parts
-
-
-def _name(cell: Cell) -> str:
-    """A name of the cell; without varied keys it is the model's."""
-    return f"{cell.model} {json.dumps(cell.varied)}" if cell.varied else cell.model
+    """The data sets with the experiment, and its cells by name; without varied keys it is the model's."""
+    return [
+        (data, {f"{c.model} {json.dumps(c.varied)}" if c.varied else c.model: c for c in cells})
+        for data in results
+        if (cells := data.experiment(experiment))
+    ]
 
 
 def _models(parts: Parts) -> list[str]:

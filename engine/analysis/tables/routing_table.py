@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from model_zoo.registry import backbone_of, label, mixture_of
+from model_zoo.registry import mixture_of
 
 from ..conditions import span
+from ..lineup import row_labels
 from ..results import Cell, DatasetResults
-from .grid import Entry, NothingToShow, Table, header, settings
+from .grid import Entry, Table, header, plus_minus, settings
 from .significance import mean_std
 
 EXPERIMENTS = ("table1", "knobs")
@@ -29,38 +30,35 @@ NOTES = (
 )
 
 
-def routing_table(results: list[DatasetResults]) -> Table:
-    """A row for each branch of each mixture of Table 1 and of the knobs.
-
-    Raises:
-        NothingToShow: no mixture has runs.
-    """
-    records = [
-        _record(data, cell, branch)
-        for data in results
-        for experiment in EXPERIMENTS
-        for cell in data.experiment(experiment)
-        if mixture_of(cell.model) and all(run["routing"] for run in cell.runs.values())
-        for branch in cell.first_run["routing"]
-    ]
-    if not records:
-        raise NothingToShow("no mixture has runs; python -m engine.study table1 makes them")
-    headings = ["Data set", "Backbone", "Router", "Changed", "Experts of", "dead"]
-    return Table(
-        title="Routing on test data at the end of training",
-        header=header(*headings, *MEASURES.values()),
-        labels=5,
-        rows=[_row(record) for record in records],
-        notes=NOTES,
-        records=records,
+def routing_table(results: list[DatasetResults]) -> Table | None:
+    """A row for each branch of each mixture of Table 1 and of the knobs; None without a mixture's run."""
+    rows, records = [], []
+    for data, cell in ((d, c) for d in results for name in EXPERIMENTS for c in d.experiment(name)):
+        if not mixture_of(cell.model) or not all(run["routing"] for run in cell.runs.values()):
+            continue
+        changed = settings(cell.varied)
+        if cell.experiment == "knobs":
+            changed = changed or "knobs: nothing"
+        for branch in cell.first_run["routing"]:
+            record = _record(data.dataset_id, cell, branch)
+            labels = [data.dataset_id, *row_labels(cell.model), changed, branch]
+            dead = f"{span((record['fewest_dead'], record['most_dead']))} of {record['experts']}"
+            measures = (_measure(record[name], record[f"{name}_std"]) for name in MEASURES)
+            rows.append((*map(Entry, labels), Entry(dead, record["most_dead"]), *measures))
+            records.append(record)
+    headings = header(
+        "Data set", "Backbone", "Router", "Changed", "Experts of", "dead", *MEASURES.values()
     )
+    title = "Routing on test data at the end of training"
+    return Table(title, headings, 5, rows, NOTES, records) if rows else None
 
 
-def _record(data: DatasetResults, cell: Cell, branch: str) -> dict[str, Any]:
+def _record(dataset_id: str, cell: Cell, branch: str) -> dict[str, Any]:
+    """One line of the CSV file."""
     reports = [run["routing"][branch] for run in cell.runs.values()]
     dead = [len(report["dead"]) for report in reports]
     record = {
-        "dataset_id": data.dataset_id,
+        "dataset_id": dataset_id,
         "model": cell.model,
         "experiment": cell.experiment,
         "varied": json.dumps(cell.varied) if cell.varied else "",
@@ -76,18 +74,5 @@ def _record(data: DatasetResults, cell: Cell, branch: str) -> dict[str, Any]:
     return record
 
 
-def _row(record: dict[str, Any]) -> tuple[Entry, ...]:
-    model, changed = record["model"], settings(json.loads(record["varied"] or "{}"))
-    if record["experiment"] == "knobs":
-        changed = changed or "knobs: nothing"
-    dead = f"{span((record['fewest_dead'], record['most_dead']))} of {record['experts']}"
-    labels = [record["dataset_id"], label(backbone_of(model)), label(mixture_of(model))]
-    measures = (_measure(record[name], record[f"{name}_std"]) for name in MEASURES)
-    labels += [changed, record["branch"]]
-    return (*map(Entry, labels), Entry(dead, record["most_dead"]), *measures)
-
-
 def _measure(mean: float | None, std: float | None) -> Entry:
-    if mean is None:
-        return Entry()
-    return Entry(f"{mean:.2f}" + ("" if std is None else f" ± {std:.2f}"), mean)
+    return Entry() if mean is None else Entry(plus_minus(mean, std, "{:.2f}".format), mean)

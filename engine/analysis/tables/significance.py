@@ -16,14 +16,14 @@ class Comparison(NamedTuple):
     """By how much one model is better than another on the same seeds, in the unit of the metric.
 
     Attributes:
-        difference: mean over the pairs; positive if the first model is larger.
-        low: lower end of the 95 % t-interval of the difference; None with one pair.
+        gain: mean difference over the pairs; positive if the first model is larger.
+        low: lower end of the 95 % t-interval of the gain; None with one pair.
         high: upper end.
         p: two-sided p value of the paired t-test; None with one pair.
         pairs: number of seeds that both have.
     """
 
-    difference: float
+    gain: float
     low: float | None
     high: float | None
     p: float | None

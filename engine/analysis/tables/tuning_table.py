@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 
 from ..results import METRICS, DatasetResults
-from .grid import Entry, NothingToShow, Table, header, points, settings
+from .grid import Entry, Table, header, points, settings
+
+NOTES = ("Metrics are on validation data, in points (x100); test data took no part.",)
 
 
-def tuning(results: list[DatasetResults]) -> Table:
-    """Every trial of tuning with its validation metrics.
-
-    Raises:
-        NothingToShow: there is no trial.
-    """
-    trials = [(data.dataset_id, trial) for data in results for trial in data.tuning]
-    if not trials:
-        raise NothingToShow(
-            "the results have no trials of tuning; engine.study writes them to study.json"
-        )
+def tuning(results: list[DatasetResults]) -> Table | None:
+    """Every trial of tuning with its validation metrics; None without a trial."""
     rows, records = [], []
-    for dataset_id, trial in trials:
+    for dataset_id, trial in ((data.dataset_id, t) for data in results for t in data.tuning):
         valid = {metric: trial["valid"].get(metric) for metric in METRICS}
         texts = [dataset_id, trial["model"], settings(trial["tuned"]), str(trial["seed"])]
         metrics = (Entry(points(value), value) for value in valid.values())
@@ -28,11 +21,5 @@ def tuning(results: list[DatasetResults]) -> Table:
         own = {key: trial[key] for key in ("model", "expid", "seed", "chosen")}
         tuned = json.dumps(trial["tuned"])
         records.append({"dataset_id": dataset_id, **own, "tuned": tuned, **valid})
-    return Table(
-        title="Tuning",
-        header=header("Data set", "Model", "Tuned", "Seed", *METRICS, "Chosen"),
-        labels=3,
-        rows=rows,
-        notes=("Metrics are on validation data, in points (x100); test data took no part.",),
-        records=records,
-    )
+    headings = header("Data set", "Model", "Tuned", "Seed", *METRICS, "Chosen")
+    return Table("Tuning", headings, 3, rows, NOTES, records) if rows else None

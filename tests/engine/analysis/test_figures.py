@@ -90,9 +90,11 @@ def test_no_text_runs_over_the_edge_or_into_another(figures: dict[str, Figure]) 
 
 @pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(results: DatasetResults, tmp_path: Path) -> None:
-    names = list(FIGURES)
-    first = [p for n in names for p in style.save(FIGURES[n](results), tmp_path / "first", n)]
-    second = [p for n in names for p in style.save(FIGURES[n](results), tmp_path / "second", n)]
+    names, folders = list(FIGURES), [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    first = [p for n in names for p in style.save(folders[0], n, FIGURES[n](results))]
+    second = [p for n in names for p in style.save(folders[1], n, FIGURES[n](results))]
     assert [path.name for path in first] == [
         f"{n}.{kind}" for n in names for kind in ("svg", "png")
     ]
@@ -257,9 +259,8 @@ def test_the_backbone_with_most_mixtures_is_shown() -> None:
     assert fullest_backbone(["TWIN", "MIRRN"]) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(
-    figures: dict[str, Figure], tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file: a figure cannot be written"):
-        style.save(figures["alphas"], tmp_path / "file", "alphas")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    write_study(tmp_path, seeds=(1,), only=("table1",))
+    (tmp_path / "tables").write_text("")
+    with pytest.raises(UserError, match="tables: cannot be written"):
+        write_artefacts(tmp_path, ["table1"])

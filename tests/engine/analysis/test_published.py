@@ -63,7 +63,7 @@ def test_the_table_of_published_values_shows_every_cell_and_every_note() -> None
             for metric in ("AUC", "gAUC"):
                 place = f"Table {number}", printed["model"], (printed["dataset_id"], metric)
                 assert shown[place].text == printed[metric], place
-                notes = [table.footnotes[i - 1] for i in shown[place].footnotes]
+                notes = shown[place].footnotes
                 noted |= {
                     (f"table{number}", printed["dataset_id"], printed["model"], metric, n)
                     for n in notes

@@ -29,7 +29,7 @@ def test_a_paired_comparison_is_the_t_formula(n: int) -> None:
     error = d.std(ddof=1) / math.sqrt(n)
     half = student.ppf(0.975, n - 1) * error
     assert found.pairs == n
-    assert found.difference == pytest.approx(d.mean(), rel=1e-12)
+    assert found.gain == pytest.approx(d.mean(), rel=1e-12)
     assert found.low == pytest.approx(d.mean() - half, rel=1e-9)
     assert found.high == pytest.approx(d.mean() + half, rel=1e-9)
     assert found.p == pytest.approx(2 * student.sf(abs(d.mean() / error), n - 1), rel=1e-9)
@@ -38,7 +38,7 @@ def test_a_paired_comparison_is_the_t_formula(n: int) -> None:
 def test_a_known_example_of_the_t_test() -> None:
     # Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), t = 3.4641 with 2 degrees of freedom.
     found = paired({1: 2.0, 2: 4.0, 3: 6.0}, {1: 1.0, 2: 2.0, 3: 3.0})
-    assert found.difference == pytest.approx(2)
+    assert found.gain == pytest.approx(2)
     assert found.p == pytest.approx(0.0741799, abs=1e-6)
     assert (found.low, found.high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
 
@@ -49,7 +49,7 @@ def test_the_order_of_seeds_does_not_matter_and_their_pairing_does() -> None:
     turned = paired(dict(reversed(ours.items())), theirs)
     assert turned == found
     mixed = paired(dict(zip(ours, [*list(ours.values())[1:], ours[0]], strict=True)), theirs)
-    assert mixed.difference == pytest.approx(found.difference)
+    assert mixed.gain == pytest.approx(found.gain)
     assert mixed.p > found.p * 10
 
 
@@ -65,14 +65,14 @@ def test_only_common_seeds_count() -> None:
 def test_swapping_the_models_turns_the_sign() -> None:
     ours, theirs = random_pair(5)
     found, swapped = paired(ours, theirs), paired(theirs, ours)
-    assert swapped.difference == pytest.approx(-found.difference)
+    assert swapped.gain == pytest.approx(-found.gain)
     assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
     assert swapped.p == pytest.approx(found.p)
 
 
 def test_one_pair_has_no_interval() -> None:
     found = paired({7: 0.75}, {7: 0.5, 8: 0.1})
-    assert (found.difference, found.low, found.high, found.p, found.pairs) == (
+    assert (found.gain, found.low, found.high, found.p, found.pairs) == (
         0.25,
         None,
         None,
@@ -90,8 +90,8 @@ def test_equal_differences_have_a_point_as_interval_and_give_no_warning(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = paired(ours, theirs)
-    assert found.difference == pytest.approx(step)
-    assert found.low == found.high == found.difference
+    assert found.gain == pytest.approx(step)
+    assert found.low == found.high == found.gain
     assert found.p == p
 
 

@@ -63,13 +63,12 @@ TRICKY = Table(
     rows=(
         (
             Entry("m_1 {<&>}"),
-            Entry("1.00 ± 0.10", 0.01, "best", ("[+1] #2 ~^\\$", "<i>"), (1,)),
+            Entry("1.00 ± 0.10", 0.01, "best", ("[+1] #2 ~^\\$", "<i>"), ("<odd>",)),
             Entry("3", 3.0, "second"),
         ),
         (Entry("m_2"), Entry(), Entry("<b>")),
     ),
     notes=("p < 0.05 & more_",),
-    footnotes=("<odd>",),
     records=({"model": 'a,"b"', "value": None},),
 )
 

@@ -206,11 +206,14 @@ def test_a_table_of_the_analysis_is_sorted_by_its_unrounded_numbers(
         header=((("", 1), ("toy", 2)), (("Model", 1), ("AUC", 1), ("paper", 1))),
         labels=1,
         rows=tuple(
-            (Entry(name), Entry("-" if n is None else "0.1 ± 9", n, "best"), Entry())
+            (
+                Entry(name),
+                Entry("-" if n is None else "0.1 ± 9", n, "best", footnotes=("A footnote.",)),
+                Entry(),
+            )
             for name, n in numbers.items()
         ),
         notes=("A note.",),
-        footnotes=("A footnote.",),
         records=(),
     )
     write_run(tmp_path / "toy", "toy", "TWIN_toy", "TWIN", 1)

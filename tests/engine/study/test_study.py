@@ -330,10 +330,10 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
         call = Call("table1", "tiny", seeds, budget=2)
         space = model_space("TWIN_tiny", here.options({}), 2)
         cells = [Planned("table1", "TWIN", {})]
-        store, folder = Store(here.output, "tiny", ROOT), Folder(here.queue)
+        store, folder = Store(here.output, call, "hash"), Folder(here.queue)
         folder.runs.mkdir(parents=True, exist_ok=True)
         (here.queue / "trials").mkdir(exist_ok=True)
-        return StudySearch({"TWIN": space}, cells, folder, store, call, "hash")
+        return StudySearch({"TWIN": space}, cells, folder, store)
 
     def run(study: StudySearch) -> None:
         while (trial := study.next()) is not None:

@@ -157,7 +157,7 @@ def test_mistake_in_the_file_is_one_message(name: str, space: Workspace) -> None
     choices, keys, says = MISTAKES[name]
     file = tuner_file(space, choices, **keys)
     with pytest.raises(UserError) as caught:
-        read_space(file, OPTIONS)
+        check_space(read_space(file, OPTIONS), OPTIONS)
     for part in (str(file), *says):
         assert part in str(caught.value)
 
