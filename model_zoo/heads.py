@@ -35,14 +35,9 @@ class MLPHead(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.dnn = MLP_Block(
-            input_dim=input_dim,
-            output_dim=1,
-            hidden_units=list(dnn_hidden_units),
-            hidden_activations=dnn_activations,
-            dropout_rates=net_dropout,
-            batch_norm=batch_norm,
-        )
+        inner = dict(dropout_rates=net_dropout, batch_norm=batch_norm)
+        units = list(dnn_hidden_units)
+        self.dnn = MLP_Block(input_dim, units, dnn_activations, output_dim=1, **inner)
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """The logit ``(B, 1)``."""
@@ -75,19 +70,10 @@ class DCNv2Head(nn.Module):
         if not dcn_hidden_units:
             raise ValueError("dcn_hidden_units=[]: write at least one width, such as [128, 64]")
         self.crossnet = CrossNetV2(input_dim, dcn_cross_layers)
-        self.parallel_dnn = MLP_Block(
-            input_dim=input_dim,
-            hidden_units=list(dcn_hidden_units),
-            hidden_activations=hidden_activations,
-            dropout_rates=net_dropout,
-            batch_norm=batch_norm,
-        )
-        self.mlp = MLP_Block(
-            input_dim=input_dim + dcn_hidden_units[-1],
-            output_dim=1,
-            hidden_units=list(mlp_hidden_units),
-            hidden_activations=hidden_activations,
-        )
+        inner = dict(dropout_rates=net_dropout, batch_norm=batch_norm)
+        deep, last = list(dcn_hidden_units), list(mlp_hidden_units)
+        self.parallel_dnn = MLP_Block(input_dim, deep, hidden_activations, **inner)
+        self.mlp = MLP_Block(input_dim + deep[-1], last, hidden_activations, output_dim=1)
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """The logit ``(B, 1)``."""

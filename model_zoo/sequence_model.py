@@ -97,11 +97,7 @@ class SequenceModel(StagedModel):
                 f"sparse_embedding: optimizer {self.optimizer_name!r} takes no sparse gradients; "
                 f"write one of {', '.join(SPARSE_OPTIMIZERS)}"
             )
-        self.item_dim = sum(
-            spec.get("emb_output_dim", spec.get("embedding_dim", embedding_dim))
-            for spec in feature_map.features.values()
-            if spec.get("source") == "item" and spec["type"] != "meta"
-        )
+        self.item_dim = feature_map.sum_emb_out_dim(feature_source="item")
         if not self.item_dim:
             raise ValueError(
                 f"{feature_map.dataset_id}: no feature has `source: item`; "
@@ -172,12 +168,6 @@ class SequenceModel(StagedModel):
     def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
         self.eval()
         self.encoder.before_experts((self.embed_items(batch)[0] for batch in batches), seed)
-
-    def after_step(self) -> None:
-        self.encoder.after_step()
-
-    def forget_observed(self) -> None:
-        self.encoder.forget_observed()
 
     def routed(self, inputs: Batch) -> dict[str, History]:
         history, _ = self.embed_items(inputs)

@@ -51,7 +51,7 @@ ALLOWED = {
     "engine/datasets": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "huggingface_hub"},
     "engine/bench": {"numpy", "pyarrow", "polars", "matplotlib", "yaml", "fuxictr"},
     "engine/tuner": {"tqdm", "yaml"},
-    "engine/tuner/optuna_search.py": {"optuna", "sqlalchemy"},
+    "engine/tuner/optuna_search.py": {"optuna"},
     "engine/tuner/ray_engine.py": {"ray"},
     "data": set(),
     "run_expid.py": set(),

@@ -13,9 +13,33 @@ from . import GENERATED, SEED
 from .paper import NAMES
 
 if TYPE_CHECKING:
-    from .interactions import Log
     from .layout import Dataset
 
+KEYS = {  # of ``generic``
+    "input": "CSV, TSV or Parquet: a file, a folder or a pattern",
+    "separator": "what separates the fields of a text file",
+    "no_quotes": '" is an ordinary character',
+    "user": "column of the user",
+    "item": "column of the item",
+    "time": "column of the time",
+    "time_format": "such as '%%d.%%m.%%Y', where it is not recognised",
+    "label": "column of 0 and 1",
+    "rating": "column of numbers; high ones count as liked",
+    "positive": "least rating that counts as liked (4)",
+    "exposures": "table of what was shown; its rows are the samples",
+    "items": "table with a row for each item",
+    "item_features": "columns, as NAME or NAME:KIND",
+    "sample_features": "columns, as NAME or NAME:KIND",
+    "min_count": "rarer values share an embedding (1)",
+    "split": "time (default) or user",
+    "train": "share of the samples for training (0.8)",
+    "valid": "share of the samples for validation (0.1)",
+}
+FORMS: dict[str, dict[str, Any]] = {  # of the keys that are no single text
+    "no_quotes": {"action": "store_true", "default": None},
+    "item_features": {"nargs": "+"},
+    "sample_features": {"nargs": "+"},
+}
 # Fewer impressions would leave a split empty, fewer items a theme.
 LEAST = {"impressions": 20, "items": 100, "seed": 0}
 
@@ -40,46 +64,31 @@ def _run() -> int:
     output = Path(args.output or HOME / "data" / args.command)
     layout.require_free(output, args.overwrite)  # a long preparation would end with this error
     output = output.resolve()
-    config, kept = output / layout.CONFIG, output / layout.CONFIG_BEFORE
-    before = {file.name: file.read_bytes() for file in config.glob("*.yaml")}
     print(describe(_prepare(args, output)))
-    command = ready_config.write(output)
-    if before and before != {file.name: file.read_bytes() for file in config.glob("*.yaml")}:
-        kept.mkdir()
-        for name, content in before.items():
-            (kept / name).write_bytes(content)
-        print(f"the configuration that was there is in {kept}")
-    print(f"train on it: {command}")
+    print(f"train on it: {ready_config.write(output)}")
     return 0
 
 
 def _prepare(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     """Write what the command line names into a folder; returns the card."""
-    if args.command in NAMES:
-        from .hub import download
+    from . import ebnerd, generic, hub, interactions, kuairand, layout, movielens
+    from .mapping import read_mapping
 
-        return download(args.command, output, offline=args.offline, overwrite=args.overwrite)
-    if args.command == "session_hopping":
-        from . import layout
-
-        return layout.write(_session_hopping(args), output, args.overwrite)
-    from . import interactions
-
-    return interactions.write(_log(args), output, args.overwrite)
-
-
-def _log(args: argparse.Namespace) -> Log:
-    from . import ebnerd, generic, kuairand, movielens
-    from .mapping import KEYS, read_mapping
-
-    if args.command == "movielens":
-        return movielens.load(args.input)
-    if args.command == "ebnerd":
-        return ebnerd.load(args.input, args.sample_features, args.item_features, args.embeddings)
-    if args.command == "kuairand":
-        return kuairand.load(args.input, args.label, args.min_count)
-    flags = {name: value for name, value in vars(args).items() if name in KEYS}
-    return generic.load(read_mapping(args.mapping, flags))
+    match args.command:
+        case "movielens":
+            log = movielens.load(args.input)
+        case "ebnerd":
+            log = ebnerd.load(args.input)
+        case "kuairand":
+            log = kuairand.load(args.input, args.label, args.min_count)
+        case "generic":
+            flags = {key: getattr(args, key) for key in KEYS}
+            log = generic.load(read_mapping(args.mapping, flags))
+        case "session_hopping":
+            return layout.write(_session_hopping(args), output, args.overwrite)
+        case published:
+            return hub.download(published, output, args.offline, args.overwrite)
+    return interactions.write(log, output, args.overwrite)
 
 
 def _session_hopping(args: argparse.Namespace) -> Dataset:
@@ -109,33 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     kuairand = command("kuairand", "KuaiRand 1K, Pure or 27K")
     for raw in (movielens, ebnerd, kuairand):
         raw.add_argument("--input", required=True, help="folder of the downloaded files")
-    ebnerd.add_argument("--sample-features", nargs="*", help="columns of behaviors.parquet")
-    ebnerd.add_argument("--item-features", nargs="*", help="columns of articles.parquet")
-    ebnerd.add_argument("--embeddings", help="Parquet file with article_id and a column of vectors")
     kuairand.add_argument("--label", default="is_click", help="column of the log")
     kuairand.add_argument("--min-count", type=int, default=1, help="rarer ids share an embedding")
 
     own = command("generic", "any table of interactions: say which column is what")
     own.add_argument("--mapping", help="YAML file with the keys below, written with _ for -")
-    own.add_argument("--input", help="CSV, TSV or Parquet: a file, a folder or a pattern")
-    own.add_argument("--separator", help="what separates the fields of a text file")
-    own.add_argument(
-        "--no-quotes", action="store_true", default=None, help='" is an ordinary character'
-    )
-    for name in ("user", "item", "time"):
-        own.add_argument(f"--{name}", help=f"column of the {name}")
-    own.add_argument("--time-format", help="such as '%%d.%%m.%%Y', where it is not recognised")
-    own.add_argument("--label", help="column of 0 and 1")
-    own.add_argument("--rating", help="column of numbers; high ones count as liked")
-    own.add_argument("--positive", type=float, help="least rating that counts as liked (4)")
-    own.add_argument("--exposures", help="table of what was shown; its rows are the samples")
-    own.add_argument("--items", help="table with a row for each item")
-    own.add_argument("--item-features", nargs="+", help="columns, as NAME or NAME:KIND")
-    own.add_argument("--sample-features", nargs="+", help="columns, as NAME or NAME:KIND")
-    own.add_argument("--min-count", type=int, help="rarer values share an embedding (1)")
-    own.add_argument("--split", help="time (default) or user")
-    own.add_argument("--train", type=float, help="share of the samples for training (0.8)")
-    own.add_argument("--valid", type=float, help="share of the samples for validation (0.1)")
+    for name, what in KEYS.items():
+        own.add_argument(f"--{name.replace('_', '-')}", help=what, **FORMS.get(name, {}))
 
     for name in NAMES:
         what = "one of the paper's data sets, from the Hugging Face hub"

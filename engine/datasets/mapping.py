@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from ..common.errors import UserError, did_you_mean
 from ..config.convert import WRONG, convert, describe
@@ -48,42 +48,44 @@ class Mapping:
     item_features: list[Any] = field(default_factory=list)
     sample_features: list[Any] = field(default_factory=list)
     min_count: int = 1
-    split: str = "time"
+    split: Literal["time", "user"] = "time"
     train: float = 0.8
     valid: float = 0.1
 
     def __post_init__(self) -> None:
         columns = (self.user, self.item, self.time)
         if len(set(columns)) < 3:
+            names = ", ".join(columns)
             raise UserError(
-                f"--user, --item and --time must name three different columns; got {', '.join(columns)}"
+                f"--user, --item and --time must name three different columns; got {names}"
             )
         if self.label and self.rating:
             raise UserError("--label and --rating exclude each other; write one of them")
         if self.positive is not None and not self.rating:
-            raise UserError(f"--positive {self.positive:g} has no meaning without --rating; add it")
-        if self.min_count < 1:
-            raise UserError(f"--min-count {self.min_count} is too small; write 1 or more")
+            raise UserError(f"--positive {self.positive} has no meaning without --rating; add it")
         if not (self.label or self.rating or self.exposures):
             raise UserError(
                 "without --label or --rating every interaction is a click, and nothing can be learned "
                 "from clicks alone; name a column, or --exposures for what was shown"
             )
-        if self.split not in ("time", "user"):
-            raise UserError(f"--split {self.split} is unknown; write time or user")
-        if not (self.train > 0 and self.valid > 0 and self.train + self.valid < 1):
+        if self.item_features and self.exposures and not self.items:
+            raise UserError(
+                "--item-features with --exposures need a table with a row for each item; add --items"
+            )
+        if self.min_count < 1:
+            raise UserError(f"--min-count {self.min_count} is too small; write 1 or more")
+        if min(self.train, self.valid) <= 0 or self.train + self.valid >= 1:
             raise UserError(
                 "--train and --valid must be shares above 0 and together below 1; got "
-                f"{self.train:g} and {self.valid:g}"
+                f"{self.train} and {self.valid}"
             )
 
 
-KEYS = tuple(f.name for f in fields(Mapping))
 PATHS = ("input", "exposures", "items")
 
 
 def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
-    """Values for fields of a dataclass, each as the type of its field.
+    """Values for fields of a dataclass, each as the type of its field; those that are None are left out.
 
     Raises:
         UserError: a key is no field, or a value is of another kind.
@@ -93,7 +95,8 @@ def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
         if key not in hints:
             raise UserError(f"{where}: the key {key!r} is unknown{did_you_mean(key, hints)}")
         try:
-            values[key] = convert(value, hints[key])
+            if value is not None:
+                values[key] = convert(value, hints[key])
         except WRONG:
             raise UserError(f"{where}: {key} is {value!r}; write {describe(hints[key])}") from None
     return values
@@ -107,12 +110,10 @@ def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
     """
     given: dict[str, Any] = {}
     if file is not None:
-        given = {key: value for key, value in read_yaml(Path(file)).items() if value is not None}
-        given = typed(file, given, Mapping)
+        given = typed(file, read_yaml(Path(file)), Mapping)
         given |= {key: str(Path(file).parent / given[key]) for key in PATHS if key in given}
-    given |= {key: value for key, value in flags.items() if value is not None}
+    given |= typed("the command line", flags, Mapping)
     for key in ("input", "user", "item", "time"):
         if key not in given:
-            where = f"{file}: the key {key!r}" if file else f"--{key}"
-            raise UserError(f"{where} is missing; the command needs input, user, item and time")
+            raise UserError(f"--{key} is missing; the command needs input, user, item and time")
     return Mapping(**given)

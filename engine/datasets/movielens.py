@@ -18,8 +18,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
+from ..config.feature_map import POOLING
 from .interactions import Log, Split
-from .source import Lines, Source, as_number, require_unique
+from .source import Lines, Source, require_unique
+from .values import number, whole
 
 LIKED = 4
 MAX_GENRES = 6  # per movie, in the order of the file
@@ -34,6 +36,7 @@ RATINGS = {  # what each file calls these columns
     "ratings_ordered.parquet": ("user_id", "movie_id", "rating", "pos"),
 }
 MOVIES = ("movies.csv", "movies.dat", "u.genre")  # the last one goes with u.item
+CATEGORICAL = {"source": "item", "type": "categorical", "padding_idx": 0}
 SEPARATORS = {".dat": "::", ".data": "\t", ".item": "|"}
 
 
@@ -50,32 +53,20 @@ def load(folder: str | Path) -> Log:
         UserError: names the file and the line.
     """
     path = _first(Path(folder), RATINGS)
-    ratings, movies = _ratings(path), _movies(Path(folder))
-    unknown = ratings.join(movies, on="movie_id", how="anti")
+    events, movies = _ratings(path), _movies(Path(folder))
+    unknown = events.join(movies, on="item", how="anti")
     if len(unknown):
         raise UserError(
-            f"{path}: movie {unknown['movie_id'][0]} is rated but is not in the movie table; add "
+            f"{path}: movie {unknown['item'][0]} is rated but is not in the movie table; add "
             "it there"
         )
-    liked = pl.col("rating") >= LIKED
-    events = ratings.lazy().with_row_index("row")
     return Log(
-        events=events.select(
-            "row",
-            user="user_id",
-            item="movie_id",
-            time="order",
-            label=liked.cast(pl.Int8),
-            positive=liked,
-        ),
+        events=events.lazy(),
         item_table=partial(_item_table, movies),
-        item_names=movies.select(
-            item="movie_id", name="title", category=pl.col("genres").list.first()
-        ),
+        item_names=movies.select("item", "name", category=pl.col("genres").list.first()),
         label="label",
         split=Split(by="user"),
-        source=f"MovieLens, from {path.name}",
-        licence=LICENCE,
+        about={"source": f"MovieLens, from {path.name}", "licence": LICENCE},
     )
 
 
@@ -90,49 +81,41 @@ def _first(folder: Path, names: Iterable[str]) -> Path:
 
 
 def _ratings(path: Path) -> pl.DataFrame:
-    """The checked ratings of a file, in ``COLUMNS``."""
-    names = RATINGS[path.name]
-    table, (user, movie, rating, order) = _source(path, names), names
+    """The checked ratings of a file, as events of a ``Log``."""
+    table = _source(path, RATINGS[path.name])
+    user, movie, rating, order = RATINGS[path.name]
+    liked = number(table, rating) >= LIKED
     columns = {
-        "user_id": table.whole(user),
-        "movie_id": table.whole(movie),
-        "rating": table.read(rating, _stars, "a number from 0.5 to 5"),
-        "order": table.whole(order),
+        "user": whole(table, user),
+        "item": whole(table, movie),
+        "time": whole(table, order),
+        "label": liked.cast(pl.Int8),
+        "positive": liked,
     }
     table.check()
-    ratings = table.rows().select(**columns).collect()
-    double = ratings.filter(ratings.select("user_id", "movie_id").is_duplicated())
-    if len(double):
-        user, movie, *_ = double.row(0)
-        raise UserError(f"{path}: user {user} rated movie {movie} twice; keep one of the ratings")
-    return ratings
-
-
-def _stars(raw: pl.Expr) -> pl.Expr:
-    number = as_number(raw)
-    return pl.when(number.is_between(0.5, 5)).then(number)
+    return table.rows().select(**columns).collect().with_row_index("row")
 
 
 def _movies(folder: Path) -> pl.DataFrame:
-    """``movie_id, title, genres (list of names), year (0 if unknown)``."""
+    """``item, name, genres (list of names), year (0 if unknown)``."""
     path = _first(folder, MOVIES)
+    key = "movieId" if path.suffix == ".csv" else "movie_id"
     if path.name == "u.genre":
         names = [line.split("|")[0] for line in path.read_text().splitlines() if line]
-        path, key = folder / "u.item", "movie_id"
+        path = folder / "u.item"
         table = _source(path, (key, "title", "released", "video", "url", *names))
         flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in names]
         genres = pl.concat_list(flags).list.drop_nulls()
     else:
-        key = "movieId" if path.suffix == ".csv" else "movie_id"
         table = _source(path, (key, "title", "genres"))
         genres = pl.col("genres").str.split("|").fill_null([])
-    ids = table.whole(key)
+    item = whole(table, key)
     table.check()
     title = pl.col("title").fill_null("")
     year = title.str.extract(r"(\d{4})\S\s*$").cast(pl.Int64)  # in brackets, at the end
-    columns = {"movie_id": ids, "title": title, "genres": genres, "year": year.fill_null(0)}
+    columns = {"item": item, "name": title, "genres": genres, "year": year.fill_null(0)}
     movies = table.rows().select(**columns).collect()
-    require_unique(path, "movie", movies["movie_id"])
+    require_unique(path, "movie", movies["item"])
     return movies
 
 
@@ -149,34 +132,20 @@ def _item_table(
     movies: pl.DataFrame, items: pl.DataFrame, times_N: NDArray
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
     """The item table and the features' specifications, see ``interactions.Log``."""
-    movies = items.join(movies, left_on="item", right_on="movie_id", maintain_order="left")
-    index = list(range(len(movies) + 1))
-    genre_id = _ids(movies["genres"].explode().drop_nulls())
-    year_id = _ids(movies["year"])
-    genres = [
-        ([genre_id[g] for g in names] + [0] * MAX_GENRES)[:MAX_GENRES] for names in movies["genres"]
-    ]
-    table = {
-        "item_index": index,
-        "movie_id": index,
-        "genres": [[0] * MAX_GENRES, *genres],
-        "year": [0, *(year_id[year] for year in movies["year"])],
-    }
-    categorical: dict[str, Any] = {"source": "item", "type": "categorical", "padding_idx": 0}
-    return pl.DataFrame(table), {
-        "movie_id": categorical | {"vocab_size": len(index)},
-        "genres": {
-            "source": "item",
-            "type": "sequence",
-            "feature_encoder": "layers.MaskedAveragePooling()",
-            "padding_idx": 0,
-            "max_len": MAX_GENRES,
-            "vocab_size": len(genre_id) + 1,
-        },
-        "year": categorical | {"vocab_size": len(year_id) + 1},
-    }
-
-
-def _ids(values: pl.Series) -> dict[Any, int]:
-    """An id for each value, from 1 on, in their order."""
-    return {value: i for i, value in enumerate(sorted(set(values)), 1)}
+    movies = items.join(movies, on="item", maintain_order="left")
+    genre = movies["genres"].explode().drop_nulls().unique().sort()
+    genre_id = pl.element().cast(pl.Enum(genre)).to_physical().cast(pl.Int64) + 1
+    genres = pl.col("genres").list.eval(genre_id).list.concat([0] * MAX_GENRES)
+    index = pl.int_range(1, len(movies) + 1, dtype=pl.Int64)
+    table = movies.select(
+        item_index=index,
+        movie_id=index,
+        genres=genres.list.head(MAX_GENRES),
+        year=pl.col("year").rank("dense").cast(pl.Int64),
+    )
+    padding = {"item_index": [0], "movie_id": [0], "genres": [[0] * MAX_GENRES], "year": [0]}
+    table = pl.concat([pl.DataFrame(padding), table], rechunk=True)
+    known = {"movie_id": len(movies), "genres": len(genre), "year": movies["year"].n_unique()}
+    specs = {name: CATEGORICAL | {"vocab_size": 1 + size} for name, size in known.items()}
+    specs["genres"] |= {"type": "sequence", "feature_encoder": POOLING, "max_len": MAX_GENRES}
+    return table, specs

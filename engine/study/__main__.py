@@ -7,13 +7,29 @@ from pathlib import Path
 
 from model_zoo.registry import BACKBONES, MIXTURES
 
+from ..analysis.catalogue import write_artefacts
+from ..analysis.probes.probe import load_trained, probe
 from ..common.errors import UserError, run_command
-from ..common.places import HOME
+from ..common.files import write_json
+from ..common.places import CONFIG, HOME
 from ..config.command_line import CommandLine, parse_changes, positive
+from ..config.load import load
+from ..config.models import model_files
 from ..config.options import RunOptions
+from ..config.read import dataset_part
+from ..datasets.card import card_beside, longest_history
+from ..tuner.checks import data_hash
+from ..tuner.engines import LocalEngine
+from ..tuner.folder import Folder
+from ..tuner.leaderboard import exit_code, failures
+from ..tuner.scheduler import Scheduler
+from ..tuner.trial import DONE
+from ..tuner.tune import require_devices, run_expid_command
 from .call import BUDGET, Call, default_budget
-from .experiments import ALONE, EXPERIMENTS, UNTUNED
-from .study import study
+from .experiments import ALONE, EXPERIMENTS, UNTUNED, distinct, plan
+from .run_queue import StudySearch
+from .store import Store, portable
+from .tuning import model_space
 
 DECIDED = dict.fromkeys(
     ("seed", "model", "dataset_id", "model_root", "model_id"), "the study decides it"
@@ -21,6 +37,7 @@ DECIDED = dict.fromkeys(
 
 
 def main() -> int:
+    """Run what an experiment lacks, and write results, tables and figures; returns the exit code."""
     args = _parser().parse_args()
     if args.experiment in UNTUNED and args.budget not in (None, 1):
         raise UserError(
@@ -28,6 +45,8 @@ def main() -> int:
             "would set the keys that are compared; leave --budget out"
         )
     changes = parse_changes(args.set, DECIDED)
+    zoo = args.model_zoo
+    options = RunOptions(args.config, model_zoo=zoo, data_root=args.data_root, changes=changes)
     call = Call(
         args.experiment,
         args.dataset,
@@ -36,47 +55,94 @@ def main() -> int:
         args.backbones,
         args.variants,
         changes,
+        config="" if args.config.absolute() == CONFIG else portable(args.config),
+        output=portable(args.output),
+        model_zoo=portable(zoo) if zoo else "",
     )
-    options = RunOptions(
-        config=args.config, model_zoo=args.model_zoo, data_root=args.data_root, changes=changes
-    )
-    return study(call, options, args.output, args.gpu, args.per_gpu, args.queue)
+    dataset_part(args.config, args.dataset, f"--dataset {args.dataset}")
+    own = model_files(zoo) if zoo else []
+    planned = plan(args.experiment, args.backbones, args.variants, own)
+    spaces = {
+        name: model_space(f"{name}_{args.dataset}", options, call.budget)
+        for name in dict.fromkeys(cell.model for cell in planned)
+    }
+    space = next(iter(spaces.values()))
+    require_devices(args.gpu)
+    longest = longest_history(card_beside(HOME / space.dataset["train_data"]))
+    planned = distinct(planned, longest)
+    if not planned:
+        raise UserError(
+            f"--dataset {args.dataset}: its longest history has {longest} items, so that {args.experiment} "
+            "has nothing to compare; take a data set with longer ones"
+        )
+    store = Store(args.output, call, data_hash(space, HOME))
+    queue = args.queue or HOME / "checkpoints" / "study" / args.output.absolute().name
+    folder = Folder(queue / args.dataset)
+    folder.open()
+    search = StudySearch(spaces, planned, folder, store)
+    if search.next() is None:
+        print(f"nothing to run: all {search.size} runs are in {args.output}")
+    engine, command = LocalEngine(args.gpu, args.per_gpu), run_expid_command(folder, zoo)
+    try:
+        Scheduler(folder, search, engine, command).run()
+    finally:  # what is known so far, also after Ctrl-C
+        search.save()
+        store.write_config(space)
+    for line in failures(folder, search.selected()):
+        print(line)
+    if args.experiment == "routers":
+        _probe_first_seeds(search, zoo)
+    if any(trial.status == DONE for trial in search.selected()):
+        print(*write_artefacts(args.output), sep="\n")
+    return exit_code(search)
+
+
+def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:
+    """Write once what the trained weights of the first seed of each model show."""
+    folder = search.folder
+    trials = {trial.expid: trial for trial in search.selected()}
+    folder.write_config(folder.path, search.space, trials, str(folder.runs))
+    for trial, *_ in search.runs.values():
+        target, checkpoint = search.store.probe(trial), folder.runs / f"{trial.run_name}.model"
+        if trial.status != DONE or target.exists():
+            continue
+        if not checkpoint.exists():
+            print(
+                f"{trial.name}: its checkpoint is not in {folder.runs}, so that its routing cannot be "
+                "looked into; another --output runs it anew"
+            )
+            continue
+        seed = trial.params["seed"]
+        of_trial = RunOptions(config=folder.path, seed=seed, model_zoo=model_zoo)
+        params = load(trial.expid, of_trial).params
+        write_json(target, probe(*load_trained(params, checkpoint), params))
 
 
 def _parser() -> CommandLine:
-    summaries = {name: str(f.__doc__).splitlines()[0] for name, f in EXPERIMENTS.items()}
     parser = CommandLine(
         prog="python -m engine.study",
         description="Run what an experiment lacks: tuning, then every seed of every configuration; "
         "and write tables and figures. The same command goes on after a kill.",
-        epilog="\n".join(f"{name:8} {text}" for name, text in summaries.items()),
+        epilog="\n".join(f"{name:8} {summary}" for name, (summary, _) in EXPERIMENTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    budget = f"tuning trials of each model (default: {BUDGET}); 1 takes the configuration as it is, as knobs do"
+    backbones = f"only these of {', '.join(BACKBONES)}, or of --model-zoo"
+    variants = f"only these of the backbones: {', '.join((ALONE, *MIXTURES))}"
+    queue = "folder of checkpoints and logs (default: checkpoints/study/<name of output>)"
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--dataset", required=True, help="data set id, as in <model>_<dataset>")
     parser.add_argument(
         "--seeds", type=positive, default=5, help="how many: 1, 2, ... (default: 5)"
     )
-    parser.add_argument(
-        "--budget", type=positive,
-        help=f"tuning trials of each model (default: {BUDGET}); 1 takes the configuration as it is, as knobs do",
-    )  # fmt: skip
-    parser.add_argument(
-        "--backbones", nargs="+", default=[],
-        help=f"only these of {', '.join(BACKBONES)}, or of --model-zoo",
-    )  # fmt: skip
-    parser.add_argument(
-        "--variants", nargs="+", default=[],
-        help=f"only these of the backbones: {', '.join((ALONE, *MIXTURES))}",
-    )  # fmt: skip
+    parser.add_argument("--budget", type=positive, help=budget)
+    parser.add_argument("--backbones", nargs="+", default=[], help=backbones)
+    parser.add_argument("--variants", nargs="+", default=[], help=variants)
     parser.add_places()
     parser.add_changes()
     parser.add_devices("--runs-per-gpu")
     parser.add_argument("--output", type=Path, default=HOME / "results", help="default: results/")
-    parser.add_argument(
-        "--queue", type=Path,
-        help="folder of checkpoints and logs (default: checkpoints/study/<name of output>)",
-    )  # fmt: skip
+    parser.add_argument("--queue", type=Path, help=queue)
     return parser
 
 

@@ -1,20 +1,22 @@
-"""Which configurations each experiment of the paper compares."""
+"""The configurations that each experiment of the paper compares."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, OURS, VANILLA, mixture_of, variant
+from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, OURS, VANILLA, variant
 
 from ..common.errors import UserError, did_you_mean
 
+ALONE = "vanilla"  # the name of a backbone without a mixture in --variants
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
-FIFTHS = range(6)  # paper, figure 7: weights in steps of 0.2
-# Decisions that the papers leave open. The first entry is the literal configuration, and each other
-# one is a change of it.
+# Paper, figure 7: all fusion weights in steps of 0.2 whose sum is at most 1.
+ALPHAS = [{"alpha_item": i / 5, "alpha_window": w / 5} for i in range(6) for w in range(6 - i)]
+AS_IT_IS: Sequence[dict[str, Any]] = ({},)
+# Decisions that the papers leave open. Each entry changes the literal configuration, which comes first.
 KNOBS: dict[str, tuple[dict[str, Any], ...]] = {
     "DSelectK": (
         {},
@@ -43,8 +45,27 @@ KNOBS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
-Configuration = tuple[str, dict[str, Any]]
-"""A model, and the keys that are set in it."""
+Rows = Mapping[str, Sequence[dict[str, Any]]]
+"""The mixtures that each backbone gets, and for each mixture the keys that its configurations set."""
+
+ROUTERS: Rows = dict.fromkeys(MIXTURES, AS_IT_IS)
+EXPERIMENTS: dict[str, tuple[str, Rows]] = {
+    "table1": ("Every backbone alone and with every router.", {VANILLA: AS_IT_IS, **ROUTERS}),
+    "table2": ("The baselines of several scales, and MoS on every backbone.", {OURS: AS_IT_IS}),
+    "length": (
+        "Vanilla and MoS on longer and longer histories.",
+        {mixture: [{"max_len": n} for n in LENGTHS] for mixture in (VANILLA, OURS)},
+    ),
+    "experts": ("MoS with more and more experts.", {OURS: [{"num_experts": n} for n in EXPERTS]}),
+    "alphas": ("MoS over the triangle of fusion weights.", {OURS: ALPHAS}),
+    "routers": ("Every router, to look into.", ROUTERS),
+    "knobs": (
+        "Each router with one decision changed at a time, at the configuration's own values.",
+        {**ROUTERS, **KNOBS},
+    ),
+}
+WITH_BASELINES = ("table2",)
+UNTUNED = ("knobs",)  # tuning would set the keys that these compare
 
 
 class Planned(NamedTuple):
@@ -58,64 +79,6 @@ class Planned(NamedTuple):
     def key(self) -> str:
         """A text that is the same for equal cells."""
         return json.dumps(self, sort_keys=True)
-
-
-def table1(backbones: Sequence[str]) -> list[Configuration]:
-    """Every backbone alone and with every router."""
-    return [(variant(b, m), {}) for b in backbones for m in (VANILLA, *MIXTURES)]
-
-
-def table2(backbones: Sequence[str]) -> list[Configuration]:
-    """The baselines that fuse several scales, and MoS on every backbone."""
-    models = [*BASELINES, *(variant(b, OURS) for b in backbones)]
-    return [(model, {}) for model in models]
-
-
-def length(backbones: Sequence[str]) -> list[Configuration]:
-    """Vanilla and MoS on longer and longer histories."""
-    return [
-        (variant(b, m), {"max_len": n}) for b in backbones for m in (VANILLA, OURS) for n in LENGTHS
-    ]
-
-
-def experts(backbones: Sequence[str]) -> list[Configuration]:
-    """MoS with more and more experts."""
-    return [(variant(b, OURS), {"num_experts": n}) for b in backbones for n in EXPERTS]
-
-
-def alphas(backbones: Sequence[str]) -> list[Configuration]:
-    """MoS over the triangle of fusion weights."""
-    return [
-        (variant(b, OURS), {"alpha_item": i / 5, "alpha_window": w / 5})
-        for b in backbones
-        for i in FIFTHS
-        for w in FIFTHS
-        if i + w <= 5
-    ]
-
-
-def routers(backbones: Sequence[str]) -> list[Configuration]:
-    """Every router, to look into."""
-    return [(variant(b, m), {}) for b in backbones for m in MIXTURES]
-
-
-def knobs(backbones: Sequence[str]) -> list[Configuration]:
-    """Each router with one decision changed at a time, at the configuration's own values."""
-    return [
-        (variant(b, m), dict(changes))
-        for b in backbones
-        for m in MIXTURES
-        for changes in KNOBS.get(m, ({},))
-    ]
-
-
-ALONE = "vanilla"  # the name of a backbone without a mixture in --variants
-UNTUNED = ("knobs",)  # tuning would set the keys that these compare
-
-EXPERIMENTS = {
-    function.__name__: function
-    for function in (table1, table2, length, experts, alphas, routers, knobs)
-}
 
 
 def plan(
@@ -135,24 +98,25 @@ def plan(
     Raises:
         UserError: an unknown backbone or variant, or one that the experiment does not have.
     """
+    _, rows = EXPERIMENTS[experiment]
+    by_variant = {mixture or ALONE: mixture for mixture in rows}
     _require_known(experiment, "backbones", backbones, [*BACKBONES, *own])
-    found = EXPERIMENTS[experiment](backbones or list(BACKBONES))
-    cells = [Planned(experiment, model, varied) for model, varied in found]
-    has = list(dict.fromkeys(_variant(c) for c in cells if c.model not in BASELINES))
-    _require_known(experiment, "variants", variants, has)
-    return [c for c in cells if c.model in BASELINES or _variant(c) in (variants or has)]
-
-
-def _variant(cell: Planned) -> str:
-    """The name of a planned model's variant in ``--variants``."""
-    return mixture_of(cell.model) or ALONE
+    _require_known(experiment, "variants", variants, list(by_variant))
+    baselines = BASELINES if experiment in WITH_BASELINES else ()
+    return [Planned(experiment, baseline, {}) for baseline in baselines] + [
+        Planned(experiment, variant(backbone, mixture), keys)
+        for backbone in backbones or BACKBONES
+        for name, mixture in by_variant.items()
+        if not variants or name in variants
+        for keys in rows[mixture]
+    ]
 
 
 def distinct(cells: list[Planned], longest: int | None) -> list[Planned]:
     """The configurations that give different runs on histories of at most ``longest`` items.
 
-    Once ``max_len`` holds the longest history, larger values change nothing. If the smallest value does,
-    there is nothing to compare. None stands for an unknown length.
+    Once ``max_len`` holds the longest history, larger values change nothing. If the smallest value holds
+    it, there is nothing to compare. None stands for an unknown length.
     """
     if longest is None:
         return cells

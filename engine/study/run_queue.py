@@ -1,4 +1,4 @@
-"""What a study runs, and in which order: a model's tuning, then the seeds of what won it."""
+"""The order of a study's runs: the tuning of a model, then all seeds with the values that won."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ..tuner.leaderboard import Monitor
 from ..tuner.search import Search
 from ..tuner.space import Space
 from ..tuner.trial import DONE, ENDED, Trial, digest
-from .call import Call
 from .experiments import Planned
 from .store import Store
 from .tuning import balanced
@@ -26,26 +25,18 @@ class StudySearch(Search):
         spaces: the experiment of each model, and the choices to tune.
         planned: the cells of all models.
         folder: the folder of the queue, which knows runs that were killed.
-        store: the folder of the results.
-        call: the call that this queue answers.
-        dataset_hash: the hash of the data there is.
+        store: the results, and the call that this queue answers.
 
     Raises:
         UserError: the queue's folder has a run on other data.
     """
 
     def __init__(
-        self,
-        spaces: Mapping[str, Space],
-        planned: Sequence[Planned],
-        folder: Folder,
-        store: Store,
-        call: Call,
-        dataset_hash: str,
+        self, spaces: Mapping[str, Space], planned: Sequence[Planned], folder: Folder, store: Store
     ) -> None:
         self.spaces, self.planned, self.folder, self.store = spaces, planned, folder, store
-        self.call, self.dataset_hash = call, dataset_hash
-        self.seeds = list(range(1, call.seeds + 1))
+        self.space = next(iter(spaces.values()))
+        self.seeds = list(range(1, store.call.seeds + 1))
         self.trials: dict[str, Trial] = {}
         self.runs: dict[str, list[Trial]] = {}  # by cell, of the models whose tuning has ended
         self.tuning = {model: self._tuning(space) for model, space in spaces.items()}
@@ -58,8 +49,10 @@ class StudySearch(Search):
         return len(self.trials) + waiting * len(self.seeds)
 
     def selected(self) -> list[Trial]:
-        """All trials. The seeds of tuned models come first, so that a study that is cut short has
-        whole rows."""
+        """All trials.
+
+        The seeds of tuned models come first, so that a study that is cut short has whole rows.
+        """
         seeded = {trial.name: trial for trials in self.runs.values() for trial in trials}
         return list((seeded | self.trials).values())
 
@@ -77,14 +70,10 @@ class StudySearch(Search):
 
     def save(self) -> None:
         """Write to the store what is known by now."""
+        call = self.store.call
+        shared = {"seeds": self.seeds, "budget": call.budget, "changes": call.changes}
         cells = [
-            {
-                **cell._asdict(),
-                "expid": self.runs[cell.key][0].label,
-                "seeds": self.seeds,
-                "budget": self.call.budget,
-                "changes": self.call.changes,
-            }
+            {**cell._asdict(), "expid": self.runs[cell.key][0].label, **shared}
             for cell in self.planned
             if cell.key in self.runs
         ]
@@ -101,14 +90,15 @@ class StudySearch(Search):
             for trial in trials
             if trial.status == DONE
         ]
-        self.store.save(self.call, self.dataset_hash, cells, tuning)
+        self.store.save(cells, tuning)
 
     def _tuning(self, space: Space) -> list[Trial]:
         """The tuning trials of a model, which have the configuration's own seed."""
-        if self.call.budget == 1:
+        budget = self.store.call.budget
+        if budget == 1:
             return []
         own = {**space.model, **space.dataset}
-        combinations = balanced(space.choices, own, self.call.budget)
+        combinations = balanced(space.choices, own, budget)
         trials = [seeded_trial(space, values, own["seed"]) for values in combinations]
         return [t if self.store.restore_tuning(t) else self._known(t) for t in trials]
 
@@ -117,8 +107,11 @@ class StudySearch(Search):
         return all(trial.status in ENDED for trial in self.tuning[model])
 
     def _plan_runs(self) -> None:
-        """Plan the runs of every cell whose model is tuned: the tuned values, the cell's own on top,
-        each seed. A model whose tuning trials all failed has none."""
+        """Plan the runs of every cell whose model is tuned, one for each seed.
+
+        They have the tuned values, and the cell's own in place of them. A model whose tuning trials
+        all failed has no run.
+        """
         for cell in self.planned:
             best = self.chosen(cell.model)
             hopeless = self.tuning[cell.model] and not best
@@ -129,24 +122,26 @@ class StudySearch(Search):
             self.runs[cell.key] = list(map(self._known, trials))
 
     def _known(self, trial: Trial) -> Trial:
-        """The one trial of that name, with what the store or the queue's folder knows of it."""
+        """The one trial with this name, and with what the store or the folder of the queue knows of it."""
         if trial.name in self.trials:
             return self.trials[trial.name]
         if not self.store.restore(trial):
             self.folder.restore(trial)
-            self.folder.require_same_data([trial], self.dataset_hash)
-            if trial.status == DONE and self.folder.result(trial) is not None:
-                self._keep(trial)
-            else:
+            self.folder.require_same_data([trial], self.store.study["dataset_hash"])
+            if not self._keep(trial):
                 trial.back_to_queue()
         self.trials[trial.name] = trial
         return trial
 
-    def _keep(self, trial: Trial) -> None:
-        """Store a finished run of a seed; of a tuning trial the index has all that is needed."""
+    def _keep(self, trial: Trial) -> bool:
+        """Store the result of a seed that is done; returns whether there is one.
+
+        Of a tuning trial, the index has all that is needed.
+        """
         result = self.folder.result(trial) if trial.status == DONE else None
         if result is not None and trial.params["seed"] in self.seeds:
             self.store.add(trial, result)
+        return result is not None
 
 
 def seeded_trial(space: Space, values: dict[str, Any], seed: int) -> Trial:

@@ -1,4 +1,4 @@
-"""What a study leaves for others: results without paths of this machine, and how to repeat them.
+"""The results of a study, as others get them: without paths of this machine, and with what repeats them.
 
 ``engine/analysis/results.py`` describes the files and reads them.
 """
@@ -13,6 +13,7 @@ from typing import Any
 from ..analysis.results import read_json
 from ..common.errors import UserError
 from ..common.files import write_json, write_text, write_yaml
+from ..common.places import HOME
 from ..config.read import PATHS
 from ..datasets.card import CARD
 from ..tuner.space import Space
@@ -26,49 +27,47 @@ class Store:
 
     Args:
         output: the folder of all results, with a folder for each data set.
-        dataset_id: the name of the data set.
-        root: the folder of the repository; paths below it are written relative to it.
+        call: the call of the study.
+        dataset_hash: the hash of the data there is.
 
     Raises:
-        UserError: the folder cannot be written, or ``study.json`` is broken.
+        UserError: the folder cannot be written, ``study.json`` is broken, or its results could not be
+            compared with those of this call: they are on other data, or the same experiment has other
+            changes or another budget.
     """
 
-    def __init__(self, output: Path, dataset_id: str, root: Path) -> None:
-        self.path, self.root = output.absolute() / dataset_id, root
+    def __init__(self, output: Path, call: Call, dataset_hash: str) -> None:
+        self.call = call
+        self.path = output.absolute() / call.dataset
         self.index = self.path / "study.json"
         self._runs = self.path / "runs"
+        known = read_json(self.index) if self.index.exists() else {}
+        self.study: dict[str, Any] = {"dataset_id": call.dataset, "dataset_hash": dataset_hash}
+        self.study |= {"studies": [], "cells": [], "tuning": [], **known}
+        self._require_alike(dataset_hash)
         try:
             self._runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
-        known = read_json(self.index) if self.index.exists() else {}
-        self.study: dict[str, Any] = {
-            "dataset_id": dataset_id, "studies": [], "cells": [], "tuning": [], **known
-        }  # fmt: skip
 
-    # ---------------------------------------------------------------- what is known already
-
-    def require_alike(self, call: Call, dataset_hash: str) -> None:
-        """Reject a study whose results could not be compared with the results in the folder.
-
-        Raises:
-            UserError: the results are on other data, or their cells have other changes or another budget.
-        """
-        found = self.study.get("dataset_hash", dataset_hash)
-        if found != dataset_hash:
+    def _require_alike(self, dataset_hash: str) -> None:
+        """Reject a study whose results could not be compared with the results in the folder."""
+        if (found := self.study["dataset_hash"]) != dataset_hash:
             raise UserError(
                 f"{self.path}: has results on other data (hash {found}, now {dataset_hash}); put the data "
                 "back, or write another --output"
             )
-        now = call.changes, call.budget
+        now = self.call.changes, self.call.budget
         for cell in self.study["cells"]:
             before = cell["changes"], cell["budget"]
-            if cell["experiment"] == call.experiment and before != now:
+            if cell["experiment"] == self.call.experiment and before != now:
                 raise UserError(
-                    f"{self.index}: {call.experiment} has {cell['model']} with {_options(*before)}, now with "
-                    f"{_options(*now)}; one table compares like with like: write the same, or "
+                    f"{self.index}: {cell['experiment']} has {cell['model']} with {_options(*before)}, now "
+                    f"with {_options(*now)}; one table compares like with like: write the same, or "
                     "another --output"
                 )
+
+    # ---------------------------------------------------------------- what is known already
 
     def restore(self, trial: Trial) -> bool:
         """Take up the metrics of a run whose result is here; returns whether it is."""
@@ -101,23 +100,17 @@ class Store:
     def add(self, trial: Trial, result: dict[str, Any]) -> None:
         """Write a run's result, without paths of this machine."""
         expid, seed = trial.label, str(trial.params["seed"])
-        config = str(self.relative(self.path / "config"))
+        config = portable(self.path / "config")
         command = ["python", "run_expid.py", "--config", config, "--expid", expid, "--seed", seed]
         kept = result | {
             "expid": expid,
             "command": command,
-            "params": self._portable(result["params"]),
+            "params": _portable_paths(result["params"]),
             "stage_log": [_small(entry) for entry in result["stage_log"]],
         }
         write_text(self.result(trial), json.dumps(kept, separators=(",", ":")))
 
-    def save(
-        self,
-        call: Call,
-        dataset_hash: str,
-        cells: list[dict[str, Any]],
-        tuning: list[dict[str, Any]],
-    ) -> None:
+    def save(self, cells: list[dict[str, Any]], tuning: list[dict[str, Any]]) -> None:
         """Write the index ``study.json``.
 
         A cell replaces the same cell of an earlier call. The tuning trials of a model replace those
@@ -129,53 +122,49 @@ class Store:
         models = {entry["model"] for entry in tuning}
         study["cells"] = kept + cells
         study["tuning"] = [e for e in study["tuning"] if e["model"] not in models] + tuning
-        if (entry := call.to_json()) not in study["studies"]:
+        if (entry := self.call.to_json()) not in study["studies"]:
             study["studies"].append(entry)
-        study["dataset_hash"] = dataset_hash
         write_json(self.index, study)
 
     def write_config(self, space: Space) -> None:
-        """Write the experiments of all results, for ``run_expid.py --config``."""
+        """Write the experiments of all results, for ``run_expid.py --config``, and the data's card."""
         _, dataset = space.split({})
         entries: dict[str, dict[str, Any]] = {}
-        for path in sorted(self._runs.glob("*.json")):
-            result = read_json(path)
+        results = map(read_json, sorted(self._runs.glob("*.json")))
+        # A run that went out of memory has a smaller batch than the others of its experiment.
+        for result in sorted(results, key=lambda result: result["params"]["batch_size"]):
             model, _ = space.split(result["params"])
-            known = entries.get(result["expid"], model)
-            if known["batch_size"] > model["batch_size"]:  # this run went out of memory
-                continue
             entries[result["expid"]] = {
                 k: v for k, v in model.items() if k not in ("model_id", "seed")
             }
         (self.path / "config").mkdir(exist_ok=True)
         write_yaml(self.path / "config" / "model_config.yaml", entries)
-        datasets = {space.model["dataset_id"]: self._portable(dataset)}
+        datasets = {space.model["dataset_id"]: _portable_paths(dataset)}
         write_yaml(self.path / "config" / "dataset_config.yaml", datasets)
-
-    def copy_card(self, space: Space) -> None:
-        """Copy the data set's card, if it has one."""
-        data = self.root / space.dataset["train_data"]
-        card = data.parent / CARD
+        card = (HOME / space.dataset["train_data"]).parent / CARD
         if card.exists():
-            shutil.copyfile(card, self.path / card.name)
+            shutil.copyfile(card, self.path / CARD)
 
-    def _portable(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The parameters with ``./data/`` and ``./checkpoints/`` in place of the folders of this machine."""
-        home = (self.root / params["data_root"]).absolute()
-        moved = {"model_root": "./checkpoints/"} if "model_root" in params else {}
-        for key in PATHS[1:]:  # the first is model_root
-            if params.get(key) is None:
-                continue
-            path = (self.root / params[key]).absolute()
-            inside = path.is_relative_to(home)
-            moved[key] = f"./data/{path.relative_to(home)}" if inside else str(self.relative(path))
-        return params | moved | {"data_root": "./data/"}
 
-    def relative(self, path: Path) -> Path:
-        """A path relative to the repository. Of a path outside it only the name is left, for others do not
-        have that folder."""
-        path = path.absolute()
-        return path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
+def portable(path: Path) -> str:
+    """A path relative to the repository's folder.
+
+    Only the name is left of a path outside it, because others do not have that folder.
+    """
+    path = path.absolute()
+    return str(path.relative_to(HOME)) if path.is_relative_to(HOME) else path.name
+
+
+def _portable_paths(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with ``./data/`` and ``./checkpoints/`` in place of the folders of this machine."""
+    data_root = (HOME / params["data_root"]).absolute()
+    moved = {"model_root": "./checkpoints/"} if "model_root" in params else {}
+    for key in PATHS[1:]:  # the first is model_root
+        if params.get(key) is not None:
+            path = (HOME / params[key]).absolute()
+            inside = path.is_relative_to(data_root)
+            moved[key] = f"./data/{path.relative_to(data_root)}" if inside else portable(path)
+    return params | moved | {"data_root": "./data/"}
 
 
 def _options(changes: dict[str, Any], budget: int) -> str:

@@ -15,13 +15,14 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
-from ..config.models import find_model
+from ..config.models import build, find_model
 from ..config.options import RunOptions
-from ..config.read import DATA_FILES, resolve_paths
+from ..config.read import DATA_FILES, DATA_PATHS, redirect, resolve_paths
 from ..config.validate import check
 from ..datasets import ensure_generated
+from ..datasets.card import fingerprint
 from ..loader.columns import open_parquet
-from .space import Space, require_distinct
+from .space import Space
 from .trial import as_text
 
 TABLE_ROWS = 2  # the size of the embeddings in a model that is built only for the check
@@ -34,14 +35,15 @@ def check_space(space: Space, options: RunOptions) -> Space:
     be generated, it is generated.
 
     Returns:
-        The same experiment, in which every value has its type. Keys with choices keep the value that
-        the configuration gives them.
+        The same experiment, in which every value has its type and the data are below
+        ``options.data_root``, if that is set. Keys with choices keep the value that the configuration
+        gives them.
 
     Raises:
-        UserError: a run would refuse a value; the message names the file and the key.
+        UserError: a run would refuse a value, or a value is there twice. The message names the file and
+            the key.
     """
-    base = {**space.model, **space.dataset, "model_id": space.expid}
-    base.setdefault("model_root", ".")
+    base = {"model_root": ".", **space.model, **space.dataset, "model_id": space.expid}
 
     def checked(values: dict[str, Any]) -> dict[str, Any]:
         params = base | values
@@ -57,21 +59,34 @@ def check_space(space: Space, options: RunOptions) -> Space:
         for key, values in space.choices.items()
     }
     for key, values in choices.items():
-        require_distinct(f"{space.file}, tuner_space, {key}", values)
+        for i, value in enumerate(values):
+            if value in values[:i]:
+                raise UserError(
+                    f"{space.file}, tuner_space, {key}: {value!r} is there twice; write it once"
+                )
     settled = {key: value for key, value in params.items() if key not in choices}
+    params = resolve_paths(params, options.home)
+    if options.data_root is not None:
+        params = redirect(params, options.data_root, None)
+        settled |= {key: params[key] for key in DATA_PATHS}
     space = replace(
         space,
         model={key: settled.get(key, value) for key, value in space.model.items()},
         dataset={key: settled.get(key, value) for key, value in space.dataset.items()},
         choices=choices,
     )
-    params = resolve_paths(params, options.home)
     ensure_generated(params)
     for key in DATA_FILES:
         open_parquet(Path(params[key]))
     for name in choices.get("model", [params["model"]]):
         _build_all(space, params | {"model": name}, find_model(name, options.model_zoo))
     return space
+
+
+def data_hash(space: Space, home: Path) -> str:
+    """The hash of the data there is, as results record it."""
+    files = resolve_paths(space.dataset, home)
+    return fingerprint(files[key] for key in DATA_FILES)
 
 
 def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedModel]) -> None:
@@ -91,8 +106,6 @@ def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedMod
     harmless = {"backbone_checkpoint": None, "compile": False, "verbose": 0, "gpu": -1}
     for values in product(*choices.values()):
         tuned = dict(zip(choices, values, strict=True))
-        try:
-            model_class(feature_map, **params | tuned | harmless)
-        except ValueError as error:
-            what = f" with {as_text(tuned)}" if tuned else ""
-            raise UserError(f"{space.file}: {space.expid}{what}: {error}") from None
+        what = f" with {as_text(tuned)}" if tuned else ""
+        where = f"{space.file}: {space.expid}{what}"
+        build(model_class, feature_map, params | tuned | harmless, where)

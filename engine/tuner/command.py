@@ -7,7 +7,9 @@ from pathlib import Path
 from ..common.errors import UserError, run_command
 from ..config.command_line import CommandLine, positive
 from ..config.options import RunOptions
-from .tune import tune
+from .folder import Folder
+from .space import read_space
+from .tune import make_engine, make_search, require_devices, run_and_report, run_expid_command
 
 
 def main() -> None:
@@ -22,8 +24,20 @@ def _tune() -> int:
     if args.trials and args.tag:
         raise UserError("--tag: does not go with --search optuna; leave one of them out")
     options = RunOptions(model_zoo=args.model_zoo, data_root=args.data_root)
-    placed = {"gpus": args.gpu, "per_gpu": args.per_gpu, "ray": args.engine == "ray"}
-    return tune(args.config, options, args.expid, args.output, args.tag, args.trials, **placed)
+    space = read_space(args.config, options, args.expid)
+    from .checks import check_space, data_hash  # imports torch, after what can be said without it
+
+    space = check_space(space, options)
+    if args.engine == "local":
+        require_devices(args.gpu)
+    output = options.home / "checkpoints" / "tuner" / (args.expid or args.config.stem)
+    folder = Folder(args.output or output)
+    folder.open()
+    search = make_search(space, folder, args.tag, args.trials)
+    folder.require_same_data(search.trials.values(), data_hash(space, options.home))
+    engine = make_engine(args.gpu, args.per_gpu, ray=args.engine == "ray")
+    command = run_expid_command(folder, options.model_zoo)
+    return run_and_report(folder, search, engine, command, options.home)
 
 
 def _parser() -> CommandLine:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -22,13 +22,13 @@ class Job(NamedTuple):
 
     Attributes:
         name: the name of the trial.
-        command: gives the command line for a CUDA device; -1 is the CPU.
+        command: the command line, to which the engine adds ``--gpu``.
         log: the file to which the output is appended.
         folder: the working directory.
     """
 
     name: str
-    command: Callable[[int], Sequence[str]]
+    command: list[str]
     log: Path
     folder: Path
 
@@ -75,7 +75,7 @@ class LocalEngine:
     """
 
     def __init__(self, gpus: Sequence[int], per_gpu: int) -> None:
-        self._idle = [gpu for _ in range(per_gpu) for gpu in gpus]
+        self._idle = list(gpus) * per_gpu
         self._environment = threads_environment(len(self._idle))
         self._running: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
 
@@ -84,19 +84,12 @@ class LocalEngine:
 
     def start(self, job: Job) -> str:
         gpu = self._idle.pop(0)
-        process = launch(job.command(gpu), job.log, job.folder, self._environment)
-        self._running[job.name] = process, gpu
-        return device_name(gpu)
+        self._running[job.name] = launch(job, gpu, self._environment), gpu
+        return _device_name(gpu)
 
     def poll(self) -> list[Exit]:
-        ended = [
-            Exit(name, process.returncode, device_name(gpu))
-            for name, (process, gpu) in self._running.items()
-            if process.poll() is not None
-        ]
-        for job in ended:
-            self._forget(job.name)
-        return ended
+        ended = [name for name, (process, _) in self._running.items() if process.poll() is not None]
+        return [self._forget(name) for name in ended]
 
     def stop(self, name: str) -> None:
         end(self._running[name][0])
@@ -108,19 +101,18 @@ class LocalEngine:
         for name in list(self._running):
             self.stop(name)
 
-    def _forget(self, name: str) -> None:
-        _, gpu = self._running.pop(name)
+    def _forget(self, name: str) -> Exit:
+        process, gpu = self._running.pop(name)
         self._idle.append(gpu)
+        return Exit(name, process.returncode, _device_name(gpu))
 
 
-def launch(
-    command: Sequence[str], log: Path, folder: Path, environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
+def launch(job: Job, gpu: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a process that ends with this one, even if this one is killed."""
-    with open(log, "ab") as file:
+    with open(job.log, "ab") as file:
         return subprocess.Popen(
-            command,
-            cwd=folder,
+            [*job.command, "--gpu", str(gpu)],
+            cwd=job.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -147,7 +139,7 @@ def threads_environment(jobs: int) -> dict[str, str]:
     return shared | os.environ
 
 
-def device_name(gpu: int) -> str:
+def _device_name(gpu: int) -> str:
     """The name by which torch knows a device."""
     return "cpu" if gpu == CPU else f"cuda:{gpu}"
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from model_zoo.registry import publication
 
+from ..common.files import write_text
 from ..common.places import RUN_COMMAND
 from ..common.text_table import text_table
 from .folder import Folder
+from .search import Search
 from .space import Space
 from .trial import DONE, FAILED, QUEUED, Trial, as_text
 
@@ -43,7 +45,7 @@ class Monitor:
         return " + ".join(n if w == 1 else f"{w} {n}" for n, w in self.weights.items())
 
 
-def ranked(trials: Mapping[str, Trial], monitor: Monitor) -> list[Trial]:
+def ranked(trials: Iterable[Trial], monitor: Monitor) -> list[Trial]:
     """The trials, the best first and those without a result last. Ties are in the order of names."""
 
     def key(trial: Trial) -> tuple[bool, float, str, str]:
@@ -51,80 +53,66 @@ def ranked(trials: Mapping[str, Trial], monitor: Monitor) -> list[Trial]:
         score = monitor(trial.metrics["valid"]) if done else 0.0
         return (not done, -score, trial.status, trial.name)
 
-    return sorted(trials.values(), key=key)
+    return sorted(trials, key=key)
 
 
-def write_report(space: Space, folder: Folder, trials: Mapping[str, Trial], root: Path) -> str:
+def write_report(folder: Folder, search: Search, root: Path) -> str:
     """Write ``table.md``, ``leaderboard.csv``, ``bars_leaderboard.csv`` and ``best/``.
 
     The files do not depend on when, where or how often a trial ran.
 
     Args:
-        space: the experiment and its choices.
         folder: the output folder.
-        trials: all trials by name.
+        search: has the experiment, its choices and all trials.
         root: the folder of the repository; paths below it are written relative to it.
 
     Returns:
         The table for a terminal, the best trial, and the failures.
     """
-    folder.require_same_data(trials.values())
-    monitor = Monitor(space.model)
-    order = ranked(trials, monitor)
-    header, rows = _table(space, order)
-    folder.write_text("table.md", _markdown(space, header, rows))
-    folder.write_text("leaderboard.csv", _leaderboard(space, order, monitor))
+    folder.require_same_data(search.trials.values())
+    monitor = Monitor(search.space.model)
+    order = ranked(search.trials.values(), monitor)
+    (header, *rows), board = _tables(search.space, order, monitor)
+    markdown = [header, ["---"] * len(header), *rows]
+    lines = [f"# {search.space.expid}: best on validation first", ""]
+    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in markdown]
+    write_text(folder.path / "table.md", "\n".join([*lines, ""]))
+    write_text(folder.path / "leaderboard.csv", _csv(board))
     parts = [text_table(header, rows)]
     if order and order[0].status == DONE:
-        parts.append(_write_best(space, folder, order[0], root))
-    failed = [trial for trial in order if trial.status == FAILED]
-    if failed:
-        parts.append("\n".join(f"failed: {t.name}: {t.reason}\n  {folder.log(t)}" for t in failed))
-    return "\n\n".join(parts)
+        parts.append(_write_best(search.space, folder, order[0], root))
+    return "\n\n".join([*parts, *failures(folder, order)])
 
 
-def _table(space: Space, order: list[Trial]) -> tuple[list[str], list[list[str]]]:
-    metrics = _metrics(order)
-    header = ["trial", *space.choices, *(f"{split} {m}" for split, m in metrics), "note"]
-    rows = [
-        [trial.name, *(as_text(trial.tuned[key]) for key in space.choices)]
-        + [f"{trial.metrics[s][m]:.6f}" if trial.metrics else "" for s, m in metrics]
-        + [_note(trial)]
-        for trial in order
-    ]
-    return header, rows
+def failures(folder: Folder, trials: Iterable[Trial]) -> list[str]:
+    """Say of each trial that failed why, and where its log is."""
+    failed = (trial for trial in trials if trial.status == FAILED)
+    return [f"failed: {trial.name}: {trial.reason}\n  {folder.log(trial)}" for trial in failed]
 
 
-def _note(trial: Trial) -> str:
-    """What the table notes on a trial: its status if it has no result, and a smaller batch."""
-    notes = [] if trial.status == DONE else [trial.status]
-    if trial.changes and trial.status == DONE:
-        notes.append("out of memory, ran with " + as_text(trial.changes))
-    return "; ".join(notes)
-
-
-def _markdown(space: Space, header: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    title = f"# {space.expid}: best on validation first"
-    return "\n".join([title, "", line(header), line(["---"] * len(header)), *map(line, rows), ""])
-
-
-def _leaderboard(space: Space, order: list[Trial], monitor: Monitor) -> str:
-    """The text of ``leaderboard.csv``: all trials, with every digit."""
-    metrics = _metrics(order)
-    names = [f"{split}_{metric}" for split, metric in metrics]
-    rows = []
+def _tables(
+    space: Space, order: list[Trial], monitor: Monitor
+) -> tuple[list[list[str]], list[list[str]]]:
+    """The table for people, and ``leaderboard.csv`` with every digit; each begins with its header."""
+    measured = next((trial.metrics for trial in order if trial.metrics), {})
+    metrics = [(split, name) for split in ("valid", "test") for name in measured.get(split, ())]
+    table = [["trial", *space.choices, *map(" ".join, metrics), "note"]]
+    columns = ["trial", "status", *space.choices, *map("_".join, metrics)]
+    board = [[*columns, "monitor", "changes", "reason"]]
     for trial in order:
-        score = repr(monitor.value(trial.metrics["valid"])) if trial.metrics else ""
-        rows.append(
-            [trial.name, trial.status, *(as_text(trial.tuned[key]) for key in space.choices)]
-            + [repr(trial.metrics[s][m]) if trial.metrics else "" for s, m in metrics]
-            + [score, as_text(trial.changes), trial.reason or ""]
+        tuned, changes = (
+            [as_text(trial.tuned[key]) for key in space.choices],
+            as_text(trial.changes),
         )
-    end = ["monitor", "changes", "reason"]
-    return _csv([["trial", "status", *space.choices, *names, *end], *rows])
+        note, short, exact = trial.status, [""] * len(metrics), [""] * (len(metrics) + 1)
+        if trial.metrics:
+            values = [trial.metrics[split][name] for split, name in metrics]
+            note = f"out of memory, ran with {changes}" if changes else ""
+            short = [f"{value:.6f}" for value in values]
+            exact = [repr(value) for value in (*values, monitor.value(trial.metrics["valid"]))]
+        table.append([trial.name, *tuned, *short, note])
+        board.append([trial.name, trial.status, *tuned, *exact, changes, trial.reason or ""])
+    return table, board
 
 
 def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
@@ -132,14 +120,13 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     expid = f"{space.expid}_best"
     model_root = str(space.model.get("model_root", "./checkpoints/"))
     folder.write_config(folder.best, space, {expid: trial}, model_root)
-    inside = folder.best.is_relative_to(root)
-    steps = str(folder.best.relative_to(root) if inside else folder.best)
+    steps = str(folder.best.relative_to(root) if folder.best.is_relative_to(root) else folder.best)
     model, test = str(trial.params["model"]), trial.metrics["test"]
     entry = publication(model)
     year, venue, paper = (entry.year, entry.venue, entry.paper) if entry else ("", "", "")
     metrics = [f"{test[m]:.6f}" if m in test else "" for m in ("gAUC", "AUC", "logloss")]
     row = [year, venue, model, paper, *metrics, steps, ""]
-    folder.write_text("bars_leaderboard.csv", _csv([list(BARS_COLUMNS), row]))
+    write_text(folder.path / "bars_leaderboard.csv", _csv([list(BARS_COLUMNS), row]))
 
     def listed(split: str) -> str:
         return ", ".join(f"{m} {value:.6f}" for m, value in trial.metrics[split].items())
@@ -151,18 +138,12 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     )
 
 
-def _metrics(order: list[Trial]) -> list[tuple[str, str]]:
-    """The split and the name of each metric. All finished trials have the same metrics."""
-    done = next((trial.metrics for trial in order if trial.metrics), {})
-    return [(split, name) for split in ("valid", "test") for name in done.get(split, ())]
-
-
 def _csv(rows: list[list[Any]]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
 
 
-def exit_code(trials: list[Trial]) -> int:
+def exit_code(search: Search) -> int:
     """The exit code of the tuner: 1 if a trial failed or was left over, else 0."""
-    return int(any(trial.status in (FAILED, QUEUED) for trial in trials))
+    return int(any(trial.status in (FAILED, QUEUED) for trial in search.selected()))

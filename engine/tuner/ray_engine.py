@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
@@ -49,14 +48,13 @@ class RayEngine:
         return len(self._running) < len(self._places()) * self._per_device
 
     def start(self, job: Job) -> str:
-        command = list(job.command(0 if self._gpu else CPU))  # a task sees its own GPU alone
         if self._gpu:
-            task, threads = _run.options(num_cpus=0, num_gpus=1 / self._per_device), None
-        else:
+            task = _run.options(num_cpus=0, num_gpus=1 / self._per_device)
+        else:  # Ray lets a task use as many threads as it has cores
             cores = max(1, int(min(self._places(), default=1) // self._per_device))
             task = _run.options(num_cpus=cores, scheduling_strategy="SPREAD")
-            threads = os.environ.get("OMP_NUM_THREADS", str(cores))
-        self._running[job.name] = task.remote(command, str(job.log), str(job.folder), threads), job
+        gpu = 0 if self._gpu else CPU  # a task sees its own GPU alone
+        self._running[job.name] = task.remote(job, gpu), job
         return "ray"
 
     def poll(self) -> list[Exit]:
@@ -88,25 +86,20 @@ class RayEngine:
         try:
             return Exit(name, *ray.get(ref))
         except OutOfMemoryError:  # Ray kills a task that takes too much of a machine's memory
-            return _failed(job, "out of memory, on another machine")
+            reason = "out of memory, on another machine"
         except RayTaskError as error:
-            return _failed(job, f"could not be started on another machine: {error.cause}")
+            reason = f"could not be started on another machine: {error.cause}"
         except RayError:
             return Exit(name, None, "a machine")
-
-
-def _failed(job: Job, reason: str) -> Exit:
-    """Write a failure into the log of a run that could not do so itself."""
-    with open(job.log, "a") as log:
-        log.write(f"error: {reason}\n")
-    return Exit(job.name, 1, "ray")
+        with open(job.log, "a") as log:  # for the run could not do so itself
+            log.write(f"error: {reason}\n")
+        return Exit(name, 1, "ray")
 
 
 @ray.remote(max_retries=0)
-def _run(command: list[str], log: str, folder: str, threads: str | None) -> tuple[int, str]:
-    """Run a command line to its end; returns its exit code and where it ran."""
-    environment = dict(os.environ) | ({"OMP_NUM_THREADS": threads} if threads else {})
-    process = launch(command, Path(log), Path(folder), environment)
+def _run(job: Job, gpu: int) -> tuple[int, str]:
+    """Run a job to its end; returns its exit code and where it ran."""
+    process = launch(job, gpu, dict(os.environ))
     try:
         while process.poll() is None:  # during ``wait``, Ray could not cancel the task
             time.sleep(0.1)
@@ -117,8 +110,6 @@ def _run(command: list[str], log: str, folder: str, threads: str | None) -> tupl
 
 def _connect() -> None:
     """Join a running cluster, or start one on this machine."""
-    if ray.is_initialized():
-        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from .display import Display
 from .engines import Engine, Exit, Job
 from .folder import Folder
 from .search import Search
-from .space import Space
-from .trial import DONE, FAILED, PRUNED, QUEUED, RUNNING, Trial, as_text
+from .trial import DONE, ENDED, FAILED, PRUNED, QUEUED, RUNNING, Trial, as_text
 
 POLL_SECONDS = 0.2
 TRIES = 2  # how often a trial that fails runs in one call of the tuner
@@ -32,188 +30,165 @@ OUT_OF_MEMORY = re.compile(
     r"|CUBLAS_STATUS_ALLOC_FAILED"
 )
 
-Command = Callable[[Trial, int], Sequence[str]]
-"""Gives the command line of a trial on a CUDA device; -1 is the CPU."""
+
+@dataclass
+class Record:
+    """What one call of the tuner knows of a trial, beside the status file.
+
+    Attributes:
+        tries: how many of its runs failed.
+        lost: how many of its runs somebody has ended.
+        log_start: where in the log the output of the latest run starts.
+        evaluations: how many evaluations of the latest run were seen.
+    """
+
+    tries: int = 0
+    lost: int = 0
+    log_start: int = 0
+    evaluations: int = 0
 
 
 class Scheduler:
     """Runs the trials of a search on an engine. Every change is on disk before the next step.
 
     Args:
-        space: the experiment and the choices, for the configuration that the runs read.
         folder: the output folder, which this process has locked.
         search: says which trial runs next.
         engine: runs the command lines.
-        command: gives the command line of a trial.
-        display: shows the progress.
+        command: the command line that runs an experiment. Each trial adds its ``--expid`` and its
+            ``--seed``, and ``--resume``, so that a run that was killed goes on.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        folder: Folder,
-        search: Search,
-        engine: Engine,
-        command: Command,
-        display: Display,
-    ) -> None:
-        self.space, self.folder, self.search, self.engine = space, folder, search, engine
-        self.command, self.display = command, display
-        self.running: dict[str, Trial] = {}
-        self._again: deque[Trial] = deque()
-        self._tries: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()
+    def __init__(self, folder: Folder, search: Search, engine: Engine, command: list[str]) -> None:
+        self.folder, self.search, self.engine, self.command = folder, search, engine, command
+        self.display = Display(search)
+        self._records: defaultdict[str, Record] = defaultdict(Record)
         self._memory_kills = deque([memory_kills()], maxlen=int(MEMORY_SECONDS / POLL_SECONDS))
-        self._log_start: dict[str, int] = {}
-        self._evaluations: dict[str, int] = {}
         self._configured: set[str] = set()
 
     def run(self) -> None:
-        """Run trials until none is left.
+        """Run trials until none is left. SIGTERM and SIGHUP end it as Ctrl-C does.
 
         Raises:
             UserError: a result is on other data than the others.
             KeyboardInterrupt: Ctrl-C; the runs have ended and are back in the queue.
         """
+        for ending in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, signal.default_int_handler)
         for trial in self.search.selected():
             self.folder.save(trial)
         try:
+            self._start_all()
             # An engine that runs nothing and is not free has lost its machines. It waits for others.
-            while self._start_all() or self.running or not self.engine.free():
+            while self._running() or not self.engine.free():
                 exits = self.engine.poll()
                 self._memory_kills.append(memory_kills())
                 for ended in exits:
                     self._judge(ended)
                 self._watch()
-                self.display.refresh(self.search.selected())
+                self.display.refresh()
                 time.sleep(POLL_SECONDS)
+                self._start_all()
         finally:
             self.engine.close()
-            for trial in self.running.values():
-                self._end_attempt(trial, None)
-                trial.status = QUEUED
-                self.folder.save(trial)
+            for trial in self._running():
+                self._leave(trial, QUEUED, None, "stopped, back in the queue")
             self.display.close()
 
-    def _configure(self, trial: Trial) -> None:
-        """Make sure that the configuration directory has the trial."""
-        if trial.expid not in self._configured:
-            trials = {trial.expid: trial for trial in self.search.trials.values()}
-            self.folder.write_config(self.folder.path, self.space, trials, str(self.folder.runs))
-            self._configured = set(trials)
+    def _running(self) -> list[Trial]:
+        return [trial for trial in self.search.selected() if trial.status == RUNNING]
 
     # ---------------------------------------------------------------- start and watch
 
-    def _start_all(self) -> bool:
-        """Start trials until the engine is full; returns whether any was started."""
-        started = False
-        while self.engine.free():
-            trial = self._again.popleft() if self._again else self.search.next()
-            if trial is None:
-                break
+    def _start_all(self) -> None:
+        """Start trials until the engine is full."""
+        while self.engine.free() and (trial := self.search.next()) is not None:
             self._start(trial)
-            started = True
-        return started
 
     def _start(self, trial: Trial) -> None:
-        self._configure(trial)
-        log = self.folder.log(trial)
-        self._log_start[trial.name] = log.stat().st_size if log.exists() else 0
+        if trial.expid not in self._configured:
+            trials = {trial.expid: trial for trial in self.search.trials.values()}
+            self.folder.write_config(
+                self.folder.path, self.search.space, trials, str(self.folder.runs)
+            )
+            self._configured = set(trials)
+        log, record = self.folder.log(trial), self._records[trial.name]
+        record.log_start = log.stat().st_size if log.exists() else 0
+        record.evaluations = 0
+        of_trial = ["--expid", trial.expid, "--seed", str(trial.params["seed"]), "--resume"]
+        job = Job(trial.name, [*self.command, *of_trial], log, self.folder.runs)
+        device = self.engine.start(job)
         trial.status, trial.reason, trial.log_tail = RUNNING, None, []
-        trial.attempts.append({"start": now(), "end": None, "exit_code": None, "device": None})
+        trial.attempts.append({"start": now(), "end": None, "exit_code": None, "device": device})
         self.folder.save(trial)
-        self.running[trial.name] = trial
-        job = Job(trial.name, partial(self.command, trial), log, self.folder.runs)
-        trial.attempts[-1]["device"] = self.engine.start(job)
-        self.folder.save(trial)
-        where = f"started on {trial.attempts[-1]['device']}"
-        self.display.event(trial, f"{where}: {as_text(trial.tuned | trial.changes)}")
+        self.display.event(trial, f"started on {device}: {as_text(trial.tuned | trial.changes)}")
 
     def _watch(self) -> None:
         """Read the evaluations of the running trials, and stop those that the search gives up."""
-        for name, trial in list(self.running.items()):
-            stage_log = self.folder.progress(trial)
-            if len(stage_log) <= self._evaluations.get(name, 0):
+        for trial in self._running():
+            record, stage_log = self._records[trial.name], self.folder.evaluations(trial)
+            if len(stage_log) <= record.evaluations:
                 continue
-            self._evaluations[name] = len(stage_log)
+            record.evaluations = len(stage_log)
             self.display.evaluated(trial, stage_log[-1])
             if self.search.observe(trial, stage_log):
-                self.engine.stop(name)
-                if (
-                    result := self.folder.result(trial)
-                ) is not None:  # it ended before it could be stopped
+                self.engine.stop(trial.name)
+                if result := self.folder.result(trial):  # it ended before it could be stopped
                     self._done(trial, result)
                 else:
-                    self._finish(trial, PRUNED, None, f"pruned after {len(stage_log)} evaluations")
+                    text = f"pruned after {len(stage_log)} evaluations"
+                    self._leave(trial, PRUNED, None, text)
 
     # ---------------------------------------------------------------- the end of a run
 
     def _judge(self, ended: Exit) -> None:
         """Decide whether a run that ended is done, has failed, or is tried again."""
-        trial = self.running[ended.name]
+        trial, record = self.search.trials[ended.name], self._records[ended.name]
         trial.attempts[-1]["device"] = ended.device
-        result = self.folder.result(trial) if ended.code == 0 else None
-        if result is not None:
+        if ended.code == 0 and (result := self.folder.result(trial)):
             self._done(trial, result)
             return
-        tail = self._tail(trial)
+        tail = trial.log_tail = self._tail(trial)
+        reason = _reason(ended, tail)
         killed = ended.code == -signal.SIGKILL and self._memory_kills[-1] > self._memory_kills[0]
         memory = killed or (ended.code != 0 and any(map(OUT_OF_MEMORY.search, tail)))
         busy = ended.code == 2 and any(BUSY in line for line in tail)
         if not memory and (ended.code is None or busy or ended.code in FROM_OUTSIDE):
-            self._lost[trial.name] += 1
-            if self._lost[trial.name] < LOST_TRIES:
-                ran = "runs elsewhere" if busy else "was killed"
-                what = f"{ended.device} was lost" if ended.code is None else ran
-                self._repeat(trial, ended.code, f"{what}, back in the queue")
+            record.lost += 1
+            if record.lost < LOST_TRIES:
+                self._leave(trial, QUEUED, ended.code, f"{reason}, back in the queue")
                 return
-        reason = _reason(ended, tail)
-        trial.log_tail = tail
         if memory and trial.halve_batch():
             batch = f"out of memory, again with batch_size {trial.changes['batch_size']}"
-            self._repeat(trial, ended.code, batch)
+            self._leave(trial, QUEUED, ended.code, batch)
             return
-        self._tries[trial.name] += 1
-        if self._tries[trial.name] < TRIES and not memory:
-            self._repeat(trial, ended.code, f"failed ({reason}), once more")
+        record.tries += 1
+        if record.tries < TRIES and not memory:
+            self._leave(trial, QUEUED, ended.code, f"failed ({reason}), once more")
             return
         trial.reason = f"out of memory: {reason}" if memory else reason
-        self._finish(trial, FAILED, ended.code, f"failed: {trial.reason}")
+        self._leave(trial, FAILED, ended.code, f"failed: {trial.reason}")
 
     def _done(self, trial: Trial, result: dict[str, Any]) -> None:
         trial.metrics, trial.dataset_hash = result["metrics"], result["dataset_hash"]
-        self._finish(trial, DONE, 0, "done")
+        self._leave(trial, DONE, 0, "done")
         self.folder.require_same_data(self.search.trials.values())
 
-    def _repeat(self, trial: Trial, code: int | None, text: str) -> None:
-        self._again.append(trial)
-        self._leave(trial, QUEUED, code, text)
-
-    def _finish(self, trial: Trial, status: str, code: int | None, text: str) -> None:
-        self._leave(trial, status, code, text)
-        self.search.tell(trial)
-
     def _leave(self, trial: Trial, status: str, code: int | None, text: str) -> None:
-        del self.running[trial.name]
-        self._evaluations.pop(trial.name, None)
-        self._end_attempt(trial, code)
+        """Note how a run ended, and give its trial a new status."""
+        trial.attempts[-1] |= {"end": now(), "exit_code": code}
         trial.status = status
         self.folder.save(trial)
         self.display.event(trial, text)
-
-    def _end_attempt(self, trial: Trial, code: int | None) -> None:
-        trial.attempts[-1] |= {"end": now(), "exit_code": code}
+        if status in ENDED:
+            self.search.tell(trial)
 
     def _tail(self, trial: Trial) -> list[str]:
         """The last lines that the latest run of a trial has written."""
-        try:
-            with open(self.folder.log(trial), "rb") as file:
-                file.seek(self._log_start[trial.name])
-                text = file.read().decode(errors="replace")
-        except FileNotFoundError:
-            return []
-        lines = [line.rpartition("\r")[2].rstrip() for line in text.splitlines()]
-        return [line for line in lines if line][-TAIL_LINES:]
+        log = self.folder.log(trial)
+        written = log.read_bytes()[self._records[trial.name].log_start :] if log.exists() else b""
+        lines = written.decode(errors="replace").splitlines()
+        return [line.rstrip() for line in lines if line.strip()][-TAIL_LINES:]
 
 
 def memory_kills() -> int:
@@ -233,7 +208,7 @@ def now() -> str:
 def _reason(ended: Exit, tail: list[str]) -> str:
     """Say in one line why a run failed."""
     if ended.code is None:
-        return f"{ended.device} was lost, {LOST_TRIES} times"
+        return f"{ended.device} was lost"
     if ended.code < 0:
         known = -ended.code in set(signal.Signals)
         return f"killed by {signal.Signals(-ended.code).name if known else -ended.code}"

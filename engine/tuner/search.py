@@ -1,10 +1,12 @@
-"""What to run next: the interface, and the plain grid."""
+"""What runs next: the interface of all searches, and the search that runs a whole grid."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+from ..common.errors import UserError
+from .folder import Folder
+from .space import Space
 from .trial import DONE, QUEUED, Trial
 
 
@@ -12,12 +14,13 @@ class Search:
     """Decides which trials run, and in which order; the base of all searches.
 
     Attributes:
+        space: the experiment that the trials vary.
         trials: all trials that are known so far, by name.
         size: how many trials will have run at the end, at most.
     """
 
+    space: Space
     trials: dict[str, Trial]
-
     size: int
 
     def selected(self) -> list[Trial]:
@@ -25,7 +28,7 @@ class Search:
         return list(self.trials.values())
 
     def next(self) -> Trial | None:
-        """The next trial to run, the first one that is queued; None if there is none now."""
+        """The next trial to run, which is the first one that is queued; None if there is none now."""
         return next((trial for trial in self.selected() if trial.status == QUEUED), None)
 
     def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
@@ -37,21 +40,29 @@ class Search:
 
 
 class Grid(Search):
-    """Runs all trials in their order. Trials that are done stay done.
+    """Runs all trials of a grid in their order. Trials that are done stay done.
 
     Args:
-        trials: the trials with their saved status.
+        space: gives the grid.
+        folder: knows what has become of the trials in earlier calls.
         tag: run only the trials with this text in their name or their number, such as ``_001_``.
+
+    Raises:
+        UserError: no trial has the tag.
     """
 
-    def __init__(self, trials: Iterable[Trial], tag: str = "") -> None:
-        self.trials = {trial.name: trial for trial in trials}
-        self._selected = [
-            trial
-            for i, trial in enumerate(self.trials.values(), start=1)
-            if tag in f"{trial.name}_{i:03d}_"
-        ]
+    def __init__(self, space: Space, folder: Folder, tag: str = "") -> None:
+        self.space = space
+        self.trials = {trial.name: trial for trial in space.grid()}
+        for trial in self.trials.values():
+            folder.restore(trial)
+        numbered = enumerate(self.trials.values(), start=1)
+        self._selected = [trial for i, trial in numbered if tag in f"{trial.name}_{i:03d}_"]
         self.size = len(self._selected)
+        if not self.size:
+            names = ", ".join(list(self.trials)[:5])
+            count = len(self.trials)
+            raise UserError(f"--tag {tag}: in no trial's name; there are {names} ({count} in all)")
         for trial in self._selected:
             if trial.status != DONE:
                 trial.back_to_queue()

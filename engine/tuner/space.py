@@ -1,4 +1,4 @@
-"""Which trials a tuner file asks for. The file is in FuxiCTR's form; reading it needs no torch."""
+"""The trials that a tuner file asks for. The file is in FuxiCTR's form, and reading it needs no torch."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ..common.errors import UserError, did_you_mean
 from ..common.places import CONFIG
 from ..config import read
 from ..config.options import RunOptions
-from .trial import Trial, canonical, digest, number
+from .trial import Trial, digest
 
-KEYS = (
-    "base_config",
-    "base_expid",
-    "dataset_id",
-    "tuner_space",
-    "model_config",
-    "dataset_config",
-)
+# The keys of a tuner file, with the type of their values and the words for it.
+KEYS: dict[str, tuple[type, str]] = {
+    "base_config": (str, "a configuration directory"),
+    "base_expid": (str, "an experiment id"),
+    "dataset_id": (str, "the name of a data set"),
+    "tuner_space": (dict, "a mapping from keys to lists of values"),
+    "model_config": (dict, "a mapping from experiment ids to their keys"),
+    "dataset_config": (dict, "a mapping from data sets to their keys"),
+}
+REQUIRED = ("base_expid", "tuner_space")
+OTHER_DATA = "results on different data are not compared; run the tuner once for each data set"
 # Keys that decide how trials are compared, or where their files are.
 NOT_TUNED = {
-    "dataset_id": "results on different data are not compared; run the tuner once for each data set",
-    "metrics": "all trials must be measured alike",
-    "monitor": "all trials must be measured alike",
-    "monitor_mode": "all trials must be measured alike",
+    **dict.fromkeys(("metrics", "monitor", "monitor_mode"), "all trials must be measured alike"),
+    **dict.fromkeys(("dataset_id", *read.DATA_PATHS), OTHER_DATA),
+    **dict.fromkeys(("data_format", "feature_cols", "label_col", "group_id"), OTHER_DATA),
     "model_root": "the tuner decides where files go",
     "model_id": "the tuner names its trials",
 }
-OTHER_DATA = (*read.DATA_PATHS, "data_format", "feature_cols", "label_col", "group_id")
-NOT_TUNED |= dict.fromkeys(OTHER_DATA, NOT_TUNED["dataset_id"])
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Space:
         return math.prod(map(len, self.choices.values()))
 
     def grid(self) -> Iterator[Trial]:
-        """All combinations. They are those of FuxiCTR's ``enumerate_params``."""
+        """All combinations, which are those of FuxiCTR's ``enumerate_params``."""
         for values in product(*self.choices.values()):
             yield self.trial(dict(zip(self.choices, values, strict=True)))
 
@@ -71,10 +71,10 @@ class Space:
         return Trial(f"{self.expid}_{digest(params)}", params, tuned)
 
     def split(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A trial's entries for ``model_config.yaml`` and ``dataset_config.yaml``.
+        """The entries of a trial for ``model_config.yaml`` and ``dataset_config.yaml``.
 
-        A tuned key of the data set becomes a key of the model. Loaded together they are the same
-        again, and all trials share one data set with its name and folder.
+        A tuned key of the data set becomes a key of the model. So all trials share the name and the
+        folder of one data set, and loading both entries gives the same parameters.
         """
         dataset = {k: v for k, v in self.dataset.items() if k not in self.choices}
         model = {k: v for k, v in params.items() if k not in dataset}
@@ -85,10 +85,10 @@ def read_space(given: Path, options: RunOptions, expid: str | None = None) -> Sp
     """The experiment and the grid that a command line of the tuner names.
 
     Args:
-        given: a configuration directory or a tuner file. A path ``<directory>/tuner/<expid>.yaml``
-            that is not there means the experiment ``expid`` of the directory: earlier versions had
-            such a file for each experiment.
-        options: ``data_root`` replaces the configuration's; relative paths start at ``home``.
+        given: a configuration directory or a tuner file. Earlier versions had a tuner file
+            ``<directory>/tuner/<expid>.yaml`` for each experiment. A path to a file of that kind that is
+            gone means the experiment ``expid`` of the directory.
+        options: its ``home`` is the folder where a relative ``base_config`` starts.
         expid: the experiment to tune; None takes the one that the tuner file names.
 
     Raises:
@@ -98,13 +98,13 @@ def read_space(given: Path, options: RunOptions, expid: str | None = None) -> Sp
         given, expid = given.parent.parent, expid or given.stem
     if not given.is_dir():
         content = read_tuner_file(given)
-        space = _base_of(given, content, options, expid)
+        space = _base_of(given, content, options.home, expid)
     elif expid is None:
         raise UserError(f"--config {given}: is a configuration directory; write --expid too")
     else:
-        space = read_experiment(given, expid, options)
-        content = read_tuner_file(file := grid_file(given, space))
-        space = replace(space, file=file)
+        space = read_experiment(given, expid)
+        space = replace(space, file=grid_file(given, space))
+        content = read_tuner_file(space.file)
     return with_choices(space, content["tuner_space"])
 
 
@@ -120,46 +120,40 @@ def grid_file(config: Path, experiment: Space) -> Path:
     return next(file for file in files if file.exists())
 
 
-def read_experiment(config: Path, expid: str, options: RunOptions) -> Space:
+def read_experiment(config: Path, expid: str) -> Space:
     """An experiment of a configuration directory, without choices."""
     model = read.model_part(config, expid)
     dataset = read.dataset_part(config, str(model.get("dataset_id")), expid)
-    return Space(config, expid, model, _moved(dataset, options), {})
+    return Space(config, expid, model, dataset, {})
 
 
 def read_tuner_file(file: Path) -> dict[str, Any]:
-    """A tuner file whose keys are known.
+    """The content of a tuner file.
 
     Raises:
-        UserError: a key is unknown or missing, or is not of its kind.
+        UserError: a key is unknown or missing, or a value has the wrong type.
     """
     content = read.read_yaml(file)
-    for key in content:
+    for key in (*content, *REQUIRED):
         if key not in KEYS:
             raise UserError(f"{file}: unknown key `{key}`{did_you_mean(key, KEYS)}")
-    for key, kind, what, default in (
-        ("base_expid", str, "an experiment id", None),
-        ("tuner_space", dict, "a mapping from keys to lists of values", None),
-        ("base_config", str, "a configuration directory", ""),
-    ):
-        value = content.get(key, default)
-        if not isinstance(value, kind):
-            raise UserError(f"{file}, {key}: is {value!r}; write {what}")
+        kind, what = KEYS[key]
+        if not isinstance(content.get(key), kind):
+            raise UserError(f"{file}, {key}: is {content.get(key)!r}; write {what}")
     return content
 
 
-def _base_of(file: Path, content: dict[str, Any], options: RunOptions, expid: str | None) -> Space:
-    """The experiment that a tuner file names, or another one of the same configuration."""
-    base = options.home / content.get("base_config", str(file.resolve().parent))
+def _base_of(file: Path, content: dict[str, Any], home: Path, expid: str | None) -> Space:
+    """The experiment of a tuner file, without choices; ``expid`` replaces the one that it names."""
+    base = home / content.get("base_config", file.resolve().parent)
     flag = "base_expid" if expid is None else "--expid"
     dataset_id = content.get("dataset_id") if expid is None else None
-    expid = expid or str(content["base_expid"])
+    expid = expid or content["base_expid"]
     try:
         model = _inline(content, "model_config", expid) or read.model_part(base, expid)
         dataset_id = str(dataset_id or model.get("dataset_id"))
         inline = _inline(content, "dataset_config", dataset_id)
         dataset = read.with_tables(inline) if inline else read.dataset_part(base, dataset_id, expid)
-        dataset = _moved(dataset, options)
     except UserError as error:
         raise UserError(f"{file}, {str(error).replace('--expid', flag)}") from None
     if model.get("dataset_id") == "TBD":  # in some of LongCTR's base experiments
@@ -167,31 +161,19 @@ def _base_of(file: Path, content: dict[str, Any], options: RunOptions, expid: st
     return Space(file, expid, model | {"dataset_id": dataset_id}, dataset, {})
 
 
-def _moved(dataset: dict[str, Any], options: RunOptions) -> dict[str, Any]:
-    """The keys of a data set with its paths below ``options.data_root``, if that is set."""
-    if options.data_root is None:
-        return dataset
-    for key in read.DATA_PATHS:
-        if not isinstance(dataset.get(key), str):
-            raise UserError(f"the data set: has no {key}; write its path")
-    return read.redirect(read.resolve_paths(dataset, options.home), options.data_root, None)
-
-
 def _inline(content: dict[str, Any], key: str, name: str) -> dict[str, Any] | None:
     """An entry of a configuration that is written in the tuner file itself."""
-    if key not in content:
-        return None
-    entries = content[key] if isinstance(content[key], dict) else {}
-    if not isinstance(entries.get(name), dict):
+    entries = content.get(key)
+    if entries is not None and not isinstance(entries.get(name), dict):
         raise UserError(f"{key}: has no {name!r}{did_you_mean(name, entries)}")
-    return dict(entries[name])
+    return None if entries is None else dict(entries[name])
 
 
 def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
     """An experiment with the values of a grid, in the order of the experiment's keys.
 
     Raises:
-        UserError: a key cannot be tuned, is not one of the experiment, or has a value twice.
+        UserError: a key cannot be tuned, is not one of the experiment, or has no value.
     """
     known = list(dict.fromkeys([*space.model, *space.dataset]))
     listed = {k: v if isinstance(v, list) else [v] for k, v in tuner_space.items()}
@@ -206,30 +188,4 @@ def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
             )
         if not values:
             raise UserError(f"{where}: is an empty list; write the values to try")
-        require_distinct(where, values)
-    choices = {key: [number(value) for value in listed[key]] for key in known if key in listed}
-    return replace(space, choices=choices)
-
-
-def require_distinct(where: str, values: list[Any]) -> None:
-    """Reject values that are equal, however they are written, and values that no parameter has."""
-    seen: dict[str, Any] = {}
-    for value in values:
-        try:
-            text = canonical(value)
-        except TypeError:
-            raise UserError(
-                f"{where}: {value!r} cannot be a parameter; write a number, a text or a list"
-            ) from None
-        if text in seen:
-            same = "" if value == seen[text] else f" (as {seen[text]!r} and {value!r})"
-            raise UserError(f"{where}: {value!r} is there twice{same}; write it once")
-        seen[text] = value
-
-
-def data_hash(space: Space, home: Path) -> str:
-    """The hash of the data there is, as results record it."""
-    from ..datasets.card import fingerprint  # imports polars
-
-    files = read.resolve_paths(space.dataset, home)
-    return fingerprint(files[key] for key in read.DATA_FILES)
+    return replace(space, choices={key: listed[key] for key in known if key in listed})

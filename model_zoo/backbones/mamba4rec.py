@@ -56,10 +56,9 @@ class Mamba4RecBlock(SequenceBlock):
         self.project = nn.Linear(item_dim, width, bias=False) if hidden_size else nn.Identity()
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        mamba = (width, d_state, d_conv, expand, dt_init)
         self.layers = nn.ModuleList(
-            MambaLayer(
-                Mamba(width, d_state, d_conv, expand, dt_init), width, dropout, num_layers > 1
-            )
+            MambaLayer(Mamba(*mamba), width, dropout, residual=num_layers > 1)
             for _ in range(num_layers)
         )
         self.output_dim = 2 * width
@@ -82,11 +81,8 @@ class Mamba4RecBlock(SequenceBlock):
         Packing pays where kernels for packed histories run and only newest states are needed. It
         pays beside ``mamba_ssm`` too, whose kernels compute all states.
         """
-        if (
-            torch.compiler.is_compiling()
-            or len(self.layers) > 1
-            or not can_fuse(history.mask_BL.device)
-        ):
+        packs = len(self.layers) == 1 and can_fuse(history.mask_BL.device)
+        if torch.compiler.is_compiling() or not packs:
             return history, history.mask_BL
         return pack(history)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..history.history import History
-from ..layers.attention import ShortTargetAttention, TopKTargetAttention
-from ..layers.block import SequenceBlock
+from ..layers.attention import TopKTargetAttention
+from ..layers.short_long import ShortLongBlock
 from ..sequence_model import SequenceModel
 
 
-class TWINBlock(SequenceBlock):
+class TWINBlock(ShortLongBlock):
     """The block of TWIN: attention over the recent items, and over the ``topk`` most relevant.
 
     It follows LongCTR, with the mask of the short window corrected. The output is ``[short,
@@ -19,37 +21,19 @@ class TWINBlock(SequenceBlock):
 
     Args:
         item_dim: D, width of an item.
-        attention_dim: total width of the heads.
-        num_heads: attention heads; each selects its own items.
-        attention_dropout: rate on the attention weights.
-        short_seq_len: length of the recent part, the target counted.
-        topk: items that the long attention selects.
+        topk: items that each head of the long attention selects.
         Kc_cross_features: must be 0. LongCTR's configurations have this key, but its cross features
             cannot run.
-        longctr_compat: use LongCTR's short mask; see ``ShortTargetAttention``.
+        attention: see ``ShortLongBlock``; it holds for both attentions.
     """
 
     def __init__(
-        self,
-        item_dim: int,
-        *,
-        attention_dim: int = 64,
-        num_heads: int = 1,
-        attention_dropout: float = 0.0,
-        short_seq_len: int = 50,
-        topk: int = 50,
-        Kc_cross_features: int = 0,
-        longctr_compat: bool = False,
+        self, item_dim: int, *, topk: int = 50, Kc_cross_features: int = 0, **attention: Any
     ) -> None:
-        super().__init__()
+        super().__init__(item_dim, **attention)
         if Kc_cross_features:
             raise ValueError(f"Kc_cross_features={Kc_cross_features} is not supported; write 0")
-        attention = (item_dim, attention_dim, num_heads, attention_dropout)
-        self.short_attention = ShortTargetAttention(
-            *attention, short_seq_len=short_seq_len, longctr_compat=longctr_compat
-        )
-        self.long_attention = TopKTargetAttention(*attention, topk=topk)
-        self.output_dim = 2 * item_dim
+        self.long_attention = TopKTargetAttention(*self.attention, topk=topk)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         short_BD = self.short_attention(history, target_BD)

@@ -66,10 +66,7 @@ class AttenMixerBlock(SequenceBlock):
         super().__init__()
         check_heads(item_dim, num_heads)
         if last_k < 2:
-            raise ValueError(
-                f"last_k={last_k} is too few, for queries are normalised over the levels; "
-                "write 2 or more"
-            )
+            raise ValueError(f"last_k={last_k}: write 2 or more levels, to normalise over them")
         check_sizes(lp_pool=lp_pool)  # it is the p of an Lp norm
         self.num_heads = num_heads
         self.lp_pool = lp_pool
@@ -84,12 +81,11 @@ class AttenMixerBlock(SequenceBlock):
         self.dropout = Dropout(dropout)
         self.attention_dropout = Dropout(attention_dropout)
         self.output_dim = 2 * item_dim + 1
-        self.init_weights()
 
     def init_weights(self) -> None:
         """Draw all parameters, the LayerNorm's too, from U(-1/sqrt(D), 1/sqrt(D)).
 
-        The original does the same.
+        The original does the same. FuxiCTR calls this.
         """
         bound = self.W_q.in_features**-0.5
         for parameter in self.parameters():
@@ -110,8 +106,7 @@ class AttenMixerBlock(SequenceBlock):
     def _queries(self, e_BLD: Tensor) -> Tensor:
         """The query of each level, ``(B, K, D)``."""
         levels = len(self.level_queries)
-        newest_BKD = e_BLD[:, -levels:].flip(1)
-        newest_BKD = F.pad(newest_BKD, (0, 0, 0, levels - newest_BKD.shape[1]))
+        newest_BKD = F.pad(e_BLD[:, -levels:], (0, 0, levels, 0))[:, -levels:].flip(1)
         queries = [
             linear(newest_BKD[:, :level].flatten(1))
             for level, linear in enumerate(self.level_queries, start=1)

@@ -15,7 +15,7 @@ from ..layers.block import SequenceBlock
 from ..layers.entmax import entmax
 from ..layers.transformer import EncoderLayer
 from ..ops.dropout import Dropout
-from ..ops.functional import check_sizes, unit_length
+from ..ops.functional import check_positive, check_sizes, unit_length
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
@@ -79,19 +79,11 @@ class MiasRecBlock(SequenceBlock):
         max_len: int = 50,
     ) -> None:
         super().__init__()
-        check_sizes(
-            num_layers=num_layers,
-            dim_feedforward=dim_feedforward,
-            max_repeat=max_repeat,
-            max_len=max_len,
-            entmax_alpha=entmax_alpha,
-        )
+        check_sizes(num_layers=num_layers, dim_feedforward=dim_feedforward)
+        check_sizes(max_repeat=max_repeat, max_len=max_len, entmax_alpha=entmax_alpha)
         if not 0 <= beta <= 1:
-            raise ValueError(
-                f"beta={beta} is no share; write 0 (the mean intent) to 1 (the best intent)"
-            )
-        if tau <= 0:
-            raise ValueError(f"tau={tau} cannot divide r; write more than 0, such as 0.07")
+            raise ValueError(f"beta={beta}: write 0 (the mean intent) to 1 (the best intent)")
+        check_positive(tau=tau)
         self.entmax_alpha, self.beta, self.tau = entmax_alpha, beta, tau
         self.max_repeat, self.max_len = max_repeat, max_len
         self.positions = nn.Embedding(max_len + 1, item_dim)
@@ -109,17 +101,12 @@ class MiasRecBlock(SequenceBlock):
         odd = torch.randint(-(2**63), 2**63 - 1, (4 * item_dim,), generator=draw) | 1
         self.register_buffer("key_constants", odd, persistent=False)
         self.output_dim = 2 * item_dim + 1
-        self.init_weights()
 
     def init_weights(self) -> None:
-        """Weights and tables N(0, 0.02), biases 0; each LayerNorm starts as the identity."""
+        """Draw weights and tables from N(0, 0.02); FuxiCTR has set biases to 0 and calls this."""
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.02)
-            if isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         history = history.last(self.max_len)

@@ -7,14 +7,15 @@ Shape suffixes: B samples, L history length, K retrieved items, D item width, T 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..history.history import History
-from ..layers.attention import ShortTargetAttention, TargetAttention
-from ..layers.block import SequenceBlock
+from ..layers.attention import TargetAttention
+from ..layers.short_long import ShortLongBlock
 from ..ops.dropout import Dropout
 from ..ops.functional import check_sizes
 from ..ops.precision import unrounded
@@ -27,7 +28,7 @@ MATRIX_MOST = 64  # items up to which a filter is a matrix product: its cost gro
 AGE_RANGE = 2**20  # above any age: more equal bits always beat a newer item
 
 
-class MIRRNBlock(SequenceBlock):
+class MIRRNBlock(ShortLongBlock):
     """The block of MIRRN: short target attention, and target attention over three interests.
 
     Three queries retrieve items: the target, the mean of the newest 16 items, and the mean of all.
@@ -38,15 +39,13 @@ class MIRRNBlock(SequenceBlock):
 
     Args:
         item_dim: D, width of an item.
-        attention_dim, num_heads, attention_dropout, use_scale: see ``TargetAttention``; they hold
-            for both attentions.
-        short_seq_len: length of the recent part, the target counted.
         topk: K, items that each query retrieves.
         hash_bits: T.
         reuse_hash: keep the same hyperplanes; otherwise each training step draws new ones.
         max_len: the longest history; older items are cut off.
-        longctr_compat: use LongCTR's short mask, retrieve padding as it does, and order equally
-            near items as it does. Without ``reuse_hash``, also draw hyperplanes in evaluation.
+        attention: see ``ShortLongBlock``; it holds for both attentions. With ``longctr_compat``,
+            padding is also retrieved, and equally near items are ordered, as in LongCTR. Without
+            ``reuse_hash``, hyperplanes then are drawn in evaluation too.
     """
 
     rotations_DT: Tensor
@@ -55,32 +54,19 @@ class MIRRNBlock(SequenceBlock):
         self,
         item_dim: int,
         *,
-        attention_dim: int = 64,
-        num_heads: int = 1,
-        attention_dropout: float = 0.0,
-        use_scale: bool = True,
-        short_seq_len: int = 50,
         topk: int = 50,
         hash_bits: int = 32,
         reuse_hash: bool = True,
         max_len: int = 1000,
-        longctr_compat: bool = False,
+        **attention: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(item_dim, **attention)
         check_sizes(topk=topk, hash_bits=hash_bits)
-        attention = (item_dim, attention_dim, num_heads, attention_dropout, use_scale)
-        self.short_attention = ShortTargetAttention(
-            *attention, short_seq_len=short_seq_len, longctr_compat=longctr_compat
-        )
-        self.long_attention = TargetAttention(*attention)
+        self.long_attention = TargetAttention(*self.attention)
         self.pos = nn.Embedding(max_len + 1, item_dim)
         self.filters = nn.ModuleList(FrequencyFilter(item_dim, topk) for _ in range(3))
         self.register_buffer("rotations_DT", torch.randn(item_dim, hash_bits))
-        self.topk = topk
-        self.reuse_hash = reuse_hash
-        self.max_len = max_len
-        self.longctr_compat = longctr_compat
-        self.output_dim = 2 * item_dim
+        self.topk, self.reuse_hash, self.max_len = topk, reuse_hash, max_len
 
     def init_weights(self) -> None:
         """Draw random hyperplanes and positions; FuxiCTR calls this."""
@@ -94,13 +80,12 @@ class MIRRNBlock(SequenceBlock):
             with torch.no_grad():
                 queries = (target_BD.detach(), mean(history.last(RECENT)), mean(history))
                 indices = self._retrieve(history, queries)
-            interests = [
+            means = [
                 self._refine(history, index_BK, frequency_filter)
                 for index_BK, frequency_filter in zip(indices, self.filters, strict=True)
             ]
-        long_BD = self.long_attention(
-            History.from_vectors(torch.stack(interests, dim=1)), target_BD
-        )
+        interests = History.from_vectors(torch.stack(means, dim=1))
+        long_BD = self.long_attention(interests, target_BD)
         return torch.cat([short_BD, long_BD], dim=-1)
 
     def _retrieve(self, history: History, queries: tuple[Tensor, ...]) -> list[Tensor]:
@@ -162,42 +147,32 @@ class FrequencyFilter(nn.Module):
 
     def __init__(self, dim: int, longest: int) -> None:
         super().__init__()
-        self.weight_D2 = nn.Parameter(torch.empty(dim, 2))
+        self.weight_D2 = nn.Parameter(0.02 * torch.randn(dim, 2))
         self.dropout = Dropout(FILTER_DROPOUT)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
-        longest = min(longest, MATRIX_MOST)
-        self.register_buffer("turn_NKK", quarter_turns(longest), persistent=False)
-        self.init_weights()
+        self.register_buffer("turn_NKK", quarter_turns(min(longest, MATRIX_MOST)), persistent=False)
 
     def init_weights(self) -> None:
         nn.init.normal_(self.weight_D2, std=0.02)
 
     def forward(self, x_BKD: Tensor, mask_BK: Tensor) -> Tensor:
         """Filter the real items, which are right aligned, as sequences of their own lengths."""
-        if x_BKD.shape[1] < len(self.turn_NKK):
-            filtered_BKD = self._by_product(x_BKD, mask_BK.sum(1))
+        K, length_B = x_BKD.shape[1], mask_BK.sum(1)
+        if len(self.turn_NKK) > K:
+            turn_BKK = self.turn_NKK[:, -K:, -K:].to(x_BKD.dtype).index_select(0, length_B)
+            real_D, imaginary_D = self.weight_D2.unbind(1)
+            # Padding goes through as if it were real; what it becomes is never read.
+            filtered_BKD = torch.addcmul(x_BKD * real_D, turn_BKK @ x_BKD, imaginary_D)
         else:
-            filtered_BKD = self._by_transform(x_BKD, mask_BK.sum(1))
-        return self.norm(self.dropout(filtered_BKD) + x_BKD)
-
-    def _by_product(self, x_BKD: Tensor, length_B: Tensor) -> Tensor:
-        K = x_BKD.shape[1]
-        turn_BKK = self.turn_NKK[:, -K:, -K:].to(x_BKD.dtype).index_select(0, length_B)
-        real_D, imaginary_D = self.weight_D2.unbind(1)
-        # Padding goes through as if it were real; what it becomes is never read.
-        return torch.addcmul(x_BKD * real_D, turn_BKK @ x_BKD, imaginary_D)
-
-    def _by_transform(self, x_BKD: Tensor, length_B: Tensor) -> Tensor:
-        weight_D = torch.view_as_complex(self.weight_D2)
-        filtered_BKD = torch.zeros_like(x_BKD)
-        for length in length_B.unique().tolist():  # most often there is one: K
-            if length:
-                of_length = length_B == length
-                spectrum = torch.fft.rfft(x_BKD[of_length, -length:], dim=1, norm="ortho")
-                filtered_BKD[of_length, -length:] = torch.fft.irfft(
-                    spectrum * weight_D, n=length, dim=1, norm="ortho"
+            filtered_BKD = torch.zeros_like(x_BKD)
+            weight_D = torch.view_as_complex(self.weight_D2)
+            for length in length_B[length_B > 0].unique().tolist():  # most often there is one: K
+                own = length_B == length
+                spectrum = torch.fft.rfft(x_BKD[own, -length:], dim=1, norm="ortho") * weight_D
+                filtered_BKD[own, -length:] = torch.fft.irfft(
+                    spectrum, n=length, dim=1, norm="ortho"
                 )
-        return filtered_BKD
+        return self.norm(self.dropout(filtered_BKD) + x_BKD)
 
 
 def quarter_turns(longest: int) -> Tensor:

@@ -75,16 +75,6 @@ class Mixture(nn.Module):
             router, sequences = self.branches[name].router, map(partial(self.sequence, name), own)
             router.before_experts(name, map(router.projections, sequences), seed)
 
-    def after_step(self) -> None:
-        """Tell the routers that an optimiser step is done."""
-        for branch in self.branches.values():
-            branch.router.after_step()
-
-    def forget_observed(self) -> None:
-        """Drop what the routers observed since the last step."""
-        for branch in self.branches.values():
-            branch.router.forget()
-
 
 class BranchedMixture(Mixture):
     """Base of all sparse mixtures: a global block and branches of experts, fused by eq. 8.
@@ -151,9 +141,7 @@ class BranchedMixture(Mixture):
         return sum(outputs[1:], start=outputs[0]), aux_loss
 
     def stages(self, epochs: float) -> list[Stage]:
-        if not self.branches:
-            return super().stages(epochs)
-        lengths = (*self.warmup_epochs, epochs)
+        lengths = (*self.warmup_epochs, epochs) if self.branches else (0, 0, epochs)
         planned = [Stage(name, length) for name, length in zip(StageName, lengths, strict=True)]
         return [stage for stage in planned if stage.epochs > 0]
 

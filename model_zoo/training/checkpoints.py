@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..moe.mixtures import Mixture
-
-BLOCK, HEAD, EMBEDDING = "encoder.global_block.", "classifier.", "embedding_layer."
+PARTS = BLOCK, HEAD, EMBEDDING = "encoder.global_block.", "classifier.", "embedding_layer."
+HINT = "use a checkpoint of this backbone, and the configuration that it was trained with"
 
 
 def load_backbone(model: nn.Module, path: str | Path) -> None:
@@ -27,43 +26,33 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
     except Exception as error:  # torch.load raises many kinds
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{where}: not a checkpoint ({reason})") from None
-    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
-    if not named or not all(isinstance(weight, Tensor) for weight in weights.values()):
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ValueError(f"{where}: holds no weights by name; write the path of a .model file")
     if not any(name.startswith(BLOCK) for name in weights):
         try:
             weights = from_longctr(model, weights)
         except (ValueError, IndexError, KeyError, RuntimeError) as error:
             raise ValueError(f"{where}: not weights of LongCTR's model ({error})") from None
-    own = model.state_dict()
-    needed = [name for name in own if name.startswith((BLOCK, HEAD, EMBEDDING))]
-    for name in needed:
-        if name not in weights:
-            raise ValueError(
-                f"{where}: has no {name!r}; is it of a {type(model).__name__} backbone?"
-            )
-        if weights[name].shape != own[name].shape:
-            raise ValueError(
-                f"{where}: {name!r} is {tuple(weights[name].shape)}, but the configuration makes it "
-                f"{tuple(own[name].shape)}; use the configuration that it was trained with"
-            )
-    unknown = [n for n in weights if n.startswith((BLOCK, HEAD, EMBEDDING)) and n not in own]
-    if unknown:
-        raise ValueError(
-            f"{where}: {unknown[0]!r} has no place in this model; "
-            "use the configuration that it was trained with"
-        )
-    model.load_state_dict({name: weights[name] for name in needed}, strict=False)
+    parts = {name: weight for name, weight in weights.items() if name.startswith(PARTS)}
+    needed = [name for name in model.state_dict() if name.startswith(PARTS)]
+    if missing := [name for name in needed if name not in parts]:
+        raise ValueError(f"{where}: has no {missing[0]!r}, which this model needs; {HINT}")
+    if unknown := [name for name in parts if name not in needed]:
+        raise ValueError(f"{where}: {unknown[0]!r} has no place in this model; {HINT}")
+    try:
+        model.load_state_dict(parts, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip(" \t.")
+        raise ValueError(f"{where}: {reason}; {HINT}") from None
 
 
-def from_longctr(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_longctr(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of LongCTR's model to ours.
 
     The embedding layer keeps its names. Parts of the head have the names of ``heads.py`` there. The
     block renames the rest.
     """
-    encoder, classifier = cast(Mixture, model.encoder), cast(nn.Module, model.classifier)
-    heads = tuple(f"{name}." for name, _ in classifier.named_children())
+    heads = tuple(f"{name}." for name, _ in model.classifier.named_children())
     renamed, block = {}, {}
     for name, weight in weights.items():
         if name.startswith(EMBEDDING):
@@ -72,6 +61,6 @@ def from_longctr(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tens
             renamed[HEAD + name] = weight
         else:
             block[name] = weight
-    for name, weight in encoder.global_block.from_longctr(block).items():
+    for name, weight in model.encoder.global_block.from_longctr(block).items():
         renamed[BLOCK + name] = weight
     return renamed

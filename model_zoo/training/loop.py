@@ -1,10 +1,9 @@
-"""The training loop: stages, early stopping, best checkpoint, resume, and a guard against NaN."""
+"""The training loop: stages, evaluations, early stopping, the best checkpoint, and resume."""
 
 from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..batch import Batch, Loader
+from ..batch import Loader
 from ..moe.stages import Stage, StageName
-from .optimizer import add_regularizer_gradient, build_optimizer, clip_gradients, frozen_modules
+from .optimizer import build_optimizer, frozen_modules
+from .progress import Progress, TrainingError, load_state, save_atomically
 from .routing_report import branch_codes, code_movement, log_report, routing_report
-from .state_files import TrainingError, load_state, save_atomically
+from .steps import Stepper
 from .trainable import Trainable
 
 ROUTING_BATCHES = 20  # of the validation data, spread over it, for the report of each evaluation
-MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
 
 
 def fit(
@@ -75,7 +73,7 @@ def fit(
 
 @dataclass
 class Trainer:
-    """The state of a training run; see ``fit``."""
+    """A training run; see ``fit``."""
 
     model: Trainable
     train_loader: Loader
@@ -86,157 +84,92 @@ class Trainer:
     on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None
 
     def __post_init__(self) -> None:
-        self.stage_index = 0
-        self.epochs_seen = 0  # of all stages: it decides the order of samples
-        self.codes: dict[str, torch.Tensor] = {}  # of each branch, at the last evaluation
-        self.model.stage_log, self.model.stage_start = [], []
-        # Beside the checkpoint until an evaluation after training: a run that fails before that
-        # leaves the checkpoint of an earlier run as it is.
-        self.start_weights = Path(f"{self.model.checkpoint}.start")
-        self.start_weights.parent.mkdir(parents=True, exist_ok=True)
+        self.use(Progress())
+        Path(self.model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
+
+    def use(self, progress: Progress) -> None:
+        """Go on from some progress."""
+        self.progress = progress
+        self.model.stage_log, self.model.stage_start = progress.stage_log, progress.stage_start
 
     def run(self, stages: list[Stage]) -> None:
         """Run all stages, from the start or from a saved state."""
         torch.manual_seed(self.seed)
-        saved = self._load_state()
+        saved = self._resume()
         first_with_experts = [stage.name != StageName.BACKBONE for stage in stages].index(True)
-        while self.stage_index < len(stages):
-            if saved is None and self.stage_index == first_with_experts:
+        for index in range(self.progress.stage_index, len(stages)):
+            if saved is None and index == first_with_experts:
                 self.train_loader.epoch = 0
                 self.model.before_experts(self.train_loader, self.seed)
-            self.run_stage(stages[self.stage_index], saved)
+            self.progress.stage_index = index
+            self.run_stage(stages[index], saved)
             saved = None
-            self.stage_index += 1
 
-    # ---------------------------------------------------------------- one stage
-
-    def run_stage(self, stage: Stage, saved: dict[str, Any] | None) -> None:
+    def run_stage(self, stage: Stage, saved: dict[str, Any] | None = None) -> None:
         """Train one stage, from its start or from a saved state of it, and load its best weights."""
-        model = self.model
+        model, progress = self.model, self.progress
         model.enter(stage.name)
-        with frozen_modules(model, stage.name) as self.frozen:
+        with frozen_modules(model, stage.name) as frozen:
             self.optimizer = build_optimizer(model)
+            stepper = Stepper(model, self.optimizer, self.max_gradient_norm, frozen)
             if saved is None:
                 logging.info(
                     f"******** Stage {stage.name}: at most {stage.epochs:g} epochs ********"
                 )
-                done = 0.0
                 self._start(stage)
-                self._save_state(done)
+                self._save_state()
             else:
-                done = self._restore(saved)
-                logging.info(f"******** Stage {stage.name}: resumed after {done:g} epochs ********")
-            if not done and math.isfinite(self.best):
-                save_atomically(model.state_dict(), self.start_weights)
-            try:
-                while done < stage.epochs and self.bad_evaluations < model.early_stop_patience:
-                    part = min(1.0, stage.epochs - done)
-                    self.train_epoch(stage, done, part)
-                    done += part
-                    self.epochs_seen += 1
-                    self._save_state(done)
-            finally:
-                self.start_weights.unlink(missing_ok=True)
+                self.optimizer.load_state_dict(saved["optimizer"])
+                logging.info(
+                    f"******** Stage {stage.name}: resumed after {progress.done:g} epochs ********"
+                )
+            # They become the checkpoint if the first evaluation is no better, and not before it: a
+            # run that fails leaves the checkpoint of an earlier one as it is.
+            start = model.state_dict() if not progress.done else {}
+            self.start_weights = {name: w.to("cpu", copy=True) for name, w in start.items()}
+            while progress.done < stage.epochs and not self._is_over():
+                part = min(1.0, stage.epochs - progress.done)
+                self._run_epoch(stage, part, stepper)
+                progress.done += part
+                progress.epochs_seen += 1
+                self._save_state()
         model.zero_grad()
         model.forget_observed()  # of a group of batches that early stopping cut short
         model.load_weights(model.checkpoint)
 
+    def _run_epoch(self, stage: Stage, part: float, stepper: Stepper) -> None:
+        """Train ``part`` of an epoch (1 is all of it), and evaluate at its end or more often."""
+        loader, done = self.train_loader, self.progress.done
+        loader.epoch = self.progress.epochs_seen
+        steps = math.ceil(part * len(loader))
+        title = f"{stage.name} {done + part:g}/{stage.epochs:g}"
+        for step, loss, samples_per_s in stepper.epoch(loader, steps, title):
+            self._evaluate(stage, done + part * step / steps, loss, samples_per_s)
+            if self._is_over():
+                break
+
+    def _is_over(self) -> bool:
+        """Whether the patience with the present stage has ended."""
+        return self.progress.bad_evaluations >= self.model.early_stop_patience
+
+    # ---------------------------------------------------------------- evaluation
+
     def _start(self, stage: Stage) -> None:
-        """Evaluate the weights that a stage begins with; without a finite monitor they cannot win."""
-        model, start = self.model, time.perf_counter()
-        self.best = self.best_trained = -math.inf
-        self.bad_evaluations = 0
-        self.codes = branch_codes(model)
-        metrics: dict[str, float] = {}
-        try:
-            metrics = model.evaluate(self.valid_loader)
-            score = model.monitored(metrics)
-        except ValueError as error:
-            logging.info(f"{stage.name} start: cannot be evaluated ({error})")
-            score = math.nan
-        if candidate := math.isfinite(score):
-            self.best = score
-        model.stage_start.append(
-            dict(
-                stage=stage.name.value,
-                **(metrics if candidate else {}),
-                best=candidate,
-                valid_seconds=time.perf_counter() - start,
-            )
+        """Evaluate the weights that a stage begins with, for they can be its best."""
+        start = time.perf_counter()
+        metrics, score = self._validate(stage, 0.0)
+        self.progress.start_stage(score, branch_codes(self.model))
+        seconds = time.perf_counter() - start
+        self.model.stage_start.append(
+            dict(stage=stage.name.value, **metrics, best=True, valid_seconds=seconds)
         )
 
-    def train_epoch(self, stage: Stage, done: float, part: float) -> None:
-        """Train ``part`` of an epoch (1 is all of it), and evaluate at its end."""
-        model, loader = self.model, self.train_loader
-        loader.epoch = self.epochs_seen
-        steps = math.ceil(part * len(loader))
-        every = model.eval_steps or steps
-        total_loss: torch.Tensor | float = 0.0
-        since, samples, start = 0, 0, time.perf_counter()
-        self._set_train_mode()
-        with tqdm(
-            total=steps,
-            desc=f"{stage.name} {done + part:g}/{stage.epochs:g}",
-            unit="batch",
-            disable=not model.verbose,
-            leave=False,
-            file=sys.stdout,
-            mininterval=0.1 if sys.stdout.isatty() else 30,  # a log file gets a line now and then
-        ) as bar:
-            for step, batch in enumerate(islice(loader, steps), start=1):
-                total_loss = total_loss + self.train_step(batch, step, steps)
-                since, samples = since + 1, samples + len(batch[2])
-                bar.update()
-                evaluates = step % every == 0 or step == steps
-                if step % 20 == 0 or evaluates:  # reading the loss waits for the device
-                    loss = self._finite_loss(total_loss / since, stage, step)
-                    rate = samples / (time.perf_counter() - start)
-                    bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}", refresh=False)
-                if evaluates:
-                    self.evaluate(stage, done + part * step / steps, loss, rate)
-                    total_loss, since, samples, start = 0.0, 0, 0, time.perf_counter()
-                    self._set_train_mode()
-                    if self.bad_evaluations >= model.early_stop_patience:
-                        break
-
-    def train_step(self, batch: Batch, step: int, steps: int) -> torch.Tensor:
-        """Run forward and backward, and an optimiser step at the end of each group of batches."""
-        model, group = self.model, self.model.accumulation_steps
-        loss = model.add_loss(model(batch), model.get_labels(batch))
-        last_group = step > steps - steps % group
-        if loss.requires_grad:  # not where only experts train and no sample has a history
-            (loss / (steps % group if last_group else group)).backward()
-        if step % group == 0 or step == steps:
-            add_regularizer_gradient(model)
-            clip_gradients(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            model.after_step()
-        return loss.detach()
-
-    def evaluate(self, stage: Stage, epoch: float, loss: float, samples_per_s: float) -> None:
+    def _evaluate(self, stage: Stage, epoch: float, loss: float, samples_per_s: float) -> None:
         """Validate, log, keep the best weights, and lower the learning rate on a plateau."""
-        model = self.model
-        start = time.perf_counter()
-        try:
-            metrics = model.evaluate(self.valid_loader)
-        except ValueError as error:
-            raise TrainingError(
-                f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
-            ) from None
-        score = model.monitored(metrics)
-        if not math.isfinite(score):
-            raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
-        improved = score > self.best + MIN_DELTA
-        gained = score > self.best_trained + MIN_DELTA
-        routing = {}
-        if model.branches and stage.name != StageName.BACKBONE:
-            every = -(-len(self.valid_loader) // ROUTING_BATCHES)
-            routing = routing_report(model, islice(self.valid_loader, 0, None, every))
-            log_report(routing)
-            before, self.codes = self.codes, branch_codes(model)
-            for name, branch in routing.items():
-                branch["code_movement"] = code_movement(before.get(name), self.codes.get(name))
+        model, start = self.model, time.perf_counter()
+        metrics, score = self._validate(stage, epoch)
+        improved = self.progress.judge(score)
+        routing = self._routing() if stage.name != StageName.BACKBONE else {}
         model.stage_log.append(
             dict(
                 stage=stage.name.value,
@@ -256,87 +189,60 @@ class Trainer:
         )
         if self.on_evaluation is not None:
             self.on_evaluation(model.stage_log)
-        if improved:
-            self.best = score
-            save_atomically(model.state_dict(), model.checkpoint)
-            self.start_weights.unlink(missing_ok=True)
-        elif self.start_weights.exists():  # nothing was better so far
-            self.start_weights.replace(model.checkpoint)
-        if gained:
-            self.best_trained, self.bad_evaluations = score, 0
-            return
-        self.bad_evaluations += 1
-        if model.reduce_lr_on_plateau:
+        if improved or self.start_weights:
+            save_atomically(
+                model.state_dict() if improved else self.start_weights, model.checkpoint
+            )
+            self.start_weights = {}
+        if self.progress.bad_evaluations and model.reduce_lr_on_plateau:
             for group in self.optimizer.param_groups:
                 group["lr"] = max(group["lr"] * 0.1, 1e-6)
 
-    def _set_train_mode(self) -> None:
-        """Set training mode, except for frozen modules: their batch-norm statistics stand still."""
-        self.model.train()
-        for module in self.frozen:
-            module.eval()
-
-    def _finite_loss(self, loss: torch.Tensor | float, stage: Stage, step: int) -> float:
-        """A mean loss as a number; a TrainingError if it is NaN or infinite."""
-        value = float(loss)
-        if not math.isfinite(value):
+    def _validate(self, stage: Stage, epoch: float) -> tuple[dict[str, float], float]:
+        """The metrics of the present weights, and the monitor; a TrainingError if it is not finite."""
+        try:
+            metrics = self.model.evaluate(self.valid_loader)
+        except ValueError as error:
             raise TrainingError(
-                f"the training loss became {value} in stage {stage.name}, at or before step {step} "
-                f"of the epoch; lower learning_rate ({self.model.learning_rate:g}) or "
-                f"max_gradient_norm ({self.max_gradient_norm:g}). "
-                "The last good checkpoint is kept"
-            )
-        return value
+                f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
+            ) from None
+        score = self.model.monitored(metrics)
+        if not math.isfinite(score):
+            raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
+        return metrics, score
+
+    def _routing(self) -> dict[str, dict[str, Any]]:
+        """The routing of each branch, with the movement of its codes since the last evaluation."""
+        every = -(-len(self.valid_loader) // ROUTING_BATCHES)
+        report = routing_report(self.model, islice(self.valid_loader, 0, None, every))
+        log_report(report)
+        before, self.progress.codes = self.progress.codes, branch_codes(self.model)
+        for name, branch in report.items():
+            branch["code_movement"] = code_movement(before.get(name), self.progress.codes.get(name))
+        return report
 
     # ---------------------------------------------------------------- resume
 
-    def _save_state(self, done: float) -> None:
-        """Write all that the rest of the run depends on, after ``done`` epochs of the stage."""
+    def _save_state(self) -> None:
+        """Write all that the rest of the run depends on."""
         if self.resume_file is None:
             return
         state = dict(
-            stage_index=self.stage_index,
-            epochs_seen=self.epochs_seen,
-            done=done,
-            best=self.best,
-            best_trained=self.best_trained,
-            bad_evaluations=self.bad_evaluations,
-            stage_log=self.model.stage_log,
-            stage_start=self.model.stage_start,
+            vars(self.progress),
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            codes=self.codes,
             rng=torch.get_rng_state(),
-            cuda_rng=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            cuda_rng=torch.cuda.get_rng_state_all(),
         )
         save_atomically(state, self.resume_file)
 
-    def _load_state(self) -> dict[str, Any] | None:
-        """The saved state of a stage, if there is one to go on with."""
-        saved = load_state(self.resume_file) if self.resume_file is not None else None
-        if saved is None:
+    def _resume(self) -> dict[str, Any] | None:
+        """Go on from the saved state, if there is one; of it a stage still needs the optimizer."""
+        if self.resume_file is None or (found := load_state(self.resume_file)) is None:
             return None
-        self.stage_index = saved["stage_index"]
-        self.epochs_seen = saved["epochs_seen"]
-        self.model.stage_log = saved["stage_log"]
-        if "stage_start" in saved:
-            self.model.stage_start = saved["stage_start"]
-        elif saved["done"] == 0:  # earlier versions wrote this between two stages
-            self._restore_model(saved)
-            return None
-        return saved
-
-    def _restore(self, saved: dict[str, Any]) -> float:
-        """Take the state of a stage from a file; gives the epochs that are done."""
-        self._restore_model(saved)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.best, self.bad_evaluations = saved["best"], saved["bad_evaluations"]
-        self.best_trained = saved.get("best_trained", self.best)  # earlier versions have none
-        self.codes = saved.get("codes", {})  # nor these
-        return saved["done"]
-
-    def _restore_model(self, saved: dict[str, Any]) -> None:
+        progress, saved = found
+        self.use(progress)
         self.model.load_state_dict(saved["model"])
         torch.set_rng_state(saved["rng"])
-        if saved["cuda_rng"]:
-            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        return saved

@@ -81,8 +81,8 @@ def _auc_by_group(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """AUC (NaN where a group has one class) and size of each group, by one integer sort.
 
-    The Mann-Whitney count needs samples ordered by (group, score) with ties together, so all three
-    of group, score and label are packed into one 64-bit key.
+    The Mann-Whitney count needs samples in the order of group and score, with ties together. So
+    group, score and label are packed into one 64-bit key.
     """
     code = _order_preserving_code(y_pred)
     group = group_id.astype(np.int64)
@@ -92,21 +92,17 @@ def _auc_by_group(
     key |= y_true.astype(np.uint64)
     key.sort()
     label = (key & np.uint64(1)).astype(np.int64)
-    tied = key >> np.uint64(1)  # equal where group and score are
-    run_start = _starts(tied)
+    run_start = _starts(key >> np.uint64(1))  # a run of ties: equal group and score
     group_start = _starts(key >> np.uint64(33))
-    run_size = np.diff(np.r_[run_start, len(key)])
-    run_positive = np.add.reduceat(label, run_start)
-    run_negative = run_size - run_positive
     size = np.diff(np.r_[group_start, len(key)])
     positive = np.add.reduceat(label, group_start)
     negative = size - positive
 
-    # Negatives of the same group below each run of ties, plus half of those within it.
+    # The Mann-Whitney count from ranks: those of a run are its middle. Integers keep it exact.
+    twice_middle = 2 * run_start + np.diff(np.r_[run_start, len(key)])
     first_run = np.searchsorted(run_start, group_start)
-    below = np.cumsum(run_negative) - run_negative
-    below -= np.repeat(below[first_run], np.diff(np.r_[first_run, len(run_start)]))
-    wins = np.add.reduceat(run_positive * (below + 0.5 * run_negative), first_run)
+    ranks = np.add.reduceat(np.add.reduceat(label, run_start) * twice_middle, first_run)
+    wins = (ranks - positive * (2 * group_start + positive)) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.where((positive > 0) & (negative > 0), wins / (positive * negative), np.nan)
     return value, size

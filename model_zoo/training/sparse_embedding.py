@@ -159,47 +159,41 @@ class RowAdam(torch.optim.Adam):
     def _step_rows(self, weight: Tensor, gradient: Tensor) -> None:
         """The step in the rows of a coalesced gradient; the others miss it."""
         group, state = self.param_groups[0], self.state[weight]
+        lr, (beta1, beta2) = group["lr"], group["betas"]
         if not state:
             state["step"] = torch.zeros((), device=weight.device)
             state["exp_avg"] = torch.zeros_like(weight)
             state["exp_avg_sq"] = torch.zeros_like(weight)
         if weight not in self._clocks:
-            self._clocks[weight] = MissedSteps(weight, int(state["step"]), group["betas"])
+            self._clocks[weight] = MissedSteps(weight, int(state["step"]), (beta1, beta2))
         options: dict[str, Any] = dict(fused=True, amsgrad=False, maximize=False, weight_decay=0.0)
-        options |= dict(lr=group["lr"], eps=group["eps"])
-        options |= dict(zip(("beta1", "beta2"), group["betas"], strict=True))
+        options |= dict(lr=lr, beta1=beta1, beta2=beta2, eps=group["eps"])
         rows, values = gradient.indices()[0], gradient.values()
         for rows_R, gradient_RD in zip(_blocks(rows), _blocks(values), strict=True):
             w_RD, m_RD, v_RD = self._up_to_date(weight, rows_R)
-            step = state["step"].clone()
-            adam([w_RD], [gradient_RD], [m_RD], [v_RD], [], [step], **options)
+            adam([w_RD], [gradient_RD], [m_RD], [v_RD], [], [state["step"].clone()], **options)
             self._write(weight, rows_R, w_RD, m_RD, v_RD)
         state["step"] += 1
-        self._clocks[weight].tick(group["lr"])
-        self._clocks[weight].set(rows)
+        self._clocks[weight].tick(lr, rows)
 
     @torch.no_grad()
     def _correct(self, weight: Tensor, inputs: tuple[Tensor], rows: Tensor) -> None:
         """Bring what a lookup has read up to date, in place; the table stays as it is."""
-        clock = self._clocks.get(weight)
-        if clock is None or not clock.now:
-            return
-        read = rows.view(-1, rows.shape[-1])
-        for rows_R, w_RD in zip(_blocks(inputs[0].flatten()), _blocks(read), strict=True):
-            self._drift(weight, rows_R, w_RD)
+        if weight in self._clocks:
+            read = rows.view(-1, rows.shape[-1])
+            for rows_R, w_RD in zip(_blocks(inputs[0].flatten()), _blocks(read), strict=True):
+                self._drift(weight, rows_R, w_RD)
 
     @torch.no_grad()
     def _settle(self, weight: Tensor, *_: Any) -> None:
         """Bring the whole table up to date."""
-        clock = self._clocks.get(weight)
-        if clock is None or not clock.now:
-            return
-        for rows_R in _blocks(torch.arange(len(weight), device=weight.device)):
-            self._write(weight, rows_R, *self._up_to_date(weight, rows_R))
-        clock.restart()
+        if weight in self._clocks:
+            for rows_R in _blocks(torch.arange(len(weight), device=weight.device)):
+                self._write(weight, rows_R, *self._up_to_date(weight, rows_R))
+            self._forget(weight)
 
     def _forget(self, weight: Tensor, *_: Any) -> None:
-        """Take the weights of a table as they are, for it has just loaded them."""
+        """Take all rows of a table as up to date, as those that it has just loaded are."""
         self._clocks.pop(weight, None)
 
     def _up_to_date(self, weight: Tensor, rows_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,8 +240,8 @@ class MissedSteps:
         self.decay_2S = torch.stack([betas[0] ** k_S, (betas[0] / betas[1] ** 0.5) ** k_S])
         self.sums_2S = torch.zeros_like(self.decay_2S)  # of a_k and a_k / b_k, by s
 
-    def tick(self, lr: float) -> None:
-        """Count a step. All rows miss it that ``set`` does not name."""
+    def tick(self, lr: float, rows_R: Tensor) -> None:
+        """Count a step, which all rows but these miss."""
         self.step, self.now = self.step + 1, self.now + 1
         if self.now == self.sums_2S.shape[1]:
             self.sums_2S = torch.cat([self.sums_2S, torch.zeros_like(self.sums_2S)], dim=1)
@@ -256,16 +250,7 @@ class MissedSteps:
         a_S, ratio_S = self.sums_2S[:, self.now - count : self.now]
         a_S.add_(self.decay_2S[0, -count:], alpha=lr / correction1)
         ratio_S.add_(self.decay_2S[1, -count:], alpha=lr * correction2**0.5 / correction1)
-
-    def set(self, rows_R: Tensor) -> None:
-        """Note that some rows are up to date."""
         self.last_N.index_fill_(0, rows_R, self.now)
-
-    def restart(self) -> None:
-        """Note that all rows are up to date."""
-        self.now = 0
-        self.last_N.zero_()
-        self.sums_2S = torch.zeros_like(self.decay_2S)
 
     def missed(self, rows_R: Tensor) -> Tensor:
         """The number of steps that each of some rows missed, ``(R, 1)``."""

@@ -1,26 +1,43 @@
-"""What training, evaluation and the routing report use of a model."""
+"""What the training loop knows of a model: FuxiCTR's ``BaseModel`` with stages and experts.
+
+A model without stages and experts of its own, such as one of LongCTR, trains in a single stage.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import logging
+from abc import ABC
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from ..batch import Batch
 from ..history.history import History
 from ..moe.branch import Branch
 from ..moe.stages import Stage, StageName
+from .metrics import evaluate_metrics
+
+# FuxiCTR keeps these keys to itself; here they are public.
+PUBLIC = ["embedding_regularizer", "net_regularizer", "eval_steps", "early_stop_patience"]
+PUBLIC += ["reduce_lr_on_plateau", "verbose"]
 
 
-class Trainable(nn.Module, ABC):
-    """A model that ``loop.fit`` can train, in a single stage or in several.
+class Trainable(BaseModel, ABC):
+    """A model on LongCTR's batches that ``loop.fit`` can train. It has a ``forward`` and an
+    ``add_loss``.
+
+    Args:
+        feature_map: FuxiCTR's feature map.
+        learning_rate: where each stage starts.
+        optimizer: FuxiCTR's name of it.
+        accumulation_steps: batches per optimiser step.
+        kwargs: go to FuxiCTR.
 
     Attributes:
-        optimizer_name: FuxiCTR's name of the optimizer.
-        learning_rate: where each stage starts.
-        accumulation_steps: batches per optimiser step.
         embedding_regularizer, net_regularizer: in FuxiCTR's notation, of embedding tables and of
             all other parameters.
         eval_steps: optimiser steps between two evaluations; None is once per epoch.
@@ -32,50 +49,64 @@ class Trainable(nn.Module, ABC):
         stage_start: the last ``fit`` writes one entry per stage, about the weights it began with.
     """
 
-    optimizer_name: str
-    learning_rate: float
-    accumulation_steps: int
-    embedding_regularizer: float | str | None
-    net_regularizer: float | str | None
-    eval_steps: int | None
-    early_stop_patience: int
-    reduce_lr_on_plateau: bool
-    verbose: int
-    checkpoint: str
-    stage_log: list[dict[str, Any]]
-    stage_start: list[dict[str, Any]]
+    device: torch.device
 
-    # ---------------------------------------------------------------- one batch
-
-    @abstractmethod
-    def forward(self, inputs: Batch) -> dict[str, Tensor]:
-        """The prediction ``y_pred (B, 1)`` and whatever ``add_loss`` reads."""
-
-    @abstractmethod
-    def get_labels(self, inputs: Batch) -> Tensor:
-        """The labels ``(B, 1)``, float32, on the model's device."""
-
-    @abstractmethod
-    def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
-        """The loss of a forward pass, a scalar, without regularisation."""
+    def __init__(
+        self,
+        feature_map: FeatureMap,
+        *,
+        learning_rate: float = 1e-3,
+        optimizer: str = "adam",
+        accumulation_steps: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        kwargs |= dict(optimizer=optimizer, accumulation_steps=accumulation_steps)
+        super().__init__(feature_map, learning_rate=learning_rate, **kwargs)
+        self.learning_rate = learning_rate
+        self.optimizer_name = optimizer
+        self.accumulation_steps = accumulation_steps
+        for key in PUBLIC:
+            setattr(self, key, getattr(self, f"_{key}"))
+        self.stage_log: list[dict[str, Any]] = []
+        self.stage_start: list[dict[str, Any]] = []
 
     # ---------------------------------------------------------------- evaluation
 
-    @abstractmethod
-    def evaluate(self, data_generator: Iterable[Batch]) -> dict[str, float]:
-        """The metrics of the configuration over all samples.
+    @torch.no_grad()
+    def evaluate(
+        self, data_generator: Iterable[Batch], metrics: list[str] | None = None
+    ) -> dict[str, float]:
+        """The metrics (default: those of the configuration) over all samples, in one pass.
 
         Raises:
             ValueError: a prediction is not finite, or a metric is undefined.
         """
+        self.eval()
+        scores, labels, groups = [], [], []
+        for batch in data_generator:
+            scores.append(self.forward(batch)["y_pred"].flatten())
+            labels.append(self.get_labels(batch).flatten())
+            if self.feature_map.group_id is not None:
+                groups.append(self.get_group_id(batch).flatten())
+        y_pred, y_true = (torch.cat(part).cpu().numpy() for part in (scores, labels))
+        group_id = torch.cat(groups).cpu().numpy() if groups else None
+        results = evaluate_metrics(y_true, y_pred, metrics or self.validation_metrics, group_id)
+        log_metrics(results)
+        return results
 
-    @abstractmethod
     def monitored(self, metrics: Mapping[str, float]) -> float:
         """The number that chooses the best weights; more is better."""
+        value = self._monitor.get_value(metrics)
+        return -value if self._monitor_mode == "min" else value
 
-    @abstractmethod
-    def load_weights(self, checkpoint: str) -> None:
-        """Load weights from a file."""
+    def get_labels(self, inputs: Batch) -> Tensor:
+        """The labels ``(B, 1)``, float32, on the model's device."""
+        labels = inputs[0][self.feature_map.labels[0]]
+        return labels.to(self.device, non_blocking=True).float().view(-1, 1)
+
+    def get_group_id(self, inputs: Batch) -> Tensor:
+        """The user of each sample, for gAUC."""
+        return inputs[0][self.feature_map.group_id]
 
     # ---------------------------------------------------------------- stages, by default a single one
 
@@ -110,7 +141,16 @@ class Trainable(nn.Module, ABC):
         """
 
     def after_step(self) -> None:
-        """Act on what forward passes observed; called after each optimiser step."""
+        """Tell the routers that an optimiser step is done."""
+        for branch in self.branches.values():
+            branch.router.after_step()
 
     def forget_observed(self) -> None:
-        """Drop what forward passes observed since the last step."""
+        """Drop what the routers observed since the last step."""
+        for branch in self.branches.values():
+            branch.router.forget()
+
+
+def log_metrics(metrics: Mapping[str, float]) -> None:
+    """Log metrics as one line in FuxiCTR's form."""
+    logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in metrics.items()))

@@ -14,9 +14,9 @@ from engine.common.errors import UserError
 from model_zoo.layers.mamba import Mamba
 from model_zoo.ops.precision import all_digits, bf16_products, unrounded
 from model_zoo.sequence_model import SequenceModel
-from model_zoo.training.loop import Trainer
 from model_zoo.training.metrics import evaluate_metrics
 from model_zoo.training.optimizer import build_optimizer
+from model_zoo.training.steps import Stepper
 
 from ..support.helpers import (
     EACH_PART_ONCE,
@@ -35,11 +35,8 @@ CPU = torch.device("cpu")
 MIXTURES = [name for name in model_zoo.MODELS if "_" in name]
 
 
-def trainer_of(model: SequenceModel) -> Trainer:
-    trainer = Trainer(model, [], [], max_gradient_norm=10.0, seed=0, resume_file=None)
-    trainer.optimizer = build_optimizer(model)
-    model.train()
-    return trainer
+def stepper_of(model: SequenceModel) -> Stepper:
+    return Stepper(model.train(), build_optimizer(model))
 
 
 @pytest.mark.parametrize("name", model_zoo.MODELS)
@@ -49,7 +46,7 @@ def test_trains_and_scores_near_float32(name: str, tiny_data: Path) -> None:
     batch = random_batch(model.feature_map, LENGTHS, L=60)
     for step in range(3):
         torch.manual_seed(step)
-        trainer_of(model).train_step(batch, step=1, steps=1)
+        stepper_of(model).step(batch, step=1, steps=1)
     assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
     model.eval()
     rounded, loss = outputs(model, batch)
@@ -97,7 +94,7 @@ def check_200_steps(params: dict) -> None:
     weights changed by one part in a million, 200 steps change a loss by several parts in a hundred.
     """
     model = build_model(params)
-    trainer = trainer_of(model)
+    stepper = stepper_of(model)
     losses: dict[str | None, list[float]] = {None: [], "bf16": []}
     train = loader(params, shuffle=True, seed=1)
     for step in range(200):
@@ -110,7 +107,7 @@ def check_200_steps(params: dict) -> None:
                 losses[model.amp].append(outputs(model, batch)[1])
             model.amp = None
             model.train()
-        trainer.train_step(batch, step=1, steps=1)
+        stepper.step(batch, step=1, steps=1)
     plain, rounded = (torch.tensor(found).mean() for found in losses.values())
     assert 0 < (rounded - plain).abs() < 1e-3 * plain
     model.eval()
@@ -155,7 +152,7 @@ def test_codebooks_move_as_in_float32(tiny_data: Path) -> None:
         before = [codebook.codes_EC.clone() for codebook in codebooks(model)]
         batch = random_batch(model.feature_map, LENGTHS, L=60)
         torch.manual_seed(0)
-        trainer_of(model).train_step(batch, step=1, steps=1)
+        stepper_of(model).step(batch, step=1, steps=1)
         codes.append([codebook.codes_EC for codebook in codebooks(model)])
         assert not any(map(torch.equal, before, codes[-1]))
     assert all(map(torch.equal, *codes))
@@ -204,17 +201,16 @@ def test_scan_states_are_float32(last: bool, monkeypatch: pytest.MonkeyPatch) ->
     """From rounded inputs: the scan within the mixer gives what it gives in float32."""
     mamba = Mamba(16).eval()
     seen = []
-    name = "selective_scan_last" if last else "selective_scan"
-    real = getattr(model_zoo.layers.mamba, name)
+    real = model_zoo.layers.mamba.selective_scan
 
-    def watch(*inputs):
+    def watch(*inputs, last):
         with unrounded(inputs[0]):
-            plain = real(*(x.float() for x in inputs))
+            plain = real(*(x.float() for x in inputs), last=last)
         assert not torch.is_autocast_enabled("cpu")
-        seen.append((real(*inputs), plain))
+        seen.append((real(*inputs, last=last), plain))
         return seen[-1][0]
 
-    monkeypatch.setattr(model_zoo.layers.mamba, name, watch)
+    monkeypatch.setattr(model_zoo.layers.mamba, "selective_scan", watch)
     with torch.no_grad(), bf16_products(CPU, enabled=True):
         mamba(torch.randn(3, 70, 16), torch.ones(3, 70, dtype=torch.bool), last)
     inside, plain = seen[0]

@@ -18,8 +18,8 @@ from model_zoo.history.item_dict import ItemDict
 from model_zoo.history.packed import pack
 from model_zoo.layers import mamba
 from model_zoo.ops import scan_last as final_state
-from model_zoo.training.loop import Trainer
 from model_zoo.training.optimizer import build_optimizer
+from model_zoo.training.steps import Stepper
 
 from ..support.helpers import build_model, gather_always, loader, random_batch, tiny_params
 from ..support.host_syncs import HostSyncs
@@ -50,13 +50,11 @@ def test_at_most_one_wait_in_a_step(name: str, tiny_data: Path, gpu_way: list[st
     if "reuse_hash" in params:
         params["reuse_hash"] = False
     for model in (build_model(params), build_model(params | {"amp": "bf16"})):
-        trainer = Trainer(model, [], [], max_gradient_norm=10.0, seed=0, resume_file=None)
-        trainer.optimizer = build_optimizer(model)
-        model.train()
+        stepper = Stepper(model.train(), build_optimizer(model))
         batch = random_batch(model.feature_map, LENGTHS, L=60)
         gpu_way.clear()
         with HostSyncs() as syncs:
-            trainer.train_step(batch, step=1, steps=1)
+            stepper.step(batch, step=1, steps=1)
         assert sorted(syncs.found) == gpu_way + (["tolist"] if model.branches else [])
         assert bool(gpu_way) == name.startswith("Mamba4Rec")
 

@@ -109,9 +109,9 @@ def killed_after(saves: int) -> Iterator[None]:
     """Training inside must save its state ``saves`` times; it dies right after the last."""
     real, done = Trainer._save_state, 0
 
-    def save_then_die(trainer: Trainer, epochs_done: float) -> None:
+    def save_then_die(trainer: Trainer) -> None:
         nonlocal done
-        real(trainer, epochs_done)
+        real(trainer)
         done += 1
         if done == saves:
             raise _Killed

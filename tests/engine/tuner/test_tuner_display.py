@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
 from engine.tuner.display import Display
-from engine.tuner.leaderboard import Monitor
+from engine.tuner.search import Search
+from engine.tuner.space import Space
 from engine.tuner.trial import DONE, FAILED, RUNNING, Trial
 
 
@@ -20,24 +22,27 @@ def entry(auc: float, stage: str = "joint", epoch: float = 1) -> dict:
     return {"stage": stage, "epoch": epoch, "AUC": auc, "logloss": 1 - auc}
 
 
-def show(file: io.StringIO, monitor: Monitor) -> str:
+def show(file: io.StringIO, model: dict) -> str:
     """One trial runs, one is done, one fails, one is left; the text that this shows."""
+    search = Search()
+    search.space = Space(Path(), "TWIN", model, {}, {})
     trials = [Trial(f"TWIN_{i}", {}, {}) for i in range(5)]
+    search.trials, search.size = {trial.name: trial for trial in trials}, 5
+    display = Display(search, file)
     trials[4].status, trials[4].metrics = DONE, {"valid": entry(0.4)}  # in an earlier call
-    display = Display(5, 0, monitor, file)
     for trial in trials[:3]:
         trial.status = RUNNING
         display.event(trial, "started on cpu")
-    display.refresh(trials)
+    display.refresh()
     display.evaluated(trials[0], entry(0.99, "backbone"))  # not what is ranked in the end
     display.evaluated(trials[0], entry(0.75, epoch=2))
-    display.refresh(trials)
+    display.refresh()
     trials[1].status, trials[1].metrics = DONE, {"valid": entry(0.5)}
     display.event(trials[1], "done")
     trials[2].status = FAILED
     display.event(trials[2], "failed: bad luck")
-    display.refresh(trials)
-    display.refresh(trials)
+    display.refresh()
+    display.refresh()
     display.close()
     return file.getvalue()
 
@@ -56,7 +61,7 @@ def show(file: io.StringIO, monitor: Monitor) -> str:
 )
 def test_counts_best_and_time_left(monitor: dict, before: str, best: str, own: str) -> None:
     """The best is of finished trials, of earlier calls too, never of one that may yet fail."""
-    lines = show(io.StringIO(), Monitor(monitor)).splitlines()
+    lines = show(io.StringIO(), monitor).splitlines()
     assert lines == [
         *(f"TWIN_{i} started on cpu" for i in range(3)),
         f"1 of 5 done, 3 running, 0 failed, best {before}, 00:00 left",
@@ -67,7 +72,7 @@ def test_counts_best_and_time_left(monitor: dict, before: str, best: str, own: s
 
 
 def test_a_narrow_terminal_shows_what_matters() -> None:
-    shown = show(Terminal(), Monitor({"monitor": "AUC"}))
+    shown = show(Terminal(), {"monitor": "AUC"})
     assert "TWIN_2 failed: bad luck\n" in shown
     last = shown.rstrip().rpartition("\r")[2].rstrip("\x1b[A")
     assert "2 of 5 done, 1 running, 1 failed, best AUC 0.5000, 00:00 left" in last[:80]

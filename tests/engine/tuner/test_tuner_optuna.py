@@ -28,7 +28,7 @@ def tuner(tmp_path: Path) -> FakeTuner:
 
 def draws(tuner: FakeTuner) -> list[Any]:
     assert isinstance(tuner.search, OptunaSearch)
-    return tuner.search._drawn()
+    return tuner.search.study.trials
 
 
 def test_a_combination_runs_once_however_often_it_is_drawn(tuner: FakeTuner) -> None:
@@ -55,9 +55,9 @@ def test_it_finds_a_good_trial_and_prunes_bad_ones(tuner: FakeTuner) -> None:
     done = {n: sum(s["metrics"]["valid"].values()) for n, s in status.items() if s["metrics"]}
     assert pruned and done and not pruned & set(done)
     assert "pruned" in tuner.reports()["table.md"]
-    by_name = tuner.search._number
+    draw_of = tuner.search._draws
     for name in pruned:
-        assert draws(tuner)[by_name[name]].state.name == "PRUNED"
+        assert draws(tuner)[draw_of[name].number].state.name == "PRUNED"
         assert not (tuner.out / "runs" / "tiny" / f"{name}_seed1.json").exists()
     starts = {name: tuner.starts(name) for name in status}
     assert tuner.run(jobs=4, trials=16) == 0  # there are 16
@@ -91,19 +91,6 @@ def test_killed_it_goes_on_with_what_was_running(tuner: FakeTuner) -> None:
     assert all(len(after[name]["attempts"]) > 1 for name in before)
 
 
-@pytest.mark.slow
-def test_killed_in_the_middle_of_a_draw(tuner: FakeTuner) -> None:
-    tuner.write({"learning_rate": [0.1, 0.2], "topk": [1, 2]})
-    assert tuner.run(trials=2) == 0
-    study = tuner.search._study
-    half = study.ask()
-    half.suggest_categorical("topk", list(tuner.search._values["topk"]))
-    study.enqueue_trial({"learning_rate": "0.1", "topk": "1.0"})
-    assert tuner.run(trials=4) == 0 and len(tuner.status()) == 4
-    assert all(d.state.is_finished() for d in draws(tuner))
-    assert draws(tuner)[half.number].state.name == "FAIL"
-
-
 def test_failures_stay_open_and_are_tried_again_in_the_next_call(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1]}, modes={"1": "fails"})
     assert tuner.run(trials=3) == 1
@@ -112,27 +99,6 @@ def test_failures_stay_open_and_are_tried_again_in_the_next_call(tuner: FakeTune
     assert tuner.run(trials=3) == 0
     assert {s["status"] for s in tuner.status().values()} == {"done"}
     assert [d.state.name for d in draws(tuner)] == ["COMPLETE"]
-
-
-@pytest.mark.parametrize("name", ["o?a", "o%20c", 'it\'s "out"'])
-def test_the_study_is_in_the_output_folder(tmp_path: Path, name: str) -> None:
-    tuner = FakeTuner(tmp_path / name)
-    tuner.path.mkdir()
-    tuner.write({"topk": [1, 2]})
-    assert tuner.run(trials=2) == 0
-    assert (tuner.out / "optuna.db").exists()
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_a_damaged_study_is_one_line(tuner: FakeTuner) -> None:
-    tuner.write({"topk": [1, 2]})
-    assert tuner.run(trials=1) == 0
-    (tuner.out / "optuna.db").write_bytes(b"nonsense" * 1000)
-    with pytest.raises(UserError, match=r"optuna\.db: cannot be used by Optuna"):
-        tuner.run(trials=2)
-    (tuner.out / "optuna.db").unlink()
-    assert tuner.run(trials=2) == 0
-    assert all(tuner.starts(name) == 1 for name in tuner.status())
 
 
 def test_another_base_experiment_starts_another_study(tuner: FakeTuner) -> None:

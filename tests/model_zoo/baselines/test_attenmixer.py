@@ -118,6 +118,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_starts_uniform_and_bad_settings_are_explained() -> None:
     block = AttenMixerBlock(64)
+    block.init_weights()
     values = torch.cat([parameter.detach().flatten() for parameter in block.parameters()])
     assert values.abs().max() <= 1 / 8 and values.std().item() == pytest.approx(
         1 / 8 / 3**0.5, rel=0.02

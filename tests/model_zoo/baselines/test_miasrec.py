@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_zoo.baselines.miasrec import MiasRecBlock
+from model_zoo.compat import reset_parameters
 from model_zoo.history.history import History
 
 from ...support.helpers import ragged_history
@@ -134,6 +135,7 @@ def test_keys_tell_vectors_apart_by_their_bits() -> None:
 
 def test_starts_normal_and_bad_settings_are_explained() -> None:
     block = MiasRecBlock(64)
+    reset_parameters(block)
     assert block.encoder[0].expand.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert not block.encoder[0].expand.bias.any() and (block.input_norm.weight == 1).all()
     bad = dict(num_heads=4, max_repeat=0, max_len=0, entmax_alpha=0.9, beta=1.5, tau=0)

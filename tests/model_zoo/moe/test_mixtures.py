@@ -319,9 +319,9 @@ def test_a_router_of_another_kind_brings_its_own_branch() -> None:
     only = slots.branches["moe"](history, target_BD)[0]
     expected = 0.6 * slots.global_block(history, target_BD) + 0.4 * only
     torch.testing.assert_close(y_BH, expected)
-    slots.after_step()  # hooks that it does not write do nothing
-    slots.forget_observed()
-    slots.before_experts([history], seed=0)
+    slots.before_experts([history], seed=0)  # a hook that it does not write does nothing
+    slots.branches["moe"].router.after_step()
+    slots.branches["moe"].router.forget()
     assert slots.branches["moe"].router.gates(history).sum() > 0
 
 

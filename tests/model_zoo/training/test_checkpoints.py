@@ -87,10 +87,10 @@ def test_what_is_no_checkpoint_is_refused(tiny_data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"attention_dim": 32}, "but the configuration makes it"),
-        ({"embedding_dim": 4}, "but the configuration makes it"),
-        ({"dnn_hidden_units": [16]}, "but the configuration makes it"),
-        ({"dnn_hidden_units": [128, 64, 32]}, "but the configuration makes it"),
+        ({"attention_dim": 32}, "size mismatch for "),
+        ({"embedding_dim": 4}, "size mismatch for "),
+        ({"dnn_hidden_units": [16]}, "has no place in this model"),
+        ({"dnn_hidden_units": [128, 64, 32]}, "has no 'classifier.dnn.mlp.6.weight'"),
         ({"batch_norm": True}, "classifier"),
     ],
 )

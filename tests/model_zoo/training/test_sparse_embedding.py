@@ -19,10 +19,11 @@ from engine.config.models import build
 from engine.config.validate import check
 from engine.loader.random_batch import random_batch
 from model_zoo.sequence_model import SequenceModel
-from model_zoo.training import optimizer as optimization
 from model_zoo.training import sparse_embedding
 from model_zoo.training.loop import Trainer
+from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.sparse_embedding import RowAdam, sparse_tables
+from model_zoo.training.steps import Stepper
 
 from ...support.helpers import build_model, improving, killed_after, loader, tiny_params
 
@@ -41,22 +42,19 @@ def params(tiny_data: Path, tmp_path: Path) -> dict[str, Any]:
     return tiny_params(tiny_data, "SDIM", model_root=str(tmp_path), verbose=0)
 
 
-def trainer(model: SequenceModel, max_gradient_norm: float = 10.0) -> Trainer:
+def stepper_of(model: SequenceModel, max_gradient_norm: float = 10.0) -> Stepper:
     """As within a stage."""
-    found = Trainer(model, [], [], max_gradient_norm, seed=0, resume_file=None)
-    found.optimizer = optimization.build_optimizer(model)
-    model.train()
-    return found
+    return Stepper(model.train(), build_optimizer(model), max_gradient_norm)
 
 
 def losses(params: dict[str, Any], steps: int) -> tuple[torch.Tensor, dict[str, float]]:
     """Of the first steps of training, and metrics of the validation data after them."""
     model = build_model(params)
-    train, found = trainer(model), []
+    train, found = stepper_of(model), []
     batches = loader(params, shuffle=True, seed=1)
     while len(found) < steps:
         for batch in batches:
-            found.append(train.train_step(batch, 1, 1))
+            found.append(train.step(batch, 1, 1))
     return torch.stack(found[:steps]), model.evaluate(loader(params, "valid"))
 
 
@@ -100,14 +98,14 @@ def gradients(
     """What the optimizer is given after some batches of one group."""
     given: dict[str, torch.Tensor] = {}
     model.accumulation_steps = len(batches)
-    train = trainer(model, max_norm)
+    train = stepper_of(model, max_norm)
     train.optimizer.register_step_pre_hook(
         lambda *_: given.update(
             {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         )
     )
     for step, batch in enumerate(batches, start=1):
-        train.train_step(batch, step, len(batches))
+        train.step(batch, step, len(batches))
     return given
 
 
@@ -165,10 +163,10 @@ def test_features_that_share_a_table_and_features_of_several_values(tmp_path: Pa
         options = dict(embedding_dim=8, sparse_embedding=sparse, model_root=str(tmp_path))
         models.append(model_zoo.SDIM(feature_map, metrics=["AUC"], verbose=0, **options))
     assert len(sparse_tables(models[1])) == 3  # items, makers and sellers, tags
-    steps = [trainer(model) for model in models]
+    steps = [stepper_of(model) for model in models]
     for seed in range(30):
         batch = random_batch(feature_map, [3, 0, 5], 5, num_items=40, seed=seed)
-        expected, found = (step.train_step(batch, 1, 1) for step in steps)
+        expected, found = (step.step(batch, 1, 1) for step in steps)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
     for (name, a), b in zip(
         models[0].state_dict().items(), models[1].state_dict().values(), strict=True

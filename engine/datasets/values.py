@@ -1,0 +1,140 @@
+"""What a column of a raw table can hold, and how it is read: ids, labels, times, features.
+
+Each function takes a ``Source``, adds a check of the column to it, and gives the parsed column.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from ..common.errors import UserError
+from .source import Source, readable
+
+DATES = (
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.fZ",
+    "%Y-%m-%dT%H:%M:%S%.f%:z",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d",
+)
+SAMPLE = 10_000  # rows from which the kind of a text column is guessed
+
+
+def identity(table: Source, column: str) -> pl.Expr:
+    """Users or items: anything, as text. A whole number that is stored as a fraction is whole."""
+    parse = _fraction_as_text if table.kind(column).is_float() else _as_text
+    return table.read(column, parse, "an id")
+
+
+def number(table: Source, column: str) -> pl.Expr:
+    """Finite numbers that must be there."""
+    return table.read(column, _as_number, "a number")
+
+
+def whole(table: Source, column: str) -> pl.Expr:
+    """Whole numbers that must be there."""
+    return table.read(column, lambda raw: raw.cast(pl.Int64, strict=False), "a whole number")
+
+
+def label(table: Source, column: str) -> pl.Expr:
+    """0 and 1, or True and False."""
+
+    def parse(raw: pl.Expr) -> pl.Expr:
+        text = raw.cast(pl.String).str.strip_chars().str.to_lowercase()
+        value = text.replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
+        return pl.when(value.is_in([0.0, 1.0])).then(value).cast(pl.Int8)
+
+    return table.read(column, parse, "0 or 1, or name a rating with --rating and --positive")
+
+
+def time(table: Source, column: str, form: str | None) -> tuple[pl.Expr, bool]:
+    """Moments that can be compared, and whether they are dates.
+
+    Dates are read in microseconds, and numbers as they are.
+
+    Args:
+        form: how texts write dates; None if it is to be found out from the first one.
+    """
+    kind = table.kind(column)
+    if kind.is_temporal():
+        return table.read(column, lambda raw: raw.dt.epoch("us"), "a date"), True
+    if kind != pl.String:
+        return (whole if kind.is_integer() else number)(table, column), False
+    raw = pl.col(column)
+    is_number = raw.cast(pl.Float64, strict=False).is_not_null()
+    is_whole = raw.cast(pl.Int64, strict=False).is_not_null()
+    first, numbers, fractions = table.values(
+        first=raw.drop_nulls().first(),
+        numbers=is_number.filter(raw.is_not_null()).first(),
+        fractions=(is_number & ~is_whole).any(),
+    )
+    if form is None and numbers is not False:
+        return (number if fractions else whole)(table, column), False
+    form = form or next((f for f in DATES if _fits(first, f)), None)
+    if form is None:
+        raise UserError(
+            f"{table.path}, column {column}: {first!r} is no date in a known form; write "
+            "--time-format, such as '%d.%m.%Y %H:%M'"
+        )
+
+    def parse(raw: pl.Expr) -> pl.Expr:
+        return raw.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us")
+
+    return table.read(column, parse, f"a date in the form {form}"), True
+
+
+def _fits(value: str, form: str) -> bool:
+    try:
+        return pl.Series([value]).str.to_datetime(form, strict=False)[0] is not None
+    except pl.exceptions.PolarsError:
+        return False
+
+
+def feature(table: Source, column: str, kind: str) -> pl.Expr:
+    """The values of a feature of some kind; they may be missing."""
+    found = table.kind(column)
+    lists = isinstance(found, pl.List | pl.Array)
+    fits = {"embedding": lists, "sequence": lists or found == pl.String}
+    if not fits.get(kind, not lists):
+        raise UserError(
+            f"{table.path}, column {column} is {found}, which is no {kind}; write another kind"
+        )
+    if kind == "numeric":
+        return table.read(column, _as_number, "a number, or declare it categorical", True)
+    if not lists:
+        return table.read(column, _as_text, "a text", True)
+    entry = pl.List(pl.Float32 if kind == "embedding" else pl.String)
+    return table.read(column, lambda raw: raw.cast(entry), "a list", True)
+
+
+def guess(table: Source, column: str) -> str:
+    """The kind of a feature, from the type of its column or, in a text, its first values."""
+    kind = table.kind(column)
+    if isinstance(kind, pl.List | pl.Array):
+        return "embedding" if kind.inner.is_float() else "sequence"
+    if kind == pl.String:
+        with readable(table.path):
+            values = table.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
+        whole = values.cast(pl.Int64, strict=False).null_count() == 0
+        numbers = values.cast(pl.Float64, strict=False).null_count() == 0
+        return "numeric" if numbers and not whole else "categorical"
+    return "numeric" if kind.is_float() or kind.is_decimal() else "categorical"
+
+
+def _as_number(raw: pl.Expr) -> pl.Expr:
+    """The finite numbers of a column, and null for everything else."""
+    number = raw.cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number)
+
+
+def _as_text(raw: pl.Expr) -> pl.Expr:
+    text = raw.cast(pl.String)
+    return pl.when(text != "").then(text)
+
+
+def _fraction_as_text(raw: pl.Expr) -> pl.Expr:
+    whole = raw.cast(pl.Int64, strict=False)
+    return pl.when(raw == whole).then(whole.cast(pl.String)).otherwise(raw.cast(pl.String))

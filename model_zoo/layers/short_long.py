@@ -1,0 +1,47 @@
+"""The base of LongCTR's blocks: target attention over the recent items, beside a long part."""
+
+from __future__ import annotations
+
+from .attention import ShortTargetAttention
+from .block import SequenceBlock
+
+
+class ShortLongBlock(SequenceBlock):
+    """A block of two parts: attention over the recent items, and what a subclass reads beside it.
+
+    The output joins both parts and has width 2 * D.
+
+    Args:
+        item_dim: D, width of an item.
+        attention_dim: total width of the heads.
+        num_heads: attention heads.
+        attention_dropout: rate on the attention weights.
+        use_scale: divide scores by the root of a head's width.
+        use_qkvo: project queries, keys, values and outputs.
+        short_seq_len: length of the recent part, the target counted.
+        longctr_compat: use LongCTR's mask of the recent part; see ``ShortTargetAttention``.
+
+    Attributes:
+        attention: the arguments of a ``TargetAttention`` with these hyper-parameters.
+    """
+
+    def __init__(
+        self,
+        item_dim: int,
+        *,
+        attention_dim: int = 64,
+        num_heads: int = 1,
+        attention_dropout: float = 0.0,
+        use_scale: bool = True,
+        use_qkvo: bool = True,
+        short_seq_len: int = 50,
+        longctr_compat: bool = False,
+    ) -> None:
+        super().__init__()
+        shape = (item_dim, attention_dim, num_heads)
+        self.attention = (*shape, attention_dropout, use_scale, use_qkvo)
+        self.short_attention = ShortTargetAttention(
+            *self.attention, short_seq_len=short_seq_len, longctr_compat=longctr_compat
+        )
+        self.longctr_compat = longctr_compat
+        self.output_dim = 2 * item_dim

@@ -1,0 +1,102 @@
+"""Training within an epoch: optimiser steps over batches, with a progress bar and a guard against NaN."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..batch import Batch, Loader
+from .optimizer import add_regularizer_gradient, clip_gradients
+from .progress import TrainingError
+from .trainable import Trainable
+
+
+@dataclass
+class Stepper:
+    """Trains a model with one optimizer.
+
+    Attributes:
+        model: what is trained.
+        optimizer: of the model's parameters that train.
+        max_gradient_norm: gradients are clipped to this norm.
+        frozen: modules that stay in evaluation mode, so that their batch-norm statistics stand still.
+    """
+
+    model: Trainable
+    optimizer: torch.optim.Optimizer
+    max_gradient_norm: float = 10.0
+    frozen: list[nn.Module] = field(default_factory=list)
+
+    def epoch(self, loader: Loader, steps: int, title: str) -> Iterator[tuple[int, float, float]]:
+        """Train on the first batches of a loader.
+
+        Yields:
+            At each step after which an evaluation is due: the number of the step, and the mean loss
+            and samples per second since the evaluation before.
+
+        Raises:
+            TrainingError: the loss is NaN or infinite.
+        """
+        every = self.model.eval_steps or steps
+        with tqdm(
+            islice(loader, steps),
+            total=steps,
+            desc=title,
+            unit="batch",
+            disable=not self.model.verbose,
+            leave=False,
+            file=sys.stdout,
+            mininterval=0.1 if sys.stdout.isatty() else 30,  # a log file gets a line now and then
+        ) as bar:
+            batches = enumerate(bar, start=1)
+            for first in range(0, steps, every):
+                total_loss: Tensor | float = 0.0
+                samples, start = 0, time.perf_counter()
+                self._set_train_mode()
+                for step, batch in islice(batches, every):
+                    total_loss = total_loss + self.step(batch, step, steps)
+                    samples += len(batch[2])
+                    if step % 20 and step != steps and step - first != every:
+                        continue  # reading the loss waits for the device
+                    loss = float(total_loss / (step - first))
+                    self._require_finite(loss, title, step)
+                    rate = samples / (time.perf_counter() - start)
+                    bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}", refresh=False)
+                yield step, loss, rate
+
+    def step(self, batch: Batch, step: int, steps: int) -> Tensor:
+        """Run forward and backward, and an optimiser step at the end of each group of batches."""
+        model, group = self.model, self.model.accumulation_steps
+        loss = model.add_loss(model(batch), model.get_labels(batch))
+        last_group = step > steps - steps % group
+        if loss.requires_grad:  # not where only experts train and no sample has a history
+            (loss / (steps % group if last_group else group)).backward()
+        if step % group == 0 or step == steps:
+            add_regularizer_gradient(model)
+            clip_gradients(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            model.after_step()
+        return loss.detach()
+
+    def _set_train_mode(self) -> None:
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
+
+    def _require_finite(self, loss: float, title: str, step: int) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the training loss became {loss} in stage {title}, at or before step {step} of "
+                f"the epoch; lower learning_rate ({self.model.learning_rate:g}) or "
+                f"max_gradient_norm ({self.max_gradient_norm:g}). "
+                "The last good checkpoint is kept"
+            )
