@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from fuxictr.features import FeatureMap
@@ -27,7 +26,6 @@ from .columns import (
     open_parquet,
     pieces,
     read_in_pieces,
-    require_columns,
     whole_file,
 )
 
@@ -46,21 +44,20 @@ class Histories:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        file = open_parquet(self.path)
-        present = file.schema_arrow.names
-        require_columns(self.path, present, ["full_item_seq"])
+        file = open_parquet(self.path, ["full_item_seq"])
         room = _values(file.metadata, "full_item_seq")
         rows = max(1, ITEMS_PER_PIECE * file.metadata.num_rows // max(1, room))
         # Zeros around the items, so that every window of a batch lies within the tape.
         self._front = FRONT
         self._tape = np.zeros(FRONT + room + 1, np.int32)
         end, lengths = FRONT, []
+        present = file.schema_arrow.names
         columns = [name for name in ("user_index", "full_item_seq") if name in present]
         for piece in pieces(self.path, columns, rows):
             if "user_index" in piece:
                 piece["user_index"].require_numbered()
             column = piece["full_item_seq"]
-            lists = _without_gaps(column)
+            lists = column.lists()
             items_S = replace(column, values=lists.flatten()).integers()
             self._tape[end : end + len(items_S)] = np.clip(items_S, -1, 2**31 - 1)
             end += len(items_S)
@@ -129,8 +126,6 @@ class ItemTable:
     def __init__(self, path: str | Path, feature_map: FeatureMap) -> None:
         self.path = Path(path)
         features = {k: v for k, v in feature_map.features.items() if v.get("source") == "item"}
-        file = open_parquet(self.path)
-        require_columns(self.path, file.schema_arrow.names, ["item_index", *features])
 
         def convert(piece: dict[str, Column]) -> Arrays:
             index = piece.pop("item_index")
@@ -143,8 +138,7 @@ class ItemTable:
                     piece[name].reject(values[:1] != 0, f"the value is {shown}; {what}")
             return found
 
-        names, rows = ["item_index", *features], file.metadata.num_rows
-        arrays = read_in_pieces(self.path, names, rows, convert)
+        arrays = read_in_pieces(self.path, ["item_index", *features], convert)
         self.tables = {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def __len__(self) -> int:
@@ -184,18 +178,17 @@ class Samples:
         path = Path(path)
         self.path = path if path.suffix == ".parquet" else Path(f"{path}.parquet")
         self.feature_map = feature_map
-        self.names = [
-            name for name, spec in feature_map.features.items() if spec.get("source") != "item"
-        ] + feature_map.labels
-        self.file = open_parquet(self.path)
-        self.names += [name for name in INDEX if name not in self.names]
-        require_columns(self.path, self.file.schema_arrow.names, [*INDEX, *self.names])
-        rows = [self.file.metadata.row_group(i).num_rows for i in range(self.file.num_row_groups)]
-        self.group_start = np.r_[0, np.cumsum(rows, dtype=np.int64)]
+        own = [k for k, v in feature_map.features.items() if v.get("source") != "item"]
+        self.names = list(dict.fromkeys([*INDEX, *own, *feature_map.labels]))
+        self.file = open_parquet(self.path, self.names)
+        groups = map(self.file.metadata.row_group, range(self.file.num_row_groups))
+        self.group_start = np.cumsum([0, *(group.num_rows for group in groups)])
+        if not len(self):
+            raise UserError(f"{self.path}: has no samples; each split needs some")
         self.limits = histories.path, histories.lengths(), num_items
         self.resident = None
         if not streaming:
-            self.resident = read_in_pieces(self.path, self.names, len(self), self._convert)
+            self.resident = read_in_pieces(self.path, self.names, self._convert)
 
     def __len__(self) -> int:
         return int(self.group_start[-1])
@@ -209,16 +202,17 @@ class Samples:
         """Columns of ``batch_size`` rows, the last batch shorter; in file order without ``rng``."""
         kept: Arrays | None = None  # rows of one block that did not fill a batch
         for columns in self._blocks(rng):
-            order = np.arange(_rows(columns)) if rng is None else rng.permutation(_rows(columns))
+            rows = len(columns["user_index"])
+            order = np.arange(rows) if rng is None else rng.permutation(rows)
             if kept is not None:
                 columns = {k: np.concatenate([kept[k], v[order]]) for k, v in columns.items()}
-                order = np.arange(_rows(columns))
+                order = np.arange(len(columns["user_index"]))
             whole = len(order) - len(order) % batch_size
             for start in range(0, whole, batch_size):
-                rows = order[start : start + batch_size]
-                yield {name: column[rows] for name, column in columns.items()}
+                batch = order[start : start + batch_size]
+                yield {name: column[batch] for name, column in columns.items()}
             kept = {name: column[order[whole:]] for name, column in columns.items()}
-        if kept is not None and _rows(kept):
+        if kept and len(kept["user_index"]):
             yield kept
 
     def _blocks(self, rng: np.random.Generator | None) -> Iterator[Arrays]:
@@ -227,12 +221,9 @@ class Samples:
             return
         groups = np.arange(self.file.num_row_groups)
         for group in groups if rng is None else rng.permutation(groups):
-            yield self._read(int(group))
-
-    def _read(self, group: int) -> Arrays:
-        with whole_file(self.path):
-            table = self.file.read_row_group(group, self.names)
-        return self._convert(columns_of(self.path, table, int(self.group_start[group])))
+            with whole_file(self.path):
+                table = self.file.read_row_group(int(group), self.names)
+            yield self._convert(columns_of(self.path, table, int(self.group_start[group])))
 
     def _convert(self, piece: dict[str, Column]) -> Arrays:
         features, labels = self.feature_map.features, self.feature_map.labels
@@ -256,23 +247,6 @@ class Samples:
             ),
         )
         return arrays
-
-
-def _without_gaps(column: Column) -> pa.ListArray | pa.LargeListArray:
-    """The histories of a column, none of which may be missing or have missing values."""
-    lists = column.lists()
-    missing = lists.is_null().to_numpy(zero_copy_only=False)
-    column.reject(missing, "the history is missing; write an empty list")
-    items = lists.flatten()
-    if items.null_count:
-        first = np.flatnonzero(items.is_null())[0]
-        holds_it = np.cumsum(np.asarray(lists.value_lengths())) > first
-        column.reject(holds_it, "the history has missing values; leave them out")
-    return lists
-
-
-def _rows(columns: Arrays) -> int:
-    return len(next(iter(columns.values())))
 
 
 def _values(metadata: pq.FileMetaData, column: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +19,15 @@ Arrays = dict[str, NDArray]
 PIECE = 16_384  # rows that are read at a time
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file, or say what is wrong with it."""
+def open_parquet(path: Path, needed: Iterable[str] = ()) -> pq.ParquetFile:
+    """Open a Parquet file that has the columns ``needed``, or say what is wrong with it."""
     if not path.exists():
         raise UserError(f"{path} does not exist; prepare the data first (see data/README.md)")
     with whole_file(path):
         # With its defaults, pyarrow reads all of a row group at once, and keeps it.
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**18)
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**18)
+    require_columns(path, file.schema_arrow.names, needed)
+    return file
 
 
 @contextmanager
@@ -40,20 +42,25 @@ def whole_file(path: Path) -> Iterator[None]:
         ) from None
 
 
+def require_columns(path: Path, present: list[str], needed: Iterable[str]) -> None:
+    """Reject a file that lacks a column."""
+    for name in needed:
+        if name not in present:
+            raise UserError(
+                f"{path}: column {name!r} is missing; there are {', '.join(present)}"
+                f"{did_you_mean(name, present)}"
+            )
+
+
 def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[dict[str, Column]]:
     """Columns of a file, some rows at a time.
 
     Reading lists whole takes several times the memory and the time. There is at least one piece,
     and each has at most ``rows`` rows (default: ``PIECE``).
     """
-    file, start = open_parquet(path), 0
-    for group in range(file.num_row_groups):
-        batches = file.iter_batches(rows or PIECE, row_groups=[group], columns=names)
-        while True:
-            with whole_file(path):
-                batch = next(batches, None)
-            if batch is None:
-                break
+    file, start = open_parquet(path, names), 0
+    with whole_file(path):
+        for batch in file.iter_batches(rows or PIECE, columns=names):
             yield columns_of(path, pa.Table.from_batches([batch]), start)
             start += len(batch)
     if not start:
@@ -61,15 +68,13 @@ def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[di
 
 
 def read_in_pieces(
-    path: Path, names: list[str], rows: int, convert: Callable[[dict[str, Column]], Arrays]
+    path: Path, names: list[str], convert: Callable[[dict[str, Column]], Arrays]
 ) -> Arrays:
     """Read whole columns into arrays, with hardly more memory than the arrays take.
 
-    Args:
-        rows: the number of rows of the file.
-        convert: makes arrays of some rows.
+    ``convert`` makes arrays of some rows.
     """
-    arrays: Arrays = {}
+    rows, arrays = open_parquet(path, names).metadata.num_rows, {}
     for piece in pieces(path, names):
         start = piece[names[0]].start
         for name, values in convert(piece).items():
@@ -79,19 +84,10 @@ def read_in_pieces(
     return arrays
 
 
-def require_columns(path: Path, present: list[str], needed: list[str]) -> None:
-    """Reject a file that lacks a column."""
-    missing = [name for name in needed if name not in present]
-    if missing:
-        raise UserError(
-            f"{path}: column {missing[0]!r} is missing; there are {', '.join(present)}"
-            f"{did_you_mean(missing[0], present)}"
-        )
-
-
 def columns_of(path: Path, table: pa.Table, start: int = 0) -> dict[str, Column]:
     """The columns of some rows of a file, by name; ``start`` is the number of the first row."""
-    return {name: Column(path, name, table[name], start) for name in table.column_names}
+    columns = zip(table.column_names, table.columns, strict=True)
+    return {name: Column(path, name, values.combine_chunks(), start) for name, values in columns}
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Column:
 
     path: Path
     name: str
-    values: pa.Array | pa.ChunkedArray
+    values: pa.Array
     start: int
 
     def reject(self, bad: NDArray, what: str | Callable[[Any], str]) -> None:
@@ -133,45 +129,45 @@ class Column:
         width = {"embedding": spec.get("pretrain_dim"), "sequence": spec.get("max_len")}.get(kind)
         flat = self if width is None else self._flattened(width, kind)
         numbers = kind in ("embedding", "numeric")
-        values = flat._floats() if numbers else flat.integers()
+        values = flat._numbers("numbers").astype(np.float32) if numbers else flat.integers()
         if width is not None:
             values = values.reshape(-1, width)
         if numbers:
             wrong = "fill it in with a number"
             self.reject(~np.isfinite(values), lambda i: f"the value is {values[i]}; {wrong}")
         elif kind != "meta":
-            high = spec["vocab_size"] - 1
-            wrong = f"is outside 0 to {high}; correct vocab_size or the data"
-            outside = (values < 0) | (values > high)
-            self.reject(outside, lambda i: f"the index {values[i]} {wrong}")
+            vocabulary = "the vocabulary; correct vocab_size or the data"
+            self.require_within(values, 0, spec["vocab_size"] - 1, vocabulary)
         return values
 
     def integers(self) -> NDArray[np.int64]:
         """Whole numbers, also where they are stored as floats."""
-        values = np.asarray(self.values)
-        if values.dtype.kind in "iub":
-            return values.astype(np.int64)
-        if values.dtype.kind == "f" and np.array_equal(values, np.floor(values)):
-            return values.astype(np.int64)
-        raise self._wrong_type("it must hold whole numbers")
+        values = self._numbers("whole numbers")
+        if values.dtype.kind == "f" and not np.array_equal(values, np.floor(values)):
+            raise self._wrong_type("whole numbers")
+        return values.astype(np.int64)
 
     def label(self) -> NDArray[np.float32]:
         """The values 0 and 1 of a label."""
-        values = np.asarray(self.values)
-        if values.dtype.kind not in "iufb":
-            raise self._wrong_type("a label must be 0 or 1")
+        values = self._numbers("0 or 1, for it is a label")
         bad = (values != 0) & (values != 1)
         self.reject(bad, lambda i: f"the label is {values[i]}; write 0 or 1")
         return values.astype(np.float32)
 
     def lists(self) -> pa.ListArray | pa.LargeListArray:
-        """Lists, as one array."""
-        values = self.values
-        lists = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+        """Lists, none of which is missing or has missing values."""
+        lists = self.values
         if pa.types.is_fixed_size_list(lists.type):
             lists = lists.cast(pa.list_(lists.type.value_type))
         if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
-            raise self._wrong_type("it must hold lists")
+            raise self._wrong_type("lists")
+        missing = lists.is_null().to_numpy(zero_copy_only=False)
+        self.reject(missing, "the list is missing; write an empty one")
+        items = lists.flatten()
+        if items.null_count:
+            first = np.flatnonzero(items.is_null())[0]
+            holds_it = np.cumsum(np.asarray(lists.value_lengths())) > first
+            self.reject(holds_it, "the list has missing values; leave them out, or fill them in")
         return lists
 
     def require_within(self, x: NDArray, low: int, high: int, what: str) -> None:
@@ -196,22 +192,25 @@ class Column:
 
     def _require_filled(self) -> None:
         if self.values.null_count:
-            self.reject(self.values.is_null().to_numpy(), "the value is missing; fill it in")
+            missing = self.values.is_null().to_numpy(zero_copy_only=False)
+            self.reject(missing, "the value is missing; fill it in")
 
     def _flattened(self, width: int, kind: str) -> Column:
         """The values of lists that all have one width, one list after the other."""
         lists = self.lists()
-        length = lists.value_lengths().to_numpy(zero_copy_only=False)
+        length = np.asarray(lists.value_lengths())
         size = "embedding_dim" if kind == "embedding" else "max_len"
         wrong = f"values, but {size} is {width}"
         self.reject(length != width, lambda i: f"the list has {length[i]} {wrong}")
         return replace(self, values=lists.flatten())
 
-    def _floats(self) -> NDArray[np.float32]:
-        try:
-            return np.asarray(self.values).astype(np.float32)
-        except (ValueError, TypeError):
-            raise self._wrong_type("it must hold numbers") from None
+    def _numbers(self, what: str) -> NDArray:
+        values = np.asarray(self.values)
+        if values.dtype.kind not in "iufb":
+            raise self._wrong_type(what)
+        return values
 
     def _wrong_type(self, what: str) -> UserError:
-        return UserError(f"{self.path}, column {self.name} is {self.values.type}; {what}")
+        return UserError(
+            f"{self.path}, column {self.name} is {self.values.type}; it must hold {what}"
+        )

@@ -68,10 +68,6 @@ class SequenceLoader:
     ) -> None:
         if padding != "pre":
             raise UserError(f"padding is {padding!r}, but models read left padding only; write pre")
-        if batch_size < 1 or max_len < 1:
-            raise UserError(
-                f"batch_size and max_len must be at least 1; got {batch_size} and {max_len}"
-            )
         if not isinstance(user_info, Histories):
             user_info = Histories(user_info)
         if not isinstance(item_info, ItemTable):

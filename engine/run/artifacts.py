@@ -36,8 +36,11 @@ class RunFiles:
 
     def require_unchanged(self, params: dict[str, Any]) -> None:
         """Reject a resume with other parameters, except those that change no number of a result."""
-        started = self.started_with.exists()
-        before = self._started() if started else _content(self.result).get("params", {})
+        before = _content(self.result).get("params", {})
+        if self.started_with.exists():
+            before = _content(self.started_with)
+            if not before:  # the machine crashed while the file was written: the run starts again
+                self.state.unlink(missing_ok=True)
         now = json.loads(json.dumps(params))  # as a file gives it back, without tuples
         known = (before.keys() | now.keys()) - {"dataset_hash", *NO_NUMBERS}
         changed = sorted(key for key in known if before.get(key) != now.get(key))
@@ -47,30 +50,15 @@ class RunFiles:
                 f"is {now.get(changed[0])!r} now; put it back, or start again without --resume"
             )
 
-    def require_same_data(self, dataset_hash: str) -> None:
-        """Reject a resume on other data than the run started with."""
-        before = self._started().get("dataset_hash", dataset_hash)
-        if before != dataset_hash:
-            raise UserError(
-                f"--resume: the data had hash {before} when the run started and has {dataset_hash} now; "
-                "put it back, or start again without --resume"
-            )
-
-    def _started(self) -> dict[str, Any]:
-        """What the run started with. If that is not known, it is empty, and the run starts again."""
-        before = _content(self.started_with)
-        if not before:  # the machine crashed while the file was written
-            self.state.unlink(missing_ok=True)
-        return before
-
-    def keep_result_of_other_data(self, dataset_hash: str) -> None:
-        """Refuse to overwrite a result on other data that happens to have the same name."""
-        before = _content(self.result).get("dataset_hash", dataset_hash)
-        if before != dataset_hash:
-            raise UserError(
-                f"{self.result}: is the result on other data (hash {before}, now {dataset_hash}), which "
-                "this run would overwrite; write --model-root DIR, another folder, or move the file away"
-            )
+    def require_same_data(self, dataset_hash: str, resume: bool) -> None:
+        """Refuse to go on with a run, or to overwrite a result, on other data of the same name."""
+        for file in (self.result, self.started_with) if resume else (self.result,):
+            before = _content(file).get("dataset_hash", dataset_hash)
+            if before != dataset_hash:
+                raise UserError(
+                    f"{file}: is of a run on other data (hash {before}, now {dataset_hash}); put the "
+                    "data back, or write --model-root DIR, another folder for results"
+                )
 
     def finished(self) -> bool:
         """Whether there is a result, and no run was started since."""
@@ -105,15 +93,10 @@ class RunFiles:
             raise UserError(
                 f"model_root: {self.folder} cannot be written ({error.strerror})"
             ) from None
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s")
-        )
-        console = logging.StreamHandler(sys.stdout)
-        console.setFormatter(logging.Formatter("%(message)s"))
-        root = logging.getLogger()
-        root.addHandler(handler)
-        root.addHandler(console)
-        root.setLevel(logging.INFO)
+        form = "%(asctime)s P%(process)d %(levelname)s %(message)s"
+        handler.setFormatter(logging.Formatter(form))
+        handlers: list[logging.Handler] = [handler, logging.StreamHandler(sys.stdout)]
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
         logging.raiseExceptions = False  # a console that cannot be written is told once, by print
         message = "Params: " + json.dumps(params, indent=4, default=str)
         handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": message}))
@@ -138,20 +121,14 @@ class LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Raise a UserError if the disk is the reason."""
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            super().handleError(record)
-            return
-        raise UserError(f"{self.baseFilename}: cannot be written ({error.strerror})") from None
+        if isinstance(error := sys.exception(), OSError):
+            raise UserError(f"{self.baseFilename}: cannot be written ({error.strerror})") from None
+        super().handleError(record)
 
 
 def _end_logging() -> None:
     """Close log and console: what is logged between two runs belongs to neither."""
-    root = logging.getLogger()
-    root.setLevel(logging.WARNING)
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
-        handler.close()
+    logging.basicConfig(level=logging.WARNING, handlers=[], force=True)
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -12,11 +12,7 @@ from ..config.options import RunOptions
 from ..config.read import describe_experiments, load_experiment
 
 # Keys of an experiment that an argument of its own decides.
-DECIDED = {
-    "model_id": "write --expid",
-    "seed": "write --seed",
-    "model_zoo": "write --model-zoo",
-}
+DECIDED = {"model_id": "write --expid", "seed": "write --seed", "model_zoo": "write --model-zoo"}
 
 
 def main() -> None:
@@ -49,10 +45,8 @@ def _run() -> int:
     from .experiment import run
     from .summary import summary
 
-    seeds = dict.fromkeys(args.seed or [None])
-    experiments = [
-        checked(params, replace(options, seed=seed)) for seed, params in product(seeds, read)
-    ]
+    pairs = product(dict.fromkeys(args.seed or [None]), read)
+    experiments = [checked(params, replace(options, seed=seed)) for seed, params in pairs]
     print("\n" + summary([run(experiment) for experiment in experiments]))
     return 0
 

@@ -19,11 +19,6 @@ def require_device(gpu: int) -> None:
         )
 
 
-def device_name(gpu: int) -> str:
-    """What a result calls the device."""
-    return torch.cuda.get_device_name(gpu) if gpu >= 0 else "cpu"
-
-
 def peak_memory(gpu: int) -> Callable[[], int | None]:
     """Start to watch the memory of a run.
 

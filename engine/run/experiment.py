@@ -37,7 +37,7 @@ from . import summary as results
 from .artifacts import RunFiles
 from .code_version import commit_of
 from .cpu import set_up_cpu
-from .devices import device_name, peak_memory, require_device
+from .devices import peak_memory, require_device
 from .flops import flops_per_sample, num_parameters, spread_batch
 from .tensorboard import ScalarWriter
 
@@ -70,9 +70,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     start = time.perf_counter()
     model, loaders = _build(experiment, files.name)
     about = _about(experiment)
-    files.keep_result_of_other_data(about["dataset_hash"])
-    if resume:
-        files.require_same_data(about["dataset_hash"])
+    files.require_same_data(about["dataset_hash"], resume)
     files.open(params, about["dataset_hash"], resume)
     logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
     if resume and not files.state.exists():
@@ -85,7 +83,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
             result = about | _evaluate(model, loaders, params["metrics"])
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
-    result["device"] = device_name(options.gpu)
+    result["device"] = torch.cuda.get_device_name(options.gpu) if options.gpu >= 0 else "cpu"
     result["peak_memory_bytes"] = peak()
     result["seconds"] |= {"fit": fit_seconds, "total": before + time.perf_counter() - start}
     write_json(files.result, result)
@@ -110,14 +108,14 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, dict[str, Se
 def _about(experiment: Experiment) -> dict[str, Any]:
     """The part of a result that is known before training."""
     params = experiment.params
+    card = card_beside(params["train_data"])
+    bayes = {"AUC": "bayes_auc", "gAUC": "bayes_gauc"}  # the best possible metrics, where known
     return {
         "status": "done",
         "expid": params["model_id"],
-        "seed": params["seed"],
-        "model": params["model"],
-        "dataset_id": params["dataset_id"],
+        **{key: params[key] for key in ("seed", "model", "dataset_id")},
         "dataset_hash": fingerprint(params[key] for key in DATA_FILES),
-        "bayes": _bayes(params),
+        "bayes": {name: card[key]["test"] for name, key in bayes.items() if key in card},
         "versions": _versions(),
         "threads": torch.get_num_threads(),  # they share sums, which moves the last digits
         "command": ["python", *sys.argv],
@@ -158,18 +156,19 @@ def _train(
         on_evaluation=on_evaluation,
         **params,
     )
-    seconds = time.perf_counter() - start
-    if scalars is not None:
-        scalars.close()
-    return seconds
+    return time.perf_counter() - start
 
 
 def _evaluate(
     model: StagedModel, loaders: dict[str, SequenceLoader], metrics: list[str]
 ) -> dict[str, Any]:
     """The part of a result that is measured on the trained model."""
+    stage = model.stage_log[-1]["stage"]  # the last one, in which everything trains
+    evaluated = (*model.stage_start, *model.stage_log)
+    best = [entry for entry in evaluated if entry["stage"] == stage and entry["best"]][-1]
+    valid = {metric: best[metric] for metric in metrics}
+    speeds = [entry["samples_per_s"] for entry in model.stage_log if entry["stage"] == stage]
     logging.info("****** Validation evaluation ******")  # headings as FuxiCTR's
-    valid = _best_metrics(model, metrics)
     log_metrics(valid)
     logging.info("******** Test evaluation ********")
     start = time.perf_counter()
@@ -187,18 +186,10 @@ def _evaluate(
         "num_parameters": num_parameters(model),
         "flops_per_sample": flops.mean,
         "flops_per_sample_error": flops.error,
-        "train_samples_per_s": _training_speed(model.stage_log),
+        "train_samples_per_s": statistics.median(speeds),  # of an epoch
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
         "seconds": {"test": test_seconds},
     }
-
-
-def _best_metrics(model: StagedModel, metrics: list[str]) -> dict[str, float]:
-    """The validation metrics that chose the weights with which training ended."""
-    last = model.stage_log[-1]["stage"]
-    evaluated = (*model.stage_start, *model.stage_log)
-    best = [entry for entry in evaluated if entry["stage"] == last and entry["best"]][-1]
-    return {metric: best[metric] for metric in metrics}
 
 
 def make_loaders(
@@ -209,36 +200,17 @@ def make_loaders(
     Raises:
         UserError: a file is damaged, or a split has no samples.
     """
-    histories = Histories(params["user_info"])
-    items = ItemTable(params["item_info"], feature_map)
-    keys = ("batch_size", "max_len", "padding", "seed", "streaming")
-    options = {key: params[key] for key in keys if key in params}
-    loaders = {
+    shared = {
+        "user_info": Histories(params["user_info"]),
+        "item_info": ItemTable(params["item_info"], feature_map),
+        "device": device,
+    }
+    shuffle = {"train": params.get("shuffle", True)}
+    return {
         split: SequenceLoader(
             feature_map,
             params[f"{split}_data"],
-            histories,
-            items,
-            shuffle=split == "train" and params.get("shuffle", True),
-            device=device,
-            **options,
+            **params | shared | {"shuffle": shuffle.get(split, False)},
         )
         for split in SPLITS
     }
-    for loader in loaders.values():
-        if not loader.num_samples:
-            raise UserError(f"{loader.samples.path}: has no samples; each split needs some")
-    return loaders
-
-
-def _bayes(params: dict[str, Any]) -> dict[str, float]:
-    """The best possible test metrics, if the data set's card knows them."""
-    card = card_beside(params["train_data"])
-    names = {"AUC": "bayes_auc", "gAUC": "bayes_gauc"}
-    return {metric: card[key]["test"] for metric, key in names.items() if key in card}
-
-
-def _training_speed(stage_log: list[dict[str, Any]]) -> float:
-    """Samples per second: the median over the epochs of the last stage, where everything trains."""
-    last = stage_log[-1]["stage"]
-    return statistics.median(e["samples_per_s"] for e in stage_log if e["stage"] == last)

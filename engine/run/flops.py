@@ -6,9 +6,7 @@ padding count.
 
 from __future__ import annotations
 
-import argparse
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +18,8 @@ from model_zoo.registry import backbone_of
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 
-from ..common.errors import UserError
-from ..common.places import CONFIG
 from ..common.text_table import text_table
+from ..config.command_line import CommandLine, positive
 from ..config.feature_map import build_feature_map
 from ..config.load import load
 from ..config.models import build
@@ -109,38 +106,29 @@ def describe(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m engine.flops", description="Parameters and FLOPs per sample of models."
     )
-    parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
+    parser.add_places()
     parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
-    parser.add_argument("--model-zoo", type=Path, help="folder of your own models, or of LongCTR's")
-    parser.add_argument("--length", type=int, help="items of the history; default: max_len")
+    parser.add_argument("--length", type=positive, help="items of the history; default: max_len")
     args = parser.parse_args()
-    if args.length is not None and args.length < 1:
-        raise UserError(f"--length {args.length}: write 1 or more")
-    vanilla: dict[tuple[str, str], float] = {}
-    found = []
+    options = RunOptions(args.config, model_zoo=args.model_zoo, data_root=args.data_root)
+    counted = []
     for expid in args.expid:
-        experiment = load(expid, RunOptions(args.config, model_zoo=args.model_zoo))
+        experiment = load(expid, options)
         params = experiment.params
         ensure_generated(params)
-        parameters, flops = describe(
-            params, experiment.model_class, args.length or params["max_len"]
-        )
-        data, model = params["dataset_id"], params["model"]
-        vanilla[data, model] = flops.mean
-        found.append((expid, (data, backbone_of(model)), parameters, flops))
-    rows = [
-        [
-            expid,
-            f"{parameters:,}",
-            f"{flops.mean / 1e6:.3f}",
-            f"{flops.error / 1e6:.3f}" if flops.error is not None else "",
-            f"{flops.mean / vanilla[backbone]:.2f}" if backbone in vanilla else "",
-        ]
-        for expid, backbone, parameters, flops in found
-    ]
+        length = args.length or params["max_len"]
+        counted.append((params, *describe(params, experiment.model_class, length)))
+    vanilla = {(params["dataset_id"], params["model"]): flops.mean for params, _, flops in counted}
+    rows = []
+    for params, parameters, flops in counted:
+        backbone = vanilla.get((params["dataset_id"], backbone_of(params["model"])))
+        error = "" if flops.error is None else f"{flops.error / 1e6:.3f}"
+        ratio = f"{flops.mean / backbone:.2f}" if backbone else ""
+        mean = f"{flops.mean / 1e6:.3f}"
+        rows.append([params["model_id"], f"{parameters:,}", mean, error, ratio])
     print("Parameters, and FLOPs of one sample in millions with the standard error of their mean")
     print(text_table(["expid", "parameters", "MFLOPs", "error", "/ vanilla"], rows))
     return 0

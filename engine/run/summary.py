@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from fuxictr.utils import print_to_list
+from numpy.typing import NDArray
 
 from model_zoo.registry import backbone_of
 
@@ -13,6 +16,7 @@ from ..common.errors import UserError
 from ..common.text_table import text_table
 
 Result = dict[str, Any]
+MEASURED = ("valid AUC", "parameters", "samples/s", "time")  # columns after the test metrics
 
 
 def append_bars_line(result: Result, config_dir: Path) -> None:
@@ -21,14 +25,10 @@ def append_bars_line(result: Result, config_dir: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-
-    def listed(metrics: dict[str, float]) -> str:
-        return " - ".join(f"{name}: {value:.6f}" for name, value in metrics.items())
-
     line = (
         f" {datetime.now():%Y%m%d-%H%M%S},[command] {' '.join(result['command'])},"
         f"[exp_id] {result['expid']},[dataset_id] {result['dataset_id']},[train] N.A.,"
-        f"[val] {listed(result['metrics']['valid'])},[test] {listed(result['metrics']['test'])}\n"
+        f"[val] {print_to_list(result['metrics']['valid'])},[test] {print_to_list(result['metrics']['test'])}\n"
     )
     path = Path(f"{config_dir.resolve().name.removesuffix('.yaml')}.csv").absolute()
     try:
@@ -53,69 +53,60 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
     """The runs, their means over seeds, paired differences, and the routing."""
     tested = [run["metrics"]["test"] for run in runs]
     metrics = [metric for metric in tested[0] if all(metric in test for test in tested)]
-    header = [
-        "expid",
-        "seed",
-        *(f"test {m}" for m in metrics),
-        "valid AUC",
-        "parameters",
-        "samples/s",
-        "time",
-    ]
-    rows = []
-    for run in runs:
+    rows: list[list[str]] = []
+    tests: dict[str, dict[int, NDArray]] = {}  # by experiment and seed
+    for run, test in zip(runs, tested, strict=True):
+        values = np.array([test[metric] for metric in metrics])
+        tests.setdefault(run["expid"], {})[run["seed"]] = values
         rows.append(
-            [run["expid"], str(run["seed"])]
-            + [f"{run['metrics']['test'][m]:.4f}" for m in metrics]
-            + [
+            [
+                run["expid"],
+                str(run["seed"]),
+                *(f"{value:.4f}" for value in values),
                 f"{run['metrics']['valid'].get('AUC', float('nan')):.4f}",
                 f"{run['num_parameters']:,}",
                 f"{run['train_samples_per_s']:,.0f}",
                 f"{run['seconds']['total']:.0f} s",
             ]
         )
-    groups: dict[str, dict[int, Result]] = {}
-    for run in runs:
-        groups.setdefault(run["expid"], {})[run["seed"]] = run
-    if max(map(len, groups.values())) > 1:
-        rows += [_mean_row(expid, seeds, metrics) for expid, seeds in groups.items()]
-    for expid, seeds in list(groups.items())[1:]:
-        against = _reference(expid, groups)
-        reference = groups[against]
+    if max(map(len, tests.values())) > 1:
+        for expid, seeds in tests.items():
+            rows.append([expid, f"mean of {len(seeds)}", *_spread([*seeds.values()])])
+    models = {run["expid"]: run["model"] for run in runs}
+    for expid, seeds in list(tests.items())[1:]:
+        reference = _reference(expid, models)
         paired = [
-            [seeds[s]["metrics"]["test"][m] - reference[s]["metrics"]["test"][m] for m in metrics]
-            for s in seeds
-            if s in reference
+            values - tests[reference][seed]
+            for seed, values in seeds.items()
+            if seed in tests[reference]
         ]
         if paired:
-            differences = [_spread(list(values), sign="+") for values in zip(*paired, strict=True)]
-            rows.append([f"{expid} - {against}", "paired", *differences])
+            rows.append([f"{expid} - {reference}", "paired", *_spread(paired, sign="+")])
     for metric, value in runs[0]["bayes"].items():
-        if metric not in metrics:
-            continue
-        cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
-        rows.append([f"best possible {metric}", "", *cells])
+        if metric in metrics:
+            cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
+            rows.append([f"best possible {metric}", "", *cells])
+    header = ["expid", "seed", *(f"test {metric}" for metric in metrics), *MEASURED]
     return "\n".join([text_table(header, rows), *(line for run in runs for line in _routing(run))])
 
 
-def _reference(expid: str, groups: dict[str, dict[int, Result]]) -> str:
+def _reference(expid: str, models: dict[str, str]) -> str:
     """The experiment to compare with: the model's own backbone if it ran, else the first one."""
-    models = {name: next(iter(seeds.values()))["model"] for name, seeds in groups.items()}
     vanilla = backbone_of(models[expid])
     own = [name for name, model in models.items() if model == vanilla and name != expid]
-    return (own or list(groups))[0]
+    return (own or list(models))[0]
 
 
-def _mean_row(expid: str, seeds: dict[int, Result], metrics: list[str]) -> list[str]:
-    """The row of an experiment's means over its seeds."""
-    values = [[run["metrics"]["test"][m] for run in seeds.values()] for m in metrics]
-    return [expid, f"mean of {len(seeds)}", *map(_spread, values)]
+def _spread(runs: list[NDArray], sign: str = "") -> list[str]:
+    """The mean of each metric, and its standard deviation over several runs.
 
-
-def _spread(values: list[float], sign: str = "") -> str:
-    """The mean, and the standard deviation of several values; ``+`` as sign shows it always."""
-    text = f"{statistics.mean(values):{sign}.4f}"
-    return text + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+    With ``+`` as ``sign`` the mean always shows its sign.
+    """
+    means = [f"{mean:{sign}.4f}" for mean in np.mean(runs, axis=0)]
+    if len(runs) == 1:
+        return means
+    spreads = np.std(runs, axis=0, ddof=1)
+    return [f"{mean} ± {spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
 
 
 def _routing(run: Result) -> list[str]:

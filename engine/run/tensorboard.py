@@ -43,10 +43,6 @@ class ScalarWriter:
         self._written = len(stage_log)
         self._writer.flush()
 
-    def close(self) -> None:
-        """Close the event file."""
-        self._writer.close()
-
 
 def scalars(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Tag and value of each number of an evaluation that can be drawn."""

@@ -126,12 +126,12 @@ def test_histories_read_in_pieces_are_the_same(
         (
             "full_item_seq",
             None,
-            "full_item_seq, row 11: the history is missing; write an empty list",
+            "full_item_seq, row 11: the list is missing; write an empty one",
         ),
         (
             "full_item_seq",
             [3, None],
-            "full_item_seq, row 11: the history has missing values; leave",
+            "full_item_seq, row 11: the list has missing values; leave",
         ),
         ("user_index", 99, "column user_index, row 11: the value is 99"),
     ):
@@ -234,7 +234,7 @@ def test_an_item_table_read_in_pieces_is_the_same(
     assert all(table.equal(whole[name]) for name, table in found.items())
     for name, value, message in (
         ("item_index", 99, "column item_index, row 23: the value is 99, but rows must be numbered"),
-        ("item_id", 77, "column item_id, row 23: the index 77 is outside"),
+        ("item_id", 77, "column item_id, row 23: the value is 77, which is outside"),
         ("price", float("nan"), "column price, row 23: the value is nan"),
         ("image", [1.0], "column image, row 23: the list has 1 values"),
         ("price", None, "column price, row 23: the value is missing"),

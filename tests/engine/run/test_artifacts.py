@@ -117,15 +117,13 @@ def test_resume_on_other_data_is_refused(space: Workspace, monkeypatch: pytest.M
     files = RunFiles(params)
     files.open(params, "before", resume=False)
     files.require_unchanged(params)
-    files.require_same_data("before")
-    with pytest.raises(
-        UserError, match=r"the data had hash before .* and has now now; put it back"
-    ):
-        files.require_same_data("now")
+    files.require_same_data("before", resume=True)
+    with pytest.raises(UserError, match=r"other data \(hash before, now now\); put the data back"):
+        files.require_same_data("now", resume=True)
     files.state.write_text("state")
     files.started_with.write_text("")  # the machine crashed
     files.require_unchanged(params)
-    files.require_same_data("now")
+    files.require_same_data("now", resume=True)
     assert not files.state.exists()  # so the run starts again
 
 

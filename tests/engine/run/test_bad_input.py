@@ -431,7 +431,7 @@ DATA = {
     "vocabulary": Case(
         cell("item_info", "item_id", 20, 301),
         (
-            "item_info.parquet, column item_id, row 20: the index 301 is outside 0 to 300",
+            "item_info.parquet, column item_id, row 20: the value is 301, which is outside 0 to 300",
             "vocab_size",
         ),
     ),

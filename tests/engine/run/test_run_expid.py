@@ -299,8 +299,9 @@ def test_resumed_run_equals_an_undisturbed_one(
 def stop_after(
     marker: str, how: signal.Signals, space: Workspace, arguments: tuple[str, ...]
 ) -> tuple[int, str]:
-    """Start a run and send it a signal once its log has ``marker`` and a state is saved."""
-    log, state = (space.file("TWIN_MoS_tiny", 1, suffix) for suffix in ("log", "resume"))
+    """Start a run and send it a signal once its log has ``marker`` and its progress is saved."""
+    names = ("log", "resume", "progress.json")
+    log, *saved = (space.file("TWIN_MoS_tiny", 1, suffix) for suffix in names)
     command = [sys.executable, str(ROOT / "run_expid.py"), "--config", str(space.config)]
     with subprocess.Popen(
         [*command, *arguments],
@@ -311,7 +312,7 @@ def stop_after(
         text=True,
     ) as process:
         deadline = time.monotonic() + 120
-        while not (state.exists() and marker in log.read_text()):
+        while not (all(file.exists() for file in saved) and marker in log.read_text()):
             assert process.poll() is None and time.monotonic() < deadline, "no moment to stop it"
             time.sleep(0.005)
         process.send_signal(how)
