@@ -112,7 +112,7 @@ class _Writer:
         users, items = self._number()
         starts = self._starts()
         times_N = np.zeros(len(items), np.int64)
-        trained = np.zeros(2, np.int64)  # training samples by label
+        counts = np.zeros((len(SPLITS), 2), np.int64)  # samples by split and label
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
         with self.closing:
             for samples, histories in self._blocks(users, starts):
@@ -120,12 +120,12 @@ class _Writer:
                 samples = samples.with_columns(split=self._split(starts))
                 for i, name in enumerate(SPLITS):
                     part = samples.filter(pl.col("split") == i)
+                    counts[i] += np.bincount(part["label"], minlength=2)
                     if name == "train":
                         self._learn(part, histories, times_N)
-                        trained += np.bincount(part["label"], minlength=2)
                     raw = part.select(*INDEX, label, *self.names)
                     self._append(self.scratch / f"{name}.parquet", raw)
-        self._require_usable(trained)
+        self._require_usable(counts)
         specs = self._encode_samples()
         table, item_specs = self.log.item_table(items, times_N)
         table.write_parquet(self.folder / "item_info.parquet")
@@ -216,16 +216,16 @@ class _Writer:
             self.files[path] = self.closing.enter_context(pq.ParquetWriter(path, table.schema))
         self.files[path].write_table(table)
 
-    def _require_usable(self, trained: NDArray) -> None:
-        for name in SPLITS:
-            if pq.read_metadata(self.scratch / f"{name}.parquet").num_rows == 0:
+    def _require_usable(self, counts: NDArray) -> None:
+        for name, count in zip(SPLITS, counts.sum(1), strict=True):
+            if not count:
                 raise UserError(
                     f"{self.source}: no sample falls into {name} when split by "
                     f"{self.log.split.by}; use another split or other shares"
                 )
-        if 0 in trained:
+        if 0 in counts[0]:
             raise UserError(
-                f"{self.source}: every label of the training data is {int(trained[1] > 0)}; "
+                f"{self.source}: every label of the training data is {int(counts[0].argmax())}; "
                 "a model needs samples that were not clicked too (see --label, --positive, --exposures)"
             )
 
