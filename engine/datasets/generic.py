@@ -59,8 +59,8 @@ def load(mapping: Mapping, about: dict[str, Any] | None = None) -> Log:
             )
         shown.check()
     table.check()
-    features_here = context if shown is table else {}
-    frame = table.rows().select(row=ROW, **events, label=label, **features_here)
+    own = context if shown is table else {}
+    frame = table.rows().select(row=ROW, **events, label=label, **own)
     frame = frame.with_columns(positive=pl.col("label") == 1)
     if shown is not table:
         clicks = frame.filter("positive").drop("label")

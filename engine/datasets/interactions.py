@@ -100,6 +100,7 @@ class _Writer:
     def __init__(self, log: Log, folder: Path, scratch: Path) -> None:
         self.log, self.folder, self.scratch = log, folder, scratch
         self.source = log.about["source"]
+        self.ends = (log.split.train, log.split.train + log.split.valid)  # shares of the samples
         self.events = pl.scan_parquet(scratch / "numbered.parquet")  # once ``_number`` has run
         self.names = [feature.name for feature in log.sample_features]
         self.encoders: list[Encoder] = [feature.encoder() for feature in log.sample_features]
@@ -167,7 +168,7 @@ class _Writer:
             return split.starts or ()
         samples = self.events.filter(pl.col("label").is_not_null()).select("time")
         time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
-        places = [int(share * (len(time_M) - 1) + ROUNDING) for share in _ends(split)]
+        places = [int(share * (len(time_M) - 1) + ROUNDING) for share in self.ends]
         time_M.partition(places)
         return tuple(time_M[places])
 
@@ -176,7 +177,7 @@ class _Writer:
         place, edges = pl.col("time"), starts
         if self.log.split.by == "user":
             place, count = (x.over("user_index") for x in (pl.int_range(pl.len()), pl.len()))
-            edges = tuple((share * count + ROUNDING).floor() for share in _ends(self.log.split))
+            edges = tuple((share * count + ROUNDING).floor() for share in self.ends)
         return pl.when(place < edges[0]).then(0).when(place < edges[1]).then(1).otherwise(2)
 
     def _blocks(
@@ -241,11 +242,6 @@ class _Writer:
                     }
                     self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
         return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
-
-
-def _ends(split: Split) -> tuple[float, float]:
-    """The shares of the samples after which training and validation end."""
-    return split.train, split.train + split.valid
 
 
 def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:
