@@ -59,10 +59,9 @@ def check(folder: Path) -> Report:
     Raises:
         UserError: nothing says what the columns are.
     """
-    described = (folder / "feature_map.json").exists()
-    dataset = (
-        ready_config.dataset_entry(folder) if described else ready_config.shipped_entry(folder.name)
-    )
+    dataset = ready_config.shipped_entry(folder.name)
+    if (folder / "feature_map.json").exists():
+        dataset = ready_config.dataset_entry(folder)
     if dataset is None:
         raise UserError(
             f"{folder} has no feature_map.json, and the shipped configuration has no data set of "

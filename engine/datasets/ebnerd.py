@@ -52,8 +52,7 @@ def load(folder: str | Path) -> Log:
         edges = behaviors[1].select(moment.min(), moment.quantile(0.5, "lower").alias("middle"))
         first, middle = edges.collect().row(0)
         split = Split(starts=(first, int(middle)))
-    events = [_read(pl.concat(history, how="vertical_relaxed"))]
-    events.append(_shown(pl.concat(behaviors, how="vertical_relaxed")))
+    events = [*map(_read, history), *map(_shown, behaviors)]
     return Log(
         events=pl.concat(events, how="diagonal").with_row_index("row"),
         item_table=partial(_item_table, folder / "articles.parquet"),
