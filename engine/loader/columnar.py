@@ -30,6 +30,7 @@ from .columns import (
 )
 
 INDEX = ("user_index", "item_index", "seq_len")  # of every sample
+META = {"type": "meta"}  # what they are where the feature map does not say
 FRONT = 1024  # zeros before the first item; longer windows get more of them
 ITEMS_PER_PIECE = 2**16  # items of histories that are read at a time
 
@@ -228,9 +229,7 @@ class Samples:
     def _convert(self, piece: dict[str, Column]) -> Arrays:
         features, labels = self.feature_map.features, self.feature_map.labels
         arrays = {
-            name: column.label()
-            if name in labels
-            else column.feature(features.get(name, {"type": "meta"}))
+            name: column.label() if name in labels else column.feature(features.get(name, META))
             for name, column in piece.items()
         }
         user_path, lengths, num_items = self.limits
@@ -239,12 +238,10 @@ class Samples:
         piece["user_index"].require_within(user, 0, len(lengths) - 1, users)
         piece["item_index"].require_within(item, 1, num_items - 1, "the item table (0 is padding)")
         longest = lengths[user]
+        whose = f"but in {user_path} the history of user"
         piece["seq_len"].reject(
             (seq_len < 0) | (seq_len > longest),
-            lambda i: (
-                f"the value is {seq_len[i]}, but the history of user {user[i]} in {user_path} "
-                f"has {longest[i]} items"
-            ),
+            lambda i: f"the value is {seq_len[i]}, {whose} {user[i]} has {longest[i]} items",
         )
         return arrays
 

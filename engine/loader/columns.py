@@ -172,23 +172,16 @@ class Column:
 
     def require_within(self, x: NDArray, low: int, high: int, what: str) -> None:
         """Reject an index ``x`` of this column that is not from ``low`` to ``high``."""
-        outside = (x < low) | (x > high)
-        self.reject(
-            outside, lambda i: f"the value is {x[i]}, which is outside {low} to {high}, {what}"
-        )
+        wrong = f"outside {low} to {high}, {what}"
+        self.reject((x < low) | (x > high), lambda i: f"the value is {x[i]}, which is {wrong}")
 
     def require_numbered(self) -> None:
         """Reject an index column that is not 0, 1, 2, ...: rows are found by their number."""
         self._require_filled()
         values = self.integers()
         number = np.arange(self.start, self.start + len(values))
-        self.reject(
-            values != number,
-            lambda i: (
-                f"the value is {values[i]}, but rows must be numbered 0, 1, 2, ... in order, so "
-                f"that row {number[i]} has {self.name} {number[i]}"
-            ),
-        )
+        wrong = "rows must be numbered 0, 1, 2, ... in order"
+        self.reject(values != number, lambda i: f"the value is {values[i]}, but {wrong}")
 
     def _require_filled(self) -> None:
         if self.values.null_count:

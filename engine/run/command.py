@@ -21,7 +21,22 @@ def main() -> None:
 
 
 def _run() -> int:
-    args = _parser().parse_args()
+    parser = CommandLine(
+        description="Train and evaluate models by experiment id.",
+        epilog="The files of a run are named by experiment id and seed, and with --set by a digest of what is set. "
+        "A run without --resume replaces what an earlier run of the same name has written.",
+    )
+    parser.add_places()
+    parser.add_changes()
+    parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
+    parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
+    parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
+    parser.add_argument("--resume", action="store_true", help="go on with killed runs")
+    parser.add_argument(
+        "--model-root", type=Path, help="folder for results, in place of model_root"
+    )
+    parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
+    args = parser.parse_args()
     if args.list or not args.expid:
         print(describe_experiments(args.config))
         return 0
@@ -49,22 +64,3 @@ def _run() -> int:
     experiments = [checked(params, replace(options, seed=seed)) for seed, params in pairs]
     print("\n" + summary([run(experiment) for experiment in experiments]))
     return 0
-
-
-def _parser() -> CommandLine:
-    parser = CommandLine(
-        description="Train and evaluate models by experiment id.",
-        epilog="The files of a run are named by experiment id and seed, and with --set by a digest of what is set. "
-        "A run without --resume replaces what an earlier run of the same name has written.",
-    )
-    parser.add_places()
-    parser.add_changes()
-    parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
-    parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
-    parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
-    parser.add_argument("--resume", action="store_true", help="go on with killed runs")
-    parser.add_argument(
-        "--model-root", type=Path, help="folder for results, in place of model_root"
-    )
-    parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
-    return parser
