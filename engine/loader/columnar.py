@@ -52,9 +52,8 @@ class Histories:
         self._front = FRONT
         self._tape = np.zeros(FRONT + room + 1, np.int32)
         end, lengths = FRONT, []
-        present = file.schema_arrow.names
-        columns = [name for name in ("user_index", "full_item_seq") if name in present]
-        for piece in pieces(self.path, columns, rows):
+        names = [n for n in ("user_index", "full_item_seq") if n in file.schema_arrow.names]
+        for piece in pieces(self.path, names, rows):
             if "user_index" in piece:
                 piece["user_index"].require_numbered()
             column = piece["full_item_seq"]
@@ -64,7 +63,7 @@ class Histories:
             end += len(items_S)
             lengths.append(np.asarray(lists.value_lengths()))
         self._tape = self._tape[: end + 1]
-        self.offsets = np.r_[0, np.cumsum(np.concatenate(lengths), dtype=np.int64)]
+        self.offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
 
     def __len__(self) -> int:
         """The number of users."""
@@ -187,9 +186,7 @@ class Samples:
         if not len(self):
             raise UserError(f"{self.path}: has no samples; each split needs some")
         self.limits = histories.path, histories.lengths(), num_items
-        self.resident = None
-        if not streaming:
-            self.resident = read_in_pieces(self.path, self.names, self._convert)
+        self.resident = None if streaming else read_in_pieces(self.path, self.names, self._convert)
 
     def __len__(self) -> int:
         return int(self.group_start[-1])

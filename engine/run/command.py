@@ -40,15 +40,9 @@ def _run() -> int:
     if args.list or not args.expid:
         print(describe_experiments(args.config))
         return 0
-    options = RunOptions(
-        config=args.config,
-        gpu=args.gpu,
-        resume=args.resume,
-        model_zoo=args.model_zoo,
-        data_root=args.data_root,
-        model_root=args.model_root,
-        changes=parse_changes(args.set, DECIDED),
-    )
+    names = ("config", "gpu", "resume", "model_zoo", "data_root", "model_root")
+    given = {name: getattr(args, name) for name in names}
+    options = RunOptions(**given, changes=parse_changes(args.set, DECIDED))
     # A wrong experiment id is answered before torch is imported, which is slow.
     read = [load_experiment(args.config, e, options.changes) for e in dict.fromkeys(args.expid)]
 
