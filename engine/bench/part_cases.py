@@ -26,7 +26,7 @@ from model_zoo.ops.scan import selective_scan, selective_scan_reference
 
 from .child import in_own_process, with_peak
 from .harness import COMMON, FLOAT, Case, Report
-from .inputs import IMAGE, random_batch
+from .inputs import random_batch
 from .model_cases import build, train_step
 
 TOLERANCE = 1e-5
@@ -48,11 +48,14 @@ def dispatch(report: Report, args: argparse.Namespace) -> None:
     outputs are mixed with the gate row of the newest item. It routes each distinct item once, as the
     product does. The item branch is timed alone, too.
     """
-    encoder = build("TWIN_MoS", args, max_len=args.length, attention_dropout=0.0).encoder
-    inputs = history, target_BD = _inputs(args)
-    encoder.before_experts([history], seed=0)
+    model = build("TWIN_MoS", args, max_len=args.length, attention_dropout=0.0)
+    embedded, target_BD = model.embed_items(random_batch(args.batch, args.length, args.device))
+    rows_UD, target_BD = (x.detach().requires_grad_() for x in (embedded.rows_UD, target_BD))
+    inputs = History(rows_UD, embedded.index_BL, embedded.mask_BL), target_BD
+    encoder = model.encoder
+    encoder.before_experts([inputs[0]], seed=0)
     item = encoder.branches["item"]
-    leaves = [history.rows_UD, target_BD, *encoder.parameters()]
+    leaves = [rows_UD, target_BD, *encoder.parameters()]
     moved = 2 * FLOAT * sum(leaf.numel() for leaf in leaves)  # each is read, its gradient written
 
     def step(forward: Callable[[], Tensor], few: int) -> None:
@@ -61,20 +64,18 @@ def dispatch(report: Report, args: argparse.Namespace) -> None:
         with patch.object(history_module, "FEW_QUERIES", few):  # 0: histories are gathered
             forward().square().mean().backward()
 
-    forwards: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
-        "encoder": (
-            partial(every_expert_of_all_branches, encoder, *inputs),
-            lambda: encoder(*inputs)[0],
-        ),
-        "item branch": (partial(every_expert, item, *inputs), lambda: item(*inputs)[0]),
+    exact = {"encoder": lambda: encoder(*inputs)[0], "item branch": lambda: item(*inputs)[0]}
+    in_full = {
+        "encoder": partial(every_expert_of_all_branches, encoder, *inputs),
+        "item branch": partial(every_expert, item, *inputs),
     }
-    reference, ours = (forward() for forward in forwards["encoder"])
-    report.agree_with_gradients("encoder", ours, reference, leaves[:2], TOLERANCE)
-    cases = []
-    for name, (in_full, exact) in forwards.items():
-        read, every = f"{name}, experts that are read", f"{name}, all experts"
-        cases.append(Case(every, partial(step, in_full, 0), {read: "at least 4"}, moved))
-        cases.append(Case(read, partial(step, exact, history_module.FEW_QUERIES), moved=moved))
+    pair = exact["encoder"](), in_full["encoder"]()
+    report.agree_with_gradients("encoder", *pair, leaves[:2], TOLERANCE)
+    cases, few = [], history_module.FEW_QUERIES
+    for part in exact:
+        read, every = f"{part}, experts that are read", f"{part}, all experts"
+        cases.append(Case(every, partial(step, in_full[part], 0), {read: "at least 4"}, moved))
+        cases.append(Case(read, partial(step, exact[part], few), moved=moved))
     report.time(cases, args.batch)
 
 
@@ -100,17 +101,6 @@ def every_expert_of_all_branches(encoder: Any, history: History, target_BD: Tens
     return y_BH
 
 
-def _inputs(args: argparse.Namespace) -> tuple[History, Tensor]:
-    """The history and the targets of a batch, item vectors drawn around themes; both are leaves."""
-    _, items, mask_BL = random_batch(args.batch, args.length, args.device)
-    columns, row_BL1 = items.distinct()
-    image = columns[IMAGE]
-    rows_UD = torch.cat([image, image.flip(1), -image], dim=1) / 2
-    target_BD = F.embedding(row_BL1[:, -1], rows_UD).requires_grad_()
-    mask_BL = mask_BL.to(args.device) > 0
-    return History(rows_UD.requires_grad_(), row_BL1[:, :-1], mask_BL), target_BD
-
-
 def scan(report: Report, args: argparse.Namespace) -> None:
     """Selective scan: forward and backward; train step of Mamba4Rec; float32.
 
@@ -129,9 +119,8 @@ def scan(report: Report, args: argparse.Namespace) -> None:
         weights_BLE = torch.randn(args.batch, length, CHANNELS, device=args.device)
         loop, ours = (partial(_step, scan, inputs, weights_BLE) for scan in SCANS.values())
         over = {OURS + at: "at least 8"}
-        report.time(
-            [Case(LOOP + at, loop, over, once=length >= SLOW), Case(OURS + at, ours)], args.batch
-        )
+        cases = [Case(LOOP + at, loop, over, once=length >= SLOW), Case(OURS + at, ours)]
+        report.time(cases, args.batch)
         _time_model(report, length, args)
         loop_bytes, our_bytes = (
             in_own_process(peak_bytes, name, length, args.batch, args.device) for name in SCANS
@@ -163,11 +152,7 @@ def peak_bytes(name: str, length: int, batch_size: int, device: torch.device) ->
     inputs = random_inputs(length, batch_size, device)
     for x in inputs:
         x.grad = torch.ones_like(x)
-    if device.type == "cpu":
-        return with_peak(work)[1]
-    before = torch.cuda.memory_allocated()
-    work()
-    return torch.cuda.max_memory_allocated() - before
+    return with_peak(work, gpu=0 if device.type == "cuda" else -1)[1]
 
 
 def random_inputs(length: int, batch_size: int, device: torch.device) -> list[Tensor]:

@@ -16,7 +16,6 @@ from ..config.read import model_part
 from .longctr_run import provide_keras_preprocessing
 
 LOADER = "longctr_dataloader.py"
-MODELS = ("TWIN", "SDIM", "TransAct", "MIRRN")  # LongCTR's models that the zoo has too
 SHORTEST = 50  # LongCTR's short window: it crashes on shorter batches, or shifts their mask
 
 

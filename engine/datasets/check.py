@@ -20,10 +20,10 @@ from .layout import make_card
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
-PAIR = ("user_index", "item_index")
-WITHOUT_HISTORY = 0.5  # share of a split that may have no history
+PAIR = ["user_index", "item_index"]
 CHANCE = 1e-3  # least chance at which samples shown twice may all have the same label
 SELF_LEAK = 0.5  # how much more often the newest history item may be a clicked target
+Samples = dict[str, pl.LazyFrame]
 
 
 @dataclass
@@ -57,30 +57,32 @@ def check(folder: Path) -> Report:
         folder: the data set; its name is the ``dataset_id``.
 
     Raises:
-        UserError: there is no folder, or nothing says what its columns are.
+        UserError: nothing says what the columns are.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name a prepared data set")
-    dataset = ready_config.shipped_entry(folder.name)
-    if (folder / "feature_map.json").exists():
-        dataset = ready_config.dataset_entry(folder)
+    described = (folder / "feature_map.json").exists()
+    dataset = (
+        ready_config.dataset_entry(folder) if described else ready_config.shipped_entry(folder.name)
+    )
     if dataset is None:
         raise UserError(
             f"{folder} has no feature_map.json, and the shipped configuration has no data set of "
             "its name; name a folder that data/prepare.py wrote"
         )
-    params = dataset | {"dataset_id": folder.name, "data_root": str(folder.parent)}
-    feature_map = build_feature_map(params | {"embedding_dim": 1, "group_id": None})
+    names = {"dataset_id": folder.name, "data_root": str(folder.parent)}
+    feature_map = build_feature_map(dataset | names)
     report = Report(errors=read_errors(folder, feature_map))
     if not report.errors:
         label = feature_map.labels[0]
-        card = make_card(folder, folder.name, feature_map.features, label)
+        card = make_card(folder, feature_map.features, label)
         report.facts.append(describe(card))
         _compare_card(folder, card, report)
-        _describe_samples(folder, card, report)
-        _find_duplicates(folder, label, report)
-        _find_leaks(folder, label, report)
-        _find_own_clicks(folder, label, report)
+        columns = [pl.col(*PAIR, "seq_len").cast(pl.Int64), pl.col(label).alias("label")]
+        samples = {s: pl.scan_parquet(folder / f"{s}.parquet").select(columns) for s in SPLITS}
+        _describe_samples(samples, card, report)
+        _find_duplicates(samples, card, report)
+        clicks = _clicks(folder)
+        _find_leaks(samples, clicks, report)
+        _find_own_clicks(samples["test"], clicks, report)
     return report
 
 
@@ -123,39 +125,31 @@ def _compare_card(folder: Path, card: dict[str, Any], report: Report) -> None:
             )
 
 
-def _describe_samples(folder: Path, card: dict[str, Any], report: Report) -> None:
+def _describe_samples(samples: Samples, card: dict[str, Any], report: Report) -> None:
     """Report new users and items of the test, empty histories, and labels of one kind."""
-    train, test = _samples(folder, "train"), _samples(folder, "test")
     for column, what in zip(PAIR, ("user", "target"), strict=True):
-        new = test.join(train, on=column, how="anti").select(pl.len()).collect().item()
-        share = new / card["splits"]["test"]["rows"]
+        new = samples["test"].join(samples["train"], on=column, how="anti")
+        share = _count(new) / card["splits"]["test"]["rows"]
         report.facts.append(
             f"test samples whose {what} is not in the training samples: {share:.1%}"
         )
     for name, split in card["splits"].items():
         empty = split["history_length"]["histogram"]["0+"] / split["rows"]
         report.facts.append(f"{name} samples without a history: {empty:.1%}")
-        if empty > WITHOUT_HISTORY:
-            report.warnings.append(
-                f"{name}: most samples have no history; check the times of the events"
-            )
         if split["label_rate"] in (0, 1):
             report.warnings.append(f"{name}: every label, or nearly so, is {split['label_rate']:g}")
 
 
-def _find_duplicates(folder: Path, label: str, report: Report) -> None:
+def _find_duplicates(samples: Samples, card: dict[str, Any], report: Report) -> None:
     """Warn of samples of the same user, target and history in two splits.
 
     They are natural where an item is shown again, but then the labels differ now and then.
     """
     key = [*PAIR, "seq_len"]
     for first, second in combinations(SPLITS, 2):
-        earlier = _samples(folder, first, label).rename({label: "before"}).unique(key)
-        later = _samples(folder, second, label)
-        both = later.join(earlier, on=key)
-        same_label = (pl.col(label) == pl.col("before")).sum()
-        rows, same = both.select(pl.len(), same_label).collect().row(0)
-        total, rate = later.select(pl.len(), pl.col(label).cast(pl.Float64).mean()).collect().row(0)
+        both = samples[second].join(samples[first].unique(key), on=key, suffix="_before")
+        rows, same = _count(both), _count(both.filter(pl.col("label") == pl.col("label_before")))
+        total, rate = (card["splits"][second][fact] for fact in ("rows", "label_rate"))
         report.facts.append(
             f"{second} samples that are in {first} too: {rows:,} ({rows / total:.1%})"
         )
@@ -166,18 +160,15 @@ def _find_duplicates(folder: Path, label: str, report: Report) -> None:
             )
 
 
-def _find_leaks(folder: Path, label: str, report: Report) -> None:
+def _find_leaks(samples: Samples, clicks: pl.LazyFrame, report: Report) -> None:
     """Warn of clicks of validation and test that histories of earlier splits show."""
-    clicks = _clicks(folder)
     for later in SPLITS[1:]:
         earlier = SPLITS[: SPLITS.index(later)]
-        seen = pl.concat([_samples(folder, name) for name in earlier])
-        seen = seen.group_by("user_index").agg(visible=pl.col("seq_len").max())
+        seen = pl.concat([samples[name] for name in earlier]).group_by("user_index")
+        clicked = samples[later].with_row_index("sample").filter(pl.col("label") == 1)
+        clicked = clicked.join(seen.agg(visible=pl.col("seq_len").max()), on="user_index")
         shown = pl.col("place").is_between(pl.col("seq_len"), pl.col("visible"), closed="left")
-        samples = _samples(folder, later, label).with_row_index("sample")
-        clicked = samples.filter(pl.col(label) == 1).join(seen, on="user_index")
-        leaked = clicked.join(clicks, on=PAIR).filter(shown)
-        found = leaked.select(pl.col("sample").n_unique()).collect().item()
+        found = _count(clicked.join(clicks, on=PAIR).filter(shown).unique("sample"))
         names = " and ".join(earlier)
         report.facts.append(f"clicks of {later} in histories of {names}: {found:,}")
         if found:
@@ -187,16 +178,13 @@ def _find_leaks(folder: Path, label: str, report: Report) -> None:
             )
 
 
-def _find_own_clicks(folder: Path, label: str, report: Report) -> None:
+def _find_own_clicks(test: pl.LazyFrame, clicks: pl.LazyFrame, report: Report) -> None:
     """Warn of histories that hold the click that is to be predicted as their newest item."""
-    samples = _samples(folder, "test", label).filter(pl.col("seq_len") > 0)
-    newest = samples.with_columns(place=pl.col("seq_len") - 1)
-    clicks = _clicks(folder).with_columns(same=True)
-    matched = newest.join(clicks, on=[*PAIR, "place"], how="left")
-    rates = dict(
-        matched.group_by(label).agg(pl.col("same").fill_null(False).mean()).collect().iter_rows()
-    )
-    clicked, other = rates.get(1.0, 0.0), rates.get(0.0, 0.0)
+    newest = test.filter(pl.col("seq_len") > 0).with_columns(place=pl.col("seq_len") - 1)
+    newest = newest.join(clicks.with_columns(same=1), on=[*PAIR, "place"], how="left")
+    same, click = pl.col("same").is_not_null(), pl.col("label") == 1
+    shares = newest.select(clicked=same.filter(click).mean(), other=same.filter(~click).mean())
+    clicked, other = shares.collect().fill_null(0).row(0)
     report.facts.append(
         f"test targets that are the newest history item: {clicked:.1%} of the clicked, "
         f"{other:.1%} of the others"
@@ -208,6 +196,10 @@ def _find_own_clicks(folder: Path, label: str, report: Report) -> None:
         )
 
 
+def _count(rows: pl.LazyFrame) -> int:
+    return rows.select(pl.len()).collect(engine="streaming").item()
+
+
 def _clicks(folder: Path) -> pl.LazyFrame:
     """``user_index, item_index, place`` of every history item."""
     histories = pl.scan_parquet(folder / "user_info.parquet", row_index_name="user")
@@ -215,8 +207,3 @@ def _clicks(folder: Path) -> pl.LazyFrame:
     return rows.explode("item_index").with_columns(
         pl.col("item_index").cast(pl.Int64), place=pl.int_range(pl.len()).over("user_index")
     )
-
-
-def _samples(folder: Path, split: str, *more: str) -> pl.LazyFrame:
-    index = pl.col("user_index", "item_index", "seq_len").cast(pl.Int64)
-    return pl.scan_parquet(folder / f"{split}.parquet").select(index, *map(pl.col, more))

@@ -26,6 +26,7 @@ LICENCE = "Ekstra Bladet: research use (https://recsys.eb.dk/)"
 USER = ("device_type", "is_sso_user", "gender", "postcode", "age", "is_subscriber")
 MOMENT = ("impression_hour", "impression_weekday")
 ARTICLE = ("article_id", "category", "article_type", "sentiment_label", "premium", "subcategory")
+KEYS = ("user", "item", "time")  # an event without one of them is no event
 BEHAVIORS = ("user_id", "impression_time", "article_ids_inview", "article_ids_clicked", *USER)
 HISTORY = ("user_id", "article_id_fixed", "impression_time_fixed")
 PARTS = ("train", "validation")
@@ -55,12 +56,11 @@ def load(folder: str | Path) -> Log:
     events = [_read(pl.concat(history, how="vertical_relaxed"))]
     events.append(_shown(pl.concat(behaviors, how="vertical_relaxed")))
     return Log(
-        events=pl.concat(events, how="diagonal").with_row_index("row"),
+        events=pl.concat(events, how="diagonal").drop_nulls(KEYS).with_row_index("row"),
         item_table=partial(_item_table, folder / "articles.parquet"),
         label="click",
         split=split,
-        source=f"EB-NeRD, from {folder.name}",
-        licence=LICENCE,
+        about={"source": f"EB-NeRD, from {folder.name}", "licence": LICENCE},
         sample_features=[Feature(name, "categorical") for name in (*USER, *MOMENT)],
     )
 

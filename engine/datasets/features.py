@@ -60,9 +60,9 @@ class Encoder(ABC):
     def encode(self, values: pl.Series) -> pl.Series:
         """The values as they are written; missing ones are filled in."""
 
-    @abstractmethod
     def spec(self) -> dict[str, Any]:
         """FuxiCTR's specification of the feature."""
+        return {"type": self.feature.kind}
 
 
 class CategoricalEncoder(Encoder):
@@ -70,32 +70,31 @@ class CategoricalEncoder(Encoder):
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
-        self.counts: pl.DataFrame | None = None
+        self.counts = pl.DataFrame(schema={"value": pl.Null, "times": pl.Int64})
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
-        seen = pl.DataFrame({"value": values, "times": times}).lazy()
+        seen = pl.DataFrame({"value": values, "times": times})
         seen = seen.filter(pl.col("value").is_not_null() & (pl.col("times") > 0))
-        if self.counts is not None:
-            seen = pl.concat([self.counts.lazy(), seen])
-        self.counts = seen.group_by("value").agg(pl.col("times").sum()).collect()
+        both = pl.concat([self.counts, seen], how="vertical_relaxed")
+        self.counts = both.group_by("value").agg(pl.col("times").sum())
 
     def vocabulary(self) -> pl.Series:
         """The values that have an id of their own, in the order of their ids."""
-        if self.counts is None:
-            return pl.Series([], dtype=pl.Null)
         often = self.counts.filter(pl.col("times") >= self.feature.min_count)
         return often["value"].sort()
 
     def encode(self, values: pl.Series) -> pl.Series:
+        return pl.select(self.ids(pl.lit(values))).to_series()
+
+    def ids(self, values: pl.Expr) -> pl.Expr:
+        """The id of each value."""
         known = self.vocabulary()
-        if known.is_empty():
-            return pl.repeat(UNKNOWN, len(values), dtype=pl.Int64, eager=True)
         ids = pl.int_range(FIRST, FIRST + len(known), eager=True)
         return values.replace_strict(known, ids, default=UNKNOWN, return_dtype=pl.Int64)
 
     def spec(self) -> dict[str, Any]:
         size = FIRST + len(self.vocabulary())
-        return {"type": "categorical", "padding_idx": PADDING, "vocab_size": size}
+        return super().spec() | {"padding_idx": PADDING, "vocab_size": size}
 
 
 class SequenceEncoder(CategoricalEncoder):
@@ -113,18 +112,12 @@ class SequenceEncoder(CategoricalEncoder):
         super().observe(each["value"], each["times"].to_numpy())
 
     def encode(self, values: pl.Series) -> pl.Series:
-        kept = self._lists(values).list.head(self.longest)
-        table = pl.DataFrame({"value": kept}).with_row_index("row").explode("value")
-        table = table.with_columns(place=pl.int_range(pl.len()).over("row"))
-        ids = super().encode(table["value"]).to_numpy()
-        ids = np.where(table["value"].is_null(), PADDING, ids)  # explode makes them of empty lists
-        encoded = np.full((len(values), self.longest), PADDING)
-        encoded[table["row"].to_numpy(), table["place"].to_numpy()] = ids
-        return _rows(encoded, pl.Int64)
+        ids = pl.lit(self._lists(values)).list.eval(self.ids(pl.element()))
+        padded = ids.list.concat([PADDING] * self.longest).list.head(self.longest)
+        return pl.select(padded).to_series()
 
     def spec(self) -> dict[str, Any]:
-        pooling = {"feature_encoder": POOLING, "max_len": self.longest}
-        return super().spec() | {"type": "sequence"} | pooling
+        return super().spec() | {"feature_encoder": POOLING, "max_len": self.longest}
 
     def _lists(self, values: pl.Series) -> pl.Series:
         if values.dtype == pl.String:
@@ -159,9 +152,6 @@ class NumericEncoder(Encoder):
         scaled = (x - self.mean) / (deviation or 1.0)
         return scaled.set(~x.is_finite().fill_null(False), 0.0).cast(pl.Float32)
 
-    def spec(self) -> dict[str, Any]:
-        return {"type": "numeric"}
-
 
 class EmbeddingEncoder(Encoder):
     """Keeps a vector as it is; all have one width, and missing and empty ones become zeros."""
@@ -172,39 +162,32 @@ class EmbeddingEncoder(Encoder):
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         self.width = self.width or int(values.list.len().fill_null(0).to_numpy().max(initial=0))
-        if self.width:
-            self._vectors(values)
 
     def encode(self, values: pl.Series) -> pl.Series:
+        where = f"column {self.feature.name}"
         if not self.width:
-            raise UserError(
-                f"column {self.feature.name} holds no vector in the training data; leave it out"
-            )
-        vectors = np.zeros((len(values), self.width), np.float32)
-        given = (values.list.len() > 0).fill_null(False).to_numpy()
-        vectors[given] = self._vectors(values)
-        return _rows(vectors, pl.Float32)
-
-    def _vectors(self, values: pl.Series) -> NDArray:
-        """The vectors that are there, checked."""
-        given = values.filter(values.list.len() > 0)
-        other = given.list.len().filter(given.list.len() != self.width)
+            raise UserError(f"{where} holds no vector in the training data; leave it out")
+        given = (values.list.len() > 0).fill_null(False)
+        vectors = values.filter(given)
+        other = vectors.list.len().filter(vectors.list.len() != self.width)
         if len(other):
             raise UserError(
-                f"column {self.feature.name} has vectors of {self.width} and of {other[0]} numbers; "
-                "give all of them one width"
+                f"{where} has vectors of {self.width} and of {other[0]} numbers; give all of them "
+                "one width"
             )
-        flat = given.explode().cast(pl.Float32).to_numpy()
+        flat = vectors.explode().cast(pl.Float32).to_numpy()
         if not np.isfinite(flat).all():
             raise UserError(
-                f"column {self.feature.name} has vectors with missing or infinite numbers; fill them "
-                "in, or leave the whole vector out"
+                f"{where} has vectors with missing or infinite numbers; fill them in, or leave the "
+                "whole vector out"
             )
-        return flat.reshape(-1, self.width)
+        encoded = np.zeros((len(values), self.width), np.float32)
+        encoded[given.to_numpy()] = flat.reshape(-1, self.width)
+        return list_column(encoded, pl.Float32)
 
     def spec(self) -> dict[str, Any]:
         widths = {"embedding_dim": self.width, "pretrain_dim": self.width}
-        return {"type": "embedding", "feature_encoder": "nn.Identity()"} | widths
+        return super().spec() | {"feature_encoder": "nn.Identity()"} | widths
 
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -243,6 +226,6 @@ def _padding(encoded: pl.Series) -> pl.Series:
     return pl.Series([zero], dtype=encoded.dtype)
 
 
-def _rows(values: NDArray, dtype: type[pl.DataType]) -> pl.Series:
+def list_column(values: NDArray, dtype: type[pl.DataType]) -> pl.Series:
     """A matrix as a column of lists."""
     return pl.Series(values, dtype=pl.Array(dtype, values.shape[1])).cast(pl.List(dtype))

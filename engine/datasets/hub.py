@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import BadZipFile
 
@@ -52,14 +53,10 @@ def download(
                 "fetch it anew"
             )
         page = f"https://huggingface.co/datasets/{repository}"
-        return finish(
-            folder,
-            output.name,
-            paper.features(feature_map),
-            feature_map.labels[0],
-            source=f"{page}, revision {snapshot.name}",
-            licence=f"that of its owners, see {page}",
-        )
+        source = f"{page}, revision {snapshot.name}"
+        about = {"source": source, "licence": f"that of its owners, see {page}"}
+        features, label = paper.features(feature_map), feature_map.labels[0]
+        return finish(folder, features, label, about)
 
 
 def _fetch(name: str, output: Path, offline: bool) -> Path:
@@ -69,10 +66,12 @@ def _fetch(name: str, output: Path, offline: bool) -> Path:
 
     repository, hub = f"{OWNER}/{name}", constants.ENDPOINT
     offline = offline or constants.HF_HUB_OFFLINE
-    wanted = [*FILES, *(f"*/{file}" for file in FILES), f"{name}.zip"]
     try:
         folder = snapshot_download(
-            repository, repo_type="dataset", allow_patterns=wanted, local_files_only=offline
+            repository,
+            repo_type="dataset",
+            allow_patterns=["*.parquet", "*.zip"],
+            local_files_only=offline,
         )
     except (HTTPError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -99,21 +98,16 @@ def _fetch(name: str, output: Path, offline: bool) -> Path:
 
 
 def _collect(name: str, snapshot: Path, folder: Path) -> None:
-    """Put the five files of a snapshot into a folder."""
-    archive, unpacked = snapshot / f"{name}.zip", folder / "unpacked"
-    source, where = snapshot, f"{OWNER}/{name}, revision {snapshot.name},"
-    if archive.exists():
-        source, where = unpacked, str(archive)
-        try:
-            shutil.unpack_archive(archive, unpacked)
-        except (shutil.ReadError, BadZipFile, EOFError) as error:
-            raise UserError(
-                f"{archive} is not a whole zip file ({error}); delete it to fetch it anew"
-            ) from None
-    for file in FILES:
-        found = sorted(source.rglob(file))
-        if not found:
-            seen = sorted(str(p.relative_to(source)) for p in source.rglob("*") if p.is_file())
-            raise UserError(f"{where} holds no {file}; it holds {', '.join(seen) or 'no data'}")
-        shutil.copyfile(found[0], folder / file)
-    shutil.rmtree(unpacked, ignore_errors=True)
+    """Put the files of a snapshot into a folder, as far as they are there."""
+    archive = snapshot / f"{name}.zip"
+    with TemporaryDirectory(dir=folder) as unpacked:
+        if archive.exists():
+            try:
+                shutil.unpack_archive(archive, unpacked)
+            except (shutil.ReadError, BadZipFile, EOFError) as error:
+                raise UserError(
+                    f"{archive} is not a whole zip file ({error}); delete it to fetch it anew"
+                ) from None
+        for path in (*snapshot.rglob("*.parquet"), *Path(unpacked).rglob("*.parquet")):
+            if path.name in FILES:
+                shutil.copyfile(path, folder / path.name)

@@ -11,11 +11,11 @@ only a block is sorted in memory.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -66,12 +66,11 @@ class Log:
             the item of index i + 1; ``times_N`` is how often each occurs in the training data.
         label: name of the label's column.
         split: which samples go where.
-        source, licence: where the data comes from, for the card.
         sample_features: how the features of a sample are to be read.
         exposures: samples say what was shown, not what came of it. Each is labelled 1 if a positive
             event of its user and item follows, before the item is shown to the user again and,
             with a split by time, before the end of the sample's split.
-        about: more entries for the card.
+        about: entries for the card; ``source`` (which messages name) and ``licence`` must be there.
         item_names: ``item``, ``name`` and ``category``, for people; no model sees them.
     """
 
@@ -79,11 +78,9 @@ class Log:
     item_table: ItemTable
     label: str
     split: Split
-    source: str
-    licence: str
+    about: dict[str, Any]
     sample_features: list[Feature] = field(default_factory=list)
     exposures: bool = False
-    about: dict[str, Any] = field(default_factory=dict)
     item_names: pl.DataFrame | None = None
 
 
@@ -93,12 +90,8 @@ def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, An
     Raises:
         UserError: a split would be empty, or the training labels are all the same.
     """
-    with new_folder(output, overwrite) as folder:
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-events-"))
-        try:
-            return _Writer(log, folder, scratch).run(Path(output).name)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with new_folder(output, overwrite) as folder, TemporaryDirectory(dir=folder) as scratch:
+        return _Writer(log, folder, Path(scratch)).run()
 
 
 class _Writer:
@@ -106,19 +99,22 @@ class _Writer:
 
     def __init__(self, log: Log, folder: Path, scratch: Path) -> None:
         self.log, self.folder, self.scratch = log, folder, scratch
+        self.source = log.about["source"]
+        self.events = pl.scan_parquet(scratch / "numbered.parquet")  # once ``_number`` has run
         self.names = [feature.name for feature in log.sample_features]
         self.encoders: list[Encoder] = [feature.encoder() for feature in log.sample_features]
-        self.files: dict[str, pq.ParquetWriter] = {}
+        self.files: dict[Path, pq.ParquetWriter] = {}
+        self.closing = ExitStack()  # closes the files
         self.merged = 0  # events of the same user, item and moment as another
 
-    def run(self, dataset_id: str) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Write everything; returns the card."""
         users, items = self._number()
         starts = self._starts()
         times_N = np.zeros(len(items), np.int64)
         trained = np.zeros(2, np.int64)  # training samples by label
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
-        try:
+        with self.closing:
             for samples, histories in self._blocks(users, starts):
                 self._append(self.folder / "user_info.parquet", histories)
                 samples = samples.with_columns(split=self._split(starts))
@@ -127,17 +123,14 @@ class _Writer:
                     if name == "train":
                         self._learn(part, histories, times_N)
                         trained += np.bincount(part["label"], minlength=2)
-                    self._append(self._raw(name), part.select(*INDEX, label, *self.names))
-        finally:
-            for file in self.files.values():
-                file.close()
+                    raw = part.select(*INDEX, label, *self.names)
+                    self._append(self.scratch / f"{name}.parquet", raw)
         self._require_usable(trained)
         specs = self._encode_samples()
         table, item_specs = self.log.item_table(items, times_N)
         table.write_parquet(self.folder / "item_info.parquet")
-        about = {"source": self.log.source, "licence": self.log.licence} | self.log.about
-        about |= {"events": int(users.sum()), "events_merged": self.merged}
-        return finish(self.folder, dataset_id, item_specs | specs, self.log.label, **about)
+        about = self.log.about | {"events": int(users.sum()), "events_merged": self.merged}
+        return finish(self.folder, item_specs | specs, self.log.label, about)
 
     def _number(self) -> tuple[NDArray, pl.DataFrame]:
         """Write the events as numbers, and whose numbers they are.
@@ -149,13 +142,6 @@ class _Writer:
         print("reading the log ...", flush=True)
         self.log.events.sink_parquet(raw, compression="lz4", maintain_order=False)
         events = pl.scan_parquet(raw)
-        needed = ("user", "item", "time", "positive")
-        missing = events.select(pl.col(needed).is_null().sum()).collect(engine="streaming")
-        for column, count in zip(needed, missing.row(0), strict=True):
-            if count:
-                raise UserError(
-                    f"{self.log.source}: {count:,} events have no {column}; leave them out"
-                )
         by_user = events.group_by("user").agg(pl.len().alias("events"))
         users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
         earliest = events.group_by("item").agg(pl.col("time").min())
@@ -163,8 +149,6 @@ class _Writer:
         items = first.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
         count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
         print(count, flush=True)
-        if users.is_empty():
-            raise UserError(f"{self.log.source} has no events; name a log with some")
         events = events.join(users.lazy().select("user", "user_index"), on="user")
         events = events.join(items.lazy().select("item", "item_index"), on="item")
         events.drop("user", "item").sink_parquet(numbered, compression="lz4", maintain_order=False)
@@ -176,18 +160,13 @@ class _Writer:
         ids.write_parquet(self.folder / "item_ids.parquet")
         return users["events"].to_numpy(), items.select("item", "row")
 
-    def _events(self) -> pl.LazyFrame:
-        return pl.scan_parquet(self.scratch / "numbered.parquet")
-
     def _starts(self) -> tuple[Any, ...]:
         """First moments of validation and test; there are none if the split is by user."""
         split = self.log.split
         if split.by == "user" or split.starts is not None:
             return split.starts or ()
-        samples = self._events().filter(pl.col("label").is_not_null()).select("time")
+        samples = self.events.filter(pl.col("label").is_not_null()).select("time")
         time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
-        if not len(time_M):
-            raise UserError(f"{self.log.source} has no samples; name a log with labelled events")
         places = [int(share * (len(time_M) - 1) + ROUNDING) for share in _ends(split)]
         time_M.partition(places)
         return tuple(time_M[places])
@@ -212,7 +191,7 @@ class _Writer:
         for block in tqdm(np.unique(block_U), desc="sorting users", unit="block", leave=False):
             first, last = np.flatnonzero(block_U == block)[[0, -1]]
             mine = pl.col("user_index").is_between(int(first), int(last))
-            events = _in_time_order(self._events().filter(mine), self.names)
+            events = _in_time_order(self.events.filter(mine), self.names)
             self.merged += int(events_U[first : last + 1].sum()) - len(events)
             if self.log.exposures:
                 events = _labelled(events, starts)
@@ -231,39 +210,36 @@ class _Writer:
         for items in (samples["item_index"], visible.to_series().explode().drop_nulls()):
             times_N += np.bincount(items.to_numpy() - 1, minlength=len(times_N))
 
-    def _raw(self, split: str) -> Path:
-        """Where a split is written first: elsewhere if its features are yet to be encoded."""
-        return (self.scratch if self.encoders else self.folder) / f"{split}.parquet"
-
     def _append(self, path: Path, frame: pl.DataFrame) -> None:
         table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-        if path.name not in self.files:
-            self.files[path.name] = pq.ParquetWriter(path, table.schema)
-        self.files[path.name].write_table(table)
+        if path not in self.files:
+            self.files[path] = self.closing.enter_context(pq.ParquetWriter(path, table.schema))
+        self.files[path].write_table(table)
 
     def _require_usable(self, trained: NDArray) -> None:
         for name in SPLITS:
-            if pq.read_metadata(self._raw(name)).num_rows == 0:
+            if pq.read_metadata(self.scratch / f"{name}.parquet").num_rows == 0:
                 raise UserError(
-                    f"{self.log.source}: no sample falls into {name} when split by "
+                    f"{self.source}: no sample falls into {name} when split by "
                     f"{self.log.split.by}; use another split or other shares"
                 )
         if 0 in trained:
             raise UserError(
-                f"{self.log.source}: every label of the training data is {int(trained[1] > 0)}; "
+                f"{self.source}: every label of the training data is {int(trained[1] > 0)}; "
                 "a model needs samples that were not clicked too (see --label, --positive, --exposures)"
             )
 
     def _encode_samples(self) -> dict[str, dict[str, Any]]:
         """Write the splits with encoded features; returns the features' specifications."""
-        for name in SPLITS if self.encoders else ():
-            raw = pq.ParquetFile(self._raw(name))
-            self.files = {}
-            for group in range(raw.num_row_groups):
-                part = pl.DataFrame(raw.read_row_group(group))
-                encoded = {e.feature.name: e.encode(part[e.feature.name]) for e in self.encoders}
-                self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
-            self.files[f"{name}.parquet"].close()
+        with self.closing:
+            for name in SPLITS:
+                raw = pq.ParquetFile(self.scratch / f"{name}.parquet")
+                for group in range(raw.num_row_groups):
+                    part = pl.DataFrame(raw.read_row_group(group))
+                    encoded = {
+                        e.feature.name: e.encode(part[e.feature.name]) for e in self.encoders
+                    }
+                    self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
         return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
 
 

@@ -21,7 +21,7 @@ from ..common.errors import UserError
 from ..config.feature_map import POOLING
 from .interactions import Log, Split
 from .source import Lines, Source, require_unique
-from .values import as_number, whole
+from .values import number, whole
 
 LIKED = 4
 MAX_GENRES = 6  # per movie, in the order of the file
@@ -66,8 +66,7 @@ def load(folder: str | Path) -> Log:
         item_names=movies.select("item", "name", category=pl.col("genres").list.first()),
         label="label",
         split=Split(by="user"),
-        source=f"MovieLens, from {path.name}",
-        licence=LICENCE,
+        about={"source": f"MovieLens, from {path.name}", "licence": LICENCE},
     )
 
 
@@ -85,26 +84,16 @@ def _ratings(path: Path) -> pl.DataFrame:
     """The checked ratings of a file, as events of a ``Log``."""
     table = _source(path, RATINGS[path.name])
     user, movie, rating, order = RATINGS[path.name]
-    stars = table.read(rating, _stars, "a number from 0.5 to 5")
+    liked = number(table, rating) >= LIKED
     columns = {
         "user": whole(table, user),
         "item": whole(table, movie),
         "time": whole(table, order),
-        "label": (stars >= LIKED).cast(pl.Int8),
-        "positive": stars >= LIKED,
+        "label": liked.cast(pl.Int8),
+        "positive": liked,
     }
     table.check()
-    events = table.rows().select(**columns).collect().with_row_index("row")
-    double = events.filter(events.select("user", "item").is_duplicated())
-    if len(double):
-        _, user, movie, *_ = double.row(0)
-        raise UserError(f"{path}: user {user} rated movie {movie} twice; keep one of the ratings")
-    return events
-
-
-def _stars(raw: pl.Expr) -> pl.Expr:
-    number = as_number(raw)
-    return pl.when(number.is_between(0.5, 5)).then(number)
+    return table.rows().select(**columns).collect().with_row_index("row")
 
 
 def _movies(folder: Path) -> pl.DataFrame:
@@ -145,26 +134,18 @@ def _item_table(
     """The item table and the features' specifications, see ``interactions.Log``."""
     movies = items.join(movies, on="item", maintain_order="left")
     genre = movies["genres"].explode().drop_nulls().unique().sort()
-    genre_id = pl.element().replace_strict(
-        genre, list(range(1, len(genre) + 1)), return_dtype=pl.Int64
-    )
+    genre_id = pl.element().cast(pl.Enum(genre)).to_physical().cast(pl.Int64) + 1
+    genres = pl.col("genres").list.eval(genre_id).list.concat([0] * MAX_GENRES)
     index = pl.int_range(1, len(movies) + 1, dtype=pl.Int64)
     table = movies.select(
         item_index=index,
         movie_id=index,
-        genres=pl.col("genres")
-        .list.eval(genre_id)
-        .list.concat([0] * MAX_GENRES)
-        .list.head(MAX_GENRES),
+        genres=genres.list.head(MAX_GENRES),
         year=pl.col("year").rank("dense").cast(pl.Int64),
     )
     padding = {"item_index": [0], "movie_id": [0], "genres": [[0] * MAX_GENRES], "year": [0]}
     table = pl.concat([pl.DataFrame(padding), table], rechunk=True)
-    sizes = {
-        "movie_id": len(table),
-        "genres": len(genre) + 1,
-        "year": movies["year"].n_unique() + 1,
-    }
-    specs = {name: CATEGORICAL | {"vocab_size": size} for name, size in sizes.items()}
+    known = {"movie_id": len(movies), "genres": len(genre), "year": movies["year"].n_unique()}
+    specs = {name: CATEGORICAL | {"vocab_size": 1 + size} for name, size in known.items()}
     specs["genres"] |= {"type": "sequence", "feature_encoder": POOLING, "max_len": MAX_GENRES}
     return table, specs

@@ -29,7 +29,8 @@ def write(folder: Path) -> str:
         The command that trains on the data set.
     """
     dataset_id, entry = folder.name, dataset_entry(folder)
-    if _reads_the_same(shipped_entry(dataset_id), entry):
+    shipped = shipped_entry(dataset_id)
+    if shipped and _columns(shipped) == _columns(entry):
         command = f"{RUN_COMMAND} --expid TWIN_MoS_{dataset_id}"
         if folder.parent == HOME / "data":
             return command
@@ -54,14 +55,10 @@ def shipped_entry(dataset_id: str) -> dict[str, Any] | None:
     return read_yaml(CONFIG / "dataset_config.yaml").get(dataset_id)
 
 
-def _reads_the_same(shipped: dict[str, Any] | None, entry: dict[str, Any]) -> bool:
-    """Whether a shipped entry names the columns that a folder has."""
-
-    def columns(entry: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
-        names = {(column["name"], column["type"]) for column in entry["feature_cols"]}
-        return names, entry["label_col"]["name"]
-
-    return shipped is not None and columns(shipped) == columns(entry)
+def _columns(entry: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
+    """The columns that an entry names, and their types; and the label."""
+    names = {(column["name"], column["type"]) for column in entry["feature_cols"]}
+    return names, entry["label_col"]["name"]
 
 
 def dataset_entry(folder: Path) -> dict[str, Any]:

@@ -27,9 +27,12 @@ from numpy.typing import NDArray
 
 from model_zoo.training.metrics import auc, grouped_auc
 
-from .layout import SPLITS, Dataset
+from .card import SPLITS
+from .features import list_column
+from .layout import Dataset
 
 WIDTH = 64  # D
+EMBEDDING = f"image_emb_dim{WIDTH}"
 SESSION = (8, 30)  # items
 CANDIDATES = 4  # a user picks the item nearest to the taste among so many
 
@@ -62,20 +65,11 @@ class Size:
     bias: float = -0.5
 
 
-SIZES = {
-    "tiny": Size(users=60, items=300, impressions=20, min_length=0, max_length=60),
-    "small": Size(users=4_000, items=3_000, impressions=20, min_length=40, max_length=100),
-    # The shape of MicroVideo1.7M_x2.
-    "micro": Size(
-        users=10_986,
-        items=1_700_000,
-        impressions=100,
-        min_length=10,
-        max_length=1_000,
-        vocab=24_323,
-        categories=514,
-    ),
-}
+SIZES = {  # users, items, impressions, and bounds of the length of a history
+    "tiny": Size(60, 300, 20, 0, 60),
+    "small": Size(4_000, 3_000, 20, 40, 100),
+    "micro": Size(10_986, 1_700_000, 100, 10, 1_000, vocab=24_323, categories=514),
+}  # "micro" has the shape of MicroVideo1.7M_x2
 
 
 def generate(size: Size, seed: int) -> Dataset:
@@ -105,9 +99,9 @@ def generate(size: Size, seed: int) -> Dataset:
         item_info=_item_info(size, rng, theme_N, embedding_ND),
         features=features(size),
         label="is_click",
-        source=f"planted session hopping, seed {seed}",
-        licence="Apache-2.0",
-        extra={
+        about={
+            "source": f"planted session hopping, seed {seed}",
+            "licence": "Apache-2.0",
             "seed": seed,
             "themes": size.themes,
             "bayes_auc": {name: best for name, (best, _) in bayes.items()},
@@ -119,16 +113,12 @@ def generate(size: Size, seed: int) -> Dataset:
 def features(size: Size) -> dict[str, dict]:
     """FuxiCTR's specification of the item features."""
     item = {"source": "item"}
+    categorical = item | {"type": "categorical", "padding_idx": 0}
+    widths = {"embedding_dim": WIDTH, "pretrain_dim": WIDTH}
     return {
-        "item_id": item | {"type": "categorical", "padding_idx": 0, "vocab_size": _vocab(size)},
-        "cate_id": item | {"type": "categorical", "padding_idx": 0, "vocab_size": size.categories},
-        f"image_emb_dim{WIDTH}": item
-        | {
-            "type": "embedding",
-            "feature_encoder": "nn.Identity()",
-            "embedding_dim": WIDTH,
-            "pretrain_dim": WIDTH,
-        },
+        "item_id": categorical | {"vocab_size": _vocab(size)},
+        "cate_id": categorical | {"vocab_size": size.categories},
+        EMBEDDING: item | {"type": "embedding", "feature_encoder": "nn.Identity()"} | widths,
     }
 
 
@@ -213,15 +203,13 @@ def _item_info(
     index = np.arange(size.items + 1)
     per_theme = (size.categories - 1) // size.themes
     category = 1 + theme_N * per_theme + rng.integers(per_theme, size=len(theme_N))
-    return pl.DataFrame(
-        {
-            "item_index": index,
-            "item_id": np.where(index, 1 + (index - 1) % (_vocab(size) - 1), 0),
-            "cate_id": np.where(index, category, 0),
-            f"image_emb_dim{WIDTH}": embedding_ND,
-        },
-        schema_overrides={f"image_emb_dim{WIDTH}": pl.Array(pl.Float32, WIDTH)},
-    ).with_columns(pl.col(f"image_emb_dim{WIDTH}").cast(pl.List(pl.Float32)))
+    columns = {
+        "item_index": index,
+        "item_id": np.where(index, 1 + (index - 1) % (_vocab(size) - 1), 0),
+        "cate_id": np.where(index, category, 0),
+        EMBEDDING: list_column(embedding_ND, pl.Float32),
+    }
+    return pl.DataFrame(columns)
 
 
 def _vocab(size: Size) -> int:

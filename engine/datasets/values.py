@@ -31,7 +31,7 @@ def identity(table: Source, column: str) -> pl.Expr:
 
 def number(table: Source, column: str) -> pl.Expr:
     """Finite numbers that must be there."""
-    return table.read(column, as_number, "a number")
+    return table.read(column, _as_number, "a number")
 
 
 def whole(table: Source, column: str) -> pl.Expr:
@@ -103,7 +103,7 @@ def feature(table: Source, column: str, kind: str) -> pl.Expr:
             f"{table.path}, column {column} is {found}, which is no {kind}; write another kind"
         )
     if kind == "numeric":
-        return table.read(column, as_number, "a number, or declare it categorical", True)
+        return table.read(column, _as_number, "a number, or declare it categorical", True)
     if not lists:
         return table.read(column, _as_text, "a text", True)
     entry = pl.List(pl.Float32 if kind == "embedding" else pl.String)
@@ -124,7 +124,7 @@ def guess(table: Source, column: str) -> str:
     return "numeric" if kind.is_float() or kind.is_decimal() else "categorical"
 
 
-def as_number(raw: pl.Expr) -> pl.Expr:
+def _as_number(raw: pl.Expr) -> pl.Expr:
     """The finite numbers of a column, and null for everything else."""
     number = raw.cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number)

@@ -1,7 +1,7 @@
 """The runs as JSON for the page's script, which shows one when it is opened.
 
-A text that many runs share, such as a configuration, is stored once. Numbers have six digits, shares
-four, and of the stages' routing only what the page shows is kept. So hundreds of runs are a few megabytes.
+A text that many runs share, such as a configuration, is stored once. Numbers have six digits, and of
+the stages' routing only what the page shows is kept. So hundreds of runs are a few megabytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def embedded(known: list[Group], folder: Path) -> str:
         "colours": EXPERT_COLOURS,
         "losses": LOSSES,
     }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(rounded(content), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")  # or a value could close the script with its own tag
 
 
@@ -54,10 +54,10 @@ def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:
         "command": shlex.join(run["command"]),
         "config": texts.setdefault(_lines(seedless), len(texts)),
         "versions": texts.setdefault(_lines(run["versions"]), len(texts)),
-        "routing": rounded(run["routing"], 4),
+        "routing": run["routing"],
         "logged": metrics,
         "log": [_stage(entry, metrics) for entry in _evaluations(run)],
-        **rounded({key: run[key] for key in KEPT}, 6),
+        **{key: run[key] for key in KEPT},
     }
 
 
@@ -75,33 +75,25 @@ def _device(run: Run) -> str:
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:
     """Those after training, and before each stage's first the one of the weights that it began with."""
-    starts = {entry["stage"]: {"epoch": 0.0} | entry for entry in run.get("stage_start", ())}
-    found = []
-    for entry in run["stage_log"]:
-        if entry["stage"] in starts:
-            found.append(starts.pop(entry["stage"]))
-        found.append(entry)
-    return found
+    starts = {entry["stage"]: [{"epoch": 0.0} | entry] for entry in run.get("stage_start", ())}
+    return [e for entry in run["stage_log"] for e in (*starts.pop(entry["stage"], ()), entry)]
 
 
 def _stage(entry: dict[str, Any], metrics: list[str]) -> list[Any]:
     """An evaluation as the list that ``page.js`` reads: names would take more room than numbers."""
     parts = ("item_share", "item_entropy", "switch_rate")
     routing = {n: [branch[p] for p in parts] for n, branch in entry.get("routing", {}).items()}
-    return [
-        entry["stage"],
-        *rounded([entry["epoch"], entry.get("train_loss"), [entry.get(m) for m in metrics]], 6),
-        entry["best"],
-        *rounded([entry.get("learning_rate"), entry.get("samples_per_s"), routing], 4),
-    ]
+    loss, rate, speed = map(entry.get, ("train_loss", "learning_rate", "samples_per_s"))
+    found = [entry.get(name) for name in metrics]
+    return [entry["stage"], entry["epoch"], loss, found, entry["best"], rate, speed, routing]
 
 
-def rounded(value: Any, digits: int) -> Any:
-    """The same with fewer significant digits of floats; what JSON cannot hold becomes null."""
+def rounded(value: Any) -> Any:
+    """The same with six significant digits of floats; what JSON cannot hold becomes null."""
     if isinstance(value, dict):
-        return {key: rounded(entry, digits) for key, entry in value.items()}
+        return {key: rounded(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [rounded(entry, digits) for entry in value]
+        return [rounded(entry) for entry in value]
     if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from model_zoo.layers.mamba import Mamba
-from model_zoo.ops.mamba_ssm import mamba_kernel
+from model_zoo.ops.scan import mamba_kernel
 
 aten = torch.ops.aten
 

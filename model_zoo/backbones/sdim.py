@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..history.history import History
 from ..layers.short_long import ShortLongBlock
+from ..ops.functional import check_sizes
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
@@ -47,11 +48,9 @@ class SDIMBlock(ShortLongBlock):
         **attention: Any,
     ) -> None:
         super().__init__(item_dim, **attention)
-        if num_hashes < 1 or not 1 <= hash_bits <= 62:
-            raise ValueError(
-                f"num_hashes={num_hashes}, hash_bits={hash_bits} are impossible; "
-                "write 1 or more hashes of 1 to 62 bits"
-            )
+        check_sizes(num_hashes=num_hashes, hash_bits=hash_bits)
+        if hash_bits > 62:
+            raise ValueError(f"hash_bits={hash_bits} do not fit into a number; write 1 to 62")
         self.register_buffer("rotations_DHT", torch.randn(item_dim, num_hashes, hash_bits))
         self.reuse_hash, self.l2_norm = reuse_hash, l2_norm
 

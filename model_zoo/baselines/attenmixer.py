@@ -66,10 +66,7 @@ class AttenMixerBlock(SequenceBlock):
         super().__init__()
         check_heads(item_dim, num_heads)
         if last_k < 2:
-            raise ValueError(
-                f"last_k={last_k} is too few, for queries are normalised over the levels; "
-                "write 2 or more"
-            )
+            raise ValueError(f"last_k={last_k}: write 2 or more levels, to normalise over them")
         check_sizes(lp_pool=lp_pool)  # it is the p of an Lp norm
         self.num_heads = num_heads
         self.lp_pool = lp_pool

@@ -19,7 +19,6 @@ from ..ops.functional import check_sizes
 from ..ops.packed_scan import segment_conv, segment_scan
 from ..ops.precision import all_digits
 from ..ops.scan import selective_scan
-from ..ops.scan_last import selective_scan_last
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts from
 
@@ -139,6 +138,6 @@ def newest(x_BLW: Tensor, real: Tensor | Segments) -> Tensor:
 
 @uncompiled
 def scan(last: bool, u_BLE: Tensor, *others: Tensor) -> Tensor:
-    """All outputs of the selective scan, or with ``last`` the newest: ``(B, L or 1, E)``."""
+    """``selective_scan`` with all digits under mixed precision."""
     with all_digits(u_BLE):
-        return (selective_scan_last if last else selective_scan)(u_BLE, *others)
+        return selective_scan(u_BLE, *others, last=last)

@@ -59,15 +59,9 @@ def segment_conv(x_1PE: Tensor, taps_EK: Tensor, bias_E: Tensor, age_P: Tensor) 
 
 
 def segment_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    start_S: Tensor,
-    stop_S: Tensor,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, start_S: Tensor, stop_S: Tensor
 ) -> Tensor:
-    """``selective_scan_last`` of each segment, without D: ``(S, 1, E)``, in float32 or float64.
+    """The newest output of ``selective_scan`` of each segment, without D: ``(S, 1, E)``, in float32 or float64.
 
     Args:
         u: ``(..., E)``, P positions in all.

@@ -136,9 +136,10 @@ def generate(name: str, fraction: float = 1.0, seed: int = SEED) -> Dataset:
         item_info=item_info(rng, of_item, theme_N, place_N),
         features=features,
         label=label,
-        source=f"synthetic stand-in of {name}, not the real data (fraction {fraction}, seed {seed})",
-        licence="Apache-2.0",
-        extra={
+        about={
+            "source": f"synthetic stand-in of {name}, not the real data (fraction {fraction}, "
+            f"seed {seed})",
+            "licence": "Apache-2.0",
             "synthetic": True,
             "fraction": fraction,
             "seed": seed,

@@ -143,7 +143,8 @@ def test_a_history_with_the_click_itself(tiny_data: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("folder", "says"), [("nothing", "nothing is no folder"), ("empty", "has no feature_map.json")]
+    ("folder", "says"),
+    [("nothing", "nothing has no feature_map.json"), ("empty", "has no feature_map.json")],
 )
 def test_what_is_no_data_set(
     tmp_path: Path, command: Callable[..., Outcome], folder: str, says: str

@@ -51,7 +51,7 @@ def log(rows: list[Row], split: Split, exposures: bool = False, min_count: int =
         return item_table(items.rename({"item": "item_id"}), features, times_N)
 
     return Log(
-        frame.lazy(), table, "click", split, "a test", "none",
+        frame.lazy(), table, "click", split, {"source": "a test", "licence": "none"},
         [Feature("place", "categorical")], exposures,
     )  # fmt: skip
 
@@ -221,15 +221,6 @@ def test_same_bytes_with_any_number_of_threads(tmp_path: Path, exposures: bool) 
         for i in range(4)
     }
     assert len(hashes) == 1
-
-
-@pytest.mark.parametrize("column", ["user", "item", "time"])
-def test_events_without_a_key_are_refused(tmp_path: Path, column: str) -> None:
-    broken = log(random_rows(9, 50), Split())
-    empty = pl.when(pl.col("row") < 3).then(None).otherwise(column)
-    broken.events = broken.events.with_columns(empty.alias(column))
-    with pytest.raises(UserError, match=f"a test: [3-6] events have no {column}"):
-        interactions.write(broken, tmp_path / "data")
 
 
 @pytest.mark.parametrize(

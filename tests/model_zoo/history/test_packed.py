@@ -19,11 +19,10 @@ from model_zoo.history.history import History
 from model_zoo.history.packed import Segments, pack
 from model_zoo.layers import mamba
 from model_zoo.ops import packed_scan
-from model_zoo.ops import scan_last as final_state
+from model_zoo.ops import scan as scan_module
 from model_zoo.ops.causal_conv import causal_conv
 from model_zoo.ops.packed_scan import segment_conv, segment_scan
-from model_zoo.ops.scan import selective_scan_reference
-from model_zoo.ops.scan_last import selective_scan_last
+from model_zoo.ops.scan import selective_scan, selective_scan_reference
 
 from ...support.host_syncs import HostSyncs
 from ..ops.test_scan import random_inputs
@@ -80,7 +79,8 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         for s, (a, b) in enumerate(ranges(start_S, stop_S)):
             rows = (x[:, a:b] for x in (u, delta))
             empty = u.new_zeros(1, 1, u.shape[-1])
-            outputs.append(selective_scan_last(*rows, A, B[:, a:b], C[s, None]) if b > a else empty)
+            others = A, B[:, a:b], C[s, None], torch.zeros_like(A[:, 0])
+            outputs.append(selective_scan(*rows, *others, last=True) if b > a else empty)
         return torch.cat(outputs)
 
     monkeypatch.setattr(mamba4rec, "can_fuse", lambda device: True)
@@ -215,13 +215,15 @@ def test_padded_scan_by_kernel(
     """Where all layers' outputs are read, and under torch.compile: every sample's positions, padded
     ones too, are a segment."""
     mask_BL = {"none": None, "ragged": ragged(), "holes": torch.rand(7, 40) < 0.5}[mask]
-    monkeypatch.setattr(final_state, "can_fuse", lambda device: True)
+    monkeypatch.setattr(scan_module, "can_fuse", lambda device: True)
     u, delta, A, B, C, _ = inputs = random_inputs(7, 40, 4, 5, dtype)
     ours = to_device([u, delta, A, B, C[:, -1:]])
+    no_skip = torch.zeros_like(ours[2][:, 0])
     there = None if mask_BL is None else mask_BL.to(DEVICE)
     wanted, (du, ddelta, dA, dB, dC) = scanned_exactly(inputs, mask_BL)
     gradients = du, ddelta, dA, dB, dC[:, -1:]
-    assert_near_exact(selective_scan_last(*ours, None, there), ours, wanted, gradients)
+    y_B1E = selective_scan(*ours, no_skip, there, last=True)
+    assert_near_exact(y_B1E, ours, wanted, gradients)
 
 
 def scanned_exactly(
@@ -229,7 +231,11 @@ def scanned_exactly(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The newest outputs, and gradients of their weighted sum, by the recurrence in float64."""
     exact = [x.detach().double().requires_grad_() for x in inputs[:5]]
-    y_B1E = selective_scan_reference(*exact, None, mask_BL)[:, -1:]
+    u, delta, *others = exact
+    if mask_BL is not None:
+        delta = delta * mask_BL[:, :, None]
+    no_skip = torch.zeros_like(others[0][:, 0])
+    y_B1E = selective_scan_reference(u, delta, *others, no_skip)[:, -1:]
     return y_B1E, torch.autograd.grad((y_B1E * weights_like(y_B1E)).sum(), exact)
 
 
