@@ -69,7 +69,7 @@ def segment_scan(
         A: ``(E, N)``, negative.
         B: ``(..., N)``.
         C: ``(S, 1, N)``, of the newest positions.
-        start_S, stop_S: see ``Segments``; every position is in one segment.
+        start_S, stop_S: as in ``Segments`` of ``history``; every position is in one segment.
     """
     dtype = compute_dtype(u, delta, A, B, C)
     rate_NE = (A.to(dtype) * LOG2_E).T

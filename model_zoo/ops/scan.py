@@ -66,7 +66,7 @@ def selective_scan(
 
     On CUDA this is ``mamba_ssm``'s kernel where that is installed; it computes all outputs in one
     pass over the inputs. Elsewhere the newest output takes no recurrence (``scan_last``), and all
-    outputs are computed step by step, in place. Their backward keeps ``B L E N / STEPS`` numbers
+    outputs are computed step by step, in place. Their backward keeps ``B L E N / K`` numbers
     beside the inputs.
 
     Args:
