@@ -114,7 +114,7 @@ def kernel_for(u: Tensor, A: Tensor, dtype: torch.dtype) -> Callable[..., Tensor
 
 @cache
 def mamba_kernel() -> Callable[..., Tensor] | None:
-    """``mamba_ssm``'s scan for CUDA, or None where it is not installed with its kernel."""
+    """``mamba_ssm``'s scan for CUDA; None where it is not installed, or without its kernel."""
     try:
         from mamba_ssm.ops import selective_scan_interface as interface
     except ImportError:
