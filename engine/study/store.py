@@ -130,12 +130,10 @@ class Store:
         """Write the experiments of all results, for ``run_expid.py --config``, and the data's card."""
         _, dataset = space.split({})
         entries: dict[str, dict[str, Any]] = {}
-        for path in sorted(self._runs.glob("*.json")):
-            result = read_json(path)
+        results = map(read_json, sorted(self._runs.glob("*.json")))
+        # A run that went out of memory has a smaller batch than the others of its experiment.
+        for result in sorted(results, key=lambda result: result["params"]["batch_size"]):
             model, _ = space.split(result["params"])
-            known = entries.get(result["expid"], model)
-            if known["batch_size"] > model["batch_size"]:  # this run went out of memory
-                continue
             entries[result["expid"]] = {
                 k: v for k, v in model.items() if k not in ("model_id", "seed")
             }

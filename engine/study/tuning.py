@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -10,7 +11,6 @@ from ..common.errors import UserError
 from ..config.options import RunOptions
 from ..tuner.checks import check_space
 from ..tuner.space import Space, grid_file, read_experiment, read_tuner_file, with_choices
-from ..tuner.trial import number
 
 
 def model_space(expid: str, options: RunOptions, budget: int) -> Space:
@@ -23,11 +23,8 @@ def model_space(expid: str, options: RunOptions, budget: int) -> Space:
         UserError: a run would be refused, or the grid is smaller than the budget.
     """
     space = read_experiment(options.config, expid)
-    for key in options.changes:
-        if key in space.dataset:
-            raise UserError(
-                f"--set {key}: is a key of the data set; write it in dataset_config.yaml"
-            )
+    for key in options.changes.keys() & space.dataset.keys():
+        raise UserError(f"--set {key}: is a key of the data set; write it in dataset_config.yaml")
     space = replace(space, model={**space.model, **options.changes})
     if budget > 1:
         space = replace(space, file=grid_file(options.config, space))
@@ -51,16 +48,15 @@ def balanced(
         own: the configuration's own values; the first combination is the nearest to them.
         count: how many combinations; all of them where there are fewer.
     """
-    ordered = {key: _from(values, number(own.get(key))) for key, values in choices.items()}
-    uses = {key: [0] * len(values) for key, values in ordered.items()}
+    ordered = {key: _from(values, own.get(key)) for key, values in choices.items()}
     left = list(product(*(range(len(values)) for values in ordered.values())))
+    uses: Counter[tuple[int, int]] = Counter()  # by key and value, both as numbers
     drawn = []
     for _ in range(min(count, len(left))):
         # The least used values; then those nearest to the configuration's own.
-        best = min(left, key=lambda c: (sum(uses[k][i] for k, i in zip(uses, c, strict=True)), c))
+        best = min(left, key=lambda c: (sum(uses[place] for place in enumerate(c)), c))
         left.remove(best)
-        for key, i in zip(uses, best, strict=True):
-            uses[key][i] += 1
+        uses.update(enumerate(best))
         drawn.append({k: ordered[k][i] for k, i in zip(ordered, best, strict=True)})
     return drawn
 

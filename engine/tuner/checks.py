@@ -15,7 +15,7 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
-from ..config.models import find_model
+from ..config.models import build, find_model
 from ..config.options import RunOptions
 from ..config.read import DATA_FILES, DATA_PATHS, redirect, resolve_paths
 from ..config.validate import check
@@ -106,8 +106,6 @@ def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedMod
     harmless = {"backbone_checkpoint": None, "compile": False, "verbose": 0, "gpu": -1}
     for values in product(*choices.values()):
         tuned = dict(zip(choices, values, strict=True))
-        try:
-            model_class(feature_map, **params | tuned | harmless)
-        except ValueError as error:
-            what = f" with {as_text(tuned)}" if tuned else ""
-            raise UserError(f"{space.file}: {space.expid}{what}: {error}") from None
+        what = f" with {as_text(tuned)}" if tuned else ""
+        where = f"{space.file}: {space.expid}{what}"
+        build(model_class, feature_map, params | tuned | harmless, where)

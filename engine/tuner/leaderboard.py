@@ -120,8 +120,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     expid = f"{space.expid}_best"
     model_root = str(space.model.get("model_root", "./checkpoints/"))
     folder.write_config(folder.best, space, {expid: trial}, model_root)
-    inside = folder.best.is_relative_to(root)
-    steps = str(folder.best.relative_to(root) if inside else folder.best)
+    steps = str(folder.best.relative_to(root) if folder.best.is_relative_to(root) else folder.best)
     model, test = str(trial.params["model"]), trial.metrics["test"]
     entry = publication(model)
     year, venue, paper = (entry.year, entry.venue, entry.paper) if entry else ("", "", "")

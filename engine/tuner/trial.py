@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +15,6 @@ HALVINGS = 5  # the batch size is halved so often after running out of memory
 DIGITS = 12  # the length of the digest in a trial's name
 # Keys that say where files are, what they are called, and how much is shown.
 NOT_OF_THE_TRIAL = ("model_root", "model_id", "verbose", "num_workers", *DATA_PATHS)
-
-_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 @dataclass
@@ -106,23 +103,11 @@ class Trial:
 def digest(params: dict[str, Any]) -> str:
     """The start of the SHA-256 of all parameters.
 
-    The order of the keys and the spelling of numbers do not matter.
+    Neither the order of the keys matters, nor whether a number is written as ``1`` or as ``1.0``.
     """
     kept = {key: value for key, value in params.items() if key not in NOT_OF_THE_TRIAL}
-    return hashlib.sha256(canonical(kept).encode()).hexdigest()[:DIGITS]
-
-
-def canonical(value: Any) -> str:
-    """A text that is the same for equal values; ``1``, ``1.0`` and ``'1e0'`` are equal."""
-    return json.dumps(_plain(value), sort_keys=True)
-
-
-def number(value: Any) -> Any:
-    """The number that a text such as ``'1e-3'`` stands for, and any other value unchanged.
-
-    YAML 1.1 reads a number without a point as a text.
-    """
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    floats = json.loads(json.dumps(kept), parse_int=float)
+    return hashlib.sha256(json.dumps(floats, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def as_text(value: Any) -> str:
@@ -130,14 +115,3 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {as_text(entry)}" for key, entry in value.items())
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    value = number(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    return value

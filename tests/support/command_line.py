@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -13,9 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import yaml
 
+from engine.common.errors import run_command
 from engine.config.read import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +104,26 @@ def _run(command: list[str], cwd: Path, timeout: float) -> Outcome:
         command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run_here(main: Callable[[], Any], *arguments: str) -> Outcome:
+    """Run the ``main`` of a command in this process, which saves the import of torch.
+
+    Processes that it starts get the same environment as those of ``run_script``.
+    """
+    stdout, stderr, code = io.StringIO(), io.StringIO(), 0
+    with (
+        patch.dict(os.environ, environment()),
+        patch.object(sys, "argv", ["command", *arguments]),
+        patch("torch.cuda.is_available", return_value=False),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        try:
+            run_command(main)
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Outcome(code, stdout.getvalue(), stderr.getvalue())
 
 
 MANY = """
