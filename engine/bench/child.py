@@ -53,13 +53,13 @@ def run_python(*arguments: str, log: Path, **variables: str) -> tuple[float, int
 
 
 def in_own_process(function: Callable[..., T], *args: Any) -> T:
-    """What a function of a module returns in a new process, whose memory is its own."""
+    """Call a function of a module in a new process, whose memory is its own, and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
 def with_peak(work: Callable[[], T], gpu: int = -1) -> tuple[T, int]:
-    """What ``work`` returns, and the most memory that it took of a GPU or of this process, in bytes."""
+    """Return the result of ``work``, and the most bytes that it took, of a GPU or of this process."""
     peak = peak_memory(gpu)
     before = peak() or 0
     result = work()

@@ -39,7 +39,7 @@ Draw = Callable[[int, tuple[int, ...], torch.Generator], Tensor]
 
 
 def feature_map(items: int = ITEMS) -> FeatureMap:
-    """LongCTR's published description of the data set, for an item table of so many rows."""
+    """Describe the data set as LongCTR published it, with an item table of so many rows."""
     changes = {"dataset_id": DATASET, "data_root": "", "embedding_dim": WIDTH}
     found = build_feature_map(dataset_part(CONFIG, DATASET, DATASET) | changes)
     found.features["item_id"]["vocab_size"] = items
@@ -48,7 +48,7 @@ def feature_map(items: int = ITEMS) -> FeatureMap:
 
 @cache
 def item_tables(device: torch.device, items: int = ITEMS) -> dict[str, Tensor]:
-    """Item features; image embeddings gather around ``THEMES`` centres."""
+    """Draw the features of all items; image embeddings gather around ``THEMES`` centres."""
     g = torch.Generator().manual_seed(0)
     theme_N = torch.randint(THEMES, (items,), generator=g)
     image = 2 * torch.randn(THEMES, WIDTH, generator=g)[theme_N]
@@ -61,7 +61,7 @@ def item_tables(device: torch.device, items: int = ITEMS) -> dict[str, Tensor]:
 
 
 def evenly(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
-    """Every item is equally likely: the worst case for a model that embeds distinct items once."""
+    """Draw every item with the same chance: the worst case for models that embed distinct items once."""
     return torch.randint(1, rows, shape, generator=g)
 
 
@@ -73,7 +73,7 @@ def random_batch(
     draw: Draw = evenly,
     seed: int = 0,
 ) -> RandomBatch:
-    """A batch whose histories are ``SHORTEST`` to 1000 items long, cut to ``length``.
+    """Draw a batch whose histories are ``SHORTEST`` to 1000 items long, cut to ``length``.
 
     Items are drawn from ``tables``, by default those of ``item_tables``.
     """

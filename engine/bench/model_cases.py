@@ -80,11 +80,11 @@ DEFAULTS = {
 def step(report: Report, args: argparse.Namespace) -> None:
     """Train step: forward, backward, optimiser; MicroVideo1.7M_x2's shape.
 
-    Each model takes turns with its rival, LongCTR's model, and with its MoS, all on the same batch. LongCTR's model gets item
-    features as a plain dictionary of rows, built beforehand; ours gets item indices and gathers within
-    the step. Before anything is timed, the rival's weights are loaded into our model, and the
-    predictions of both are compared in evaluation mode (with longctr_compat, which repeats LongCTR's
-    short mask).
+    Each model takes turns with its rival, LongCTR's model, and with its MoS, all on the same batch.
+    LongCTR's model gets item features as a plain dictionary of rows, which is built beforehand. Ours
+    gets item indices and gathers within the step. Before anything is timed, the rival's weights are
+    loaded into our model, and the predictions of both are compared in evaluation mode. For that ours
+    runs with longctr_compat, which repeats LongCTR's short mask.
     """
     for name in args.models:
         subject, ours = SUBJECTS[name], f"our {name}"
@@ -110,7 +110,7 @@ def step(report: Report, args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def _prediction(model: Any, batch: Batch) -> list[Tensor]:
-    """What a model predicts in evaluation mode."""
+    """Return what a model predicts in evaluation mode."""
     torch.manual_seed(0)  # for hashes that are drawn anew
     found = model.eval()(batch)["y_pred"]
     model.train()
@@ -141,7 +141,7 @@ def growth(report: Report, args: argparse.Namespace) -> None:
 
 
 def _middle(lengths: Iterable[int]) -> int:
-    """The length at which experts vary: the shortest above 100."""
+    """Return the length at which experts vary: the shortest above 100."""
     return min((length for length in lengths if length > 100), default=max(lengths))
 
 
@@ -203,7 +203,7 @@ def table(report: Report, args: argparse.Namespace) -> None:
 
 
 def by_popularity(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
-    """Draw by Zipf's law: the n-th most popular item has about 1 / n of the first one's share.
+    """Draw by Zipf's law: the n-th most popular item comes about 1 / n times as often as the first.
 
     Popular items are scattered over the table, in the same places every time.
     """
@@ -213,7 +213,7 @@ def by_popularity(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tens
 
 
 def from_few(count: int) -> Draw:
-    """Draw evenly from ``count`` items, others in each batch."""
+    """Make a function that draws evenly from ``count`` items, which differ from batch to batch."""
 
     def draw(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
         return evenly(rows, (count,), g)[torch.randint(count, shape, generator=g)]
@@ -231,12 +231,12 @@ def build(
     items: int = ITEMS,
     **changes: Any,
 ) -> Any:
-    """A model in training mode, always with the same first weights.
+    """Build a model in training mode, always with the same first weights.
 
     Args:
         name: of the model.
-        args: the command's options; of them the device is read, and the folder for checkpoints.
-        checkout: LongCTR's root folder, if its model of that name is wanted instead of ours.
+        args: the command's options, which name the device and the folder for checkpoints.
+        checkout: LongCTR's root folder, if its model of this name is wanted instead of ours.
         items: rows of the item table.
         changes: hyper-parameters that differ from the shipped experiment's.
     """
@@ -250,7 +250,7 @@ def build(
 
 
 def train_step(model: Any) -> Any:
-    """A function that trains the model on a batch, for ours as for LongCTR's."""
+    """Make a function that trains a model on a batch, for our models as for LongCTR's."""
     if not isinstance(model, Trainable):
         model._max_gradient_norm = MAX_GRADIENT_NORM  # as FuxiCTR's ``fit`` sets it before it
         model._batch_index = 0
@@ -266,7 +266,7 @@ def step_case(
     over: Mapping[str, str] | None = None,
     plain: bool = False,
 ) -> Case:
-    """The train step of a model on a batch. A mixture is in its joint stage, with codes of k-means.
+    """Make a case of a train step; a mixture is in its joint stage, with codes of k-means.
 
     Args:
         name: of the case.

@@ -43,10 +43,10 @@ DEFAULTS = {
 def dispatch(report: Report, args: argparse.Namespace) -> None:
     """Dispatch: forward and backward of TWIN_MoS's encoder, against running every expert.
 
-    The encoder has 5 item and 5 window experts, and k = 1. The reference is what the equations say word
-    by word: every expert reads every sample, gathered into masked sequences of the full length, and the
-    outputs are mixed with the gate row of the newest item. It routes each distinct item once, as the
-    product does. The item branch is timed alone, too.
+    The encoder has 5 item and 5 window experts, and k = 1. The reference does what the equations say
+    word by word. Every expert reads every sample, gathered into masked sequences of the full length,
+    and the outputs are mixed with the gate row of the newest item. Each distinct item is routed once,
+    as in the product. The item branch is timed alone, too.
     """
     model = build("TWIN_MoS", args, max_len=args.length, attention_dropout=0.0)
     embedded, target_BD = model.embed_items(random_batch(args.batch, args.length, args.device))
@@ -80,7 +80,7 @@ def dispatch(report: Report, args: argparse.Namespace) -> None:
 
 
 def every_expert(branch: Branch, history: History, target_BD: Tensor) -> Tensor:
-    """Eq. 6 (7) in full: ``sum_i G(x_newest)[i] F_i(subsequence_i)`` over all i, ``(B, H)``.
+    """Compute eq. 6 (or 7) in full: ``sum_i G(x_newest)[i] F_i(subsequence_i)`` over all i, ``(B, H)``.
 
     With k = 1 the gates are constants, so that they need no gradient.
     """
@@ -93,7 +93,7 @@ def every_expert(branch: Branch, history: History, target_BD: Tensor) -> Tensor:
 
 
 def every_expert_of_all_branches(encoder: Any, history: History, target_BD: Tensor) -> Tensor:
-    """Eq. 8 over ``every_expert``, ``(B, H)``."""
+    """Compute eq. 8 from the outputs of ``every_expert``, ``(B, H)``."""
     y_BH = (1 - sum(encoder.fusion.values())) * encoder.global_block(history, target_BD)
     for name, branch in encoder.branches.items():
         sequence = encoder.sequence(name, history)
@@ -104,11 +104,11 @@ def every_expert_of_all_branches(encoder: Any, history: History, target_BD: Tens
 def scan(report: Report, args: argparse.Namespace) -> None:
     """Selective scan: forward and backward; train step of Mamba4Rec; float32.
 
-    The rival is a loop in plain torch that indexes x[:, t]. It is our reference, and its backward fills
-    a tensor of the whole input at every step. A layer of which only the newest position is read computes
-    no other. What that is worth shows in the train step of Mamba4Rec with one layer, against the same
-    with all positions by the fast scan. Peak memory is that of a process of its own, beyond what it held
-    before.
+    The rival is a loop in plain torch that indexes x[:, t]. It is our reference, and its backward pass
+    fills a tensor of the whole input at every step. A layer of which only the newest position is read
+    computes no other position. The train step of Mamba4Rec with one layer shows what that is worth,
+    against the same with all positions by the fast scan. Peak memory is that of a process of its own,
+    beyond what it held before.
     """
     for length in args.length:
         at = f", length {length}"
@@ -132,14 +132,14 @@ def scan(report: Report, args: argparse.Namespace) -> None:
 
 
 def _step(scan: Callable[..., Tensor], inputs: list[Tensor], weights_BLE: Tensor) -> None:
-    """Forward and backward of the sum of the outputs by weights."""
+    """Run a scan forward and backward, from the sum of the outputs by weights."""
     for leaf in inputs:
         leaf.grad = None
     scan(*inputs).backward(weights_BLE)
 
 
 def peak_bytes(name: str, length: int, batch_size: int, device: torch.device) -> int:
-    """The memory that a scan takes forward and backward on top of its inputs and their gradients.
+    """Return the bytes that a scan takes forward and backward, beyond its inputs and their gradients.
 
     It has to run in a process of its own.
     """
@@ -156,7 +156,7 @@ def peak_bytes(name: str, length: int, batch_size: int, device: torch.device) ->
 
 
 def random_inputs(length: int, batch_size: int, device: torch.device) -> list[Tensor]:
-    """Leaves u, delta, A, B, C, D; A is as Mamba starts it, steps are from 0.01 to 1."""
+    """Draw leaves u, delta, A, B, C, D; A is as Mamba starts it, steps are from 0.01 to 1."""
     g = torch.Generator().manual_seed(0)
     of_channels, of_state = (batch_size, length, CHANNELS), (batch_size, length, STATE)
     shapes = (of_channels, of_channels, of_state, of_state, (CHANNELS,))

@@ -1,4 +1,4 @@
-"""The configurations of a data set, each with the runs of all its seeds: the rows of the leaderboard."""
+"""The rows of the leaderboard: each is a configuration with the runs of all its seeds."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NEEDED = {
 
 @dataclass(eq=False)
 class Group:
-    """One configuration; two are equal only if they are the same object.
+    """One configuration of a data set. Two groups are equal only if they are the same object.
 
     Attributes:
         expid: experiment id.
         model: name of the model.
-        experiments: the experiments of the study that it belongs to; empty without a study.
+        experiments: names of the study's experiments that include it; empty without a study.
         varied: the keys that these experiments set.
         seeds: the planned seeds.
         runs: in the order of seeds.
@@ -49,39 +49,40 @@ class Group:
 
     @property
     def in_tables(self) -> bool:
-        """Whether it is compared in the paper's tables; without a study all are."""
+        """Whether the paper's tables compare it; without a study they compare all."""
         return not self.experiments or not TABLES.isdisjoint(self.experiments)
 
     def metric(self, split: str, name: str) -> Entry:
-        """A metric over the runs."""
+        """The mean of a metric over the runs, and its spread."""
         return metric(name, [run["metrics"][split].get(name) for run in self.runs])
 
     @property
     def _measured(self) -> list[Run]:
-        """The runs on the device that most were on: speeds and memory of others do not compare."""
+        """The runs on the most usual device; costs on other devices cannot be compared with theirs."""
         return on_device(self.runs, usual_device(self.runs))
 
     @property
     def device(self) -> str:
-        """The device whose costs are shown, and how many of the runs were on it if not all."""
+        """The device whose costs are shown. If other runs were elsewhere, their number shows."""
         measured, runs = len(self._measured), len(self.runs)
         return usual_device(self.runs) + (
             f" ({measured} of {runs} runs)" if measured < runs else ""
         )
 
     def cost(self, key: str, unit: float = 1, decimals: int = 0) -> Entry:
-        """The median of what the runs on this device cost; not all runs have measured it."""
+        """The median cost of the runs on this device, among those that measured it."""
         known = [run[key] / unit for run in self._measured if run[key] is not None]
         return Entry(f"{median(known):,.{decimals}f}", median(known)) if known else Entry()
 
 
 def groups(results: DatasetResults) -> list[Group]:
-    """All configurations, planned or run, in the study's order, then those outside the study.
+    """Collect all configurations in the study's order, then those that are outside the study.
 
-    A seed that the study does not plan makes a group of its own, so that means are those of the tables.
+    Runs of seeds that the study does not plan form a group of their own. So the means are those of the
+    tables.
 
     Raises:
-        UserError: a run lacks something.
+        UserError: a run lacks something, because an older version wrote it.
     """
     planned: dict[str, Group] = {}
     for cell in results.cells:
@@ -104,16 +105,16 @@ def groups(results: DatasetResults) -> list[Group]:
 
 
 def best_first(known: list[Group]) -> list[Group]:
-    """The groups with runs by mean test AUC; groups without one come last, ties stay in order."""
+    """Sort the groups that ran by mean test AUC; those without a mean come last."""
     ran = (group for group in known if group.runs)
     return sorted(ran, key=lambda group: -(group.metric("test", "AUC").number or -math.inf))
 
 
 def metric(name: str, values: Iterable[float | None]) -> Entry:
-    """Mean over seeds, and standard deviation where there are several; sorted by the mean.
+    """Show the mean over seeds, with the standard deviation if there are several.
 
-    One missing value leaves no mean: a mean of fewer seeds would look like one of all. A loss is shown
-    as it is, anything else in points.
+    If one value is missing there is no mean, since a mean of fewer seeds would look like one of all. A
+    loss is shown as it is, and anything else in points.
     """
     found = list(values)
     known = [value for value in found if value is not None and math.isfinite(value)]

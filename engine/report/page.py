@@ -1,6 +1,7 @@
-"""The page: results in, HTML out. Tables and figures are made from the results, and no file is put in.
+"""Make the page: results in, HTML out.
 
-The template escapes every text of the results. Figures are images, so that nothing in them can run.
+Tables and figures are made from the results; no file that lies beside them is put in. The template
+escapes every text of the results. Figures are images, so that nothing in them can run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ HERE = Path(__file__).parent
 
 
 def build(folder: Path) -> str:
-    """The page about all results below a folder.
+    """Return the page about all results below a folder.
 
     Raises:
         UserError: there are none, or a file is broken.
@@ -69,12 +70,12 @@ def build(folder: Path) -> str:
 
 
 def _section(results: DatasetResults, place: int) -> dict[str, Any]:
-    """One data set, as the template shows it.
+    """Collect what the template shows of one data set.
 
-    ``ranked`` has the configurations that ran, the best first: those of the paper's comparisons, then
-    what must not be compared with them, such as single seeds of many knobs, where the best is the best
-    by luck. ``figures`` has an image of each figure that can be drawn, by name. Images keep the ids of
-    two drawings apart.
+    ``ranked`` has the configurations that ran, the best first. Those of the paper's comparisons come
+    before all others. The others must not be compared with them: of many knobs with single seeds, the
+    best is the best by luck. ``figures`` has an image of each figure that can be drawn, by name. Since
+    they are images, the ids of two drawings cannot clash.
     """
     known, figures = groups(results), {}
     for name, draw in FIGURES.items():

@@ -1,4 +1,4 @@
-"""The tables and figures of the paper and ours: what each is called, and how much of it there is."""
+"""The tables and figures of the paper and ours: names, titles, and how much the results have of each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Configuration = tuple[str, str]  # a model, and what is varied
 
 
 class Coverage(NamedTuple):
-    """The configurations that a table or figure needs, and the results' part of them.
+    """The configurations that a table or figure needs, and those that the results have.
 
     Attributes:
-        planned: all that belongs to it, by the study that runs it.
-        found: what the results have, and perhaps more.
-        some_seeds: what they have with some of its planned seeds only.
+        planned: all configurations that belong to it, by the study that runs them.
+        found: configurations with all their seeds; there may be others than the planned ones.
+        some_seeds: configurations that lack some of their planned seeds.
     """
 
     planned: dict[str, list[Configuration]]
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
 
 
 def _runs(*studies: str, mixed: bool = False) -> Callable[[DatasetResults], Coverage]:
-    """Every configuration of some experiments; with ``mixed`` only those of mixtures."""
+    """Need every configuration of some experiments; with ``mixed`` only those of mixtures."""
 
     def coverage(results: DatasetResults) -> Coverage:
         planned = _planned(results, *studies)
@@ -72,24 +72,24 @@ def _runs(*studies: str, mixed: bool = False) -> Callable[[DatasetResults], Cove
 
 
 def _tuned(results: DatasetResults) -> Coverage:
-    """The tuning trials of every model of Tables 1 and 2."""
+    """Need tuning trials of every model of Tables 1 and 2."""
     found = {(trial["model"], "") for trial in results.tuning}
     return Coverage(_planned(results, "table1", "table2"), found)
 
 
 def _routing_history(results: DatasetResults) -> Coverage:
-    """The runs of one backbone's mixtures."""
+    """Need runs of all mixtures of one backbone."""
     return _one_backbone("table1", [cell.model for cell in results.experiment("table1")])
 
 
 def _dispatch(results: DatasetResults) -> Coverage:
-    """The probes of one backbone's mixtures."""
+    """Need probes of all mixtures of one backbone."""
     probes = results.probes.values()
     return _one_backbone("routers", [p["about"]["model"] for p in probes if p["dispatch"]])
 
 
 def _probe(has: Callable[[dict[str, Any]], Any]) -> Callable[[DatasetResults], Coverage]:
-    """Any model's probe that has something to show."""
+    """Need one probe, of any model, for which ``has`` is true."""
     wanted = [("any model", "")]
     return lambda results: Coverage(
         {"routers": wanted}, wanted if any(map(has, results.probes.values())) else ()
@@ -105,7 +105,7 @@ def _planned(results: DatasetResults, *studies: str) -> dict[str, list[Configura
 
 
 def _one_backbone(study: str, models: list[str]) -> Coverage:
-    """The mixtures of the one backbone that a figure has room for."""
+    """Need all mixtures of the backbone that has the most: a figure has room for one backbone."""
     backbone = backbone_of(next(iter(fullest_backbone(models) or BACKBONES)))
     planned = {study: [(variant(backbone, mixture), "") for mixture in MIXTURES]}
     return Coverage(planned, {(model, "") for model in models})
@@ -119,8 +119,8 @@ class State(NamedTuple):
 
     Attributes:
         word: ``present``, ``partly`` or ``absent``.
-        said: how much, and what is absent.
-        commands: the commands that make the rest.
+        said: how much there is, and what is missing.
+        commands: the commands that run what is missing.
     """
 
     word: str
@@ -129,7 +129,7 @@ class State(NamedTuple):
 
 
 def state(coverage: Coverage, results: DatasetResults) -> State:
-    """A coverage in words."""
+    """Say in words how much the results have, and give the commands for the rest."""
     wanted = list(dict.fromkeys(c for planned in coverage.planned.values() for c in planned))
     lacking = [c for c in wanted if c not in coverage.found]
     parts = [c for c in lacking if c in coverage.some_seeds]
@@ -153,18 +153,18 @@ def state(coverage: Coverage, results: DatasetResults) -> State:
 
 
 def _named(wanted: list[Configuration], lacking: list[Configuration]) -> list[str]:
-    """The models that lack something, each with how many of its configurations if not all."""
+    """Name the models that lack something; if a model lacks only some configurations, count them."""
     all_of, less = Counter(model for model, _ in wanted), Counter(model for model, _ in lacking)
     return [m if n == all_of[m] else f"{n} of {all_of[m]} of {m}" for m, n in less.items()]
 
 
 def _command(results: DatasetResults, study: str, models: Sequence[str]) -> str:
-    """The command that runs what a study lacks, like the data set's earlier ones.
+    """Write the command that runs what is missing, with the options of the data set's earlier studies.
 
     Args:
-        results: the data set.
-        study: what is run.
-        models: only the backbones of these; empty is all.
+        results: the results on the data set.
+        study: the study to run.
+        models: models whose backbones are run; empty runs all.
     """
 
     def likeness(call: Call) -> tuple[bool, bool, int]:
