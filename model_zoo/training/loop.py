@@ -104,8 +104,8 @@ class Trainer:
                 self._save_state()
             else:
                 self.optimizer.load_state_dict(saved["optimizer"])
-            # They become the checkpoint if the first evaluation is no better, and not before it: a
-            # run that fails leaves the checkpoint of an earlier one as it is.
+            # The first weights become the checkpoint if the first evaluation finds none better. They
+            # wait until then, so that a run that fails leaves the checkpoint of an earlier run.
             start = model.state_dict() if not progress.done else {}
             self.start_weights = {name: w.to("cpu", copy=True) for name, w in start.items()}
             while progress.done < stage.epochs and not self._is_over():
@@ -140,10 +140,8 @@ class Trainer:
         start = time.perf_counter()
         metrics, score = self._validate(stage, 0.0)
         self.progress.start_stage(score, branch_codes(self.model))
-        seconds = time.perf_counter() - start
-        self.model.stage_start.append(
-            dict(stage=stage.name.value, **metrics, best=True, valid_seconds=seconds)
-        )
+        about = dict(stage=stage.name.value, best=True, valid_seconds=time.perf_counter() - start)
+        self.model.stage_start.append(metrics | about)
 
     def _evaluate(self, stage: Stage, epoch: float, loss: float, samples_per_s: float) -> None:
         """Validate, log, keep the best weights, and lower the learning rate on a plateau."""
@@ -180,7 +178,11 @@ class Trainer:
                 group["lr"] = max(group["lr"] * 0.1, 1e-6)
 
     def _validate(self, stage: Stage, epoch: float) -> tuple[dict[str, float], float]:
-        """The metrics of the present weights, and the monitor; a TrainingError if it is not finite."""
+        """The metrics of the present weights, and the monitor.
+
+        Raises:
+            TrainingError: the monitor is not finite, or a metric is undefined.
+        """
         try:
             metrics = self.model.evaluate(self.valid_loader)
             if not math.isfinite(score := self.model.monitored(metrics)):
@@ -210,7 +212,7 @@ class Trainer:
             save_atomically(vars(self.progress) | states | rngs, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:
-        """Go on from the saved state, if there is one; of it a stage still needs the optimizer."""
+        """Go on from the saved state, if there is one. The stage still takes its optimizer from it."""
         if self.resume_file is None or (found := load_state(self.resume_file)) is None:
             return None
         progress, saved = found

@@ -22,15 +22,15 @@ class TrainingError(RuntimeError):
 
 @dataclass
 class Progress:
-    """Where a run stands, without weights, optimizer and random numbers.
+    """Where a run stands. Weights, optimizer and random numbers are saved beside it.
 
     Attributes:
         stage_index: the number of the present stage, from 0.
-        done: its epochs that are done.
+        done: the epochs of the stage that are done.
         epochs_seen: the epochs of all stages. They decide the order of samples.
         best: the best monitor of the stage, that of its first weights included.
         best_trained: the best monitor after training.
-        bad_evaluations: evaluations since then.
+        bad_evaluations: evaluations since the one that ``best_trained`` comes from.
         codes: the experts' codes of each branch at the last evaluation.
         stage_log, stage_start: see ``Trainable``.
     """

@@ -84,7 +84,7 @@ def code_movement(before_EC: Tensor | None, after_EC: Tensor | None) -> float | 
 
 
 class Tally:
-    """Counts of one branch, summed over batches."""
+    """Counts how one branch routes, summed over batches."""
 
     def __init__(self, branch: Branch) -> None:
         self.router = branch.router

@@ -135,6 +135,7 @@ class RowAdam(torch.optim.Adam):
         """A hook that does nothing once the optimizer is gone, for each stage has its own."""
         reference = weakref.ref(self)
 
+        @torch.no_grad()
         def call(table: nn.Embedding, *args: Any) -> None:
             if (optimizer := reference()) is not None:
                 method(optimizer, table.weight, *args)
@@ -170,7 +171,6 @@ class RowAdam(torch.optim.Adam):
         state["step"] += 1
         self._clocks[weight].tick(lr, rows)
 
-    @torch.no_grad()
     def _correct(self, weight: Tensor, inputs: tuple[Tensor], rows: Tensor) -> None:
         """Bring what a lookup has read up to date, in place; the table stays as it is."""
         if weight in self._clocks:
@@ -178,7 +178,6 @@ class RowAdam(torch.optim.Adam):
             for rows_R, w_RD in zip(_blocks(inputs[0].flatten()), _blocks(read), strict=True):
                 self._drift(weight, rows_R, w_RD)
 
-    @torch.no_grad()
     def _settle(self, weight: Tensor, *_: Any) -> None:
         """Bring the whole table up to date."""
         if weight in self._clocks:

@@ -66,8 +66,6 @@ class Trainable(BaseModel, ABC):
         self.accumulation_steps = accumulation_steps
         for key in PUBLIC:
             setattr(self, key, getattr(self, f"_{key}"))
-        self.stage_log: list[dict[str, Any]] = []
-        self.stage_start: list[dict[str, Any]] = []
 
     # ---------------------------------------------------------------- evaluation
 
