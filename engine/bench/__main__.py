@@ -48,7 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "repeats": {"type": positive, "help": "rounds, in each of which every case runs once"},
     "threads": {
         "type": positive,
-        "help": "threads of torch; 1 gives steady ratios on a busy machine",
+        "help": "threads of torch; with 1, ratios are steady",
     },
     "amp": {"choices": ("bf16",), "help": "precision of our models"},
     "compile": {"action": "store_true", "help": "compile our models with torch.compile"},
@@ -77,7 +77,7 @@ def main() -> None:
     args = parser.parse_args(sys.argv[2:])
     _check(args)
     set_up_cpu()  # as run_expid.py does; rivals in this process gain from it too
-    report = module.Report(about.partition("\n")[0], args)
+    report = module.Report(about.partition("\n")[0].rstrip("."), args)
     with tempfile.TemporaryDirectory() as folder:
         args.folder = Path(folder)
         measure(report, args)
@@ -92,13 +92,9 @@ def _check(args: argparse.Namespace) -> None:
 
     for option in ("json", "plot"):
         if (file := getattr(args, option, None)) and not Path(file).parent.is_dir():
-            missing = Path(file).parent
-            raise UserError(f"--{option} {file}: there is no folder {missing}; make it first")
+            raise UserError(f"--{option} {file}: there is no folder {Path(file).parent}; make it")
     if getattr(args, "longctr", None) and (args.length or SHORTEST) < SHORTEST:
-        raise UserError(
-            f"--length {args.length}: LongCTR's models need {SHORTEST} items or more; write more, or "
-            "leave --longctr out"
-        )
+        raise UserError(f"--length {args.length}: LongCTR's models need {SHORTEST} items or more")
     args.device = torch.device(getattr(args, "device", "cpu"))
     if args.device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device cuda: torch {torch.__version__} sees no CUDA device; write cpu")

@@ -1,6 +1,6 @@
 """Python processes of their own, and what they take in time and memory.
 
-Peak memory is read where only Linux has it, in ``/proc`` and in ``wait4``.
+Peak memory is read where only Linux has it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..common.errors import UserError
-from ..common.memory import forget_peak, memory
+from ..run.devices import peak_memory
 
 T = TypeVar("T")
 
@@ -53,14 +53,14 @@ def run_python(*arguments: str, log: Path, **variables: str) -> tuple[float, int
 
 
 def in_own_process(function: Callable[..., T], *args: Any) -> T:
-    """What a function of a module returns in a new process, whose memory is its own."""
+    """Call a function of a module in a new process, whose memory is its own, and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
-def with_peak(work: Callable[[], T]) -> tuple[T, int]:
-    """What ``work`` returns, and the most memory that this process took for it, in bytes."""
-    forget_peak()
-    before = memory("VmRSS")
+def with_peak(work: Callable[[], T], gpu: int = -1) -> tuple[T, int]:
+    """Return the result of ``work``, and the most bytes that it took, of a GPU or of this process."""
+    peak = peak_memory(gpu)
+    before = peak() or 0
     result = work()
-    return result, memory("VmHWM") - before
+    return result, (peak() or 0) - before

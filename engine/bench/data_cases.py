@@ -45,10 +45,10 @@ def loader(report: Report, args: argparse.Namespace) -> None:
     """Loader: one shuffled training batch of MicroVideo1.7M_x2's shape.
 
     The data set is generated, or it is that of --data. The rival, LongCTR's loader, builds every item
-    feature of every position on the host. It runs without worker processes. Ours is measured in two ways. With
-    no feature read, labels, indices, lengths and mask are there, but no item feature is gathered yet.
-    That is what our models take, for they gather once per distinct item. With all features read, the
-    batch is LongCTR's.
+    feature of every position on the host. It runs without worker processes. Ours is measured in two
+    ways. With no feature read, labels, indices, lengths and mask are there, but no item feature is
+    gathered yet. That is what our models take, for they gather once per distinct item. With all
+    features read, the batch is LongCTR's.
     """
     rival = args.longctr and rivals.load_class(args.longctr, rivals.LOADER, "LongCTRDataLoader")
     folder, few = Path(args.data or args.folder / "microvideo"), args.folder / "few"
@@ -87,9 +87,9 @@ def loader(report: Report, args: argparse.Namespace) -> None:
 
 
 def _memory(few: Path, folder: Path, sizes: dict[str, Any]) -> tuple[int, int, int]:
-    """Bytes of the resident tables, at the peak of loading them, and of an epoch on top of them.
+    """Return three sizes in bytes: resident tables, peak of loading, and what an epoch adds.
 
-    The data set ``few`` is read before: code and pools of the libraries are not the tables'.
+    The small data set ``few`` is read first, so that the code and the pools of the libraries do not count.
     """
     for _ in _loader(few, **sizes):
         pass
@@ -100,19 +100,19 @@ def _memory(few: Path, folder: Path, sizes: dict[str, Any]) -> tuple[int, int, i
 
 
 def _loader(folder: Path, loader: Any = SequenceLoader, **options: Any) -> Any:
-    """A loader of the training data in a folder."""
+    """Make a loader of the training data in a folder."""
     files = (folder / f"{name}.parquet" for name in ("train", "user_info", "item_info"))
     return loader(feature_map(), *map(str, files), **options)
 
 
 def _whole_batches(loader: Any) -> Iterator[Batch]:
-    """Epoch after epoch, without the smaller batch at the end of each."""
+    """Yield batches, epoch after epoch, without the smaller batch at the end of each."""
     while True:
         yield from islice(loader, loader.num_samples // loader.batch_size)
 
 
 def _all_features(batch: Batch, args: argparse.Namespace) -> tuple[list[Tensor], Batch]:
-    """All item features of a batch on the device, as a LongCTR model reads them."""
+    """Bring all item features of a batch to the device, as a LongCTR model reads them."""
     return [rows.to(args.device) for rows in dict(batch[1]).values()], batch
 
 
@@ -129,7 +129,7 @@ def metrics(report: Report, args: argparse.Namespace) -> None:
     y_pred = rng.random(args.rows).round(3).astype(np.float32)
     y_true = (rng.random(args.rows) < y_pred).astype(np.float32)
     moved = float(y_pred.nbytes + y_true.nbytes + group_id.nbytes)
-    # It runs only once, and keeps what it found for the comparison.
+    # The rival runs only once, and keeps its values for the comparison.
     rival = cache(partial(fuxictr_metrics, y_true, y_pred.astype(np.float64), METRICS, group_id))
     ours = partial(evaluate_metrics, y_true, y_pred, METRICS, group_id)
     goal = {"ours": "at least 100"}
@@ -140,11 +140,10 @@ def metrics(report: Report, args: argparse.Namespace) -> None:
     for name in METRICS:
         a, b = ([torch.tensor(found[name], dtype=torch.float64)] for found in (own, theirs))
         report.agree(name, a, b, tolerance=1e-9)
-        report.notes.append(f"{name} {own[name]:.6f}")
 
 
 def prepare(report: Report, args: argparse.Namespace) -> None:
-    """data/prepare.py generic on a random log, in a process of its own: time and peak memory."""
+    """Prepare a random log by data/prepare.py generic: time and peak memory of its process."""
     log = args.folder / "log.csv"
     write_log(log, args.rows, args.users)
     command = [str(HOME / "data" / "prepare.py"), "generic", "--input", str(log), *COLUMNS.split()]
@@ -158,7 +157,7 @@ def prepare(report: Report, args: argparse.Namespace) -> None:
 
 
 def write_log(path: Path, rows: int, users: int) -> None:
-    """Write a random log in no order, block by block."""
+    """Write a random log whose rows are in no order; it is drawn block by block, to save memory."""
     rng = np.random.default_rng(0)
     with open(path, "wb") as file:
         for start in range(0, rows, BLOCK):

@@ -56,22 +56,17 @@ def epoch(report: Report, args: argparse.Namespace) -> None:
     ensure_data(data, synthetic.SIZES[args.size], args.users)
     for model in args.models:
         folder = args.folder / model
-        keys, samples = set_up(data, folder, model, args)
+        samples = set_up(data, folder, model, args)
         counts = ", ".join(f"{count:,} {split}" for split, count in samples.items())
-        sizes = f"batch_size {keys['batch_size']}, max_len {keys['max_len']}"
-        report.notes.append(f"{model}: {counts} samples, {sizes}")
+        report.notes.append(f"{model}: {counts} samples")
         _run_rounds(report, folder, model, samples["train"], args)
 
 
-def set_up(
-    data: Path, folder: Path, model: str, args: argparse.Namespace
-) -> tuple[dict[str, Any], dict[str, int]]:
+def set_up(data: Path, folder: Path, model: str, args: argparse.Namespace) -> dict[str, int]:
     """Write samples, and the experiments of both sides for each round, into a new folder.
 
-    Validation and test have an eighth of the training samples at most.
-
-    Returns:
-        The hyper-parameters that both sides share, and the number of samples by split.
+    Validation and test have an eighth of the training samples at most. Returns the number of samples
+    by split.
     """
     rows = args.rows or ROWS[args.size].get(model)
     own_data, samples = folder / "data" / DATASET, {}
@@ -106,7 +101,7 @@ def set_up(
     (folder / "config").mkdir()
     write_yaml(folder / "config" / "model_config.yaml", experiments)
     write_yaml(folder / "config" / "dataset_config.yaml", {DATASET: dataset})
-    return keys, samples
+    return samples
 
 
 def _run_rounds(
@@ -142,4 +137,3 @@ def _run_rounds(
         for metric in ("AUC", "gAUC", "logloss"):
             theirs, ours = (mean(run[metric] for run in found) for found in valid.values())
             report.differences[f"{model}, mean validation {metric}"] = abs(ours - theirs)
-            report.notes.append(f"{model}, mean validation {metric}: {theirs:.5f}, ours {ours:.5f}")

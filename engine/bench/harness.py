@@ -159,7 +159,7 @@ class Report:
         self.ratios[f"{slow} / {fast}"] = {**found, "max": max(by_round), "goal": goal}
 
     def text(self) -> str:
-        """Tables for a terminal."""
+        """The report as tables for a terminal."""
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         parts = [self.title, settings, "", _table(TIMES, self.times), ""]
         if self.ratios:
@@ -183,7 +183,7 @@ class Report:
 
 
 def take_turns(cases: Sequence[Case], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """The seconds of each case, by name, in each of ``repeats`` rounds, in this order.
+    """Run the cases in this order in each round, and return the seconds of each case, by name.
 
     On a GPU a time ends when the work is done, not when it is queued.
     """
@@ -204,7 +204,7 @@ def take_turns(cases: Sequence[Case], repeats: int, device: torch.device) -> dic
 
 @cache
 def measure_machine(device: torch.device) -> dict[str, float]:
-    """Bytes (read plus written) and FLOPs per second, of the best of a few copies and products."""
+    """Measure bytes (read plus written) and FLOPs per second: the best of a few copies and products."""
     size = MATRIX[device.type]
     source = torch.ones(16 * size**2, device=device)  # far beyond any cache
     target = torch.empty_like(source)
@@ -232,7 +232,7 @@ def _gpu_use(case: Case, times: dict[str, Any]) -> str:
 
 
 def _table(columns: Mapping[str, tuple[str, float]], found: dict[str, dict[str, Any]]) -> str:
-    """A line for each name in ``found``; a column that no line has is left out."""
+    """Make a table with a line for each name in ``found``; a column that no line fills is left out."""
     some = {key for values in found.values() for key in values}
     shown = {heading: show for heading, show in columns.items() if show[0] in some}
     rows = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -38,17 +39,16 @@ Draw = Callable[[int, tuple[int, ...], torch.Generator], Tensor]
 
 
 def feature_map(items: int = ITEMS) -> FeatureMap:
-    """LongCTR's published description of the data set, for an item table of so many rows."""
-    dataset = dataset_part(CONFIG, DATASET, DATASET)
-    found = build_feature_map(
-        dataset | {"dataset_id": DATASET, "data_root": "", "embedding_dim": WIDTH}
-    )
+    """Describe the data set as LongCTR published it, with an item table of so many rows."""
+    changes = {"dataset_id": DATASET, "data_root": "", "embedding_dim": WIDTH}
+    found = build_feature_map(dataset_part(CONFIG, DATASET, DATASET) | changes)
     found.features["item_id"]["vocab_size"] = items
     return found
 
 
+@cache
 def item_tables(device: torch.device, items: int = ITEMS) -> dict[str, Tensor]:
-    """Item features; image embeddings gather around ``THEMES`` centres."""
+    """Draw the features of all items; image embeddings gather around ``THEMES`` centres."""
     g = torch.Generator().manual_seed(0)
     theme_N = torch.randint(THEMES, (items,), generator=g)
     image = 2 * torch.randn(THEMES, WIDTH, generator=g)[theme_N]
@@ -61,7 +61,7 @@ def item_tables(device: torch.device, items: int = ITEMS) -> dict[str, Tensor]:
 
 
 def evenly(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
-    """Every item is equally likely: the worst case for a model that embeds distinct items once."""
+    """Draw every item with the same chance: the worst case for models that embed distinct items once."""
     return torch.randint(1, rows, shape, generator=g)
 
 
@@ -69,19 +69,18 @@ def random_batch(
     batch_size: int,
     length: int,
     device: torch.device,
-    seed: int = 0,
-    tables: dict[str, Tensor] | None = None,
+    items: int = ITEMS,
     draw: Draw = evenly,
+    seed: int = 0,
 ) -> RandomBatch:
-    """A batch whose histories are ``SHORTEST`` to 1000 items long, cut to ``length``.
+    """Draw a batch whose histories are ``SHORTEST`` to 1000 items long, cut to ``length``.
 
     Items are drawn from ``tables``, by default those of ``item_tables``.
     """
-    tables = item_tables(device) if tables is None else tables
     g = torch.Generator().manual_seed(seed)
     length_B = torch.randint(SHORTEST, 1_001, (batch_size,), generator=g).clamp(max=length)
     mask_BL = (torch.arange(length) >= length - length_B[:, None]).float()
-    index_BL1 = draw(len(tables["item_id"]), (batch_size, length + 1), g)
+    index_BL1 = draw(items, (batch_size, length + 1), g)
     index_BL1[:, :-1] *= mask_BL.long()
     batch_dict = {
         "user_index": torch.arange(batch_size),
@@ -89,7 +88,7 @@ def random_batch(
         "seq_len": length_B,
         "is_click": torch.randint(2, (batch_size,), generator=g).float(),
     }
-    return batch_dict, ItemDict(tables, index_BL1.to(device)), mask_BL
+    return batch_dict, ItemDict(item_tables(device, items), index_BL1.to(device)), mask_BL
 
 
 def ensure_data(folder: Path, size: synthetic.Size, users: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""LongCTR's own ``run_expid.py``, unchanged, on the package versions that are installed.
+"""Run LongCTR's own ``run_expid.py``, unchanged, on the package versions that are installed.
 
     python -m engine.bench.longctr_run CHECKOUT INITIAL METRICS ARGUMENTS_OF_RUN_EXPID ...
 
@@ -31,7 +31,7 @@ def main() -> None:
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script), *arguments]
-    # It would go to its checkout, and append its results there.
+    # LongCTR would change to its checkout, and append its results to a file there.
     vars(os)["chdir"] = lambda folder: None
     runpy.run_path(str(script), run_name="__main__")
 

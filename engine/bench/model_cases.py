@@ -24,10 +24,9 @@ from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.steps import Stepper
 from model_zoo.training.trainable import Trainable
 
-from ..common.errors import UserError
 from . import rivals
 from .harness import COMMON, FLOAT, Case, Report
-from .inputs import ITEMS, WIDTH, Draw, RandomBatch, evenly, feature_map, item_tables, random_batch
+from .inputs import ITEMS, WIDTH, Draw, RandomBatch, evenly, feature_map, random_batch
 
 TOLERANCE = 1e-4
 MAX_GRADIENT_NORM = 10.0
@@ -40,7 +39,7 @@ class Subject(NamedTuple):
 
     Attributes:
         model: its vanilla class.
-        goal: for the rival's time over ours.
+        goal: for the time of LongCTR's model over ours; empty if it has none.
         mixture_goal: for the time of its MoS over ours; empty if that is not timed.
         share: part of ``--batch`` that it gets; LongCTR's TransAct is slow.
         changes: hyper-parameters that differ from the shipped experiment.
@@ -81,11 +80,11 @@ DEFAULTS = {
 def step(report: Report, args: argparse.Namespace) -> None:
     """Train step: forward, backward, optimiser; MicroVideo1.7M_x2's shape.
 
-    Each model takes turns with its rival, LongCTR's model, and with its MoS, all on the same batch. LongCTR's model gets item
-    features as a plain dictionary of rows, built beforehand; ours gets item indices and gathers within
-    the step. Before anything is timed, the rival's weights are loaded into our model, and the
-    predictions of both are compared in evaluation mode (with longctr_compat, which repeats LongCTR's
-    short mask).
+    Each model takes turns with its rival, LongCTR's model, and with its MoS, all on the same batch.
+    LongCTR's model gets item features as a plain dictionary of rows, which is built beforehand. Ours
+    gets item indices and gathers within the step. Before anything is timed, the rival's weights are
+    loaded into our model, and the predictions of both are compared in evaluation mode. For that ours
+    runs with longctr_compat, which repeats LongCTR's short mask.
     """
     for name in args.models:
         subject, ours = SUBJECTS[name], f"our {name}"
@@ -94,7 +93,7 @@ def step(report: Report, args: argparse.Namespace) -> None:
         changes = {**subject.changes, "max_len": args.length}
         own = changes | {"amp": args.amp, "compile": args.compile}
         cases = [step_case(ours, build(subject.model, args, **own), batch)]
-        if args.longctr and subject.model in rivals.MODELS:
+        if args.longctr and subject.goal:
             rival = build(subject.model, args, args.longctr, **changes)
             compatible = build(subject.model, args, **changes, longctr_compat=True)
             compatible.load_state_dict(from_longctr(compatible, rival.state_dict()))
@@ -111,7 +110,7 @@ def step(report: Report, args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def _prediction(model: Any, batch: Batch) -> list[Tensor]:
-    """What a model predicts in evaluation mode."""
+    """Return what a model predicts in evaluation mode."""
     torch.manual_seed(0)  # for hashes that are drawn anew
     found = model.eval()(batch)["y_pred"]
     model.train()
@@ -126,35 +125,32 @@ def growth(report: Report, args: argparse.Namespace) -> None:
     known to show the same item. Experts are counted per branch; k = 1. They vary at the shortest length
     above 100.
     """
-    lengths, experts, middle = _axes(args)
-    mixture = variant(args.model, OURS)
-    for length in lengths:
+    middle, mixture = _middle(args.lengths), variant(args.model, OURS)
+    for length in sorted(args.lengths):
         at, batch = f", length {length}", random_batch(args.batch, length, args.device)
         cases = [step_case(f"vanilla{at}", build(args.model, args, max_len=length), batch)]
-        counts = {f"{OURS}, {n} experts": n for n in sorted({FIVE, *experts})}
-        if length != middle:
-            counts = {MIXTURE: FIVE}
+        numbers = {FIVE, *args.experts} if length == middle else {FIVE}
+        counts = {f"{OURS}, {n} experts": n for n in sorted(numbers)}
         over = {MIXTURE: {f"vanilla{at}": ""}, POSITIONS: {MIXTURE + at: ""}}
         for name, count in (counts | {POSITIONS: FIVE}).items():
             model = build(mixture, args, max_len=length, num_experts=count)
-            plain = name == POSITIONS
-            cases.append(step_case(name + at, model, batch, over.get(name), plain))
+            cases.append(step_case(name + at, model, batch, over.get(name), name == POSITIONS))
         report.time(cases, args.batch)
-    few, many = (f"{OURS}, {count} experts, length {middle}" for count in (experts[0], experts[-1]))
-    report.compare(many, few)
+    ends = max(args.experts), min(args.experts)
+    report.compare(*(f"{OURS}, {count} experts, length {middle}" for count in ends))
 
 
-def _axes(args: argparse.Namespace) -> tuple[list[int], list[int], int]:
-    """Lengths, numbers of experts, and the length at which experts vary."""
-    lengths, experts = sorted(args.lengths), sorted(args.experts)
-    return lengths, experts, min((n for n in lengths if n > 100), default=lengths[-1])
+def _middle(lengths: Iterable[int]) -> int:
+    """Return the length at which experts vary: the shortest above 100."""
+    return min((length for length in lengths if length > 100), default=max(lengths))
 
 
 def plot(report: Report, args: argparse.Namespace) -> None:
     """Draw the median milliseconds of a step by length and by experts, into ``args.plot``."""
     from matplotlib.figure import Figure
 
-    lengths, experts, middle = _axes(args)
+    lengths, experts = sorted(args.lengths), sorted(args.experts)
+    middle = _middle(lengths)
 
     def milliseconds(names: Iterable[str]) -> list[float]:
         return [1000 * report.times[name]["median_s"] for name in names]
@@ -176,10 +172,7 @@ def plot(report: Report, args: argparse.Namespace) -> None:
         axes.minorticks_off()
         axes.legend()
     figure.suptitle(f"Growth of a train step: {args.model}, MicroVideo1.7M_x2's shape")
-    try:
-        figure.savefig(args.plot)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--plot {args.plot}: cannot be written ({error})") from None
+    figure.savefig(args.plot)
 
 
 def table(report: Report, args: argparse.Namespace) -> None:
@@ -190,32 +183,27 @@ def table(report: Report, args: argparse.Namespace) -> None:
     evenly, hardly one twice, which is the worst case; and on as many distinct items as the small table
     has. Batches take turns, so that no cache holds the rows of the next.
     """
-    if len(args.rows) != 2 or not 2 <= args.rows[0] <= args.rows[1]:
-        written = " ".join(map(str, args.rows))
-        raise UserError(f"--rows {written}: write a small and a large table, of 2 rows or more")
     report.notes.append("distinct items of a batch:")
-    small, large = args.rows
-    tables, cases = item_tables(args.device, large), []
-    for rows in (small, large):
+    small, cases = min(args.rows), []
+    for rows in sorted(args.rows):
         train = train_step(build("TWIN", args, items=rows, sparse_embedding=True))
-        columns = {name: column[:rows] for name, column in tables.items()}
         draws: dict[str, Draw] = {"by popularity": by_popularity, "evenly": evenly}
-        draws |= {f"{small:,} items": from_few(small)} if rows == large else {}
+        draws |= {f"{small:,} items": from_few(small)} if rows > small else {}
         for way, draw in draws.items():
             sizes = (args.batch, args.length, args.device)
-            batches = [random_batch(*sizes, seed, columns, draw) for seed in range(BATCHES)]
+            batches = [random_batch(*sizes, rows, draw, seed) for seed in range(BATCHES)]
             for batch in batches[1:]:  # the first one is the warm-up of the harness
                 train(batch)
             name, steps = f"{rows:,} rows, {way}", map(train, cycle(batches))
             rival = way if way == "by popularity" else "evenly"
-            over = {f"{small:,} rows, {rival}": "at most 1.5"} if rows == large else {}
+            over = {f"{small:,} rows, {rival}": "at most 1.5"} if rows > small else {}
             cases.append(Case(name, steps.__next__, over))
             report.notes.append(f"  {name}: {len(batches[0][1].index.unique()):,}")
     report.time(cases, args.batch)
 
 
 def by_popularity(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
-    """Draw by Zipf's law: the n-th most popular item has about 1 / n of the first one's share.
+    """Draw by Zipf's law: the n-th most popular item comes about 1 / n times as often as the first.
 
     Popular items are scattered over the table, in the same places every time.
     """
@@ -225,7 +213,7 @@ def by_popularity(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tens
 
 
 def from_few(count: int) -> Draw:
-    """Draw evenly from ``count`` items, others in each batch."""
+    """Make a function that draws evenly from ``count`` items, which differ from batch to batch."""
 
     def draw(rows: int, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
         return evenly(rows, (count,), g)[torch.randint(count, shape, generator=g)]
@@ -243,12 +231,12 @@ def build(
     items: int = ITEMS,
     **changes: Any,
 ) -> Any:
-    """A model in training mode, always with the same first weights.
+    """Build a model in training mode, always with the same first weights.
 
     Args:
         name: of the model.
-        args: the command's options; of them the device is read, and the folder for checkpoints.
-        checkout: LongCTR's root folder, if its model of that name is wanted instead of ours.
+        args: the command's options, which name the device and the folder for checkpoints.
+        checkout: LongCTR's root folder, if its model of this name is wanted instead of ours.
         items: rows of the item table.
         changes: hyper-parameters that differ from the shipped experiment's.
     """
@@ -262,7 +250,7 @@ def build(
 
 
 def train_step(model: Any) -> Any:
-    """A function that trains the model on a batch, for ours as for LongCTR's."""
+    """Make a function that trains a model on a batch, for our models as for LongCTR's."""
     if not isinstance(model, Trainable):
         model._max_gradient_norm = MAX_GRADIENT_NORM  # as FuxiCTR's ``fit`` sets it before it
         model._batch_index = 0
@@ -278,7 +266,7 @@ def step_case(
     over: Mapping[str, str] | None = None,
     plain: bool = False,
 ) -> Case:
-    """The train step of a model on a batch. A mixture is in its joint stage, with codes of k-means.
+    """Make a case of a train step; a mixture is in its joint stage, with codes of k-means.
 
     Args:
         name: of the case.

@@ -26,7 +26,7 @@ from model_zoo.ops.scan import selective_scan, selective_scan_reference
 
 from .child import in_own_process, with_peak
 from .harness import COMMON, FLOAT, Case, Report
-from .inputs import IMAGE, random_batch
+from .inputs import random_batch
 from .model_cases import build, train_step
 
 TOLERANCE = 1e-5
@@ -43,16 +43,19 @@ DEFAULTS = {
 def dispatch(report: Report, args: argparse.Namespace) -> None:
     """Dispatch: forward and backward of TWIN_MoS's encoder, against running every expert.
 
-    The encoder has 5 item and 5 window experts, and k = 1. The reference is what the equations say word
-    by word: every expert reads every sample, gathered into masked sequences of the full length, and the
-    outputs are mixed with the gate row of the newest item. It routes each distinct item once, as the
-    product does. The item branch is timed alone, too.
+    The encoder has 5 item and 5 window experts, and k = 1. The reference does what the equations say
+    word by word. Every expert reads every sample, gathered into masked sequences of the full length,
+    and the outputs are mixed with the gate row of the newest item. Each distinct item is routed once,
+    as in the product. The item branch is timed alone, too.
     """
-    encoder = build("TWIN_MoS", args, max_len=args.length, attention_dropout=0.0).encoder
-    inputs = history, target_BD = _inputs(args)
-    encoder.before_experts([history], seed=0)
+    model = build("TWIN_MoS", args, max_len=args.length, attention_dropout=0.0)
+    embedded, target_BD = model.embed_items(random_batch(args.batch, args.length, args.device))
+    rows_UD, target_BD = (x.detach().requires_grad_() for x in (embedded.rows_UD, target_BD))
+    inputs = History(rows_UD, embedded.index_BL, embedded.mask_BL), target_BD
+    encoder = model.encoder
+    encoder.before_experts([inputs[0]], seed=0)
     item = encoder.branches["item"]
-    leaves = [history.rows_UD, target_BD, *encoder.parameters()]
+    leaves = [rows_UD, target_BD, *encoder.parameters()]
     moved = 2 * FLOAT * sum(leaf.numel() for leaf in leaves)  # each is read, its gradient written
 
     def step(forward: Callable[[], Tensor], few: int) -> None:
@@ -61,25 +64,23 @@ def dispatch(report: Report, args: argparse.Namespace) -> None:
         with patch.object(history_module, "FEW_QUERIES", few):  # 0: histories are gathered
             forward().square().mean().backward()
 
-    forwards: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
-        "encoder": (
-            partial(every_expert_of_all_branches, encoder, *inputs),
-            lambda: encoder(*inputs)[0],
-        ),
-        "item branch": (partial(every_expert, item, *inputs), lambda: item(*inputs)[0]),
+    exact = {"encoder": lambda: encoder(*inputs)[0], "item branch": lambda: item(*inputs)[0]}
+    in_full = {
+        "encoder": partial(every_expert_of_all_branches, encoder, *inputs),
+        "item branch": partial(every_expert, item, *inputs),
     }
-    reference, ours = (forward() for forward in forwards["encoder"])
-    report.agree_with_gradients("encoder", ours, reference, leaves[:2], TOLERANCE)
-    cases = []
-    for name, (in_full, exact) in forwards.items():
-        read, every = f"{name}, experts that are read", f"{name}, all experts"
-        cases.append(Case(every, partial(step, in_full, 0), {read: "at least 4"}, moved))
-        cases.append(Case(read, partial(step, exact, history_module.FEW_QUERIES), moved=moved))
+    pair = exact["encoder"](), in_full["encoder"]()
+    report.agree_with_gradients("encoder", *pair, leaves[:2], TOLERANCE)
+    cases, few = [], history_module.FEW_QUERIES
+    for part in exact:
+        read, every = f"{part}, experts that are read", f"{part}, all experts"
+        cases.append(Case(every, partial(step, in_full[part], 0), {read: "at least 4"}, moved))
+        cases.append(Case(read, partial(step, exact[part], few), moved=moved))
     report.time(cases, args.batch)
 
 
 def every_expert(branch: Branch, history: History, target_BD: Tensor) -> Tensor:
-    """Eq. 6 (7) in full: ``sum_i G(x_newest)[i] F_i(subsequence_i)`` over all i, ``(B, H)``.
+    """Compute eq. 6 (or 7) in full: ``sum_i G(x_newest)[i] F_i(subsequence_i)`` over all i, ``(B, H)``.
 
     With k = 1 the gates are constants, so that they need no gradient.
     """
@@ -92,7 +93,7 @@ def every_expert(branch: Branch, history: History, target_BD: Tensor) -> Tensor:
 
 
 def every_expert_of_all_branches(encoder: Any, history: History, target_BD: Tensor) -> Tensor:
-    """Eq. 8 over ``every_expert``, ``(B, H)``."""
+    """Compute eq. 8 from the outputs of ``every_expert``, ``(B, H)``."""
     y_BH = (1 - sum(encoder.fusion.values())) * encoder.global_block(history, target_BD)
     for name, branch in encoder.branches.items():
         sequence = encoder.sequence(name, history)
@@ -100,25 +101,14 @@ def every_expert_of_all_branches(encoder: Any, history: History, target_BD: Tens
     return y_BH
 
 
-def _inputs(args: argparse.Namespace) -> tuple[History, Tensor]:
-    """The history and the targets of a batch, item vectors drawn around themes; both are leaves."""
-    _, items, mask_BL = random_batch(args.batch, args.length, args.device)
-    columns, row_BL1 = items.distinct()
-    image = columns[IMAGE]
-    rows_UD = torch.cat([image, image.flip(1), -image], dim=1) / 2
-    target_BD = F.embedding(row_BL1[:, -1], rows_UD).requires_grad_()
-    mask_BL = mask_BL.to(args.device) > 0
-    return History(rows_UD.requires_grad_(), row_BL1[:, :-1], mask_BL), target_BD
-
-
 def scan(report: Report, args: argparse.Namespace) -> None:
     """Selective scan: forward and backward; train step of Mamba4Rec; float32.
 
-    The rival is a loop in plain torch that indexes x[:, t]. It is our reference, and its backward fills
-    a tensor of the whole input at every step. A layer of which only the newest position is read computes
-    no other. What that is worth shows in the train step of Mamba4Rec with one layer, against the same
-    with all positions by the fast scan. Peak memory is that of a process of its own, beyond what it held
-    before.
+    The rival is a loop in plain torch that indexes x[:, t]. It is our reference, and its backward pass
+    fills a tensor of the whole input at every step. A layer of which only the newest position is read
+    computes no other position. The train step of Mamba4Rec with one layer shows what that is worth,
+    against the same with all positions by the fast scan. Peak memory is that of a process of its own,
+    beyond what it held before.
     """
     for length in args.length:
         at = f", length {length}"
@@ -129,9 +119,8 @@ def scan(report: Report, args: argparse.Namespace) -> None:
         weights_BLE = torch.randn(args.batch, length, CHANNELS, device=args.device)
         loop, ours = (partial(_step, scan, inputs, weights_BLE) for scan in SCANS.values())
         over = {OURS + at: "at least 8"}
-        report.time(
-            [Case(LOOP + at, loop, over, once=length >= SLOW), Case(OURS + at, ours)], args.batch
-        )
+        cases = [Case(LOOP + at, loop, over, once=length >= SLOW), Case(OURS + at, ours)]
+        report.time(cases, args.batch)
         _time_model(report, length, args)
         loop_bytes, our_bytes = (
             in_own_process(peak_bytes, name, length, args.batch, args.device) for name in SCANS
@@ -143,14 +132,14 @@ def scan(report: Report, args: argparse.Namespace) -> None:
 
 
 def _step(scan: Callable[..., Tensor], inputs: list[Tensor], weights_BLE: Tensor) -> None:
-    """Forward and backward of the sum of the outputs by weights."""
+    """Run a scan forward and backward, from the sum of the outputs by weights."""
     for leaf in inputs:
         leaf.grad = None
     scan(*inputs).backward(weights_BLE)
 
 
 def peak_bytes(name: str, length: int, batch_size: int, device: torch.device) -> int:
-    """The memory that a scan takes forward and backward on top of its inputs and their gradients.
+    """Return the bytes that a scan takes forward and backward, beyond its inputs and their gradients.
 
     It has to run in a process of its own.
     """
@@ -163,15 +152,11 @@ def peak_bytes(name: str, length: int, batch_size: int, device: torch.device) ->
     inputs = random_inputs(length, batch_size, device)
     for x in inputs:
         x.grad = torch.ones_like(x)
-    if device.type == "cpu":
-        return with_peak(work)[1]
-    before = torch.cuda.memory_allocated()
-    work()
-    return torch.cuda.max_memory_allocated() - before
+    return with_peak(work, gpu=0 if device.type == "cuda" else -1)[1]
 
 
 def random_inputs(length: int, batch_size: int, device: torch.device) -> list[Tensor]:
-    """Leaves u, delta, A, B, C, D; A is as Mamba starts it, steps are from 0.01 to 1."""
+    """Draw leaves u, delta, A, B, C, D; A is as Mamba starts it, steps are from 0.01 to 1."""
     g = torch.Generator().manual_seed(0)
     of_channels, of_state = (batch_size, length, CHANNELS), (batch_size, length, STATE)
     shapes = (of_channels, of_channels, of_state, of_state, (CHANNELS,))

@@ -1,7 +1,7 @@
-"""The rival: single modules of a LongCTR checkout, by path, on current package versions.
+"""The rival: single modules of a LongCTR checkout, imported by path, on current package versions.
 
-LongCTR's own entry point asserts fuxictr 2.3.2 and imports every model. The modules measured here
-need neither. None of LongCTR's code is copied or changed.
+LongCTR's own entry point asserts fuxictr 2.3.2 and imports every model. The modules that are measured
+here need neither. None of LongCTR's code is copied or changed.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from ..config.read import model_part
 from .longctr_run import provide_keras_preprocessing
 
 LOADER = "longctr_dataloader.py"
-MODELS = ("TWIN", "SDIM", "TransAct", "MIRRN")  # LongCTR's models that the zoo has too
 SHORTEST = 50  # LongCTR's short window: it crashes on shorter batches, or shifts their mask
 
 
 def published(model: str) -> dict[str, Any]:
-    """The shipped hyper-parameters on MicroVideo1.7M_x2; of LongCTR's models, its best run's."""
+    """Read the shipped hyper-parameters on MicroVideo1.7M_x2; LongCTR's models have its best run's."""
     return model_part(CONFIG, f"{model}_MicroVideo1.7M_x2")
 
 
 def load_class(checkout: str | Path, file: str, name: str) -> Any:
-    """A class of one of LongCTR's modules.
+    """Import a class of one of LongCTR's modules.
 
     Args:
         checkout: LongCTR's root folder.
@@ -45,7 +44,7 @@ def load_class(checkout: str | Path, file: str, name: str) -> Any:
 
 
 def find(checkout: str | Path, file: str) -> Path:
-    """A file of the checkout.
+    """Find a file of the checkout.
 
     Raises:
         UserError: the folder has no such file, so it is no checkout.

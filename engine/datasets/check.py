@@ -73,7 +73,7 @@ def check(folder: Path) -> Report:
     report = Report(errors=read_errors(folder, feature_map))
     if not report.errors:
         label = feature_map.labels[0]
-        card = make_card(folder, folder.name, feature_map.features, label)
+        card = make_card(folder, feature_map.features, label)
         report.facts.append(describe(card))
         _compare_card(folder, card, report)
         columns = [pl.col(*PAIR, "seq_len").cast(pl.Int64), pl.col(label).alias("label")]

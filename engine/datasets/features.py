@@ -183,7 +183,7 @@ class EmbeddingEncoder(Encoder):
             )
         encoded = np.zeros((len(values), self.width), np.float32)
         encoded[given.to_numpy()] = flat.reshape(-1, self.width)
-        return _rows(encoded, pl.Float32)
+        return list_column(encoded, pl.Float32)
 
     def spec(self) -> dict[str, Any]:
         widths = {"embedding_dim": self.width, "pretrain_dim": self.width}
@@ -226,6 +226,6 @@ def _padding(encoded: pl.Series) -> pl.Series:
     return pl.Series([zero], dtype=encoded.dtype)
 
 
-def _rows(values: NDArray, dtype: type[pl.DataType]) -> pl.Series:
+def list_column(values: NDArray, dtype: type[pl.DataType]) -> pl.Series:
     """A matrix as a column of lists."""
     return pl.Series(values, dtype=pl.Array(dtype, values.shape[1])).cast(pl.List(dtype))

@@ -46,11 +46,10 @@ def load(mapping: Mapping, about: dict[str, Any] | None = None) -> Log:
         if names.count(name) > 1:
             raise UserError(f"feature {name} is named twice; leave one out, or rename it")
     if mapping.items:
-        item_columns |= {"item": values.identity(described, mapping.item)}
+        item_columns["item"] = values.identity(described, mapping.item)
         described.check()
-        with readable(described.path):
-            ids = described.rows().select(item=item_columns["item"]).collect(engine="streaming")
-        require_unique(described.path, "item", ids["item"])
+    else:
+        item_columns["row"] = pl.col(ROW)
     if shown is not table:
         samples, shown_dates = _moments(shown, mapping)
         if dates != shown_dates:
@@ -147,19 +146,18 @@ def _item_table(
     """
     key = "item" if "item" in columns else "row"
     with readable(described.path):
-        rows = described.rows().select(**{"row": pl.col(ROW)} | columns)
+        rows = described.rows().select(**columns)
         known = rows.join(items.lazy().select(key), on=key, how="semi").collect(engine="streaming")
-    missing = items.join(known, on=key, how="anti")["item"] if key == "item" else pl.Series()
-    if len(missing) == len(items):
-        raise UserError(
-            f"{described.path} has none of the items of the interactions, such as {missing[0]!r}; "
-            "check that both tables have the same ids"
+    if key == "item":
+        require_unique(described.path, "item", known["item"])
+        missing = items.join(known, on="item", how="anti")["item"]
+        lacks = (
+            f"{described.path} lacks {len(missing):,} of {len(items):,} items of the interactions"
         )
-    if len(missing):
-        print(
-            f"{len(missing):,} of {len(items):,} items, such as {missing[0]!r}, are not in "
-            f"{described.path}; their features are unknown"
-        )
+        if len(missing) == len(items):
+            raise UserError(f"{lacks}, such as {missing[0]!r}; check that both have the same ids")
+        if len(missing):
+            print(f"{lacks}, such as {missing[0]!r}; their features are unknown")
     raw = items.join(known, on=key, how="left", maintain_order="left").rename({"item": ITEM_ID})
     ids = Feature(ITEM_ID, "categorical", min_count=min_count)
     table, specs = item_table(raw, [ids, *features], times_N)

@@ -56,7 +56,7 @@ def download(
         source = f"{page}, revision {snapshot.name}"
         about = {"source": source, "licence": f"that of its owners, see {page}"}
         features, label = paper.features(feature_map), feature_map.labels[0]
-        return finish(folder, output.name, features, label, about)
+        return finish(folder, features, label, about)
 
 
 def _fetch(name: str, output: Path, offline: bool) -> Path:

@@ -91,7 +91,7 @@ def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, An
         UserError: a split would be empty, or the training labels are all the same.
     """
     with new_folder(output, overwrite) as folder, TemporaryDirectory(dir=folder) as scratch:
-        return _Writer(log, folder, Path(scratch)).run(Path(output).name)
+        return _Writer(log, folder, Path(scratch)).run()
 
 
 class _Writer:
@@ -107,7 +107,7 @@ class _Writer:
         self.closing = ExitStack()  # closes the files
         self.merged = 0  # events of the same user, item and moment as another
 
-    def run(self, dataset_id: str) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Write everything; returns the card."""
         users, items = self._number()
         starts = self._starts()
@@ -130,7 +130,7 @@ class _Writer:
         table, item_specs = self.log.item_table(items, times_N)
         table.write_parquet(self.folder / "item_info.parquet")
         about = self.log.about | {"events": int(users.sum()), "events_merged": self.merged}
-        return finish(self.folder, dataset_id, item_specs | specs, self.log.label, about)
+        return finish(self.folder, item_specs | specs, self.log.label, about)
 
     def _number(self) -> tuple[NDArray, pl.DataFrame]:
         """Write the events as numbers, and whose numbers they are.
@@ -167,8 +167,6 @@ class _Writer:
             return split.starts or ()
         samples = self.events.filter(pl.col("label").is_not_null()).select("time")
         time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
-        if not len(time_M):
-            raise UserError(f"{self.source} has no samples; name a log with labelled events")
         places = [int(share * (len(time_M) - 1) + ROUNDING) for share in _ends(split)]
         time_M.partition(places)
         return tuple(time_M[places])

@@ -1,7 +1,7 @@
 """KuaiRand (1K, Pure or 27K), from its raw CSV files: will the user click this video?
 
-KuaiRand's files are tables like any other, so ``generic`` reads them with the mapping that is given
-here. The statistical feature files are left out, because they count until the end of the collection.
+KuaiRand's files are tables like any other, so ``generic`` reads them with the mapping that lies in
+``kuairand.yaml``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,10 @@ from pathlib import Path
 
 from .generic import load as load_table
 from .interactions import Log
-from .mapping import Mapping
+from .mapping import read_mapping
 
-LICENCE = "CC BY-SA 4.0 (https://kuairand.com/)"
-ITEM_FEATURES = [
-    "author_id",
-    "video_type",
-    "upload_type",
-    "music_id",
-    {"name": "tag", "kind": "sequence", "separator": ","},
-]
+MAPPING = Path(__file__).with_suffix(".yaml")
+ABOUT = {"source": "KuaiRand, standard log", "licence": "CC BY-SA 4.0 (https://kuairand.com/)"}
 
 
 def load(folder: str | Path, label: str = "is_click", min_count: int = 1) -> Log:
@@ -36,16 +30,7 @@ def load(folder: str | Path, label: str = "is_click", min_count: int = 1) -> Log
     """
     folder = Path(folder)
     folder = folder / "data" if (folder / "data").is_dir() else folder
-    mapping = Mapping(
-        input=str(folder / "log_standard_*.csv"),
-        user="user_id",
-        item="video_id",
-        time="time_ms",
-        label=label,
-        items=str(folder / "video_features_basic_*.csv"),
-        item_features=ITEM_FEATURES,
-        sample_features=["user_id", "tab", "hourmin:categorical"],
-        min_count=min_count,
-    )
-    about = {"source": "KuaiRand, standard log", "licence": LICENCE}
-    return load_table(mapping, about)
+    files = {"input": "log_standard_*.csv", "items": "video_features_basic_*.csv"}
+    paths = {key: str(folder / pattern) for key, pattern in files.items()}
+    mapping = read_mapping(str(MAPPING), paths | {"label": label, "min_count": min_count})
+    return load_table(mapping, ABOUT)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -63,8 +63,7 @@ def write(dataset: Dataset, output: str | Path, overwrite: bool = False) -> dict
         tables = dataset.splits | {"user_info": dataset.user_info, "item_info": dataset.item_info}
         for name, table in tables.items():
             table.write_parquet(folder / f"{name}.parquet")
-        name = Path(output).name
-        return finish(folder, name, dataset.features, dataset.label, dataset.about)
+        return finish(folder, dataset.features, dataset.label, dataset.about)
 
 
 def require_free(output: Path, overwrite: bool) -> None:
@@ -102,25 +101,19 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(output)
-        partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be written ({error.strerror})") from None
-    try:
-        yield partial
-        partial.chmod(0o755)
-        if (output / CONFIG).exists():
-            shutil.copytree(output / CONFIG, partial / CONFIG_BEFORE)
-            print(f"the configuration that was there is in {output / CONFIG_BEFORE}")
-        replaced = partial.with_name(f"{partial.name}-replaced")
-        if output.exists():
-            os.replace(output, replaced)
-        os.replace(partial, output)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+            partial = Path(scratch, output.name)
+            partial.mkdir()
+            yield partial
+            if (output / CONFIG).exists():
+                shutil.copytree(output / CONFIG, partial / CONFIG_BEFORE)
+                print(f"the configuration that was there is in {output / CONFIG_BEFORE}")
+            if output.exists():
+                os.replace(output, Path(scratch, "replaced"))
+            os.replace(partial, output)
     except (OSError, pl.exceptions.PolarsError) as error:  # a full disk, or damaged input
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"--output {output} was not written ({reason})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _remove_leftovers(output: Path) -> None:
@@ -134,7 +127,7 @@ def _remove_leftovers(output: Path) -> None:
 
 
 def finish(
-    folder: Path, dataset_id: str, features: dict[str, dict], label: str, about: dict[str, Any]
+    folder: Path, features: dict[str, dict], label: str, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Write ``feature_map.json`` and ``dataset_card.json`` beside the five files of a folder.
 
@@ -145,21 +138,19 @@ def finish(
     Returns:
         The card.
     """
-    write_feature_map(folder / "feature_map.json", dataset_id, META | features, label)
-    card = make_card(folder, dataset_id, features, label) | about
+    write_feature_map(folder / "feature_map.json", folder.name, META | features, label)
+    card = make_card(folder, features, label) | about
     (folder / CARD).write_text(json.dumps(card, indent=2))
     return card
 
 
-def make_card(
-    folder: Path, dataset_id: str, features: dict[str, dict], label: str
-) -> dict[str, Any]:
+def make_card(folder: Path, features: dict[str, dict], label: str) -> dict[str, Any]:
     """Measure the statistics of a data set from its five files, and the hash of their content."""
     histories = pl.scan_parquet(folder / "user_info.parquet").select(
         users=pl.len(), interactions=pl.col("full_item_seq").list.len().sum()
     )
     return {
-        "dataset_id": dataset_id,
+        "dataset_id": folder.name,
         "hash": fingerprint(folder / name for name in FILES),
         "items": pq.read_metadata(folder / "item_info.parquet").num_rows - 1,
         **histories.collect(engine="streaming").row(0, named=True),

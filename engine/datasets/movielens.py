@@ -134,26 +134,18 @@ def _item_table(
     """The item table and the features' specifications, see ``interactions.Log``."""
     movies = items.join(movies, on="item", maintain_order="left")
     genre = movies["genres"].explode().drop_nulls().unique().sort()
-    genre_id = pl.element().replace_strict(
-        genre, list(range(1, len(genre) + 1)), return_dtype=pl.Int64
-    )
+    genre_id = pl.element().cast(pl.Enum(genre)).to_physical().cast(pl.Int64) + 1
+    genres = pl.col("genres").list.eval(genre_id).list.concat([0] * MAX_GENRES)
     index = pl.int_range(1, len(movies) + 1, dtype=pl.Int64)
     table = movies.select(
         item_index=index,
         movie_id=index,
-        genres=pl.col("genres")
-        .list.eval(genre_id)
-        .list.concat([0] * MAX_GENRES)
-        .list.head(MAX_GENRES),
+        genres=genres.list.head(MAX_GENRES),
         year=pl.col("year").rank("dense").cast(pl.Int64),
     )
     padding = {"item_index": [0], "movie_id": [0], "genres": [[0] * MAX_GENRES], "year": [0]}
     table = pl.concat([pl.DataFrame(padding), table], rechunk=True)
-    sizes = {
-        "movie_id": len(table),
-        "genres": len(genre) + 1,
-        "year": movies["year"].n_unique() + 1,
-    }
-    specs = {name: CATEGORICAL | {"vocab_size": size} for name, size in sizes.items()}
+    known = {"movie_id": len(movies), "genres": len(genre), "year": movies["year"].n_unique()}
+    specs = {name: CATEGORICAL | {"vocab_size": 1 + size} for name, size in known.items()}
     specs["genres"] |= {"type": "sequence", "feature_encoder": POOLING, "max_len": MAX_GENRES}
     return table, specs

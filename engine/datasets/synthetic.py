@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 from model_zoo.training.metrics import auc, grouped_auc
 
-from .layout import SPLITS, Dataset
+from .card import SPLITS
+from .features import list_column
+from .layout import Dataset
 
 WIDTH = 64  # D
 EMBEDDING = f"image_emb_dim{WIDTH}"
@@ -201,15 +203,13 @@ def _item_info(
     index = np.arange(size.items + 1)
     per_theme = (size.categories - 1) // size.themes
     category = 1 + theme_N * per_theme + rng.integers(per_theme, size=len(theme_N))
-    return pl.DataFrame(
-        {
-            "item_index": index,
-            "item_id": np.where(index, 1 + (index - 1) % (_vocab(size) - 1), 0),
-            "cate_id": np.where(index, category, 0),
-            EMBEDDING: embedding_ND,
-        },
-        schema_overrides={EMBEDDING: pl.Array(pl.Float32, WIDTH)},
-    ).with_columns(pl.col(EMBEDDING).cast(pl.List(pl.Float32)))
+    columns = {
+        "item_index": index,
+        "item_id": np.where(index, 1 + (index - 1) % (_vocab(size) - 1), 0),
+        "cate_id": np.where(index, category, 0),
+        EMBEDDING: list_column(embedding_ND, pl.Float32),
+    }
+    return pl.DataFrame(columns)
 
 
 def _vocab(size: Size) -> int:

@@ -1,7 +1,7 @@
-"""The runs as JSON for the page's script, which shows one when it is opened.
+"""Write the runs as JSON into the page; its script reads them and shows a run that is opened.
 
-A text that many runs share, such as a configuration, is stored once. Numbers have six digits, shares
-four, and of the stages' routing only what the page shows is kept. So hundreds of runs are a few megabytes.
+A text that many runs share, such as a configuration, is stored once. Numbers have six digits. What the
+page does not show of the routing is left out. So hundreds of runs take a few megabytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEPT = (
 
 
 def embedded(known: list[Group], folder: Path) -> str:
-    """JSON of all runs, by group in the given order, safe inside a ``<script>``.
+    """Return all runs as JSON that is safe inside a ``<script>``, grouped as they are given.
 
     Args:
         known: configurations with their runs.
@@ -39,12 +39,12 @@ def embedded(known: list[Group], folder: Path) -> str:
         "colours": EXPERT_COLOURS,
         "losses": LOSSES,
     }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(rounded(content), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")  # or a value could close the script with its own tag
 
 
 def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:
-    """What the page shows of a run; ``texts`` has the place of each shared text."""
+    """Pick what the page shows of a run; ``texts`` has the place of each shared text."""
     metrics = list(run["metrics"]["valid"])
     seedless = {key: value for key, value in run["params"].items() if key != "seed"}
     return {
@@ -54,54 +54,49 @@ def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:
         "command": shlex.join(run["command"]),
         "config": texts.setdefault(_lines(seedless), len(texts)),
         "versions": texts.setdefault(_lines(run["versions"]), len(texts)),
-        "routing": rounded(run["routing"], 4),
+        "routing": run["routing"],
         "logged": metrics,
         "log": [_stage(entry, metrics) for entry in _evaluations(run)],
-        **rounded({key: run[key] for key in KEPT}, 6),
+        **{key: run[key] for key in KEPT},
     }
 
 
 def _lines(content: dict[str, Any]) -> str:
-    """A line of YAML for each key."""
+    """Write a mapping with one line of YAML for each key."""
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in content.items()}
     return "".join(f"{key}: {text}\n" for key, text in texts.items())
 
 
 def _device(run: Run) -> str:
-    """The device with its threads, which move the last digits, where they are known."""
+    """Name the device. On a CPU the number of threads moves the last digits, so it is named too."""
     threads = run.get("threads") if run["device"] == "cpu" else None
     return f"{run['device']}, {threads} thread{'s' * (threads != 1)}" if threads else run["device"]
 
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:
-    """Those after training, and before each stage's first the one of the weights that it began with."""
-    starts = {entry["stage"]: {"epoch": 0.0} | entry for entry in run.get("stage_start", ())}
-    found = []
-    for entry in run["stage_log"]:
-        if entry["stage"] in starts:
-            found.append(starts.pop(entry["stage"]))
-        found.append(entry)
-    return found
+    """List all evaluations of a run.
+
+    Each stage begins with the evaluation of its first weights, if there was one.
+    """
+    starts = {entry["stage"]: [{"epoch": 0.0} | entry] for entry in run.get("stage_start", ())}
+    return [e for entry in run["stage_log"] for e in (*starts.pop(entry["stage"], ()), entry)]
 
 
 def _stage(entry: dict[str, Any], metrics: list[str]) -> list[Any]:
-    """An evaluation as the list that ``page.js`` reads: names would take more room than numbers."""
+    """Make an evaluation a list for ``page.js``: names would take more room than the numbers."""
     parts = ("item_share", "item_entropy", "switch_rate")
     routing = {n: [branch[p] for p in parts] for n, branch in entry.get("routing", {}).items()}
-    return [
-        entry["stage"],
-        *rounded([entry["epoch"], entry.get("train_loss"), [entry.get(m) for m in metrics]], 6),
-        entry["best"],
-        *rounded([entry.get("learning_rate"), entry.get("samples_per_s"), routing], 4),
-    ]
+    loss, rate, speed = map(entry.get, ("train_loss", "learning_rate", "samples_per_s"))
+    found = [entry.get(name) for name in metrics]
+    return [entry["stage"], entry["epoch"], loss, found, entry["best"], rate, speed, routing]
 
 
-def rounded(value: Any, digits: int) -> Any:
-    """The same with fewer significant digits of floats; what JSON cannot hold becomes null."""
+def rounded(value: Any) -> Any:
+    """Cut all floats to six significant digits; what JSON cannot hold becomes null."""
     if isinstance(value, dict):
-        return {key: rounded(entry, digits) for key, entry in value.items()}
+        return {key: rounded(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [rounded(entry, digits) for entry in value]
+        return [rounded(entry) for entry in value]
     if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from model_zoo.registry import BACKBONES, MIXTURES
@@ -46,9 +45,8 @@ def main() -> int:
             "would set the keys that are compared; leave --budget out"
         )
     changes = parse_changes(args.set, DECIDED)
-    options = RunOptions(
-        config=args.config, model_zoo=args.model_zoo, data_root=args.data_root, changes=changes
-    )
+    zoo = args.model_zoo
+    options = RunOptions(args.config, model_zoo=zoo, data_root=args.data_root, changes=changes)
     call = Call(
         args.experiment,
         args.dataset,
@@ -59,10 +57,10 @@ def main() -> int:
         changes,
         config="" if args.config.absolute() == CONFIG else portable(args.config),
         output=portable(args.output),
-        model_zoo=portable(args.model_zoo) if args.model_zoo else "",
+        model_zoo=portable(zoo) if zoo else "",
     )
     dataset_part(args.config, args.dataset, f"--dataset {args.dataset}")
-    own = model_files(args.model_zoo) if args.model_zoo else []
+    own = model_files(zoo) if zoo else []
     planned = plan(args.experiment, args.backbones, args.variants, own)
     spaces = {
         name: model_space(f"{name}_{args.dataset}", options, call.budget)
@@ -80,44 +78,42 @@ def main() -> int:
     store = Store(args.output, call, data_hash(space, HOME))
     queue = args.queue or HOME / "checkpoints" / "study" / args.output.absolute().name
     folder = Folder(queue / args.dataset)
-    folder.open(store.index)
+    folder.open()
     search = StudySearch(spaces, planned, folder, store)
     if search.next() is None:
         print(f"nothing to run: all {search.size} runs are in {args.output}")
-    engine = LocalEngine(args.gpu, args.per_gpu)
+    engine, command = LocalEngine(args.gpu, args.per_gpu), run_expid_command(folder, zoo)
     try:
-        Scheduler(folder, search, engine, run_expid_command(folder, args.model_zoo)).run()
+        Scheduler(folder, search, engine, command).run()
     finally:  # what is known so far, also after Ctrl-C
         search.save()
         store.write_config(space)
     for line in failures(folder, search.selected()):
         print(line)
     if args.experiment == "routers":
-        _probe_first_seeds(search, options)
+        _probe_first_seeds(search, zoo)
     if any(trial.status == DONE for trial in search.selected()):
         print(*write_artefacts(args.output), sep="\n")
     return exit_code(search)
 
 
-def _probe_first_seeds(search: StudySearch, options: RunOptions) -> None:
+def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:
     """Write once what the trained weights of the first seed of each model show."""
     folder = search.folder
     trials = {trial.expid: trial for trial in search.selected()}
     folder.write_config(folder.path, search.space, trials, str(folder.runs))
     for trial, *_ in search.runs.values():
-        target = search.store.probe(trial)
+        target, checkpoint = search.store.probe(trial), folder.runs / f"{trial.run_name}.model"
         if trial.status != DONE or target.exists():
             continue
-        checkpoint = (folder.runs / trial.run_name).with_suffix(".model")
         if not checkpoint.exists():
             print(
                 f"{trial.name}: its checkpoint is not in {folder.runs}, so that its routing cannot be "
                 "looked into; another --output runs it anew"
             )
             continue
-        of_trial = replace(
-            options, config=folder.path, seed=trial.params["seed"], data_root=None, changes={}
-        )
+        seed = trial.params["seed"]
+        of_trial = RunOptions(config=folder.path, seed=seed, model_zoo=model_zoo)
         params = load(trial.expid, of_trial).params
         write_json(target, probe(*load_trained(params, checkpoint), params))
 

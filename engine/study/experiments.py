@@ -51,10 +51,7 @@ Rows = Mapping[str, Sequence[dict[str, Any]]]
 ROUTERS: Rows = dict.fromkeys(MIXTURES, AS_IT_IS)
 EXPERIMENTS: dict[str, tuple[str, Rows]] = {
     "table1": ("Every backbone alone and with every router.", {VANILLA: AS_IT_IS, **ROUTERS}),
-    "table2": (
-        "The baselines that fuse several scales, and MoS on every backbone.",
-        {OURS: AS_IT_IS},
-    ),
+    "table2": ("The baselines of several scales, and MoS on every backbone.", {OURS: AS_IT_IS}),
     "length": (
         "Vanilla and MoS on longer and longer histories.",
         {mixture: [{"max_len": n} for n in LENGTHS] for mixture in (VANILLA, OURS)},

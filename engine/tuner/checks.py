@@ -1,4 +1,4 @@
-"""Checks before the first trial starts, which find everything that a run would refuse.
+"""Checks before the first trial starts. They find everything that a run would refuse.
 
 This module imports torch.
 """
@@ -15,7 +15,7 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
-from ..config.models import find_model
+from ..config.models import build, find_model
 from ..config.options import RunOptions
 from ..config.read import DATA_FILES, DATA_PATHS, redirect, resolve_paths
 from ..config.validate import check
@@ -29,7 +29,7 @@ TABLE_ROWS = 2  # the size of the embeddings in a model that is built only for t
 
 
 def check_space(space: Space, options: RunOptions) -> Space:
-    """Check an experiment with the values of its choices, and its data.
+    """Check an experiment, every value of its choices, and its data.
 
     Every value is checked by itself, and a model of every combination is built. If the data set can
     be generated, it is generated.
@@ -106,8 +106,6 @@ def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedMod
     harmless = {"backbone_checkpoint": None, "compile": False, "verbose": 0, "gpu": -1}
     for values in product(*choices.values()):
         tuned = dict(zip(choices, values, strict=True))
-        try:
-            model_class(feature_map, **params | tuned | harmless)
-        except ValueError as error:
-            what = f" with {as_text(tuned)}" if tuned else ""
-            raise UserError(f"{space.file}: {space.expid}{what}: {error}") from None
+        what = f" with {as_text(tuned)}" if tuned else ""
+        where = f"{space.file}: {space.expid}{what}"
+        build(model_class, feature_map, params | tuned | harmless, where)

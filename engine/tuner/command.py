@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 from ..common.errors import UserError, run_command
@@ -24,24 +23,19 @@ def _tune() -> int:
         raise UserError("--search optuna and --trials N go together: write both or neither")
     if args.trials and args.tag:
         raise UserError("--tag: does not go with --search optuna; leave one of them out")
-    ray = args.engine == "ray"
-    for wanted, module in ((args.trials, ".optuna_search"), (ray, ".ray_engine")):
-        if wanted:
-            import_module(module, __package__)  # says what is missing before anything slow starts
     options = RunOptions(model_zoo=args.model_zoo, data_root=args.data_root)
     space = read_space(args.config, options, args.expid)
     from .checks import check_space, data_hash  # imports torch, after what can be said without it
 
     space = check_space(space, options)
-    if not ray:
+    if args.engine == "local":
         require_devices(args.gpu)
     output = options.home / "checkpoints" / "tuner" / (args.expid or args.config.stem)
     folder = Folder(args.output or output)
-    in_directory = args.config.is_dir()
-    folder.open(args.config / "tuner" / f"{args.expid}.yaml" if in_directory else args.config)
+    folder.open()
     search = make_search(space, folder, args.tag, args.trials)
     folder.require_same_data(search.trials.values(), data_hash(space, options.home))
-    engine = make_engine(args.gpu, args.per_gpu, ray)
+    engine = make_engine(args.gpu, args.per_gpu, ray=args.engine == "ray")
     command = run_expid_command(folder, options.model_zoo)
     return run_and_report(folder, search, engine, command, options.home)
 

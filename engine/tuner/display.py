@@ -30,7 +30,7 @@ class Display:
         self._counts: Counter[str] = Counter()
         self._stages: dict[str, str] = {}
         # The line is cut at the width of the terminal, so what matters comes first.
-        self._bar = tqdm(file=file, bar_format="{desc}") if file.isatty() else None
+        self._bar = tqdm(file=file, bar_format="{desc}", disable=not file.isatty())
 
     def event(self, trial: Trial, text: str) -> None:
         """Say that a trial has changed its state."""
@@ -48,9 +48,6 @@ class Display:
         """Count again. On a terminal the line changes; elsewhere a new one shows a changed count."""
         trials, size = self.search.selected(), self.search.size
         counts = Counter(trial.status for trial in trials)
-        if self._bar is None and counts == self._counts:
-            return
-        self._counts = counts
         line = f"{counts[DONE]} of {size} done, {counts[RUNNING]} running, {counts[FAILED]} failed"
         if counts[PRUNED]:
             line += f", {counts[PRUNED]} pruned"
@@ -61,11 +58,12 @@ class Display:
         if self._ended_before < ended < size:
             pace = (time.monotonic() - self._start) / (ended - self._ended_before)
             line += f", {tqdm.format_interval(pace * (size - ended))} left"
-        if self._bar is None:
+        if not self._bar.disable:
+            running = ", ".join(f"{name[-12:]} {stage}" for name, stage in self._stages.items())
+            self._bar.set_description_str(line + (f" | {running}" if running else ""))
+        elif counts != self._counts:
             self._print(line)
-            return
-        running = ", ".join(f"{name[-12:]} {stage}" for name, stage in self._stages.items())
-        self._bar.set_description_str(line + (f" | {running}" if running else ""))
+        self._counts = counts
 
     def _print(self, line: str) -> None:
         tqdm.write(line, file=self.file)  # above the bar, if there is one
@@ -73,5 +71,4 @@ class Display:
 
     def close(self) -> None:
         """Leave the last state on the screen."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

@@ -6,11 +6,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..common.errors import UserError
-from ..common.files import lock as take
-from ..common.files import write_json, write_text, write_yaml
+from ..common.files import lock, write_json, write_yaml
 from .space import Space
 from .trial import Trial
 
@@ -29,53 +28,43 @@ class Folder:
         self.runs = self.path / "runs"
         self.best = self.path / "best"
         self._trials = self.path / "trials"
-        self._lock: int | None = None
+        self._lock: TextIO
 
-    def open(self, file: Path) -> None:
-        """Make the folder and lock it for as long as this process lives.
-
-        Args:
-            file: the tuner file (or a study's index) whose trials the folder holds.
+    def open(self) -> None:
+        """Make the folder, and lock it for as long as this process lives.
 
         Raises:
-            UserError: the folder holds the trials of another file, or a configuration that no tuner
-                has written; another tuner uses it; or it cannot be written.
+            UserError: the folder has a configuration that no tuner has written, or another tuner uses it,
+                or it cannot be written.
         """
-        owner, name = self.path / "tuner_file.txt", str(file.absolute())
-        if not owner.exists() and (self.path / "model_config.yaml").exists():
+        if (self.path / "model_config.yaml").exists() and not self._trials.exists():
             raise UserError(
                 f"--output {self.path}: has a configuration that no tuner has written, and it would be "
                 "overwritten; write another folder"
             )
-        if owner.exists() and (before := owner.read_text()) != name:
-            raise UserError(
-                f"--output {self.path}: holds the trials of {before}; write another folder, or delete "
-                f"{owner} if that is the same file in another place"
-            )
         try:
             for path in (self.runs, self._trials):
                 path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / "tuner.lock", os.O_RDWR | os.O_CREAT)
+            self._lock = open(self.path / "tuner.lock", "a+")  # noqa: SIM115
         except OSError as error:
             raise UserError(f"--output {self.path}: cannot be written ({error.strerror})") from None
+        self._lock.seek(0)
+        process = self._lock.read() or "unknown"
         try:
-            take(lock)
+            lock(self._lock.fileno())
         except BlockingIOError:
-            process = os.read(lock, 20).decode() or "unknown"
-            os.close(lock)
+            self.close()
             raise UserError(
                 f"{self.path}: another tuner or study is using it, process {process}; wait for it, or "
                 "write another --output"
             ) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode())
-        self._lock = lock
-        write_text(owner, name)
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
 
     def close(self) -> None:
         """Give the lock back."""
-        if self._lock is not None:
-            os.close(self._lock)
+        self._lock.close()
 
     def log(self, trial: Trial) -> Path:
         """The file with the output of a trial's runs."""

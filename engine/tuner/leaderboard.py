@@ -1,4 +1,4 @@
-"""The report of a tuner: a table of all trials, files for machines, and the best experiment."""
+"""The report of the tuner: a table of all trials, files for programs, and the best experiment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BARS_COLUMNS = (
 
 
 class Monitor:
-    """The score by which trials are ranked: FuxiCTR's ``monitor`` on validation metrics."""
+    """Scores trials for their rank: FuxiCTR's ``monitor`` on validation metrics."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         monitor = params["monitor"]
@@ -120,8 +120,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     expid = f"{space.expid}_best"
     model_root = str(space.model.get("model_root", "./checkpoints/"))
     folder.write_config(folder.best, space, {expid: trial}, model_root)
-    inside = folder.best.is_relative_to(root)
-    steps = str(folder.best.relative_to(root) if inside else folder.best)
+    steps = str(folder.best.relative_to(root) if folder.best.is_relative_to(root) else folder.best)
     model, test = str(trial.params["model"]), trial.metrics["test"]
     entry = publication(model)
     year, venue, paper = (entry.year, entry.venue, entry.paper) if entry else ("", "", "")

@@ -86,18 +86,14 @@ class RayEngine:
         try:
             return Exit(name, *ray.get(ref))
         except OutOfMemoryError:  # Ray kills a task that takes too much of a machine's memory
-            return _failed(job, "out of memory, on another machine")
+            reason = "out of memory, on another machine"
         except RayTaskError as error:
-            return _failed(job, f"could not be started on another machine: {error.cause}")
+            reason = f"could not be started on another machine: {error.cause}"
         except RayError:
             return Exit(name, None, "a machine")
-
-
-def _failed(job: Job, reason: str) -> Exit:
-    """Write a failure into the log of a run that could not do so itself."""
-    with open(job.log, "a") as log:
-        log.write(f"error: {reason}\n")
-    return Exit(job.name, 1, "ray")
+        with open(job.log, "a") as log:  # for the run could not do so itself
+            log.write(f"error: {reason}\n")
+        return Exit(name, 1, "ray")
 
 
 @ray.remote(max_retries=0)
@@ -114,8 +110,6 @@ def _run(job: Job, gpu: int) -> tuple[int, str]:
 
 def _connect() -> None:
     """Join a running cluster, or start one on this machine."""
-    if ray.is_initialized():
-        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:

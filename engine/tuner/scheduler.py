@@ -6,7 +6,6 @@ import re
 import signal
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +29,6 @@ OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|MemoryError|DefaultCPUAllocator: can't allocate memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
 )
-
-Command = Callable[[Trial], list[str]]
-"""Gives the command line of a trial, without ``--gpu``."""
 
 
 @dataclass
@@ -59,10 +55,11 @@ class Scheduler:
         folder: the output folder, which this process has locked.
         search: says which trial runs next.
         engine: runs the command lines.
-        command: gives the command line of a trial.
+        command: the command line that runs an experiment. Each trial adds its ``--expid`` and its
+            ``--seed``, and ``--resume``, so that a run that was killed goes on.
     """
 
-    def __init__(self, folder: Folder, search: Search, engine: Engine, command: Command) -> None:
+    def __init__(self, folder: Folder, search: Search, engine: Engine, command: list[str]) -> None:
         self.folder, self.search, self.engine, self.command = folder, search, engine, command
         self.display = Display(search)
         self._records: defaultdict[str, Record] = defaultdict(Record)
@@ -81,8 +78,9 @@ class Scheduler:
         for trial in self.search.selected():
             self.folder.save(trial)
         try:
+            self._start_all()
             # An engine that runs nothing and is not free has lost its machines. It waits for others.
-            while self._start_all() or self._running() or not self.engine.free():
+            while self._running() or not self.engine.free():
                 exits = self.engine.poll()
                 self._memory_kills.append(memory_kills())
                 for ended in exits:
@@ -90,6 +88,7 @@ class Scheduler:
                 self._watch()
                 self.display.refresh()
                 time.sleep(POLL_SECONDS)
+                self._start_all()
         finally:
             self.engine.close()
             for trial in self._running():
@@ -101,13 +100,10 @@ class Scheduler:
 
     # ---------------------------------------------------------------- start and watch
 
-    def _start_all(self) -> bool:
-        """Start trials until the engine is full; returns whether any was started."""
-        started = False
+    def _start_all(self) -> None:
+        """Start trials until the engine is full."""
         while self.engine.free() and (trial := self.search.next()) is not None:
             self._start(trial)
-            started = True
-        return started
 
     def _start(self, trial: Trial) -> None:
         if trial.expid not in self._configured:
@@ -119,11 +115,11 @@ class Scheduler:
         log, record = self.folder.log(trial), self._records[trial.name]
         record.log_start = log.stat().st_size if log.exists() else 0
         record.evaluations = 0
+        of_trial = ["--expid", trial.expid, "--seed", str(trial.params["seed"]), "--resume"]
+        job = Job(trial.name, [*self.command, *of_trial], log, self.folder.runs)
+        device = self.engine.start(job)
         trial.status, trial.reason, trial.log_tail = RUNNING, None, []
-        trial.attempts.append({"start": now(), "end": None, "exit_code": None, "device": None})
-        self.folder.save(trial)
-        job = Job(trial.name, self.command(trial), log, self.folder.runs)
-        trial.attempts[-1]["device"] = device = self.engine.start(job)
+        trial.attempts.append({"start": now(), "end": None, "exit_code": None, "device": device})
         self.folder.save(trial)
         self.display.event(trial, f"started on {device}: {as_text(trial.tuned | trial.changes)}")
 
@@ -152,19 +148,16 @@ class Scheduler:
         if ended.code == 0 and (result := self.folder.result(trial)):
             self._done(trial, result)
             return
-        tail = self._tail(trial)
+        tail = trial.log_tail = self._tail(trial)
+        reason = _reason(ended, tail)
         killed = ended.code == -signal.SIGKILL and self._memory_kills[-1] > self._memory_kills[0]
         memory = killed or (ended.code != 0 and any(map(OUT_OF_MEMORY.search, tail)))
         busy = ended.code == 2 and any(BUSY in line for line in tail)
         if not memory and (ended.code is None or busy or ended.code in FROM_OUTSIDE):
             record.lost += 1
             if record.lost < LOST_TRIES:
-                ran = "runs elsewhere" if busy else "was killed"
-                what = f"{ended.device} was lost" if ended.code is None else ran
-                self._leave(trial, QUEUED, ended.code, f"{what}, back in the queue")
+                self._leave(trial, QUEUED, ended.code, f"{reason}, back in the queue")
                 return
-        reason = _reason(ended, tail)
-        trial.log_tail = tail
         if memory and trial.halve_batch():
             batch = f"out of memory, again with batch_size {trial.changes['batch_size']}"
             self._leave(trial, QUEUED, ended.code, batch)
@@ -215,7 +208,7 @@ def now() -> str:
 def _reason(ended: Exit, tail: list[str]) -> str:
     """Say in one line why a run failed."""
     if ended.code is None:
-        return f"{ended.device} was lost, {LOST_TRIES} times"
+        return f"{ended.device} was lost"
     if ended.code < 0:
         known = -ended.code in set(signal.Signals)
         return f"killed by {signal.Signals(-ended.code).name if known else -ended.code}"

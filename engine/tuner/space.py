@@ -27,11 +27,10 @@ KEYS: dict[str, tuple[type, str]] = {
     "dataset_config": (dict, "a mapping from data sets to their keys"),
 }
 REQUIRED = ("base_expid", "tuner_space")
-ALIKE = "all trials must be measured alike"
 OTHER_DATA = "results on different data are not compared; run the tuner once for each data set"
 # Keys that decide how trials are compared, or where their files are.
 NOT_TUNED = {
-    **dict.fromkeys(("metrics", "monitor", "monitor_mode"), ALIKE),
+    **dict.fromkeys(("metrics", "monitor", "monitor_mode"), "all trials must be measured alike"),
     **dict.fromkeys(("dataset_id", *read.DATA_PATHS), OTHER_DATA),
     **dict.fromkeys(("data_format", "feature_cols", "label_col", "group_id"), OTHER_DATA),
     "model_root": "the tuner decides where files go",
@@ -135,10 +134,9 @@ def read_tuner_file(file: Path) -> dict[str, Any]:
         UserError: a key is unknown or missing, or a value has the wrong type.
     """
     content = read.read_yaml(file)
-    for key in content:
+    for key in (*content, *REQUIRED):
         if key not in KEYS:
             raise UserError(f"{file}: unknown key `{key}`{did_you_mean(key, KEYS)}")
-    for key in (*REQUIRED, *content):
         kind, what = KEYS[key]
         if not isinstance(content.get(key), kind):
             raise UserError(f"{file}, {key}: is {content.get(key)!r}; write {what}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +11,10 @@ from ..config.read import DATA_PATHS
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 ENDED = (DONE, FAILED, PRUNED)
-HALVINGS = 5  # the batch size is halved so often after running out of memory
+HALVINGS = 5  # how often the batch size is halved after a trial ran out of memory
 DIGITS = 12  # the length of the digest in a trial's name
-# Keys that say where files are, what they are called, and how much is shown.
+# Keys that do not change a result: where files are, what they are called, and how much is shown.
 NOT_OF_THE_TRIAL = ("model_root", "model_id", "verbose", "num_workers", *DATA_PATHS)
-
-_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 @dataclass
@@ -26,15 +23,15 @@ class Trial:
 
     Attributes:
         name: ``<base_expid>_<digest>``.
-        params: the parameters of the model and of the data set, as the tuner file gives them.
-        tuned: the parameters that the tuner file varies.
-        status: one of the five constants above.
+        params: the parameters of the model and of the data set.
+        tuned: the parameters that the grid varies.
+        status: one of the five constants at the top of this file.
         changes: the parameters that were changed after running out of memory.
-        attempts: start, end, exit code and device of each run; the end is missing after a kill.
+        attempts: start, end, exit code and device of each run. The end is missing if the tuner was killed.
         reason: why the trial failed, in one line.
         log_tail: the last lines of the output of a failed run.
-        metrics: the metrics of validation and test data, once the trial is done.
-        dataset_hash: the hash of the data that the metrics are on.
+        metrics: the metrics on validation and test data, once the trial is done.
+        dataset_hash: the hash of the data that the metrics come from.
         label: an experiment id that several trials share, such as the seeds of a study.
     """
 
@@ -53,9 +50,8 @@ class Trial:
     @property
     def expid(self) -> str:
         """The experiment id. A changed batch size gives another one, so that the run starts afresh."""
-        return (self.label or self.name) + (
-            f"_batch{self.changes['batch_size']}" if self.changes else ""
-        )
+        ending = f"_batch{self.changes['batch_size']}" if self.changes else ""
+        return (self.label or self.name) + ending
 
     @property
     def run_name(self) -> str:
@@ -63,7 +59,7 @@ class Trial:
         return f"{self.params['dataset_id']}/{self.expid}_seed{self.params['seed']}"
 
     def final_params(self) -> dict[str, Any]:
-        """The parameters with the changes."""
+        """The parameters that the next run gets."""
         return self.params | self.changes
 
     def halve_batch(self) -> bool:
@@ -106,23 +102,11 @@ class Trial:
 def digest(params: dict[str, Any]) -> str:
     """The start of the SHA-256 of all parameters.
 
-    The order of the keys and the spelling of numbers do not matter.
+    Neither the order of the keys matters, nor whether a number is written as ``1`` or as ``1.0``.
     """
     kept = {key: value for key, value in params.items() if key not in NOT_OF_THE_TRIAL}
-    return hashlib.sha256(canonical(kept).encode()).hexdigest()[:DIGITS]
-
-
-def canonical(value: Any) -> str:
-    """A text that is the same for equal values; ``1``, ``1.0`` and ``'1e0'`` are equal."""
-    return json.dumps(_plain(value), sort_keys=True)
-
-
-def number(value: Any) -> Any:
-    """The number that a text such as ``'1e-3'`` stands for, and any other value unchanged.
-
-    YAML 1.1 reads a number without a point as a text.
-    """
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    floats = json.loads(json.dumps(kept), parse_int=float)
+    return hashlib.sha256(json.dumps(floats, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def as_text(value: Any) -> str:
@@ -130,14 +114,3 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {as_text(entry)}" for key, entry in value.items())
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    value = number(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    return value

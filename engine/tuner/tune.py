@@ -10,10 +10,9 @@ from ..common.places import RUN_EXPID
 from .engines import CPU, Engine, LocalEngine
 from .folder import Folder
 from .leaderboard import exit_code, write_report
-from .scheduler import Command, Scheduler
+from .scheduler import Scheduler
 from .search import Grid, Search
 from .space import Space
-from .trial import Trial
 
 
 def make_search(space: Space, folder: Folder, tag: str, trials: int | None) -> Search:
@@ -41,15 +40,10 @@ def make_engine(gpus: Sequence[int], per_gpu: int, ray: bool) -> Engine:
     return RayEngine(gpu=list(gpus) != [CPU], per_device=per_gpu)
 
 
-def run_expid_command(folder: Folder, model_zoo: Path | None) -> Command:
-    """Run ``run_expid.py`` on the experiment id of a trial. A run that was killed goes on."""
+def run_expid_command(folder: Folder, model_zoo: Path | None) -> list[str]:
+    """The command line of ``run_expid.py`` on the configuration that the folder has."""
     zoo = ["--model-zoo", str(model_zoo.resolve())] if model_zoo else []
-
-    def command(trial: Trial) -> list[str]:
-        run_expid = [sys.executable, "-u", *RUN_EXPID, "--config", str(folder.path), *zoo]
-        return [*run_expid, "--expid", trial.expid, "--seed", str(trial.params["seed"]), "--resume"]
-
-    return command
+    return [sys.executable, "-u", *RUN_EXPID, "--config", str(folder.path), *zoo]
 
 
 def require_devices(gpus: Sequence[int]) -> None:
@@ -61,7 +55,7 @@ def require_devices(gpus: Sequence[int]) -> None:
 
 
 def run_and_report(
-    folder: Folder, search: Search, engine: Engine, command: Command, home: Path
+    folder: Folder, search: Search, engine: Engine, command: list[str], home: Path
 ) -> int:
     """Run all that a search asks for, and write and print the report; returns the exit code."""
     try:

@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..history.packed import Segments
+from ..history.history import Segments
 from ..ops.causal_conv import causal_conv
 from ..ops.compiled import uncompiled
 from ..ops.functional import check_sizes
 from ..ops.packed_scan import segment_conv, segment_scan
 from ..ops.precision import all_digits
 from ..ops.scan import selective_scan
-from ..ops.scan_last import selective_scan_last
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts from
 
@@ -116,7 +115,7 @@ class Mamba(nn.Module):
         delta_BLE = F.softplus(self._steps(dt_BLR))
         A_EN = -self.A_log.exp()
         if isinstance(real, Segments):
-            y_BRE = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, real.start_S, real.stop_S)
+            y_BRE = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, real.start_B, real.stop_B)
             y_BRE = torch.addcmul(y_BRE, self.D, u_BRE).to(u_BLE.dtype)
         else:
             y_BRE = scan(last, u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, self.D, real)
@@ -139,6 +138,6 @@ def newest(x_BLW: Tensor, real: Tensor | Segments) -> Tensor:
 
 @uncompiled
 def scan(last: bool, u_BLE: Tensor, *others: Tensor) -> Tensor:
-    """All outputs of the selective scan, or with ``last`` the newest: ``(B, L or 1, E)``."""
+    """``selective_scan`` with all digits under mixed precision."""
     with all_digits(u_BLE):
-        return (selective_scan_last if last else selective_scan)(u_BLE, *others)
+        return selective_scan(u_BLE, *others, last=last)

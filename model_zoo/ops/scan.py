@@ -4,21 +4,22 @@ For every sample and channel, with a state ``h`` of N numbers and ``h_0 = 0``:
 
     h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,    y_t = sum_n C_t[n] h_t[n] + D u_t
 
-``selective_scan`` gives all ``y_t`` (``selective_scan_last`` in ``scan_last`` only the newest), and
-``selective_scan_reference`` says what it computes. Softplus and bias of ``delta`` and the gate on
-``y`` are the caller's. A position with ``delta = 0`` leaves the state exactly as it is, so left
-padding that is masked changes no later output.
+``selective_scan`` computes all outputs or the newest, and ``selective_scan_reference`` says what
+they are. Softplus and bias of ``delta`` and the gate on ``y`` are the caller's. A position with
+``delta = 0`` leaves the state exactly as it is, so left padding that is masked changes no later
+output.
 
 Half types are computed in float32, also under autocast, and the output has the type of ``u``.
 Exponents are never positive, so no step is too large.
 
-Shape suffixes: B samples, L length, E channels, N state, K steps of a chunk, S samples of a tile,
-J chunks.
+Shape suffixes: B samples, L length, R positions read, E channels, N state, K steps of a chunk, S
+samples of a tile, J chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -26,42 +27,28 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .mamba_ssm import call_mamba, kernel_for
-from .scan_buffers import (
-    LN_2,
-    LOG2_E,
-    Work,
-    WorkBuffer,
-    blocks_per_buffer,
-    compute_dtype,
-    mask_steps,
-    product,
-)
+from .packed_scan import can_fuse, segment_scan
+from .precision import unrounded
+from .scan_buffers import LN_2, LOG2_E, WorkBuffer, blocks_per_buffer, compute_dtype, sum_states
+from .scan_last import LastOutput
 
 # K: forward keeps the state every K steps, backward computes the others again. A GPU pays for every
 # call, a CPU for every byte that its cache cannot hold.
-STEPS = {"cpu": 8, "cuda": 32}
+STEPS_ON_CPU, STEPS_ON_GPU = 8, 32
+MAX_STATE = 256  # of mamba_ssm's kernel
 
 
 def selective_scan_reference(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    mask: Tensor | None = None,
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 ) -> Tensor:
-    """The definition of ``selective_scan``, step by step, in the type of the inputs."""
-    delta = mask_steps(delta, mask)
+    """The definition of all outputs, step by step, in the type of the inputs."""
     h_BEN = u.new_zeros(len(u), *A.shape)
     outputs = []
     for t in range(u.shape[1]):
         decay_BEN = torch.exp(delta[:, t, :, None] * A)
         h_BEN = decay_BEN * h_BEN + (delta[:, t] * u[:, t])[:, :, None] * B[:, t, None]
-        outputs.append((h_BEN * C[:, t, None]).sum(-1))
-    y_BLE = torch.stack(outputs, dim=1)
-    return y_BLE if D is None else y_BLE + D * u
+        outputs.append((h_BEN * C[:, t, None]).sum(-1) + D * u[:, t])
+    return torch.stack(outputs, dim=1)
 
 
 def selective_scan(
@@ -70,35 +57,71 @@ def selective_scan(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor | None = None,
+    D: Tensor,
     mask: Tensor | None = None,
+    *,
+    last: bool = False,
 ) -> Tensor:
-    """The outputs of all positions.
+    """The outputs of all positions, or with ``last`` the newest one.
 
-    On CUDA this is ``mamba_ssm``'s kernel where that is installed. Else it goes step by step, in
-    place; backward keeps ``B L E N / STEPS`` numbers beside the inputs.
+    On CUDA this is ``mamba_ssm``'s kernel where that is installed; it computes all outputs in one
+    pass over the inputs. Elsewhere the newest output takes no recurrence (``scan_last``), and all
+    outputs are computed step by step, in place. Their backward keeps ``B L E N / K`` numbers
+    beside the inputs.
 
     Args:
         u: ``(B, L, E)``, L at least 1.
         delta: step sizes, ``(B, L, E)``, not negative.
         A: ``(E, N)``, negative.
         B: ``(B, L, N)``.
-        C: ``(B, L, N)``.
-        D: ``(E,)``; None leaves the last term out.
+        C: ``(B, L, N)``; with ``last`` that of the newest position, ``(B, 1, N)``.
+        D: ``(E,)``.
         mask: real positions, ``(B, L)``; delta counts as 0 at the others. None: all are real.
+        last: compute the newest output only.
 
     Returns:
-        ``(B, L, E)``, in the type of ``u``.
+        ``(B, L, E)``, or with ``last`` ``(B, 1, E)``, in the type of ``u``.
     """
-    delta = mask_steps(delta, mask)
+    if mask is not None:
+        delta = delta * mask[:, :, None].to(delta.dtype)
     dtype = compute_dtype(u, delta, A, B, C)
     kernel = kernel_for(u, A, dtype)
-    if kernel is not None:
-        return call_mamba(kernel, u, delta, A, B, C, D)
-    rate_NE = (A.to(dtype) * LOG2_E).T.contiguous()
-    D_E = u.new_zeros(len(A)) if D is None else D
-    inputs = (x.to(dtype) for x in (D_E, u, delta, B, C))
-    return _Scan.apply(torch.is_grad_enabled(), rate_NE, *inputs).to(u.dtype)
+    if kernel is not None:  # it takes positions last, and one type for all rows
+        ours = u, delta, B, C.expand_as(B)
+        common = reduce(torch.promote_types, (x.dtype for x in ours))
+        u_BEL, delta_BEL, B_BNL, C_BNL = (x.mT.to(common) for x in ours)
+        y_BEL = kernel(u_BEL, delta_BEL, A.float(), B_BNL, C_BNL, D.float())
+        return y_BEL.mT[:, -1 if last else 0 :].to(u.dtype)
+    A_EN, D_E, *rows = (x.to(dtype) for x in (A, D, u, delta, B, C))
+    rate_NE = (A_EN * LOG2_E).T.contiguous()
+    if not last:
+        return _Scan.apply(torch.is_grad_enabled(), rate_NE, D_E, *rows).to(u.dtype)
+    u_BLE, delta_BLE, B_BLN, C_B1N = rows
+    if can_fuse(u.device):
+        start_B = torch.arange(len(u), device=u.device) * u.shape[1]
+        y_B1E = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_B1N, start_B, start_B + u.shape[1])
+    else:
+        y_B1E = LastOutput.apply(mask, rate_NE, delta_BLE, u_BLE, B_BLN * C_B1N)[:, None]
+    return torch.addcmul(y_B1E, u_BLE[:, -1:], D_E).to(u.dtype)
+
+
+def kernel_for(u: Tensor, A: Tensor, dtype: torch.dtype) -> Callable[..., Tensor] | None:
+    """``mamba_ssm``'s scan where it serves these inputs: on CUDA, computed in float32."""
+    if u.is_cuda and dtype == torch.float32 and A.shape[1] <= MAX_STATE:
+        return mamba_kernel()
+    return None
+
+
+@cache
+def mamba_kernel() -> Callable[..., Tensor] | None:
+    """``mamba_ssm``'s scan for CUDA; None where it is not installed, or without its kernel."""
+    try:
+        from mamba_ssm.ops import selective_scan_interface as interface
+    except ImportError:
+        return None
+    if getattr(interface, "selective_scan_cuda", None) is None:  # newer ones may lack the kernel
+        return None
+    return interface.selective_scan_fn
 
 
 class _Scan(Function):
@@ -119,9 +142,9 @@ class _Scan(Function):
             for j, (u_SKE, delta_SKE, B_SKN, C_SKN, y_SKE) in enumerate(chunks):
                 if keep_states:
                     starts_JBNE[j, tile] = h_SNE
-                _, h = _states(buffers, h_SNE, rate_NE, delta_SKE, delta_SKE * u_SKE, B_SKN)
-                torch.addcmul(h.over_states(C_SKN), u_SKE, D_E, out=y_SKE)
-                h_SNE.copy_(h.steps[-1])
+                _, h_SKNE = _states(buffers, h_SNE, rate_NE, delta_SKE, delta_SKE * u_SKE, B_SKN)
+                torch.addcmul(sum_states(h_SKNE, C_SKN), u_SKE, D_E, out=y_SKE)
+                h_SNE.copy_(h_SKNE[:, -1])
         ctx.save_for_backward(starts_JBNE, rate_NE, D_E, *rows)
         return y_BLE
 
@@ -137,25 +160,26 @@ class _Scan(Function):
             for j, chunk in reversed(list(enumerate(chunks))):
                 u_SKE, delta_SKE, B_SKN, C_SKN, dy_SKE, *found = chunk
                 h_SNE, x_SKE = starts_JBNE[j, tile], delta_SKE * u_SKE
-                decay, h = _states(buffers, h_SNE, rate_NE, delta_SKE, x_SKE, B_SKN)
+                decay_SKNE, h_SKNE = _states(buffers, h_SNE, rate_NE, delta_SKE, x_SKE, B_SKN)
                 # dh_{k-1} = C_{k-1} dy_{k-1} + decay_k dh_k; that of the chunk before is carried
-                dh = spare.outer(C_SKN, dy_SKE)
-                dh.steps[-1].add_(carry_SNE)
-                before_h, before_dh = (h_SNE, *h.steps), (carry_SNE.zero_(), *dh.steps)
-                for k, delta_S1E in reversed(list(enumerate(delta_SKE[:, :, None].unbind(1)))):
-                    passed_SNE = decay.steps[k].mul_(dh.steps[k])
-                    before_dh[k].add_(passed_SNE)
-                    dexponent_SNE = passed_SNE.mul_(before_h[k])  # of delta_k rate
+                dh_SKNE = spare.outer(C_SKN, dy_SKE)
+                dh_SKNE[:, -1].add_(carry_SNE)
+                dh = carry_SNE.zero_(), *dh_SKNE.unbind(1)
+                h = h_SNE, *h_SKNE.unbind(1)
+                steps = zip(decay_SKNE.unbind(1), delta_SKE[:, :, None].unbind(1), strict=True)
+                for k, (decay_SNE, delta_S1E) in reversed(list(enumerate(steps))):
+                    passed_SNE = decay_SNE.mul_(dh[k + 1])
+                    dh[k].add_(passed_SNE)
+                    dexponent_SNE = passed_SNE.mul_(h[k])  # of delta_k rate
                     drate_SNE.addcmul_(dexponent_SNE, delta_S1E)
-                decay.whole.mul_(rate_NE)  # no longer decays, but what their exponents pass on
-                dx_SKE, dtime_SKE = dh.over_states(B_SKN), decay.over_states()
+                decay_SKNE.mul_(rate_NE)  # no longer decays, but what their exponents pass on
+                dx_SKE, dtime_SKE = sum_states(dh_SKNE, B_SKN), sum_states(decay_SKNE)
                 du_SKE, ddelta_SKE, dB_SKN, dC_SKN = found
                 torch.mul(dx_SKE, delta_SKE, out=du_SKE).addcmul_(dy_SKE, D_E)
                 torch.mul(dx_SKE, u_SKE, out=ddelta_SKE).add_(dtime_SKE, alpha=LN_2)
-                dB_SKN.copy_(product(x_SKE, dh.whole.mT))
-                dC_SKN.copy_(product(dy_SKE, h.whole.mT))
-                if ctx.needs_input_grad[2]:
-                    dD_E += (dy_SKE * u_SKE).sum((0, 1))
+                dB_SKN.copy_(_product(x_SKE, dh_SKNE))
+                dC_SKN.copy_(_product(dy_SKE, h_SKNE))
+                dD_E += (dy_SKE * u_SKE).sum((0, 1))
             drate_NE += drate_SNE.sum(0)
         return None, LN_2 * drate_NE, dD_E, *gradients
 
@@ -170,19 +194,24 @@ def _tiles(rate_NE: Tensor, *rows: Tensor) -> Iterator[tuple[slice, list[tuple[T
 
 
 def _steps(rate_NE: Tensor) -> int:
-    """K for the device of a tensor."""
-    return STEPS.get(rate_NE.device.type, STEPS["cuda"])
+    return STEPS_ON_CPU if rate_NE.device.type == "cpu" else STEPS_ON_GPU
 
 
 def _states(
     buffers: list[WorkBuffer], h_SNE: Tensor, rate_NE: Tensor, *block: Tensor
-) -> tuple[Work, Work]:
+) -> tuple[Tensor, Tensor]:
     """The decays of K steps that start at the state h, and the state after each step.
 
     The block is delta, x and B, each ``(S, K, .)``.
     """
     delta_SKE, x_SKE, B_SKN = block
-    decay, h = buffers[0].decay(delta_SKE, rate_NE), buffers[1].outer(B_SKN, x_SKE)
-    for decay_SNE, next_SNE in zip(decay.steps, h.steps, strict=True):
+    decay_SKNE, h_SKNE = buffers[0].decay(delta_SKE, rate_NE), buffers[1].outer(B_SKN, x_SKE)
+    for decay_SNE, next_SNE in zip(decay_SKNE.unbind(1), h_SKNE.unbind(1), strict=True):
         h_SNE = next_SNE.addcmul_(decay_SNE, h_SNE)
-    return decay, h
+    return decay_SKNE, h_SKNE
+
+
+def _product(channels_SKE: Tensor, work_SKNE: Tensor) -> Tensor:
+    """The sums over the channels of their products with the work, ``(S, K, N)``."""
+    with unrounded(work_SKNE):
+        return (channels_SKE[:, :, None] @ work_SKNE.mT)[:, :, 0]

@@ -6,9 +6,9 @@ With ``h_0 = 0`` the last state of the recurrence in ``selective_scan`` is
 
 and the newest output reads that state only: ``y_L = sum_n C_L[n] h_L[n] + D u_L``.
 
-Most terms are nothing: the n-th state of Mamba starts with ``A = -n``, and once ``later_t n`` is
-beyond 104 the factor is zero in float32, not small but the number 0. Such terms are not computed;
-whether the others are large or small, the result is the same as with them.
+Most terms are exactly zero. The n-th state of Mamba starts with ``A = -n``, and once ``later_t n`` is
+beyond 104, the factor in float32 is the number 0. Such terms are not computed. They change no digit
+of the result, however small the other terms are.
 
 Shape suffixes: B samples, L length, E channels, N state, S samples of a tile, K positions of a
 chunk, M states that live there.
@@ -22,109 +22,47 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .mamba_ssm import call_mamba, kernel_for
-from .packed_scan import can_fuse, segment_scan
-from .scan_buffers import (
-    LN_2,
-    LOG2_E,
-    ZERO_BELOW,
-    WorkBuffer,
-    blocks_per_buffer,
-    compute_dtype,
-    mask_steps,
-)
+from .scan_buffers import LN_2, ZERO_BELOW, WorkBuffer, blocks_per_buffer
 
-POSITIONS = 8  # K: those of a chunk have as many states as its newest needs
+POSITIONS = 8  # K: all positions of a chunk compute the states that its newest one needs
 
 
-def selective_scan_last(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """Compute ``selective_scan(...)[:, -1:]`` without the other outputs.
+class LastOutput(Function):
+    """The newest output without ``D u``, ``(B, E)``, from rates ``A log2(e)`` and ``G_t = B_t C_L``.
 
-    ``mamba_ssm``'s kernel, where it is used, computes all of them, in one pass over the inputs. On
-    CUDA without it, ``segment_scan`` has a kernel of its own.
-
-    Args:
-        u: ``(B, L, E)``, L at least 1.
-        delta: step sizes, ``(B, L, E)``, not negative.
-        A: ``(E, N)``, negative.
-        B: ``(B, L, N)``.
-        C: ``(B, 1, N)``, of the newest position.
-        D: ``(E,)``; None leaves the last term out.
-        mask: real positions, ``(B, L)``; delta counts as 0 at the others. None: all are real.
-
-    Returns:
-        ``(B, 1, E)``, in the type of ``u``.
-    """
-    delta = mask_steps(delta, mask)
-    dtype = compute_dtype(u, delta, A, B, C)
-    kernel = kernel_for(u, A, dtype)
-    if kernel is not None:
-        return call_mamba(kernel, u, delta, A, B, C.expand_as(B), D)[:, -1:]
-    u_BLE, delta_BLE, A_EN, B_BLN, C_B1N = (x.to(dtype) for x in (u, delta, A, B, C))
-    if can_fuse(u.device):
-        start_B = torch.arange(len(u), device=u.device) * u.shape[1]
-        y_B1E = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_B1N, start_B, start_B + u.shape[1])
-    else:
-        rate_NE = (A_EN * LOG2_E).T.contiguous()
-        y_B1E = _LastOutput.apply(mask, rate_NE, delta_BLE, u_BLE, B_BLN * C_B1N)[:, None]
-    if D is not None:
-        y_B1E = torch.addcmul(y_B1E, u_BLE[:, -1:], D.to(dtype))
-    return y_B1E.to(u.dtype)
-
-
-class _LastOutput(Function):
-    """``y_L = sum_t weight_t delta_t u_t``, ``weight_t = sum_n G_t[n] 2^(later_t rate[n])``.
-
-    ``G_t = B_t C_L``. Positions do not depend on each other; some samples and positions at a time
-    fill the work buffers.
+    It is ``y_L = sum_t weight_t delta_t u_t`` with ``weight_t = sum_n G_t[n] 2^(later_t rate[n])``.
+    Positions do not depend on each other; some samples and positions at a time fill the work
+    buffers. The mask says which positions are real; None is all. Steps are 0 at the others.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        mask_BL: Tensor | None,
-        rate_NE: Tensor,
-        delta_BLE: Tensor,
-        u_BLE: Tensor,
-        G_BLN: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, mask_BL: Tensor | None, rate_NE: Tensor, *rows: Tensor) -> Tensor:
+        delta_BLE, u_BLE, G_BLN = rows
         later_BLE = _sum_of_others(delta_BLE, later=True)
         parts = list(_parts(later_BLE, mask_BL, rate_NE))
         weight_BLE = torch.empty_like(later_BLE)
         y_BE = torch.zeros_like(u_BLE[:, 0])
         buffer = WorkBuffer(rate_NE)
         for part, M in parts:
-            term_SKME = buffer.decay(later_BLE[part], rate_NE[:M]).whole
-            weight_SKE = torch.sum(
-                term_SKME.mul_(G_BLN[part][..., :M, None]), 2, out=weight_BLE[part]
-            )
+            term_SKME = buffer.decay(later_BLE[part], rate_NE[:M])
+            term_SKME.mul_(G_BLN[part][..., :M, None])
+            weight_SKE = torch.sum(term_SKME, 2, out=weight_BLE[part])
             y_BE[part[0]] += (weight_SKE * delta_BLE[part]).mul_(u_BLE[part]).sum(1)
         ctx.parts = parts
-        ctx.first = parts[-1][0][1].start if parts else u_BLE.shape[1]  # older terms are zero
-        ctx.save_for_backward(rate_NE, delta_BLE, u_BLE, G_BLN, later_BLE, weight_BLE)
+        ctx.save_for_backward(rate_NE, *rows, later_BLE, weight_BLE)
         return y_BE
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BE: Tensor) -> tuple[Tensor | None, ...]:
         rate_NE, delta_BLE, u_BLE, G_BLN, later_BLE, weight_BLE = ctx.saved_tensors
-        gradients = du_BLE, ddelta_BLE, dlater_BLE, dG_BLN = [
-            torch.empty(x.shape, dtype=x.dtype, device=x.device)
-            for x in (u_BLE, delta_BLE, later_BLE, G_BLN)
-        ]
+        du_BLE, ddelta_BLE, dlater_BLE, dG_BLN = (
+            torch.zeros_like(x) for x in (u_BLE, delta_BLE, later_BLE, G_BLN)
+        )
         drate_NE = torch.zeros_like(rate_NE)
         buffer, spare = WorkBuffer(rate_NE), WorkBuffer(rate_NE)
         for part, M in ctx.parts:
@@ -135,16 +73,13 @@ class _LastOutput(Function):
             torch.mul(dx_SKE, u_SKE, out=ddelta_BLE[part])
 
             dweight_SKE = torch.mul(delta_SKE, u_SKE, out=dx_SKE).mul_(dy_S1E)
-            term_SKME = buffer.decay(later_SKE, rate_NE[:M]).whole.mul_(dweight_SKE[:, :, None])
+            term_SKME = buffer.decay(later_SKE, rate_NE[:M]).mul_(dweight_SKE[:, :, None])
             dG_BLN[part][..., :M] = term_SKME.sum(-1)
-            dG_BLN[part][..., M:] = 0
             term_SKME.mul_(G_BLN[part][..., :M, None])
-            timed_SKME = spare.view(*term_SKME.shape).whole
+            timed_SKME = spare.view(*term_SKME.shape)
             torch.mul(term_SKME, later_SKE[:, :, None], out=timed_SKME)
             drate_NE[:M] += timed_SKME.sum((0, 1))
             torch.sum(term_SKME.mul_(rate_NE[:M]), 2, out=dlater_BLE[part])
-        for gradient in gradients:
-            gradient[:, : ctx.first] = 0
         ddelta_BLE.add_(_sum_of_others(dlater_BLE, later=False), alpha=LN_2)
         return None, LN_2 * drate_NE, ddelta_BLE, du_BLE, dG_BLN
 
@@ -176,7 +111,7 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
     shortest_BL = later_BLE.amin(-1)
     if mask_BL is not None:
         shortest_BL = shortest_BL.masked_fill(~mask_BL.bool(), math.inf)
-    # of this position and all older ones, so that a hole in the mask of all samples hides none
+    # The shortest of this and all older positions: one that no sample has must not hide these.
     shortest_L = shortest_BL.amin(0).cummin(0).values
     exponent_LN = shortest_L[:, None] * rate_NE.amax(-1)
     live_LN = ~(exponent_LN <= ZERO_BELOW[rate_NE.dtype])  # NaN counts
@@ -187,15 +122,10 @@ def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
     """At each position the sum over all later, or all earlier, positions.
 
     It is added up. In a difference of two cumulative sums, small sums next to large ones would lose
-    their digits. On a CPU the positions are added one by one, because cumsum is slow there along a
-    dimension that is not the last.
+    their digits. Positions are added one by one, because on a CPU cumsum is slow along a dimension
+    that is not the last.
     """
-    if x_BLE.is_cuda:
-        x_BLE = x_BLE.flip(1) if later else x_BLE
-        sum_BLE = F.pad(x_BLE[:, :-1], (0, 0, 1, 0)).cumsum(1)
-        return sum_BLE.flip(1) if later else sum_BLE
-    sum_BLE = torch.empty_like(x_BLE)
-    sum_BLE[:, -1 if later else 0] = 0
+    sum_BLE = torch.zeros_like(x_BLE)
     steps = list(zip(sum_BLE.unbind(1), x_BLE.unbind(1), strict=True))
     for (sum_BE, x_BE), (next_BE, _) in pairwise(reversed(steps) if later else steps):
         torch.add(sum_BE, x_BE, out=next_BE)

@@ -201,17 +201,16 @@ def test_scan_states_are_float32(last: bool, monkeypatch: pytest.MonkeyPatch) ->
     """From rounded inputs: the scan within the mixer gives what it gives in float32."""
     mamba = Mamba(16).eval()
     seen = []
-    name = "selective_scan_last" if last else "selective_scan"
-    real = getattr(model_zoo.layers.mamba, name)
+    real = model_zoo.layers.mamba.selective_scan
 
-    def watch(*inputs):
+    def watch(*inputs, last):
         with unrounded(inputs[0]):
-            plain = real(*(x.float() for x in inputs))
+            plain = real(*(x.float() for x in inputs), last=last)
         assert not torch.is_autocast_enabled("cpu")
-        seen.append((real(*inputs), plain))
+        seen.append((real(*inputs, last=last), plain))
         return seen[-1][0]
 
-    monkeypatch.setattr(model_zoo.layers.mamba, name, watch)
+    monkeypatch.setattr(model_zoo.layers.mamba, "selective_scan", watch)
     with torch.no_grad(), bf16_products(CPU, enabled=True):
         mamba(torch.randn(3, 70, 16), torch.ones(3, 70, dtype=torch.bool), last)
     inside, plain = seen[0]

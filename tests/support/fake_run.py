@@ -1,4 +1,4 @@
-"""Imitates ``run_expid.py`` without torch: ``fake_run.py PLAN FOLDER EXPID``.
+"""Imitates ``run_expid.py`` without torch: ``fake_run.py PLAN FOLDER --expid EXPID``.
 
 The plan is a JSON file with ``epochs``, ``seconds`` per epoch, and ``modes``: what befalls an
 experiment whose ``topk`` is that key. Scores follow from the parameters alone, and epochs that were
@@ -21,7 +21,7 @@ import yaml
 
 def main() -> None:
     plan = json.loads(Path(sys.argv[1]).read_text())
-    folder, expid = Path(sys.argv[2]), sys.argv[3]
+    folder, expid = Path(sys.argv[2]), sys.argv[4]
     model = yaml.safe_load((folder / "model_config.yaml").read_text())[expid]
     dataset = yaml.safe_load((folder / "dataset_config.yaml").read_text())[model["dataset_id"]]
     params = {**model, **dataset}

@@ -15,15 +15,16 @@ import yaml
 
 from engine.common.errors import run_command
 from engine.config.options import RunOptions
+from engine.tuner import scheduler
 from engine.tuner.engines import Engine, LocalEngine
 from engine.tuner.folder import Folder
 from engine.tuner.search import Search
 from engine.tuner.space import Space, read_space
-from engine.tuner.trial import Trial
 from engine.tuner.tune import make_engine, make_search, run_and_report
 
 from .command_line import ROOT, environment
 
+scheduler.POLL_SECONDS = 0.02  # a run that only pretends ends soon
 FAKE_RUN = Path(__file__).with_name("fake_run.py")
 MODEL = {
     "model": "TWIN_MoS",
@@ -68,17 +69,14 @@ class FakeTuner:
     ) -> int:
         """Run the tuner; returns the exit code."""
         space, folder = self.space(), Folder(self.out)
-        folder.open(self.file)
+        folder.open()
         try:
             self.search: Search = make_search(space, folder, tag, trials)
             engine = engine or LocalEngine([-1], jobs)
-            return run_and_report(folder, self.search, engine, self.command, self.path)
+            command = [sys.executable, str(FAKE_RUN), str(self.plan), str(self.out)]
+            return run_and_report(folder, self.search, engine, command, self.path)
         finally:
             folder.close()
-
-    def command(self, trial: Trial) -> list[str]:
-        """``fake_run.py`` on a trial."""
-        return [sys.executable, str(FAKE_RUN), str(self.plan), str(self.out), trial.expid]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """The status files by trial."""

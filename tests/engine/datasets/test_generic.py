@@ -453,7 +453,7 @@ BAD = {
     "infinite time": (broken("when", 0, "inf"), {}, ("column when, line 2: the value is 'inf'; write a number",)),
     "none of the items": (
         lambda p: (p.parent / "items.csv").write_text("what,price\nx,1\n"),
-        {"items": "in/items.csv", "item_features": ["price"]}, ("items.csv has none of the items", "'100'"),
+        {"items": "in/items.csv", "item_features": ["price"]}, ("items.csv lacks 60 of 60 items", "'100'"),
     ),
     "separator": (lambda p: p.write_text("who;what;when;stars\na;b;1;5\n"), {}, ("looks separated by ';'; write --separator",)),
     "two features of one name": (

@@ -100,7 +100,7 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
     "output below a file": (
         movielens_100k,
         (*TO_OUT[:-1], "in/u.data/out"),
-        ("in/u.data/out cannot be written",),
+        ("in/u.data/out was not written (",),
     ),
     "output is a file": (
         movielens_100k,

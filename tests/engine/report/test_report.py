@@ -20,6 +20,7 @@ from engine.common.errors import UserError, run_command
 from engine.report.__main__ import main
 from engine.report.page import build
 from engine.report.pieces import PIECES
+from model_zoo.registry import MIXTURES, variant
 
 from ...support.fake_results import write_probe, write_run, write_study
 from ...support.report_page import change, embedded, pieces, rows
@@ -220,8 +221,9 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
     known = pieces(page)
     study, places = "python -m engine.study", "--set max_len=50 --output here"
     options = "--dataset toy --seeds 2 --budget 4"
+    unrun = [variant(b, m) for b in ("Mamba4Rec", "TransAct") for m in ("", *MIXTURES)]
     table1 = (
-        "partly : 9 of 20 models; Mamba4Rec, TransAct, SDIM_GShard: not run "
+        f"partly : 9 of 20 models; {', '.join(unrun)}, SDIM_GShard: not run "
         f"{study} table1 {options} --backbones Mamba4Rec TransAct SDIM {places}"
     )
     assert known["Table 1 backbones and mixtures"] == [table1]
@@ -236,7 +238,8 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
         f"{study} routers {options} --backbones TWIN {places}"
     )
     assert known["Figure 6 history length and number of experts"][0] == (
-        "partly : 16 of 52 configurations; Mamba4Rec, TransAct, 5 of 9 of TWIN_MoS, 5 of 9 of SDIM_MoS: not run "
+        "partly : 16 of 52 configurations; Mamba4Rec, Mamba4Rec_MoS, TransAct, TransAct_MoS, "
+        "5 of 9 of TWIN_MoS, 5 of 9 of SDIM_MoS: not run "
         f"{study} length {options} --backbones Mamba4Rec TransAct --output here "
         f"{study} experts {options} --backbones Mamba4Rec TransAct TWIN SDIM {places}"
     )

@@ -18,6 +18,7 @@ from engine.analysis.results import read_results
 from engine.common.errors import UserError
 from engine.config.options import RunOptions
 from engine.config.read import read_yaml
+from engine.study.__main__ import main
 from engine.study.call import Call, widest
 from engine.study.experiments import EXPERIMENTS, Planned, distinct, plan
 from engine.study.run_queue import StudySearch, seeded_trial
@@ -31,7 +32,7 @@ from ...support.command_line import (
     Outcome,
     Workspace,
     environment,
-    run_module,
+    run_here,
     snapshot,
     wait_for,
 )
@@ -75,8 +76,7 @@ class StudySpace:
         return [*given, "--queue", str(self.queue), *more]
 
     def run(self, *more: str, experiment: str = "table1") -> Outcome:
-        arguments = self.arguments(*more, experiment=experiment)
-        return run_module("engine.study", *arguments, timeout=400)
+        return run_here(main, *self.arguments(*more, experiment=experiment))
 
     def options(self, changes: dict[str, Any]) -> RunOptions:
         return RunOptions(config=self.space.config, changes=changes)
@@ -361,7 +361,6 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
 # ---------------------------------------------------------------- what is refused
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,17 +11,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fuxictr.utils import load_config
 
+from engine.tuner.command import main
+
 from ...support.command_line import (
     ROOT,
+    Outcome,
     Workspace,
     alive,
     children,
     environment,
+    run_here,
     run_script,
     wait_for,
 )
@@ -37,9 +40,14 @@ def space(tiny_data: Path, tmp_path: Path) -> Workspace:
     return space
 
 
-def tuner(space: Workspace, file: Path, *arguments: str, timeout: float = 300) -> Any:
-    out = ("--config", str(file), "--output", str(space.folder / "out"))
-    return run_script("run_param_tuner.py", *out, *arguments, cwd=space.cwd, timeout=timeout)
+def words(space: Workspace, file: Path, *arguments: str) -> tuple[str, ...]:
+    """The arguments that tune a file."""
+    return ("--config", str(file), "--output", str(space.folder / "out"), *arguments)
+
+
+def tuner(space: Workspace, file: Path, *arguments: str, timeout: float = 300) -> Outcome:
+    given = words(space, file, *arguments)
+    return run_script("run_param_tuner.py", *given, cwd=space.cwd, timeout=timeout)
 
 
 def leaderboard(out: Path) -> list[dict[str, str]]:
@@ -47,38 +55,52 @@ def leaderboard(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_grid_from_file_to_best_experiment(space: Workspace) -> None:
-    """Two trials, and then the best one runs alone."""
+def test_a_trial_from_file_to_best_experiment(space: Workspace) -> None:
+    """On real data and with the real ``run_expid.py``."""
+    file = tuner_file(space, {"attention_dim": [32], "num_heads": 2})
+    outcome = run_here(main, *words(space, file))
+    out = space.folder / "out"
+    assert outcome.code == 0, outcome.stderr
+    (best,) = leaderboard(out)
+    assert best["attention_dim"] == "32"
+    status = json.loads((out / "trials" / f"{best['trial']}.json").read_text())
+    result = json.loads((out / "runs" / "tiny" / f"{best['trial']}_seed2024.json").read_text())
+    assert status["metrics"] == result["metrics"]
+    assert float(best["test_AUC"]) == result["metrics"]["test"]["AUC"]
+    assert load_config(str(out), best["trial"])["attention_dim"] == 32
+    assert load_config(str(out / "best"), "TWIN_tiny_best")["attention_dim"] == 32
+    assert not list(out.rglob("*.progress.json")) and not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_the_best_of_two_trials_runs_alone(space: Workspace) -> None:
     choices = {"attention_dim": [64, 32], "num_heads": 2, "dnn_activations": ["relu"]}
     outcome = tuner(space, tuner_file(space, choices), "--trials-per-gpu", "2")
     out = space.folder / "out"
     best, other = leaderboard(out)
     assert outcome.code == 0, outcome.stderr
     assert {best["attention_dim"], other["attention_dim"]} == {"64", "32"}
-    status = json.loads((out / "trials" / f"{best['trial']}.json").read_text())
-    result = json.loads((out / "runs" / "tiny" / f"{best['trial']}_seed2024.json").read_text())
-    assert status["metrics"] == result["metrics"]
-    assert float(best["test_AUC"]) == result["metrics"]["test"]["AUC"]
-    assert load_config(str(out), best["trial"])["attention_dim"] == int(best["attention_dim"])
-    assert not list(out.rglob("*.progress.json")) and not list(out.rglob("*.tmp"))
     alone = run_script(
         "run_expid.py", "--config", str(out / "best"), "--expid", "TWIN_tiny_best", cwd=space.cwd
     )
     assert alone.code == 0, alone.stderr
-    again = json.loads(space.file("TWIN_tiny_best", 2024, "json").read_text())
-    assert again["metrics"] == result["metrics"]
+    again = space.result("TWIN_tiny_best", 2024)["metrics"]
+    assert [float(best[f"test_{name}"]) for name in again["test"]] == list(again["test"].values())
 
 
-@pytest.mark.slow
 def test_bad_value_is_refused_before_anything_is_written(space: Workspace) -> None:
-    outcome = tuner(space, tuner_file(space, {"topk": [5, -0.5]}))
-    assert outcome.code == 2 and outcome.stderr.count("\n") == 1
-    assert "tuner.yaml: TWIN_tiny, topk: is -0.5" in outcome.stderr
-    outcome = tuner(space, tuner_file(space, {"attention_dim": [63], "num_heads": [1, 2]}))
-    assert outcome.code == 2 and outcome.stderr.count("\n") == 1
-    assert "TWIN_tiny with attention_dim: 63, num_heads: 2: " in outcome.stderr
-    outcome = tuner(space, tuner_file(space, {"topk": [5]}), "--gpu", "0", "1")
-    assert outcome.code == 2 and "error: --gpu 0: torch" in outcome.stderr
+    for choices, arguments, says in (
+        ({"topk": [5, -0.5]}, (), "tuner.yaml: TWIN_tiny, topk: is -0.5"),
+        (
+            {"attention_dim": [63], "num_heads": [1, 2]},
+            (),
+            "TWIN_tiny with attention_dim: 63, num_heads: 2, ",
+        ),
+        ({"topk": [5]}, ("--gpu", "0", "1"), "error: --gpu 0: torch"),
+    ):
+        outcome = run_here(main, *words(space, tuner_file(space, choices), *arguments))
+        assert outcome.code == 2 and outcome.stderr.count("\n") == 1
+        assert says in outcome.stderr
     assert not (space.folder / "out").exists()
 
 
@@ -92,8 +114,8 @@ def test_bad_value_is_refused_before_anything_is_written(space: Workspace) -> No
         (("--search", "optuna", "--trials", "3", "--tag", "x"), "--tag"),
     ],
 )
-def test_arguments_that_do_not_fit(arguments: tuple[str, ...], says: str, space: Workspace) -> None:
-    outcome = tuner(space, tuner_file(space, {"topk": [5]}), *arguments)
+def test_arguments_that_do_not_fit(arguments: tuple[str, ...], says: str) -> None:
+    outcome = run_here(main, *arguments)
     assert outcome.code == 2 and outcome.stderr.startswith("error: ") and says in outcome.stderr
 
 

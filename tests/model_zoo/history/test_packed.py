@@ -15,15 +15,13 @@ from torch import Tensor
 
 from model_zoo.backbones import mamba4rec
 from model_zoo.backbones.mamba4rec import Mamba4RecBlock
-from model_zoo.history.history import History
-from model_zoo.history.packed import Segments, pack
+from model_zoo.history.history import History, Segments
 from model_zoo.layers import mamba
 from model_zoo.ops import packed_scan
-from model_zoo.ops import scan_last as final_state
+from model_zoo.ops import scan as scan_module
 from model_zoo.ops.causal_conv import causal_conv
 from model_zoo.ops.packed_scan import segment_conv, segment_scan
-from model_zoo.ops.scan import selective_scan_reference
-from model_zoo.ops.scan_last import selective_scan_last
+from model_zoo.ops.scan import selective_scan, selective_scan_reference
 
 from ...support.host_syncs import HostSyncs
 from ..ops.test_scan import random_inputs
@@ -41,28 +39,28 @@ def ragged(lengths: list[int] = LENGTHS, L: int = 40) -> Tensor:
 def packed_segments(mask_BL: Tensor) -> Segments:
     index_BL = torch.arange(mask_BL.numel(), device=mask_BL.device).view(mask_BL.shape)
     rows_U1 = torch.zeros(mask_BL.numel(), 1, device=mask_BL.device)
-    return pack(History(rows_U1, index_BL, mask_BL))[1]
+    return History(rows_U1, index_BL, mask_BL).packed()[1]
 
 
 def test_packing_keeps_samples_apart_and_in_order() -> None:
     mask_BL = ragged()
     index_BL = torch.randint(9, mask_BL.shape)
-    packed, where = pack(History(torch.randn(9, 3), index_BL, mask_BL))
+    packed, where = History(torch.randn(9, 3), index_BL, mask_BL).packed()
     assert packed.mask_BL.all() and len(packed) == sum(LENGTHS)
-    for sample, (start, stop) in enumerate(ranges(where.start_S, where.stop_S)):
+    for sample, (start, stop) in enumerate(ranges(where.start_B, where.stop_B)):
         kept = index_BL[sample, mask_BL[sample]]
         assert torch.equal(packed.index_BL[0, start:stop], kept)
         assert where.age_P[start:stop].tolist() == list(range(LENGTHS[sample]))
     x_1PE = torch.randn(1, sum(LENGTHS), 2)
     newest_S1E = where.newest(x_1PE)
-    for sample, stop in enumerate(where.stop_S):
+    for sample, stop in enumerate(where.stop_B):
         assert not LENGTHS[sample] or torch.equal(newest_S1E[sample, 0], x_1PE[0, stop - 1])
 
 
 def test_packing_waits_once_for_a_gpu() -> None:
     history = History(torch.randn(9, 3), torch.randint(9, (7, 40)), ragged())
     with HostSyncs() as syncs:
-        pack(history)
+        history.packed()
     assert syncs.found == ["aten.nonzero"]
 
 
@@ -80,7 +78,8 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         for s, (a, b) in enumerate(ranges(start_S, stop_S)):
             rows = (x[:, a:b] for x in (u, delta))
             empty = u.new_zeros(1, 1, u.shape[-1])
-            outputs.append(selective_scan_last(*rows, A, B[:, a:b], C[s, None]) if b > a else empty)
+            others = A, B[:, a:b], C[s, None], torch.zeros_like(A[:, 0])
+            outputs.append(selective_scan(*rows, *others, last=True) if b > a else empty)
         return torch.cat(outputs)
 
     monkeypatch.setattr(mamba4rec, "can_fuse", lambda device: True)
@@ -115,8 +114,8 @@ def test_a_block_reads_packed_as_padded(
     lengths: list[int], num_layers: int, without_kernels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = random_block(num_layers=num_layers).double()
-    packs = []
-    monkeypatch.setattr(mamba4rec, "pack", lambda history: packs.append(1) or pack(history))
+    packs, packed = [], History.packed
+    monkeypatch.setattr(History, "packed", lambda history: packs.append(1) or packed(history))
     found = outputs(block, ragged(lengths))
     assert len(packs) == (num_layers == 1)  # all outputs of a layer are read by the next
     monkeypatch.setattr(mamba4rec, "can_fuse", lambda device: False)
@@ -201,7 +200,7 @@ def test_scan_kernel(E: int, N: int, step: float, dtype: torch.dtype, kernels: N
     u, delta, A, B, C, _ = inputs = random_inputs(*mask_BL.shape, E, N, dtype, step)
     where = packed_segments(mask_BL.to(DEVICE))
     ours = to_device([u[mask_BL], delta[mask_BL], A, B[mask_BL], C[:, -1:]])
-    y_B1E = segment_scan(*ours, where.start_S, where.stop_S)
+    y_B1E = segment_scan(*ours, where.start_B, where.stop_B)
     wanted, (du, ddelta, dA, dB, dC) = scanned_exactly(inputs, mask_BL)
     gradients = du[mask_BL], ddelta[mask_BL], dA, dB[mask_BL], dC[:, -1:]
     assert_near_exact(y_B1E, ours, wanted, gradients)
@@ -215,13 +214,15 @@ def test_padded_scan_by_kernel(
     """Where all layers' outputs are read, and under torch.compile: every sample's positions, padded
     ones too, are a segment."""
     mask_BL = {"none": None, "ragged": ragged(), "holes": torch.rand(7, 40) < 0.5}[mask]
-    monkeypatch.setattr(final_state, "can_fuse", lambda device: True)
+    monkeypatch.setattr(scan_module, "can_fuse", lambda device: True)
     u, delta, A, B, C, _ = inputs = random_inputs(7, 40, 4, 5, dtype)
     ours = to_device([u, delta, A, B, C[:, -1:]])
+    no_skip = torch.zeros_like(ours[2][:, 0])
     there = None if mask_BL is None else mask_BL.to(DEVICE)
     wanted, (du, ddelta, dA, dB, dC) = scanned_exactly(inputs, mask_BL)
     gradients = du, ddelta, dA, dB, dC[:, -1:]
-    assert_near_exact(selective_scan_last(*ours, None, there), ours, wanted, gradients)
+    y_B1E = selective_scan(*ours, no_skip, there, last=True)
+    assert_near_exact(y_B1E, ours, wanted, gradients)
 
 
 def scanned_exactly(
@@ -229,7 +230,11 @@ def scanned_exactly(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The newest outputs, and gradients of their weighted sum, by the recurrence in float64."""
     exact = [x.detach().double().requires_grad_() for x in inputs[:5]]
-    y_B1E = selective_scan_reference(*exact, None, mask_BL)[:, -1:]
+    u, delta, *others = exact
+    if mask_BL is not None:
+        delta = delta * mask_BL[:, :, None]
+    no_skip = torch.zeros_like(others[0][:, 0])
+    y_B1E = selective_scan_reference(u, delta, *others, no_skip)[:, -1:]
     return y_B1E, torch.autograd.grad((y_B1E * weights_like(y_B1E)).sum(), exact)
 
 
