@@ -35,18 +35,16 @@ def on_device(runs: Collection[Run], device: str) -> list[Run]:
 
 def device_note(cell: Cell, reference: Cell) -> str:
     """Says which runs of the same seed were on different devices; empty if none."""
-    seeds = [
-        seed
-        for seed in cell.runs.keys() & reference.runs.keys()
-        if cell.runs[seed]["device"] != reference.runs[seed]["device"]
-    ]
-    if not seeds:
+    devices = {
+        seed: (cell.runs[seed]["device"], reference.runs[seed]["device"])
+        for seed in sorted(cell.runs.keys() & reference.runs.keys())
+    }
+    mixed = {seed: pair for seed, pair in devices.items() if pair[0] != pair[1]}
+    if not mixed:
         return ""
-    own, others = (
-        " and ".join(sorted({c.runs[seed]["device"] for seed in seeds})) for c in (cell, reference)
-    )
-    numbers = ", ".join(map(str, sorted(seeds)))
-    return f"{cell.model} on {own}, {reference.model} on {others}: seed {numbers}"
+    own, others = (" and ".join(sorted(set(names))) for names in zip(*mixed.values(), strict=True))
+    seeds = ", ".join(map(str, mixed))
+    return f"{cell.model} on {own}, {reference.model} on {others}: seed {seeds}"
 
 
 def batch_note(cell: Cell, name: str) -> str:
@@ -64,14 +62,7 @@ def batch_note(cell: Cell, name: str) -> str:
 
 def limit_note(cell: Cell) -> str:
     """Says how many runs ended at the limit of epochs with their best epoch last; empty if none."""
-    count = sum(
-        run["stage_log"][-1]["best"]
-        and run["stage_log"][-1]["epoch"] >= run["params"].get("epochs", 1)
-        for run in cell.runs.values()
-    )
-    if not count:
-        return ""
-    return (
-        f"{count} of {len(cell.runs)} runs ended at their limit of epochs, the last the best: longer "
-        "training may give more"
-    )
+    lasts = [(run["stage_log"][-1], run["params"].get("epochs", 1)) for run in cell.runs.values()]
+    count = sum(last["best"] and last["epoch"] >= limit for last, limit in lasts)
+    few = f"{count} of {len(lasts)} runs ended at their limit of epochs, the last the best"
+    return f"{few}: longer training may give more" if count else ""
