@@ -51,13 +51,13 @@ class Engine(Protocol):
     """What the scheduler needs of an engine."""
 
     def free(self) -> bool:
-        """Whether another job can start now."""
+        """Say whether another job can start now."""
 
     def start(self, job: Job) -> str:
-        """Start a job; returns the device, as far as it is known yet."""
+        """Start a job; returns the device, or the engine's name if the device is not known yet."""
 
     def poll(self) -> list[Exit]:
-        """The jobs that have ended since the last call. Jobs that were stopped are not among them."""
+        """List the jobs that have ended since the last call, without those that were stopped."""
 
     def stop(self, name: str) -> None:
         """End a job and wait for its end."""

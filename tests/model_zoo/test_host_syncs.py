@@ -14,8 +14,8 @@ from torch import Tensor
 
 import model_zoo
 from model_zoo.backbones import mamba4rec
+from model_zoo.history.history import History
 from model_zoo.history.item_dict import ItemDict
-from model_zoo.history.packed import pack
 from model_zoo.layers import mamba
 from model_zoo.ops import scan_last as final_state
 from model_zoo.training.optimizer import build_optimizer
@@ -32,7 +32,8 @@ def gpu_way(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What runs on CUDA, on CPU tensors, where kernels give shapes only; the waits of packing so far."""
     waits = []
     monkeypatch.setattr(mamba4rec, "can_fuse", lambda device: True)
-    monkeypatch.setattr(mamba4rec, "pack", lambda x: waits.append("aten.nonzero") or pack(x))
+    packed = History.packed
+    monkeypatch.setattr(History, "packed", lambda x: waits.append("aten.nonzero") or packed(x))
     monkeypatch.setattr(mamba, "segment_conv", lambda x, *others: x)
     monkeypatch.setattr(
         mamba, "segment_scan", lambda u, delta, A, B, C, *others: C.mean(-1, True) * u[0, -1]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from ..results import Cell, DatasetResults
+from ..results import DatasetResults
+from ..sentences import sentences
 from . import style
 from .selection import in_points, metrics_of
+
+Means = dict[tuple[float, float], float]  # a mean metric in points by alpha_item and alpha_window
 
 
 @style.styled
@@ -17,37 +21,30 @@ def draw(results: DatasetResults) -> Figure | None:
     """A triangle for each model and metric, the highest mean framed; None without the experiment."""
     cells = results.experiment("alphas")
     metrics = metrics_of(cells)
-    if not cells or "AUC" not in metrics:
+    if not metrics:
         return None
     models = list(dict.fromkeys(cell.model for cell in cells))
-    figure = style.new(9.2, 0.8 + 3.4 * len(models))
+    figure = Figure(figsize=(9.2, 0.8 + 3.4 * len(models)))
     panels = figure.subplots(len(models), len(metrics), squeeze=False)
-    for row, model in zip(panels, models, strict=True):
-        for axes, metric in zip(row, metrics, strict=True):
-            _triangle(figure, axes, _means(cells, model, metric), metric)
-            axes.set_title(f"{model}, test {metric}")
-    number = style.seeds(len(cell.runs) for cell in cells)
-    style.heading(
+    found: dict[tuple[str, str], Means] = {}
+    for cell in cells:
+        place = cell.varied["alpha_item"], cell.varied["alpha_window"]
+        for metric in metrics:
+            found.setdefault((cell.model, metric), {})[place] = in_points(cell, metric)[0]
+    for axes, ((model, metric), means) in zip(panels.flat, found.items(), strict=True):
+        image = _triangle(axes, means)
+        axes.set_title(f"{model}, test {metric}")
+        bar = figure.colorbar(image, ax=axes, format="%.2f", label=f"test {metric}, points")
+        bar.outline.set_visible(False)
+    style.finish(
         figure,
-        "; ".join(_highest(model, _means(cells, model, "AUC")) for model in models),
-        f"{results.dataset_id}, test split, means over {number}; the global block has the rest of the "
-        "weight; frame: the highest, not tested against the others",
+        "; ".join(_highest(model, found[model, "AUC"]) for model in models),
+        sentences("alphas", dataset=results.dataset_id, seeds=style.seeds(c.runs for c in cells)),
     )
     return figure
 
 
-def _means(cells: list[Cell], model: str, metric: str) -> dict[tuple[float, float], float]:
-    """A model's mean metric in points by alpha_item and alpha_window."""
-    return {
-        (cell.varied["alpha_item"], cell.varied["alpha_window"]): in_points(cell, metric)[0]
-        for cell in cells
-        if cell.model == model
-    }
-
-
-def _triangle(
-    figure: Figure, axes: Axes, means: dict[tuple[float, float], float], metric: str
-) -> None:
+def _triangle(axes: Axes, means: Means) -> AxesImage:
     items, windows = (sorted(set(weights)) for weights in zip(*means, strict=True))
     grid = np.full((len(windows), len(items)), np.nan)
     for (item, window), mean in means.items():
@@ -60,17 +57,17 @@ def _triangle(
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontdict=look)
     item, window = max(means, key=means.__getitem__)
     corner = (items.index(item) - 0.5, windows.index(window) - 0.5)
-    frame = Rectangle(corner, 1, 1, fill=False, edgecolor=style.RED, linewidth=2, clip_on=False)
-    axes.add_patch(frame)
+    axes.add_patch(
+        Rectangle(corner, 1, 1, fill=False, edgecolor=style.RED, linewidth=2, clip_on=False)
+    )
     of = "weight of the {0} experts, alpha_{0}".format
     axes.set(xlabel=of("item"), ylabel=of("window"))
     style.only_ticks(axes, "x", range(len(items)), [f"{value:g}" for value in items])
     style.only_ticks(axes, "y", range(len(windows)), [f"{value:g}" for value in windows])
-    bar = figure.colorbar(image, ax=axes, format="%.2f", label=f"test {metric}, points")
-    bar.outline.set_visible(False)
+    return image
 
 
-def _highest(model: str, means: dict[tuple[float, float], float]) -> str:
+def _highest(model: str, means: Means) -> str:
     """Where a model's mean is highest, and the highest of those that fuse all three parts."""
     item, window = best = max(means, key=means.__getitem__)
     text = f"{model}: highest mean AUC {means[best]:.2f} at alpha_item {item:g}, alpha_window {window:g}"

@@ -14,9 +14,10 @@ from model_zoo.registry import backbone_of, label, mixture_of
 
 from ..lineup import fullest_backbone
 from ..results import DatasetResults, Run
+from ..sentences import sentences
 from . import style
 
-Timed = list[tuple[float, dict[str, Any]]]  # epochs since the start of training, and an evaluation
+Timed = list[tuple[float, dict[str, Any]]]  # epochs since the start of training, and what was found
 
 SHORT = {"backbone": "B", "experts": "E"}  # stages of one epoch have no room for their names
 
@@ -26,26 +27,23 @@ def draw(results: DatasetResults) -> Figure | None:
     """A column for each branch of each mixture of one backbone; None without a mixture's run."""
     runs = {cell.model: cell.first_run for cell in results.experiment("table1")}
     models = fullest_backbone(model for model, run in runs.items() if _branches(run))
-    if not models:
-        return None
     columns = [(model, branch) for model in models for branch in _branches(runs[model])]
-    figure = style.new(max(7.5, 1.6 + 2.2 * len(columns)), 5.2)
+    if not columns:
+        return None
+    figure = Figure(figsize=(max(7.5, 1.6 + 2.2 * len(columns)), 5.2))
     panels = figure.subplots(
         3, len(columns), squeeze=False, sharex="col", sharey="row", height_ratios=(2, 1, 1)
     )
-    for place, (model, branch) in enumerate(columns):
+    for column, (model, branch) in zip(panels.T, columns, strict=True):
         several = len(_branches(runs[model])) > 1
         name = label(mixture_of(model)) + (f", {branch} experts" if several else "")
-        panels[0, place].set_title(name, pad=14)
-        _column(panels[:, place], runs[model], branch)
-    handles, names = panels[0, -1].get_legend_handles_labels()
-    figure.legend(handles[::-1], names[::-1], loc="outside right center")
-    style.heading(
+        column[0].set_title(name, pad=14)
+        _column(column, runs[model], branch)
+    style.finish(
         figure,
         f"How the experts of {backbone_of(models[0])} share the load as training goes on",
-        f"{results.dataset_id}, validation split after each evaluation, one run each "
-        f"(seed {runs[models[0]]['seed']}); entropy 1: an even load, 0: a single expert; "
-        "code movement: mean cosine distance since the evaluation before; B, E: warm-up of backbone and experts",
+        sentences("routing_history", dataset=results.dataset_id, seed=runs[models[0]]["seed"]),
+        panels[0, -1].get_legend_handles_labels()[0][::-1],
     )
     return figure
 
@@ -69,39 +67,40 @@ def _column(panels: Any, run: Run, branch: str) -> None:
     load, entropy, movement = panels
     stages = _stages(run)
     evaluations = [timed for _, of_stage in stages for timed in of_stage]
-    points = [(t, entry["routing"][branch]) for t, entry in evaluations if _has(entry, branch)]
-    _load(load, points)
-    entropy.plot(*_series(points, "item_entropy"), color=style.BLUE, marker="o", clip_on=False)
+    reports = [
+        (time, entry["routing"][branch])
+        for time, entry in evaluations
+        if branch in (entry.get("routing") or {})
+    ]
+    _load(load, reports)
+    entropy.plot(*_series(reports, "item_entropy"), color=style.BLUE, marker="o", clip_on=False)
     entropy.set_ylim(0, 1.08)
-    moved = _series(points, "code_movement")
-    if moved[0]:
-        movement.plot(*moved, color=style.RED, marker="s", clip_on=False)
+    times, moved = _series(reports, "code_movement")
+    if moved:
+        movement.plot(times, moved, color=style.RED, marker="s", clip_on=False)
     else:
-        why = "no codes" if "code_movement" in points[-1][1] else "not recorded"
-        movement.text(0.62, 0.5, why, transform=movement.transAxes, ha="center", color="0.5")
-    names = ("load (share)", "entropy", "code\nmovement")
-    for axes, name in zip(panels, names, strict=True):
-        _mark_stages(axes, stages, named=axes is load)
+        place = {"ha": "center", "transform": movement.transAxes}
+        movement.text(0.62, 0.5, "no codes", color="0.5", **place)
+    _name_stages(load, stages)
+    for axes, name in zip(panels, ("load (share)", "entropy", "code\nmovement"), strict=True):
+        for _, timed in stages[:-1]:
+            axes.axvline(timed[-1][0], color="0.4", linestyle="--", linewidth=0.8)
         axes.set_xlim(0, evaluations[-1][0])
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(False)
         style.outer_labels(axes, "epochs", name)
 
 
-def _has(entry: dict[str, Any], branch: str) -> bool:
-    return branch in (entry.get("routing") or {})
-
-
-def _series(points: Timed, key: str) -> tuple[list[float], list[float]]:
+def _series(reports: Timed, key: str) -> tuple[list[float], list[float]]:
     """Times and values where the value was recorded."""
-    known = [(t, report[key]) for t, report in points if report.get(key) is not None]
-    return [t for t, _ in known], [value for _, value in known]
+    known = [(time, report[key]) for time, report in reports if report.get(key) is not None]
+    return [time for time, _ in known], [value for _, value in known]
 
 
-def _load(axes: Axes, points: Timed) -> None:
-    share_ET = np.array([report["item_share"] for _, report in points]).T
+def _load(axes: Axes, reports: Timed) -> None:
+    share_ET = np.array([report["item_share"] for _, report in reports]).T
     areas = axes.stackplot(
-        [t for t, _ in points],
+        [time for time, _ in reports],
         share_ET,
         colors=[style.expert_colour(e) for e in range(len(share_ET))],
         labels=[f"expert {e + 1}" for e in range(len(share_ET))],
@@ -113,16 +112,12 @@ def _load(axes: Axes, points: Timed) -> None:
     axes.set_ylim(0, 1)
 
 
-def _mark_stages(axes: Axes, stages: list[tuple[str, Timed]], named: bool) -> None:
-    """A line where a stage ends, and the names of the stages above."""
+def _name_stages(axes: Axes, stages: list[tuple[str, Timed]]) -> None:
+    """The names of the stages above a panel."""
     start = 0.0
-    for i, (name, timed) in enumerate(stages):
+    look: dict[str, Any] = {"ha": "center", "fontsize": 6.5, "color": "0.35"}
+    for name, timed in stages:
         end = timed[-1][0]
-        if i + 1 < len(stages):
-            axes.axvline(end, color="0.4", linestyle="--", linewidth=0.8)
-        if named:
-            axes.annotate(
-                SHORT.get(name, name), ((start + end) / 2, 1), xycoords=("data", "axes fraction"),
-                xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6.5, color="0.35",
-            )  # fmt: skip
+        place = (start + end) / 2, 1.02
+        axes.text(*place, SHORT.get(name, name), transform=axes.get_xaxis_transform(), **look)
         start = end

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from model_zoo.registry import OURS, VANILLA, label, mixture_of, variant
 
 from ..results import Cell, DatasetResults
+from ..sentences import sentences
 from . import style
 from .selection import in_points, metrics_of
 
@@ -18,7 +19,9 @@ VARIED = {
     "length": ("max_len", "longest history (items)", "items"),
     "experts": ("num_experts", "experts per branch", "experts"),
 }
-DASHES = {VANILLA: ":", OURS: "-"}
+Lines = dict[str, list[tuple[float, Cell]]]  # what is varied and the cells of each model
+
+DASHES = {OURS: "-", VANILLA: ":"}
 SPREAD = 0.012  # of an axis, between the backbones' points, so that error bars stay apart
 
 
@@ -26,32 +29,36 @@ SPREAD = 0.012  # of an axis, between the backbones' points, so that error bars 
 def draw(results: DatasetResults) -> Figure | None:
     """AUC and gAUC over what is varied, a column for each experiment that was run; None without."""
     columns = {name: _cells(results, name) for name in VARIED if results.experiment(name)}
-    cells = [cell for group in columns.values() for cell in group]
+    cells = [cell for own in columns.values() for cell in own]
     metrics = metrics_of(cells)
-    if not columns or "AUC" not in metrics:
+    if not metrics:
         return None
     looks = style.backbone_looks(cell.model for cell in cells)
-    figure = style.new(max(6.5, 1.4 + 3.6 * len(columns)), 5.2)
+    figure = Figure(figsize=(max(6.5, 1.4 + 3.6 * len(columns)), 5.2))
     panels = figure.subplots(len(metrics), len(columns), squeeze=False, sharex="col", sharey="row")
-    for column, (name, own) in enumerate(columns.items()):
-        for axes, metric in zip(panels[:, column], metrics, strict=True):
-            _lines(axes, own, VARIED[name][0], metric)
+    highest = []
+    for column, (name, own) in zip(panels.T, columns.items(), strict=True):
+        lines = _by_model(own, VARIED[name][0])
+        for axes, metric in zip(column, metrics, strict=True):
+            _lines(axes, lines, metric)
             style.outer_labels(axes, VARIED[name][1], f"test {metric}, points")
-    handles = [
+        highest += _highest(lines, VARIED[name][2])
+    legend = [
         style.legend_entry(label(backbone), color=look.colour, marker=look.marker)
         for backbone, look in looks.items()
     ]
     if any(not mixture_of(cell.model) for cell in cells):
-        handles += [
-            style.legend_entry(label(mixture), color="0.3", linestyle=DASHES[mixture])
-            for mixture in (OURS, VANILLA)
+        legend += [
+            style.legend_entry(label(mixture), color="0.3", linestyle=dashes)
+            for mixture, dashes in DASHES.items()
         ]
-    figure.legend(handles=handles, loc="outside right center")
-    spread = style.over_seeds(len(cell.runs) for cell in cells)
-    facts = [f"{results.dataset_id}, test split, {spread}"]
-    facts += ["the highest is not tested against the others"]
-    facts += ["0 experts is the vanilla backbone"] if "experts" in columns else []
-    style.heading(figure, _title(columns), "; ".join(facts))
+    zero = "; 0 experts is the vanilla backbone" if "experts" in columns else ""
+    over = style.over_seeds(c.runs for c in cells)
+    facts = sentences("scaling", dataset=results.dataset_id, seeds=over, zero=zero)
+    title = (
+        f"{label(OURS)} has its highest mean AUC at {'; '.join(highest)}" if highest else "Scaling"
+    )
+    style.finish(figure, title, facts, legend)
     return figure
 
 
@@ -73,40 +80,35 @@ def _cells(results: DatasetResults, name: str) -> list[Cell]:
     return cells
 
 
-def _lines(axes: Axes, cells: list[Cell], key: str, metric: str) -> None:
-    values = sorted({cell.varied[key] for cell in cells})
-    looks = style.backbone_looks(cell.model for cell in cells)
+def _by_model(cells: list[Cell], key: str) -> Lines:
+    """The cells of each model in the order of what is varied."""
+    lines: Lines = {}
+    for cell in sorted(cells, key=lambda cell: cell.varied[key]):
+        lines.setdefault(cell.model, []).append((cell.varied[key], cell))
+    return lines
+
+
+def _lines(axes: Axes, lines: Lines, metric: str) -> None:
+    values = sorted({value for line in lines.values() for value, _ in line})
+    looks = style.backbone_looks(lines)
     for place, (backbone, look) in enumerate(looks.items()):
         shift = (place - (len(looks) - 1) / 2) * SPREAD * (values[-1] - values[0])
         for mixture, dashes in DASHES.items():
-            line = _line(cells, variant(backbone, mixture), key)
-            if not line:
-                continue
-            means, stds = zip(*(in_points(cell, metric) for cell in line), strict=True)
+            line = lines.get(variant(backbone, mixture), [])
+            points = [(value + shift, *in_points(cell, metric)) for value, cell in line]
             axes.errorbar(
-                [cell.varied[key] + shift for cell in line], means, stds,
-                color=look.colour, marker=look.marker, markerfacecolor=None if mixture else "white",
-                linestyle=dashes, elinewidth=0.8, capsize=2,
+                *np.reshape(points, (-1, 3)).T, color=look.colour, marker=look.marker,
+                markerfacecolor=None if mixture else "white", linestyle=dashes, elinewidth=0.8, capsize=2,
             )  # fmt: skip
     style.only_ticks(axes, "x", values)
 
 
-def _line(cells: Iterable[Cell], model: str, key: str) -> list[Cell]:
-    found = [cell for cell in cells if cell.model == model]
-    return sorted(found, key=lambda cell: cell.varied[key])
-
-
-def _title(columns: dict[str, list[Cell]]) -> str:
-    """For each experiment, where MoS has its highest mean AUC, by backbone."""
-    parts = []
-    for name, cells in columns.items():
-        key, _, what = VARIED[name]
-        places = []
-        for backbone in style.backbone_looks(cell.model for cell in cells):
-            line = _line(cells, variant(backbone, OURS), key)
-            if len(line) > 1:
-                best = max(line, key=lambda cell: in_points(cell, "AUC")[0])
-                places.append(f"{best.varied[key]} on {backbone}")
-        if places:
-            parts.append(f"{', '.join(places)} ({what})")
-    return f"MoS has its highest mean AUC at {'; '.join(parts)}" if parts else "Scaling"
+def _highest(lines: Lines, what: str) -> list[str]:
+    """Where MoS has its highest mean AUC, by backbone; empty if nothing is varied."""
+    places = []
+    for backbone in style.backbone_looks(lines):
+        line = lines.get(variant(backbone, OURS), [])
+        if len(line) > 1:
+            value, _ = max(line, key=lambda point: in_points(point[1], "AUC")[0])
+            places.append(f"{value} on {backbone}")
+    return [f"{', '.join(places)} ({what})"] if places else []

@@ -15,9 +15,10 @@ Probe = dict[str, Any]
 
 
 def metrics_of(cells: Iterable[Cell]) -> list[str]:
-    """The paper's metrics that every run has."""
-    runs = [run for cell in cells for run in cell.runs.values()]
-    return [m for m in METRICS if all(m in run["metrics"]["test"] for run in runs)]
+    """The paper's metrics that every run has; none without a run, or where one lacks the AUC."""
+    tests = [run["metrics"]["test"] for cell in cells for run in cell.runs.values()]
+    found = [metric for metric in METRICS if tests and all(metric in test for test in tests)]
+    return found if "AUC" in found else []
 
 
 def spread(values: Iterable[float]) -> tuple[float, float]:
@@ -28,8 +29,7 @@ def spread(values: Iterable[float]) -> tuple[float, float]:
 
 def in_points(cell: Cell, metric: str) -> tuple[float, float]:
     """Mean and standard deviation over seeds of a test metric, x100 as in the tables."""
-    mean, std = spread(cell.values(metric).values())
-    return 100 * mean, 100 * std
+    return spread(100 * value for value in cell.values(metric).values())
 
 
 def probes_of(results: DatasetResults) -> dict[str, list[Probe]]:
@@ -43,13 +43,10 @@ def probes_of(results: DatasetResults) -> dict[str, list[Probe]]:
 def typical_probe(results: DatasetResults) -> Probe | None:
     """The probe that stands for a data set: of MoS if there is one, the first backbone, lowest seed."""
     probes = probes_of(results)
-    names = [name for name in probes if mixture_of(name) == OURS] or list(probes)
-    return probes[names[0]][0] if names else None
+    first = min(probes, key=lambda model: mixture_of(model) != OURS, default=None)
+    return probes[first][0] if first else None
 
 
 def whose(probe: Probe) -> str:
-    """Names the run of a probe, for a caption."""
-    about = probe["about"]
-    return (
-        f"{about['model']} on {about['dataset_id']}, {about['split']} split, seed {about['seed']}"
-    )
+    """The run of a probe, for a caption."""
+    return "{model} on {dataset_id}, {split} split, seed {seed}".format(**probe["about"])

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from ..results import DatasetResults
+from ..sentences import sentences
 from . import style
 from .selection import typical_probe, whose
 
@@ -32,9 +33,11 @@ def draw(results: DatasetResults) -> Figure | None:
     if probe is None or not probe["session_hopping"]["users"]:
         return None
     hopping = probe["session_hopping"]
-    figure = style.new(9.6, 7.2)
+    figure = Figure(figsize=(9.6, 7.2))
     above, below = figure.subfigures(2, 1, height_ratios=(1.5, 1), squeeze=False)[:, 0]
-    _examples(above, hopping["examples"], _num_experts(probe))
+    # All experts, whether or not they get an item of the examples.
+    num_experts = max((branch["experts"] for branch in probe["dispatch"].values()), default=0)
+    _examples(above, hopping["examples"], num_experts)
     similarity, rates = below.subplots(1, 2, width_ratios=(3, 1))
     _intervals(similarity, hopping, SIMILARITIES)
     similarity.set(ylabel="mean cosine similarity", xlabel="pairs of items of one user")
@@ -43,32 +46,25 @@ def draw(results: DatasetResults) -> Figure | None:
     rates.set(ylabel="share of pairs", xlabel="sessions two or more apart", title="Reappearance")
     rates.set_ylim(bottom=0)
     similarity.legend(loc="best")
-    style.heading(
+    planted = hopping.get("planted_borders")
+    found = " " + sentences("planted_borders", **planted)[0] if planted else ""
+    style.finish(
         figure,
         _title(hopping),
-        f"{whose(probe)}. Cosines of trained item vectors minus their mean over all appearances. White lines: "
-        "sessions found without labels. Examples: the users at quantiles of the hopping score.\n"
-        f"Below: means over {hopping['users']:,} users with 95 % intervals; shuffled: the same "
-        f"histories in random order, cut into sessions in the same way.{_planted(hopping)}",
+        sentences("session_hopping", whose=whose(probe), users=hopping["users"], planted=found),
     )
     return figure
 
 
-def _num_experts(probe: dict[str, Any]) -> int:
-    """The number of experts, whether or not they get an item of the examples; 0 without a mixture."""
-    return max((branch["experts"] for branch in probe["dispatch"].values()), default=0)
-
-
 def _examples(figure: SubFigure, examples: list[dict[str, Any]], num_experts: int) -> None:
-    """A heatmap for each user, and below it the expert of each item."""
+    """A heatmap for each user, and below it the expert of each item if there are experts."""
     if not examples:
         return
     ratios = (4, 1) if num_experts else (4,)
     panels = figure.subplots(
         len(ratios), len(examples), squeeze=False, sharex="col", height_ratios=ratios
     )
-    for column, example in enumerate(examples):
-        heat = panels[0, column]
+    for (heat, *below), example in zip(panels.T, examples, strict=True):
         colours = {"cmap": "cividis", "vmin": -0.5, "vmax": 1}
         image = heat.imshow(_matrix(example), aspect="auto", interpolation="nearest", **colours)
         heat.grid(False)
@@ -77,19 +73,18 @@ def _examples(figure: SubFigure, examples: list[dict[str, Any]], num_experts: in
             heat.axvline(border - 0.5, color="white", linewidth=0.9)
         heat.set_title(f"quantile {example['quantile']:g} (score {example['score']:.2f})")
         heat.set_ylabel("item, oldest first")
-        if num_experts:
-            _experts(panels[1, column], example, num_experts)
-        panels[-1, column].set_xlabel("item, oldest first")
-        heat.tick_params(labelbottom=not num_experts)
+        for axes in below:
+            _experts(axes, example, num_experts)
+        (below or [heat])[-1].set_xlabel("item, oldest first")
+        heat.tick_params(labelbottom=not below)
     figure.colorbar(image, ax=panels[0].tolist(), label="cosine similarity", extend="min", pad=0.01)
 
 
 def _matrix(example: dict[str, Any]) -> NDArray:
     """The cosines ``(L, L)`` from the texts of the lower triangle."""
-    rows = [np.array(text.split(), dtype=float) / 100 for text in example["similarity"]]
-    lower = np.zeros((len(rows), len(rows)))
-    for i, row in enumerate(rows):
-        lower[i, : i + 1] = row
+    size = len(example["similarity"])
+    lower = np.zeros((size, size))
+    lower[np.tril_indices(size)] = np.array(" ".join(example["similarity"]).split(), float) / 100
     return lower + np.tril(lower, -1).T
 
 
@@ -108,29 +103,16 @@ def _experts(axes: Axes, example: dict[str, Any], num_experts: int) -> None:
 
 
 def _intervals(axes: Axes, hopping: dict[str, Any], names: dict[str, str]) -> None:
-    """Means with intervals, of real and shuffled histories side by side."""
+    """Means with intervals, of real and shuffled histories side by side; unknown ones are left out."""
     for (side, look), shift in zip(SIDES.items(), (-0.1, 0.1), strict=True):
-        found = [(i, hopping[side][name]) for i, name in enumerate(names)]
-        known = [(i, f["mean"], f["low"], f["high"]) for i, f in found if f["low"] is not None]
+        found = [[hopping[side][name][key] for key in ("mean", "low", "high")] for name in names]
+        mean, low, high = np.array(found, float).T
         axes.errorbar(
-            [i + shift for i, *_ in known],
-            [mean for _, mean, _, _ in known],
-            [[mean - low for _, mean, low, _ in known], [high - mean for _, mean, _, high in known]],
+            np.arange(len(names)) + shift, mean, (mean - low, high - mean),
             markersize=7, linestyle="", capsize=4, label=f"{side} histories", **look,
         )  # fmt: skip
     style.only_ticks(axes, "x", range(len(names)), names.values())
     axes.set_xlim(-0.5, len(names) - 0.5)
-
-
-def _planted(hopping: dict[str, Any]) -> str:
-    """How many of the planted sessions were found; empty where these are not known."""
-    known = hopping.get("planted_borders")
-    if known is None:
-        return ""
-    return (
-        f" Of the borders found {known['precision']:.0%} are within {known['tolerance']} items of a planted "
-        f"one, and {known['recall']:.0%} of the planted ones are found."
-    )
 
 
 def _title(hopping: dict[str, Any]) -> str:

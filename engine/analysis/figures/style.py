@@ -7,13 +7,14 @@ again, for grey print. Colours and markers repeat when there are more models tha
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Sized
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from matplotlib import rc_context, rc_params_from_file
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,7 +33,7 @@ styled = rc_context(RC)
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)  # of backbones
-LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+LINES = ("-", "--", ":", "-.")
 MARKERS = "os^DXvP*<>"
 EXPERT_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, RED, "#999999")
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
@@ -41,38 +42,36 @@ MEASURED, NULL = BLUE, "0.45"  # what was found, and what chance gives
 
 
 class Look(NamedTuple):
-    """How a backbone is drawn."""
+    """How a backbone or a mixture is drawn."""
 
     colour: str
     marker: str
-    line: Literal["-", "--", ":", "-."]
+    line: str
+
+
+def looks(shown: Iterable[str], registered: Iterable[str]) -> dict[str, Look]:
+    """The look of each name that is shown; a registered one looks the same in all figures."""
+    shown = list(shown)
+    known = dict.fromkeys([*registered, *shown])
+    look_of = dict(
+        zip(known, map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES)), strict=False)
+    )
+    return {name: look_of[name] for name in shown}
 
 
 def backbone_looks(models: Iterable[str]) -> dict[str, Look]:
-    """The look of each backbone of some models; a registered one looks the same in all figures."""
-    shown = ordered_backbones(models)
-    known = dict.fromkeys([*BACKBONES, *shown])
-    looks = map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES))
-    of = dict(zip(known, looks, strict=False))
-    return {backbone: of[backbone] for backbone in shown}
+    """The look of each backbone of some models."""
+    return looks(ordered_backbones(models), BACKBONES)
 
 
-def mixture_markers(models: Iterable[str]) -> dict[str, str]:
-    """The marker of each mixture of some models; a registered one has the same in all figures."""
-    shown = ordered_mixtures(models)
-    known = dict.fromkeys([VANILLA, *MIXTURES, *shown])
-    of = dict(zip(known, cycle(MARKERS), strict=False))
-    return {mixture: of[mixture] for mixture in shown}
+def mixture_looks(models: Iterable[str]) -> dict[str, Look]:
+    """The look of each mixture of some models."""
+    return looks(ordered_mixtures(models), [VANILLA, *MIXTURES])
 
 
 def expert_colour(expert: int) -> str:
     """The colour of an expert, counted from 0."""
     return EXPERT_COLOURS[expert % len(EXPERT_COLOURS)]
-
-
-def new(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def outer_labels(axes: Axes, x: str, y: str) -> None:
@@ -81,15 +80,21 @@ def outer_labels(axes: Axes, x: str, y: str) -> None:
     axes.label_outer()
 
 
-def heading(figure: Figure, title: str, facts: str) -> None:
-    """Write what is seen above a figure and on what it was measured below, in lines that fit."""
+def finish(figure: Figure, title: str, facts: Sequence[str], legend: Sequence[Artist] = ()) -> None:
+    """Write what is seen above a figure and what it was measured on below, in lines that fit.
+
+    Args:
+        figure: has its panels.
+        title: what is seen.
+        facts: what it was measured on, a line for each text.
+        legend: entries of a legend at the right.
+    """
     width = figure.get_figwidth()
-    figure.suptitle(_lines(title, int(TITLE_LETTERS * width)))
-    figure.supxlabel(_lines(facts, int(FACT_LETTERS * width)), fontsize=7.5, color="0.35")
-
-
-def _lines(text: str, letters: int) -> str:
-    return "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))
+    figure.suptitle(textwrap.fill(title, int(TITLE_LETTERS * width)))
+    lines = [textwrap.fill(line, int(FACT_LETTERS * width)) for line in facts]
+    figure.supxlabel("\n".join(lines), fontsize=7.5, color="0.35")
+    if legend:
+        figure.legend(handles=legend, loc="outside right center")
 
 
 @styled
@@ -109,15 +114,15 @@ def save(folder: Path, name: str, figure: Figure) -> list[Path]:
     return paths
 
 
-def seeds(numbers: Iterable[int]) -> str:
-    """``5 seeds``, or ``3 to 5 seeds``, from the numbers of seeds behind each point."""
-    text = span(numbers)
+def seeds(groups: Iterable[Sized]) -> str:
+    """``5 seeds``, or ``3 to 5 seeds``, from the runs behind each point."""
+    text = span(map(len, groups))
     return "one seed" if text == "1" else f"{text} seeds"
 
 
-def over_seeds(numbers: Iterable[int]) -> str:
+def over_seeds(groups: Iterable[Sized]) -> str:
     """What points and error bars are."""
-    text = seeds(numbers)
+    text = seeds(groups)
     return text if text == "one seed" else f"mean and standard deviation over {text}"
 
 
@@ -130,7 +135,8 @@ def only_ticks(
     axes: Axes, axis: Literal["x", "y"], ticks: Iterable[float], labels: Iterable[str] = ()
 ) -> None:
     """Ticks at these places and no others, without grid lines across them."""
-    ticks, labels = list(ticks), list(labels)
-    set_ticks = axes.set_xticks if axis == "x" else axes.set_yticks
-    set_ticks(ticks, labels or [f"{tick:g}" for tick in ticks])
+    ticks = list(ticks)
+    axes.set(
+        **{f"{axis}ticks": ticks, f"{axis}ticklabels": list(labels) or [f"{t:g}" for t in ticks]}
+    )
     axes.grid(False, axis=axis)

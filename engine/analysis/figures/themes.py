@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from model_zoo.registry import backbone_of, label, mixture_of
 
 from ..results import DatasetResults
+from ..sentences import sentences
 from . import style
 from .selection import probes_of, spread, whose
 
@@ -29,7 +30,7 @@ def draw(results: DatasetResults) -> Figure | None:
     if not coded:
         return None
     found = coded[0]["themes"]
-    figure = style.new(10.5, 1.6 + 0.45 * max(4, len(found["codes"])))
+    figure = Figure(figsize=(10.5, 1.6 + 0.45 * max(4, len(found["codes"]))))
     grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 2.8))
     themes = {n: [p["themes"] for p in g if "ami" in p["themes"]] for n, g in probes.items()}
     known = {name: group for name, group in themes.items() if group}
@@ -39,7 +40,12 @@ def draw(results: DatasetResults) -> Figure | None:
             _bars(axes, known, measure)
             axes.set(ylabel=words, xlabel="router")
     _table(figure.add_subplot(grid[2:] if known else grid[:]), found)
-    style.heading(figure, _title(known), _facts(coded[0], known))
+    facts = sentences("themes", whose=whose(coded[0]), items=coded[0]["about"]["items"])
+    if known:
+        over = style.over_seeds(known.values())
+        kind = {key: found[key] for key in ("kind", "categories")}
+        facts += sentences("categories", seeds=over, **kind)
+    style.finish(figure, _title(known), facts)
     return figure
 
 
@@ -113,15 +119,3 @@ def _title(known: Known) -> str:
     texts = [f"{round(mean, 2) + 0:.2f}" for mean in means]  # + 0: -0 becomes 0
     found = ", ".join(" ".join(pair) for pair in zip(_labels(known), texts, strict=True))
     return f"Experts against {kind}s, adjusted mutual information: {found}"
-
-
-def _facts(first: dict[str, Any], known: Known) -> str:
-    facts = f"Table: {whose(first)}; {first['about']['items']:,} items that its users have seen"
-    if known:
-        over = style.over_seeds(len(group) for group in known.values())
-        kind, categories = first["themes"]["kind"], first["themes"]["categories"]
-        facts += (
-            f".\nBars: each item counts once, by its {kind} ({categories} of them) and the expert that it "
-            f"goes to most often; {over}; grey: categories shuffled among the items"
-        )
-    return facts

@@ -43,10 +43,24 @@ def describe_codes(
         categories, ``main_category`` and ``main_share`` of its items.
     """
     cosine_IE = unit(z_IC) @ unit(codes_EC).T
-    return [
-        _code(cosine_IE[:, e], np.flatnonzero(expert_I == e), item_I, label_I)
-        for e in range(len(codes_EC))
-    ]
+    codes: list[dict[str, Any]] = []
+    for e, cosine_I in enumerate(cosine_IE.T):
+        own = np.flatnonzero(expert_I == e)
+        order = own[np.argsort(-cosine_I[own], kind="stable")[:NEAREST]]
+        nearest = [
+            {
+                "item": int(item_I[i]),
+                "cosine": float(cosine_I[i]),
+                "category": None if label_I is None else int(label_I[i]),
+            }
+            for i in order
+        ]
+        codes.append({"items": len(own), "nearest": nearest})
+        if label_I is not None:
+            count_G = np.bincount(label_I[own][label_I[own] > 0], minlength=1)
+            codes[-1]["main_category"] = int(count_G.argmax()) or None
+            codes[-1]["main_share"] = float(count_G.max() / max(1, count_G.sum()))
+    return codes
 
 
 def match(expert_I: NDArray, label_I: NDArray, seed: int) -> dict[str, float | int]:
@@ -80,23 +94,3 @@ def purity(expert_I: NDArray, label_I: NDArray) -> float:
     """The share of items in the main category of their expert."""
     main = contingency_matrix(label_I, expert_I).max(0, initial=0)
     return float(main.sum() / max(1, len(label_I)))
-
-
-def _code(
-    cosine_I: NDArray, own: NDArray, item_I: NDArray, label_I: NDArray | None
-) -> dict[str, Any]:
-    order = own[np.argsort(-cosine_I[own], kind="stable")[:NEAREST]]
-    nearest = [
-        {
-            "item": int(item_I[i]),
-            "cosine": float(cosine_I[i]),
-            "category": None if label_I is None else int(label_I[i]),
-        }
-        for i in order
-    ]
-    code: dict[str, Any] = {"items": len(own), "nearest": nearest}
-    if label_I is not None:
-        count_G = np.bincount(label_I[own][label_I[own] > 0], minlength=1)
-        code["main_category"] = int(count_G.argmax()) or None
-        code["main_share"] = float(count_G.max() / max(1, count_G.sum()))
-    return code

@@ -2,7 +2,7 @@
 
 Evaluation and training differ: a router may drop items, draw at random or open more gates while it trains.
 
-Shape suffixes: B users, L items of a history, E experts, I distinct items.
+Shape suffixes: I distinct items, P appearances of items, E experts.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ SEEN = 5  # appearances that an item must have to be the least popular one or to
 
 
 def dispatch(
-    branch: Branch, histories: Sequence[History], items: Sequence[NDArray], seed: int
+    branch: Branch, histories: Sequence[History], item_I: NDArray, row_P: NDArray, seed: int
 ) -> dict[str, Any]:
     """How a branch routes the histories, item by item. The branch stays as it was.
 
     Args:
         branch: a branch that routes items, not windows.
         histories: batches of histories.
-        items: the index of each position's item, ``(B, L)`` for each batch.
+        item_I: the index of each distinct item.
+        row_P: the place in ``item_I`` of each real position, in the order of the batches.
         seed: seed of a router that draws.
 
     Returns:
-        ``experts``, the number of experts; ``most`` and ``least``, ``{"item", "appearances"}`` of the
-        most popular item and of the least popular one that appears ``SEEN`` times or more. They are
-        None if no item appears so often, and the first of equally popular items. For each mode,
-        ``train`` and ``eval``: ``most`` and ``least``, the share of the item's routed appearances for
-        which each expert is the *best*; ``most_sent`` and ``least_sent``, the shares of the (appearance,
-        expert) pairs with a gate above zero; ``consistency``, the share of routed appearances that go
-        to an item's usual expert, averaged over the items seen ``SEEN`` times; ``unrouted``, the share
-        of all appearances that no expert takes.
+        ``experts``: the number of experts.
+
+        ``most`` and ``least``: ``{"item", "appearances"}`` of the most popular item and of the least
+        popular one that appears ``SEEN`` times or more. They are None if no item appears so often, and
+        the first of equally popular items.
+
+        ``train`` and ``eval``, one for each mode: ``most`` and ``least``, the share of the item's routed
+        appearances for which each expert is the *best*; ``most_sent`` and ``least_sent``, the shares of
+        the (appearance, expert) pairs with a gate above zero; ``consistency``, the share of routed
+        appearances that go to an item's usual expert, averaged over the items seen ``SEEN`` times;
+        ``unrouted``, the share of all appearances that no expert takes.
     """
-    item_I, row_P, count_I = np.unique(
-        _seen(histories, items), return_inverse=True, return_counts=True
-    )
+    count_I = np.bincount(row_P)
     often_I = np.flatnonzero(count_I >= SEEN)
     result: dict[str, Any] = {"most": None, "least": None}
     named: dict[str, int] = {}
@@ -54,7 +56,7 @@ def dispatch(
         result[name] = {"item": int(item_I[row]), "appearances": int(count_I[row])}
     for mode in ("train", "eval"):
         gates_PE = gates(branch, histories, training=mode == "train", seed=seed)
-        best_IE, sent_IE = tally(gates_PE, row_P, len(item_I))
+        best_IE, sent_IE = tally(gates_PE, row_P)
         most_share_I = best_IE[often_I].max(1, initial=0) / best_IE[often_I].sum(1).clip(min=1)
         result["experts"] = gates_PE.shape[1]
         result[mode] = {
@@ -84,46 +86,33 @@ def gates(branch: Branch, histories: Sequence[History], training: bool, seed: in
     return torch.cat(parts).float().cpu().numpy()
 
 
-def usual_experts(
-    branch: Branch, histories: Sequence[History], items: Sequence[NDArray]
-) -> NDArray:
+def usual_experts(branch: Branch, histories: Sequence[History], row_P: NDArray) -> NDArray:
     """The expert that is most often the best one of each item in evaluation, ``(I,)``; -1 if none takes it.
 
-    Args:
-        branch: as in ``dispatch``.
-        histories: as in ``dispatch``.
-        items: as in ``dispatch``. The distinct real items, in order, are the result's I.
+    The arguments are those of ``dispatch``.
     """
-    row_P = np.unique(_seen(histories, items), return_inverse=True)[1]
-    best_IE, _ = tally(gates(branch, histories, training=False), row_P, row_P.max() + 1)
-    return np.where(best_IE.any(1), best_IE.argmax(1), -1)
+    return _best(tally(gates(branch, histories, training=False), row_P)[0])
 
 
-def _seen(histories: Sequence[History], items: Sequence[NDArray]) -> NDArray:
-    """The item of each real position, in the order of the batches."""
-    real = [history.mask_BL.cpu().numpy() for history in histories]
-    return np.concatenate(
-        [index_BL[mask_BL] for index_BL, mask_BL in zip(items, real, strict=True)]
-    )
+def experts_of(branch: Branch, history: History) -> list[int]:
+    """The best expert of each real position of one history in evaluation; -1 where there is none."""
+    return _best(gates(branch, [history], training=False)).tolist()
 
 
-def tally(gates_PE: NDArray, row_P: NDArray, num_items: int) -> tuple[NDArray, NDArray]:
+def _best(weight_XE: NDArray) -> NDArray:
+    """The expert with the largest weight in each row; -1 where all are zero."""
+    return np.where(weight_XE.any(1), weight_XE.argmax(1), -1)
+
+
+def tally(gates_PE: NDArray, row_P: NDArray) -> tuple[NDArray, NDArray]:
     """For each item how often each expert is its best, and how often it gets it, ``(I, E)`` each."""
-    best_IE = np.zeros((num_items, gates_PE.shape[1]), np.int64)
-    sent_IE = np.zeros_like(best_IE)
-    routed_P = gates_PE.max(1) > 0
+    best_IE, sent_IE = np.zeros((2, row_P.max() + 1, gates_PE.shape[1]), np.int64)
+    routed_P = gates_PE.any(1)
     np.add.at(best_IE, (row_P[routed_P], gates_PE[routed_P].argmax(1)), 1)
-    place, expert = np.nonzero(gates_PE)
-    np.add.at(sent_IE, (row_P[place], expert), 1)
+    np.add.at(sent_IE, row_P, gates_PE > 0)
     return best_IE, sent_IE
 
 
 def shares(count_E: NDArray) -> list[float]:
     """Counts as shares of their sum; zeros if there is nothing."""
     return (count_E / max(1, count_E.sum())).tolist()
-
-
-def experts_of(branch: Branch, history: History) -> list[int]:
-    """The best expert of each real position of one history in evaluation; -1 where there is none."""
-    gates_PE = gates(branch, [history], training=False)
-    return np.where(gates_PE.max(1) > 0, gates_PE.argmax(1), -1).tolist()

@@ -9,6 +9,7 @@ P appearances.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,9 @@ def load_trained(
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint; train the experiment first")
     feature_map = build_feature_map(params)
-    params = params | {"gpu": -1}
     zoo = params.get("model_zoo")
     model_class = find_model(params["model"], Path(zoo) if zoo else None)
-    model = build(model_class, feature_map, params, params["model_id"])
+    model = build(model_class, feature_map, params | {"gpu": -1}, params["model_id"])
     try:
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises anything for a damaged file
@@ -105,7 +105,8 @@ def probe(
     loader = loaders["test"]
     user_U, index_UL, mask_UL = _users(loader, max_users, seed)
     item_I, row_P, count_I = np.unique(index_UL[mask_UL], return_inverse=True, return_counts=True)
-    x_ID = _item_vectors(model, loader, item_I)
+    each = _history(model, loader, item_I[:, None], np.ones((len(item_I), 1), bool))
+    x_ID = each.embed_detached()[:, 0].double().cpu().numpy()
     # Items share a large part of their vectors; without it, what is left says how they differ. Each
     # appearance counts, so that the items that users do see are around zero.
     centred_ID = x_ID - (count_I @ x_ID) / count_I.sum()
@@ -120,59 +121,47 @@ def probe(
         hopping["planted_borders"] = planted_agreement(vectors, labels, hopping["threshold"])
     branches = {name: branch for name, branch in model.branches.items() if name != "window"}
     branch = next(iter(branches.values()), None)  # no model has two
-    batches = [slice(start, start + BATCH) for start in range(0, len(user_U), BATCH)]
-    indices = [index_UL[batch] for batch in batches]
-    histories = [_history(model, loader, index_UL[batch], mask_UL[batch]) for batch in batches]
     for example in hopping["examples"]:
         own = user_U == example["user"]
         one = _history(model, loader, index_UL[own], mask_UL[own])
         example["experts"] = experts_of(branch, one)[example["first"] :] if branch else None
-    found = None
+    batches = [slice(start, start + BATCH) for start in range(0, len(user_U), BATCH)]
+    histories = [_history(model, loader, index_UL[batch], mask_UL[batch]) for batch in batches]
+    themes: dict[str, Any] | None = None
     if branch:
-        expert_I = usual_experts(branch, histories, indices)
+        expert_I = usual_experts(branch, histories, row_P)
         codes = _codes(branch, x_ID, expert_I, item_I, label_I)
-        _name(codes or [], *_item_names(Path(params["item_info"]).parent, label_N))
-        agreement = {} if label_I is None else match(expert_I, label_I, seed)
-        found = {"kind": kind, "codes": codes, **agreement}
+        _name(codes or [], Path(params["item_info"]).with_name("item_ids.parquet"), label_N)
+        themes = {"kind": kind, "codes": codes}
+        themes |= {} if label_I is None else match(expert_I, label_I, seed)
     about = {"expid": params["model_id"]} | {k: params[k] for k in ("seed", "model", "dataset_id")}
     about |= {"split": "test", "users": len(user_U), "items": len(item_I)}
     about |= {"appearances": len(row_P), "max_items": index_UL.shape[1], "probe_seed": seed}
-    return rounded(
-        {
-            "about": about,
-            "session_hopping": hopping,
-            "dispatch": {n: dispatch(b, histories, indices, seed) for n, b in branches.items()},
-            "themes": found,
-        }
-    )
+    sent = {name: dispatch(b, histories, item_I, row_P, seed) for name, b in branches.items()}
+    return rounded({"about": about, "session_hopping": hopping, "dispatch": sent, "themes": themes})
 
 
 def rounded(content: Any) -> Any:
-    """The same with all fractions rounded to ``DIGITS`` decimals."""
-    if isinstance(content, dict):
-        return {key: rounded(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [rounded(value) for value in content]
-    if isinstance(content, float | np.floating):
-        return round(float(content), DIGITS)
-    return int(content) if isinstance(content, np.integer) else content
+    """The content as JSON has it, with all fractions rounded to ``DIGITS`` decimals."""
+    text = json.dumps(content, default=lambda number: number.item())  # of numpy
+    return json.loads(text, parse_float=lambda fraction: round(float(fraction), DIGITS))
 
 
 def _users(loader: SequenceLoader, max_users: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:
     """Users ``(U,)`` in order, their items ``(U, L)``, left padded with 0, and the mask."""
-    longest: dict[int, int] = {}
-    for columns in loader.samples.batches(BATCH * 64, None):
-        pairs = zip(columns["user_index"].tolist(), columns["seq_len"].tolist(), strict=True)
-        for user, length in pairs:
-            longest[user] = max(length, longest.get(user, 0))
-    known = np.array(sorted(user for user, length in longest.items() if length), np.int64)
-    if not len(known):
+    columns = loader.samples.batches(BATCH * 64, None)
+    samples = [
+        pl.DataFrame({key: part[key] for key in ("user_index", "seq_len")}) for part in columns
+    ]
+    longest = pl.concat(samples).cast(pl.Int64).group_by("user_index").max()
+    longest = longest.filter(pl.col("seq_len") > 0).sort("user_index")
+    if longest.is_empty():
         raise UserError(
             f"{loader.samples.path}: no user has a history, so there is nothing to probe"
         )
     rng = np.random.default_rng(seed)
-    user_U = np.sort(rng.choice(known, min(max_users, len(known)), replace=False))
-    length_U = np.array([longest[user] for user in user_U.tolist()], np.int64)
+    drawn = np.sort(rng.choice(len(longest), min(max_users, len(longest)), replace=False))
+    user_U, length_U = longest[drawn].to_numpy().T
     index_UL1, mask_UL = loader.histories.batch(
         user_U, length_U, np.zeros_like(user_U), min(MAX_ITEMS, loader.max_len)
     )
@@ -187,17 +176,6 @@ def _history(
     items = ItemDict(loader.items.tables, index_UL1)
     with torch.no_grad():
         return model.embed_items(({}, items, torch.from_numpy(mask_UL).float()))[0]
-
-
-def _item_vectors(model: SequenceModel, loader: SequenceLoader, item_I: NDArray) -> NDArray:
-    """The trained embedding of items, ``(I, D)``."""
-    parts = [
-        item_I[start : start + BATCH * 64, None] for start in range(0, len(item_I), BATCH * 64)
-    ]
-    histories = [_history(model, loader, part, np.ones(part.shape, bool)) for part in parts]
-    return np.concatenate(
-        [history.embed_detached()[:, 0].double().cpu().numpy() for history in histories]
-    )
 
 
 def _categories(
@@ -230,33 +208,24 @@ def _codes(
     return describe_codes(z_IC, codes_EC, expert_I, item_I, label_I)
 
 
-def _name(
-    codes: Sequence[dict[str, Any]], names: Mapping[int, str], categories: Mapping[int | None, str]
-) -> None:
-    """Put the names that are known beside the numbers."""
+def _name(codes: Sequence[dict[str, Any]], file: Path, label_N: NDArray | None) -> None:
+    """Put the names of items and categories beside their numbers; None where they are not known.
+
+    Args:
+        codes: what ``describe_codes`` found; the names are added.
+        file: ``item_ids.parquet`` of the prepared data, which may have ``name`` and ``category``.
+        label_N: category of each item of the catalogue, 0 unknown.
+    """
+    names: dict[int, str] = {}
+    categories: dict[int | None, str] = {}
+    if file.exists() and "name" in pl.read_parquet_schema(file):
+        known = pl.read_parquet(file, columns=["item_index", "name", "category"])
+        names = dict(zip(known["item_index"], known["name"], strict=True))
+        if label_N is not None:
+            numbers = label_N[known["item_index"].to_numpy()].tolist()
+            categories = dict(zip(numbers, known["category"], strict=True))
     for code in codes:
         code["main_name"] = categories.get(code.get("main_category"))
         for near in code["nearest"]:
             near["name"] = names.get(near["item"])
             near["category_name"] = categories.get(near["category"])
-
-
-def _item_names(
-    folder: Path, label_N: NDArray | None
-) -> tuple[dict[int, str], dict[int | None, str]]:
-    """Names of items by index, and of categories by number; empty where they are not known.
-
-    Args:
-        folder: folder of the prepared data; its ``item_ids.parquet`` may have ``name`` and ``category``.
-        label_N: category of each item of the catalogue, 0 unknown.
-    """
-    file = folder / "item_ids.parquet"
-    if not file.exists() or "name" not in pl.read_parquet_schema(file):
-        return {}, {}
-    known = pl.read_parquet(file, columns=["item_index", "name", "category"])
-    index_N = known["item_index"].to_list()
-    names = dict(zip(index_N, known["name"], strict=True))
-    if label_N is None:
-        return names, {}
-    numbers = [int(label_N[index]) for index in index_N]
-    return names, dict(zip(numbers, known["category"], strict=True))

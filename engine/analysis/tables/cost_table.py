@@ -11,6 +11,7 @@ from model_zoo.registry import backbone_of, mixture_of
 from ..conditions import on_device, usual_device
 from ..lineup import ordered_models, row_labels
 from ..results import Cell, DatasetResults
+from ..sentences import sentences
 from .grid import Column, Entry, Table, grouped
 
 
@@ -35,17 +36,6 @@ COSTS = (
     Quantity("train_samples_per_s", "training samples/s", True),
     Quantity("test_samples_per_s", "test samples/s", True),
     Quantity("peak_memory_bytes", "peak memory, MB", True, 1e6),
-)
-NOTES = (
-    "Medians over seeds; of speed and memory with the least and the most, over the runs on the "
-    "device that most were on. Below them the ratio to the vanilla backbone; of speed and memory to "
-    "its runs on the same device, if there are any.",
-    "FLOPs grow with the experts that are read per item: k is router_topk, which tuning chose; MoS reads k "
-    "item experts and k window experts.",
-    "Speed and memory on different devices, or beside other work, are not comparable.",
-)
-FLOPS_ERROR = (
-    "± below FLOPs: the standard error of the mean over the samples that they were counted on."
 )
 
 Cells = dict[str, Cell]  # the cells of Tables 1 and 2 on one data set, by model
@@ -78,7 +68,7 @@ def cost(results: list[DatasetResults]) -> Table | None:
         ["Model", "Variant"],
         {model: row_labels(model) for model in models},
         columns,
-        [*NOTES, *([FLOPS_ERROR] if errors else [])],
+        sentences("cost", *(["flops_error"] if errors else [])),
         [
             {"dataset_id": dataset_id, **_measured(cells, model, quantity)}
             for model in models

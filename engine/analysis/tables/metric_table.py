@@ -15,25 +15,11 @@ from typing import Any
 
 from ..conditions import batch_note, conditions, device_note, limit_note
 from ..results import METRICS, Cell, DatasetResults
+from ..sentences import sentences
 from .comparison import Group, Standing, compare
 from .grid import Column, Entry, Table, grouped, plus_minus, points, tested
 from .published import Published, published
 
-RULES = (
-    "A gain is paired by seed; then follow its 95 % t-interval (not corrected) and p of the paired "
-    "t-test, Holm-corrected over all gains of the data set and metric in this table; with one common "
-    "seed there is neither.",
-    "The best is marked only where it is better than the second best, and the second best only where it is "
-    "better than the third: p below 0.05 in a paired t-test, Holm-corrected over all such tests of the data "
-    "set and metric in this table.",
-    "Ranks are by mean; 1 is best, ties share the smaller rank. They are given where all that are compared "
-    "have equally many seeds.",
-    "A cell with fewer seeds than the most of its data set says its n.",
-)
-PUBLISHED = (
-    "paper: what the MoS paper prints. LongCTR: the published test value of LongCTR's best run at the same "
-    "max_len, one run."
-)
 SOURCES = {"paper": "paper", "longctr": "LongCTR"}  # fields of ``Published``, and their headings
 SPLITS = {"test": "test", "valid": "validation"}
 BEST_POSSIBLE = "Best possible"  # name and label of a row
@@ -44,23 +30,21 @@ class Plan:
     """What a table shows.
 
     Attributes:
+        name: ``table1``, ``table2`` or ``knobs``.
         title: one line.
-        split: ``test`` or ``valid``.
+        split: ``test`` or ``valid``. What others publish is on test data.
         groups: who is ranked among and compared with whom; names as in ``labels``.
         labels: the labels of each row, by name.
         headings: the headings of the labels.
-        note: what the gains are over.
-        paper: ``table1`` or ``table2`` to show what is published; empty for nothing.
         mean_ranks: show mean ranks over data sets.
     """
 
+    name: str
     title: str
     split: str
     groups: list[Group]
     labels: Mapping[str, tuple[str, str]]
     headings: tuple[str, str]
-    note: str
-    paper: str = ""
     mean_ranks: bool = False
 
 
@@ -110,9 +94,9 @@ class Block:
 
     def published(self, name: str) -> Published:
         """What others published on this place of the table."""
-        if not self.plan.paper:
+        if self.plan.split != "test":
             return Published()
-        place = (self.plan.paper, self.data.dataset_id, name, self.metric)
+        place = (self.plan.name, self.data.dataset_id, name, self.metric)
         return published(*place, self.max_len(name))
 
     def published_entry(self, source: str, name: str) -> Entry:
@@ -140,17 +124,15 @@ def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]
         by_metric = zip(METRICS, zip(*pairs, strict=True), strict=True)
         columns += [Column("Mean rank", m, partial(_mean_rank, own)) for m, own in by_metric]
     rows = {**plan.labels}
-    notes = [
-        f"Metrics are on {SPLITS[plan.split]} data, in points (x100): mean ± standard deviation over seeds."
-    ]
-    notes += [plan.note, *RULES]
+    notes = ["metric", plan.name, "rules"]
     if any(block.sources for block in blocks):
-        notes.append(PUBLISHED)
+        notes.append("sources")
     if any(block.bayes is not None for block in blocks):
         rows[BEST_POSSIBLE] = (BEST_POSSIBLE, "")
-        notes.append("Best possible: the metric of the true click probabilities of synthetic data.")
+        notes.append("best_possible")
+    below = sentences(*notes, split=SPLITS[plan.split])
     records = [record for block in blocks for record in _records(block)]
-    return grouped(plan.title, plan.headings, rows, columns, notes, records)
+    return grouped(plan.title, plan.headings, rows, columns, below, records)
 
 
 def _columns(pair: list[Block]) -> Iterator[Column]:

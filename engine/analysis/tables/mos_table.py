@@ -10,15 +10,10 @@ from model_zoo.registry import OURS, VANILLA, backbone_of, label, mixture_of, va
 from ..conditions import conditions, device_note
 from ..lineup import ordered_models, row_labels
 from ..results import METRICS, Cell, DatasetResults
+from ..sentences import sentences
 from .comparison import paired_gains
 from .grid import Column, Entry, Table, grouped, points, tested
 from .significance import Comparison
-
-NOTES = (
-    "Differences of test metrics in points (x100), paired by seed; then the 95 % t-interval (not "
-    "corrected) and p of the paired t-test, Holm-corrected over the rows of a column.",
-    "A large p does not say that two routers are alike: the interval says how far apart they may be.",
-)
 
 
 class Rivals(NamedTuple):
@@ -51,7 +46,7 @@ def mos_table(results: list[DatasetResults]) -> Table | None:
         ["Backbone", f"{label(OURS)} minus"],
         {model: row_labels(model) for model in models},
         [Column(_title(part.data), part.metric, partial(_entry, part)) for part in parts],
-        NOTES,
+        sentences("mos"),
         [
             {
                 "dataset_id": part.data.dataset_id,

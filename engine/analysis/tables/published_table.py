@@ -9,6 +9,7 @@ from model_zoo.registry import BASELINES
 from ...datasets.paper import NAMES
 from ..lineup import ordered_models, row_labels
 from ..results import METRICS, DatasetResults
+from ..sentences import sentences
 from .grid import Column, Entry, Table, grouped
 from .published import models_of, published
 
@@ -26,9 +27,6 @@ def published_table(results: list[DatasetResults]) -> Table:
     }
     places = [(name, metric) for name in NAMES for metric in METRICS]
     absent = without_runs(results)
-    notes = [
-        f"Test metrics in points (x100). LongCTR's: of its published best run at max_len {MAX_LEN}."
-    ]
     return grouped(
         "What the paper and LongCTR print",
         ["Table", "Model", "Variant"],
@@ -38,7 +36,9 @@ def published_table(results: list[DatasetResults]) -> Table:
             for name, metric in places
             for source, heading in (("paper", metric), ("longctr", f"LongCTR's {metric}"))
         ],
-        notes + ([f"There is no run here on {', '.join(absent)}."] if absent else []),
+        sentences(
+            "published", *(["absent"] if absent else []), max_len=MAX_LEN, names=", ".join(absent)
+        ),
         [
             {"dataset_id": name, "table": table, "model": model, "metric": metric}
             | published(table, name, model, metric, MAX_LEN)._asdict()

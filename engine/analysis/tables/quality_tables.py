@@ -27,13 +27,12 @@ def table1(results: list[DatasetResults]) -> Table | None:
     wanted = ordered_models([*models, *models_of("table1")])
     of = {b: [m for m in wanted if backbone_of(m) == b] for b in ordered_backbones(models)}
     plan = Plan(
+        name="table1",
         title="Table 1: backbones and mixtures",
         split="test",
         groups=[Group(tuple(of[b]), (b,)) for b in of],
         labels={model: row_labels(model) for b in of for model in of[b]},
         headings=("Backbone", "Variant"),
-        note="Gains are over the vanilla backbone; ranks and marks are within a backbone.",
-        paper="table1",
         mean_ranks=len(parts) > 1,
     )
     return metric_table(plan, parts)
@@ -48,13 +47,12 @@ def table2(results: list[DatasetResults]) -> Table | None:
     backbones = ordered_backbones(model for model in models if mixture_of(model))
     ours = tuple(variant(backbone, OURS) for backbone in backbones)
     plan = Plan(
+        name="table2",
         title=f"Table 2: {label(OURS)} and models of long histories",
         split="test",
         groups=[Group((*baselines, *ours), baselines)],
         labels={m: ("Baseline", m) for m in baselines} | {m: (label(OURS), m) for m in ours},
         headings=("Kind", "Model"),
-        note="Gains are over the best baseline: that with the largest mean in the column.",
-        paper="table2",
     )
     return metric_table(plan, parts)
 
@@ -67,6 +65,7 @@ def knobs(results: list[DatasetResults]) -> Table | None:
     # A reference has a row even if it was not run.
     of = {m: [m, *(n for n, c in cells.items() if c.model == m and c.varied)] for m in models}
     plan = Plan(
+        name="knobs",
         title="Knobs: what changed keys are worth",
         split="valid",
         groups=[Group(tuple(names), (model,)) for model, names in of.items()],
@@ -76,7 +75,6 @@ def knobs(results: list[DatasetResults]) -> Table | None:
             for name in names
         },
         headings=("Model", "Changed"),
-        note="Gains are over the reference, which changes nothing.",
     )
     return metric_table(plan, parts)
 

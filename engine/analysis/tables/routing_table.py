@@ -10,6 +10,7 @@ from model_zoo.registry import mixture_of
 from ..conditions import span
 from ..lineup import row_labels
 from ..results import Cell, DatasetResults
+from ..sentences import sentences
 from .grid import Entry, Table, header, plus_minus, settings
 from .significance import mean_std
 
@@ -20,14 +21,6 @@ MEASURES = {
     "consistency": "consistency",
     "unserved": "unserved",
 }
-NOTES = (
-    "dead: experts that get under 1 % of the items (of n experts), the fewest and the most over seeds. The rest "
-    "are means ± standard deviations over seeds.",
-    "Entropy: 1 an even load, 0 a single expert. Switch rate: how often the best expert changes from "
-    "one item to the next. Consistency: mean share of an item's appearances at its usual expert; it is 1 by "
-    "construction where a router looks at the item alone (DSelect-k, MoS, and GShard's first choice). "
-    "Unserved: samples with a history whose newest item no expert takes.",
-)
 
 
 def routing_table(results: list[DatasetResults]) -> Table | None:
@@ -50,7 +43,7 @@ def routing_table(results: list[DatasetResults]) -> Table | None:
         "Data set", "Backbone", "Router", "Changed", "Experts of", "dead", *MEASURES.values()
     )
     title = "Routing on test data at the end of training"
-    return Table(title, headings, 5, rows, NOTES, records) if rows else None
+    return Table(title, headings, 5, rows, sentences("routing"), records) if rows else None
 
 
 def _record(dataset_id: str, cell: Cell, branch: str) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from ..results import METRICS, DatasetResults
+from ..sentences import sentences
 from .grid import Entry, Table, header, points, settings
-
-NOTES = ("Metrics are on validation data, in points (x100); test data took no part.",)
 
 
 def tuning(results: list[DatasetResults]) -> Table | None:
@@ -22,4 +21,4 @@ def tuning(results: list[DatasetResults]) -> Table | None:
         tuned = json.dumps(trial["tuned"])
         records.append({"dataset_id": dataset_id, **own, "tuned": tuned, **valid})
     headings = header("Data set", "Model", "Tuned", "Seed", *METRICS, "Chosen")
-    return Table("Tuning", headings, 3, rows, NOTES, records) if rows else None
+    return Table("Tuning", headings, 3, rows, sentences("tuning"), records) if rows else None

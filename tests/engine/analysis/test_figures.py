@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from engine.analysis import catalogue
 from engine.analysis.catalogue import write_artefacts
 from engine.analysis.figures import FIGURES, style
-from engine.analysis.figures.routing_history import draw as draw_routing
 from engine.analysis.lineup import fullest_backbone
 from engine.analysis.results import DatasetResults, read_results
 from engine.common.errors import UserError
@@ -236,20 +235,6 @@ def test_the_triangle_has_every_number_at_its_place(results: DatasetResults) -> 
         place = ticks.index(cell.varied["alpha_item"]), ticks.index(cell.varied["alpha_window"])
         values = cell.values("AUC").values()
         assert shown[place] == f"{100 * sum(values) / len(values):.2f}"
-
-
-def test_code_movement_may_be_missing(results: DatasetResults) -> None:
-    older = []
-    for cell in results.experiment("table1"):
-        runs = json.loads(json.dumps({s: run | {"file": ""} for s, run in cell.runs.items()}))
-        for run in runs.values():
-            for entry in run["stage_log"]:
-                for branch in entry["routing"].values():
-                    del branch["code_movement"]
-        older.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
-    figure = draw_routing(replace(results, cells=older))
-    words = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert words.count("not recorded") == 5  # of three mixtures, and the two branches of MoS
 
 
 def test_the_backbone_with_most_mixtures_is_shown() -> None:

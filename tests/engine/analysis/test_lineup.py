@@ -88,5 +88,5 @@ def test_looks_repeat_but_known_ones_stay() -> None:
     looks = style.backbone_looks([*many, "TWIN"])
     assert looks["TWIN"] == style.backbone_looks(["TWIN"])["TWIN"] and len(looks) == 31
     assert len({(look.colour, look.line) for look in looks.values()}) > 25
-    markers = style.mixture_markers(["TWIN_MoS", *(f"TWIN_Own{i}" for i in range(20))])
-    assert markers["MoS"] == style.mixture_markers(["SDIM_MoS"])["MoS"] and len(markers) == 21
+    markers = style.mixture_looks(["TWIN_MoS", *(f"TWIN_Own{i}" for i in range(20))])
+    assert markers["MoS"] == style.mixture_looks(["SDIM_MoS"])["MoS"] and len(markers) == 21

@@ -161,7 +161,7 @@ def test_marks_follow_the_rule_of_the_notes(home: Path) -> None:
     marks = {r["model"]: r["mark"] for r in table.records if r["metric"] == "AUC" and r["mark"]}
     assert marks == expected
     assert marks  # the fake gain of MoS is large enough for some
-    assert any("p below 0.05" in note and "Holm" in note for note in table.notes)
+    assert any("p is below 0.05" in note and "Holm" in note for note in table.notes)
 
 
 @pytest.mark.slow
