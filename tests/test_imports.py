@@ -56,7 +56,6 @@ ALLOWED = {
     "data": set(),
     "run_expid.py": set(),
     "run_param_tuner.py": set(),
-    "setup.py": {"setuptools"},
 }
 
 
