@@ -14,7 +14,7 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 
 from model_zoo import get_model
-from model_zoo.registry import backbone_of, make_variant, mixture_of, model_names
+from model_zoo.registry import backbone_of, make_variant, mixture_of
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 
@@ -44,13 +44,10 @@ def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
     try:
         return get_model(name)
     except ValueError as error:
-        hint = f"; and {folder} has {', '.join(others)}{did_you_mean(name, others)}"
-        raise UserError(f"{error}{hint if others else ''}") from None
-
-
-def is_shipped(model: type[StagedModel]) -> bool:
-    """Whether a model class is the project's own, and not one of a user's folder."""
-    return model.__name__ in model_names() and model is get_model(model.__name__)
+        hint = "; models of LongCTR need --model-zoo DIR"
+        if folder is not None:
+            hint = f"; and {folder} has {', '.join(others)}{did_you_mean(name, others)}"
+        raise UserError(f"{error}{hint}") from None
 
 
 def build(

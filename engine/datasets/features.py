@@ -18,7 +18,6 @@ from ..common.errors import UserError
 from ..config.feature_map import POOLING
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
-MAX_LEN = 5  # values of a sequence that are kept, unless the feature says otherwise
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Feature:
     name: str
     kind: Literal["categorical", "sequence", "numeric", "embedding"]
     separator: str | None = None
-    max_len: int = MAX_LEN
+    max_len: int = 5
     min_count: int = 1
     column: str = ""
 

@@ -59,11 +59,11 @@ def load(mapping: Mapping, about: dict[str, Any] | None = None) -> Log:
             )
         shown.check()
     table.check()
-    if shown is table:
-        frame = table.rows().select(row=ROW, **events, label=label, **context)
-        frame = frame.with_columns(positive=pl.col("label") == 1)
-    else:
-        clicks = table.rows().filter(label == 1).select(row=ROW, **events, positive=True)
+    own = context if shown is table else {}
+    frame = table.rows().select(row=ROW, **events, label=label, **own)
+    frame = frame.with_columns(positive=pl.col("label") == 1)
+    if shown is not table:
+        clicks = frame.filter("positive").drop("label")
         exposed = shown.rows().select(row=ROW, **samples, label=pl.lit(0, pl.Int8), **context)
         exposed = exposed.with_columns(positive=False)
         frame = pl.concat([clicks, exposed], how="diagonal_relaxed")

@@ -100,7 +100,9 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
     require_free(output, overwrite)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(output)
+        for folder in output.parent.glob(f".{output.name}-????????"):  # of killed processes
+            if time.time() - folder.stat().st_mtime > LEFT_BEHIND:
+                shutil.rmtree(folder, ignore_errors=True)
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
             partial = Path(scratch, output.name)
             partial.mkdir()
@@ -114,16 +116,6 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
     except (OSError, pl.exceptions.PolarsError) as error:  # a full disk, or damaged input
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"--output {output} was not written ({reason})") from None
-
-
-def _remove_leftovers(output: Path) -> None:
-    """Delete the folders that killed processes have left beside ``output``.
-
-    Others may be writing the same data set at this moment, so only old folders are deleted.
-    """
-    for folder in output.parent.glob(f".{output.name}-????????*"):
-        if time.time() - folder.stat().st_mtime > LEFT_BEHIND:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def finish(

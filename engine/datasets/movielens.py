@@ -57,8 +57,7 @@ def load(folder: str | Path) -> Log:
     unknown = events.join(movies, on="item", how="anti")
     if len(unknown):
         raise UserError(
-            f"{path}: movie {unknown['item'][0]} is rated but is not in the movie table; add "
-            "it there"
+            f"{path}: movie {unknown['item'][0]} is not in the table of movies; add it there"
         )
     return Log(
         events=events.lazy(),

@@ -90,12 +90,10 @@ def generate(size: Size, seed: int) -> Dataset:
     parts = {name: table.filter(pl.col("split") == i) for i, name in enumerate(SPLITS)}
     columns = ["user_index", "item_index", "seq_len", "is_click"]
     bayes = {name: _bayes(part) for name, part in parts.items()}
+    users = {"user_index": np.arange(size.users), "full_item_seq": histories}
     return Dataset(
         splits={name: part.select(columns) for name, part in parts.items()},
-        user_info=pl.DataFrame(
-            {"user_index": np.arange(size.users), "full_item_seq": histories},
-            schema_overrides={"full_item_seq": pl.List(pl.Int64)},
-        ),
+        user_info=pl.DataFrame(users),
         item_info=_item_info(size, rng, theme_N, embedding_ND),
         features=features(size),
         label="is_click",
@@ -116,7 +114,7 @@ def features(size: Size) -> dict[str, dict]:
     categorical = item | {"type": "categorical", "padding_idx": 0}
     widths = {"embedding_dim": WIDTH, "pretrain_dim": WIDTH}
     return {
-        "item_id": categorical | {"vocab_size": _vocab(size)},
+        "item_id": categorical | {"vocab_size": size.vocab or size.items + 1},
         "cate_id": categorical | {"vocab_size": size.categories},
         EMBEDDING: item | {"type": "embedding", "feature_encoder": "nn.Identity()"} | widths,
     }
@@ -200,20 +198,16 @@ def _item_info(
     size: Size, rng: np.random.Generator, theme_N: NDArray, embedding_ND: NDArray
 ) -> pl.DataFrame:
     """The item table. A category belongs to one theme; ids beyond the vocabulary share entries."""
-    index = np.arange(size.items + 1)
+    index, ids = np.arange(size.items + 1), size.vocab or size.items + 1
     per_theme = (size.categories - 1) // size.themes
     category = 1 + theme_N * per_theme + rng.integers(per_theme, size=len(theme_N))
     columns = {
         "item_index": index,
-        "item_id": np.where(index, 1 + (index - 1) % (_vocab(size) - 1), 0),
+        "item_id": np.where(index, 1 + (index - 1) % (ids - 1), 0),
         "cate_id": np.where(index, category, 0),
         EMBEDDING: list_column(embedding_ND, pl.Float32),
     }
     return pl.DataFrame(columns)
-
-
-def _vocab(size: Size) -> int:
-    return size.vocab or size.items + 1
 
 
 def _bayes(part: pl.DataFrame) -> tuple[float, float]:

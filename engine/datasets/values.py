@@ -66,11 +66,13 @@ def time(table: Source, column: str, form: str | None) -> tuple[pl.Expr, bool]:
     raw = pl.col(column)
     is_number = raw.cast(pl.Float64, strict=False).is_not_null()
     is_whole = raw.cast(pl.Int64, strict=False).is_not_null()
-    first, numbers, fractions = table.values(
+    facts = table.frame.select(
         first=raw.drop_nulls().first(),
         numbers=is_number.filter(raw.is_not_null()).first(),
         fractions=(is_number & ~is_whole).any(),
     )
+    with readable(table.path):
+        first, numbers, fractions = facts.collect(engine="streaming").row(0)
     if form is None and numbers is not False:
         return (number if fractions else whole)(table, column), False
     form = form or next((f for f in DATES if _fits(first, f)), None)

@@ -125,7 +125,7 @@ class Column:
             spec: of the feature map; ``embedding`` and ``sequence`` columns become 2-D.
         """
         kind = spec["type"]
-        self._require_filled()
+        self.reject(np.asarray(self.values.is_null()), "the value is missing; fill it in")
         width = {"embedding": spec.get("pretrain_dim"), "sequence": spec.get("max_len")}.get(kind)
         flat = self if width is None else self._flattened(width, kind)
         numbers = kind in ("embedding", "numeric")
@@ -150,8 +150,7 @@ class Column:
     def label(self) -> NDArray[np.float32]:
         """The values 0 and 1 of a label."""
         values = self._numbers("0 or 1, for it is a label")
-        bad = (values != 0) & (values != 1)
-        self.reject(bad, lambda i: f"the label is {values[i]}; write 0 or 1")
+        self.reject(~np.isin(values, (0, 1)), lambda i: f"the label is {values[i]}; write 0 or 1")
         return values.astype(np.float32)
 
     def lists(self) -> pa.ListArray | pa.LargeListArray:
@@ -161,8 +160,7 @@ class Column:
             lists = lists.cast(pa.list_(lists.type.value_type))
         if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
             raise self._wrong_type("lists")
-        missing = lists.is_null().to_numpy(zero_copy_only=False)
-        self.reject(missing, "the list is missing; write an empty one")
+        self.reject(np.asarray(lists.is_null()), "the list is missing; write an empty one")
         items = lists.flatten()
         if items.null_count:
             first = np.flatnonzero(items.is_null())[0]
@@ -172,28 +170,16 @@ class Column:
 
     def require_within(self, x: NDArray, low: int, high: int, what: str) -> None:
         """Reject an index ``x`` of this column that is not from ``low`` to ``high``."""
-        outside = (x < low) | (x > high)
-        self.reject(
-            outside, lambda i: f"the value is {x[i]}, which is outside {low} to {high}, {what}"
-        )
+        wrong = f"outside {low} to {high}, {what}"
+        self.reject((x < low) | (x > high), lambda i: f"the value is {x[i]}, which is {wrong}")
 
     def require_numbered(self) -> None:
         """Reject an index column that is not 0, 1, 2, ...: rows are found by their number."""
-        self._require_filled()
+        self.reject(np.asarray(self.values.is_null()), "the value is missing; fill it in")
         values = self.integers()
         number = np.arange(self.start, self.start + len(values))
-        self.reject(
-            values != number,
-            lambda i: (
-                f"the value is {values[i]}, but rows must be numbered 0, 1, 2, ... in order, so "
-                f"that row {number[i]} has {self.name} {number[i]}"
-            ),
-        )
-
-    def _require_filled(self) -> None:
-        if self.values.null_count:
-            missing = self.values.is_null().to_numpy(zero_copy_only=False)
-            self.reject(missing, "the value is missing; fill it in")
+        wrong = "rows must be numbered 0, 1, 2, ... in order"
+        self.reject(values != number, lambda i: f"the value is {values[i]}, but {wrong}")
 
     def _flattened(self, width: int, kind: str) -> Column:
         """The values of lists that all have one width, one list after the other."""

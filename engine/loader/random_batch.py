@@ -31,13 +31,11 @@ def random_batch(
     for name, spec in feature_map.features.items():
         if spec.get("source") != "item":
             continue
-        if spec["type"] == "embedding":
-            tables[name] = torch.randn(num_items, spec["pretrain_dim"], generator=g)
-        elif spec["type"] == "numeric":
-            tables[name] = torch.randn(num_items, generator=g)
+        width = {"embedding": "pretrain_dim", "sequence": "max_len"}.get(spec["type"])
+        shape = (num_items, spec[width]) if width else (num_items,)
+        if spec["type"] in ("embedding", "numeric"):
+            tables[name] = torch.randn(shape, generator=g)
         else:
-            width = (spec["max_len"],) if spec["type"] == "sequence" else ()
-            shape = (num_items, *width)
             tables[name] = torch.randint(1, spec["vocab_size"], shape, generator=g)
     for table in tables.values():
         table[0] = 0

@@ -84,6 +84,8 @@ class RunFiles:
                 )
             if not resume:
                 handler.stream.truncate(0)
+                self.state.unlink(missing_ok=True)
+                self.progress.unlink(missing_ok=True)
         except BlockingIOError:
             raise UserError(
                 f"{self.name}: another run_expid.py is running it, see {self.log}; wait for it, or "
@@ -100,9 +102,6 @@ class RunFiles:
         logging.raiseExceptions = False  # a console that cannot be written is told once, by print
         message = "Params: " + json.dumps(params, indent=4, default=str)
         handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": message}))
-        if not resume:
-            self.state.unlink(missing_ok=True)
-            self.progress.unlink(missing_ok=True)
         write_json(self.started_with, params | {"dataset_hash": dataset_hash})
 
     def fit_seconds(self) -> float:

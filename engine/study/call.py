@@ -1,4 +1,4 @@
-"""A call of a study: everything that decides its cells. ``study.json`` keeps it."""
+"""A call of a study, as ``study.json`` keeps it: everything that decides which cells are run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def default_budget(experiment: str) -> int:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of ``python -m engine.study``, without the devices and folders of a machine.
+    """One call of ``python -m engine.study``, without what belongs to one machine.
 
     Attributes:
         experiment: a key of ``EXPERIMENTS``.
@@ -62,7 +62,7 @@ class Call:
         return shlex.join([*words, "--output", self.output])
 
     def covers(self, other: Call) -> bool:
-        """Whether this call runs everything that the other one does."""
+        """Say whether this call runs everything that the other one does."""
         same = replace(other, seeds=self.seeds, backbones=self.backbones, variants=self.variants)
         return (
             self == same
@@ -101,7 +101,7 @@ def widest(studies: Iterable[Call]) -> list[Call]:
 
 
 def _has(names: list[str], others: list[str]) -> bool:
-    """Whether the names include all of the others; an empty list stands for all names there are."""
+    """Say whether the names include all of the others; an empty list stands for all names."""
     return not names or (bool(others) and set(others) <= set(names))
 
 

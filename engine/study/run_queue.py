@@ -16,7 +16,7 @@ from .tuning import balanced
 
 
 class StudySearch(Search):
-    """The queue of a study. A run that is known is not run again.
+    """The queue of a study. A run whose result is known does not run again.
 
     Every model has its tuning trials first. Once these have ended, the cells of the model run with
     the values of the best trial, each cell with every seed.
@@ -44,7 +44,7 @@ class StudySearch(Search):
 
     @property
     def size(self) -> int:  # type: ignore[override]
-        """The number of runs that are known, and of those that wait for the end of a tuning."""
+        """The number of runs so far, and of those that wait for the end of a tuning."""
         waiting = sum(not self._has_ended(cell.model) for cell in self.planned)
         return len(self.trials) + waiting * len(self.seeds)
 
@@ -57,7 +57,7 @@ class StudySearch(Search):
         return list((seeded | self.trials).values())
 
     def tell(self, trial: Trial) -> None:
-        """Keep the result of a run that has ended; the seeds of a model that is tuned come next."""
+        """Keep the result of a run, and plan the seeds of a model whose tuning has ended."""
         self._keep(trial)
         self._plan_runs()
         self.save()

@@ -1,4 +1,4 @@
-"""The results of a study, as others get them: without paths of this machine, and with what repeats them.
+"""The folder of a study's results: no paths of this machine, and all that is needed to repeat a run.
 
 ``engine/analysis/results.py`` describes the files and reads them.
 """
@@ -70,7 +70,7 @@ class Store:
     # ---------------------------------------------------------------- what is known already
 
     def restore(self, trial: Trial) -> bool:
-        """Take up the metrics of a run whose result is here; returns whether it is."""
+        """Give a trial the metrics of its result, if that is here; returns whether it is."""
         if not (path := self.result(trial)).exists():
             return False
         result = read_json(path)
@@ -79,7 +79,7 @@ class Store:
         return True
 
     def restore_tuning(self, trial: Trial) -> bool:
-        """Take up the metrics of a tuning trial that is in the index; returns whether it is."""
+        """Give a tuning trial its metrics, if the index has them; returns whether it has."""
         for entry in self.study["tuning"]:
             if entry["expid"] == trial.label and entry["seed"] == trial.params["seed"]:
                 trial.metrics, trial.status = {"valid": entry["valid"], "test": {}}, DONE
@@ -174,7 +174,7 @@ def _options(changes: dict[str, Any], budget: int) -> str:
 
 
 def _small(entry: dict[str, Any]) -> dict[str, Any]:
-    """An evaluation without the cosines of the codes, which are most of its size."""
+    """Leave out of an evaluation the cosines of the codes, which are most of its size."""
     routing = {
         name: {k: v for k, v in branch.items() if k != "code_cosine"}
         for name, branch in entry["routing"].items()

@@ -1,4 +1,4 @@
-"""The configuration of each model of a study, and the part of its grid that is tried."""
+"""The experiment of each model of a study, and the combinations of its grid that are tried."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..tuner.space import Space, grid_file, read_experiment, read_tuner_file, wi
 def model_space(expid: str, options: RunOptions, budget: int) -> Space:
     """The checked configuration of an experiment, with the study's changes.
 
-    With a budget above 1 it has the choices of the experiment's grid, see ``grid_file``, without
-    the keys that ``options.changes`` sets. With a budget of 1 it has no choices.
+    A budget above 1 gives it the choices of the experiment's grid, see ``grid_file``, but for the keys
+    that ``options.changes`` sets. With a budget of 1 it has no choices.
 
     Raises:
         UserError: a run would be refused, or the grid is smaller than the budget.
@@ -41,19 +41,19 @@ def model_space(expid: str, options: RunOptions, budget: int) -> Space:
 def balanced(
     choices: dict[str, list[Any]], own: dict[str, Any], count: int
 ) -> list[dict[str, Any]]:
-    """``count`` combinations, in which the values of each key occur as evenly as can be.
+    """Choose ``count`` combinations that use the values of each key as evenly as possible.
 
     Args:
         choices: the values of each key.
-        own: the configuration's own values; the first combination is the nearest to them.
-        count: how many combinations; all of them where there are fewer.
+        own: the configuration's own values. The first combination is the nearest to them.
+        count: how many combinations. If there are fewer, all are taken.
     """
     ordered = {key: _from(values, own.get(key)) for key, values in choices.items()}
     left = list(product(*(range(len(values)) for values in ordered.values())))
     uses: Counter[tuple[int, int]] = Counter()  # by key and value, both as numbers
     drawn = []
     for _ in range(min(count, len(left))):
-        # The least used values; then those nearest to the configuration's own.
+        # The least used values win. Among equals, those nearest to the configuration's own win.
         best = min(left, key=lambda c: (sum(uses[place] for place in enumerate(c)), c))
         left.remove(best)
         uses.update(enumerate(best))
@@ -62,6 +62,6 @@ def balanced(
 
 
 def _from(values: list[Any], own: Any) -> list[Any]:
-    """The values, nearest in the list to the configuration's own first."""
+    """Sort the values of a key by their distance in the list from the configuration's own value."""
     start = values.index(own) if own in values else 0
     return sorted(values, key=lambda value: abs(values.index(value) - start))

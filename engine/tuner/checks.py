@@ -1,4 +1,4 @@
-"""Checks before the first trial starts, which find everything that a run would refuse.
+"""Checks before the first trial starts. They find everything that a run would refuse.
 
 This module imports torch.
 """
@@ -29,7 +29,7 @@ TABLE_ROWS = 2  # the size of the embeddings in a model that is built only for t
 
 
 def check_space(space: Space, options: RunOptions) -> Space:
-    """Check an experiment with the values of its choices, and its data.
+    """Check an experiment, every value of its choices, and its data.
 
     Every value is checked by itself, and a model of every combination is built. If the data set can
     be generated, it is generated.

@@ -1,4 +1,4 @@
-"""The report of a tuner: a table of all trials, files for machines, and the best experiment."""
+"""The report of the tuner: a table of all trials, files for programs, and the best experiment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BARS_COLUMNS = (
 
 
 class Monitor:
-    """The score by which trials are ranked: FuxiCTR's ``monitor`` on validation metrics."""
+    """Scores trials for their rank: FuxiCTR's ``monitor`` on validation metrics."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         monitor = params["monitor"]

@@ -11,9 +11,9 @@ from ..config.read import DATA_PATHS
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 ENDED = (DONE, FAILED, PRUNED)
-HALVINGS = 5  # the batch size is halved so often after running out of memory
+HALVINGS = 5  # how often the batch size is halved after a trial ran out of memory
 DIGITS = 12  # the length of the digest in a trial's name
-# Keys that say where files are, what they are called, and how much is shown.
+# Keys that do not change a result: where files are, what they are called, and how much is shown.
 NOT_OF_THE_TRIAL = ("model_root", "model_id", "verbose", "num_workers", *DATA_PATHS)
 
 
@@ -23,15 +23,15 @@ class Trial:
 
     Attributes:
         name: ``<base_expid>_<digest>``.
-        params: the parameters of the model and of the data set, as the tuner file gives them.
-        tuned: the parameters that the tuner file varies.
-        status: one of the five constants above.
+        params: the parameters of the model and of the data set.
+        tuned: the parameters that the grid varies.
+        status: one of the five constants at the top of this file.
         changes: the parameters that were changed after running out of memory.
-        attempts: start, end, exit code and device of each run; the end is missing after a kill.
+        attempts: start, end, exit code and device of each run. The end is missing if the tuner was killed.
         reason: why the trial failed, in one line.
         log_tail: the last lines of the output of a failed run.
-        metrics: the metrics of validation and test data, once the trial is done.
-        dataset_hash: the hash of the data that the metrics are on.
+        metrics: the metrics on validation and test data, once the trial is done.
+        dataset_hash: the hash of the data that the metrics come from.
         label: an experiment id that several trials share, such as the seeds of a study.
     """
 
@@ -50,9 +50,8 @@ class Trial:
     @property
     def expid(self) -> str:
         """The experiment id. A changed batch size gives another one, so that the run starts afresh."""
-        return (self.label or self.name) + (
-            f"_batch{self.changes['batch_size']}" if self.changes else ""
-        )
+        ending = f"_batch{self.changes['batch_size']}" if self.changes else ""
+        return (self.label or self.name) + ending
 
     @property
     def run_name(self) -> str:
@@ -60,7 +59,7 @@ class Trial:
         return f"{self.params['dataset_id']}/{self.expid}_seed{self.params['seed']}"
 
     def final_params(self) -> dict[str, Any]:
-        """The parameters with the changes."""
+        """The parameters that the next run gets."""
         return self.params | self.changes
 
     def halve_batch(self) -> bool:

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..history.history import History
-from ..history.packed import Segments, pack
+from ..history.history import History, Segments
 from ..layers.block import SequenceBlock
 from ..layers.mamba import Mamba, newest
 from ..ops.dropout import Dropout
@@ -84,7 +83,7 @@ class Mamba4RecBlock(SequenceBlock):
         packs = len(self.layers) == 1 and can_fuse(history.mask_BL.device)
         if torch.compiler.is_compiling() or not packs:
             return history, history.mask_BL
-        return pack(history)
+        return history.packed()
 
 
 class MambaLayer(nn.Module):

@@ -1,13 +1,14 @@
 """Left-padded histories that are moved as indices and embedded only where an output reads them.
 
 Shape suffixes: B samples, L history length, K positions kept, T windows, S items per window, H
-queries per sample, U rows (distinct items, or windows), P selected samples, D item width, Z width
-of a function.
+queries per sample, U rows (distinct items, or windows), P selected samples, or positions of a packed
+history, D item width, Z width of a function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,24 @@ from torch import Tensor, nn
 from ..ops.functional import FEW_QUERIES, attend
 from ..ops.precision import at_least_float32, unrounded
 from .rows import RowTable, WindowTable, gather_rows
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the segment of each sample is in a packed history; its positions are oldest first.
+
+    Attributes:
+        start_B, stop_B: the first position of each sample, and the one behind its last; int64.
+        age_P: how many older positions the sample has at each position, int32.
+    """
+
+    start_B: Tensor
+    stop_B: Tensor
+    age_P: Tensor
+
+    def newest(self, x_1PD: Tensor) -> Tensor:
+        """The newest position of each sample, ``(B, 1, D)``; an empty one gets that of another."""
+        return x_1PD[0].index_select(0, (self.stop_B - 1).clamp(min=0))[:, None]
 
 
 class History:
@@ -188,6 +207,19 @@ class History:
         """The same history of plain tensors without slices or cached vectors, for a compiler."""
         rows = RowTable(self.rows_UD, kernels=False)
         return History(rows, self.index_BL.contiguous(), self.mask_BL.contiguous())
+
+    def packed(self) -> tuple[History, Segments]:
+        """The real positions of all samples as one history ``(1, P)``, one sample after the other.
+
+        To count them, the host waits for the device.
+        """
+        real_P = self.mask_BL.flatten().nonzero()[:, 0]
+        age_P = (self.mask_BL.cumsum(1, dtype=torch.int32) - 1).flatten()[real_P]
+        length_B = self.mask_BL.sum(1)
+        stop_B = length_B.cumsum(0)
+        index_1P = self.index_BL.flatten()[real_P][None]
+        packed = History(self._rows, index_1P, torch.ones_like(index_1P, dtype=torch.bool))
+        return packed, Segments(stop_B - length_B, stop_B, age_P)
 
     # ---------------------------------------------------------------- windows
 

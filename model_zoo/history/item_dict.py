@@ -54,7 +54,7 @@ class ItemDict(MutableMapping):
         """
         num_items = len(next(iter(self.tables.values())))
         if not on_eager_cpu(self.index) and num_items <= self.index.numel():
-            return self.tables, self.index  # to count distinct items, a host would wait for the GPU
+            return self.tables, self.index  # a host that counts distinct items waits for the GPU
         item_U, row_BL1 = self._distinct_items(num_items)
         columns = {name: table.index_select(0, item_U) for name, table in self.tables.items()}
         return columns, row_BL1

@@ -15,7 +15,7 @@ from ..ops.compiled import uncompiled
 from ..ops.functional import masked_softmax
 
 
-@uncompiled  # the first step of its bisection depends on N: a graph for each length
+@uncompiled  # its bisection starts from a width that depends on N: each N would be a graph
 def entmax(scores: Tensor, mask: Tensor, alpha: float = 1.5) -> Tensor:
     """Alpha-entmax over the last dimension where ``mask`` is True (Peters et al., ACL 2019).
 
@@ -60,7 +60,7 @@ class _Entmax(torch.autograd.Function):
             middle = low + width
             low = torch.where(unscaled(middle).sum(-1, keepdim=True) >= 1, middle, low)
         p = unscaled(low).masked_fill(~mask, 0)
-        # What rounding left of the sum; below 1 only where a row is fully masked.
+        # Correct what rounding left of the sum, which is below 1 only where a row is fully masked.
         p = p / p.sum(-1, keepdim=True).clamp(min=1)
         ctx.save_for_backward(p)
         ctx.alpha = alpha

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..history.packed import Segments
+from ..history.history import Segments
 from ..ops.causal_conv import causal_conv
 from ..ops.compiled import uncompiled
 from ..ops.functional import check_sizes
@@ -115,7 +115,7 @@ class Mamba(nn.Module):
         delta_BLE = F.softplus(self._steps(dt_BLR))
         A_EN = -self.A_log.exp()
         if isinstance(real, Segments):
-            y_BRE = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, real.start_S, real.stop_S)
+            y_BRE = segment_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, real.start_B, real.stop_B)
             y_BRE = torch.addcmul(y_BRE, self.D, u_BRE).to(u_BLE.dtype)
         else:
             y_BRE = scan(last, u_BLE, delta_BLE, A_EN, B_BLN, C_BRN, self.D, real)

@@ -72,7 +72,7 @@ class EncoderLayer(nn.Module):
             weights = self.W_k.weight, self.W_v.weight
             query_BND = self._carried(q_BRW, weights[0])
             pooled_BND, total_BN = attend(query_BND, x_BLW, mask_BL, self._rate())
-            mixed_BRW = self._values(pooled_BND, total_BN, weights[1], self.W_v.bias)
+            mixed_BRW = self._values(pooled_BND, total_BN, weights[1], self.W_v.bias[None])
         else:
             mixed_BRW = self._mix(q_BRW, self.W_k(x_BLW), self.W_v(x_BLW), mask_BL)
         return self._finish(read_BRW, mixed_BRW)
@@ -93,19 +93,17 @@ class EncoderLayer(nn.Module):
         return torch.einsum("brhc,hcd->brhd", query_BRHC, keys_HCD).flatten(1, 2) * scale
 
     def _values(
-        self, pooled_BND: Tensor, total_BN: Tensor, value_WD: Tensor, constant: Tensor
+        self, pooled_BND: Tensor, total_BN: Tensor, value_WD: Tensor, constant_BW: Tensor
     ) -> Tensor:
         """The values of what the carried queries pooled, ``(B, R, W)``.
 
-        ``constant`` is what every position's value has in common, ``(W,)`` or ``(B, W)``.
+        The constant is what the values of all positions of a sample have in common.
         """
         heads = (-1, self.num_heads)
         values_HCD = value_WD.unflatten(0, (self.num_heads, -1))
         mixed_BRHC = torch.einsum("brhd,hcd->brhc", pooled_BND.unflatten(1, heads), values_HCD)
-        constant_BRHC = constant.unflatten(-1, (self.num_heads, -1))
-        if constant.dim() == 2:
-            constant_BRHC = constant_BRHC[:, None]
-        return (mixed_BRHC + total_BN.unflatten(1, heads)[..., None] * constant_BRHC).flatten(2)
+        constant_B1HC = constant_BW.unflatten(-1, (1, self.num_heads, -1))
+        return (mixed_BRHC + total_BN.unflatten(1, heads)[..., None] * constant_B1HC).flatten(2)
 
     def _mix(self, q_BRW: Tensor, k_BLW: Tensor, v_BLW: Tensor, mask_BL: Tensor) -> Tensor:
         """Attention from projected positions, ``(B, R, W)``."""

@@ -1,9 +1,8 @@
 """``compile: True``: blocks and head as kernels that torch.compile fuses.
 
-A graph is traced with sizes left open, so that batches of other sizes and lengths reuse it; a new
-one is made where a model takes another path (a history shorter than the top-k), and for training
-and evaluation. ``torch._dynamo`` takes a second to import: nothing here does so before it is
-needed.
+A graph leaves sizes open, so batches of other sizes and lengths reuse it. Training and evaluation
+each have a graph, and so has each path that a model takes (a history shorter than the top-k, say).
+``torch._dynamo`` takes a second to import, so it is imported when the first part is compiled.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Graphs of one function: its paths, times what a stage trains, in training and evaluation. torch's
-# own limit is 8.
+# The most graphs of one function, which are its paths times what a stage trains, in training and in
+# evaluation. torch's own limit is 8.
 MAX_GRAPHS = 64
 
 _left_alone: dict[str, Callable[..., Any]] = {}
@@ -25,7 +24,7 @@ _left_alone: dict[str, Callable[..., Any]] = {}
 def on_eager_cpu(x: Tensor) -> bool:
     """Whether ``x`` is on a CPU and torch.compile is not tracing.
 
-    Then there are kernels of our own, and a size that depends on data costs no wait for a GPU.
+    If so, this project's own kernels run, and a size that depends on data costs no wait for a GPU.
     """
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -51,7 +50,7 @@ def require_compiler(device: torch.device) -> None:
     """Check, before training, that torch.compile has a compiler.
 
     Raises:
-        ValueError: it has none; the message says why.
+        ValueError: a small compilation fails; the message says why.
     """
     try:
         torch.compile(_add_one)(torch.zeros(2, device=device))
@@ -75,7 +74,7 @@ def _add_one(x: Tensor) -> Tensor:
 def _compiled() -> Callable[..., Tensor]:
     import torch._dynamo as dynamo
 
-    # beyond its limit torch would run a function uncompiled
+    # Beyond its limit torch runs a function uncompiled.
     dynamo.config.cache_size_limit = max(dynamo.config.cache_size_limit, MAX_GRAPHS)
     compiled = torch.compile(_forward, dynamic=True)
     for name, function in _left_alone.items():

@@ -1,4 +1,4 @@
-"""Dropout that draws 16 random bits per number; torch's own draws take a CPU four times as long."""
+"""Dropout that draws 16 random bits per number, in a quarter of the time of torch's own on a CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVELS = 2**16
 class Dropout(nn.Dropout):
     """``nn.Dropout`` with cheap draws on a CPU.
 
-    There the rate is rounded to a multiple of 2^-16, and what is kept is scaled to match.
+    On a CPU the rate is rounded to a multiple of 2^-16, and kept numbers are scaled to match.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Convolution and scan of histories without padding, on CUDA, by kernels that know the samples.
 
-A segment is the positions of one sample, oldest first. Without kernels of our own, the terms of the
-scan, ``N`` for each position and channel, would go to memory and back at every operation.
+A segment is the positions of one sample, oldest first. The scan has N terms for each position and
+channel. With torch's operations, each one would write them to memory and read them again.
 
 Shape suffixes: B samples, L padded length, P positions of all segments, S segments, E channels, N
 state, K taps, J blocks of channels, G tiles.
@@ -24,7 +24,7 @@ from .compiled import first_line
 from .scan_buffers import LN_2, LOG2_E, ZERO_BELOW, compute_dtype
 
 TILE = 16  # positions that a program takes at a time
-CHANNELS = 128  # of a block, at most
+CHANNELS = 128  # the most of a block
 
 
 @cache
@@ -53,7 +53,7 @@ def _try_kernels(device: torch.device) -> None:
 
 
 def segment_conv(x_1PE: Tensor, taps_EK: Tensor, bias_E: Tensor, age_P: Tensor) -> Tensor:
-    """``causal_conv`` of each segment, ``(1, P, E)``; ``age_P`` as in ``Segments``."""
+    """``causal_conv`` of each segment, ``(1, P, E)``; ``age_P`` counts older positions in it."""
     dtype = torch.promote_types(x_1PE.dtype, taps_EK.dtype)  # under autocast x is of a half type
     return _Conv.apply(x_1PE[0].to(dtype), taps_EK.T, bias_E, age_P)[None]
 
@@ -69,7 +69,8 @@ def segment_scan(
         A: ``(E, N)``, negative.
         B: ``(..., N)``.
         C: ``(S, 1, N)``, of the newest positions.
-        start_S, stop_S: see ``Segments``; every position is in one segment.
+        start_S, stop_S: the first position of each segment, and the one behind its last. Every
+            position is in one segment.
     """
     dtype = compute_dtype(u, delta, A, B, C)
     rate_NE = (A.to(dtype) * LOG2_E).T
@@ -103,7 +104,7 @@ class _Conv(Function):
 class _Scan(Function):
     """``y = sum_t weight_t delta_t u_t``, as in ``scan_last``.
 
-    Backward computes the terms once more: to keep them would cost more than to make them.
+    Backward computes the terms once more, which costs less than to keep them.
     """
 
     @staticmethod

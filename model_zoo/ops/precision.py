@@ -1,9 +1,9 @@
 """Mixed precision (``amp: bf16``): which matrix products are rounded, and which are not.
 
-Products that choose are not rounded (routers, hashes, top-k scores), nor are those that sum over
-many steps (codebooks, scan states), nor logits, whose order is the result. A single query over a
-history is not rounded either: its product waits for memory, and a cast would read the history once
-more.
+Products that choose (routers, hashes, top-k scores) are not rounded. Products that sum over many
+steps (codebooks, scan states) are not rounded, and logits are not, because their order is the result.
+The product of a single query with a history is not rounded either: it waits for memory, and a cast
+would read the history once more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @contextmanager
 def bf16_products(device: torch.device, enabled: bool) -> Iterator[None]:
-    """A context with matrix products in bf16; on CUDA ``unrounded`` ones are in TF32."""
+    """A context whose matrix products are in bf16. On CUDA, ``unrounded`` products are in TF32."""
     if not enabled:
         yield
         return
@@ -32,7 +32,7 @@ def unrounded(x: Tensor) -> torch.autocast:
 
 @contextmanager
 def all_digits(x: Tensor) -> Iterator[None]:
-    """A context like ``unrounded`` that leaves out TF32 too."""
+    """A context like ``unrounded`` in which CUDA does not use TF32 either."""
     with _matmul_precision(x.device, "highest"), unrounded(x):
         yield
 
@@ -44,7 +44,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 @contextmanager
 def _matmul_precision(device: torch.device, precision: str) -> Iterator[None]:
-    """A context with torch's setting for float32 products on CUDA; it does nothing on the CPU."""
+    """A context that sets the precision of float32 products on CUDA. On a CPU it does nothing."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cpu" or before == precision:
         yield

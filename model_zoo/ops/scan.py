@@ -66,7 +66,7 @@ def selective_scan(
 
     On CUDA this is ``mamba_ssm``'s kernel where that is installed; it computes all outputs in one
     pass over the inputs. Elsewhere the newest output takes no recurrence (``scan_last``), and all
-    outputs are computed step by step, in place. Their backward keeps ``B L E N / STEPS`` numbers
+    outputs are computed step by step, in place. Their backward keeps ``B L E N / K`` numbers
     beside the inputs.
 
     Args:
@@ -114,7 +114,7 @@ def kernel_for(u: Tensor, A: Tensor, dtype: torch.dtype) -> Callable[..., Tensor
 
 @cache
 def mamba_kernel() -> Callable[..., Tensor] | None:
-    """``mamba_ssm``'s scan for CUDA, or None where it is not installed with its kernel."""
+    """``mamba_ssm``'s scan for CUDA; None where it is not installed, or without its kernel."""
     try:
         from mamba_ssm.ops import selective_scan_interface as interface
     except ImportError:

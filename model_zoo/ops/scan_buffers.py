@@ -18,7 +18,7 @@ from torch import Tensor
 SIZE_PER_THREAD, SIZE_ON_GPU = 2**19, 2**25
 # exp(x) is computed as exp2(x log2 e): on a CPU torch's exp2 is 2 to 4 times faster than its exp.
 LOG2_E, LN_2 = math.log2(math.e), math.log(2)
-# 2^x is the number 0 from here on, also where tiny numbers are kept (denormal ones)
+# Below these numbers 2^x is the number 0, also where denormal numbers are kept.
 ZERO_BELOW = {torch.float32: -150.0, torch.float64: -1075.0}
 
 
@@ -49,8 +49,8 @@ class WorkBuffer:
 def sum_states(work_SKNE: Tensor, weights_SKN: Tensor | None = None) -> Tensor:
     """``sum_n weights[n] work[n]`` of each step, ``(S, K, E)``; without weights the plain sum.
 
-    Such sums of rows of E numbers are what ``embedding_bag`` computes: on a CPU in half the time of
-    a product of many vectors and matrices, and without trouble where there are few states.
+    ``embedding_bag`` sums such rows of E numbers in half the time that a CPU needs for a product of
+    many vectors and matrices. It also takes any number of states.
     """
     S, K, N, E = work_SKNE.shape
     row_PN = torch.arange(S * K * N, device=work_SKNE.device).view(S * K, N)

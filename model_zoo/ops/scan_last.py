@@ -6,9 +6,9 @@ With ``h_0 = 0`` the last state of the recurrence in ``selective_scan`` is
 
 and the newest output reads that state only: ``y_L = sum_n C_L[n] h_L[n] + D u_L``.
 
-Most terms are nothing: the n-th state of Mamba starts with ``A = -n``, and once ``later_t n`` is
-beyond 104 the factor is zero in float32, not small but the number 0. Such terms are not computed;
-whether the others are large or small, the result is the same as with them.
+Most terms are exactly zero. The n-th state of Mamba starts with ``A = -n``, and once ``later_t n`` is
+beyond 104, the factor in float32 is the number 0. Such terms are not computed. They change no digit
+of the result, however small the other terms are.
 
 Shape suffixes: B samples, L length, E channels, N state, S samples of a tile, K positions of a
 chunk, M states that live there.
@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 
 from .scan_buffers import LN_2, ZERO_BELOW, WorkBuffer, blocks_per_buffer
 
-POSITIONS = 8  # K: those of a chunk have as many states as its newest needs
+POSITIONS = 8  # K: all positions of a chunk compute the states that its newest one needs
 
 
 class LastOutput(Function):
@@ -111,7 +111,7 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
     shortest_BL = later_BLE.amin(-1)
     if mask_BL is not None:
         shortest_BL = shortest_BL.masked_fill(~mask_BL.bool(), math.inf)
-    # of this position and all older ones, so that a hole in the mask of all samples hides none
+    # The shortest of this and all older positions: one that no sample has must not hide these.
     shortest_L = shortest_BL.amin(0).cummin(0).values
     exponent_LN = shortest_L[:, None] * rate_NE.amax(-1)
     live_LN = ~(exponent_LN <= ZERO_BELOW[rate_NE.dtype])  # NaN counts

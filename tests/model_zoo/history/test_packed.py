@@ -15,8 +15,7 @@ from torch import Tensor
 
 from model_zoo.backbones import mamba4rec
 from model_zoo.backbones.mamba4rec import Mamba4RecBlock
-from model_zoo.history.history import History
-from model_zoo.history.packed import Segments, pack
+from model_zoo.history.history import History, Segments
 from model_zoo.layers import mamba
 from model_zoo.ops import packed_scan
 from model_zoo.ops import scan as scan_module
@@ -40,28 +39,28 @@ def ragged(lengths: list[int] = LENGTHS, L: int = 40) -> Tensor:
 def packed_segments(mask_BL: Tensor) -> Segments:
     index_BL = torch.arange(mask_BL.numel(), device=mask_BL.device).view(mask_BL.shape)
     rows_U1 = torch.zeros(mask_BL.numel(), 1, device=mask_BL.device)
-    return pack(History(rows_U1, index_BL, mask_BL))[1]
+    return History(rows_U1, index_BL, mask_BL).packed()[1]
 
 
 def test_packing_keeps_samples_apart_and_in_order() -> None:
     mask_BL = ragged()
     index_BL = torch.randint(9, mask_BL.shape)
-    packed, where = pack(History(torch.randn(9, 3), index_BL, mask_BL))
+    packed, where = History(torch.randn(9, 3), index_BL, mask_BL).packed()
     assert packed.mask_BL.all() and len(packed) == sum(LENGTHS)
-    for sample, (start, stop) in enumerate(ranges(where.start_S, where.stop_S)):
+    for sample, (start, stop) in enumerate(ranges(where.start_B, where.stop_B)):
         kept = index_BL[sample, mask_BL[sample]]
         assert torch.equal(packed.index_BL[0, start:stop], kept)
         assert where.age_P[start:stop].tolist() == list(range(LENGTHS[sample]))
     x_1PE = torch.randn(1, sum(LENGTHS), 2)
     newest_S1E = where.newest(x_1PE)
-    for sample, stop in enumerate(where.stop_S):
+    for sample, stop in enumerate(where.stop_B):
         assert not LENGTHS[sample] or torch.equal(newest_S1E[sample, 0], x_1PE[0, stop - 1])
 
 
 def test_packing_waits_once_for_a_gpu() -> None:
     history = History(torch.randn(9, 3), torch.randint(9, (7, 40)), ragged())
     with HostSyncs() as syncs:
-        pack(history)
+        history.packed()
     assert syncs.found == ["aten.nonzero"]
 
 
@@ -115,8 +114,8 @@ def test_a_block_reads_packed_as_padded(
     lengths: list[int], num_layers: int, without_kernels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = random_block(num_layers=num_layers).double()
-    packs = []
-    monkeypatch.setattr(mamba4rec, "pack", lambda history: packs.append(1) or pack(history))
+    packs, packed = [], History.packed
+    monkeypatch.setattr(History, "packed", lambda history: packs.append(1) or packed(history))
     found = outputs(block, ragged(lengths))
     assert len(packs) == (num_layers == 1)  # all outputs of a layer are read by the next
     monkeypatch.setattr(mamba4rec, "can_fuse", lambda device: False)
@@ -201,7 +200,7 @@ def test_scan_kernel(E: int, N: int, step: float, dtype: torch.dtype, kernels: N
     u, delta, A, B, C, _ = inputs = random_inputs(*mask_BL.shape, E, N, dtype, step)
     where = packed_segments(mask_BL.to(DEVICE))
     ours = to_device([u[mask_BL], delta[mask_BL], A, B[mask_BL], C[:, -1:]])
-    y_B1E = segment_scan(*ours, where.start_S, where.stop_S)
+    y_B1E = segment_scan(*ours, where.start_B, where.stop_B)
     wanted, (du, ddelta, dA, dB, dC) = scanned_exactly(inputs, mask_BL)
     gradients = du[mask_BL], ddelta[mask_BL], dA, dB[mask_BL], dC[:, -1:]
     assert_near_exact(y_B1E, ours, wanted, gradients)

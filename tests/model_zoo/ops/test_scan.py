@@ -18,7 +18,7 @@ from model_zoo.ops import scan_last as final_state
 from model_zoo.ops.scan import selective_scan, selective_scan_reference
 
 Scan = Callable[..., Tensor]
-LENGTHS = [1, 2, 31, 32, 33, 200, 2000]
+LENGTHS = [1, 2, 31, 32, 33, 200, pytest.param(2000, marks=pytest.mark.slow)]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative to the largest number
 
 
