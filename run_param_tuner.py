@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Tune parameters: ``python run_param_tuner.py --expid TWIN_MoS_movielens_1m``."""
 
-from __future__ import annotations
-
 from engine.tuner.command import main
 
 if __name__ == "__main__":

@@ -22,6 +22,5 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())  # or a power cut may leave the name without the content
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

@@ -155,9 +155,6 @@ def make_variant(model: type[SequenceModel], mixture: str, module: str) -> type[
         module: where pickle finds the new class by its name.
     """
     entry = MIXTURES[mixture]
-    parts = {
-        "mixture": entry.load(),
-        "__doc__": f"{model.__name__} with the mixture {entry.label}.",
-        "__module__": module,
-    }
+    text = f"{model.__name__} with the mixture {entry.label}."
+    parts = {"mixture": entry.load(), "__doc__": text, "__module__": module}
     return type(variant(model.__name__, mixture), (model,), parts)

@@ -19,7 +19,7 @@ from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor, nn
 
 from . import compat
-from .batch import Batch, Loader
+from .batch import Batch
 from .heads import MLPHead
 from .history.history import History
 from .history.item_dict import ItemDict
@@ -33,9 +33,8 @@ from .training.base_model import StagedModel
 from .training.checkpoints import load_backbone
 from .training.hyper_parameters import chosen, keywords
 from .training.optimizer import SPARSE_OPTIMIZERS
-from .training.sparse_embedding import described_tables, use_sparse_gradients
+from .training.sparse_embedding import use_sparse_gradients
 
-AMP = (None, "bf16")
 LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's names of one loss
 
 
@@ -88,7 +87,7 @@ class SequenceModel(StagedModel):
     ) -> None:
         if loss not in LOSSES:
             raise ValueError(f"loss: {loss!r} is not supported; write {LOSSES[0]}")
-        if amp not in AMP:
+        if amp not in (None, "bf16"):
             raise ValueError(f"amp: {amp!r} is not supported; write bf16, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
@@ -104,7 +103,6 @@ class SequenceModel(StagedModel):
                 "mark the item's features so in dataset_config.yaml"
             )
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
-        self.sparse_embedding = sparse_embedding
         if sparse_embedding:
             use_sparse_gradients(self.embedding_layer)
         block_config = chosen(kwargs, self.block)
@@ -133,8 +131,8 @@ class SequenceModel(StagedModel):
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
         """Name and type of every configuration key that the model, its parts or training reads."""
-        parts = keywords(cls.block, *cls.mixture.readers(), cls.head)
-        return super().hyper_parameters() | parts
+        parts = (cls.block, *cls.mixture.readers(), cls.head)
+        return super().hyper_parameters() | keywords(*parts)
 
     def reset_parameters(self) -> None:
         """Initialise as FuxiCTR does, the backbone first.
@@ -158,6 +156,7 @@ class SequenceModel(StagedModel):
         """The stages of the mixture; ``backbone_checkpoint`` replaces the backbone's warm-up."""
         stages = self.encoder.stages(epochs)
         if self.backbone_checkpoint is not None:
+            logging.info(f"backbone from {self.backbone_checkpoint}, its warm-up is left out")
             stages = [stage for stage in stages if stage.name is not StageName.BACKBONE]
         return stages
 
@@ -173,13 +172,6 @@ class SequenceModel(StagedModel):
         history, _ = self.embed_items(inputs)
         return {name: self.encoder.sequence(name, history) for name in self.branches}
 
-    def fit(self, data_generator: Loader, validation_data: Loader, **kwargs: Any) -> None:
-        if self.backbone_checkpoint is not None:
-            logging.info(f"backbone from {self.backbone_checkpoint}, its warm-up is left out")
-        if self.sparse_embedding:
-            logging.info(f"sparse_embedding: {described_tables(self)}")
-        super().fit(data_generator, validation_data, **kwargs)
-
     # ---------------------------------------------------------------- forward
 
     def forward(self, inputs: Batch) -> dict[str, Tensor]:
@@ -190,14 +182,11 @@ class SequenceModel(StagedModel):
         with bf16_products(self.device, enabled=self.amp == "bf16"):
             y_BH, aux_loss = self.encoder(history, target_BD)
             features_BF = torch.cat([*features, target_BD, y_BH], dim=-1)
-            logit = self._head(features_BF)
+            if self.compiled and len(features_BF) > 1:  # a batch of one would need another graph
+                logit = call_compiled(self.classifier, features_BF)
+            else:
+                logit = self.classifier(features_BF)
         return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
-
-    def _head(self, features_BF: Tensor) -> Tensor:
-        """The logit ``(B, 1)``, compiled if asked for; a batch of one would need another graph."""
-        if self.compiled and len(features_BF) > 1:
-            return call_compiled(self.classifier, features_BF)
-        return self.classifier(features_BF)
 
     def embed_items(self, inputs: Batch) -> tuple[History, Tensor]:
         """The history, to be embedded where it is read, and the target's vector ``(B, D)``.

@@ -47,16 +47,15 @@ ALLOWED = {
     "engine/analysis": {"numpy", "polars", "scipy", "sklearn"},
     "engine/analysis/figures": {"numpy", "matplotlib"},
     "engine/analysis/tables": {"numpy", "scipy", "jinja2"},
-    "engine/report": {"jinja2", "markupsafe", "yaml"},
+    "engine/report": {"jinja2"},
     "engine/datasets": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "huggingface_hub"},
-    "engine/bench": {"numpy", "pyarrow", "polars", "matplotlib", "yaml", "fuxictr"},
+    "engine/bench": {"numpy", "polars", "matplotlib", "fuxictr"},
     "engine/tuner": {"tqdm", "yaml"},
     "engine/tuner/optuna_search.py": {"optuna"},
     "engine/tuner/ray_engine.py": {"ray"},
     "data": set(),
     "run_expid.py": set(),
     "run_param_tuner.py": set(),
-    "setup.py": {"setuptools"},
 }
 
 

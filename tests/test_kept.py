@@ -43,6 +43,7 @@ def test_a_checkpoint_still_gives_its_metrics() -> None:
     assert found["AUC"] == pytest.approx(result["metrics"]["test"]["AUC"], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_prepared_folder_still_trains(tmp_path: Path) -> None:
     expids = ("TWIN_mine", "TWIN_MoS_mine")
     done = run_script(

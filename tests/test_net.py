@@ -19,7 +19,7 @@ import torch
 import model_zoo
 from engine.datasets import layout, synthetic
 
-from .support.helpers import build_model, loader, tiny_params
+from .support.helpers import all_models, build_model, loader, tiny_params
 
 EXPECTED = Path(__file__).parent / "kept" / "net.json"
 STEPS = 5
@@ -73,8 +73,7 @@ def test_the_first_losses_are_what_they_were(name: str, tiny_data: Path, tmp_pat
     assert first_losses(params) == pytest.approx(MODELS[name]["losses"], abs=1e-9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", all_models(["TWIN", "TWIN_MoS"], list(MODELS)))
 def test_a_short_run_ends_where_it_did(name: str, tiny_data: Path, tmp_path: Path) -> None:
     metrics = short_run(net_params(name, tiny_data, tmp_path))
     assert metrics == pytest.approx(MODELS[name]["metrics"], abs=1e-6)

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("engine", "model_zoo", "config", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+PARTS = ("engine", "model_zoo", "config", "pyproject.toml", "README.md", "LICENSE")
 BUILT = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 

@@ -13,7 +13,6 @@ A model without a preset runs with the defaults of its class.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from model_zoo.registry import backbone_of, mixture_of, model_names
 from ..common.errors import UserError, run_command
 from ..common.files import write_text
 from ..common.places import CONFIG
+from .command_line import CommandLine
 
 MARK = (
     "# The rest is written by `python -m engine.config.expids`: change what is above, and run it.\n"
@@ -48,28 +48,22 @@ def with_expids(text: str) -> str:
 def _lines(presets: str) -> Iterator[str]:
     """The experiments of each data set, after an empty line."""
     anchors = set(re.findall(r"&(\w+)", presets))
-    for name, keys in yaml.safe_load(presets)[".datasets"].items():
+    for data, keys in yaml.safe_load(presets)[".datasets"].items():
         if "dataset_id" not in keys:  # a preset that several data sets share
             continue
         yield ""
         for model in model_names():
-            merged = ", ".join(f"*{preset}" for preset in _merged(name, model, anchors))
+            backbone, mixture = backbone_of(model).lower(), mixture_of(model).lower()
+            both = f"{data}_{backbone}"
+            own = [both] if both in anchors else [data, backbone]
+            names = [f"{data}_mixtures", *own, mixture] if mixture else own
+            merged = ", ".join(f"*{name}" for name in names if name in anchors)
             yield f"{model}_{keys['dataset_id']}: {{<<: [{merged}], model: {model}}}"
 
 
-def _merged(dataset: str, model: str, anchors: set[str]) -> list[str]:
-    """The presets of an experiment, in the order of the module's docstring."""
-    backbone, mixture = backbone_of(model).lower(), mixture_of(model).lower()
-    both = f"{dataset}_{backbone}"
-    names = [f"{dataset}_mixtures"] if mixture else []
-    names += [both] if both in anchors else [dataset, backbone]
-    return [name for name in (*names, mixture) if name in anchors]
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.config.expids",
-        description="Write the experiments that follow from presets and registered models.",
+    parser = CommandLine(
+        prog="python -m engine.config.expids", description="Write the experiments of all models."
     )
     parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     file = parser.parse_args().config / "model_config.yaml"

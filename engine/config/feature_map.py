@@ -28,17 +28,16 @@ LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 def build_feature_map(params: dict[str, Any]) -> FeatureMap:
     """FuxiCTR's feature map of a dataset configuration.
 
-    A ``vocab_size`` that the configuration leaves out comes from ``feature_map.json`` in the data
-    set's folder, where ``data/prepare.py`` and the generators write it.
+    The configuration may leave out a ``vocab_size``. It then comes from ``feature_map.json`` in the
+    data set's folder, which ``data/prepare.py`` and the generators write.
 
     Raises:
         UserError: a feature is described wrongly; the message names it and its key.
     """
     from fuxictr.features import FeatureMap
 
-    data_dir = Path(params["data_root"]) / params["dataset_id"]
-    feature_map = FeatureMap(params["dataset_id"], str(data_dir))
-    path = data_dir / "feature_map.json"
+    path = Path(params["data_root"], params["dataset_id"], "feature_map.json")
+    feature_map = FeatureMap(params["dataset_id"], str(path.parent))
     prepared = read_feature_map(path)[0] if path.exists() else {}
     for column in _columns(params, "feature_cols"):
         name = column["name"]
@@ -53,10 +52,6 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
         )
     feature_map.default_emb_dim = params.get("embedding_dim")
     feature_map.num_fields = feature_map.get_num_fields()
-    feature_map.total_features = sum(
-        1 if spec["type"] == "numeric" else spec.get("vocab_size", 0)
-        for spec in feature_map.features.values()
-    )
     feature_map.set_column_index()
     return feature_map
 

@@ -10,7 +10,7 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..datasets.card import fingerprint
-from .models import find_model, is_shipped
+from .models import find_model
 from .options import RunOptions
 from .read import load_experiment, redirect, resolve_paths
 from .validate import check
@@ -51,17 +51,14 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
     Raises:
         UserError: the model is unknown, or a parameter is wrong.
     """
-    expid = params["model_id"]
-    folder = options.model_zoo
     try:
-        model_class = find_model(str(params.get("model", "")), folder)
+        model_class = find_model(str(params.get("model", "")), options.model_zoo)
     except UserError as error:
-        hint = "" if folder else "; models of LongCTR need --model-zoo DIR"
-        raise UserError(f"{expid}, {error}{hint}") from None
+        raise UserError(f"{params['model_id']}, {error}") from None
     if options.seed is not None:
         params = params | {"seed": options.seed}
-    if folder is not None and not is_shipped(model_class):
-        params = params | {"model_zoo": str(folder.resolve())}
+    if options.model_zoo is not None and model_class.__module__.split(".")[0] != "model_zoo":
+        params = params | {"model_zoo": str(options.model_zoo.resolve())}
     params = resolve_paths(check(params, model_class), options.home)
     params = redirect(params, options.data_root, options.model_root)
     checkpoint = params.get("backbone_checkpoint")

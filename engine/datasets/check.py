@@ -50,8 +50,8 @@ class Report:
 def check(folder: Path) -> Report:
     """Check a folder in LongCTR's layout.
 
-    The columns that there must be are read from its ``feature_map.json``. Files that were copied by
-    hand may have none; then the shipped configuration of a data set of that name says it.
+    Its ``feature_map.json`` says which columns there must be. Files that were copied by hand may have
+    none. Then the shipped configuration of a data set of that name says it.
 
     Args:
         folder: the data set; its name is the ``dataset_id``.
@@ -59,10 +59,9 @@ def check(folder: Path) -> Report:
     Raises:
         UserError: nothing says what the columns are.
     """
-    described = (folder / "feature_map.json").exists()
-    dataset = (
-        ready_config.dataset_entry(folder) if described else ready_config.shipped_entry(folder.name)
-    )
+    dataset = ready_config.shipped_entry(folder.name)
+    if (folder / "feature_map.json").exists():
+        dataset = ready_config.dataset_entry(folder)
     if dataset is None:
         raise UserError(
             f"{folder} has no feature_map.json, and the shipped configuration has no data set of "
@@ -75,10 +74,21 @@ def check(folder: Path) -> Report:
         label = feature_map.labels[0]
         card = make_card(folder, feature_map.features, label)
         report.facts.append(describe(card))
-        _compare_card(folder, card, report)
+        with _collected(report.errors):
+            before = card_beside(folder / FILES[0]).get("hash", card["hash"])
+            if before != card["hash"]:
+                report.warnings.append(
+                    f"{folder / CARD} has the hash {before}, but the files have {card['hash']}: "
+                    "they were changed since"
+                )
         columns = [pl.col(*PAIR, "seq_len").cast(pl.Int64), pl.col(label).alias("label")]
         samples = {s: pl.scan_parquet(folder / f"{s}.parquet").select(columns) for s in SPLITS}
-        _describe_samples(samples, card, report)
+        for name, split in card["splits"].items():
+            empty = split["history_length"]["histogram"]["0+"] / split["rows"]
+            report.facts.append(f"{name} samples without a history: {empty:.1%}")
+            if split["label_rate"] in (0, 1):
+                rate = split["label_rate"]
+                report.warnings.append(f"{name}: every label, or nearly so, is {rate:g}")
         _find_duplicates(samples, card, report)
         clicks = _clicks(folder)
         _find_leaks(samples, clicks, report)
@@ -114,32 +124,6 @@ def _collected(errors: list[str]) -> Iterator[None]:
         errors.append(str(error))
 
 
-def _compare_card(folder: Path, card: dict[str, Any], report: Report) -> None:
-    """Notice that files were changed since their card was written."""
-    with _collected(report.errors):
-        before = card_beside(folder / FILES[0])
-        if before and before.get("hash") != card["hash"]:
-            report.warnings.append(
-                f"{folder / CARD} has the hash {before.get('hash')}, but the files have "
-                f"{card['hash']}: they were changed since"
-            )
-
-
-def _describe_samples(samples: Samples, card: dict[str, Any], report: Report) -> None:
-    """Report new users and items of the test, empty histories, and labels of one kind."""
-    for column, what in zip(PAIR, ("user", "target"), strict=True):
-        new = samples["test"].join(samples["train"], on=column, how="anti")
-        share = _count(new) / card["splits"]["test"]["rows"]
-        report.facts.append(
-            f"test samples whose {what} is not in the training samples: {share:.1%}"
-        )
-    for name, split in card["splits"].items():
-        empty = split["history_length"]["histogram"]["0+"] / split["rows"]
-        report.facts.append(f"{name} samples without a history: {empty:.1%}")
-        if split["label_rate"] in (0, 1):
-            report.warnings.append(f"{name}: every label, or nearly so, is {split['label_rate']:g}")
-
-
 def _find_duplicates(samples: Samples, card: dict[str, Any], report: Report) -> None:
     """Warn of samples of the same user, target and history in two splits.
 
@@ -150,9 +134,7 @@ def _find_duplicates(samples: Samples, card: dict[str, Any], report: Report) -> 
         both = samples[second].join(samples[first].unique(key), on=key, suffix="_before")
         rows, same = _count(both), _count(both.filter(pl.col("label") == pl.col("label_before")))
         total, rate = (card["splits"][second][fact] for fact in ("rows", "label_rate"))
-        report.facts.append(
-            f"{second} samples that are in {first} too: {rows:,} ({rows / total:.1%})"
-        )
+        report.facts.append(f"{second} samples in {first} too: {rows:,} ({rows / total:.1%})")
         if rows and same == rows and (rate**2 + (1 - rate) ** 2) ** rows < CHANCE:
             report.warnings.append(
                 f"{rows:,} samples of {second}.parquet stand in {first}.parquet with the same history "

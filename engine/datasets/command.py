@@ -106,15 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Write a data set in LongCTR's parquet layout.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, what: str, default: bool = False) -> argparse.ArgumentParser:
+    def command(name: str, what: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=what, description=what)
-        where = "the folder to write" + (f", data/{name} by default" if default else "")
-        added.add_argument("--output", required=not default, help=where)
+        added.add_argument("--output", help=f"the folder to write, data/{name} by default")
         added.add_argument("--overwrite", action="store_true", help="replace the folder")
         return added
 
     movielens = command("movielens", "MovieLens 100K, 1M, 20M or latest")
-    ebnerd = command("ebnerd", "EB-NeRD's raw files", default=True)
+    ebnerd = command("ebnerd", "EB-NeRD's raw files")
     kuairand = command("kuairand", "KuaiRand 1K, Pure or 27K")
     for raw in (movielens, ebnerd, kuairand):
         raw.add_argument("--input", required=True, help="folder of the downloaded files")
@@ -127,8 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument(f"--{name.replace('_', '-')}", help=what, **FORMS.get(name, {}))
 
     for name in NAMES:
-        what = "one of the paper's data sets, from the Hugging Face hub"
-        published = command(name, what, default=True)
+        published = command(name, "one of the paper's data sets, from the Hugging Face hub")
         published.add_argument("--offline", action="store_true", help="use the hub's cache alone")
 
     planted = command("session_hopping", "generated users who hop between planted themes")

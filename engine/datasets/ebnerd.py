@@ -4,9 +4,9 @@ Each article that an impression showed is a sample, and its label says whether i
 history of a sample holds every click of the user before the moment of the impression, from
 ``history.parquet`` and from earlier impressions.
 
-What is known only after the moment of the impression is no feature: the time and scrolling of the
-article that is read next (``next_*``), of the impression itself, and the articles' counts of views,
-which were taken at the end of the collection.
+What is known only after the moment of an impression is no feature. This excludes the time and the
+scrolling of the impression itself and of the article that is read next (``next_*``). It also
+excludes the articles' counts of views, which were taken at the end of the collection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ LICENCE = "Ekstra Bladet: research use (https://recsys.eb.dk/)"
 USER = ("device_type", "is_sso_user", "gender", "postcode", "age", "is_subscriber")
 MOMENT = ("impression_hour", "impression_weekday")
 ARTICLE = ("article_id", "category", "article_type", "sentiment_label", "premium", "subcategory")
-KEYS = ("user", "item", "time")  # an event without one of them is no event
 BEHAVIORS = ("user_id", "impression_time", "article_ids_inview", "article_ids_clicked", *USER)
 HISTORY = ("user_id", "article_id_fixed", "impression_time_fixed")
 PARTS = ("train", "validation")
@@ -53,10 +52,9 @@ def load(folder: str | Path) -> Log:
         edges = behaviors[1].select(moment.min(), moment.quantile(0.5, "lower").alias("middle"))
         first, middle = edges.collect().row(0)
         split = Split(starts=(first, int(middle)))
-    events = [_read(pl.concat(history, how="vertical_relaxed"))]
-    events.append(_shown(pl.concat(behaviors, how="vertical_relaxed")))
+    events = [*map(_read, history), *map(_shown, behaviors)]
     return Log(
-        events=pl.concat(events, how="diagonal").drop_nulls(KEYS).with_row_index("row"),
+        events=pl.concat(events, how="diagonal").with_row_index("row"),
         item_table=partial(_item_table, folder / "articles.parquet"),
         label="click",
         split=split,
@@ -74,33 +72,27 @@ def _scan(path: Path, *columns: str) -> pl.LazyFrame:
 
 def _read(history: pl.LazyFrame) -> pl.LazyFrame:
     """The articles that users read before."""
-    read = history.explode("article_id_fixed", "impression_time_fixed", empty_as_null=False)
-    return read.drop_nulls("article_id_fixed").select(
-        *_moment("article_id_fixed", "impression_time_fixed"),
-        label=pl.lit(None, pl.Int8),
-        positive=pl.lit(True),
-    )
+    item, time = "article_id_fixed", "impression_time_fixed"
+    read = history.explode(item, time, empty_as_null=False)
+    return _events(read, item, time, label=pl.lit(None, pl.Int8), positive=pl.lit(True))
 
 
 def _shown(behaviors: pl.LazyFrame) -> pl.LazyFrame:
     """The articles that impressions showed."""
-    shown = behaviors.explode("article_ids_inview", empty_as_null=False)
-    clicked = pl.col("article_ids_clicked").list.contains(pl.col("article_ids_inview"))
-    when = pl.col("impression_time")
-    return shown.drop_nulls("article_ids_inview").select(
-        *_moment("article_ids_inview", "impression_time"),
-        pl.col(USER).cast(pl.Int64),
-        label=clicked.fill_null(False).cast(pl.Int8),
-        positive=clicked.fill_null(False),
-        impression_hour=when.dt.hour().cast(pl.Int64),
-        impression_weekday=when.dt.weekday().cast(pl.Int64),
-    )
+    item, time = "article_ids_inview", "impression_time"
+    clicked = pl.col("article_ids_clicked").list.contains(pl.col(item)).fill_null(False)
+    columns = {"label": clicked.cast(pl.Int8), "positive": clicked}
+    columns |= {name: pl.col(name).cast(pl.Int64) for name in USER}
+    columns["impression_hour"] = pl.col(time).dt.hour().cast(pl.Int64)
+    columns["impression_weekday"] = pl.col(time).dt.weekday().cast(pl.Int64)
+    return _events(behaviors.explode(item, empty_as_null=False), item, time, **columns)
 
 
-def _moment(item: str, time: str) -> list[pl.Expr]:
-    """Whose event it is, of which article, and when, in microseconds."""
-    columns = {"user": pl.col("user_id"), "item": pl.col(item), "time": _microseconds(time)}
-    return [column.cast(pl.Int64).alias(name) for name, column in columns.items()]
+def _events(table: pl.LazyFrame, item: str, time: str, **columns: pl.Expr) -> pl.LazyFrame:
+    """Events of a ``Log``. One without a user, an item or a time is left out."""
+    keys = {"user": pl.col("user_id"), "item": pl.col(item), "time": _microseconds(time)}
+    whole = {name: key.cast(pl.Int64) for name, key in keys.items()}
+    return table.select(**whole, **columns).drop_nulls(keys)
 
 
 def _microseconds(time: str) -> pl.Expr:

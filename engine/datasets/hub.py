@@ -19,6 +19,7 @@ from .check import read_errors
 from .layout import finish, new_folder
 
 OWNER = "reczoo"
+WANTED = ["*.parquet", "*.zip"]
 
 
 def download(
@@ -68,10 +69,7 @@ def _fetch(name: str, output: Path, offline: bool) -> Path:
     offline = offline or constants.HF_HUB_OFFLINE
     try:
         folder = snapshot_download(
-            repository,
-            repo_type="dataset",
-            allow_patterns=["*.parquet", "*.zip"],
-            local_files_only=offline,
+            repository, repo_type="dataset", allow_patterns=WANTED, local_files_only=offline
         )
     except (HTTPError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__

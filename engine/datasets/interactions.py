@@ -40,8 +40,8 @@ class Split:
     """Which samples are for training and validation; all others are the test set.
 
     Attributes:
-        by: with ``time``, there is one moment for all users from which on samples are validation,
-            and a later one for the test. With ``user``, the last samples of each user are taken.
+        by: with ``time``, validation starts at one moment for all users, and the test at a later
+            one. With ``user``, validation and test are the last samples of each user.
         train, valid: shares of the samples.
         starts: the first moments of validation and test, instead of the shares; for ``time`` only.
     """
@@ -57,21 +57,25 @@ class Log:
     """A log of interactions, and what to make of it.
 
     Attributes:
-        events: columns ``row`` (a number that orders events of one moment), ``user``, ``item``,
-            ``time`` (anything that can be compared), ``label`` (0, 1, or null if it is no sample),
-            ``positive`` (joins the history), and the features of a sample. Events of the same user,
-            item and time are merged into one.
-        item_table: makes the item table: ``(items, times_N) -> (table, specs)``. Its argument
-            ``items`` has the columns ``item`` and ``row`` (that of its earliest event), and row i is
-            the item of index i + 1; ``times_N`` is how often each occurs in the training data.
+        events: one row for each event. ``row`` is a number that orders the events of one moment,
+            ``time`` anything that can be compared. ``user`` and ``item`` are ids. ``label`` is 0 or
+            1, or null for an event that is no sample. ``positive`` says whether the event joins the
+            history. Then come the features of a sample. Events of the same user, item and time are
+            merged into one.
+        item_table: a function that makes the item table: ``(items, times_N) -> (table, specs)``.
+            ``items`` has the columns ``item`` and ``row``, the row of the item's earliest event. Its
+            row i is the item of index i + 1. ``times_N`` is how often each item occurs in the
+            training data.
         label: name of the label's column.
         split: which samples go where.
         sample_features: how the features of a sample are to be read.
-        exposures: samples say what was shown, not what came of it. Each is labelled 1 if a positive
-            event of its user and item follows, before the item is shown to the user again and,
-            with a split by time, before the end of the sample's split.
-        about: entries for the card; ``source`` (which messages name) and ``licence`` must be there.
-        item_names: ``item``, ``name`` and ``category``, for people; no model sees them.
+        exposures: whether samples say what was shown, and not what came of it. Such a sample is
+            labelled 1 if a positive event of its user and item follows. The event must come before
+            the item is shown to the user again. With a split by time, it must also come before the
+            end of the sample's split.
+        about: entries for the card. ``licence`` and ``source`` are among them, and messages name the
+            source.
+        item_names: columns ``item``, ``name`` and ``category``. People see them, but no model does.
     """
 
     events: pl.LazyFrame
@@ -100,6 +104,7 @@ class _Writer:
     def __init__(self, log: Log, folder: Path, scratch: Path) -> None:
         self.log, self.folder, self.scratch = log, folder, scratch
         self.source = log.about["source"]
+        self.ends = (log.split.train, log.split.train + log.split.valid)  # shares of the samples
         self.events = pl.scan_parquet(scratch / "numbered.parquet")  # once ``_number`` has run
         self.names = [feature.name for feature in log.sample_features]
         self.encoders: list[Encoder] = [feature.encoder() for feature in log.sample_features]
@@ -112,7 +117,7 @@ class _Writer:
         users, items = self._number()
         starts = self._starts()
         times_N = np.zeros(len(items), np.int64)
-        trained = np.zeros(2, np.int64)  # training samples by label
+        counts = np.zeros((len(SPLITS), 2), np.int64)  # samples by split and label
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
         with self.closing:
             for samples, histories in self._blocks(users, starts):
@@ -120,12 +125,12 @@ class _Writer:
                 samples = samples.with_columns(split=self._split(starts))
                 for i, name in enumerate(SPLITS):
                     part = samples.filter(pl.col("split") == i)
+                    counts[i] += np.bincount(part["label"], minlength=2)
                     if name == "train":
                         self._learn(part, histories, times_N)
-                        trained += np.bincount(part["label"], minlength=2)
                     raw = part.select(*INDEX, label, *self.names)
                     self._append(self.scratch / f"{name}.parquet", raw)
-        self._require_usable(trained)
+        self._require_usable(counts)
         specs = self._encode_samples()
         table, item_specs = self.log.item_table(items, times_N)
         table.write_parquet(self.folder / "item_info.parquet")
@@ -167,7 +172,7 @@ class _Writer:
             return split.starts or ()
         samples = self.events.filter(pl.col("label").is_not_null()).select("time")
         time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
-        places = [int(share * (len(time_M) - 1) + ROUNDING) for share in _ends(split)]
+        places = [int(share * (len(time_M) - 1) + ROUNDING) for share in self.ends]
         time_M.partition(places)
         return tuple(time_M[places])
 
@@ -176,7 +181,7 @@ class _Writer:
         place, edges = pl.col("time"), starts
         if self.log.split.by == "user":
             place, count = (x.over("user_index") for x in (pl.int_range(pl.len()), pl.len()))
-            edges = tuple((share * count + ROUNDING).floor() for share in _ends(self.log.split))
+            edges = tuple((share * count + ROUNDING).floor() for share in self.ends)
         return pl.when(place < edges[0]).then(0).when(place < edges[1]).then(1).otherwise(2)
 
     def _blocks(
@@ -216,16 +221,16 @@ class _Writer:
             self.files[path] = self.closing.enter_context(pq.ParquetWriter(path, table.schema))
         self.files[path].write_table(table)
 
-    def _require_usable(self, trained: NDArray) -> None:
-        for name in SPLITS:
-            if pq.read_metadata(self.scratch / f"{name}.parquet").num_rows == 0:
+    def _require_usable(self, counts: NDArray) -> None:
+        for name, count in zip(SPLITS, counts.sum(1), strict=True):
+            if not count:
                 raise UserError(
                     f"{self.source}: no sample falls into {name} when split by "
                     f"{self.log.split.by}; use another split or other shares"
                 )
-        if 0 in trained:
+        if 0 in counts[0]:
             raise UserError(
-                f"{self.source}: every label of the training data is {int(trained[1] > 0)}; "
+                f"{self.source}: every label of the training data is {int(counts[0].argmax())}; "
                 "a model needs samples that were not clicked too (see --label, --positive, --exposures)"
             )
 
@@ -241,11 +246,6 @@ class _Writer:
                     }
                     self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
         return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
-
-
-def _ends(split: Split) -> tuple[float, float]:
-    """The shares of the samples after which training and validation end."""
-    return split.train, split.train + split.valid
 
 
 def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:

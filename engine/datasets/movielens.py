@@ -57,8 +57,7 @@ def load(folder: str | Path) -> Log:
     unknown = events.join(movies, on="item", how="anti")
     if len(unknown):
         raise UserError(
-            f"{path}: movie {unknown['item'][0]} is rated but is not in the movie table; add "
-            "it there"
+            f"{path}: movie {unknown['item'][0]} is not in the table of movies; add it there"
         )
     return Log(
         events=events.lazy(),
@@ -120,7 +119,7 @@ def _movies(folder: Path) -> pl.DataFrame:
 
 
 def _source(path: Path, columns: tuple[str, ...]) -> Source:
-    """A file that has some columns; a text without their names has no others."""
+    """A table with the given columns. A text that does not name them has no others."""
     if path.suffix in SEPARATORS:
         return Lines(path, columns, SEPARATORS[path.suffix])
     table = Source(path)

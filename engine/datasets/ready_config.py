@@ -1,4 +1,4 @@
-"""A configuration directory for a prepared data set, so that every model trains on it at once."""
+"""Write a configuration for a prepared data set, so that every model trains on it at once."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ def shipped_entry(dataset_id: str) -> dict[str, Any] | None:
 
 def _columns(entry: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
     """The columns that an entry names, and their types; and the label."""
-    names = {(column["name"], column["type"]) for column in entry["feature_cols"]}
-    return names, entry["label_col"]["name"]
+    return {(c["name"], c["type"]) for c in entry["feature_cols"]}, entry["label_col"]["name"]
 
 
 def dataset_entry(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -132,14 +131,9 @@ class Source:
             )
         require_columns(self.path, names, list(columns))
 
-    def values(self, **values: pl.Expr) -> tuple[Any, ...]:
-        """Single values that are computed from the table."""
-        with readable(self.path):
-            return self.frame.select(**values).collect(engine="streaming").row(0)
-
 
 class Lines(Source):
-    """A text without a first line that names the columns, such as the older MovieLens files.
+    """A text whose first line does not name the columns, such as the older MovieLens files.
 
     Args:
         path: of the file, in Latin-1.

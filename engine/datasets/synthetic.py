@@ -90,12 +90,10 @@ def generate(size: Size, seed: int) -> Dataset:
     parts = {name: table.filter(pl.col("split") == i) for i, name in enumerate(SPLITS)}
     columns = ["user_index", "item_index", "seq_len", "is_click"]
     bayes = {name: _bayes(part) for name, part in parts.items()}
+    users = {"user_index": np.arange(size.users), "full_item_seq": histories}
     return Dataset(
         splits={name: part.select(columns) for name, part in parts.items()},
-        user_info=pl.DataFrame(
-            {"user_index": np.arange(size.users), "full_item_seq": histories},
-            schema_overrides={"full_item_seq": pl.List(pl.Int64)},
-        ),
+        user_info=pl.DataFrame(users),
         item_info=_item_info(size, rng, theme_N, embedding_ND),
         features=features(size),
         label="is_click",
@@ -116,15 +114,19 @@ def features(size: Size) -> dict[str, dict]:
     categorical = item | {"type": "categorical", "padding_idx": 0}
     widths = {"embedding_dim": WIDTH, "pretrain_dim": WIDTH}
     return {
-        "item_id": categorical | {"vocab_size": _vocab(size)},
+        "item_id": categorical | {"vocab_size": size.vocab or size.items + 1},
         "cate_id": categorical | {"vocab_size": size.categories},
         EMBEDDING: item | {"type": "embedding", "feature_encoder": "nn.Identity()"} | widths,
     }
 
 
 def _items(size: Size, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
-    """Theme ``(N + 1,)``, embedding ``(N + 1, D)`` and, for each theme, the unit direction of the
-    content in its subspace ``(Z, N + 1, R)``; row 0 is padding, without a theme (-1)."""
+    """Draw the items. Row 0 is padding, which has no theme (-1).
+
+    Returns:
+        The themes ``(N + 1,)``, the embeddings ``(N + 1, D)``, and the unit direction of each item's
+        content in the subspace of each theme ``(Z, N + 1, R)``.
+    """
     theme_N = np.r_[-1, rng.integers(size.themes, size=size.items)]
     axes_DD = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
     theme_ZD, content_CD = axes_DD[: size.themes], axes_DD[size.themes :][: size.content]
@@ -200,20 +202,16 @@ def _item_info(
     size: Size, rng: np.random.Generator, theme_N: NDArray, embedding_ND: NDArray
 ) -> pl.DataFrame:
     """The item table. A category belongs to one theme; ids beyond the vocabulary share entries."""
-    index = np.arange(size.items + 1)
+    index, ids = np.arange(size.items + 1), size.vocab or size.items + 1
     per_theme = (size.categories - 1) // size.themes
     category = 1 + theme_N * per_theme + rng.integers(per_theme, size=len(theme_N))
     columns = {
         "item_index": index,
-        "item_id": np.where(index, 1 + (index - 1) % (_vocab(size) - 1), 0),
+        "item_id": np.where(index, 1 + (index - 1) % (ids - 1), 0),
         "cate_id": np.where(index, category, 0),
         EMBEDDING: list_column(embedding_ND, pl.Float32),
     }
     return pl.DataFrame(columns)
-
-
-def _vocab(size: Size) -> int:
-    return size.vocab or size.items + 1
 
 
 def _bayes(part: pl.DataFrame) -> tuple[float, float]:

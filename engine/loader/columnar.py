@@ -30,6 +30,7 @@ from .columns import (
 )
 
 INDEX = ("user_index", "item_index", "seq_len")  # of every sample
+META = {"type": "meta"}  # what they are where the feature map does not say
 FRONT = 1024  # zeros before the first item; longer windows get more of them
 ITEMS_PER_PIECE = 2**16  # items of histories that are read at a time
 
@@ -51,9 +52,8 @@ class Histories:
         self._front = FRONT
         self._tape = np.zeros(FRONT + room + 1, np.int32)
         end, lengths = FRONT, []
-        present = file.schema_arrow.names
-        columns = [name for name in ("user_index", "full_item_seq") if name in present]
-        for piece in pieces(self.path, columns, rows):
+        names = [n for n in ("user_index", "full_item_seq") if n in file.schema_arrow.names]
+        for piece in pieces(self.path, names, rows):
             if "user_index" in piece:
                 piece["user_index"].require_numbered()
             column = piece["full_item_seq"]
@@ -63,7 +63,7 @@ class Histories:
             end += len(items_S)
             lengths.append(np.asarray(lists.value_lengths()))
         self._tape = self._tape[: end + 1]
-        self.offsets = np.r_[0, np.cumsum(np.concatenate(lengths), dtype=np.int64)]
+        self.offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
 
     def __len__(self) -> int:
         """The number of users."""
@@ -186,9 +186,7 @@ class Samples:
         if not len(self):
             raise UserError(f"{self.path}: has no samples; each split needs some")
         self.limits = histories.path, histories.lengths(), num_items
-        self.resident = None
-        if not streaming:
-            self.resident = read_in_pieces(self.path, self.names, self._convert)
+        self.resident = None if streaming else read_in_pieces(self.path, self.names, self._convert)
 
     def __len__(self) -> int:
         return int(self.group_start[-1])
@@ -228,9 +226,7 @@ class Samples:
     def _convert(self, piece: dict[str, Column]) -> Arrays:
         features, labels = self.feature_map.features, self.feature_map.labels
         arrays = {
-            name: column.label()
-            if name in labels
-            else column.feature(features.get(name, {"type": "meta"}))
+            name: column.label() if name in labels else column.feature(features.get(name, META))
             for name, column in piece.items()
         }
         user_path, lengths, num_items = self.limits
@@ -239,12 +235,10 @@ class Samples:
         piece["user_index"].require_within(user, 0, len(lengths) - 1, users)
         piece["item_index"].require_within(item, 1, num_items - 1, "the item table (0 is padding)")
         longest = lengths[user]
+        whose = f"but in {user_path} the history of user"
         piece["seq_len"].reject(
             (seq_len < 0) | (seq_len > longest),
-            lambda i: (
-                f"the value is {seq_len[i]}, but the history of user {user[i]} in {user_path} "
-                f"has {longest[i]} items"
-            ),
+            lambda i: f"the value is {seq_len[i]}, {whose} {user[i]} has {longest[i]} items",
         )
         return arrays
 

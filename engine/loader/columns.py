@@ -32,7 +32,7 @@ def open_parquet(path: Path, needed: Iterable[str] = ()) -> pq.ParquetFile:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[None]:
-    """Surround pyarrow's reading of ``path``, so that errors about a damaged file name it."""
+    """Turn pyarrow's errors while it reads ``path`` into a UserError that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -53,10 +53,10 @@ def require_columns(path: Path, present: list[str], needed: Iterable[str]) -> No
 
 
 def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[dict[str, Column]]:
-    """Columns of a file, some rows at a time.
+    """Give the columns of a file, some rows at a time.
 
-    Reading lists whole takes several times the memory and the time. There is at least one piece,
-    and each has at most ``rows`` rows (default: ``PIECE``).
+    Reading lists whole takes several times the memory and the time. A file without rows gives one
+    empty piece. Other pieces have at most ``rows`` rows (default: ``PIECE``).
     """
     file, start = open_parquet(path, names), 0
     with whole_file(path):
@@ -96,9 +96,9 @@ class Column:
 
     Attributes:
         path: the file.
-        name: of the column.
-        values: as they are in the file.
-        start: number of the first row, for messages.
+        name: the column's name.
+        values: the values as the file has them.
+        start: the number of the first row, which messages need.
     """
 
     path: Path
@@ -122,10 +122,11 @@ class Column:
         """The values of a feature: int64 for indices, float32 for numbers and vectors.
 
         Args:
-            spec: of the feature map; ``embedding`` and ``sequence`` columns become 2-D.
+            spec: the feature's entry in the feature map. An ``embedding`` or a ``sequence`` becomes
+                2-D.
         """
         kind = spec["type"]
-        self._require_filled()
+        self.reject(np.asarray(self.values.is_null()), "the value is missing; fill it in")
         width = {"embedding": spec.get("pretrain_dim"), "sequence": spec.get("max_len")}.get(kind)
         flat = self if width is None else self._flattened(width, kind)
         numbers = kind in ("embedding", "numeric")
@@ -150,8 +151,7 @@ class Column:
     def label(self) -> NDArray[np.float32]:
         """The values 0 and 1 of a label."""
         values = self._numbers("0 or 1, for it is a label")
-        bad = (values != 0) & (values != 1)
-        self.reject(bad, lambda i: f"the label is {values[i]}; write 0 or 1")
+        self.reject(~np.isin(values, (0, 1)), lambda i: f"the label is {values[i]}; write 0 or 1")
         return values.astype(np.float32)
 
     def lists(self) -> pa.ListArray | pa.LargeListArray:
@@ -161,8 +161,7 @@ class Column:
             lists = lists.cast(pa.list_(lists.type.value_type))
         if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
             raise self._wrong_type("lists")
-        missing = lists.is_null().to_numpy(zero_copy_only=False)
-        self.reject(missing, "the list is missing; write an empty one")
+        self.reject(np.asarray(lists.is_null()), "the list is missing; write an empty one")
         items = lists.flatten()
         if items.null_count:
             first = np.flatnonzero(items.is_null())[0]
@@ -172,28 +171,16 @@ class Column:
 
     def require_within(self, x: NDArray, low: int, high: int, what: str) -> None:
         """Reject an index ``x`` of this column that is not from ``low`` to ``high``."""
-        outside = (x < low) | (x > high)
-        self.reject(
-            outside, lambda i: f"the value is {x[i]}, which is outside {low} to {high}, {what}"
-        )
+        wrong = f"outside {low} to {high}, {what}"
+        self.reject((x < low) | (x > high), lambda i: f"the value is {x[i]}, which is {wrong}")
 
     def require_numbered(self) -> None:
         """Reject an index column that is not 0, 1, 2, ...: rows are found by their number."""
-        self._require_filled()
+        self.reject(np.asarray(self.values.is_null()), "the value is missing; fill it in")
         values = self.integers()
         number = np.arange(self.start, self.start + len(values))
-        self.reject(
-            values != number,
-            lambda i: (
-                f"the value is {values[i]}, but rows must be numbered 0, 1, 2, ... in order, so "
-                f"that row {number[i]} has {self.name} {number[i]}"
-            ),
-        )
-
-    def _require_filled(self) -> None:
-        if self.values.null_count:
-            missing = self.values.is_null().to_numpy(zero_copy_only=False)
-            self.reject(missing, "the value is missing; fill it in")
+        wrong = "rows must be numbered 0, 1, 2, ... in order"
+        self.reject(values != number, lambda i: f"the value is {values[i]}, but {wrong}")
 
     def _flattened(self, width: int, kind: str) -> Column:
         """The values of lists that all have one width, one list after the other."""

@@ -22,8 +22,8 @@ def random_batch(
         feature_map: names the item features; samples get no features of their own.
         lengths: the number of real items in each history.
         L: padded length.
-        num_items: rows of the item table. Where they are enough, a history repeats no item.
-        seed: of all random numbers.
+        num_items: the rows of the item table. If they are enough, no history repeats an item.
+        seed: the seed of all random numbers.
     """
     g = torch.Generator().manual_seed(seed)
     B = len(lengths)
@@ -31,13 +31,11 @@ def random_batch(
     for name, spec in feature_map.features.items():
         if spec.get("source") != "item":
             continue
-        if spec["type"] == "embedding":
-            tables[name] = torch.randn(num_items, spec["pretrain_dim"], generator=g)
-        elif spec["type"] == "numeric":
-            tables[name] = torch.randn(num_items, generator=g)
+        width = {"embedding": "pretrain_dim", "sequence": "max_len"}.get(spec["type"])
+        shape = (num_items, spec[width]) if width else (num_items,)
+        if spec["type"] in ("embedding", "numeric"):
+            tables[name] = torch.randn(shape, generator=g)
         else:
-            width = (spec["max_len"],) if spec["type"] == "sequence" else ()
-            shape = (num_items, *width)
             tables[name] = torch.randint(1, spec["vocab_size"], shape, generator=g)
     for table in tables.values():
         table[0] = 0

@@ -21,37 +21,6 @@ def main() -> None:
 
 
 def _run() -> int:
-    args = _parser().parse_args()
-    if args.list or not args.expid:
-        print(describe_experiments(args.config))
-        return 0
-    options = RunOptions(
-        config=args.config,
-        gpu=args.gpu,
-        resume=args.resume,
-        model_zoo=args.model_zoo,
-        data_root=args.data_root,
-        model_root=args.model_root,
-        changes=parse_changes(args.set, DECIDED),
-    )
-    # A wrong experiment id is answered before torch is imported, which is slow.
-    read = [load_experiment(args.config, e, options.changes) for e in dict.fromkeys(args.expid)]
-
-    from .cpu import set_up_threads
-
-    set_up_threads()
-
-    from ..config.load import checked
-    from .experiment import run
-    from .summary import summary
-
-    pairs = product(dict.fromkeys(args.seed or [None]), read)
-    experiments = [checked(params, replace(options, seed=seed)) for seed, params in pairs]
-    print("\n" + summary([run(experiment) for experiment in experiments]))
-    return 0
-
-
-def _parser() -> CommandLine:
     parser = CommandLine(
         description="Train and evaluate models by experiment id.",
         epilog="The files of a run are named by experiment id and seed, and with --set by a digest of what is set. "
@@ -67,4 +36,25 @@ def _parser() -> CommandLine:
         "--model-root", type=Path, help="folder for results, in place of model_root"
     )
     parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
-    return parser
+    args = parser.parse_args()
+    if args.list or not args.expid:
+        print(describe_experiments(args.config))
+        return 0
+    names = ("config", "gpu", "resume", "model_zoo", "data_root", "model_root")
+    given = {name: getattr(args, name) for name in names}
+    options = RunOptions(**given, changes=parse_changes(args.set, DECIDED))
+    # A wrong experiment id is answered before torch is imported, which is slow.
+    read = [load_experiment(args.config, e, options.changes) for e in dict.fromkeys(args.expid)]
+
+    from .cpu import set_up_threads
+
+    set_up_threads()
+
+    from ..config.load import checked
+    from .experiment import run
+    from .summary import summary
+
+    pairs = product(dict.fromkeys(args.seed or [None]), read)
+    experiments = [checked(params, replace(options, seed=seed)) for seed, params in pairs]
+    print("\n" + summary([run(experiment) for experiment in experiments]))
+    return 0

@@ -79,7 +79,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     foreign = issubclass(experiment.model_class, AdoptedModel)
     try:
         with own_words(experiment.model_class, expid) if foreign else nullcontext():
-            fit_seconds = _train(model, loaders, params, files, before)
+            fit_seconds = _train(model, loaders, params, files)
             result = about | _evaluate(model, loaders, params["metrics"])
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
@@ -133,13 +133,10 @@ def _versions() -> dict[str, str]:
 
 
 def _train(
-    model: StagedModel,
-    loaders: dict[str, SequenceLoader],
-    params: dict[str, Any],
-    files: RunFiles,
-    before: float,
+    model: StagedModel, loaders: dict[str, SequenceLoader], params: dict[str, Any], files: RunFiles
 ) -> float:
-    """Train to the end and return the seconds of it, including those ``before`` a kill."""
+    """Train to the end and return the seconds of it, including those before a kill."""
+    start = time.perf_counter() - files.fit_seconds()
     scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
 
     def on_evaluation(stage_log: list[dict[str, Any]]) -> None:
@@ -148,14 +145,8 @@ def _train(
         if scalars is not None:
             scalars.write(stage_log)
 
-    start = time.perf_counter() - before
-    model.fit(
-        loaders["train"],
-        validation_data=loaders["valid"],
-        resume_file=str(files.state),
-        on_evaluation=on_evaluation,
-        **params,
-    )
+    saved: dict[str, Any] = {"resume_file": str(files.state), "on_evaluation": on_evaluation}
+    model.fit(loaders["train"], loaders["valid"], **saved, **params)
     return time.perf_counter() - start
 
 

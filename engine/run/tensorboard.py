@@ -14,10 +14,10 @@ class ScalarWriter:
     """Writes each evaluation of a run's stage log once; the step is the evaluation's number from 1.
 
     Args:
-        folder: gets the event file. What an earlier run of the same name has left there is removed.
+        folder: the folder of the event file. The files of an earlier run there are removed.
 
     Raises:
-        UserError: the package tensorboard is not installed, or the folder cannot be written.
+        UserError: the package tensorboard is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,11 +28,8 @@ class ScalarWriter:
                 "tensorboard: True needs the package tensorboard, which is not installed; "
                 "run pip install -r requirements-extras.txt, or write False"
             ) from None
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            self._writer = SummaryWriter(str(folder))
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(str(folder))
         self._written = 0
 
     def write(self, stage_log: list[dict[str, Any]]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..batch import Loader
-from . import loop
 from .hyper_parameters import chosen, keywords
+from .loop import Trainer
 from .trainable import Trainable
 
 
@@ -24,8 +24,8 @@ class StagedModel(Trainable):
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
         """Name and type of every configuration key that the model or its training reads."""
-        return keywords(cls, loop.fit)
+        return keywords(cls, Trainer)
 
     def fit(self, data_generator: Loader, validation_data: Loader, **kwargs: Any) -> None:
-        """Train in stages, then load the best checkpoint; see ``loop.fit``."""
-        loop.fit(self, data_generator, validation_data, **chosen(kwargs, loop.fit))
+        """Train in stages, then load the best checkpoint; see ``Trainer``."""
+        Trainer(self, data_generator, validation_data, **chosen(kwargs, Trainer)).fit()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 PARTS = BLOCK, HEAD, EMBEDDING = "encoder.global_block.", "classifier.", "embedding_layer."
+FILE = "write the path of a .model file"
 HINT = "use a checkpoint of this backbone, and the configuration that it was trained with"
 
 
@@ -21,13 +22,11 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
     where = f"backbone_checkpoint: {path}"
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"{where}: no such file; write the path of a .model file") from None
     except Exception as error:  # torch.load raises many kinds
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{where}: not a checkpoint ({reason})") from None
+        raise ValueError(f"{where}: not a checkpoint ({reason}); {FILE}") from None
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise ValueError(f"{where}: holds no weights by name; write the path of a .model file")
+        raise ValueError(f"{where}: holds no weights by name; {FILE}")
     if not any(name.startswith(BLOCK) for name in weights):
         try:
             weights = from_longctr(model, weights)
@@ -53,14 +52,8 @@ def from_longctr(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     block renames the rest.
     """
     heads = tuple(f"{name}." for name, _ in model.classifier.named_children())
-    renamed, block = {}, {}
-    for name, weight in weights.items():
-        if name.startswith(EMBEDDING):
-            renamed[name] = weight
-        elif name.startswith(heads):
-            renamed[HEAD + name] = weight
-        else:
-            block[name] = weight
-    for name, weight in model.encoder.global_block.from_longctr(block).items():
-        renamed[BLOCK + name] = weight
-    return renamed
+    ours = {name: weight for name, weight in weights.items() if name.startswith(EMBEDDING)}
+    ours |= {HEAD + name: weight for name, weight in weights.items() if name.startswith(heads)}
+    rest = {n: weight for n, weight in weights.items() if not n.startswith((EMBEDDING, *heads))}
+    block = model.encoder.global_block.from_longctr(rest)
+    return ours | {BLOCK + name: weight for name, weight in block.items()}

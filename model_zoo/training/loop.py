@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,9 @@ from .trainable import Trainable
 ROUTING_BATCHES = 20  # of the validation data, spread over it, for the report of each evaluation
 
 
-def fit(
-    model: Trainable,
-    train_loader: Loader,
-    valid_loader: Loader,
-    *,
-    epochs: float = 1,
-    max_gradient_norm: float = 10.0,
-    seed: int = 2024,
-    resume_file: str | None = None,
-    on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None,
-) -> None:
-    """Train a model in its stages and leave it with its best weights.
+@dataclass
+class Trainer:
+    """Trains a model in its stages and leaves it with its best weights.
 
     Every stage has an optimizer of its own and stops early by the monitor. It ends with the best
     weights that were evaluated: those it began with, or those of a later evaluation. So no stage
@@ -59,50 +50,44 @@ def fit(
     ``model.stage_log`` gets one entry per evaluation after training: stage, epoch, loss, metrics,
     speed, and routing with the movement of the codes since the evaluation before, or since the stage
     began. ``model.stage_start`` gets one entry per stage: the metrics of the weights it began with.
-
-    Raises:
-        TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written; the best
-            checkpoint is untouched.
     """
-    trainer = Trainer(
-        model, train_loader, valid_loader, max_gradient_norm, seed, resume_file, on_evaluation
-    )
-    with logging_redirect_tqdm():  # log lines go above the progress bar, not through it
-        trainer.run(model.stages(epochs))
-
-
-@dataclass
-class Trainer:
-    """A training run; see ``fit``."""
 
     model: Trainable
     train_loader: Loader
     valid_loader: Loader
-    max_gradient_norm: float
-    seed: int
+    _: KW_ONLY
+    epochs: float = 1
+    max_gradient_norm: float = 10.0
+    seed: int = 2024
     resume_file: str | None = None
     on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None
 
     def __post_init__(self) -> None:
-        self.use(Progress())
+        self._use(Progress())
         Path(self.model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
 
-    def use(self, progress: Progress) -> None:
+    def _use(self, progress: Progress) -> None:
         """Go on from some progress."""
         self.progress = progress
         self.model.stage_log, self.model.stage_start = progress.stage_log, progress.stage_start
 
-    def run(self, stages: list[Stage]) -> None:
-        """Run all stages, from the start or from a saved state."""
+    def fit(self) -> None:
+        """Run all stages, from the start or from a saved state.
+
+        Raises:
+            TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written; the
+                best checkpoint is untouched.
+        """
         torch.manual_seed(self.seed)
-        saved = self._resume()
+        saved, stages = self._resume(), self.model.stages(self.epochs)
         first_with_experts = [stage.name != StageName.BACKBONE for stage in stages].index(True)
         for index in range(self.progress.stage_index, len(stages)):
             if saved is None and index == first_with_experts:
                 self.train_loader.epoch = 0
                 self.model.before_experts(self.train_loader, self.seed)
             self.progress.stage_index = index
-            self.run_stage(stages[index], saved)
+            with logging_redirect_tqdm():  # log lines go above the progress bar, not through it
+                self.run_stage(stages[index], saved)
             saved = None
 
     def run_stage(self, stage: Stage, saved: dict[str, Any] | None = None) -> None:
@@ -112,17 +97,13 @@ class Trainer:
         with frozen_modules(model, stage.name) as frozen:
             self.optimizer = build_optimizer(model)
             stepper = Stepper(model, self.optimizer, self.max_gradient_norm, frozen)
+            begins = f"resumed after {progress.done:g}" if saved else f"at most {stage.epochs:g}"
+            logging.info(f"******** Stage {stage.name}: {begins} epochs ********")
             if saved is None:
-                logging.info(
-                    f"******** Stage {stage.name}: at most {stage.epochs:g} epochs ********"
-                )
                 self._start(stage)
                 self._save_state()
             else:
                 self.optimizer.load_state_dict(saved["optimizer"])
-                logging.info(
-                    f"******** Stage {stage.name}: resumed after {progress.done:g} epochs ********"
-                )
             # They become the checkpoint if the first evaluation is no better, and not before it: a
             # run that fails leaves the checkpoint of an earlier one as it is.
             start = model.state_dict() if not progress.done else {}
@@ -202,13 +183,11 @@ class Trainer:
         """The metrics of the present weights, and the monitor; a TrainingError if it is not finite."""
         try:
             metrics = self.model.evaluate(self.valid_loader)
+            if not math.isfinite(score := self.model.monitored(metrics)):
+                raise ValueError(f"the monitor is {score}")
         except ValueError as error:
-            raise TrainingError(
-                f"validation in stage {stage.name}, epoch {epoch:g}: {error}"
-            ) from None
-        score = self.model.monitored(metrics)
-        if not math.isfinite(score):
-            raise TrainingError(f"the monitor is {score} in stage {stage.name}, epoch {epoch:g}")
+            where = f"validation in stage {stage.name}, epoch {epoch:g}"
+            raise TrainingError(f"{where}: {error}") from None
         return metrics, score
 
     def _routing(self) -> dict[str, dict[str, Any]]:
@@ -225,23 +204,17 @@ class Trainer:
 
     def _save_state(self) -> None:
         """Write all that the rest of the run depends on."""
-        if self.resume_file is None:
-            return
-        state = dict(
-            vars(self.progress),
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            rng=torch.get_rng_state(),
-            cuda_rng=torch.cuda.get_rng_state_all(),
-        )
-        save_atomically(state, self.resume_file)
+        if self.resume_file is not None:
+            states = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
+            rngs = dict(rng=torch.get_rng_state(), cuda_rng=torch.cuda.get_rng_state_all())
+            save_atomically(vars(self.progress) | states | rngs, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:
         """Go on from the saved state, if there is one; of it a stage still needs the optimizer."""
         if self.resume_file is None or (found := load_state(self.resume_file)) is None:
             return None
         progress, saved = found
-        self.use(progress)
+        self._use(progress)
         self.model.load_state_dict(saved["model"])
         torch.set_rng_state(saved["rng"])
         torch.cuda.set_rng_state_all(saved["cuda_rng"])

@@ -21,21 +21,18 @@ def evaluate_metrics(
         ValueError: a score is not finite, a label is not 0 or 1, or a metric is undefined.
     """
     y_true, y_pred = np.asarray(y_true).ravel(), np.asarray(y_pred).ravel()
-    if not np.isfinite(y_pred).all():
-        bad = int((~np.isfinite(y_pred)).sum())
+    if bad := np.count_nonzero(~np.isfinite(y_pred)):
         raise ValueError(f"{bad} of {len(y_pred)} predictions are NaN or infinite")
     if not ((y_true == 0) | (y_true == 1)).all():
         raise ValueError("labels must be 0 or 1")
     results: dict[str, float] = {}
     for metric in metrics:
-        if metric == "AUC":
-            results[metric] = auc(y_true, y_pred)
+        if metric in OWN:
+            results[metric] = OWN[metric](y_true, y_pred)
         elif metric == "gAUC":
             if group_id is None:
                 raise ValueError("gAUC needs `group_id: user_index` in the configuration")
             results[metric] = grouped_auc(y_true, y_pred, np.asarray(group_id).ravel())
-        elif metric in ("logloss", "binary_crossentropy"):
-            results[metric] = logloss(y_true, y_pred)
         else:
             from fuxictr.metrics import evaluate_metrics as fuxictr_metrics
 
@@ -74,6 +71,9 @@ def logloss(y_true: NDArray, y_pred: NDArray) -> float:
     eps = np.finfo(np.float64).eps
     p = np.clip(y_pred.astype(np.float64), eps, 1 - eps)
     return float(-np.log(np.where(y_true == 1, p, 1 - p)).mean())
+
+
+OWN = {"AUC": auc, "logloss": logloss, "binary_crossentropy": logloss}
 
 
 def _auc_by_group(

@@ -20,15 +20,15 @@ SPARSE_OPTIMIZERS = ("adam", "Adam", "SGD", "Adagrad")  # those that take sparse
 
 @contextmanager
 def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Module]]:
-    """Let only the parameters of a stage train (paper 4.3); gives the modules that do not.
+    """Let only the parameters of a stage train (paper 4.3); yields the modules that do not.
 
     A parameter that did not train before does not train within the stage either.
     """
     frozen: list[nn.Module] = []
     if stage is StageName.BACKBONE:
-        frozen.extend(model.branches.values())
+        frozen = list(model.branches.values())
     elif stage is StageName.EXPERTS:
-        frozen.extend(model.backbone_parts())
+        frozen = list(model.backbone_parts())
     held = [p for module in frozen for p in module.parameters() if p.requires_grad]
     try:
         for parameter in held:
@@ -72,18 +72,13 @@ def add_regularizer_gradient(model: Trainable) -> None:
     parameter without a gradient is left alone, such as an expert that no sample read. Of a sparse
     gradient only its rows are regularised.
     """
-    embeddings = {
-        id(p)
-        for module in model.modules()
-        if isinstance(module, FeatureEmbeddingDict)
-        for p in module.parameters()
-    }
+    dicts = [module for module in model.modules() if isinstance(module, FeatureEmbeddingDict)]
+    embeddings = {id(parameter) for module in dicts for parameter in module.parameters()}
     of_embedding = get_regularizer(model.embedding_regularizer)
     of_net = get_regularizer(model.net_regularizer)
     for parameter in model.parameters():
-        if parameter.grad is None:  # frozen, or nothing read it in this step
-            continue
-        if getattr(parameter, "_no_weight_decay", False):  # Mamba's A and D
+        exempt = getattr(parameter, "_no_weight_decay", False)  # Mamba's A and D
+        if exempt or parameter.grad is None:  # frozen, or nothing read it in this step
             continue
         values, gradient = parameter.detach(), parameter.grad
         if gradient.is_sparse:
@@ -101,8 +96,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     for parameter in parameters:
         holder: torch.Tensor = parameter
         if parameter.grad is not None and parameter.grad.is_sparse:
-            values = parameter.grad.values()
-            holder = values.detach()
-            holder.grad = values  # scaled in place, it stays the sparse gradient's
+            holder = parameter.grad.values().detach()
+            holder.grad = parameter.grad.values()  # scaled in place, they stay the gradient's
         holders.append(holder)
     nn.utils.clip_grad_norm_(holders, max_norm)

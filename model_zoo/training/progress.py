@@ -73,13 +73,10 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
     except BaseException as error:
         # On closing, torch's writer fails a second time, with an error of its own.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
-        if isinstance(cause, KeyboardInterrupt):
-            raise cause from None
         if isinstance(cause, OSError):
-            raise TrainingError(
-                f"{path}: cannot be written ({cause.strerror}); the last good files are kept"
-            ) from None
-        raise
+            why = f"{path}: cannot be written ({cause.strerror}); the last good files are kept"
+            raise TrainingError(why) from None
+        raise (cause or error) from None
 
 
 def load_state(path: str | Path) -> tuple[Progress, dict[str, Any]] | None:

@@ -55,23 +55,19 @@ def routing_report(model: Trainable, loader: Iterable[Batch]) -> dict[str, dict[
 
 def log_report(report: dict[str, dict[str, Any]]) -> None:
     """Log one line per branch, and one warning if routing collapses."""
+    collapsed = []
     for name, branch in report.items():
-        consistency = branch["consistency"]
+        load, consistency = branch["item_share"], branch["consistency"]
         logging.info(
-            f"{name} experts: load "
-            + " ".join(f"{share:.0%}" for share in branch["item_share"])
-            + f", entropy {branch['item_entropy']:.2f}, switch rate {branch['switch_rate']:.2f}"
+            f"{name} experts: load {' '.join(f'{share:.0%}' for share in load)}, "
+            f"entropy {branch['item_entropy']:.2f}, switch rate {branch['switch_rate']:.2f}"
             + ("" if consistency is None else f", consistency {consistency:.2f}")
         )
-    collapsed = [
-        f"{name} expert {expert} has {share:.1%}"
-        for name, branch in report.items()
-        if len(branch["item_share"]) > 1 and any(branch["item_share"])
-        for expert, share in enumerate(branch["item_share"])
-        if not DEAD <= share <= DOMINANT
-    ]
+        if len(load) > 1 and any(load):
+            outside = [e for e, share in enumerate(load) if not DEAD <= share <= DOMINANT]
+            collapsed += [f"{name} expert {expert} has {load[expert]:.1%}" for expert in outside]
     if collapsed:
-        logging.warning("routing collapses: " + ", ".join(collapsed) + " of the load")
+        logging.warning(f"routing collapses: {', '.join(collapsed)} of the load")
 
 
 def branch_codes(model: Trainable) -> dict[str, Tensor]:
@@ -91,14 +87,14 @@ class Tally:
     """Counts of one branch, summed over batches."""
 
     def __init__(self, branch: Branch) -> None:
-        self.branch = branch
-        self.item_E = self.sample_E = torch.zeros(branch.router.num_experts)
+        self.router = branch.router
+        self.item_E = self.sample_E = torch.zeros(self.router.num_experts)
         self.switched = self.pairs = self.samples = self.unserved = torch.tensor(0)
-        self.appearances_IE: Tensor | None = None
+        self.appearances_IE = torch.zeros(0, self.router.num_experts)
 
     def add(self, sequence: History, items: ItemDict | None) -> None:
         """Count a batch; ``items`` are the items of its positions, where they are known."""
-        weights_BTE = self.branch.router.gates(sequence)
+        weights_BTE = self.router.gates(sequence)
         sent_BTE = weights_BTE > 0
         self.item_E = self.item_E + sent_BTE.sum((0, 1)).cpu()
         self.sample_E = self.sample_E + sent_BTE[:, -1].sum(0).cpu()
@@ -110,21 +106,21 @@ class Tally:
         self.pairs = self.pairs + both.sum()
         self.switched = self.switched + (both & (best_BT[:, 1:] != best_BT[:, :-1])).sum()
         if items is not None and items.index.shape[1] > 1:
-            E = weights_BTE.shape[-1]
-            if self.appearances_IE is None:
-                self.appearances_IE = best_BT.new_zeros(len(next(iter(items.tables.values()))), E)
-            index_BT = items.index[:, :-1].to(best_BT.device)
-            seen = index_BT[routed_BT] * E + best_BT[routed_BT]
-            self.appearances_IE.view(-1).index_add_(0, seen, torch.ones_like(seen))
+            if not len(self.appearances_IE):
+                count = len(next(iter(items.tables.values())))
+                self.appearances_IE = best_BT.new_zeros(count, self.router.num_experts)
+            item, expert = items.index[:, :-1].to(best_BT)[routed_BT], best_BT[routed_BT]
+            one = torch.ones_like(item)
+            self.appearances_IE.index_put_((item, expert), one, accumulate=True)
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the report."""
         item_share, sample_share = shares(self.item_E), shares(self.sample_E)
-        cosines = None
-        if (codes := self.branch.router.codes()) is not None:
+        codes, cosines = self.router.codes(), None
+        if codes is not None:
             unit = F.normalize(codes.float(), dim=-1)
             cosines = (unit @ unit.T).tolist()
-        return {
+        found: dict[str, Any] = {
             "item_share": item_share,
             "sample_share": sample_share,
             "item_entropy": entropy(item_share),
@@ -133,24 +129,15 @@ class Tally:
             "dead": [expert for expert, share in enumerate(item_share) if share < DEAD],
             "switch_rate": float(self.switched / self.pairs.clamp(min=1)),
             "code_cosine": cosines,
-            **self._consistency(),
+            **dict.fromkeys(("consistency", "most_popular", "least_popular")),
         }
-
-    def _consistency(self) -> dict[str, Any]:
-        """How faithful items are to an expert."""
-        nothing = {"consistency": None, "most_popular": None, "least_popular": None}
-        if self.appearances_IE is None:
-            return nothing
-        count_I = self.appearances_IE.sum(1)
-        repeated_IE = self.appearances_IE[count_I > 1]
-        if not len(repeated_IE):
-            return nothing
-        count_I = repeated_IE.sum(1)
-        return {
-            "consistency": float(repeated_IE.amax(1).sum() / count_I.sum()),
-            "most_popular": shares(repeated_IE[count_I.argmax()]),
-            "least_popular": shares(repeated_IE[count_I.argmin()]),
-        }
+        repeated_IE = self.appearances_IE[self.appearances_IE.sum(1) > 1]
+        if len(repeated_IE):
+            count_I = repeated_IE.sum(1)
+            found["consistency"] = float(repeated_IE.amax(1).sum() / count_I.sum())
+            found["most_popular"] = shares(repeated_IE[count_I.argmax()])
+            found["least_popular"] = shares(repeated_IE[count_I.argmin()])
+        return found
 
 
 def shares(count_E: Tensor) -> list[float]:

@@ -63,12 +63,6 @@ def sparse_tables(module: nn.Module) -> list[nn.Embedding]:
     return [m for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse]
 
 
-def described_tables(module: nn.Module) -> str:
-    """Which tables have sparse gradients, for the log."""
-    rows = [f"{table.num_embeddings:,}" for table in sparse_tables(module)]
-    return f"tables of {' + '.join(rows) or 'no'} rows; those of up to {SMALL_TABLE:,} stay dense"
-
-
 def coalesced(gradient: Tensor) -> Tensor:
     """A sparse gradient with each row once. Rows that rise, as those of a batch's distinct items
     do, need no sorting and no sums."""

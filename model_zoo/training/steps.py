@@ -60,7 +60,9 @@ class Stepper:
             for first in range(0, steps, every):
                 total_loss: Tensor | float = 0.0
                 samples, start = 0, time.perf_counter()
-                self._set_train_mode()
+                self.model.train()
+                for module in self.frozen:
+                    module.eval()
                 for step, batch in islice(batches, every):
                     total_loss = total_loss + self.step(batch, step, steps)
                     samples += len(batch[2])
@@ -86,11 +88,6 @@ class Stepper:
             self.optimizer.zero_grad()
             model.after_step()
         return loss.detach()
-
-    def _set_train_mode(self) -> None:
-        self.model.train()
-        for module in self.frozen:
-            module.eval()
 
     def _require_finite(self, loss: float, title: str, step: int) -> None:
         if not math.isfinite(loss):

@@ -27,8 +27,9 @@ PUBLIC += ["reduce_lr_on_plateau", "verbose"]
 
 
 class Trainable(BaseModel, ABC):
-    """A model on LongCTR's batches that ``loop.fit`` can train. It has a ``forward`` and an
-    ``add_loss``.
+    """A model on LongCTR's batches that ``Trainer`` can train.
+
+    A subclass has a ``forward``, which gives ``y_pred (B, 1)``, and an ``add_loss``.
 
     Args:
         feature_map: FuxiCTR's feature map.
@@ -48,8 +49,6 @@ class Trainable(BaseModel, ABC):
         stage_log: the last ``fit`` writes one entry per evaluation after training.
         stage_start: the last ``fit`` writes one entry per stage, about the weights it began with.
     """
-
-    device: torch.device
 
     def __init__(
         self,

@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 
 import model_zoo
+from model_zoo.registry import MIXTURES, variant
 
-from ..support.helpers import build_model, loader, random_batch, rows_of, tiny_params
+from ..support.helpers import all_models, build_model, loader, random_batch, rows_of, tiny_params
 
 LENGTHS = [0, 1, 4, 20, 20, 13, 8]
 
 
-@pytest.fixture(params=list(model_zoo.MODELS))
-def params(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path) -> dict:
-    return tiny_params(tiny_data, request.param, model_root=str(tmp_path), verbose=0)
+@pytest.fixture
+def params(name: str, tiny_data: Path, tmp_path: Path) -> dict:
+    return tiny_params(tiny_data, name, model_root=str(tmp_path), verbose=0)
 
 
 def scores(model: torch.nn.Module, batch: tuple) -> torch.Tensor:
@@ -33,6 +34,7 @@ def spread_embeddings(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.parametrize("name", model_zoo.MODELS)
 def test_trains_a_step_and_every_parameter_gets_gradient(params: dict) -> None:
     if "router_topk" in params:
         params["router_topk"] = 2  # with k = 1, eq. 2 gives h no gradient: see test_routers.py
@@ -47,6 +49,7 @@ def test_trains_a_step_and_every_parameter_gets_gradient(params: dict) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", model_zoo.MODELS)
 def test_loss_falls_on_a_learnable_toy_set(params: dict) -> None:
     model = build_model(params).train()
     batch = random_batch(model.feature_map, [20] * 64, L=20)
@@ -64,6 +67,7 @@ def test_loss_falls_on_a_learnable_toy_set(params: dict) -> None:
     assert sorted(losses[-5:])[2] < 0.3 < 0.6 < losses[0]
 
 
+@pytest.mark.parametrize("name", all_models())
 def test_evaluation_is_deterministic_and_updates_nothing(params: dict) -> None:
     model = build_model(params)
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -73,6 +77,7 @@ def test_evaluation_is_deterministic_and_updates_nothing(params: dict) -> None:
     assert all(v.equal(before[k]) for k, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize("name", all_models())
 def test_checkpoint_round_trip(params: dict, tmp_path: Path) -> None:
     model, other = build_model(params, seed=1).eval(), build_model(params, seed=2).eval()
     batch = random_batch(model.feature_map, LENGTHS, L=20)
@@ -82,6 +87,7 @@ def test_checkpoint_round_trip(params: dict, tmp_path: Path) -> None:
     assert torch.equal(scores(model, batch), scores(other, batch))
 
 
+@pytest.mark.parametrize("name", all_models())
 @pytest.mark.parametrize("L", [20, 60])
 def test_padding_and_batch_mates_do_not_matter(params: dict, L: int) -> None:
     model = spread_embeddings(build_model(params)).double().eval()
@@ -100,12 +106,14 @@ def test_padding_and_batch_mates_do_not_matter(params: dict, L: int) -> None:
     torch.testing.assert_close(scores(model, noisy), together, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", all_models())
 @pytest.mark.parametrize(("lengths", "L"), [([0], 1), ([1], 1), ([0, 0, 0], 3), ([1, 0], 1)])
 def test_smallest_batches(params: dict, lengths: list[int], L: int) -> None:
     model = build_model(params).eval()
     assert torch.isfinite(scores(model, random_batch(model.feature_map, lengths, L))).all()
 
 
+@pytest.mark.parametrize("name", all_models(["TWIN_MoS", "TransAct", "MIRRN"]))
 def test_max_len_1(params: dict) -> None:
     """Position tables, windows and top-k of a single item; trains and evaluates."""
     params["max_len"] = 1
@@ -115,14 +123,12 @@ def test_max_len_1(params: dict) -> None:
     assert 0 <= metrics["AUC"] <= 1 and len(model.stage_log) >= 1
 
 
-def test_longctr_compat_is_invariant_too(params: dict) -> None:
+@pytest.mark.parametrize("mixture", ["", *MIXTURES])
+@pytest.mark.parametrize("backbone", ["TWIN", "SDIM", "TransAct"])
+def test_longctr_compat_is_invariant_too(backbone: str, mixture: str, tiny_data: Path) -> None:
     """LongCTR's short mask must not depend on how far a subsequence is padded."""
-    name = params["model"].split("_")[0]
-    if name not in ("TWIN", "SDIM", "TransAct"):
-        pytest.skip(f"{name} has no such mode, or lets padding in on purpose")
-    params |= {"longctr_compat": True}
-    if name != "TransAct":
-        params["short_seq_len"] = 10
+    short = {} if backbone == "TransAct" else {"short_seq_len": 10}
+    params = tiny_params(tiny_data, variant(backbone, mixture), longctr_compat=True, **short)
     model = spread_embeddings(build_model(params)).double().eval()
     batch = random_batch(model.feature_map, [1, 5, 60, 30, 12], L=60)
     together = scores(model, batch)
@@ -131,6 +137,7 @@ def test_longctr_compat_is_invariant_too(params: dict) -> None:
         torch.testing.assert_close(alone[0], together[b], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", all_models())
 def test_plain_longctr_batch_gives_the_same_scores_and_gradients(params: dict) -> None:
     """A plain dictionary of rows, as LongCTR's loader makes it, and nothing of it is changed."""
     if "router_topk" in params:

@@ -146,6 +146,7 @@ def test_dropout_follows_the_seed(tiny_data: Path) -> None:
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
+@pytest.mark.slow
 def test_without_a_compiler(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from fuxictr.utils import load_config
 import model_zoo
 
 from ..support.command_line import ROOT, environment
-from ..support.helpers import CONFIG, random_batch
+from ..support.helpers import CONFIG, all_models, random_batch
 from ..support.longctr_client import install_fuxictr
 
 MODELS = (
@@ -35,7 +35,7 @@ MODELS = (
 OLDER = ("2.3.2", "2.3.9")
 
 
-@pytest.mark.parametrize("name", list(model_zoo.MODELS))
+@pytest.mark.parametrize("name", all_models())
 def test_fuxictrs_own_functions_build_it(name: str, tiny_data: Path, tmp_path: Path) -> None:
     """As FuxiCTR's ``run_expid.py`` does: ``load_config``, ``FeatureMap.load``, ``getattr``."""
     params = load_config(str(CONFIG), f"{name}_session_hopping_tiny")
@@ -89,6 +89,7 @@ def installed(data: Path) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", OLDER)
 def test_another_version_gives_the_same_weights_and_auc(
     older: str, data: Path, installed: list[dict[str, Any]], tmp_path: Path

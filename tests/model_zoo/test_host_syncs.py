@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import model_zoo
 from model_zoo.backbones import mamba4rec
 from model_zoo.history.history import History
 from model_zoo.history.item_dict import ItemDict
@@ -21,7 +20,14 @@ from model_zoo.ops import scan_last as final_state
 from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.steps import Stepper
 
-from ..support.helpers import build_model, gather_always, loader, random_batch, tiny_params
+from ..support.helpers import (
+    all_models,
+    build_model,
+    gather_always,
+    loader,
+    random_batch,
+    tiny_params,
+)
 from ..support.host_syncs import HostSyncs
 
 LENGTHS = [0, 1, 4, 20, 60, 33, 8, 60]
@@ -45,7 +51,7 @@ def gpu_way(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return waits
 
 
-@pytest.mark.parametrize("name", model_zoo.MODELS)
+@pytest.mark.parametrize("name", all_models())
 def test_at_most_one_wait_in_a_step(name: str, tiny_data: Path, gpu_way: list[str]) -> None:
     params = tiny_params(tiny_data, name, verbose=0, embedding_regularizer=1e-4)
     if "reuse_hash" in params:

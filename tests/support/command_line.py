@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -10,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -126,43 +129,62 @@ def run_here(main: Callable[[], Any], *arguments: str) -> Outcome:
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
 
 
-MANY = """
+SERVER = """
 import contextlib, io, json, os, sys, traceback
 sys.path.insert(0, sys.argv[1])
 import run_expid
-from engine.common.errors import run_command
 
-for job in json.load(sys.stdin):
+for line in sys.stdin:
+    job = json.loads(line)
     os.chdir(job["cwd"])
-    sys.argv = ["run_expid.py", *job["arguments"]]
+    sys.argv = [job["script"], *job["arguments"]]
     stdout, stderr, code = io.StringIO(), io.StringIO(), None
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         try:
-            run_command(run_expid.main)
+            run_expid.main()
         except SystemExit as error:
             code = error.code
         except BaseException:
             traceback.print_exc()
-    print(json.dumps([code, stdout.getvalue(), stderr.getvalue()]))
+    print(json.dumps([code, stdout.getvalue(), stderr.getvalue()]), flush=True)
 """
 
 
-def run_expid_often(jobs: list[tuple[Workspace, tuple[str, ...]]], timeout: float) -> list[Outcome]:
-    """``run_expid.py`` once for each job, all in one process: torch is imported only once."""
-    given = [
-        {"cwd": str(space.cwd), "arguments": ["--config", str(space.config), *arguments]}
+@cache
+def _server() -> subprocess.Popen[str]:
+    """A process that runs one command line of ``run_expid.py`` after the other."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(ROOT)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(),
+        text=True,
+    )
+    atexit.register(process.communicate)  # which lets it end by itself
+    return process
+
+
+def run_expid_often(jobs: list[tuple[Workspace, tuple[str, ...]]]) -> list[Outcome]:
+    """``run_expid.py`` for each job, in a process that all tests share: torch is imported once."""
+    return [
+        run_expid_in(space.cwd, "--config", str(space.config), *arguments)
         for space, arguments in jobs
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", MANY, str(ROOT)],
-        input=json.dumps(given),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def run_expid_in(cwd: Path, *arguments: str, timeout: float = 120) -> Outcome:
+    """``python run_expid.py arguments`` in a folder, and in the process that all tests share."""
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    job = {"script": str(ROOT / "run_expid.py"), "cwd": str(cwd), "arguments": arguments}
+    stop = threading.Timer(timeout, server.kill)
+    stop.start()
+    server.stdin.write(json.dumps(job) + "\n")
+    server.stdin.flush()
+    answer = server.stdout.readline()
+    stop.cancel()
+    assert answer, "the process has ended, or was too slow"
+    return Outcome(*json.loads(answer))
 
 
 def environment() -> dict[str, str]:

@@ -5,7 +5,7 @@ Shape suffixes as in the code: B samples, L history length, D item width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -25,13 +25,21 @@ from model_zoo.history.history import History
 from model_zoo.history.item_dict import ItemDict
 from model_zoo.layers import block
 from model_zoo.moe.codebook import Codebook
-from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, variant
+from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, model_names, variant
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.loop import Trainer
 
 CONFIG = Path(__file__).parents[2] / "config"
 # Every block and every mixture once, for tests that take many seconds for a model.
 EACH_PART_ONCE = [*BACKBONES, *BASELINES, *(variant("TWIN", mixture) for mixture in MIXTURES)]
+
+
+def all_models(
+    typical: Sequence[str] = EACH_PART_ONCE, names: Sequence[str] = tuple(model_names())
+) -> list[Any]:
+    """Models as parameters of a test, of which the default run takes the typical ones."""
+    slow = pytest.mark.slow
+    return [name if name in typical else pytest.param(name, marks=slow) for name in names]
 
 
 def ragged_history(

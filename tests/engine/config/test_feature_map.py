@@ -47,7 +47,7 @@ def test_equal_to_fuxictrs_processor(tmp_path: Path) -> None:
     ours = build_feature_map(params)
     assert list(ours.features) == list(theirs.features)
     assert ours.features == theirs.features
-    for attribute in ("labels", "group_id", "num_fields", "total_features", "column_index"):
+    for attribute in ("labels", "group_id", "num_fields", "column_index"):
         assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
     assert ours.sum_emb_out_dim() == theirs.sum_emb_out_dim()
 

@@ -86,17 +86,18 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(
     zoo: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workspace, list[Outcome]]:
-    """All command lines of this file, in one process."""
+    """All command lines of this file."""
     space = Workspace(tmp_path_factory.mktemp("runs"), tiny_data)
     pooled = {
         key: space.models["TWIN_tiny"][key] for key in ("dataset_id", "batch_size", "max_len")
     }
-    pooled |= {"model": "Pooled", "embedding_dim": 8, "epochs": 2, "hidden": 4}
+    pooled |= {"model": "Pooled", "embedding_dim": 8, "epochs": 1, "hidden": 4}
     space.models["Pooled_tiny"] = pooled | {"note": "free text"}
     space.models["Pooled_wrong"] = pooled | {"scale": "much"}
     space.models["Pooled_odd"] = pooled | {"hidden": "many"}
     space.models["Nothing_tiny"] = pooled | {"model": "Pooled_MoS"}
-    space.change_model("TWIN_MoS_tiny", epochs=1)
+    for expid in ("TWIN_tiny", "TWIN_MoS_tiny"):
+        space.change_model(expid, epochs=1)
     empty = tmp_path_factory.mktemp("empty")
     ours = ("Pooled_tiny", "TWIN_tiny", "TWIN_MoS_tiny")
     jobs = [
@@ -110,7 +111,7 @@ def runs(
         ("--resume", "--expid", "TWIN_tiny"),
         ("--model-zoo", str(zoo), "--expid", "Pooled_odd"),
     ]
-    return space, run_expid_often([(space, job) for job in jobs], timeout=120)
+    return space, run_expid_often([(space, job) for job in jobs])
 
 
 def test_a_foreign_model_trains(runs: tuple[Workspace, list[Outcome]]) -> None:
@@ -120,7 +121,7 @@ def test_a_foreign_model_trains(runs: tuple[Workspace, list[Outcome]]) -> None:
     assert result["model"] == "Pooled" and result["num_parameters"] == parameters(hidden=4)
     assert set(result["metrics"]["test"]) == {"AUC", "gAUC", "logloss"}
     assert result["flops_per_sample"] > 0 and result["routing"] == {}
-    assert [entry["stage"] for entry in result["stage_log"]] == ["joint", "joint"]
+    assert [entry["stage"] for entry in result["stage_log"]] == ["joint"]
     assert "Pooled does not name `note`, which is passed on as it is" in outcome.stderr
     assert "`hidden`" not in outcome.stderr
     assert resumed.code == 0 and "finished already" in resumed.stdout

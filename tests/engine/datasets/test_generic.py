@@ -312,7 +312,6 @@ def test_the_card_tells_how_it_was_made(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     for name in (
         ".out-a2c4e6g8",
-        ".out-a2c4e6g8-events-12345678",
         ".out-12345678",
         ".outer-12345678",
     ):

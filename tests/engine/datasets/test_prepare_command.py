@@ -95,7 +95,7 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
     "unknown movie": (
         appended("1\t99\t3\t5\n"),
         TO_OUT,
-        ("in/u.data: movie 99 is rated but is not in the movie",),
+        ("in/u.data: movie 99 is not in the table of movies",),
     ),
     "output below a file": (
         movielens_100k,

@@ -212,6 +212,7 @@ def test_full_disk_is_one_line_and_the_run_can_go_on(
         assert space.result("TWIN_tiny", 1)["status"] == "done"
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_one_line(space: Workspace) -> None:
     space.change_model("TWIN_tiny", verbose=0)
     with open("/dev/full", "w") as full:

@@ -404,7 +404,7 @@ DATA = {
     "seq_len": Case(
         cell("train", "seq_len", 11, 5000),
         (
-            "train.parquet, column seq_len, row 11: the value is 5000, but the history of user",
+            "train.parquet, column seq_len, row 11: the value is 5000, but in ",
             "items",
         ),
     ),
@@ -533,7 +533,7 @@ def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         for spoil, arguments in todo.values()
     ]
     before = [snapshot(space.folder) for space, _ in jobs]
-    outcomes = run_expid_often(jobs, timeout=300)
+    outcomes = run_expid_often(jobs)
     return {
         name: Finished(space, outcome, files, snapshot(space.folder))
         for name, (space, _), outcome, files in zip(todo, jobs, outcomes, before, strict=True)

@@ -10,7 +10,7 @@ import pytest
 from engine.config import read as config
 from engine.datasets import layout, synthetic
 
-from ...support.command_line import Workspace, run_expid_often, run_script, snapshot
+from ...support.command_line import Workspace, run_expid_in, run_expid_often, snapshot
 
 ONE_RUN = ("--expid", "TWIN_tiny", "--seed", "1")
 
@@ -27,7 +27,7 @@ def test_results_on_other_data_go_elsewhere_or_are_refused(tiny_data: Path, tmp_
     made = (*ONE_RUN, "--data-root", "made")
     elsewhere = (*made, "--model-root", "../results")
     jobs = (made, elsewhere, (*elsewhere, "--resume"), elsewhere)
-    refused, moved, resumed, again = run_expid_often([(space, job) for job in jobs], 120)
+    refused, moved, resumed, again = run_expid_often([(space, job) for job in jobs])
     assert refused.code == 2 and refused.stderr.count("\n") == 1
     for part in ("TWIN_tiny_seed1.json", card["hash"], "write --model-root DIR"):
         assert part in refused.stderr
@@ -46,7 +46,7 @@ def test_results_on_other_data_go_elsewhere_or_are_refused(tiny_data: Path, tmp_
 def test_generated_data_is_generated_there(tmp_path: Path) -> None:
     folders = ("--data-root", "data", "--model-root", "results")
     expid = "AttenMixer_session_hopping_tiny"
-    outcome = run_script("run_expid.py", "--expid", expid, *folders, cwd=tmp_path)
+    outcome = run_expid_in(tmp_path, "--expid", expid, *folders)
     assert outcome.code == 0, outcome.stderr
     assert f"generating session_hopping_tiny into {tmp_path}" in outcome.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"data", "results", "config.csv"}
@@ -56,7 +56,7 @@ def test_generated_data_is_generated_there(tmp_path: Path) -> None:
 
 def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
     command = ("--expid", "TWIN_KuaiVideo_x2", "--data-root", "nowhere", "--model-root", "results")
-    outcome = run_script("run_expid.py", *command, cwd=tmp_path)
+    outcome = run_expid_in(tmp_path, *command)
     assert outcome.code == 2 and outcome.stderr.count("\n") == 1
     assert f"{tmp_path}/nowhere/KuaiVideo_x2/" in outcome.stderr
     assert not list(tmp_path.iterdir())

@@ -37,7 +37,7 @@ def done(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     space.change_model("TWIN_tiny", epochs=1, verbose=1)
     valid = str(space.data / "valid.parquet")
     jobs = [tuple(w.format(valid=valid) for w in job) for job in JOBS.values()]
-    outcomes = run_expid_often([(space, job) for job in jobs], 120)
+    outcomes = run_expid_often([(space, job) for job in jobs])
     files = sorted((space.checkpoints / "tiny").glob("*.json"))
     results = [json.loads(file.read_text()) for file in files]
     return Done(space, dict(zip(JOBS, outcomes, strict=True)), results)

@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import model_zoo
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.checkpoints import BLOCK, EMBEDDING, HEAD
 
 from ...support.command_line import Workspace
-from ...support.helpers import build_model, random_batch, tiny_params
+from ...support.helpers import all_models, build_model, random_batch, tiny_params
 
 LENGTHS = [20, 20, 13, 3, 1, 0]
 
@@ -31,7 +30,7 @@ def predict(model: SequenceModel) -> Tensor:
         return model.eval()(random_batch(model.feature_map, LENGTHS, L=20))["y_pred"]
 
 
-@pytest.mark.parametrize("name", list(model_zoo.MODELS))
+@pytest.mark.parametrize("name", all_models())
 def test_a_variant_starts_from_its_trained_backbone(
     name: str, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -69,7 +68,7 @@ def refused(data: Path, model: str, file: Path | str, **keys: object) -> str:
 
 
 def test_a_missing_file_is_named(tiny_data: Path, tmp_path: Path) -> None:
-    assert "no such file" in refused(tiny_data, "TWIN", tmp_path / "missing.model")
+    assert "No such file" in refused(tiny_data, "TWIN", tmp_path / "missing.model")
 
 
 def test_what_is_no_checkpoint_is_refused(tiny_data: Path, tmp_path: Path) -> None:
@@ -137,7 +136,8 @@ def test_on_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     space.change_model("TWIN_MoS_tiny", backbone_checkpoint=str(trained))
     outcome = space.run_expid("--expid", "TWIN_MoS_tiny", "--seed", "1")
     assert outcome.code == 2 and outcome.stderr.startswith("error: ")
-    assert f"{trained}: no such file" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+    assert f"{trained}: not a checkpoint ([Errno 2] No such file" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
     assert not space.file("TWIN_MoS_tiny", 1, "log").exists()
     outcome = space.run_expid("--expid", "TWIN_tiny", "TWIN_MoS_tiny", "--seed", "1")
     assert outcome.code == 0, outcome.stderr

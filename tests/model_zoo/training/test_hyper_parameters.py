@@ -48,10 +48,11 @@ def test_a_base_is_read_where_keywords_are_passed_on() -> None:
         def __init__(self, *, rate: float = 0.1) -> None:
             super().__init__()
 
-    def function(x: int, *, seed: int) -> None:
-        pass
+    class Other:
+        def __init__(self, x: int, *, seed: int) -> None:
+            pass
 
     assert keywords(Passing) == {"width": float, "depth": int}  # the class comes before its base
-    assert keywords(Closed, function) == {"rate": float, "seed": int}
+    assert keywords(Closed, Other) == {"rate": float, "seed": int}
     config = {"seed": 3, "rate": 0.5, "other": 1}
-    assert chosen(config, Closed, function) == {"rate": 0.5, "seed": 3}
+    assert chosen(config, Closed, Other) == {"rate": 0.5, "seed": 3}

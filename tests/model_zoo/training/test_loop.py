@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from model_zoo.sequence_model import SequenceModel
-from model_zoo.training import loop as training
 from model_zoo.training import optimizer as optimization
-from model_zoo.training.loop import TrainingError
+from model_zoo.training.loop import Trainer
+from model_zoo.training.progress import TrainingError
 
 from ...support.helpers import build_model, improving, killed_after, loader, tiny_params
 
@@ -67,7 +67,7 @@ def test_a_stage_changes_its_own_parameters_only(
     before = snapshot(model)
     stages = [s for s in model.encoder.stages(1 if stage == "joint" else 0.5) if s.name == stage]
     train, valid = loader(params), loader(params, "valid")
-    training.Trainer(model, train, valid, 10.0, 0, None).run_stage(stages[0], None)
+    Trainer(model, train, valid, seed=0).run_stage(stages[0])
     assert changed_parts(model, before) == expected
     if stage == "experts":  # the head's batch-norm statistics stood still
         for name, value in model.state_dict().items():
@@ -99,7 +99,7 @@ def test_code_movement_is_since_the_evaluation_before(params: dict) -> None:
     def keep(_: list) -> None:
         codes.append(model.branches["item"].router.codebook.codes_EC.double().clone())
 
-    training.fit(model, loader(params), loader(params, "valid"), epochs=3, on_evaluation=keep)
+    model.fit(loader(params), loader(params, "valid"), epochs=3, on_evaluation=keep)
     for (before, after), entry in zip(pairwise(codes), model.stage_log[1:], strict=True):
         cosines = (before * after).sum(1) / (before.norm(dim=1) * after.norm(dim=1))
         expected = 1 - float(cosines.mean())
