@@ -1,4 +1,4 @@
-"""Under which conditions runs were made, and what must be said where these differ."""
+"""The conditions under which runs were made, and the notes that a table needs where they differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .results import Cell, Run
 
 
 def conditions(cells: Collection[Cell]) -> list[str]:
-    """How long the histories of some cells with runs were, and how many trials chose their parameters."""
+    """The length of the histories of some cells with runs, and the number of trials that tuned them."""
     found = [f"max_len {span(cell.first_run['params']['max_len'] for cell in cells)}"]
     budgets = {cell.budget for cell in cells}
     if 0 not in budgets:
@@ -34,23 +34,21 @@ def on_device(runs: Collection[Run], device: str) -> list[Run]:
 
 
 def device_note(cell: Cell, reference: Cell) -> str:
-    """Says which runs of the same seed were on different devices; empty if none."""
-    seeds = [
-        seed
-        for seed in cell.runs.keys() & reference.runs.keys()
-        if cell.runs[seed]["device"] != reference.runs[seed]["device"]
-    ]
-    if not seeds:
+    """A note on the runs of the same seed that were on different devices; empty without such runs."""
+    devices = {
+        seed: (cell.runs[seed]["device"], reference.runs[seed]["device"])
+        for seed in sorted(cell.runs.keys() & reference.runs.keys())
+    }
+    mixed = {seed: pair for seed, pair in devices.items() if pair[0] != pair[1]}
+    if not mixed:
         return ""
-    own, others = (
-        " and ".join(sorted({c.runs[seed]["device"] for seed in seeds})) for c in (cell, reference)
-    )
-    numbers = ", ".join(map(str, sorted(seeds)))
-    return f"{cell.model} on {own}, {reference.model} on {others}: seed {numbers}"
+    own, others = (" and ".join(sorted(set(names))) for names in zip(*mixed.values(), strict=True))
+    seeds = ", ".join(map(str, mixed))
+    return f"{cell.model} on {own}, {reference.model} on {others}: seed {seeds}"
 
 
 def batch_note(cell: Cell, name: str) -> str:
-    """Says which runs had a smaller batch, since the tuner halves it when memory runs out; or empty.
+    """A note on runs with a smaller batch, which the tuner halves when memory runs out; empty without any.
 
     Args:
         cell: has runs.
@@ -63,15 +61,8 @@ def batch_note(cell: Cell, name: str) -> str:
 
 
 def limit_note(cell: Cell) -> str:
-    """Says how many runs ended at the limit of epochs with their best epoch last; empty if none."""
-    count = sum(
-        run["stage_log"][-1]["best"]
-        and run["stage_log"][-1]["epoch"] >= run["params"].get("epochs", 1)
-        for run in cell.runs.values()
-    )
-    if not count:
-        return ""
-    return (
-        f"{count} of {len(cell.runs)} runs ended at their limit of epochs, the last the best: longer "
-        "training may give more"
-    )
+    """A note on the runs that ended at the limit of epochs with the best epoch last; empty without any."""
+    lasts = [(run["stage_log"][-1], run["params"].get("epochs", 1)) for run in cell.runs.values()]
+    count = sum(last["best"] and last["epoch"] >= limit for last, limit in lasts)
+    few = f"{count} of {len(lasts)} runs ended at their limit of epochs, the last the best"
+    return f"{few}: longer training may give more" if count else ""

@@ -1,4 +1,4 @@
-"""In which order models stand in tables and figures, and how a table names them.
+"""The order of models in tables and figures, and their names in a table.
 
 The registry's order comes first. Models that this checkout does not know come last: results may come
 from another one.

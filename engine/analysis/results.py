@@ -142,12 +142,12 @@ def read_json(path: Path) -> Any:
 
 def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
     first = runs[0]
-    for run in runs:
-        if run["dataset_hash"] != first["dataset_hash"]:
-            raise UserError(
-                f"{run['file']}: ran on other data (hash {run['dataset_hash']}) than {first['file']} "
-                f"({first['dataset_hash']}); results on different data are not compared: move one away"
-            )
+    other = next((run for run in runs if run["dataset_hash"] != first["dataset_hash"]), None)
+    if other:
+        raise UserError(
+            f"{other['file']}: ran on other data (hash {other['dataset_hash']}) than {first['file']} "
+            f"({first['dataset_hash']}); results on different data are not compared: move one away"
+        )
     by_expid: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         by_expid.setdefault(run["expid"], {})[run["seed"]] = run
@@ -175,14 +175,10 @@ def _planned(study: dict[str, Any], by_expid: dict[str, dict[int, Run]]) -> list
     """The cells of a study, each with the runs of its planned seeds."""
     cells = []
     for entry in study["cells"]:
+        known = {key: entry[key] for key in ("experiment", "model", "varied", "expid", "budget")}
         runs, seeds = by_expid.get(entry["expid"], {}), tuple(entry["seeds"])
-        cells.append(
-            Cell(
-                **{key: entry[key] for key in ("experiment", "model", "varied", "expid", "budget")},
-                seeds=seeds,
-                runs={seed: run for seed, run in runs.items() if seed in seeds},
-            )
-        )
+        planned = {seed: run for seed, run in runs.items() if seed in seeds}
+        cells.append(Cell(**known, seeds=seeds, runs=planned))
     return cells
 
 
@@ -192,8 +188,8 @@ def _plain(by_expid: dict[str, dict[int, Run]]) -> list[Cell]:
     for expid, runs in by_expid.items():
         run = next(iter(runs.values()))
         model = run["model"]
-        tables = ["table2"] if model in BASELINES else ["table1"]
-        tables += ["table2"] if mixture_of(model) == OURS else []
+        tables = ["table1"] * (model not in BASELINES)
+        tables += ["table2"] * (model in BASELINES or mixture_of(model) == OURS)
         for table in tables:
             if (table, model) in cells:
                 other = cells[table, model].first_run["file"]

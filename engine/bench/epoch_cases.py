@@ -126,7 +126,8 @@ def _run_rounds(
             used[side].append(run_python(*command, log=folder / f"{expid}.txt", **variables))
             print(f"{side}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)
             result = json.loads(metrics.read_text())
-            # LongCTR's evaluates validation and test at last. Ours may return to its first weights.
+            # LongCTR's last two evaluations are of validation and test. Ours may end with its first
+            # weights, so the evaluation after training counts.
             valid[side].append(result["stage_log"][-1] if side == sides[-1] else result[-2])
     for side in sides:
         seconds, peaks = zip(*used[side], strict=True)

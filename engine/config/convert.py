@@ -1,4 +1,4 @@
-"""A configuration's values as the types that a model's signature asks for."""
+"""Convert a configuration's values to the types that a model's signature asks for."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ NAMES |= {str: "a text", list: "a list", dict: "a mapping", type(None): "null"}
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """``value`` as the type that ``hint`` asks for; a type that cannot be checked takes anything.
+    """Convert ``value`` to the type that ``hint`` asks for.
 
-    The first type of a union that takes the value decides.
+    The first type of a union that takes the value decides. A type that cannot be checked takes
+    anything.
 
     Raises:
-        TypeError, ValueError, OverflowError: it is of another kind.
+        TypeError, ValueError, OverflowError: the value is of another kind.
     """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNIONS:

@@ -63,8 +63,7 @@ def _lines(presets: str) -> Iterator[str]:
 
 def main() -> None:
     parser = CommandLine(
-        prog="python -m engine.config.expids",
-        description="Write the experiments that follow from presets and registered models.",
+        prog="python -m engine.config.expids", description="Write the experiments of all models."
     )
     parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     file = parser.parse_args().config / "model_config.yaml"

@@ -28,8 +28,8 @@ LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 def build_feature_map(params: dict[str, Any]) -> FeatureMap:
     """FuxiCTR's feature map of a dataset configuration.
 
-    A ``vocab_size`` that the configuration leaves out comes from ``feature_map.json`` in the data
-    set's folder, where ``data/prepare.py`` and the generators write it.
+    The configuration may leave out a ``vocab_size``. It then comes from ``feature_map.json`` in the
+    data set's folder, which ``data/prepare.py`` and the generators write.
 
     Raises:
         UserError: a feature is described wrongly; the message names it and its key.

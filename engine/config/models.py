@@ -25,7 +25,7 @@ def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
     """The model class of that name; one of ``folder`` comes before the project's own.
 
     Args:
-        name: of a model, or of a variant such as ``Mine_MoS`` of a backbone in ``folder``.
+        name: the name of a model, or of a variant, such as ``Mine_MoS`` for a backbone ``Mine``.
         folder: holds a package ``<name>`` or a file ``<name>.py`` with a class ``<name>`` for each of
             its models. A ``SequenceModel`` is a backbone, and gets a variant with every mixture. Any
             other FuxiCTR ``BaseModel`` on LongCTR's batches works too, as in a LongCTR checkout.
@@ -56,11 +56,11 @@ def build(
     """The model with its first weights.
 
     Args:
-        params: of the model; its ``model_id`` names the checkpoint.
-        expid: for messages.
+        params: the model's parameters; their ``model_id`` names the checkpoint.
+        expid: the experiment that messages name.
 
     Raises:
-        UserError: its parameters do not fit each other.
+        UserError: the parameters do not fit each other.
     """
     with own_words(model_class, expid):
         return model_class(feature_map, **params)
@@ -68,7 +68,7 @@ def build(
 
 @contextmanager
 def own_words(model_class: type[StagedModel], expid: str) -> Iterator[None]:
-    """Turn what a model refuses into a UserError; a foreign one may refuse in any way."""
+    """Turn a model's ValueError, and every error of a foreign model, into a UserError."""
     try:
         yield
     except ValueError as error:
@@ -82,10 +82,10 @@ def own_words(model_class: type[StagedModel], expid: str) -> Iterator[None]:
 
 
 class AdoptedModel(StagedModel):
-    """Makes a foreign model, the next base, one that the project can train and evaluate.
+    """Lets the project train and evaluate a foreign model, which is the next base class.
 
-    Its constructor, ``forward`` and ``add_loss`` stay its own. Training, with its checks, resume
-    and regulariser, evaluation and metrics are the project's.
+    The constructor, ``forward`` and ``add_loss`` stay the model's own. The project does the rest:
+    training with its checks, resume and regulariser, evaluation, and metrics.
     """
 
     origin: type[BaseModel]
@@ -103,7 +103,7 @@ def model_files(folder: Path) -> list[str]:
     """Names of the models in a folder.
 
     Raises:
-        UserError: the folder is not there, or has no model.
+        UserError: the folder does not exist, or holds no model.
     """
     packages = {path.parent.name for path in folder.glob("*/__init__.py")}
     files = {path.stem for path in folder.glob("*.py") if f"class {path.stem}(" in path.read_text()}

@@ -1,8 +1,8 @@
 """Experiment configuration: FuxiCTR's YAML files, read strictly.
 
-FuxiCTR's ``load_config`` reads the same files. This reader adds what that one lacks: duplicate keys,
-broken files and unknown experiments are errors that say where. It needs no torch, so that a wrong
-experiment id is answered at once.
+FuxiCTR's ``load_config`` reads the same files. This reader also rejects duplicate keys, broken
+files and unknown experiments, and says where they are. It needs no torch, so that a wrong experiment
+id is answered at once.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def load_experiment(
 ) -> dict[str, Any]:
     """The parameters of an experiment, as FuxiCTR's ``load_config`` merges them.
 
-    Later ones replace earlier ones: those of ``Base``, the experiment's own, those of its data set,
-    and the changes.
+    They come from ``Base``, the experiment, its data set and ``changes``. Later ones replace
+    earlier ones.
 
     Raises:
         UserError: the experiment or its data set is not in the configuration.

@@ -1,4 +1,4 @@
-"""The check of an experiment's parameters: each key is known, each value of its type and range."""
+"""Check an experiment's parameters: each key is known, and each value has its type and range."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from ..common.errors import UserError, did_you_mean
 from .convert import WRONG, convert, describe
 from .read import DATA_PATHS
 
-Optimizer = Literal[
-    "adam", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "SGD"
-]
 REQUIRED: dict[str, Any] = {
     **dict.fromkeys(("model", "dataset_id", "model_root", *DATA_PATHS), str),
     **dict.fromkeys(("seed", "batch_size", "max_len"), int),
@@ -37,7 +34,9 @@ OPTIONAL: dict[str, Any] = {
     "monitor_mode": Literal["max", "min"],
     "eval_steps": int | None,
     "loss": Literal[LOSSES],
-    "optimizer": Optimizer,
+    "optimizer": Literal[
+        "adam", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "SGD"
+    ],
     "amp": Literal["bf16"] | None,
     "group_id": str | None,
     "padding": str,
@@ -89,7 +88,7 @@ METRICS = re.compile(UNGROUPED + r"|gAUC|avgAUC|MRR|NDCG\(k=\d+\)")
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
-    """The parameters with each value of its right type.
+    """Return the parameters with each value in its right type.
 
     A text that is a number is taken for one, because YAML reads ``1e-3`` as a text. A whole number
     may stand for a fraction.

@@ -50,8 +50,8 @@ class Report:
 def check(folder: Path) -> Report:
     """Check a folder in LongCTR's layout.
 
-    The columns that there must be are read from its ``feature_map.json``. Files that were copied by
-    hand may have none; then the shipped configuration of a data set of that name says it.
+    Its ``feature_map.json`` says which columns there must be. Files that were copied by hand may have
+    none. Then the shipped configuration of a data set of that name says it.
 
     Args:
         folder: the data set; its name is the ``dataset_id``.

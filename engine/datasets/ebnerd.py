@@ -4,9 +4,9 @@ Each article that an impression showed is a sample, and its label says whether i
 history of a sample holds every click of the user before the moment of the impression, from
 ``history.parquet`` and from earlier impressions.
 
-What is known only after the moment of the impression is no feature: the time and scrolling of the
-article that is read next (``next_*``), of the impression itself, and the articles' counts of views,
-which were taken at the end of the collection.
+What is known only after the moment of an impression is no feature. This excludes the time and the
+scrolling of the impression itself and of the article that is read next (``next_*``). It also
+excludes the articles' counts of views, which were taken at the end of the collection.
 """
 
 from __future__ import annotations

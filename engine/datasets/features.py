@@ -30,7 +30,7 @@ class Feature:
         separator: stands between the values of a sequence, where the column holds texts.
         max_len: values of a sequence that are kept, the first ones.
         min_count: how often a value must occur in the training data to get an id of its own.
-        column: the name of the column in the raw table; only ``generic`` looks at it.
+        column: the name of the column in the raw table, which ``generic`` reads.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Feature:
 
 
 class Encoder(ABC):
-    """Sees training values (``observe``, any number of times), then encodes any."""
+    """Learns from training values (``observe``, any number of times), then encodes any values."""
 
     def __init__(self, feature: Feature) -> None:
         self.feature = feature
@@ -65,7 +65,7 @@ class Encoder(ABC):
 
 
 class CategoricalEncoder(Encoder):
-    """Makes one id of a value."""
+    """Turns a value into one id."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
@@ -97,7 +97,7 @@ class CategoricalEncoder(Encoder):
 
 
 class SequenceEncoder(CategoricalEncoder):
-    """Makes a few ids of a list, padded at the end to one length."""
+    """Turns a list into a few ids; shorter lists are padded at the end."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
@@ -153,7 +153,7 @@ class NumericEncoder(Encoder):
 
 
 class EmbeddingEncoder(Encoder):
-    """Keeps a vector as it is; all have one width, and missing and empty ones become zeros."""
+    """Keeps a vector as it is. All have one width. Missing and empty ones become zeros."""
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)

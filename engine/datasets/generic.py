@@ -88,6 +88,7 @@ def _moments(table: Source, mapping: Mapping) -> tuple[Columns, bool]:
 
 
 def _label(table: Source, mapping: Mapping) -> pl.Expr:
+    """1 for a positive interaction, otherwise 0."""
     if mapping.label:
         return values.label(table, mapping.label)
     if mapping.rating:
@@ -97,7 +98,7 @@ def _label(table: Source, mapping: Mapping) -> pl.Expr:
 
 
 def _features(table: Source, entries: list[Any], mapping: Mapping) -> tuple[list[Feature], Columns]:
-    """Features as the mapping writes them, and the columns that hold them."""
+    """The features that a mapping names, and the columns of the table that hold them."""
     features = [_feature(table, entry, mapping) for entry in entries]
     if features:
         kinds = ", ".join(f"{feature.name} {feature.kind}" for feature in features)
@@ -141,8 +142,12 @@ def _item_table(
     """The item table and the features' specifications, see ``interactions.Log``.
 
     Args:
-        described: a table of items, whose ids are the column ``item``; or the interactions, where
-            the first row of each item has its features.
+        described: a table of items or, without one, the interactions. There an item's features are
+            those of its earliest row.
+        features: what to make of the columns.
+        columns: how to read the features from ``described``. Beside them, ``item`` is the id in a
+            table of items, and ``row`` is the row of the interactions.
+        min_count: how often an item must occur in training to have an id of its own.
     """
     key = "item" if "item" in columns else "row"
     with readable(described.path):

@@ -40,8 +40,8 @@ class Split:
     """Which samples are for training and validation; all others are the test set.
 
     Attributes:
-        by: with ``time``, there is one moment for all users from which on samples are validation,
-            and a later one for the test. With ``user``, the last samples of each user are taken.
+        by: with ``time``, validation starts at one moment for all users, and the test at a later
+            one. With ``user``, validation and test are the last samples of each user.
         train, valid: shares of the samples.
         starts: the first moments of validation and test, instead of the shares; for ``time`` only.
     """
@@ -57,21 +57,25 @@ class Log:
     """A log of interactions, and what to make of it.
 
     Attributes:
-        events: columns ``row`` (a number that orders events of one moment), ``user``, ``item``,
-            ``time`` (anything that can be compared), ``label`` (0, 1, or null if it is no sample),
-            ``positive`` (joins the history), and the features of a sample. Events of the same user,
-            item and time are merged into one.
-        item_table: makes the item table: ``(items, times_N) -> (table, specs)``. Its argument
-            ``items`` has the columns ``item`` and ``row`` (that of its earliest event), and row i is
-            the item of index i + 1; ``times_N`` is how often each occurs in the training data.
+        events: one row for each event. ``row`` is a number that orders the events of one moment,
+            ``time`` anything that can be compared. ``user`` and ``item`` are ids. ``label`` is 0 or
+            1, or null for an event that is no sample. ``positive`` says whether the event joins the
+            history. Then come the features of a sample. Events of the same user, item and time are
+            merged into one.
+        item_table: a function that makes the item table: ``(items, times_N) -> (table, specs)``.
+            ``items`` has the columns ``item`` and ``row``, the row of the item's earliest event. Its
+            row i is the item of index i + 1. ``times_N`` is how often each item occurs in the
+            training data.
         label: name of the label's column.
         split: which samples go where.
         sample_features: how the features of a sample are to be read.
-        exposures: samples say what was shown, not what came of it. Each is labelled 1 if a positive
-            event of its user and item follows, before the item is shown to the user again and,
-            with a split by time, before the end of the sample's split.
-        about: entries for the card; ``source`` (which messages name) and ``licence`` must be there.
-        item_names: ``item``, ``name`` and ``category``, for people; no model sees them.
+        exposures: whether samples say what was shown, and not what came of it. Such a sample is
+            labelled 1 if a positive event of its user and item follows. The event must come before
+            the item is shown to the user again. With a split by time, it must also come before the
+            end of the sample's split.
+        about: entries for the card. ``licence`` and ``source`` are among them, and messages name the
+            source.
+        item_names: columns ``item``, ``name`` and ``category``. People see them, but no model does.
     """
 
     events: pl.LazyFrame

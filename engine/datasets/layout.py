@@ -31,7 +31,7 @@ CONFIG_BEFORE = "config_before"  # what was in it before the data set was writte
 WRITTEN = {*FILES, "feature_map.json", CARD, "user_ids.parquet", "item_ids.parquet"}
 WRITTEN |= {CONFIG, CONFIG_BEFORE}
 META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
-LEFT_BEHIND = 86_400  # seconds without a new file after which nobody writes to a folder any more
+LEFT_BEHIND = 86_400  # seconds without a new file, after which nobody writes to a folder any more
 LENGTHS = (0, 1, 10, 50, 100, 200, 500, 1000)  # where the bins of a card's histogram start
 
 
@@ -91,7 +91,9 @@ def require_free(output: Path, overwrite: bool) -> None:
 
 @contextmanager
 def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Give a folder to write a data set into, which becomes ``output`` whole or not at all.
+    """Give a new folder to write a data set into; it becomes ``output`` whole or not at all.
+
+    A configuration that ``output`` had is kept as ``config_before``.
 
     Raises:
         UserError: ``output`` is not free (see ``require_free``), or cannot be written.
@@ -100,7 +102,9 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
     require_free(output, overwrite)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        for folder in output.parent.glob(f".{output.name}-????????"):  # of killed processes
+        # Killed processes leave folders behind. Others may be writing at this moment, so only old
+        # folders are deleted.
+        for folder in output.parent.glob(f".{output.name}-????????"):
             if time.time() - folder.stat().st_mtime > LEFT_BEHIND:
                 shutil.rmtree(folder, ignore_errors=True)
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
@@ -152,6 +156,7 @@ def make_card(folder: Path, features: dict[str, dict], label: str) -> dict[str, 
 
 
 def _describe_split(path: Path, label: str) -> dict[str, Any]:
+    """The rows, users and label rate of a split, and how long its histories are."""
     length = pl.col("seq_len")
     bins = [
         length.is_between(low, high, closed="left").sum().alias(f"{low}+")

@@ -85,7 +85,7 @@ PATHS = ("input", "exposures", "items")
 
 
 def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
-    """Values for fields of a dataclass, each as the type of its field; those that are None are left out.
+    """Values for the fields of a dataclass, each as the type of its field, and no value that is None.
 
     Raises:
         UserError: a key is no field, or a value is of another kind.
@@ -103,7 +103,9 @@ def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
 
 
 def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
-    """The mapping of a YAML file (paths in it start at its folder) and of flags, which win.
+    """The mapping of a YAML file and of flags; a flag beats the file.
+
+    Paths in the file start at its folder.
 
     Raises:
         UserError: a key is unknown or missing.

@@ -119,7 +119,7 @@ def _movies(folder: Path) -> pl.DataFrame:
 
 
 def _source(path: Path, columns: tuple[str, ...]) -> Source:
-    """A file that has some columns; a text without their names has no others."""
+    """A table with the given columns. A text that does not name them has no others."""
     if path.suffix in SEPARATORS:
         return Lines(path, columns, SEPARATORS[path.suffix])
     table = Source(path)

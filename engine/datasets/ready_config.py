@@ -1,4 +1,4 @@
-"""A configuration directory for a prepared data set, so that every model trains on it at once."""
+"""Write a configuration for a prepared data set, so that every model trains on it at once."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Source:
 
 
 class Lines(Source):
-    """A text without a first line that names the columns, such as the older MovieLens files.
+    """A text whose first line does not name the columns, such as the older MovieLens files.
 
     Args:
         path: of the file, in Latin-1.

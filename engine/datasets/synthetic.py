@@ -121,8 +121,12 @@ def features(size: Size) -> dict[str, dict]:
 
 
 def _items(size: Size, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
-    """Theme ``(N + 1,)``, embedding ``(N + 1, D)`` and, for each theme, the unit direction of the
-    content in its subspace ``(Z, N + 1, R)``; row 0 is padding, without a theme (-1)."""
+    """Draw the items. Row 0 is padding, which has no theme (-1).
+
+    Returns:
+        The themes ``(N + 1,)``, the embeddings ``(N + 1, D)``, and the unit direction of each item's
+        content in the subspace of each theme ``(Z, N + 1, R)``.
+    """
     theme_N = np.r_[-1, rng.integers(size.themes, size=size.items)]
     axes_DD = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
     theme_ZD, content_CD = axes_DD[: size.themes], axes_DD[size.themes :][: size.content]

@@ -1,6 +1,7 @@
 """What a column of a raw table can hold, and how it is read: ids, labels, times, features.
 
-Each function takes a ``Source``, adds a check of the column to it, and gives the parsed column.
+Most functions take a ``Source`` and give one parsed column. They also tell the ``Source`` what to
+check, and its ``check`` rejects the first bad value.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ SAMPLE = 10_000  # rows from which the kind of a text column is guessed
 
 
 def identity(table: Source, column: str) -> pl.Expr:
-    """Users or items: anything, as text. A whole number that is stored as a fraction is whole."""
+    """The ids of users or items, as text. A whole number that is stored as a fraction is whole."""
     parse = _fraction_as_text if table.kind(column).is_float() else _as_text
     return table.read(column, parse, "an id")
 
 
 def number(table: Source, column: str) -> pl.Expr:
-    """Finite numbers that must be there."""
+    """Finite numbers; none may be missing."""
     return table.read(column, _as_number, "a number")
 
 
 def whole(table: Source, column: str) -> pl.Expr:
-    """Whole numbers that must be there."""
+    """Whole numbers; none may be missing."""
     return table.read(column, lambda raw: raw.cast(pl.Int64, strict=False), "a whole number")
 
 
 def label(table: Source, column: str) -> pl.Expr:
-    """0 and 1, or True and False."""
+    """A label: 0 and 1, or True and False; none may be missing."""
 
     def parse(raw: pl.Expr) -> pl.Expr:
         text = raw.cast(pl.String).str.strip_chars().str.to_lowercase()
@@ -56,7 +57,7 @@ def time(table: Source, column: str, form: str | None) -> tuple[pl.Expr, bool]:
     Dates are read in microseconds, and numbers as they are.
 
     Args:
-        form: how texts write dates; None if it is to be found out from the first one.
+        form: how texts write dates, in strftime's letters. Without it, the first date decides.
     """
     kind = table.kind(column)
     if kind.is_temporal():

@@ -32,7 +32,7 @@ def open_parquet(path: Path, needed: Iterable[str] = ()) -> pq.ParquetFile:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[None]:
-    """Surround pyarrow's reading of ``path``, so that errors about a damaged file name it."""
+    """Turn pyarrow's errors while it reads ``path`` into a UserError that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -53,10 +53,10 @@ def require_columns(path: Path, present: list[str], needed: Iterable[str]) -> No
 
 
 def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[dict[str, Column]]:
-    """Columns of a file, some rows at a time.
+    """Give the columns of a file, some rows at a time.
 
-    Reading lists whole takes several times the memory and the time. There is at least one piece,
-    and each has at most ``rows`` rows (default: ``PIECE``).
+    Reading lists whole takes several times the memory and the time. A file without rows gives one
+    empty piece. Other pieces have at most ``rows`` rows (default: ``PIECE``).
     """
     file, start = open_parquet(path, names), 0
     with whole_file(path):
@@ -96,9 +96,9 @@ class Column:
 
     Attributes:
         path: the file.
-        name: of the column.
-        values: as they are in the file.
-        start: number of the first row, for messages.
+        name: the column's name.
+        values: the values as the file has them.
+        start: the number of the first row, which messages need.
     """
 
     path: Path
@@ -122,7 +122,8 @@ class Column:
         """The values of a feature: int64 for indices, float32 for numbers and vectors.
 
         Args:
-            spec: of the feature map; ``embedding`` and ``sequence`` columns become 2-D.
+            spec: the feature's entry in the feature map. An ``embedding`` or a ``sequence`` becomes
+                2-D.
         """
         kind = spec["type"]
         self.reject(np.asarray(self.values.is_null()), "the value is missing; fill it in")

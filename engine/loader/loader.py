@@ -38,11 +38,11 @@ class SequenceLoader:
         shuffle: take a new order in each ``epoch``, given by ``seed`` and the number of the epoch.
         max_len: the length to which histories are cut.
         padding: must be ``pre``, the only one that the models read.
-        seed: of the shuffled order.
+        seed: the seed of the shuffled order.
         streaming: read one row group at a time, for samples larger than memory. Shuffling then
             changes the order of the row groups, and the order within each.
         device: where the item tables live, and what models read of a batch.
-        kwargs: other keys of FuxiCTR's configuration, which need nothing here (``num_workers``).
+        kwargs: other keys of FuxiCTR's configuration, such as ``num_workers``; they change nothing.
 
     Attributes:
         epoch: decides the shuffled order; each pass over the loader adds one.

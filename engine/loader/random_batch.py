@@ -22,8 +22,8 @@ def random_batch(
         feature_map: names the item features; samples get no features of their own.
         lengths: the number of real items in each history.
         L: padded length.
-        num_items: rows of the item table. Where they are enough, a history repeats no item.
-        seed: of all random numbers.
+        num_items: the rows of the item table. If they are enough, no history repeats an item.
+        seed: the seed of all random numbers.
     """
     g = torch.Generator().manual_seed(seed)
     B = len(lengths)

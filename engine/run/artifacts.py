@@ -1,4 +1,4 @@
-"""The files of a run: what they are called, who may write them, and when a resume may go on."""
+"""The files of a run: their names, who may write them, and when a resume may go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunFiles:
 
     Args:
         params: checked parameters.
-        changes: those of them that the command line sets.
+        changes: the parameters that the command line sets.
     """
 
     def __init__(self, params: dict[str, Any], changes: dict[str, Any] | None = None) -> None:
@@ -116,7 +116,7 @@ class RunFiles:
 
 
 class LogFile(logging.FileHandler):
-    """A log that cannot be written ends the run, instead of a traceback for every line."""
+    """A log that ends the run when it cannot be written, instead of a traceback for every line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Raise a UserError if the disk is the reason."""
@@ -139,7 +139,7 @@ def _content(file: Path) -> dict[str, Any]:
 
 
 def _digest(changes: dict[str, Any]) -> str:
-    """A part of a file name that stands for values of keys; empty if no number depends on them."""
+    """A part of a file name that stands for changed keys; empty if they change no number."""
     kept = {key: value for key, value in changes.items() if key not in NO_NUMBERS}
     text = json.dumps(kept, sort_keys=True)
     return f"_set_{hashlib.sha256(text.encode()).hexdigest()[:12]}" if kept else ""

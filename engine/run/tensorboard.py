@@ -14,7 +14,7 @@ class ScalarWriter:
     """Writes each evaluation of a run's stage log once; the step is the evaluation's number from 1.
 
     Args:
-        folder: gets the event file. What an earlier run of the same name has left there is removed.
+        folder: the folder of the event file. The files of an earlier run there are removed.
 
     Raises:
         UserError: the package tensorboard is not installed.

@@ -19,12 +19,11 @@ from ..config.options import RunOptions
 from ..config.read import dataset_part
 from ..datasets.card import card_beside, longest_history
 from ..tuner.checks import data_hash
-from ..tuner.engines import LocalEngine
+from ..tuner.engines import LocalEngine, require_devices, run_expid_command
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import exit_code, failures
 from ..tuner.scheduler import Scheduler
 from ..tuner.trial import DONE
-from ..tuner.tune import require_devices, run_expid_command
 from .call import BUDGET, Call, default_budget
 from .experiments import ALONE, EXPERIMENTS, UNTUNED, distinct, plan
 from .run_queue import StudySearch
@@ -82,7 +81,7 @@ def main() -> int:
     search = StudySearch(spaces, planned, folder, store)
     if search.next() is None:
         print(f"nothing to run: all {search.size} runs are in {args.output}")
-    engine, command = LocalEngine(args.gpu, args.per_gpu), run_expid_command(folder, zoo)
+    engine, command = LocalEngine(args.gpu, args.per_gpu), run_expid_command(folder.path, zoo)
     try:
         Scheduler(folder, search, engine, command).run()
     finally:  # what is known so far, also after Ctrl-C

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.errors import UserError, run_command
 from ..config.command_line import CommandLine, positive
 from ..config.options import RunOptions
+from .engines import CPU, Engine, LocalEngine, require_devices, run_expid_command
 from .folder import Folder
-from .space import read_space
-from .tune import make_engine, make_search, require_devices, run_and_report, run_expid_command
+from .leaderboard import exit_code, write_report
+from .scheduler import Scheduler
+from .search import Grid, Search
+from .space import Space, read_space
 
 
 def main() -> None:
@@ -36,8 +40,45 @@ def _tune() -> int:
     search = make_search(space, folder, args.tag, args.trials)
     folder.require_same_data(search.trials.values(), data_hash(space, options.home))
     engine = make_engine(args.gpu, args.per_gpu, ray=args.engine == "ray")
-    command = run_expid_command(folder, options.model_zoo)
+    command = run_expid_command(folder.path, options.model_zoo)
     return run_and_report(folder, search, engine, command, options.home)
+
+
+def make_search(space: Space, folder: Folder, tag: str, trials: int | None) -> Search:
+    """The search, with what the output folder knows of its trials.
+
+    Args:
+        space: what the trials vary.
+        folder: the output folder.
+        tag: run only the trials with this text in their name.
+        trials: how many trials Optuna draws; None runs the whole grid.
+    """
+    if trials is None:
+        return Grid(space, folder, tag)
+    from .optuna_search import OptunaSearch
+
+    return OptunaSearch(space, folder, trials)
+
+
+def make_engine(gpus: Sequence[int], per_gpu: int, ray: bool) -> Engine:
+    """Where the trials run: on devices of this machine, or on a Ray cluster."""
+    if not ray:
+        return LocalEngine(gpus, per_gpu)
+    from .ray_engine import RayEngine
+
+    return RayEngine(gpu=list(gpus) != [CPU], per_device=per_gpu)
+
+
+def run_and_report(
+    folder: Folder, search: Search, engine: Engine, command: list[str], home: Path
+) -> int:
+    """Run all that a search asks for, and write and print the report; returns the exit code."""
+    try:
+        Scheduler(folder, search, engine, command).run()
+    finally:  # what is known so far, also after Ctrl-C
+        report = write_report(folder, search, home)
+    print("\n" + report)
+    return exit_code(search)
 
 
 def _parser() -> CommandLine:

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from ..common.places import RUN_EXPID
+
 CPU = -1
 PATIENCE = 10.0  # seconds that a process has to end after SIGTERM, before SIGKILL
 PR_SET_PDEATHSIG = 1  # a number of prctl(2)
@@ -137,6 +139,20 @@ def threads_environment(jobs: int) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     shared = {"OMP_NUM_THREADS": str(max(1, cores // jobs))} if jobs > 1 else {}
     return shared | os.environ
+
+
+def run_expid_command(config: Path, model_zoo: Path | None) -> list[str]:
+    """The command line of ``run_expid.py`` on a configuration directory."""
+    zoo = ["--model-zoo", str(model_zoo.resolve())] if model_zoo else []
+    return [sys.executable, "-u", *RUN_EXPID, "--config", str(config), *zoo]
+
+
+def require_devices(gpus: Sequence[int]) -> None:
+    """Reject a CUDA device that is not there."""
+    from ..run.devices import require_device  # imports torch
+
+    for gpu in gpus:
+        require_device(gpu)
 
 
 def _device_name(gpu: int) -> str:

@@ -31,8 +31,8 @@ class SDIMBlock(ShortLongBlock):
         reuse_hash: keep the same rotations; otherwise each training step draws new ones.
         l2_norm: normalise the sum of each hash, as in the paper. Otherwise it grows with the number
             of collisions, as by default in LongCTR.
-        attention: see ``ShortLongBlock``. With ``longctr_compat`` and without ``reuse_hash``,
-            rotations are drawn for each sample, in evaluation too.
+        attention: see ``ShortLongBlock``. Without ``reuse_hash``, ``longctr_compat`` also draws
+            rotations for each sample, in evaluation too.
     """
 
     rotations_DHT: Tensor

@@ -36,8 +36,9 @@ class AttenMixerBlock(SequenceBlock):
     ranks all items. The target is never a query. Without history the output is zero.
 
     There are three departures, since the released code mixes positions up and lets outputs depend
-    on padding. Padding is masked in both softmaxes, there only in the second. A head is a slice of
-    the features, there a reshape across positions. Levels count back from the newest item.
+    on padding. Padding is masked in both softmaxes; the released code masks it only in the second.
+    A head is a slice of the features; the released code reshapes across positions. Levels count
+    back from the newest item.
 
     On hundreds of items the two bounded softmaxes are nearly flat. The model is then close to the
     mean of the history and its newest item.
@@ -93,7 +94,7 @@ class AttenMixerBlock(SequenceBlock):
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         mask_BL = history.mask_BL
-        # Scaling does not change a direction: one normalisation does for those around the dropout.
+        # The original normalises before and after the dropout. Once is enough for a direction.
         e_BLD = unit_length(self.dropout(history.embed()).masked_fill(~mask_BL[..., None], 0))
         weights_BHL = self._weights(e_BLD, mask_BL)
         a_BD = self.norm(self._values(weights_BHL, e_BLD))

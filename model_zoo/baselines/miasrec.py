@@ -37,11 +37,13 @@ class MiasRecBlock(SequenceBlock):
 
     Departures from the released code:
 
-    - The mean over the intents is weighted by p. There all count the same, and importance gets no
-      gradient.
-    - ``entmax_alpha`` is 1.5. There it is unset, which falls back to weights without zeros.
-    - Removed and padded intents do not take part in the maximum. There they do, with cosine 0.
-    - The mean is a token of its own. There it shares the identity of item 1.
+    - The mean over the intents is weighted by p. The released code weights all alike, so that
+      importance gets no gradient.
+    - ``entmax_alpha`` is 1.5. The released code leaves it unset and falls back to weights without
+      zeros.
+    - Removed and padded intents do not take part in the maximum. In the released code they do,
+      with cosine 0.
+    - The mean is a token of its own. In the released code it shares the identity of item 1.
     - Importance has no bias and no term in o_0, and keys have no bias. They would be constants over
       the positions, which cancel in p and in the attention and can get no gradient.
     - The target has no dropout, for there is only one.

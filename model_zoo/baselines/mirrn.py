@@ -43,9 +43,9 @@ class MIRRNBlock(ShortLongBlock):
         hash_bits: T.
         reuse_hash: keep the same hyperplanes; otherwise each training step draws new ones.
         max_len: the longest history; older items are cut off.
-        attention: see ``ShortLongBlock``; it holds for both attentions. With ``longctr_compat``,
-            padding is also retrieved, and equally near items are ordered, as in LongCTR. Without
-            ``reuse_hash``, hyperplanes then are drawn in evaluation too.
+        attention: see ``ShortLongBlock``; it holds for both attentions. ``longctr_compat`` also
+            retrieves padding, and orders equally near items as LongCTR does. Without
+            ``reuse_hash`` it also draws new hyperplanes in evaluation.
     """
 
     rotations_DT: Tensor

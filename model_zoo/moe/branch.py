@@ -73,7 +73,7 @@ class Branch(nn.Module):
             routed = self.router.route(history)
         E, most = len(self.experts), self.router.max_experts
         gate_Bk, expert_Bk = routed.gates_BE.topk(most, dim=-1)
-        # Unused choices, of gate zero, sort last, behind every expert, and are never run.
+        # A choice of gate zero is unused: it sorts behind every expert and never runs.
         expert_P = torch.where(gate_Bk.detach() > 0, expert_Bk, E).flatten()
         expert_P, order_P = expert_P.sort(stable=True)
         sample_P, gate_P = order_P // most, gate_Bk.flatten()[order_P]
@@ -83,7 +83,7 @@ class Branch(nn.Module):
         member_PT[:, -1] = True
         member_PT &= history.mask_BL[sample_P]
         columns = compact(member_PT)
-        # The pairs of each expert, and its longest subsequence (at least 1).
+        # For each expert: how many pairs it has, and its longest subsequence (at least 1).
         pairs_E = expert_P.new_zeros(E + 1)
         pairs_E.scatter_add_(0, expert_P, torch.ones_like(expert_P))
         width_E = torch.ones_like(pairs_E).scatter_reduce(0, expert_P, member_PT.sum(1), "amax")

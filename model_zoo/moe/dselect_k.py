@@ -84,6 +84,7 @@ class DSelectKRouter(Router):
         return torch.cat([self.choice(x), self.mix(x)], dim=-1)
 
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
+        """The gates; the auxiliary loss is the mean of both regularisers over the real items."""
         K, Q = self.topk, self.code_EQ.shape[1]
         step_BTKQ = smooth_step(z_BTZ[..., : K * Q], self.width).reshape(*count_BT.shape, K, Q)
         bits_BTKEQ = torch.where(self.code_EQ, step_BTKQ[..., None, :], 1 - step_BTKQ[..., None, :])
@@ -95,21 +96,15 @@ class DSelectKRouter(Router):
             gate_BTE = torch.zeros_like(gate_BTE).scatter(-1, expert, best)
         gate_BTE = gate_BTE / gate_BTE.sum(-1, keepdim=True).clamp(min=MIN_REACH)
         weights_BTE = gate_BTE * (count_BT > 0)[:, :, None]
-        return Routing(weights_BTE, self._regularizers(r_BTKE, count_BT))
 
-    def _regularizers(self, r_BTKE: Tensor, count_BT: Tensor) -> Tensor:
-        """The auxiliary loss: the mean over the real items of an entropy and a second term.
-
-        The second is ``sum_j 1 / (mass of selector j on real experts) - 1``, at least 0. It keeps
-        the selectors off the codes that no expert has.
-        """
-        loss_BT = r_BTKE.new_zeros(count_BT.shape)
+        loss_BT = torch.zeros_like(weights_BTE[..., 0])
         if self.entropy_coef:
             loss_BT = -self.entropy_coef * (r_BTKE * (r_BTKE + 1e-6).log()).sum((-2, -1))
-        if self.num_experts != 2 ** self.code_EQ.shape[1]:
-            reach_BTK = r_BTKE.sum(-1).clamp(min=MIN_REACH)
+        if self.num_experts != 2**Q:
+            # At least 0; it keeps the selectors off the codes that no expert has.
+            reach_BTK = r_BTKE.sum(-1).clamp(min=MIN_REACH)  # a selector's mass on real experts
             loss_BT = loss_BT + (1 / reach_BTK - 1).sum(-1)
-        return (loss_BT * count_BT).sum() / count_BT.sum().clamp(min=1)
+        return Routing(weights_BTE, (loss_BT * count_BT).sum() / count_BT.sum().clamp(min=1))
 
 
 class DSelectK(SparseMixture):

@@ -33,8 +33,8 @@ class GShardRouter(LinearRouter):
             training it is kept with probability ``min(1, g2 / second_threshold)``, and in
             evaluation where ``g2 > second_threshold``.
         balance_coef: factor of the balance loss; see ``balance_loss``.
-        kwargs: ``router_topk`` is 2, or 1, which drops the second choice. The gate of the first then
-            is its plain softmax value.
+        kwargs: ``router_topk`` is 2, or 1, which drops the second choice. The gate of the first
+            choice is then its plain softmax value.
     """
 
     auxiliary = True

@@ -148,11 +148,8 @@ class BranchedMixture(Mixture):
     def enter(self, stage: StageName) -> None:
         """Set the weights of the branches: none, then equal shares, then the alphas."""
         equal = {name: 1 / len(self.alphas) for name in self.alphas}
-        self.fusion = {
-            StageName.BACKBONE: {},
-            StageName.EXPERTS: equal,
-            StageName.JOINT: self.alphas,
-        }[stage]
+        shares = {StageName.BACKBONE: {}, StageName.EXPERTS: equal, StageName.JOINT: self.alphas}
+        self.fusion = shares[stage]
 
 
 class SparseMixture(BranchedMixture):

@@ -62,7 +62,7 @@ class Router(nn.Module, ABC):
     Args:
         item_dim: D, for which a subclass builds its layers.
         num_experts: E.
-        router_topk: how many experts an item has, in the sense of each router.
+        router_topk: the number of experts per item; each router says how it reads it.
 
     Attributes:
         itemwise: ``assign`` too treats each item alone. Each distinct item is then routed once, and
@@ -154,10 +154,10 @@ class Router(nn.Module, ABC):
         return RoutedHistory(gates_BE, sent_RE, row_BT, routing.aux_loss)
 
     def _rows(self, history: History) -> tuple[Tensor, Tensor, Tensor]:
-        """Projected rows, how often each occurs, and the row of each position.
+        """The two arguments of ``assign``, and the row of each position.
 
-        The first two are for ``assign``. If it treats items alone, all distinct items are one
-        sequence; otherwise a row is a position.
+        A router that is ``itemwise`` gets all distinct items as one sequence. Any other router gets
+        the histories themselves, where each position is a row of its own.
         """
         if self.itemwise:
             return self.project_rows(history)[None], history.row_counts()[None], history.index_BL

@@ -125,7 +125,8 @@ def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
     their digits. Positions are added one by one, because on a CPU cumsum is slow along a dimension
     that is not the last.
     """
-    sum_BLE = torch.zeros_like(x_BLE)
+    sum_BLE = torch.empty_like(x_BLE)
+    sum_BLE[:, -1 if later else 0] = 0
     steps = list(zip(sum_BLE.unbind(1), x_BLE.unbind(1), strict=True))
     for (sum_BE, x_BE), (next_BE, _) in pairwise(reversed(steps) if later else steps):
         torch.add(sum_BE, x_BE, out=next_BE)

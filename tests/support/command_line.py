@@ -160,7 +160,7 @@ def _server() -> subprocess.Popen[str]:
         env=environment(),
         text=True,
     )
-    atexit.register(process.kill)
+    atexit.register(process.communicate)  # which lets it end by itself
     return process
 
 

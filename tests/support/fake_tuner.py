@@ -16,11 +16,11 @@ import yaml
 from engine.common.errors import run_command
 from engine.config.options import RunOptions
 from engine.tuner import scheduler
+from engine.tuner.command import make_engine, make_search, run_and_report
 from engine.tuner.engines import Engine, LocalEngine
 from engine.tuner.folder import Folder
 from engine.tuner.search import Search
 from engine.tuner.space import Space, read_space
-from engine.tuner.tune import make_engine, make_search, run_and_report
 
 from .command_line import ROOT, environment
 

@@ -91,24 +91,19 @@ def _column(panels: Any, run: Run, branch: str) -> None:
         style.outer_labels(axes, "epochs", name)
 
 
-def _series(reports: Timed, key: str) -> tuple[list[float], list[float]]:
+def _series(reports: Timed, key: str) -> tuple[list[float], list[Any]]:
     """Times and values where the value was recorded."""
     known = [(time, report[key]) for time, report in reports if report.get(key) is not None]
     return [time for time, _ in known], [value for _, value in known]
 
 
 def _load(axes: Axes, reports: Timed) -> None:
-    share_ET = np.array([report["item_share"] for _, report in reports]).T
-    areas = axes.stackplot(
-        [time for time, _ in reports],
-        share_ET,
-        colors=[style.expert_colour(e) for e in range(len(share_ET))],
-        labels=[f"expert {e + 1}" for e in range(len(share_ET))],
-        edgecolor="white",
-        linewidth=0.6,
-    )
+    times, shares = _series(reports, "item_share")
+    areas = axes.stackplot(times, np.transpose(shares), edgecolor="white", linewidth=0.6)
     for expert, area in enumerate(areas):
-        area.set_hatch(style.HATCHES[expert % len(style.HATCHES)])
+        hatch = style.HATCHES[expert % len(style.HATCHES)]
+        colour = style.expert_colour(expert)
+        area.set(facecolor=colour, hatch=hatch, label=f"expert {expert + 1}")
     axes.set_ylim(0, 1)
 
 

@@ -41,7 +41,7 @@ def draw(results: DatasetResults) -> Figure | None:
     similarity, rates = below.subplots(1, 2, width_ratios=(3, 1))
     _intervals(similarity, hopping, SIMILARITIES)
     similarity.set(ylabel="mean cosine similarity", xlabel="pairs of items of one user")
-    similarity.set_title("Stability and switches")
+    similarity.set(title="Stability and switches")
     _intervals(rates, hopping, RATES)
     rates.set(ylabel="share of pairs", xlabel="sessions two or more apart", title="Reappearance")
     rates.set_ylim(bottom=0)

@@ -38,9 +38,9 @@ def describe_codes(
         label_I: category of each item, 0 unknown; None where there are none.
 
     Returns:
-        for each expert: ``items``, how many items are its own; ``nearest``, the items of its own that
-        are nearest to its code, the nearest first (``{"item", "cosine", "category"}``); and, with
-        categories, ``main_category`` and ``main_share`` of its items.
+        One dictionary for each expert. ``items`` is the number of its items. ``nearest`` lists those of
+        them that are nearest to its code, the nearest first (``{"item", "cosine", "category"}``). With
+        categories there are ``main_category`` and ``main_share`` of its items as well.
     """
     cosine_IE = unit(z_IC) @ unit(codes_EC).T
     codes: list[dict[str, Any]] = []
@@ -72,9 +72,10 @@ def match(expert_I: NDArray, label_I: NDArray, seed: int) -> dict[str, float | i
         seed: seed of the shuffles.
 
     Returns:
-        ``purity``, the share of items that belong to the main category of their expert; ``ami``, the
-        adjusted mutual information (by chance 0, of the same partition 1); ``purity_null`` and
-        ``ami_null``, their means over ``SHUFFLES`` shuffles of the categories; ``items`` and ``categories``.
+        ``purity``: the share of items that belong to the main category of their expert.
+        ``ami``: the adjusted mutual information, which is 0 by chance and 1 for the same partition.
+        ``purity_null`` and ``ami_null``: their means over ``SHUFFLES`` shuffles of the categories.
+        ``items`` and ``categories``: the numbers of both.
     """
     known_I = (label_I > 0) & (expert_I >= 0)
     expert_I, label_I = expert_I[known_I], label_I[known_I]

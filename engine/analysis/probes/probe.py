@@ -89,12 +89,18 @@ def probe(
         seed: of the draw, the shuffles and the routers.
 
     Returns:
-        numbers of four decimals, ready for JSON: ``about``; ``session_hopping`` of
-        ``sessions.measure``, with ``planted_borders`` where sessions are known, and in each example
-        ``experts`` (None without a mixture); ``dispatch`` of each branch that routes items, from
-        ``item_experts.dispatch``; ``themes`` of the same branch, None without one: ``kind``, what the
-        categories are; ``codes`` of ``expert_themes.describe_codes``, None without codes; and, with
-        categories, the numbers of ``expert_themes.match``.
+        Numbers of four decimals, ready for JSON.
+
+        ``about``: the run, the users and the items.
+
+        ``session_hopping``: what ``sessions.measure`` gives. Where sessions are known it also has
+        ``planted_borders``, and each example has ``experts`` (None without a mixture).
+
+        ``dispatch``: for each branch that routes items, what ``item_experts.dispatch`` gives.
+
+        ``themes``: None without such a branch. ``kind`` says what the categories are, ``codes`` is what
+        ``expert_themes.describe_codes`` gives (None without codes), and with categories there are the
+        numbers of ``expert_themes.match``.
 
     Raises:
         UserError: the model is not of the zoo, or no user has a history.
@@ -107,8 +113,8 @@ def probe(
     item_I, row_P, count_I = np.unique(index_UL[mask_UL], return_inverse=True, return_counts=True)
     each = _history(model, loader, item_I[:, None], np.ones((len(item_I), 1), bool))
     x_ID = each.embed_detached()[:, 0].double().cpu().numpy()
-    # Items share a large part of their vectors; without it, what is left says how they differ. Each
-    # appearance counts, so that the items that users do see are around zero.
+    # Items share a large part of their vectors. What is left without it says how they differ. Each
+    # appearance counts, so that the items that users see lie around zero.
     centred_ID = x_ID - (count_I @ x_ID) / count_I.sum()
     rows = np.split(row_P, mask_UL.sum(1).cumsum()[:-1])
     vectors = [centred_ID[row_L] for row_L in rows]
@@ -171,7 +177,7 @@ def _users(loader: SequenceLoader, max_users: int, seed: int) -> tuple[NDArray, 
 def _history(
     model: SequenceModel, loader: SequenceLoader, index_UL: NDArray, mask_UL: NDArray
 ) -> History:
-    """The histories of some users as the model reads them; the target, which nothing reads, is padding."""
+    """The histories of some users as the model reads them. Nothing reads the target, which is padding."""
     index_UL1 = torch.from_numpy(np.pad(index_UL, ((0, 0), (0, 1))))
     items = ItemDict(loader.items.tables, index_UL1)
     with torch.no_grad():

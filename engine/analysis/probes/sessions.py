@@ -3,16 +3,16 @@
 Sessions are found without labels. Let ``x_t`` be the item vectors of a user, minus their mean over all
 users, and
 
-    b_t = cos(mean(x_{t-k} ... x_{t-1}), mean(x_t ... x_{t+k-1})),
+    b_t = cos(mean(x_{t-k} ... x_{t-1}), mean(x_t ... x_{t+k-1})).
 
-A session begins at t if b_t is the least within less than k positions and below a threshold, which is
-the mean of ``b`` over shuffled histories of the same users. At a border the two sides are therefore less
-alike than two random groups of k items of one user. A user who stays with one theme has no border.
+A session begins at t if b_t is the least among the positions nearer than k, and below a threshold. The
+threshold is the mean of ``b`` over shuffled histories of the same users. So at a border the two sides are
+less alike than two random groups of k items of one user. A user who stays with one theme has no border.
 
-Cutting where neighbours differ makes adjacent sessions differ even in noise. Each number therefore has a
-null beside it: the same users' histories, shuffled, cut and measured in the same way. A shuffled history
-may be cut into more sessions, and the most similar of many is near even in noise. Reappearance is
-therefore a share of pairs of sessions.
+Cutting where neighbours differ makes adjacent sessions differ even in noise. So each number has a null
+beside it: the same users' histories, shuffled, cut and measured in the same way. A shuffled history may
+be cut into more sessions, and among many sessions some are alike even in noise. So reappearance is a
+share of pairs of sessions.
 
 Shape suffixes: L items of one user, S sessions, P pairs of sessions, D item width, U users.
 """
@@ -42,13 +42,15 @@ def measure(histories: Sequence[NDArray], users: Sequence[int], seed: int) -> di
         seed: seed of the shuffles.
 
     Returns:
-        ``window`` (k); ``threshold``; ``users``, how many have enough items; ``real`` and ``shuffled``;
-        and ``examples``. The latter are the users at the quantiles of the hopping score, with
-        ``quantile``, ``user``, ``score``, ``first`` (place of the first item shown), ``borders`` (places
-        among the items shown) and ``similarity``: row i is a text with the cosines, in hundredths, of
-        item i with items 0 to i. ``real`` and ``shuffled`` hold, for each statistic of
-        ``user_statistics``, the ``mean`` over the users that have it, its 95 % interval ``low`` to
-        ``high`` (normal, over users) and ``users``.
+        ``window`` (k), ``threshold``, and ``users``, the number of users that have enough items.
+
+        ``real`` and ``shuffled``: for each statistic of ``user_statistics``, the ``mean`` over the users
+        that have it, their number ``users``, and the 95 % interval ``low`` to ``high`` (normal, over users).
+
+        ``examples``: the users at the quantiles of the hopping score. Each has ``quantile``, ``user``,
+        ``score``, ``first`` (place of the first item shown), ``borders`` (places among the items shown)
+        and ``similarity``. Row i of the similarity is a text: the cosines, in hundredths, of item i with
+        items 0 to i.
     """
     kept = [i for i, x_LD in enumerate(histories) if len(x_LD) >= MIN_ITEMS]
     rng = np.random.default_rng(seed)
@@ -76,27 +78,30 @@ def measure(histories: Sequence[NDArray], users: Sequence[int], seed: int) -> di
 
 
 def shuffled_similarity(shuffled: Sequence[NDArray]) -> float:
-    """The threshold: the mean of b over shuffled histories; 0 without any."""
+    """The mean of b over shuffled histories, which is the threshold; 0 without a history."""
     values = [sides(x_LD) for x_LD in shuffled]
     return float(np.concatenate(values).mean()) if values else 0.0
 
 
 def borders(x_LD: NDArray, threshold: float) -> list[int]:
-    """Where a new session begins, in order; any two, and both ends, are at least k items apart."""
+    """The places where a new session begins, in order.
+
+    Any two of them are at least k items apart, and so are they from both ends.
+    """
     b_T = sides(x_LD)
     found: list[int] = []
     for t in range(len(b_T)):
         around_T = b_T[max(0, t - WINDOW + 1) : t + WINDOW]
         least = b_T[t] <= around_T.min() + EPS
         place = t + WINDOW
-        # Of equal minima near each other the first is taken.
+        # Where equal minima are near each other, the first is taken.
         if least and b_T[t] < threshold - EPS and place - (found[-1] if found else 0) >= WINDOW:
             found.append(place)
     return found
 
 
 def sides(x_LD: NDArray) -> NDArray:
-    """The b of places k to L - k: how alike the means of the k items before and of the next k are."""
+    """The b of the places k to L - k, ``(L - 2k + 1,)``."""
     sums_LD = np.concatenate([np.zeros_like(x_LD[:1]), x_LD.cumsum(0, dtype=np.float64)])
     mean_TD = unit(sums_LD[WINDOW:] - sums_LD[:-WINDOW])  # of the k items from each place on
     return (mean_TD[:-WINDOW] * mean_TD[WINDOW:]).sum(1)
@@ -111,16 +116,20 @@ def user_statistics(x_LD: NDArray, places: list[int], bar: float | None = None) 
     Args:
         x_LD: the user's items, centred.
         places: where sessions begin, without the first.
-        bar: what ``reappearing`` compares with; by default the median similarity of these
-            sessions to themselves. A shuffled history is measured with the bar of the real one. Its
-            own bar would be low, since its sessions hang together by chance only.
+        bar: the similarity from which a pair counts as ``reappearing``. The default is the median
+            similarity of these sessions to themselves. A shuffled history is measured with the bar of
+            the real one: its own would be low, since its sessions hang together by chance only.
 
     Returns:
-        the similarities ``within`` sessions, of ``adjacent`` sessions and of ``distant`` ones, two or
-        more apart; ``reappearing``, the share of the distant pairs that are at least as similar as the
-        median session is to itself; ``sessions``, their number; ``session_items``, their mean length;
-        and ``score``: the less of ``within`` and the most similar earlier session, minus ``adjacent``.
-        It is high only where sessions are stable, switches abrupt and themes reappear.
+        ``within``, ``adjacent`` and ``distant``: the mean similarity within sessions, of neighbouring
+        sessions, and of sessions that are two or more apart.
+
+        ``reappearing``: the share of the distant pairs that are at least as similar as ``bar``.
+
+        ``sessions`` and ``session_items``: the number of sessions and their mean length.
+
+        ``score``: the smaller of ``within`` and the similarity to the most similar earlier session, minus
+        ``adjacent``. It is high only where sessions are stable, switches abrupt and themes reappear.
     """
     within_S, between_SS = session_similarities(similarities(x_LD), places)
     S = len(within_S)

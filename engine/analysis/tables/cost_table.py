@@ -61,14 +61,12 @@ def cost(results: list[DatasetResults]) -> Table | None:
     for dataset_id, cells in parts:
         columns += [Column(dataset_id, q.heading, partial(_entry, cells, q)) for q in COSTS]
         columns += [Column(dataset_id, "device of speed and memory", partial(_device, cells))]
-    runs = [run for _, cells in parts for cell in cells.values() for run in cell.runs.values()]
-    errors = any(run.get("flops_per_sample_error") is not None for run in runs)
     return grouped(
         "Cost",
         ["Model", "Variant"],
         {model: row_labels(model) for model in models},
         columns,
-        sentences("cost", *(["flops_error"] if errors else [])),
+        sentences("cost"),
         [
             {"dataset_id": dataset_id, **_measured(cells, model, quantity)}
             for model in models

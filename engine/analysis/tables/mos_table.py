@@ -20,13 +20,15 @@ class Rivals(NamedTuple):
     """The other routers on one data set, by one metric.
 
     Attributes:
-        data: the results on the data set.
+        dataset_id: name of the data set.
+        title: says under which conditions its runs were made.
         metric: name of the metric.
         cells: Table 1's cells that have the metric, by model.
         gains: of MoS over each other router, by the other router's model; p is corrected.
     """
 
-    data: DatasetResults
+    dataset_id: str
+    title: str
     metric: str
     cells: dict[str, Cell]
     gains: dict[str, Comparison]
@@ -45,11 +47,11 @@ def mos_table(results: list[DatasetResults]) -> Table | None:
         f"{label(OURS)} against the other routers",
         ["Backbone", f"{label(OURS)} minus"],
         {model: row_labels(model) for model in models},
-        [Column(_title(part.data), part.metric, partial(_entry, part)) for part in parts],
+        [Column(part.title, part.metric, partial(_entry, part)) for part in parts],
         sentences("mos"),
         [
             {
-                "dataset_id": part.data.dataset_id,
+                "dataset_id": part.dataset_id,
                 "backbone": backbone_of(model),
                 "router": mixture_of(model),
                 "metric": part.metric,
@@ -62,24 +64,22 @@ def mos_table(results: list[DatasetResults]) -> Table | None:
 
 
 def _rivals(data: DatasetResults, metric: str) -> Rivals:
+    table = data.experiment("table1")
+    title = ", ".join([data.dataset_id, *conditions(table)]) if table else ""
     cells = {
         cell.model: cell
-        for cell in data.experiment("table1")
+        for cell in table
         if all(metric in run["metrics"]["test"] for run in cell.runs.values())
     }
     rivals = [m for m in ordered_models(cells) if mixture_of(m) not in (VANILLA, OURS)]
     pairs = {rival: (_ours(rival), rival) for rival in rivals}
     values = {model: cell.values(metric) for model, cell in cells.items()}
-    return Rivals(data, metric, cells, paired_gains(pairs, values))
+    return Rivals(data.dataset_id, title, metric, cells, paired_gains(pairs, values))
 
 
 def _ours(rival: str) -> str:
     """The MoS model on the same backbone."""
     return variant(backbone_of(rival), OURS)
-
-
-def _title(data: DatasetResults) -> str:
-    return ", ".join([data.dataset_id, *conditions(data.experiment("table1"))])
 
 
 def _entry(part: Rivals, rival: str) -> Entry:

@@ -409,7 +409,6 @@ def test_what_was_not_measured_is_missing_and_the_error_of_flops_is_shown(home: 
     def edit(run: dict[str, Any]) -> None:
         run.update(peak_memory_bytes=None, flops_per_sample=2e6, flops_per_sample_error=3e4)
 
-    assert not any("standard error" in note for note in cost(read_results(home)).notes)
     change(home, "TWIN_MoS_toy", edit)
     table = cost(read_results(home))
     assert entry(table, ("TWIN", "MoS"), "toy|peak memory, MB") == Entry()

@@ -159,7 +159,7 @@ def test_growth(tmp_path: Path) -> None:
 
 def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_cases, "BATCHES", 2)
-    arguments = ("--rows", "300", "12000", "--length", "12", "--batch", "16", *SMALL)
+    arguments = ("--rows", "300", "900", "--length", "12", "--batch", "16", *SMALL)
     result = bench(tmp_path, "table", *arguments)
     assert len(result["times"]) == 5 and len(result["ratios"]) == 3
 

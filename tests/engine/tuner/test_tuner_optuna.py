@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.common.errors import UserError
-from engine.tuner import tune
+from engine.tuner import command
 from engine.tuner.optuna_search import OptunaSearch
 
 from ...support.command_line import alive, children, wait_for
@@ -123,4 +123,4 @@ def test_without_optuna_it_says_what_to_install(
     monkeypatch.delitem(sys.modules, "engine.tuner.optuna_search")
     tuner.write({"topk": [1]})
     with pytest.raises(UserError, match="pip install optuna==5"):
-        tune.make_search(tuner.space(), None, "", 3)  # type: ignore[arg-type]
+        command.make_search(tuner.space(), None, "", 3)  # type: ignore[arg-type]

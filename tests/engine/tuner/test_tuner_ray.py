@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine.common.errors import UserError
-from engine.tuner import tune
+from engine.tuner import command
 
 from ...support.command_line import ROOT, wait_for
 from ...support.fake_tuner import FakeTuner, start
@@ -84,7 +84,7 @@ def test_a_cluster_without_gpu_is_said(cluster: Any) -> None:
     import ray
 
     with pytest.raises(UserError, match="the Ray cluster has no GPU"):
-        tune.make_engine([0], 1, ray=True)
+        command.make_engine([0], 1, ray=True)
     ray.shutdown()
 
 
@@ -99,4 +99,4 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(builtins, "__import__", missing)
     monkeypatch.delitem(sys.modules, "engine.tuner.ray_engine", raising=False)
     with pytest.raises(UserError, match="pip install ray==2"):
-        tune.make_engine([-1], 1, ray=True)
+        command.make_engine([-1], 1, ray=True)
