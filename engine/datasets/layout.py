@@ -114,9 +114,15 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
             if (output / CONFIG).exists():
                 shutil.copytree(output / CONFIG, partial / CONFIG_BEFORE)
                 print(f"the configuration that was there is in {output / CONFIG_BEFORE}")
+            replaced = Path(scratch, "replaced")
             if output.exists():
-                os.replace(output, Path(scratch, "replaced"))
-            os.replace(partial, output)
+                os.replace(output, replaced)
+            try:
+                os.replace(partial, output)
+            except BaseException:
+                if replaced.exists():
+                    os.replace(replaced, output)
+                raise
     except (OSError, pl.exceptions.PolarsError) as error:  # a full disk, or damaged input
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"--output {output} was not written ({reason})") from None

@@ -150,6 +150,24 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> No
     layout.write(dataset, tmp_path / "data", overwrite=True)
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch) -> None:
+    dataset = synthetic.generate(synthetic.SIZES["tiny"], seed=1)
+    layout.write(dataset, tmp_path / "data")
+    before = sorted(path.name for path in (tmp_path / "data").iterdir())
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(source).name == "data" and Path(source).parent != tmp_path:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(UserError, match="No space left"):
+        layout.write(dataset, tmp_path / "data", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == before
+
+
 def test_card_counts(tiny_data: Path) -> None:
     card = json.loads((tiny_data / CARD).read_text())
     for split in SPLITS:
