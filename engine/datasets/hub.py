@@ -19,7 +19,6 @@ from .check import read_errors
 from .layout import finish, new_folder
 
 OWNER = "reczoo"
-WANTED = ["*.parquet", "*.zip"]
 
 
 def download(
@@ -67,9 +66,10 @@ def _fetch(name: str, output: Path, offline: bool) -> Path:
 
     repository, hub = f"{OWNER}/{name}", constants.ENDPOINT
     offline = offline or constants.HF_HUB_OFFLINE
+    wanted = [*FILES, *(f"*/{file}" for file in FILES), f"{name}.zip"]
     try:
         folder = snapshot_download(
-            repository, repo_type="dataset", allow_patterns=WANTED, local_files_only=offline
+            repository, repo_type="dataset", allow_patterns=wanted, local_files_only=offline
         )
     except (HTTPError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__

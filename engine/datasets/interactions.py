@@ -61,7 +61,7 @@ class Log:
             ``time`` anything that can be compared. ``user`` and ``item`` are ids. ``label`` is 0 or
             1, or null for an event that is no sample. ``positive`` says whether the event joins the
             history. Then come the features of a sample. Events of the same user, item and time are
-            merged into one.
+            merged into one. Events without one of these three are left out.
         item_table: a function that makes the item table: ``(items, times_N) -> (table, specs)``.
             ``items`` has the columns ``item`` and ``row``, the row of the item's earliest event. Its
             row i is the item of index i + 1. ``times_N`` is how often each item occurs in the
@@ -146,7 +146,7 @@ class _Writer:
         raw, numbered = self.scratch / "raw.parquet", self.scratch / "numbered.parquet"
         print("reading the log ...", flush=True)
         self.log.events.sink_parquet(raw, compression="lz4", maintain_order=False)
-        events = pl.scan_parquet(raw)
+        events = pl.scan_parquet(raw).drop_nulls(["user", "item", "time"])
         by_user = events.group_by("user").agg(pl.len().alias("events"))
         users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
         earliest = events.group_by("item").agg(pl.col("time").min())
@@ -154,6 +154,8 @@ class _Writer:
         items = first.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
         count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
         print(count, flush=True)
+        if left_out := pq.read_metadata(raw).num_rows - users["events"].sum():
+            print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
         events = events.join(users.lazy().select("user", "user_index"), on="user")
         events = events.join(items.lazy().select("item", "item_index"), on="item")
         events.drop("user", "item").sink_parquet(numbered, compression="lz4", maintain_order=False)
@@ -172,6 +174,8 @@ class _Writer:
             return split.starts or ()
         samples = self.events.filter(pl.col("label").is_not_null()).select("time")
         time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
+        if not len(time_M):
+            raise UserError(f"{self.source}: no event is a sample; name data that say what was shown")
         places = [int(share * (len(time_M) - 1) + ROUNDING) for share in self.ends]
         time_M.partition(places)
         return tuple(time_M[places])
