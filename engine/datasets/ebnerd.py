@@ -53,7 +53,9 @@ def load(folder: str | Path) -> Log:
         edges = behaviors[1].select(moment.min(), moment.quantile(0.5, "lower").alias("middle"))
         first, middle = edges.collect().row(0)
         if first is None:
-            raise UserError(f"{parts[1] / 'behaviors.parquet'} has no impressions; name data with some")
+            raise UserError(
+                f"{parts[1] / 'behaviors.parquet'} has no impressions; name data with some"
+            )
         split = Split(starts=(first, int(middle)))
     events = [*map(_read, history), *map(_shown, behaviors)]
     return Log(

@@ -175,7 +175,9 @@ class _Writer:
         samples = self.events.filter(pl.col("label").is_not_null()).select("time")
         time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
         if not len(time_M):
-            raise UserError(f"{self.source}: no event is a sample; name data that say what was shown")
+            raise UserError(
+                f"{self.source}: no event is a sample; name data that say what was shown"
+            )
         places = [int(share * (len(time_M) - 1) + ROUNDING) for share in self.ends]
         time_M.partition(places)
         return tuple(time_M[places])

@@ -125,9 +125,7 @@ def test_ebnerd_refuses(
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
-def test_ebnerd_says_what_it_leaves_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ebnerd_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_ebnerd(tmp_path / "raw")
     path = tmp_path / "raw" / "train" / "behaviors.parquet"
     shown = pl.read_parquet(path)
