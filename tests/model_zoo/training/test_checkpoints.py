@@ -136,7 +136,7 @@ def test_on_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     space.change_model("TWIN_MoS_tiny", backbone_checkpoint=str(trained))
     outcome = space.run_expid("--expid", "TWIN_MoS_tiny", "--seed", "1")
     assert outcome.code == 2 and outcome.stderr.startswith("error: ")
-    assert f"{trained}: not a checkpoint ([Errno 2] No such file" in outcome.stderr
+    assert f"{trained}: the file is not a checkpoint ([Errno 2] No such file" in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
     assert not space.file("TWIN_MoS_tiny", 1, "log").exists()
     outcome = space.run_expid("--expid", "TWIN_tiny", "TWIN_MoS_tiny", "--seed", "1")
