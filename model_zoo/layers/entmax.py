@@ -17,7 +17,7 @@ from ..ops.functional import masked_softmax
 
 @uncompiled  # the bisection starts from a width that depends on N, so each N would need a graph
 def entmax(scores: Tensor, mask: Tensor, alpha: float = 1.5) -> Tensor:
-    """Compute alpha-entmax over the last dimension where ``mask`` is True (Peters et al., ACL 2019).
+    """Alpha-entmax over the last dimension where ``mask`` is True (Peters et al., ACL 2019).
 
     ``p_i = [(alpha - 1) x_i - t]_+ ^ (1 / (alpha - 1))``, where the threshold t makes the sum 1.
     With alpha > 1, positions far below the best get an exact zero. A larger alpha gives more zeros.
