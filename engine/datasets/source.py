@@ -43,8 +43,8 @@ class Source:
                 self._start(pl.scan_parquet(files, glob=False, row_index_name=ROW), None)
                 return
             separator = separator or SEPARATORS[ending]
-            form = {"separator": separator, "infer_schema": False}
-            scan = partial(pl.scan_csv, files, glob=False, row_index_name=ROW, **form)
+            as_text = partial(pl.scan_csv, separator=separator, infer_schema=False)
+            scan = partial(as_text, files, glob=False, row_index_name=ROW)
             unquoted = scan(quote_char=None)
             quoted = quotes and ending != ".tsv"
             self._start(scan(quote_char='"') if quoted else unquoted, 2)
