@@ -61,7 +61,9 @@ def segment_conv(x_1PE: Tensor, taps_EK: Tensor, bias_E: Tensor, age_P: Tensor) 
 def segment_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, start_S: Tensor, stop_S: Tensor
 ) -> Tensor:
-    """The newest output of ``selective_scan`` of each segment, without D: ``(S, 1, E)``, in float32 or float64.
+    """The newest output of ``selective_scan`` of each segment, without the term of D: ``(S, 1, E)``.
+
+    It is in float32 or float64.
 
     Args:
         u: ``(..., E)``, P positions in all.

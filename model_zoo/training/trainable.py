@@ -6,7 +6,6 @@ A model without stages and experts of its own, such as one of LongCTR, trains in
 from __future__ import annotations
 
 import logging
-from abc import ABC
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,11 +21,17 @@ from ..moe.stages import Stage, StageName
 from .metrics import evaluate_metrics
 
 # FuxiCTR keeps these keys to itself; here they are public.
-PUBLIC = ["embedding_regularizer", "net_regularizer", "eval_steps", "early_stop_patience"]
-PUBLIC += ["reduce_lr_on_plateau", "verbose"]
+PUBLIC = (
+    "embedding_regularizer",
+    "net_regularizer",
+    "eval_steps",
+    "early_stop_patience",
+    "reduce_lr_on_plateau",
+    "verbose",
+)
 
 
-class Trainable(BaseModel, ABC):
+class Trainable(BaseModel):
     """A model on LongCTR's batches that ``Trainer`` can train.
 
     A subclass has a ``forward``, which gives ``y_pred (B, 1)``, and an ``add_loss``.
