@@ -1,8 +1,8 @@
-"""The model zoo. Every model of ``registry.py`` is a name of this package: ``model_zoo.TWIN_MoS``.
+"""The model zoo: every model in ``registry.py`` is an attribute here, as ``model_zoo.TWIN_MoS``.
 
 The class of a variant such as ``TWIN_MoS`` is made when it is first asked for: ``class
-TWIN_MoS(TWIN): mixture = MoS``. FuxiCTR's ``getattr(model_zoo, name)`` finds it, ``from model_zoo
-import *`` takes it along, and ``MODELS`` has the classes of all names.
+TWIN_MoS(TWIN): mixture = MoS``. FuxiCTR finds it with ``getattr(model_zoo, name)``. ``from
+model_zoo import *`` imports every model, and ``MODELS`` maps each name to its class.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import BinaryIO
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` and, when all is written, rename it to ``path``.
+    """Open a temporary file beside ``path`` for writing, and rename it to ``path`` at the end.
 
-    After an error, an interrupt or a kill the old file is still there, as it was.
+    After an error, an interrupt or a kill, the old file is still there, unchanged.
     """
     temporary = Path(f"{path}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the name without the content
+            os.fsync(file.fileno())  # without it, a power cut may leave an empty file
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The differences between the FuxiCTR versions that the zoo runs on (2.3.2 to 2.3.10)."""
+"""One behaviour for all FuxiCTR versions that the zoo runs on (2.3.2 to 2.3.10)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import nn
 
 
 def reset_parameters(module: nn.Module) -> None:
-    """FuxiCTR's ``reset_parameters`` of any module: linear layers Xavier with zero bias, then
-    ``init_weights()`` of every submodule that has it.
+    """Initialise a module as FuxiCTR's ``BaseModel.reset_parameters`` initialises a model.
 
-    Before 2.3.4 the second half is missing, and embeddings are drawn only once, when they are
-    built. Here every version gives the same weights for the same random state.
+    Linear layers get Xavier weights and a zero bias. Then ``init_weights()`` is called on every
+    submodule that has it. FuxiCTR before 2.3.4 lacks this second step and draws embeddings only
+    once, when they are built. Here every version gives the same weights for the same random state.
     """
-    BaseModel.reset_parameters(module)  # it needs no more of a module than apply()
+    BaseModel.reset_parameters(module)  # it calls module.apply() only, so any module will do
     if not hasattr(FeatureEmbeddingDict, "init_weights"):
         module.apply(_init_weights)
 

@@ -1,6 +1,6 @@
-"""Classifier heads: from all features of a sample to its logit.
+"""Classifier heads: a head turns all features of a sample into its logit.
 
-Names of parameters are LongCTR's, so that its checkpoints load.
+Parameters have the names that LongCTR gives them, so that its checkpoints load.
 
 Shape suffixes: B samples, F width of all features.
 """
@@ -18,7 +18,7 @@ NO_UNITS: list[int] = []
 
 
 class MLPHead(nn.Module):
-    """A multi-layer perceptron.
+    """A multi-layer perceptron with one output.
 
     Args:
         input_dim: F.
@@ -45,13 +45,13 @@ class MLPHead(nn.Module):
 
 
 class DCNv2Head(nn.Module):
-    """The head of TransAct: a cross network beside a perceptron (DCN V2), then another on both.
+    """TransAct's head: a cross network beside a perceptron (DCN V2), then a perceptron on both.
 
     Args:
         input_dim: F.
-        dcn_cross_layers: layers of the cross network.
-        dcn_hidden_units: hidden layers of the perceptron beside it.
-        mlp_hidden_units: hidden layers of the last perceptron.
+        dcn_cross_layers: number of layers of the cross network.
+        dcn_hidden_units: widths of the layers of the perceptron beside it.
+        mlp_hidden_units: widths of the hidden layers of the last perceptron.
         hidden_activations, net_dropout, batch_norm: as in FuxiCTR.
     """
 
@@ -68,7 +68,9 @@ class DCNv2Head(nn.Module):
     ) -> None:
         super().__init__()
         if not dcn_hidden_units:
-            raise ValueError("dcn_hidden_units=[]: write at least one width, such as [128, 64]")
+            raise ValueError(
+                "dcn_hidden_units is an empty list; write at least one width, such as [128, 64]"
+            )
         self.crossnet = CrossNetV2(input_dim, dcn_cross_layers)
         inner = dict(dropout_rates=net_dropout, batch_norm=batch_norm)
         deep, last = list(dcn_hidden_units), list(mlp_hidden_units)
@@ -82,7 +84,10 @@ class DCNv2Head(nn.Module):
 
 
 def to_logit(block: MLP_Block, x_BF: Tensor) -> Tensor:
-    """``block(x_BF)`` with its last layer unrounded, for logits of 8 bits would often tie."""
+    """Compute ``block(x_BF)``, with the last layer in float32 even under bf16.
+
+    A logit of 8 significant bits would often tie with others.
+    """
     *layers, last = block.mlp
     for layer in layers:
         x_BF = layer(x_BF)

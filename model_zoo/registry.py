@@ -1,8 +1,8 @@
-"""The registry: one line for each backbone, baseline and mixture; every list of models reads it.
+"""The registry of models: one line for each backbone, mixture and baseline.
 
-A backbone is a model by itself (``TWIN``) and, with each mixture, a variant (``TWIN_MoS``). A line
-names the file of a class instead of importing it. So names, labels and papers cost no import of
-torch.
+Every list of models in the project is read from here. A backbone alone is a model (``TWIN``). With
+a mixture it is a variant (``TWIN_MoS``). A line names the file of a class and does not import it.
+So names, labels and papers can be read without importing torch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Registered:
-    """One registered class.
+    """A line of the registry: a class, the file it is in, and the paper it comes from.
 
     Attributes:
-        name: of the class.
-        module: file of the class, below this package.
-        label: how tables and figures write it.
-        year, venue, paper: where it was published, in the words of BARS' leaderboards. ``paper`` is
-            a URL.
+        name: name of the class.
+        module: dotted name of its file, relative to this package.
+        label: its name in tables and figures.
+        year, venue: when and where the paper was published, as in BARS' leaderboards.
+        paper: URL of the paper.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Registered:
     paper: str
 
     def load(self) -> Any:
-        """Import the class."""
+        """Import the class and return it."""
         return getattr(import_module(f".{self.module}", __package__), self.name)
 
 
@@ -73,26 +73,27 @@ OURS = "MoS"  # the mixture that the paper proposes
 
 
 def model_names() -> list[str]:
-    """Every model: each backbone with its variants, then the baselines."""
+    """The names of all models: each backbone and its variants, then the baselines."""
     return [variant(b, m) for b in BACKBONES for m in (VANILLA, *MIXTURES)] + list(BASELINES)
 
 
 def variant(backbone: str, mixture: str) -> str:
-    """The name of a backbone with a mixture: ``TWIN_MoS``, or ``TWIN`` with ``VANILLA``."""
+    """The name of a backbone with a mixture: ``TWIN_MoS``, or ``TWIN`` for ``VANILLA``."""
     return f"{backbone}_{mixture}" if mixture else backbone
 
 
 def backbone_of(model: str) -> str:
-    """The vanilla model behind a model: ``TWIN`` for ``TWIN_MoS``, and for ``TWIN`` itself.
+    """The name of a model's backbone: ``TWIN`` for ``TWIN_MoS``, and for ``TWIN`` itself.
 
-    A model that is not registered works too. It is a variant if its name ends with a registered
-    mixture (``Mine_MoS``) or starts with a registered backbone (``TWIN_Mine``).
+    The model need not be registered. It counts as a variant if its name ends with a registered
+    mixture (``Mine_MoS``) or starts with a registered backbone (``TWIN_Mine``). Any other model is
+    its own backbone.
     """
     return _split(model)[0]
 
 
 def mixture_of(model: str) -> str:
-    """The mixture of a model: ``MoS`` for ``TWIN_MoS``, ``VANILLA`` for ``TWIN`` and baselines."""
+    """The name of a model's mixture: ``MoS`` for ``TWIN_MoS``, ``VANILLA`` where it has none."""
     return _split(model)[1]
 
 
@@ -107,7 +108,7 @@ def _split(model: str) -> tuple[str, str]:
 
 
 def label(name: str) -> str:
-    """How tables and figures write a backbone, baseline or mixture; an unknown name stays."""
+    """The label of a backbone, mixture or baseline in tables; an unknown name is its own label."""
     if name == VANILLA:
         return "Vanilla"
     entry = (BACKBONES | MIXTURES | BASELINES).get(name)
@@ -115,12 +116,15 @@ def label(name: str) -> str:
 
 
 def publication(model: str) -> Registered | None:
-    """The registered class whose paper a model comes from: its mixture, or itself; or None."""
+    """The registry line with a model's paper: its mixture's if it has one, otherwise its own.
+
+    It is None for a model that is not registered.
+    """
     return (BACKBONES | MIXTURES | BASELINES).get(mixture_of(model) or model)
 
 
 def in_order(names: Iterable[str], first: Iterable[str]) -> list[str]:
-    """The distinct names: first those of ``first`` in its order, then the others by alphabet."""
+    """The distinct names, sorted: names in ``first`` come in its order, then all others A to Z."""
     found = set(names)
     known = [name for name in first if name in found]
     return known + sorted(found.difference(known))
@@ -131,10 +135,10 @@ def in_order(names: Iterable[str], first: Iterable[str]) -> list[str]:
 
 @cache
 def get_model(name: str) -> type[SequenceModel]:
-    """The model class of that name.
+    """The model class with this name.
 
     Raises:
-        ValueError: there is none; the message names the nearest one and lists all.
+        ValueError: no model has this name. The message suggests the nearest one and lists all.
     """
     if name in model_names():
         backbone, mixture = _split(name)
@@ -147,12 +151,12 @@ def get_model(name: str) -> type[SequenceModel]:
 
 @cache
 def make_variant(model: type[SequenceModel], mixture: str, module: str) -> type[SequenceModel]:
-    """A backbone's class with a registered mixture.
+    """Make the class of a backbone with a registered mixture.
 
     Args:
-        model: the vanilla backbone.
+        model: class of the vanilla backbone.
         mixture: name of the mixture.
-        module: where pickle finds the new class by its name.
+        module: name of the module in which pickle looks up the new class.
     """
     entry = MIXTURES[mixture]
     text = f"{model.__name__} with the mixture {entry.label}."

@@ -1,9 +1,9 @@
-"""The one model class: embedding, a mixture of sequence blocks, and a classifier head.
+"""The base class of the models: an embedding, a mixture of sequence blocks, a classifier head.
 
-A backbone is a ``SequenceModel`` with a ``block``; a variant of it is the same with a ``mixture``.
+A backbone is a ``SequenceModel`` with a ``block``. A variant of the backbone adds a ``mixture``.
 
-Shape suffixes: B samples, L history length, U rows (distinct items), D item width, H block output,
-F width of all features.
+Shape suffixes: B samples, L history length, U rows (distinct items), D item width, H width of a
+block's output, F width of all features.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's nam
 
 
 class SequenceModel(StagedModel):
-    """A CTR model over a user's history.
+    """A model that predicts clicks (CTR) from a user's history.
 
     It computes ``sigmoid(head([context, target, encoder(history, target)]))``.
 
-    Its hyper-parameters are those named here, the keyword-only ones of ``block``, ``mixture`` and
-    ``head``, and FuxiCTR's; ``hyper_parameters`` lists them.
+    Its hyper-parameters are the ones below, the keyword-only parameters of ``block``, ``mixture``
+    and ``head``, and FuxiCTR's. ``hyper_parameters`` lists them.
 
     Args:
         feature_map: FuxiCTR's feature map; features with ``source: item`` describe items.
-        model_id: names the checkpoint.
-        gpu: CUDA device, -1 for the CPU.
-        embedding_dim: width of a feature that does not say its own.
-        loss: binary cross-entropy, under any of FuxiCTR's names.
-        backbone_checkpoint: weights to start embeddings, global block and head from. They are of
-            the vanilla backbone, or of LongCTR's model of that name, and replace the backbone
-            warm-up.
-        amp: ``bf16`` rounds the blocks' and the head's matrix products to bf16, in training and
-            evaluation; weights, optimizer and loss stay float32 (see ``ops/precision.py``).
-        compile: compile blocks and head by torch.compile, for a GPU (see ``ops/compiled.py``).
-        sparse_embedding: update and regularise large embedding tables only in the rows that a batch
-            reads, for tables of millions of rows. ``training/sparse_embedding.py`` says how near
-            the numbers are to those of dense tables.
-        kwargs: go to ``StagedModel``, block, mixture, head and FuxiCTR.
+        model_id: name of the checkpoint file.
+        gpu: number of the CUDA device, or -1 for the CPU.
+        embedding_dim: width of every feature that does not set its own.
+        loss: one of FuxiCTR's names of binary cross-entropy.
+        backbone_checkpoint: file of weights from which embeddings, global block and head start. The
+            weights are the vanilla backbone's, or those of LongCTR's model of the same name. With
+            them, the backbone needs no warm-up, and this stage is left out.
+        amp: ``bf16`` rounds the matrix products of blocks and head to bf16, in training and
+            evaluation. Weights, optimizer and loss stay float32 (see ``ops/precision.py``).
+        compile: compile blocks and head with torch.compile, for a GPU (see ``ops/compiled.py``).
+        sparse_embedding: update and regularise only the rows of large embedding tables that a batch
+            reads. This is for tables of millions of rows. ``training/sparse_embedding.py`` says
+            how close the results are to those with dense tables.
+        kwargs: passed on to ``StagedModel``, block, mixture, head and FuxiCTR.
 
     Raises:
-        ValueError: a hyper-parameter is impossible, or no feature describes items.
+        ValueError: a hyper-parameter has an impossible value, or no feature describes items.
     """
 
     block: type[SequenceBlock]
@@ -86,21 +86,21 @@ class SequenceModel(StagedModel):
         **kwargs: Any,
     ) -> None:
         if loss not in LOSSES:
-            raise ValueError(f"loss: {loss!r} is not supported; write {LOSSES[0]}")
+            raise ValueError(f"loss: {loss!r} is not supported; write {LOSSES[0]!r}")
         if amp not in (None, "bf16"):
             raise ValueError(f"amp: {amp!r} is not supported; write bf16, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
         if sparse_embedding and self.optimizer_name not in SPARSE_OPTIMIZERS:
             raise ValueError(
-                f"sparse_embedding: optimizer {self.optimizer_name!r} takes no sparse gradients; "
-                f"write one of {', '.join(SPARSE_OPTIMIZERS)}"
+                f"sparse_embedding: the optimizer {self.optimizer_name!r} cannot use sparse "
+                f"gradients; set optimizer to one of {', '.join(SPARSE_OPTIMIZERS)}"
             )
         self.item_dim = feature_map.sum_emb_out_dim(feature_source="item")
         if not self.item_dim:
             raise ValueError(
                 f"{feature_map.dataset_id}: no feature has `source: item`; "
-                "mark the item's features so in dataset_config.yaml"
+                "add it to the features of the item in dataset_config.yaml"
             )
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
         if sparse_embedding:
@@ -130,15 +130,15 @@ class SequenceModel(StagedModel):
 
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
-        """Name and type of every configuration key that the model, its parts or training reads."""
+        """The name and type of every configuration key that the model or its training reads."""
         parts = (cls.block, *cls.mixture.readers(), cls.head)
         return super().hyper_parameters() | keywords(*parts)
 
     def reset_parameters(self) -> None:
-        """Initialise as FuxiCTR does, the backbone first.
+        """Initialise all weights as FuxiCTR does, the backbone before the experts.
 
-        With the same random state, every variant of a backbone starts from the same embeddings,
-        global block and head.
+        So every variant of a backbone starts from the same embeddings, global block and head, if
+        the random state is the same.
         """
         for part in (*self.backbone_parts(), *self.branches.values()):
             compat.reset_parameters(part)
@@ -153,10 +153,12 @@ class SequenceModel(StagedModel):
         return self.embedding_layer, self.classifier, self.encoder.global_block
 
     def stages(self, epochs: float) -> list[Stage]:
-        """The stages of the mixture; ``backbone_checkpoint`` replaces the backbone's warm-up."""
+        """The stages of the mixture, without the backbone's warm-up if a checkpoint replaces it."""
         stages = self.encoder.stages(epochs)
         if self.backbone_checkpoint is not None:
-            logging.info(f"backbone from {self.backbone_checkpoint}, its warm-up is left out")
+            logging.info(
+                f"the backbone starts from {self.backbone_checkpoint}; its warm-up is left out"
+            )
             stages = [stage for stage in stages if stage.name is not StageName.BACKBONE]
         return stages
 
@@ -175,7 +177,10 @@ class SequenceModel(StagedModel):
     # ---------------------------------------------------------------- forward
 
     def forward(self, inputs: Batch) -> dict[str, Tensor]:
-        """``y_pred (B, 1)`` in (0, 1), its ``logit``, and the routers' ``aux_loss``."""
+        """Predict a batch: ``y_pred (B, 1)`` in (0, 1), its ``logit``, and the ``aux_loss``.
+
+        ``aux_loss`` is the routers' auxiliary loss, a scalar.
+        """
         history, target_BD = self.embed_items(inputs)
         context = self.context_features(inputs[0])
         features = [self.embedding_layer(context, flatten_emb=True)] if context else []
@@ -189,10 +194,11 @@ class SequenceModel(StagedModel):
         return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
 
     def embed_items(self, inputs: Batch) -> tuple[History, Tensor]:
-        """The history, to be embedded where it is read, and the target's vector ``(B, D)``.
+        """The history of each sample, and the embedding of its target ``(B, D)``.
 
-        Items known by index (``ItemDict``) are embedded once per distinct item of the batch; with
-        a plain dictionary every position is a row of its own.
+        ``History`` holds rows of item embeddings and looks positions up in them when it is read.
+        With an ``ItemDict``, each distinct item of the batch is one row. With a plain dictionary,
+        every position is a row of its own.
         """
         _, item_dict, mask = inputs
         mask_BL = self.on_device(mask) > 0
@@ -203,7 +209,7 @@ class SequenceModel(StagedModel):
             row_BL1 = self.on_device(row_BL1)
         else:
             row_BL1 = torch.arange(B * (L + 1), device=self.device).view(B, L + 1)
-        if not L:  # LongCTR's loader, where no sample has a history
+        if not L:  # LongCTR's loader gives this where no sample of the batch has a history
             mask_BL, row_BL1 = mask_BL.new_zeros(B, 1), row_BL1.repeat(1, 2)
         columns = {name: self.on_device(rows) for name, rows in columns.items()}
         rows_UD = self.embedding_layer(columns, flatten_emb=True)
@@ -211,11 +217,11 @@ class SequenceModel(StagedModel):
         return history, history.lookup(row_BL1[:, -1])
 
     def on_device(self, x: Tensor) -> Tensor:
-        """A part of a batch on the model's device; the host does not wait for pinned memory."""
+        """Move a part of a batch to the model's device, without waiting if its memory is pinned."""
         return x.to(self.device, non_blocking=True)
 
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The features of the sample itself (user, context), without labels, meta and item ones."""
+        """The features of the user and the context, without labels, meta columns and items."""
         features = self.feature_map.features
         return {
             name: self.on_device(value)
@@ -226,11 +232,11 @@ class SequenceModel(StagedModel):
         }
 
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
-        """Cross-entropy plus the routers' auxiliary loss (FuxiCTR adds the regulariser).
+        """The training loss: cross-entropy plus the routers' auxiliary loss, without regulariser.
 
-        The loss is computed from logits. The number is the same, but a NaN stays a NaN that
-        training can report. The form on probabilities would fail inside the kernel, and on CUDA end
-        the process.
+        It is computed from logits. The value equals FuxiCTR's, which is computed from
+        probabilities. With a NaN among these, FuxiCTR's would fail inside the kernel and, on CUDA,
+        end the process. Here a NaN gives a NaN, which training can report.
         """
         loss = F.binary_cross_entropy_with_logits(return_dict["logit"], y_true)
         return loss + return_dict["aux_loss"]

@@ -44,7 +44,7 @@ def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
     try:
         return get_model(name)
     except ValueError as error:
-        hint = "; models of LongCTR need --model-zoo DIR"
+        hint = "; models of your own or of LongCTR need --model-zoo DIR"
         if folder is not None:
             hint = f"; and {folder} has {', '.join(others)}{did_you_mean(name, others)}"
         raise UserError(f"{error}{hint}") from None

@@ -79,7 +79,7 @@ def model_part(config_dir: str | Path, expid: str) -> dict[str, Any]:
     entries = _entries(config_dir, "model_config")
     if expid not in entries:
         raise UserError(
-            f"--expid {expid}: is not in {config_dir}; run_expid.py --list shows all"
+            f"--expid {expid}: is not in {config_dir}; run_expid.py --config {config_dir} --list shows all"
             f"{did_you_mean(expid, entries)}"
         )
     base = entries.get("Base") or {}

@@ -4,9 +4,9 @@ A log is one table of events in any order. An event with a label is a sample; a 
 its user's history. The history of a sample holds what its user did *strictly before* the moment of
 the sample. Events of one moment never see each other, so nothing of an impression leaks into it.
 
-The log is streamed in three steps. Users and items are numbered. The events are written to a
-temporary file as numbers. They are read back user by user in blocks of about ``BLOCK`` events, and
-only a block is sorted in memory.
+The log is streamed in three steps. Users and items are numbered. The events are written as numbers
+to temporary files, one for each block of users with about ``BLOCK`` events. Then block after block
+is read and sorted in memory, so that time grows with the log and memory does not.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from .features import Encoder, Feature
 from .layout import finish, new_folder
 
 BLOCK = 4_000_000  # events that are sorted at a time
+IN_MEMORY = 1_000_000  # times that are sorted at once, to find the moments of a split
+SLICES = 10_000
 ROUNDING = 1e-9  # added to a share times a count, because 0.7 + 0.1 is less than 0.8
 INDEX = ("user_index", "item_index", "seq_len")
 ItemTable = Callable[[pl.DataFrame, NDArray], tuple[pl.DataFrame, dict[str, dict[str, Any]]]]
@@ -105,7 +107,7 @@ class _Writer:
         self.log, self.folder, self.scratch = log, folder, scratch
         self.source = log.about["source"]
         self.ends = (log.split.train, log.split.train + log.split.valid)  # shares of the samples
-        self.events = pl.scan_parquet(scratch / "numbered.parquet")  # once ``_number`` has run
+        self.blocks = scratch / "blocks"  # the events as numbers, once ``_number`` has run
         self.names = [feature.name for feature in log.sample_features]
         self.encoders: list[Encoder] = [feature.encoder() for feature in log.sample_features]
         self.files: dict[Path, pq.ParquetWriter] = {}
@@ -120,7 +122,7 @@ class _Writer:
         counts = np.zeros((len(SPLITS), 2), np.int64)  # samples by split and label
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
         with self.closing:
-            for samples, histories in self._blocks(users, starts):
+            for samples, histories in self._blocks(users["block"].to_numpy(), starts):
                 self._append(self.folder / "user_info.parquet", histories)
                 samples = samples.with_columns(split=self._split(starts))
                 for i, name in enumerate(SPLITS):
@@ -134,47 +136,49 @@ class _Writer:
         specs = self._encode_samples()
         table, item_specs = self.log.item_table(items, times_N)
         table.write_parquet(self.folder / "item_info.parquet")
-        about = self.log.about | {"events": int(users.sum()), "events_merged": self.merged}
+        about = self.log.about | {"events": users["events"].sum(), "events_merged": self.merged}
         return finish(self.folder, item_specs | specs, self.log.label, about)
 
-    def _number(self) -> tuple[NDArray, pl.DataFrame]:
-        """Write the events as numbers, and whose numbers they are.
+    def _number(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Write the events as numbers, block by block, and whose numbers they are.
 
         Returns:
-            How many events each user has, and the items.
+            The users, each with the number of ``events`` and the ``block``; and the items.
         """
-        raw, numbered = self.scratch / "raw.parquet", self.scratch / "numbered.parquet"
+        raw = self.scratch / "raw.parquet"
         print("reading the log ...", flush=True)
         self.log.events.sink_parquet(raw, compression="lz4", maintain_order=False)
         events = pl.scan_parquet(raw)
         by_user = events.group_by("user").agg(pl.len().alias("events"))
         users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
+        users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // BLOCK)
         earliest = events.group_by("item").agg(pl.col("time").min())
         first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
         items = first.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
         count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
         print(count, flush=True)
-        events = events.join(users.lazy().select("user", "user_index"), on="user")
+        events = events.join(users.lazy().drop("events"), on="user")
         events = events.join(items.lazy().select("item", "item_index"), on="item")
-        events.drop("user", "item").sink_parquet(numbered, compression="lz4", maintain_order=False)
+        blocks = pl.PartitionBy(self.blocks, key="block", include_key=False)
+        events = events.drop("user", "item")
+        events.sink_parquet(blocks, compression="lz4", maintain_order=False, mkdir=True)
         raw.unlink()
         users.select("user_index", "user").write_parquet(self.folder / "user_ids.parquet")
         ids = items.select("item_index", "item")
         if self.log.item_names is not None:
             ids = ids.join(self.log.item_names, on="item", how="left", maintain_order="left")
         ids.write_parquet(self.folder / "item_ids.parquet")
-        return users["events"].to_numpy(), items.select("item", "row")
+        return users, items.select("item", "row")
 
     def _starts(self) -> tuple[Any, ...]:
         """First moments of validation and test; there are none if the split is by user."""
         split = self.log.split
         if split.by == "user" or split.starts is not None:
             return split.starts or ()
-        samples = self.events.filter(pl.col("label").is_not_null()).select("time")
-        time_M = samples.collect(engine="streaming").to_series().to_numpy(writable=True)
-        places = [int(share * (len(time_M) - 1) + ROUNDING) for share in self.ends]
-        time_M.partition(places)
-        return tuple(time_M[places])
+        events = pl.scan_parquet(self.blocks)
+        times = events.filter(pl.col("label").is_not_null()).select("time")
+        last = times.select(pl.len()).collect(engine="streaming").item() - 1
+        return tuple(time_at(times, int(share * last + ROUNDING)) for share in self.ends)
 
     def _split(self, starts: tuple[Any, ...]) -> pl.Expr:
         """0 for training, 1 for validation, 2 for the test."""
@@ -185,19 +189,18 @@ class _Writer:
         return pl.when(place < edges[0]).then(0).when(place < edges[1]).then(1).otherwise(2)
 
     def _blocks(
-        self, events_U: NDArray, starts: tuple[Any, ...]
+        self, block_U: NDArray, starts: tuple[Any, ...]
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """Samples and histories of some users at a time.
 
         Samples have ``user_index, item_index, seq_len, label, time, ...`` in the time order of each
         user; histories have ``user_index, full_item_seq``.
         """
-        block_U = (events_U.cumsum() - 1) // BLOCK
         for block in tqdm(np.unique(block_U), desc="sorting users", unit="block", leave=False):
             first, last = np.flatnonzero(block_U == block)[[0, -1]]
-            mine = pl.col("user_index").is_between(int(first), int(last))
-            events = _in_time_order(self.events.filter(mine), self.names)
-            self.merged += int(events_U[first : last + 1].sum()) - len(events)
+            events = pl.read_parquet(self.blocks / f"block={block}", hive_partitioning=False)
+            count, events = len(events), _in_time_order(events, self.names)
+            self.merged += count - len(events)
             if self.log.exposures:
                 events = _labelled(events, starts)
             samples = events.filter(pl.col("label").is_not_null()).drop("positive")
@@ -248,7 +251,29 @@ class _Writer:
         return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
 
 
-def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:
+def time_at(times: pl.LazyFrame, place: int) -> Any:
+    """The number at a place of the sorted column ``time``, of which few are in memory at once.
+
+    The range of the numbers is cut into slices of one width. Only the slice that holds the place is
+    sorted or, while it is large, cut again.
+    """
+    time = pl.col("time")
+    while True:
+        count, low, high = _one_row(times.select(pl.len(), time.min(), time.max().alias("high")))
+        if count <= IN_MEMORY or low == high:
+            return times.sort("time").slice(place, 1).collect().item()
+        slice_of = ((time - low) / (high - low) * SLICES).cast(pl.Int64)
+        sizes = times.group_by(slice_of).len().collect(engine="streaming").sort("time")
+        below = sizes.with_columns(below=pl.col("len").cum_sum() - pl.col("len"))
+        chosen, _, skipped = below.filter(pl.col("below") <= place).row(-1)
+        times, place = times.filter(slice_of == chosen), place - skipped
+
+
+def _one_row(frame: pl.LazyFrame) -> tuple[Any, ...]:
+    return frame.collect(engine="streaming").row(0)
+
+
+def _in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
     """Events sorted by user and time, with ``seq_len``: positive events at earlier moments.
 
     Where events are merged, the features are those of the first sample. A click that is logged
@@ -256,7 +281,8 @@ def _in_time_order(events: pl.LazyFrame, features: list[str]) -> pl.DataFrame:
     """
     sample = pl.col("label").is_not_null()
     ordered = (
-        events.sort("user_index", "time", "row", ~sample)
+        events.lazy()
+        .sort("user_index", "time", "row", ~sample)
         .group_by("user_index", "time", "item_index", maintain_order=True)
         .agg(
             pl.col("label").max(),

@@ -55,9 +55,12 @@ class RunFiles:
         for file in (self.result, self.started_with) if resume else (self.result,):
             before = _content(file).get("dataset_hash", dataset_hash)
             if before != dataset_hash:
+                other = "start again without --resume"
+                if file == self.result:  # which would be lost
+                    other = "write --model-root DIR, another folder for results"
                 raise UserError(
                     f"{file}: is of a run on other data (hash {before}, now {dataset_hash}); put the "
-                    "data back, or write --model-root DIR, another folder for results"
+                    f"data back, or {other}"
                 )
 
     def finished(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from ..common.errors import UserError
+from ..config.convert import WRONG, convert
 from ..config.options import RunOptions
 from ..tuner.checks import check_space
 from ..tuner.space import Space, grid_file, read_experiment, read_tuner_file, with_choices
@@ -63,5 +65,7 @@ def balanced(
 
 def _from(values: list[Any], own: Any) -> list[Any]:
     """Sort the values of a key by their distance in the list from the configuration's own value."""
+    with suppress(*WRONG):  # YAML reads 1e-3 as a text, but the values have been checked
+        own = convert(own, type(values[0]))
     start = values.index(own) if own in values else 0
     return sorted(values, key=lambda value: abs(values.index(value) - start))

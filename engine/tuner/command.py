@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from ..common.errors import UserError, run_command
@@ -27,6 +28,9 @@ def _tune() -> int:
         raise UserError("--search optuna and --trials N go together: write both or neither")
     if args.trials and args.tag:
         raise UserError("--tag: does not go with --search optuna; leave one of them out")
+    for wanted, module in ((args.trials, ".optuna_search"), (args.engine == "ray", ".ray_engine")):
+        if wanted:  # says what is missing before anything slow starts
+            import_module(module, __package__)
     options = RunOptions(model_zoo=args.model_zoo, data_root=args.data_root)
     space = read_space(args.config, options, args.expid)
     from .checks import check_space, data_hash  # imports torch, after what can be said without it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from shlex import quote
@@ -19,6 +20,7 @@ from .search import Search
 from .space import Space
 from .trial import DONE, FAILED, QUEUED, Trial, as_text
 
+BARS = "bars_leaderboard.csv"
 BARS_COLUMNS = (
     "Year", "Publication", "Model", "Paper URL", "gAUC", "AUC", "Logloss", "Running Steps",
     "Contributor",
@@ -59,7 +61,8 @@ def ranked(trials: Iterable[Trial], monitor: Monitor) -> list[Trial]:
 def write_report(folder: Folder, search: Search, root: Path) -> str:
     """Write ``table.md``, ``leaderboard.csv``, ``bars_leaderboard.csv`` and ``best/``.
 
-    The files do not depend on when, where or how often a trial ran.
+    The files do not depend on when, where or how often a trial ran. They replace the report of another
+    grid with the same output folder.
 
     Args:
         folder: the output folder.
@@ -81,6 +84,9 @@ def write_report(folder: Folder, search: Search, root: Path) -> str:
     parts = [text_table(header, rows)]
     if order and order[0].status == DONE:
         parts.append(_write_best(search.space, folder, order[0], root))
+    else:  # what is there belongs to another grid
+        shutil.rmtree(folder.best, ignore_errors=True)
+        (folder.path / BARS).unlink(missing_ok=True)
     return "\n\n".join([*parts, *failures(folder, order)])
 
 
@@ -100,12 +106,11 @@ def _tables(
     columns = ["trial", "status", *space.choices, *map("_".join, metrics)]
     board = [[*columns, "monitor", "changes", "reason"]]
     for trial in order:
-        tuned, changes = (
-            [as_text(trial.tuned[key]) for key in space.choices],
-            as_text(trial.changes),
-        )
-        note, short, exact = trial.status, [""] * len(metrics), [""] * (len(metrics) + 1)
-        if trial.metrics:
+        tuned = [as_text(trial.tuned[key]) for key in space.choices]
+        changes = as_text(trial.changes)
+        if not trial.metrics:
+            note, short, exact = trial.status, [""] * len(metrics), [""] * (len(metrics) + 1)
+        else:
             values = [trial.metrics[split][name] for split, name in metrics]
             note = f"out of memory, ran with {changes}" if changes else ""
             short = [f"{value:.6f}" for value in values]
@@ -126,7 +131,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     year, venue, paper = (entry.year, entry.venue, entry.paper) if entry else ("", "", "")
     metrics = [f"{test[m]:.6f}" if m in test else "" for m in ("gAUC", "AUC", "logloss")]
     row = [year, venue, model, paper, *metrics, steps, ""]
-    write_text(folder.path / "bars_leaderboard.csv", _csv([list(BARS_COLUMNS), row]))
+    write_text(folder.path / BARS, _csv([list(BARS_COLUMNS), row]))
 
     def listed(split: str) -> str:
         return ", ".join(f"{m} {value:.6f}" for m, value in trial.metrics[split].items())

@@ -1,1 +1,1 @@
-"""The backbones: one block, one model and its mixture variants per file."""
+"""The backbones: each file has one sequence block and the model built on it."""

@@ -21,16 +21,18 @@ NORM_EPS = 1e-12
 
 
 class Mamba4RecBlock(SequenceBlock):
-    """The block of Mamba4Rec: Mamba layers over the items, read at the newest item.
+    """The block of Mamba4Rec: Mamba layers over the history, whose newest state h is read.
 
-    The original scores an item by its inner product with the hidden state h. Here the head gets
-    ``[h, h * target]``, width 2 * W. Without history both halves are zero. The last layer computes
-    only what the newest state needs.
+    The original scores an item by its inner product with h. Here the head gets ``[h, h * target]``,
+    of width 2 * W. Without history, both halves are zero. The last layer computes only what h
+    needs.
 
     Args:
         item_dim: D, width of an item.
-        hidden_size: W, to which items and target are projected; by default W is D, unprojected.
-        num_layers: Mamba layers. A single one has no residual around its mixer, as in the original.
+        hidden_size: W, the width to which items and target are projected. By default they are not
+            projected, and W is D.
+        num_layers: number of Mamba layers. A single layer has no residual around its mixer, as in
+            the original.
         dropout: rate of all dropouts.
         d_state, d_conv, expand, dt_init: see ``Mamba``.
     """
@@ -75,10 +77,10 @@ class Mamba4RecBlock(SequenceBlock):
         return torch.cat([h_BW, h_BW * self.project(target_BD)], dim=-1)
 
     def _without_padding(self, history: History) -> tuple[History, Tensor | Segments]:
-        """The history, packed if that pays, and which of it is real.
+        """The history, packed if packing pays, and its mask or ``Segments``.
 
-        Packing pays where kernels for packed histories run and only newest states are needed. It
-        pays beside ``mamba_ssm`` too, whose kernels compute all states.
+        Packing pays if the kernels for packed histories can run and only newest states are needed.
+        It pays even if ``mamba_ssm`` is installed, because its kernels compute all states.
         """
         packs = len(self.layers) == 1 and can_fuse(history.mask_BL.device)
         if torch.compiler.is_compiling() or not packs:
@@ -87,13 +89,13 @@ class Mamba4RecBlock(SequenceBlock):
 
 
 class MambaLayer(nn.Module):
-    """Mixer and position-wise feed-forward network, each followed by dropout and LayerNorm.
+    """A Mamba mixer and a feed-forward network, each followed by dropout and LayerNorm.
 
     Args:
         mamba: the mixer.
         width: W.
-        dropout: rate.
-        residual: add the input to the mixer's output. The feed-forward network always does so.
+        dropout: dropout rate.
+        residual: add the mixer's input to its output. The feed-forward network always does so.
     """
 
     def __init__(self, mamba: Mamba, width: int, dropout: float, residual: bool) -> None:
@@ -107,14 +109,14 @@ class MambaLayer(nn.Module):
         self.residual = residual
 
     def init_weights(self) -> None:
-        """Start linear layers as the official code does (FuxiCTR calls this)."""
+        """Initialise the linear layers as the official code does; FuxiCTR calls this."""
         for linear in (self.w_1, self.w_2):
             nn.init.normal_(linear.weight, std=0.02)
 
     def forward(self, x_BLW: Tensor, real: Tensor | Segments, last: bool = False) -> Tensor:
-        """The layer's output at all positions, or with ``last`` at the newest only: ``(B, R, W)``.
+        """The layer's output ``(B, R, W)`` at all positions, or with ``last`` at the newest only.
 
-        ``real`` is as in ``Mamba``.
+        ``real`` is as in ``Mamba.forward``.
         """
         h_BRW = self.dropout(self.mamba(x_BLW, real, last))
         if self.residual:

@@ -19,20 +19,22 @@ from ..sequence_model import SequenceModel
 
 
 class SDIMBlock(ShortLongBlock):
-    """The block of SDIM: attention over recent items, and a sum of items with the target's hash.
+    """The block of SDIM: attention over recent items, and the sum of items with the target's hash.
 
-    It follows LongCTR, with the mask of the short window corrected and hashes fixed in evaluation.
-    Each expert has hashes of its own. The output is ``[long, short]``, of width 2 * D.
+    It follows LongCTR, but with the mask of the recent items corrected, and with the same hashes
+    throughout evaluation. Each expert has its own hashes. The output is ``[long, short]``, of width
+    2 * D.
 
     Args:
         item_dim: D, width of an item.
-        num_hashes: H, hashes per item.
-        hash_bits: T, bits of a hash; two items of angle a collide with probability (1 - a/pi)^T.
-        reuse_hash: keep the same rotations; otherwise each training step draws new ones.
+        num_hashes: H, number of hashes per item.
+        hash_bits: T, bits per hash. Two vectors at an angle a have the same hash with probability
+            (1 - a/pi)^T.
+        reuse_hash: keep the same rotations. Otherwise each training step draws new ones.
         l2_norm: normalise the sum of each hash, as in the paper. Otherwise it grows with the number
-            of collisions, as by default in LongCTR.
-        attention: see ``ShortLongBlock``. Without ``reuse_hash``, ``longctr_compat`` also draws
-            rotations for each sample, in evaluation too.
+            of collisions, as it does by default in LongCTR.
+        attention: see ``ShortLongBlock``. With ``longctr_compat`` and without ``reuse_hash``,
+            rotations are drawn for each sample, in evaluation too.
     """
 
     rotations_DHT: Tensor
@@ -50,7 +52,10 @@ class SDIMBlock(ShortLongBlock):
         super().__init__(item_dim, **attention)
         check_sizes(num_hashes=num_hashes, hash_bits=hash_bits)
         if hash_bits > 62:
-            raise ValueError(f"hash_bits={hash_bits} do not fit into a number; write 1 to 62")
+            raise ValueError(
+                f"hash_bits={hash_bits} is too large, since a hash is a 64-bit integer; "
+                "write 1 to 62"
+            )
         self.register_buffer("rotations_DHT", torch.randn(item_dim, num_hashes, hash_bits))
         self.reuse_hash, self.l2_norm = reuse_hash, l2_norm
 
@@ -65,7 +70,7 @@ class SDIMBlock(ShortLongBlock):
         return torch.cat([long_BD, short_BD], dim=-1)
 
     def _long_interest(self, history: History, target_BD: Tensor) -> Tensor:
-        """The mean over the hashes of the sum of the items that collide with the target."""
+        """For each hash, sum the items that collide with the target; then average, ``(B, D)``."""
         collide_BLH = (self._collisions(history, target_BD) & history.mask_BL[:, :, None]).to(
             target_BD.dtype
         )
@@ -76,7 +81,7 @@ class SDIMBlock(ShortLongBlock):
 
     @torch.no_grad()
     def _collisions(self, history: History, target_BD: Tensor) -> Tensor:
-        """Whether item and target have the same hash: ``(B, L, H)``."""
+        """Whether each item has the same hash as the target, ``(B, L, H)``."""
         draw = not self.reuse_hash and (self.training or self.longctr_compat)
         if draw and self.longctr_compat:
             rotations = target_BD.new_empty(len(target_BD), *self.rotations_DHT.shape).normal_()
@@ -95,9 +100,10 @@ class SDIMBlock(ShortLongBlock):
 
 
 def hashes(x: Tensor, rotations: Tensor) -> Tensor:
-    """The hashes of vectors: ``(..., D)`` by ``(..., D, H, T)`` gives ``(..., H)``.
+    """The hashes ``(..., H)`` of vectors ``(..., D)`` by rotations ``(..., D, H, T)``.
 
-    The signs after a rotation are the bits, the first bit lowest; 0 counts as -.
+    The bits of a hash are the signs of the rotated vector, the first one lowest. Zero counts as
+    negative.
     """
     rotated = torch.einsum("...d,...dht->...ht", x, rotations)
     bits = torch.arange(rotated.shape[-1], device=x.device)

@@ -21,22 +21,22 @@ from ..sequence_model import SequenceModel
 
 
 class TransActBlock(SequenceBlock):
-    """The block of TransAct: an encoder over ``[item, target]`` pairs, read at the newest ones.
+    """The block of TransAct: an encoder over ``[item, target]`` pairs, read at the newest pairs.
 
-    A max pool over all positions may be appended. The block follows LongCTR, and so has no action
-    types, no positions and no time window. A history that is shorter than ``first_k_cols`` is
-    filled up with zeros on the old side; without history the output is zero. Output width
+    A maximum over all positions may be appended. The block follows LongCTR, and so has no action
+    types, no positions and no time window. If a history is shorter than ``first_k_cols``, zeros
+    take the place of the missing older outputs. Without history, the output is zero. Its width is
     ``(first_k_cols + concat_max_pool) * 2 * D``.
 
     Args:
         item_dim: D, width of an item.
-        num_heads, transformer_layers, transformer_dropout, dim_feedforward: sizes and rate of the
-            encoder.
+        num_heads, transformer_layers, transformer_dropout, dim_feedforward: heads, layers, dropout
+            rate and feed-forward width of the encoder.
         first_k_cols: how many of the newest positions are read.
-        concat_max_pool: append the projected maximum over all positions. Without it the last layer
+        concat_max_pool: append the projected maximum over all positions. Without it, the last layer
             computes only the positions that are read.
         use_time_window_mask: must be False. LongCTR has this key, but its data lack the times.
-        time_window_ms: a key of LongCTR's configurations that is not read.
+        time_window_ms: is ignored, but LongCTR's configurations have this key.
         longctr_compat: without history, give the output for one padded position, as LongCTR does.
     """
 
@@ -58,7 +58,10 @@ class TransActBlock(SequenceBlock):
     ) -> None:
         super().__init__()
         if use_time_window_mask:
-            raise ValueError("use_time_window_mask=True: the data have no times; write False")
+            raise ValueError(
+                "use_time_window_mask=True is not possible, since the data have no times; "
+                "write False"
+            )
         check_sizes(first_k_cols=first_k_cols, transformer_layers=transformer_layers)
         width = 2 * item_dim
         rates = (transformer_dropout,) * 3
@@ -74,7 +77,7 @@ class TransActBlock(SequenceBlock):
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         mask_BL = history.mask_BL
         empty_B1 = ~mask_BL.any(1, keepdim=True)
-        # Attention needs a key in every row: the newest column, whatever it holds.
+        # Attention needs a key in every row. An empty history gets its newest padded column.
         mask_BL = torch.cat([mask_BL[:, :-1], mask_BL[:, -1:] | empty_B1], dim=1)
         first, *others = self.layers
         read = [None] * len(others) + [self.first_k_cols if self.out_linear is None else None]
@@ -91,9 +94,10 @@ class TransActBlock(SequenceBlock):
         return out_BH if self.longctr_compat else out_BH.masked_fill(empty_B1, 0.0)
 
     def init_weights(self) -> None:
-        """Start attention as torch does, which LongCTR's model keeps (FuxiCTR calls this)."""
+        """Initialise attention as torch does, and so LongCTR's model too; FuxiCTR calls this."""
         for layer in cast(Iterable[EncoderLayer], self.layers):
-            for linear in (layer.W_q, layer.W_k, layer.W_v):  # Xavier for the three as one matrix
+            for linear in (layer.W_q, layer.W_k, layer.W_v):
+                # torch keeps the three as one matrix, whose Xavier bound this is.
                 bound = (6 / (4 * linear.in_features)) ** 0.5
                 nn.init.uniform_(linear.weight, -bound, bound)
             nn.init.kaiming_uniform_(layer.W_o.weight, a=5**0.5)

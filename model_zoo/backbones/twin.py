@@ -14,17 +14,17 @@ from ..sequence_model import SequenceModel
 
 
 class TWINBlock(ShortLongBlock):
-    """The block of TWIN: attention over the recent items, and over the ``topk`` most relevant.
+    """The block of TWIN: attention over recent items, and over the ``topk`` most relevant ones.
 
-    It follows LongCTR, with the mask of the short window corrected. The output is ``[short,
+    It follows LongCTR, but with the mask of the recent items corrected. The output is ``[short,
     long]``, of width 2 * D.
 
     Args:
         item_dim: D, width of an item.
-        topk: items that each head of the long attention selects.
-        Kc_cross_features: must be 0. LongCTR's configurations have this key, but its cross features
-            cannot run.
-        attention: see ``ShortLongBlock``; it holds for both attentions.
+        topk: how many items each head of the long attention selects.
+        Kc_cross_features: must be 0. LongCTR's configurations have this key, but its code for cross
+            features cannot run.
+        attention: hyper-parameters of both attentions; see ``ShortLongBlock``.
     """
 
     def __init__(

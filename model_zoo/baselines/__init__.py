@@ -1,1 +1,1 @@
-"""Comparison models that are not backbones of a mixture: one block and one model per file."""
+"""Models for comparison that have no mixture variants: each file has one block and one model."""

@@ -16,40 +16,40 @@ from ..ops.functional import check_heads, check_sizes, masked_softmax, unit_leng
 from ..ops.precision import at_least_float32
 from ..sequence_model import SequenceModel
 
-COSINE_SCALE = 16.0  # of the released code: the score of an item is 16 cos(s, item)
+COSINE_SCALE = 16.0  # the released code scores an item by 16 cos(s, item)
 
 
 class AttenMixerBlock(SequenceBlock):
     """The block of AttenMixer: the session vector ``s`` of a history, compared with the target.
 
-    It follows the released code, which joins the newest items of a level where the paper pools them
-    without order. As equations:
+    It follows the released code, which concatenates the newest items of a level. The paper pools
+    them without order. The equations, for items e_1 to e_l from oldest to newest, are:
 
-    - items are L2-normalised; level i reads the newest i, ``q_i = Linear_i([e_l; ...;
-      e_(l-i+1)])``, with zeros where the history is shorter, and each feature of the K queries is
-      L2-normalised over the levels;
-    - per head and level, a softmax over the items of ``2 sigmoid(q k)``; the Lp norm over the
-      levels; a second softmax of twice that;
-    - ``a = LayerNorm(sum of weighted values)``, ``s = Linear([a; e_l])``, L2-normalised.
+    - All items are L2-normalised. Level i reads the newest i items:
+      ``q_i = Linear_i([e_l; ...; e_(l-i+1)])``, with zeros where the history is shorter. Each
+      feature of the K queries is L2-normalised over the levels.
+    - For each head and level, ``2 sigmoid(q k)`` goes through a softmax over the items. The Lp norm
+      over the levels is doubled and goes through a second softmax.
+    - ``a = LayerNorm(sum of weighted values)`` and ``s = Linear([a; e_l])``, L2-normalised.
 
-    The output is ``[s, s * v, 16 cos(s, v)]``, of width 2 * D + 1, for one target v; the original
-    ranks all items. The target is never a query. Without history the output is zero.
+    The output is ``[s, s * v, 16 cos(s, v)]`` for a target v, of width 2 * D + 1. The original
+    ranks all items instead. The target is never a query. Without history, the output is zero.
 
-    There are three departures, since the released code mixes positions up and lets outputs depend
-    on padding. Padding is masked in both softmaxes; the released code masks it only in the second.
-    A head is a slice of the features; the released code reshapes across positions. Levels count
+    The released code mixes up positions and lets outputs depend on padding. Therefore the block
+    departs from it in three ways. Padding is masked in both softmaxes, not only in the second. A
+    head is a slice of the features, while the released code reshapes across positions. Levels count
     back from the newest item.
 
-    On hundreds of items the two bounded softmaxes are nearly flat. The model is then close to the
-    mean of the history and its newest item.
+    For hundreds of items, both softmaxes are nearly flat, since their inputs are bounded. The model
+    then sees little more than the mean of the history and its newest item.
 
     Args:
-        item_dim: D, width of an item and of everything in the block.
-        num_heads: H; must divide D.
-        last_k: K, levels.
-        lp_pool: p of the norm over the levels; 1 is their sum, large values their maximum.
-        dropout: rate on the items.
-        attention_dropout: rate on the attention weights.
+        item_dim: D, width of an item and of all vectors in the block.
+        num_heads: H, number of heads; must divide D.
+        last_k: K, number of levels.
+        lp_pool: p of the norm over the levels. 1 gives their sum, a large value their maximum.
+        dropout: dropout rate of the items.
+        attention_dropout: dropout rate of the attention weights.
     """
 
     dense = True
@@ -67,8 +67,11 @@ class AttenMixerBlock(SequenceBlock):
         super().__init__()
         check_heads(item_dim, num_heads)
         if last_k < 2:
-            raise ValueError(f"last_k={last_k}: write 2 or more levels, to normalise over them")
-        check_sizes(lp_pool=lp_pool)  # it is the p of an Lp norm
+            raise ValueError(
+                f"last_k={last_k} is too small, since queries are normalised over the levels; "
+                "write 2 or more"
+            )
+        check_sizes(lp_pool=lp_pool)  # below 1 it would be the p of no norm
         self.num_heads = num_heads
         self.lp_pool = lp_pool
         self.level_queries = nn.ModuleList(
@@ -84,7 +87,7 @@ class AttenMixerBlock(SequenceBlock):
         self.output_dim = 2 * item_dim + 1
 
     def init_weights(self) -> None:
-        """Draw all parameters, the LayerNorm's too, from U(-1/sqrt(D), 1/sqrt(D)).
+        """Draw all parameters, even the LayerNorm's, from U(-1/sqrt(D), 1/sqrt(D)).
 
         The original does the same. FuxiCTR calls this.
         """
@@ -94,12 +97,12 @@ class AttenMixerBlock(SequenceBlock):
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         mask_BL = history.mask_BL
-        # The original normalises before and after the dropout. Once is enough for a direction.
+        # The original also normalises before the dropout. The result has the same direction.
         e_BLD = unit_length(self.dropout(history.embed()).masked_fill(~mask_BL[..., None], 0))
         weights_BHL = self._weights(e_BLD, mask_BL)
         a_BD = self.norm(self._values(weights_BHL, e_BLD))
         s_BD = unit_length(self.session(torch.cat([a_BD, e_BLD[:, -1]], dim=-1)))
-        # An empty history leaves the biases: the newest column says whether there is an item.
+        # Without history, s would come from the biases alone. The newest column is then padding.
         s_BD = s_BD.masked_fill(~mask_BL[:, -1:], 0)
         cosine_B1 = (s_BD * unit_length(target_BD)).sum(-1, keepdim=True)
         return torch.cat([s_BD, s_BD * target_BD, COSINE_SCALE * cosine_B1], dim=-1)
@@ -116,7 +119,7 @@ class AttenMixerBlock(SequenceBlock):
 
     def _weights(self, e_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """The attention weights of each head, ``(B, H, L)``; zero at padding."""
-        # Queries visit item space (layers/attention.py): q (W_k e + b) = (W_k^T q) e + q b.
+        # As in layers/attention.py, items are not projected: q (W_k e + b) = (W_k^T q) e + q b.
         query_BKHC = self.W_q(self._queries(e_BLD)).unflatten(-1, (self.num_heads, -1))
         keys_HCD = self.W_k.weight.unflatten(0, (self.num_heads, -1))
         bias_HC = self.W_k.bias.unflatten(0, (self.num_heads, -1))
@@ -125,7 +128,8 @@ class AttenMixerBlock(SequenceBlock):
         scores_BHKL = (carried_BHKD.flatten(1, 2) @ e_BLD.mT).unflatten(1, offset_BHK.shape[1:])
         scores_BHKL = at_least_float32(scores_BHKL + offset_BHK[..., None])
 
-        # The Lp norm in logarithms: no power underflows, and no root is taken of a zero.
+        # The Lp norm is computed in logarithms, so that no power underflows and no root of zero is
+        # taken.
         padding_B11L = ~mask_BL[:, None, None, :]
         bounded_BHKL = 2 * scores_BHKL.sigmoid()
         lowest = torch.finfo(bounded_BHKL.dtype).min
@@ -135,7 +139,7 @@ class AttenMixerBlock(SequenceBlock):
         return self.attention_dropout(masked_softmax(2 * pooled_BHL, mask_BL[:, None, :]))
 
     def _values(self, weights_BHL: Tensor, e_BLD: Tensor) -> Tensor:
-        """``sum_t w_t (W_v e_t + b)`` of each head, side by side: ``(B, D)``."""
+        """``sum_t w_t (W_v e_t + b)`` for each head, concatenated to ``(B, D)``."""
         values_HCD = self.W_v.weight.unflatten(0, (self.num_heads, -1))
         bias_HC = self.W_v.bias.unflatten(0, (self.num_heads, -1))
         mixed_BHC = torch.einsum("bhd,hcd->bhc", weights_BHL @ e_BLD, values_HCD)

@@ -1,4 +1,4 @@
-"""MiaSRec: several intents of a history, of which the target picks (Choi et al., SIGIR 2024).
+"""MiaSRec: several intents in a history, compared with the target (Choi et al., SIGIR 2024).
 
 Shape suffixes: B samples, L history length, T = L + 1 tokens (the history, then its mean),
 U rows of the history, D item width.
@@ -21,45 +21,46 @@ from ..sequence_model import SequenceModel
 
 
 class MiasRecBlock(SequenceBlock):
-    """The block of MiaSRec: an intent per item and one of their mean, compared with the target.
+    """The block of MiaSRec: an intent of each item and of their mean, compared with the target.
 
-    These are the equations of the released code. Token 0 is the mean item, token i the i-th newest:
+    It follows the released code. Token 0 is the mean item, and token i is the i-th newest item. The
+    equations are:
 
-    - ``x_i = e_i + position_i + frequency(times the item occurs)``, LayerNorm, a bidirectional
-      post-norm transformer -> ``c_i``;
-    - highway ``o_i = g e_i + (1 - g) c_i``, ``g = sigmoid(W [e_i; c_i] + b)``;
-    - importance ``p = entmax(w o_i)`` over the tokens, zero for some of them; intents
-      ``z_i = o_i / |o_i|`` where ``p_i > 0``, with cosines ``s_i = cos(z_i, v)`` to the target.
+    - ``x_i = e_i + position_i + frequency(times the item occurs)``. A LayerNorm and a bidirectional
+      post-norm transformer turn it into ``c_i``.
+    - The highway is ``o_i = g e_i + (1 - g) c_i`` with ``g = sigmoid(W [e_i; c_i] + b)``.
+    - The importance is ``p = entmax(w o_i)`` over the tokens, which is zero for some of them.
+    - The intents are ``z_i = o_i / |o_i|`` where ``p_i > 0``. Their cosines with the target v are
+      ``s_i = cos(z_i, v)``.
 
     The output is ``[z*, zbar, r / tau]``, of width 2 * D + 1. Here z* is the intent nearest to the
     target, ``zbar = sum p_i z_i`` and ``r = beta max s_i + (1 - beta) sum p_i s_i``. Without
-    history the output is zero.
+    history, the output is zero.
 
-    Departures from the released code:
+    The block departs from the released code in these ways:
 
-    - The mean over the intents is weighted by p. The released code weights all alike, so that
-      importance gets no gradient.
-    - ``entmax_alpha`` is 1.5. The released code leaves it unset and falls back to weights without
-      zeros.
-    - Removed and padded intents do not take part in the maximum. In the released code they do,
+    - The mean over the intents is weighted by p. The released code gives all the same weight, so
+      that the importance gets no gradient.
+    - ``entmax_alpha`` is 1.5. The released code leaves it unset, and then no weight is zero.
+    - Removed and padded intents are left out of the maximum. In the released code they take part,
       with cosine 0.
     - The mean is a token of its own. In the released code it shares the identity of item 1.
-    - Importance has no bias and no term in o_0, and keys have no bias. They would be constants over
-      the positions, which cancel in p and in the attention and can get no gradient.
-    - The target has no dropout, for there is only one.
+    - Importance and keys have no bias, and importance has no term in o_0. These would be constants
+      over the positions. They cancel in p and in the attention, and so could get no gradient.
+    - The target has no dropout, since there is only one.
 
     Args:
-        item_dim: D, width of an item and of everything in the block.
-        num_heads: H, heads of the transformer; must divide D.
-        num_layers: layers of the transformer.
+        item_dim: D, width of an item and of all vectors in the block.
+        num_heads: H, number of heads of the transformer; must divide D.
+        num_layers: number of layers of the transformer.
         dim_feedforward: width inside its feed-forward parts.
-        dropout: rate on the items, on the transformer's input and on what it adds.
-        attention_dropout: rate on the attention weights.
-        entmax_alpha: sparsity of the importance; 1 is softmax, 2 sparsemax.
-        beta: weight of the best intent against the mean one.
+        dropout: dropout rate of the items, the transformer's input and the parts of its layers.
+        attention_dropout: dropout rate of the attention weights.
+        entmax_alpha: sparsity of the importance; 1 is softmax, 2 is sparsemax.
+        beta: weight of the best intent in r; the mean intent has the rest.
         tau: temperature of r.
-        max_repeat: occurrences of an item beyond this many count as this many.
-        max_len: the longest history; of a longer one the newest ``max_len`` items are read.
+        max_repeat: an item that occurs more often counts as occurring this often.
+        max_len: length of the longest history. Only the newest ``max_len`` items are read.
     """
 
     dense = True
@@ -84,12 +85,15 @@ class MiasRecBlock(SequenceBlock):
         check_sizes(num_layers=num_layers, dim_feedforward=dim_feedforward)
         check_sizes(max_repeat=max_repeat, max_len=max_len, entmax_alpha=entmax_alpha)
         if not 0 <= beta <= 1:
-            raise ValueError(f"beta={beta}: write 0 (the mean intent) to 1 (the best intent)")
+            raise ValueError(
+                f"beta={beta} is out of range; write a number from 0 (only the mean intent) to 1 "
+                "(only the best intent)"
+            )
         check_positive(tau=tau)
         self.entmax_alpha, self.beta, self.tau = entmax_alpha, beta, tau
         self.max_repeat, self.max_len = max_repeat, max_len
         self.positions = nn.Embedding(max_len + 1, item_dim)
-        self.frequencies = nn.Embedding(max_repeat, item_dim)  # of 1 and more: padding is masked
+        self.frequencies = nn.Embedding(max_repeat, item_dim)  # row 0 is for one occurrence
         self.input_norm = nn.LayerNorm(item_dim, eps=1e-12)
         self.dropout = Dropout(dropout)
         layer = (item_dim, num_heads, dim_feedforward, dropout, attention_dropout)
@@ -98,14 +102,15 @@ class MiasRecBlock(SequenceBlock):
         )
         self.highway = nn.Linear(2 * item_dim, item_dim)
         self.importance = nn.Linear(item_dim, 1, bias=False)
-        # The same in every run; a float is at most four int16 pieces.
+        # Random odd numbers, the same in every run. A number of an embedding has at most four int16
+        # pieces, since float64 has 64 bits.
         draw = torch.Generator().manual_seed(0)
         odd = torch.randint(-(2**63), 2**63 - 1, (4 * item_dim,), generator=draw) | 1
         self.register_buffer("key_constants", odd, persistent=False)
         self.output_dim = 2 * item_dim + 1
 
     def init_weights(self) -> None:
-        """Draw weights and tables from N(0, 0.02); FuxiCTR has set biases to 0 and calls this."""
+        """Draw weights and tables from N(0, 0.02). FuxiCTR sets biases to zero, then calls this."""
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.02)
@@ -116,8 +121,8 @@ class MiasRecBlock(SequenceBlock):
         e_BLD = self.dropout(history.embed()).masked_fill(~mask_BL[..., None], 0)
         length_B1 = mask_BL.sum(1, keepdim=True)
         mean_BD = e_BLD.sum(1) / length_B1.clamp(min=1)
-        # The mean comes last, so that column T - 1 - i is token i. It is real even where the
-        # history is empty: no row of the attention is fully masked.
+        # The mean comes last, so that column T - 1 - i is token i. It is never masked, even if the
+        # history is empty. So no row of the attention is fully masked.
         e_BTD = torch.cat([e_BLD, mean_BD[:, None]], dim=1)
         mask_BT = F.pad(mask_BL, (0, 1), value=True)
 
@@ -136,10 +141,10 @@ class MiasRecBlock(SequenceBlock):
         return out_BH.masked_fill(length_B1 == 0, 0)
 
     def _meet(self, z_BTD: Tensor, p_BT: Tensor, target_BD: Tensor) -> Tensor:
-        """``[z*, zbar, r / tau]``: the intents, weighted by importance, and the target."""
+        """The output ``[z*, zbar, r / tau]``, from all intents, their importance and the target."""
         cosine_BT = (z_BTD @ unit_length(target_BD)[..., None]).squeeze(-1)
         best_B1, index_B1 = cosine_BT.masked_fill(p_BT == 0, -torch.inf).max(1, keepdim=True)
-        # Not take_along_dim: torch.compile takes that for each length anew.
+        # torch.compile would compile take_along_dim again for each length, but not gather.
         best_BD = z_BTD.gather(1, index_B1[..., None].expand(-1, 1, z_BTD.shape[-1])).squeeze(1)
         mean_BD = (p_BT[:, None, :] @ z_BTD).squeeze(1)
         mean_B1 = (p_BT * cosine_BT).sum(1, keepdim=True)
@@ -150,12 +155,13 @@ class MiasRecBlock(SequenceBlock):
         """How often the item of each position occurs in its history, ``(B, L)``; 0 at padding.
 
         Two positions hold the same item if their vectors agree in every bit. Vectors are compared
-        by a key, a sum of their int16 pieces times odd constants modulo 2^64: the same on every
-        machine, and equal for two given vectors that differ with a chance below 2^-46.
+        by a 64-bit key: the sum of their int16 pieces times odd constants, modulo 2^64. The key is
+        the same on every machine. Two different vectors have the same key with a probability below
+        2^-46.
         """
         pieces = history.rows_UD.detach().contiguous().view(torch.int16)
         key_U = (pieces * self.key_constants[: pieces.shape[1]]).sum(1)
-        # Keys of items are odd, so that 0 is left for padding.
+        # The keys of items are made odd, so that 0 is free for padding.
         key_BL = (key_U | 1)[history.index_BL].masked_fill(~history.mask_BL, 0)
         sorted_BL = key_BL.sort(1).values
         first_BL = torch.searchsorted(sorted_BL, key_BL)

@@ -1,5 +1,4 @@
-"""MIRRN: interests of several granularities, retrieved by hash and refined in the frequency domain
-(Xu et al., KDD 2025).
+"""MIRRN: attention over interests that are retrieved by hash and filtered (Xu et al., KDD 2025).
 
 Shape suffixes: B samples, L history length, K retrieved items, D item width, T hash bits.
 """
@@ -21,31 +20,33 @@ from ..ops.functional import check_sizes
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
-RECENT = 16  # items whose mean is the query of the short granularity
+RECENT = 16  # how many newest items the second query averages
 POSITION_SCALE = 0.02
 FILTER_DROPOUT = 0.1
-MATRIX_MOST = 64  # items up to which a filter is a matrix product: its cost grows with their square
-AGE_RANGE = 2**20  # above any age: more equal bits always beat a newer item
+MATRIX_MOST = 64  # longer sequences use an FFT, since the matrix product's cost is quadratic
+AGE_RANGE = 2**20  # more than any age in items, so that an equal bit counts more than the age
 
 
 class MIRRNBlock(ShortLongBlock):
-    """The block of MIRRN: short target attention, and target attention over three interests.
+    """The block of MIRRN: attention over the recent items, and attention over three interests.
 
     Three queries retrieve items: the target, the mean of the newest 16 items, and the mean of all.
-    Each retrieves the ``topk`` items of the nearest hashes, and of equally near ones the newest.
-    Each set is filtered in the frequency domain and averaged. The block follows LongCTR with two
-    corrections: padding is never retrieved, filtered or averaged with real items, and hashes are
-    fixed in evaluation. The output is ``[short, long]``, of width 2 * D.
+    Each query retrieves the ``topk`` items with the nearest hashes, the newest first among equally
+    near ones. The retrieved items are filtered in the frequency domain and averaged to an interest.
+    The output is ``[short, long]``, of width 2 * D.
+
+    The block follows LongCTR with two corrections. Padding is never retrieved, filtered or averaged
+    with real items. Hashes do not change in evaluation.
 
     Args:
         item_dim: D, width of an item.
-        topk: K, items that each query retrieves.
-        hash_bits: T.
-        reuse_hash: keep the same hyperplanes; otherwise each training step draws new ones.
-        max_len: the longest history; older items are cut off.
-        attention: see ``ShortLongBlock``; it holds for both attentions. ``longctr_compat`` also
-            retrieves padding, and orders equally near items as LongCTR does. Without
-            ``reuse_hash`` it also draws new hyperplanes in evaluation.
+        topk: K, how many items each query retrieves.
+        hash_bits: T, bits per hash.
+        reuse_hash: keep the same hyperplanes. Otherwise each training step draws new ones.
+        max_len: length of the longest history. Only the newest ``max_len`` items are read.
+        attention: hyper-parameters of both attentions; see ``ShortLongBlock``. ``longctr_compat``
+            also retrieves padding, and orders equally near items as LongCTR does. Without
+            ``reuse_hash``, it also draws new hyperplanes in evaluation.
     """
 
     rotations_DT: Tensor
@@ -89,7 +90,7 @@ class MIRRNBlock(ShortLongBlock):
         return torch.cat([short_BD, long_BD], dim=-1)
 
     def _retrieve(self, history: History, queries: tuple[Tensor, ...]) -> list[Tensor]:
-        """The columns of the items nearest to each query, in order of time: ``(B, K)`` each."""
+        """For each query, the columns of the nearest items ``(B, K)``, from oldest to newest."""
         L = len(history)
         draw = not self.reuse_hash and (self.training or self.longctr_compat)
         age_L = torch.arange(L - 1, -1, -1, device=history.mask_BL.device)
@@ -99,7 +100,8 @@ class MIRRNBlock(ShortLongBlock):
                 rotations_DT = torch.randn_like(rotations_DT)
             if draw or codes is None:
                 codes = history.transform(partial(code, rotations_DT))
-            # Bits that are equal, less those that are not: exact, for they are small whole numbers.
+            # The number of equal bits minus that of unequal bits. These are small whole numbers, so
+            # the product is exact.
             agree_BL = codes.scores(code(rotations_DT, query_BD)[:, None])[:, 0]
             if self.longctr_compat:
                 near_BL = agree_BL.masked_fill(~history.mask_BL, -torch.inf)
@@ -110,7 +112,7 @@ class MIRRNBlock(ShortLongBlock):
         return found
 
     def _refine(self, history: History, index_BK: Tensor, frequency_filter: nn.Module) -> Tensor:
-        """The mean of the filtered items: ``(B, D)``, zero where none was retrieved."""
+        """The mean of the filtered items, ``(B, D)``; zero if no item was retrieved."""
         mask_BK = history.mask_BL.gather(1, index_BK)
         if self.longctr_compat:
             mask_BK = torch.ones_like(mask_BK)
@@ -122,7 +124,7 @@ class MIRRNBlock(ShortLongBlock):
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         renamed = {}
         for name, weight in weights.items():
-            if name.endswith("complex_weight"):  # only the blocks' diagonals are ever used
+            if name.endswith("complex_weight"):  # LongCTR uses only the diagonals of its blocks
                 weight = weight.diagonal(dim1=1, dim2=2).movedim(1, 2).reshape(-1, 2)
             name = name.replace("MHFT_block.", "filters.").replace("LayerNorm.", "norm.")
             name = name.replace("complex_weight", "weight_D2")
@@ -131,16 +133,16 @@ class MIRRNBlock(ShortLongBlock):
 
 
 class FrequencyFilter(nn.Module):
-    """A filter with one complex weight per channel, then dropout, the input added, and LayerNorm.
+    """A filter in the frequency domain, followed by dropout, a residual sum and LayerNorm.
 
-    The weight is the same at every frequency. The original has square blocks of weights but uses
-    their diagonals only, which are these weights. With the weight ``a + b i`` the filter is ``a x +
-    b M x``, where M is the filter of ``i``: short sequences need one matrix product and no
-    transform.
+    Each channel has one complex weight ``a + b i``, the same at every frequency. The original has
+    square blocks of weights, but uses only their diagonals. The filter is ``a x + b M x``, where
+    the matrix M multiplies every frequency by ``i``. So short sequences need one matrix product and
+    no Fourier transform.
 
     Args:
         dim: D.
-        longest: sequences up to this length are filtered by matrix products.
+        longest: length of the longest sequence. Up to ``MATRIX_MOST``, M is stored.
     """
 
     turn_NKK: Tensor
@@ -156,17 +158,17 @@ class FrequencyFilter(nn.Module):
         nn.init.normal_(self.weight_D2, std=0.02)
 
     def forward(self, x_BKD: Tensor, mask_BK: Tensor) -> Tensor:
-        """Filter the real items, which are right aligned, as sequences of their own lengths."""
+        """Filter the real items, which are right-aligned; each sample keeps its own length."""
         K, length_B = x_BKD.shape[1], mask_BK.sum(1)
         if len(self.turn_NKK) > K:
             turn_BKK = self.turn_NKK[:, -K:, -K:].to(x_BKD.dtype).index_select(0, length_B)
             real_D, imaginary_D = self.weight_D2.unbind(1)
-            # Padding goes through as if it were real; what it becomes is never read.
+            # Padding is filtered too, but its result is never read.
             filtered_BKD = torch.addcmul(x_BKD * real_D, turn_BKK @ x_BKD, imaginary_D)
         else:
             filtered_BKD = torch.zeros_like(x_BKD)
             weight_D = torch.view_as_complex(self.weight_D2)
-            for length in length_B[length_B > 0].unique().tolist():  # most often there is one: K
+            for length in length_B[length_B > 0].unique().tolist():  # usually only K
                 own = length_B == length
                 spectrum = torch.fft.rfft(x_BKD[own, -length:], dim=1, norm="ortho") * weight_D
                 filtered_BKD[own, -length:] = torch.fft.irfft(
@@ -176,10 +178,10 @@ class FrequencyFilter(nn.Module):
 
 
 def quarter_turns(longest: int) -> Tensor:
-    """The matrices of filters that multiply every frequency by ``i``, for lengths to ``longest``.
+    """The matrices that multiply every frequency of a sequence by ``i``, one for each length.
 
-    The matrix of a length reads and writes so many right-aligned positions, and is zero elsewhere:
-    ``(longest + 1, longest, longest)``.
+    Their shape is ``(longest + 1, longest, longest)``, indexed by the length. Each acts on that
+    many right-aligned positions and is zero elsewhere.
     """
     turn_NKK = torch.zeros(longest + 1, longest, longest, dtype=torch.float64)
     for length in range(1, longest + 1):
@@ -189,15 +191,15 @@ def quarter_turns(longest: int) -> Tensor:
 
 
 def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
-    """The side of each hyperplane on which x lies, 1 or -1: ``(..., D) -> (..., T)``.
+    """The hash ``(..., T)`` of vectors ``(..., D)``: 1 or -1 for their side of each hyperplane.
 
-    On a hyperplane it is -1.
+    A vector on a hyperplane gets -1.
     """
     return torch.where(x @ rotations_DT > 0, 1.0, -1.0)
 
 
 def mean(history: History) -> Tensor:
-    """The mean of the real items, ``(B, D)``; zero where there are none."""
+    """The mean of the real items, ``(B, D)``; zero for an empty history."""
     dtype = history.rows_UD.dtype
     return history.weighted_sum(shares(history.mask_BL, dtype)[:, None])[:, 0]
 
@@ -208,6 +210,6 @@ def shares(mask_BK: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class MIRRN(SequenceModel):
-    """MIRRN, a CTR model of its own."""
+    """MIRRN as a CTR model."""
 
     block = MIRRNBlock

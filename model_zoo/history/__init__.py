@@ -1,1 +1,1 @@
-"""Histories as indices into rows of item vectors, embedded only where an output reads them."""
+"""Histories: indices into rows of item vectors, which are looked up only where they are read."""

@@ -1,4 +1,4 @@
-"""Left-padded histories that are moved as indices and embedded only where an output reads them.
+"""Left-padded histories, stored as indices into rows of item vectors.
 
 Shape suffixes: B samples, L history length, K positions kept, T windows, S items per window, H
 queries per sample, U rows (distinct items, or windows), P selected samples, or positions of a packed
@@ -21,11 +21,11 @@ from .rows import RowTable, WindowTable, gather_rows
 
 @dataclass(frozen=True)
 class Segments:
-    """Where the segment of each sample is in a packed history; its positions are oldest first.
+    """The segments of a packed history: one per sample, from its oldest to its newest position.
 
     Attributes:
-        start_B, stop_B: the first position of each sample, and the one behind its last; int64.
-        age_P: how many older positions the sample has at each position, int32.
+        start_B, stop_B: the first position of each sample, and the position after its last; int64.
+        age_P: for each position, how many older positions its sample has; int32.
     """
 
     start_B: Tensor
@@ -33,25 +33,25 @@ class Segments:
     age_P: Tensor
 
     def newest(self, x_1PD: Tensor) -> Tensor:
-        """The newest position of each sample, ``(B, 1, D)``; an empty one gets that of another."""
+        """The newest position of each sample, ``(B, 1, D)``; an empty sample gets another's."""
         return x_1PD[0].index_select(0, (self.stop_B - 1).clamp(min=0))[:, None]
 
 
 class History:
     """A batch of left-padded histories: rows of item vectors, and indices into them.
 
-    Everything that selects (a top-k, a subsequence) moves indices. Vectors, gradients and memory
-    exist only for what is read. On a CPU ``attend``, ``scores`` and ``weighted_sum`` of a few
-    vectors per sample read rows where they lie; otherwise rows are gathered. The rows are
-    differentiable once: a derivative of a derivative is an error.
+    Selecting positions (a top-k, a subsequence) moves only indices. Vectors, gradients and memory
+    exist only for positions that are read. On a CPU, ``attend``, ``scores`` and ``weighted_sum``
+    with few queries per sample read the rows in place. Otherwise rows are gathered. The rows can be
+    differentiated once. A second derivative is an error.
 
     Args:
         rows: item vectors ``(U, D)``, usually one row per distinct item of the batch; or the rows
             of another history.
         index_BL: row of each position, int64.
-        mask_BL: bool, True at real positions; the newest one is column ``L - 1``.
+        mask_BL: bool, True at real positions; the newest position is column ``L - 1``.
 
-    A padded position has the vector of whatever row its index names, so readers must mask it.
+    The index of a padded position may be that of any row, so readers must mask the position.
     """
 
     def __init__(self, rows: Tensor | RowTable, index_BL: Tensor, mask_BL: Tensor) -> None:
@@ -61,7 +61,7 @@ class History:
 
     @classmethod
     def from_vectors(cls, x_BLD: Tensor) -> History:
-        """A history without padding of given vectors."""
+        """A history without padding that has these vectors."""
         index_BL = torch.arange(x_BLD[..., 0].numel(), device=x_BLD.device).view(x_BLD.shape[:2])
         return cls(x_BLD.flatten(0, 1), index_BL, torch.ones_like(index_BL, dtype=torch.bool))
 
@@ -73,12 +73,12 @@ class History:
 
     @property
     def rows_UD(self) -> Tensor:
-        """The item vectors that positions name, differentiable."""
+        """The item vectors to which ``index_BL`` points, differentiable."""
         return self._rows.rows_UD
 
     @property
     def num_rows(self) -> int:
-        """U."""
+        """U, the number of rows."""
         return self._rows.num_rows
 
     def lookup(self, index_B: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class History:
         return self._rows.gather(index_B[:, None])[:, 0]
 
     def row_counts(self) -> Tensor:
-        """How many real positions show each row, ``(U,)``, as floats."""
+        """For each row, the number of real positions that show it, ``(U,)``, as floats."""
         real = self.mask_BL.flatten().float()
         return real.new_zeros(self.num_rows).index_add_(0, self.index_BL.flatten(), real)
 
@@ -97,7 +97,7 @@ class History:
     # ---------------------------------------------------------------- reading positions
 
     def embed(self) -> Tensor:
-        """Item vectors ``(B, L, D)``, differentiable; gathered once."""
+        """The item vectors ``(B, L, D)``, differentiable; they are gathered only once."""
         if self._x_BLD is None or (torch.is_grad_enabled() and not self._x_BLD.requires_grad):
             self._x_BLD = self._rows.gather(self.index_BL)
         return self._x_BLD
@@ -109,15 +109,18 @@ class History:
     def project(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """``function`` of the item at every position, ``(B, L, Z)``, differentiable.
 
-        The function takes ``(..., D)`` to ``(..., Z)``. It sees each row once, or each position,
-        whichever are fewer.
+        The function maps ``(..., D)`` to ``(..., Z)``. It is applied to the rows or to the
+        positions, whichever are fewer.
         """
         if self.num_rows <= self.index_BL.numel():
             return gather_rows(function(self.rows_UD), self.index_BL)
         return function(self._rows.gather(self.index_BL))
 
     def transform(self, function: Callable[[Tensor], Tensor]) -> History:
-        """The history of each item's ``function``, outside autograd; computed as in ``project``."""
+        """The history whose vectors are ``function`` of the items, as in ``project``.
+
+        It is outside autograd.
+        """
         if self.num_rows <= self.index_BL.numel():
             return History(function(self.rows_UD.detach()), self.index_BL, self.mask_BL)
         return History.from_vectors(function(self.embed_detached())).with_mask(self.mask_BL)
@@ -139,7 +142,7 @@ class History:
     def _attend_best(self, query_BHD: Tensor, dropout: float, topk: int) -> tuple[Tensor, Tensor]:
         scores_BHL = self.scores(query_BHD).masked_fill_(~self.mask_BL[:, None], -torch.inf)
         best_BHK, index_BHK = scores_BHL.topk(topk, dim=-1, sorted=False)
-        # Every query has items of its own: fold the queries into the batch.
+        # Every query has its own items, so each becomes a sample of its own.
         index_BK, real_BK = (x.flatten(1) for x in (index_BHK, best_BHK > -torch.inf))
         index_PK = self.index_BL.gather(1, index_BK).view(-1, topk)
         chosen = History(self._rows, index_PK, real_BK.view(-1, topk))
@@ -165,13 +168,13 @@ class History:
     # ---------------------------------------------------------------- moving positions
 
     def take(self, index_BK: Tensor, mask_BK: Tensor) -> History:
-        """The history of columns ``index_BK``, real where ``mask_BK``."""
+        """The history of the columns ``index_BK``, which are real where ``mask_BK`` is True."""
         return History(self._rows, self.index_BL.gather(1, index_BK), mask_BK)
 
     def subsequences(self, sample_P: Tensor, index_PK: Tensor, mask_PK: Tensor) -> History:
-        """Columns ``index_PK`` of some samples, real where ``mask_PK``, for experts to read.
+        """The columns ``index_PK`` of samples, real where ``mask_PK`` is True, for experts.
 
-        Its rows are only those windows that a real position shows.
+        Windows that no real position shows are dropped from its rows.
         """
         return self.samples(sample_P).take(index_PK, mask_PK).drop_hidden_windows()
 
@@ -190,8 +193,8 @@ class History:
         """The histories of consecutive groups of samples, each cut to its newest columns.
 
         Args:
-            counts: samples of each group.
-            widths: columns of each group.
+            counts: number of samples in each group.
+            widths: number of columns of each group.
         """
         groups = zip(self.index_BL.split(counts), self.mask_BL.split(counts), strict=True)
         return [
@@ -200,18 +203,18 @@ class History:
         ]
 
     def with_mask(self, mask_BL: Tensor) -> History:
-        """The same items with another mask of the real ones."""
+        """The same history with another mask."""
         return History(self._rows, self.index_BL, mask_BL)
 
     def contiguous(self) -> History:
-        """The same history of plain tensors without slices or cached vectors, for a compiler."""
+        """The same history without slices or cached vectors, as torch.compile needs it."""
         rows = RowTable(self.rows_UD, kernels=False)
         return History(rows, self.index_BL.contiguous(), self.mask_BL.contiguous())
 
     def packed(self) -> tuple[History, Segments]:
-        """The real positions of all samples as one history ``(1, P)``, one sample after the other.
+        """Pack the real positions of all samples into one history ``(1, P)``, sample by sample.
 
-        To count them, the host waits for the device.
+        The host waits for the device, since it has to know P.
         """
         real_P = self.mask_BL.flatten().nonzero()[:, 0]
         age_P = (self.mask_BL.cumsum(1, dtype=torch.int32) - 1).flatten()[real_P]
@@ -224,29 +227,29 @@ class History:
     # ---------------------------------------------------------------- windows
 
     def drop_hidden_windows(self) -> History:
-        """The same positions, whose rows are only those windows that a real position shows."""
+        """The same history, without windows among its rows that no real position shows."""
         if not isinstance(self._rows, WindowTable):
             return self
         shown_U = self.mask_BL.new_zeros(self.num_rows)
-        shown_U[0] = True  # a table has a row
+        shown_U[0] = True  # a table needs at least one row
         shown_U[self.index_BL[self.mask_BL]] = True
         row_U = (shown_U.cumsum(0) - 1).clamp(min=0)
         rows = self._rows.select(shown_U.nonzero().flatten())
         return History(rows, row_U[self.index_BL], self.mask_BL)
 
     def windows(self, size: int, stride: int, anchor: str) -> History:
-        """The history of window means (paper 4.2), left padded; each window is a row of its own.
+        """The history of window means (paper 4.2), left-padded; each window is a row of its own.
 
-        Windows start at each user's own first item, not at column 0 of the padded batch, so that a
-        prediction cannot depend on batch mates. A history shorter than ``size`` is one partial
+        Windows are counted from each user's own items and not from column 0 of the padded batch. So
+        a prediction cannot depend on other samples. A history shorter than ``size`` is one partial
         window. A mean is over real items only.
 
         Args:
             size: items per window.
             stride: items between two window starts.
-            anchor: with ``start``, as in the paper, the first window starts at the first item, and
-                up to ``stride - 1`` of the newest items may be in no window. With ``end`` the last
-                window ends at the newest item, and the oldest window may be partial.
+            anchor: with ``start``, as in the paper, the first window starts at the first item. Up
+                to ``stride - 1`` of the newest items may then be in no window. With ``end``, the
+                last window ends at the newest item, and the oldest window may be partial.
         """
         L = len(self)
         device = self.mask_BL.device
@@ -272,12 +275,16 @@ class History:
 
 
 def window_rows(mask_BT: Tensor, every: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample and slot of each window that becomes a row, ``(V,)`` each, and the row of each slot.
+    """Choose the windows that become rows.
 
     Args:
         mask_BT: True at real windows.
-        every: every slot becomes a row. If not, real windows and the first slot do, so that there
-            is a row; to count them, a host has to wait for a GPU.
+        every: whether all slots become rows. Otherwise real windows and the first slot do, so that
+            there is at least one row. A host would have to wait for a GPU to count them.
+
+    Returns:
+        The sample and the slot of each of the V rows, ``(V,)`` each, and the row of each slot,
+        ``(B, T)``.
     """
     B, T = mask_BT.shape
     if every:

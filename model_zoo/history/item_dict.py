@@ -1,4 +1,4 @@
-"""LongCTR's ``item_dict``, gathered from resident tables only when a feature is read.
+"""LongCTR's ``item_dict``, whose features are gathered only when they are read.
 
 Shape suffixes: B samples, L history length, N items of the table, U distinct items of a batch.
 """
@@ -14,14 +14,14 @@ from ..ops.compiled import on_eager_cpu
 
 
 class ItemDict(MutableMapping):
-    """A mapping from item feature to its ``B * (L + 1)`` rows: each history, then its target.
+    """A mapping from item features to ``B * (L + 1)`` rows: a sample's history, then its target.
 
-    To a LongCTR model it is the dictionary that LongCTR's loader builds, assignment included. A
-    model that knows items by index reads ``index`` and ``tables`` and gathers far less.
+    A LongCTR model can use it like the dictionary of LongCTR's loader, and can also assign to it. A
+    model that looks items up by index reads ``index`` and ``tables``, and gathers far less.
 
     Args:
-        tables: one resident tensor per item feature, ``(N, ...)``; row 0 is padding.
-        index: item of each position, ``(B, L + 1)`` int64; the target is the last column.
+        tables: one tensor per item feature, ``(N, ...)``, for all items; row 0 is padding.
+        index: item of each position, ``(B, L + 1)``, int64; the target is the last column.
     """
 
     def __init__(self, tables: dict[str, Tensor], index: Tensor) -> None:
@@ -38,7 +38,9 @@ class ItemDict(MutableMapping):
         self._own[feature] = rows
 
     def __delitem__(self, feature: str) -> None:
-        raise TypeError(f"{feature} cannot be removed: a batch keeps all features of its items")
+        raise TypeError(
+            f"{feature} cannot be removed, because a batch keeps all features of its items"
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tables | self._own)
@@ -47,20 +49,22 @@ class ItemDict(MutableMapping):
         return len(self.tables | self._own)
 
     def distinct(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The features of the batch's distinct items, and each position's row in them.
+        """The features of the batch's distinct items, and the row of each position in them.
+
+        On a GPU, a table with fewer items than the batch has positions is returned whole.
 
         Returns:
-            features ``(U, ...)`` in the order of the tables, and rows ``(B, L + 1)``.
+            The features ``(U, ...)`` in the order of the tables, and the rows ``(B, L + 1)``.
         """
         num_items = len(next(iter(self.tables.values())))
         if not on_eager_cpu(self.index) and num_items <= self.index.numel():
-            return self.tables, self.index  # a host that counts distinct items waits for the GPU
+            return self.tables, self.index  # counting distinct items would make the host wait
         item_U, row_BL1 = self._distinct_items(num_items)
         columns = {name: table.index_select(0, item_U) for name, table in self.tables.items()}
         return columns, row_BL1
 
     def _distinct_items(self, num_items: int) -> tuple[Tensor, Tensor]:
-        if num_items > 2 * self.index.numel():  # measured: sorting is then the faster way
+        if num_items > 2 * self.index.numel():  # sorting is then faster, as measured
             return torch.unique(self.index, return_inverse=True)
         flat = self.index.flatten()
         seen_N = torch.zeros(num_items, dtype=torch.bool, device=flat.device).scatter_(

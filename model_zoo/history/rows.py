@@ -1,18 +1,18 @@
-"""Tables of rows that histories show by index, and the kernels by which a CPU reads them there.
+"""Tables of rows to which histories point, and kernels that read these rows in place on a CPU.
 
     gather_dot    s[b, h, l] = q[b, h] . rows[index[b, l]]
     gather_sum    y[b, h]    = sum_l w[b, h, l] rows[index[b, l]]
     scatter_sum   g[u]       = sum over heads and the positions of row u of w[b, h, l] v[b, h]
 
-Each is what the gradients of the others need. The gradients of s are ``gather_sum(ds)`` at q and
-``scatter_sum(ds, q)`` at the rows; those of y are ``gather_dot(dy)`` at w and ``scatter_sum(w,
-dy)`` at the rows. A gather would write and read again ``B L D`` numbers; these kernels read each
-row where it lies.
+They are each other's gradients. The gradient of s with respect to q is ``gather_sum(ds)``, and with
+respect to the rows it is ``scatter_sum(ds, q)``. The gradient of y with respect to w is
+``gather_dot(dy)``, and with respect to the rows it is ``scatter_sum(w, dy)``. A gather would write
+``B L D`` numbers and read them again. These kernels read each row in place.
 
-Autograd would give each operation a dense gradient of the rows and add them up. Here each operation
-takes the rows' anchor, a scalar, as an input. In backward it hands its part to a ``RowGradient``,
-and autograd calls the anchor when every part is there. Derivatives of a derivative are not
-available.
+Autograd would make a dense gradient of the rows for each operation and add them up. Here each
+operation takes a scalar as an input, the anchor of the rows. In backward it hands its part of the
+gradient to a ``RowGradient``. Autograd calls the anchor once every part is there. Second
+derivatives are not available.
 
 Shape suffixes: B samples, H heads, L positions, U rows, V windows of S rows, D width, Z width of a
 layer; in ``scatter_sum`` P positions of all parts.
@@ -38,22 +38,24 @@ from ..ops.functional import masked_softmax
 
 
 def gather_rows(rows_UD: Tensor, index_BL: Tensor) -> Tensor:
-    """Rows by index, ``(B, L, D)``, with autograd's own gradient.
+    """Gather rows by index, ``(B, L, D)``, with autograd's own gradient.
 
-    On a CPU the gradient of ``index_select`` takes a third of the time of ``embedding``'s, and in
-    bf16 it is more exact; on a GPU it would add in any order.
+    On a CPU, the gradient of ``index_select`` takes a third of the time of ``embedding``'s. In bf16
+    it is also more exact. On a GPU it would add in any order, so ``embedding`` is used there.
     """
     if on_eager_cpu(index_BL):
         return rows_UD.index_select(0, index_BL.flatten()).view(*index_BL.shape, rows_UD.shape[1])
-    return F.embedding(index_BL.int(), rows_UD)  # its gradient sorts indices: half as many bytes
+    return F.embedding(index_BL.int(), rows_UD)  # its gradient sorts indices, and int32 halves them
 
 
 class RowTable:
-    """Rows, differentiable; where a CPU's kernels serve, their products add to one gradient.
+    """A table of differentiable rows, with the operations of the kernels above.
+
+    With kernels, all operations add to a single gradient of the rows.
 
     Args:
         rows_UD: the rows.
-        kernels: whether the kernels serve; None finds out.
+        kernels: whether to use the kernels; by default they are used on a CPU.
     """
 
     rows_UD: Tensor
@@ -69,11 +71,11 @@ class RowTable:
         return layer(self.rows_UD.detach())
 
     def dot(self, query_BHD: Tensor, index_BL: Tensor) -> Tensor:
-        """The product of each query with each position's row, ``(B, H, L)``, where ``kernels``."""
+        """The product of each query with each position's row, ``(B, H, L)``; needs ``kernels``."""
         return _Product.apply(gather_dot, query_BHD, index_BL, *self._inputs)
 
     def weighted_sum(self, weights_BHL: Tensor, index_BL: Tensor) -> Tensor:
-        """The weighted sum of the positions' rows, ``(B, H, D)``, where ``kernels``."""
+        """The weighted sum of the positions' rows, ``(B, H, D)``; needs ``kernels``."""
         return _Product.apply(gather_sum, weights_BHL, index_BL, *self._inputs)
 
     def gather(self, index_BL: Tensor) -> Tensor:
@@ -87,14 +89,14 @@ class RowTable:
     def attend(
         self, query_BHD: Tensor, index_BL: Tensor, mask_BL: Tensor, dropout: float
     ) -> tuple[Tensor, Tensor]:
-        """``functional.attend`` over the positions' rows, where ``kernels``."""
+        """Compute ``functional.attend`` over the positions' rows; needs ``kernels``."""
         weights_BHL = masked_softmax(self.dot(query_BHD, index_BL), mask_BL[:, None])
         if dropout:
             weights_BHL = weights_BHL * keep_factors(weights_BHL, dropout)
         return self.weighted_sum(weights_BHL, index_BL), weights_BHL.sum(-1)
 
     def windows(self, index_VS: Tensor, share_VS: Tensor) -> RowTable:
-        """The table of V weighted sums, each of S rows of this table."""
+        """A table of V rows, each a weighted sum of S rows of this table."""
         if self.kernels:
             return WindowTable(self, index_VS, share_VS)
         return RowTable(
@@ -102,19 +104,19 @@ class RowTable:
         )
 
     @cached_property
-    @torch.enable_grad()  # the first reader may be outside autograd
+    @torch.enable_grad()  # since the first reader may be outside autograd
     def _inputs(self) -> tuple[Any, ...]:
         gradient = RowGradient(self.num_rows)
         return self.rows_UD.detach(), _Anchor.apply(self.rows_UD, gradient), gradient
 
 
 class WindowTable(RowTable):
-    """Weighted sums of another table's rows, computed when they are read.
+    """A table of weighted sums of another table's rows, computed when they are read.
 
     Args:
-        parent: the other table, where ``kernels``.
-        index_VS: its rows, S for each of V windows.
-        share_VS: their weights.
+        parent: the other table, which must have ``kernels``.
+        index_VS: for each of V windows, the S rows of the parent.
+        share_VS: the weights of these rows.
     """
 
     def __init__(self, parent: RowTable, index_VS: Tensor, share_VS: Tensor) -> None:
@@ -128,9 +130,9 @@ class WindowTable(RowTable):
 
     @torch.no_grad()
     def linear(self, layer: nn.Linear) -> Tensor:
-        """The layer's output for each window, computed from the parent's rows where they are fewer.
+        """The layer's output for each window, computed from the parent's rows if they are fewer.
 
-        A linear layer of a sum is the sum of the layer's outputs.
+        This works because the layer's output for a sum is the sum of its outputs.
         """
         if self._parent.num_rows >= self.num_rows:
             return super().linear(layer)
@@ -139,7 +141,7 @@ class WindowTable(RowTable):
         return z_VZ if layer.bias is None else z_VZ.add_(layer.bias)
 
     def select(self, row_R: Tensor) -> WindowTable:
-        """The table of some of the windows."""
+        """The table that has only these windows."""
         table = WindowTable(self._parent, self._index_VS[row_R], self._share_VS[row_R])
         if "rows_UD" in vars(self) and not self.rows_UD.requires_grad:
             table.rows_UD = self.rows_UD[row_R]  # summed already, and no gradient has to go back
@@ -155,10 +157,10 @@ def gather_dot(query_BHD: Tensor, rows_UD: Tensor, index_BL: Tensor) -> Tensor:
     L = index_BL.shape[1]
     index = index_BL.repeat_interleave(H, dim=0)
     query = query_BHD.flatten(0, 1)
-    if len(rows_UD) < L:  # less work, and torch allows a sparse line no more entries than columns
+    if len(rows_UD) < L:  # less work, and a sparse line cannot have more entries than columns
         return (query @ rows_UD.T).gather(1, index).view(B, H, L)
     silence_warning()
-    # A sparse matrix whose every line has L entries, at the positions' rows.
+    # A sparse matrix with B * H lines. Each has L entries, in the columns of the positions' rows.
     line = torch.arange(0, index.numel() + 1, L, device=index.device)
     zeros = rows_UD.new_zeros(index.numel())
     pattern = torch.sparse_csr_tensor(
@@ -170,7 +172,10 @@ def gather_dot(query_BHD: Tensor, rows_UD: Tensor, index_BL: Tensor) -> Tensor:
 
 @cache
 def silence_warning() -> None:
-    """Use up torch's only warning that sparse rows are in beta, where nobody sees it."""
+    """Trigger torch's warning that sparse rows are in beta while warnings are off.
+
+    torch gives this warning only once.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor([0, 0], torch.zeros(0, dtype=torch.long), torch.zeros(0), (1, 1))
@@ -186,10 +191,10 @@ def gather_sum(weights_BHL: Tensor, rows_UD: Tensor, index_BL: Tensor) -> Tensor
 
 
 def scatter_sum(parts: Sequence[tuple[Tensor, Tensor, Tensor]], rows: int) -> Tensor:
-    """The gradient of U rows ``(U, D)``, summed over several products in one sort of all positions.
+    """The gradient of U rows ``(U, D)``, summed over several operations by one sort of positions.
 
     Args:
-        parts: weights ``(B, H, L)``, vectors ``(B, H, D)`` and index ``(B, L)`` of each.
+        parts: weights ``(B, H, L)``, vectors ``(B, H, D)`` and index ``(B, L)`` of each operation.
         rows: U.
     """
     index, weights, vectors, lengths = [], [], [], []
@@ -212,7 +217,7 @@ def scatter_sum(parts: Sequence[tuple[Tensor, Tensor, Tensor]], rows: int) -> Te
 
 
 class RowGradient:
-    """The parts of the gradient of some rows, to be summed at once.
+    """Collects the parts of the rows' gradient, so that they can be summed at once.
 
     Args:
         rows: U.
@@ -224,21 +229,21 @@ class RowGradient:
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, weights_BHL: Tensor, vectors_BHD: Tensor, index_BL: Tensor) -> Tensor:
-        """Add a part, as ``scatter_sum`` has it; returns what the anchor gets as its gradient."""
+        """Add a part, as for ``scatter_sum``, and return the anchor's gradient, which is zero."""
         backward = torch._C._current_graph_task_id()
-        if backward != self._backward:  # drop parts of one that did not ask for the rows
+        if backward != self._backward:  # drop parts of a backward pass that never took them
             self._backward, self._parts = backward, []
         self._parts.append((weights_BHL, vectors_BHD, index_BL))
         return vectors_BHD.new_zeros(())
 
     def take(self) -> Tensor:
-        """The sum of the parts, ``(U, D)``."""
+        """Return the sum of the parts ``(U, D)``, and forget them."""
         parts, self._parts = self._parts, []
         return scatter_sum(parts, self._rows)
 
 
 class _Anchor(Function):
-    """A scalar that stands for the rows in the graph."""
+    """A scalar that stands for the rows in autograd's graph."""
 
     @staticmethod
     def forward(ctx: Any, rows_UD: Tensor, gradient: RowGradient) -> Tensor:
@@ -254,7 +259,7 @@ class _Anchor(Function):
 class _Product(Function):
     """``gather_dot`` of queries or ``gather_sum`` of weights, differentiable.
 
-    Under autocast too, it takes float32 and rounds nothing.
+    It computes in float32, also under autocast.
     """
 
     @staticmethod

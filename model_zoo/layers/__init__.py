@@ -1,1 +1,1 @@
-"""Building blocks that know nothing of FuxiCTR: they import torch only."""
+"""Layers that several models share. They need torch only, and no FuxiCTR."""

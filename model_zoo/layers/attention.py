@@ -1,4 +1,4 @@
-"""Target attention in its cheap exact form, which carries the target into the space of the items.
+"""Target attention over a history, computed without projecting the items.
 
 Shape suffixes: B samples, L history length, K selected positions, H heads, D item width,
 A attention width, C = A / H head width.
@@ -17,22 +17,23 @@ from ..ops.functional import check_sizes
 
 
 class TargetAttention(nn.Module):
-    """Multi-head attention of one target over a history (DIN / TWIN), output width D.
+    """Multi-head attention of one target over a history (DIN / TWIN), with an output of width D.
 
     It uses ``q W_k x_i = (W_k^T q) x_i`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``. A head then
-    needs D multiplications per item instead of D * A. The numbers are the same to rounding. A
+    needs D multiplications per item instead of D * A. The results are the same up to rounding. A
     sample without real items gets exact zeros.
 
     Args:
         input_dim: D, width of items and target.
         attention_dim: A, total width of the heads.
         num_heads: H; must divide A.
-        dropout: rate on the attention weights.
-        use_scale: divide the scores by the root of a head's width.
-        use_qkvo: project. Otherwise heads are slices of the vectors themselves, and A is D.
+        dropout: dropout rate of the attention weights.
+        use_scale: divide the scores by the square root of a head's width.
+        use_qkvo: project queries, keys, values and outputs. Otherwise a head is a slice of the
+            vectors themselves, and A is D.
     """
 
-    topk: int | None = None  # items that a head attends to; None is all
+    topk: int | None = None  # how many items a head attends to; None means all
 
     def __init__(
         self,
@@ -67,9 +68,9 @@ class TargetAttention(nn.Module):
         return self._project(pooled_BHD)
 
     def _query(self, target_BD: Tensor) -> Tensor:
-        """The target's query of each head, carried into item space and scaled: ``(B, H, D)``."""
+        """Each head's scaled query ``W_k^T q`` in the space of the items, ``(B, H, D)``."""
         heads = (self.num_heads, -1)
-        if not self.use_qkvo:  # a head is a slice: zero elsewhere
+        if not self.use_qkvo:  # a head is a slice of the vector, so its query is zero elsewhere
             own = torch.eye(self.num_heads, dtype=target_BD.dtype, device=target_BD.device)
             slices_BHC = target_BD.unflatten(-1, heads)
             return torch.einsum("bhc,hg->bhgc", slices_BHC, own).flatten(2) * self.scale
@@ -78,7 +79,7 @@ class TargetAttention(nn.Module):
         return torch.einsum("bhc,hcd->bhd", query_BHC, keys_HCD) * self.scale
 
     def _project(self, pooled_BHD: Tensor) -> Tensor:
-        """The output ``(B, D)`` from the weighted raw items of each head."""
+        """The output ``(B, D)``, from each head's weighted sum of unprojected items."""
         if not self.use_qkvo:
             slices_BHHC = pooled_BHD.unflatten(-1, (self.num_heads, -1))
             return torch.einsum("bhhc->bhc", slices_BHHC).flatten(1)
@@ -89,13 +90,13 @@ class TargetAttention(nn.Module):
 class ShortTargetAttention(TargetAttention):
     """Target attention over the newest ``short_seq_len - 1`` items.
 
-    LongCTR's models have it beside their long part. As there, the length counts the target.
+    LongCTR's models have it beside their long part. As in LongCTR, the length counts the target.
 
     Args:
         attention: the arguments of ``TargetAttention``.
-        short_seq_len: one more than the items that are read.
-        longctr_compat: use LongCTR's mask, which is the mask of the items one position older. It is
-            the same for every padded length, also where LongCTR fails.
+        short_seq_len: how many items are read, plus one for the target.
+        longctr_compat: use LongCTR's mask, which is shifted: each item gets the mask of the item
+            before it. Here the result is the same for every padded length. LongCTR fails for some.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class ShortTargetAttention(TargetAttention):
         super().__init__(*attention)
         if short_seq_len < 2:
             raise ValueError(
-                f"short_seq_len={short_seq_len} leaves no item, for it counts the target; "
+                f"short_seq_len={short_seq_len} leaves no item, since it counts the target; "
                 "write 2 or more"
             )
         self.short_len = short_seq_len - 1
@@ -114,23 +115,25 @@ class ShortTargetAttention(TargetAttention):
         recent = history.last(self.short_len)
         if not self.longctr_compat:
             return super().forward(recent, target_BD)
-        # Real where the item before is real: the oldest item drops out, unless older ones follow.
+        # An item counts as real if the one before it is real. So the oldest item of a history is
+        # lost, unless it lies outside the window.
         older_BL = F.pad(history.mask_BL, (1, 0))[:, -len(recent) - 1 : -1]
         only_B1 = recent.mask_BL.sum(1, keepdim=True) == 1
         shifted = recent.with_mask(recent.mask_BL & (older_BL | only_B1))
-        # A single item drops out too; LongCTR then averages it with the padding, which is zero.
+        # A single item would be lost too. LongCTR then averages over the whole window, where all
+        # else is padding and zero.
         return super().forward(shifted, target_BD) * torch.where(only_B1, 1 / self.short_len, 1.0)
 
 
 class TopKTargetAttention(TargetAttention):
-    """TWIN's long attention: the same scores first select ``topk`` items, then weight them.
+    """TWIN's long attention: its scores first select ``topk`` items, then weight them.
 
-    Each head selects for itself, and the selection has no gradient, as in LongCTR. Only the
-    selected items are read with gradient.
+    Each head selects its own items. As in LongCTR, the selection has no gradient: only selected
+    items get one.
 
     Args:
         attention: the arguments of ``TargetAttention``.
-        topk: items selected for each head.
+        topk: how many items each head selects.
     """
 
     def __init__(self, *attention: Any, topk: int = 50) -> None:

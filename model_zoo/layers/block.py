@@ -1,4 +1,4 @@
-"""The block that every backbone defines and every mixture copies."""
+"""The sequence block, which every backbone defines and every mixture copies."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from ..history.history import History
 from ..ops.compiled import call_compiled, on_eager_cpu
 
-GROUPS = 8  # of samples of like lengths
-LEAST = 32  # samples in a group; fewer are not worth a pass of their own
+GROUPS = 8  # the most groups of samples with similar lengths
+LEAST = 32  # samples in a group; a separate pass does not pay for fewer
 
 
 class SequenceBlock(nn.Module, ABC):
-    """F of the paper: everything between the embedding layer and the classifier head.
+    """The part of a model between the embedding layer and the classifier head (F in the paper).
 
-    A block writes ``forward(history, target_BD) -> out_BH`` and sets ``output_dim``, which is H. It
-    must not depend on the content of padded positions nor on other samples, and gives a finite
-    output without history. Its constructor takes ``item_dim`` and keyword-only hyper-parameters,
-    which become keys of the model's configuration.
+    A subclass defines ``forward(history, target_BD) -> out_BH`` and sets ``output_dim``. A sample's
+    output must not depend on padding or on other samples. It must be finite where the history is
+    empty. The constructor takes ``item_dim`` and keyword-only hyper-parameters. These become keys
+    of the model's configuration.
 
     Attributes:
-        output_dim: H.
-        dense: whether the block computes at padded positions too. A CPU then runs short histories
-            apart from long ones.
-        compiled: whether torch.compile compiles the block.
+        output_dim: H, width of the output.
+        dense: True if the block computes at padded positions too. A CPU then runs short histories
+            separately from long ones.
+        compiled: True if torch.compile compiles the block.
     """
 
     output_dim: int
@@ -35,23 +35,26 @@ class SequenceBlock(nn.Module, ABC):
     compiled: bool = False
 
     def __call__(self, history: History, target_BD: Tensor) -> Tensor:
-        """Call ``forward``, compiled if asked for, unless a size is 1: that needs another graph."""
+        """Call ``forward``, compiled if ``compiled`` is set.
+
+        A batch with a size of 1 runs uncompiled, because torch.compile would need another graph.
+        """
         if not self.compiled or min(*history.mask_BL.shape, history.num_rows) < 2:
             if self.dense and on_eager_cpu(history.mask_BL):
                 return by_length(super().__call__, history, target_BD)
             return super().__call__(history, target_BD)
-        # Slices, views and cached vectors would be other graphs too.
+        # torch.compile would need other graphs for slices, views and cached vectors too.
         return call_compiled(self, history.contiguous(), target_BD.clone())
 
     @abstractmethod
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        """The output of each sample, ``(B, H)``; every block writes its own."""
+        """The output of each sample, ``(B, H)``."""
 
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename the weights of LongCTR's model of this name to ours; by default names are equal.
+        """Rename the weights of LongCTR's model to the names of this block, by default unchanged.
 
-        The weights come without those of embeddings and head.
+        ``weights`` does not contain the weights of embeddings and head.
         """
         return weights
 
@@ -59,10 +62,10 @@ class SequenceBlock(nn.Module, ABC):
 def by_length(
     block: Callable[[History, Tensor], Tensor], history: History, target_BD: Tensor
 ) -> Tensor:
-    """Call a block on groups of samples of like lengths, each group cut to its longest.
+    """Call a block on groups of samples with similar lengths, each cut to its longest history.
 
-    The numbers are those of one call, but for the draws of dropout, since no block reads padding.
-    Where most of a batch is padding, most of the work is saved.
+    If most of a batch is padding, this saves most of the work. No block depends on padding, so the
+    result is that of a single call, except for the random draws of dropout.
     """
     length_B, order_B = history.mask_BL.sum(1).sort()
     groups = length_B.split(max(LEAST, -(-len(order_B) // GROUPS)))

@@ -1,4 +1,4 @@
-"""The Mamba mixer (Gu and Dao, 2023) for left-padded sequences, names as in ``mamba_ssm``.
+"""The Mamba mixer (Gu and Dao, 2023) for left-padded sequences; names are as in ``mamba_ssm``.
 
 Shape suffixes: B samples, L positions, W width, E inner channels, N state size, R rank of the step.
 """
@@ -20,23 +20,26 @@ from ..ops.packed_scan import segment_conv, segment_scan
 from ..ops.precision import all_digits
 from ..ops.scan import selective_scan
 
-DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # the steps that mamba_ssm starts from
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # range of the first step sizes in mamba_ssm
 
 
 class Mamba(nn.Module):
-    """A selective state space mixer without norm or residual inside.
+    """A selective state space mixer, without norm and residual.
 
-    Padding changes nothing: at a padded position the inner channels are zero before the
-    convolution, and the step is zero, so that the state stays as it is.
+    Padding changes nothing. At a padded position the inner channels are zero before the
+    convolution. The step is zero too, so that the state does not change.
 
     Args:
         width: W.
         d_state: N.
         d_conv: width of the causal convolution.
-        expand: how many times W the inner width E is.
-        dt_init: ``mamba4rec`` starts every step near softplus(0) = 0.69, as the official Mamba4Rec
-            does by drawing all linear layers from N(0, 0.02) with zero bias; ``mamba_ssm`` starts
-            them log-uniform in [0.001, 0.1].
+        expand: the inner width E is ``expand * W``.
+        dt_init: how step sizes are initialised. With ``mamba4rec`` every step is near
+            softplus(0) = 0.69. The official Mamba4Rec gets this by drawing all linear layers from
+            N(0, 0.02) with zero bias. With ``mamba_ssm`` steps are log-uniform in [0.001, 0.1].
+
+    Raises:
+        ValueError: a size is below 1, or ``dt_init`` is unknown.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Mamba(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Start every parameter. FuxiCTR calls this after its own reset, which zeroes some."""
+        """Initialise every parameter. FuxiCTR calls this after its own reset, which zeroes some."""
         for linear in (self.in_proj, self.x_proj, self.dt_proj, self.out_proj):
             nn.init.normal_(linear.weight, std=0.02)
         nn.init.zeros_(self.dt_proj.bias)
@@ -86,25 +89,24 @@ class Mamba(nn.Module):
         """The mixed sequence ``(B, L, W)``, or with ``last`` its newest position ``(B, 1, W)``.
 
         Args:
-            x_BLW: the sequence; or a packed history ``(1, P, W)``, which needs ``last``.
-            real: mask of the real positions, ``(B, L)``; or where the samples of a packed history
-                are.
+            x_BLW: the sequence, or a packed history ``(1, P, W)``, which needs ``last``.
+            real: the mask of real positions ``(B, L)``, or the ``Segments`` of a packed history.
             last: compute gate and output at the newest position only.
 
         Raises:
-            ValueError: all outputs of a packed history are asked for.
+            ValueError: the history is packed, but ``last`` is False.
         """
         weight_x, weight_z = self.in_proj.weight.chunk(2)
         taps_EK, bias_E = self.conv1d.weight[:, 0], cast(Tensor, self.conv1d.bias)
         if isinstance(real, Segments):
             if not last:
-                raise ValueError("a packed history gives newest outputs only; write last=True")
+                raise ValueError("a packed history gives only newest outputs; write last=True")
             u_BLE = segment_conv(F.linear(x_BLW, weight_x), taps_EK, bias_E, real.age_P)
         else:
             x_BLW = x_BLW * real[:, :, None].to(x_BLW.dtype)
             u_BLE = causal_conv(F.linear(x_BLW, weight_x), taps_EK, bias_E)
         u_BLE = F.silu(u_BLE)
-        # C is needed only where an output is read
+        # C is needed only where an output is read.
         x_BRW, u_BRE = x_BLW, u_BLE
         if last:
             x_BRW, u_BRE = (newest(x, real) for x in (x_BLW, u_BLE))
@@ -122,9 +124,9 @@ class Mamba(nn.Module):
         return self.out_proj(y_BRE * F.silu(F.linear(x_BRW, weight_z)))
 
     def _steps(self, dt_BLR: Tensor) -> Tensor:
-        """``dt_proj``, multiplied from the other side.
+        """Compute ``dt_proj(dt_BLR)`` with a contiguous transposed weight.
 
-        On a CPU the gradient of so narrow a matrix then takes a tenth of the time.
+        On a CPU, the gradient of such a narrow matrix then takes a tenth of the time.
         """
         weight_RE = self.dt_proj.weight.T.contiguous()
         delta_PE = torch.addmm(self.dt_proj.bias, dt_BLR.flatten(0, 1), weight_RE)
@@ -138,6 +140,6 @@ def newest(x_BLW: Tensor, real: Tensor | Segments) -> Tensor:
 
 @uncompiled
 def scan(last: bool, u_BLE: Tensor, *others: Tensor) -> Tensor:
-    """``selective_scan`` with all digits under mixed precision."""
+    """Call ``selective_scan`` in full precision, also under mixed precision."""
     with all_digits(u_BLE):
         return selective_scan(u_BLE, *others, last=last)

@@ -1,4 +1,4 @@
-"""The base of LongCTR's blocks: target attention over the recent items, beside a long part."""
+"""The base of blocks with two parts: target attention over recent items, and a long part."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from .block import SequenceBlock
 
 
 class ShortLongBlock(SequenceBlock):
-    """A block of two parts: attention over the recent items, and what a subclass reads beside it.
+    """Base of blocks that join attention over recent items with a long part, as in LongCTR.
 
-    The output joins both parts and has width 2 * D.
+    A subclass adds the long part. The output concatenates both parts and has width 2 * D.
 
     Args:
         item_dim: D, width of an item.
         attention_dim: total width of the heads.
-        num_heads: attention heads.
-        attention_dropout: rate on the attention weights.
-        use_scale: divide scores by the root of a head's width.
+        num_heads: number of attention heads.
+        attention_dropout: dropout rate of the attention weights.
+        use_scale: divide scores by the square root of a head's width.
         use_qkvo: project queries, keys, values and outputs.
-        short_seq_len: length of the recent part, the target counted.
+        short_seq_len: length of the recent part, counting the target.
         longctr_compat: use LongCTR's mask of the recent part; see ``ShortTargetAttention``.
 
     Attributes:
-        attention: the arguments of a ``TargetAttention`` with these hyper-parameters.
+        attention: arguments for a ``TargetAttention`` with these hyper-parameters.
     """
 
     def __init__(

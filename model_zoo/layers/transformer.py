@@ -20,17 +20,17 @@ class EncoderLayer(nn.Module):
     """A bidirectional post-norm encoder layer that never attends to padding.
 
     Keys and values come from every position, queries only from the positions that are read. Keys
-    have no bias: it would add the same to all scores of a query, which the softmax cancels.
+    have no bias. It would add the same number to all scores of a query, which the softmax cancels.
 
     Args:
         width: W.
-        num_heads: must divide W.
+        num_heads: number of attention heads; must divide W.
         dim_feedforward: hidden width of the feed-forward part.
-        dropout: rate on what attention and feed-forward part add.
-        attention_dropout: rate on the attention weights.
-        hidden_dropout: rate inside the feed-forward part.
-        activation: inside the feed-forward part.
-        eps: the epsilon of LayerNorm.
+        dropout: dropout rate of the outputs of attention and feed-forward part.
+        attention_dropout: dropout rate of the attention weights.
+        hidden_dropout: dropout rate inside the feed-forward part.
+        activation: activation function of the feed-forward part.
+        eps: epsilon of the LayerNorms.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class EncoderLayer(nn.Module):
         return self._finish(read_BRW, mixed_BRW)
 
     def reads_few(self, last: int | None) -> bool:
-        """Whether so few queries are read that they are carried into the space of the positions.
+        """Whether there are so few queries that projecting them is cheaper than projecting keys.
 
         Then no position is projected: ``q W_k x = (W_k^T q) x`` and
         ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``.
@@ -86,7 +86,7 @@ class EncoderLayer(nn.Module):
         return last is not None and last * self.num_heads <= FEW_QUERIES
 
     def _carried(self, q_BRW: Tensor, key_WD: Tensor) -> Tensor:
-        """The queries of R positions and H heads in the space of the keys: ``(B, R * H, D)``."""
+        """The scaled queries ``W_k^T q`` of R positions and H heads: ``(B, R * H, D)``."""
         query_BRHC = q_BRW.unflatten(-1, (self.num_heads, -1))
         keys_HCD = key_WD.unflatten(0, (self.num_heads, -1))
         scale = keys_HCD.shape[1] ** -0.5
@@ -95,9 +95,9 @@ class EncoderLayer(nn.Module):
     def _values(
         self, pooled_BND: Tensor, total_BN: Tensor, value_WD: Tensor, constant_BW: Tensor
     ) -> Tensor:
-        """The values of what the carried queries pooled, ``(B, R, W)``.
+        """Project each query's weighted sum of positions to values, ``(B, R, W)``.
 
-        The constant is what the values of all positions of a sample have in common.
+        The constant is a term that the values of all positions of a sample share.
         """
         heads = (-1, self.num_heads)
         values_HCD = value_WD.unflatten(0, (self.num_heads, -1))
@@ -106,7 +106,7 @@ class EncoderLayer(nn.Module):
         return (mixed_BRHC + total_BN.unflatten(1, heads)[..., None] * constant_B1HC).flatten(2)
 
     def _mix(self, q_BRW: Tensor, k_BLW: Tensor, v_BLW: Tensor, mask_BL: Tensor) -> Tensor:
-        """Attention from projected positions, ``(B, R, W)``."""
+        """Attention over projected positions, ``(B, R, W)``."""
         query, key, value = (
             z.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for z in (q_BRW, k_BLW, v_BLW)
         )
@@ -116,7 +116,7 @@ class EncoderLayer(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
     def _finish(self, read_BRW: Tensor, mixed_BRW: Tensor) -> Tensor:
-        """The output of the layer, from that of its attention."""
+        """The layer's output, from the input at the read positions and the attention's output."""
         read_BRW = self.attention_norm(read_BRW + self.dropout(self.W_o(mixed_BRW)))
         hidden = self.hidden_dropout(self.activation(self.expand(read_BRW)))
         return self.output_norm(read_BRW + self.dropout(self.contract(hidden)))
@@ -126,11 +126,11 @@ class EncoderLayer(nn.Module):
 
 
 class PairEncoderLayer(EncoderLayer):
-    """An encoder layer over ``[item, target]`` pairs, W = 2 * D, that projects the halves apart.
+    """An encoder layer over ``[item, target]`` pairs that projects both halves separately.
 
-    The target's half is the same at every position and is projected once. As part of a key it adds
-    the same to every score and is left out. The item's half is projected once for each distinct
-    item of the batch.
+    Here W = 2 * D. The target's half is the same at every position, so it is projected once. In a
+    key it would add the same number to every score, so it is left out there. The item's half is
+    projected once for each distinct item of the batch.
     """
 
     def forward(  # type: ignore[override]  # a pair is no single tensor

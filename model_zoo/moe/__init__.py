@@ -1,1 +1,1 @@
-"""Routers, codebook, dispatch and the mixtures built from them: they import torch only."""
+"""Routers, the theme codebook, branches of experts, and the mixtures that are built from them."""

@@ -1,6 +1,6 @@
-"""A branch: a router and its experts, which a mixture sets beside the global block.
+"""A branch: a router and its experts, which a mixture adds to the global block.
 
-Shape suffixes: B samples, T items or windows, R rows that are routed, E experts, k experts read per
+Shape suffixes: B samples, T items or windows, R rows that are routed, E experts, k experts used per
 sample, P = B * k (sample, expert) pairs, S samples of one expert, D item width, H output width.
 """
 
@@ -23,13 +23,13 @@ MakeBlock = Callable[[], SequenceBlock]
 
 @dataclass
 class Plan:
-    """What a branch will do with a batch.
+    """A branch's decisions for a batch, made before its experts run.
 
     Attributes:
-        sizes: integers that ``run`` needs on the host, one-dimensional.
-        aux_loss: scalar added to the training loss.
-        run: gives the branch's output ``(B, H)`` from the integers of ``sizes`` and the target of
-            each sample. A sample without history gets zeros.
+        sizes: one-dimensional tensor of integers that ``run`` needs on the host.
+        aux_loss: scalar that is added to the training loss.
+        run: computes the branch's output ``(B, H)`` from ``sizes``, as a list, and the targets
+            ``(B, D)``. A sample without history gets zeros.
     """
 
     sizes: Tensor
@@ -40,24 +40,24 @@ class Plan:
 class Branch(nn.Module):
     """A router and its experts, each a copy of the backbone's block.
 
-    Each expert reads the items sent to it, and the newest item weights their outputs. The output is
-    ``y = sum_i G(x_newest)[i] F_i(subsequence_i)`` (eq. 6, and eq. 7 on windows). An expert whose
-    gate is zero at the newest item adds nothing to it. So only the experts of the newest item run,
-    each on its own compacted subsequence: in order, left padded. Outputs and gradients are those of
-    running all experts, at about 1 / E of the cost.
+    Each expert reads the items sent to it, and the gates of the newest item weight the outputs. The
+    output is ``y = sum_i G(x_newest)[i] F_i(subsequence_i)`` (eq. 6, and eq. 7 on windows). An
+    expert whose gate is zero at the newest item adds nothing. So only the experts of the newest
+    item run, each on its own subsequence, which keeps the order and is left-padded. Outputs and
+    gradients are the same as if all experts ran, at about 1 / E of the cost.
 
-    A forward pass has two steps. ``plan`` decides what the experts have to read, without waiting
-    for a GPU. ``Plan.run`` runs them. Between the two, a mixture fetches the sizes of all its
-    branches at once, so that the host waits once in a step. A branch that works in another way
-    writes its own ``plan``.
+    A forward pass has two steps. ``plan`` decides what the experts read, without waiting for a GPU.
+    ``Plan.run`` runs them. Between the two, a mixture fetches the sizes of all its branches at
+    once, so that the host waits only once per step. A branch that works in another way overrides
+    ``plan``.
 
     Args:
-        router: decides which expert gets what.
-        make_block: builds one expert, with parameters of its own.
-        num_experts: how many experts there are.
+        router: decides which expert gets which item.
+        make_block: builds one expert, with its own parameters.
+        num_experts: E, the number of experts.
 
     Attributes:
-        output_dim: H.
+        output_dim: H, width of the output.
     """
 
     def __init__(self, router: Router, make_block: MakeBlock, num_experts: int) -> None:
@@ -73,7 +73,7 @@ class Branch(nn.Module):
             routed = self.router.route(history)
         E, most = len(self.experts), self.router.max_experts
         gate_Bk, expert_Bk = routed.gates_BE.topk(most, dim=-1)
-        # A choice of gate zero is unused: it sorts behind every expert and never runs.
+        # A choice whose gate is zero is not used. It sorts behind all experts and never runs.
         expert_P = torch.where(gate_Bk.detach() > 0, expert_Bk, E).flatten()
         expert_P, order_P = expert_P.sort(stable=True)
         sample_P, gate_P = order_P // most, gate_Bk.flatten()[order_P]
@@ -112,19 +112,20 @@ class Branch(nn.Module):
 
 
 def compact(member_PT: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the members of each row to its right end, order kept.
+    """Move the kept columns of each row to its right end, in the same order.
 
     Args:
-        member_PT: bool, which columns to keep.
+        member_PT: bool, True at the columns to keep.
 
     Returns:
-        ``index_PT`` (the column that each slot shows; 0 in padded slots) and ``mask_PT``.
+        ``index_PT``, the column that each slot shows (0 in padded slots), and ``mask_PT``, which is
+        True where a slot shows a kept column.
     """
     P, T = member_PT.shape
     length_P1 = member_PT.sum(1, keepdim=True)
     slot_PT = torch.where(member_PT, T - length_P1 + member_PT.cumsum(1) - 1, T)
     column_PT = torch.arange(T, device=member_PT.device).expand(P, T)
-    # Slot T is a bin for the columns that are left out.
+    # The columns that are left out go to slot T, which is cut off.
     index_PT = torch.zeros(P, T + 1, dtype=torch.long, device=member_PT.device)
     index_PT.scatter_(1, slot_PT, column_PT)
     mask_PT = torch.arange(T, device=member_PT.device) >= T - length_P1

@@ -1,6 +1,6 @@
-"""The theme codebook of MoS: one code per expert, moved by an average, never by a gradient.
+"""The theme codebook of MoS: one code per expert, moved by a running average and no gradient.
 
-It starts from k-means of the training data in theme space (paper 4.1).
+It starts from k-means on the training data in theme space (paper 4.1).
 
 Shape suffixes: E experts (codes), N items, C codebook width.
 """
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from ..ops.precision import all_digits
 
-MAX_VECTORS = 50_000  # k-means of a few clusters is stable long before
-MAX_PER_BATCH = 5_000  # so that many batches have a say
+MAX_VECTORS = 50_000  # k-means with a few clusters is stable with far fewer vectors
+MAX_PER_BATCH = 5_000  # so that the vectors come from many batches
 
 
 class Codebook(nn.Module):
     """The theme vectors W (paper 4.1): eq. 3 compares items with them, and eq. 4 moves them.
 
-    ``observe`` adds up the items of a forward pass in training. ``step``, called after each
-    optimiser step, applies eq. 4 to all that was observed since the last one. So routing always
+    ``observe`` adds up the items of a forward pass in training. ``step`` is called after each
+    optimiser step. It applies eq. 4 to all items observed since the last step. So routing always
     uses the codes from before the step, and gradient accumulation changes nothing.
 
     Args:
@@ -40,7 +40,9 @@ class Codebook(nn.Module):
     def __init__(self, num_codes: int, dim: int, decay: float = 0.999) -> None:
         super().__init__()
         if not 0 <= decay <= 1:
-            raise ValueError(f"codebook_decay={decay} is not between 0 and 1; the paper uses 0.999")
+            raise ValueError(
+                f"codebook_decay={decay} is not between 0 and 1; write 0.999, as in the paper"
+            )
         self.decay = decay
         self.register_buffer("codes_EC", torch.randn(num_codes, dim))
         self.register_buffer("sum_EC", torch.zeros(num_codes, dim), persistent=False)
@@ -91,7 +93,7 @@ class Codebook(nn.Module):
 
 
 def collect(batches: Iterable[Tensor]) -> Tensor:
-    """Some vectors ``(N, C)`` of the first batches, drawn evenly from each batch."""
+    """Collect vectors ``(N, C)`` from the first batches, evenly spaced within each batch."""
     kept: list[Tensor] = []
     for h_NC in batches:
         evenly = torch.linspace(0, max(0, len(h_NC) - 1), min(len(h_NC), MAX_PER_BATCH)).long()
@@ -107,12 +109,12 @@ def kmeans_centres(h_NC: Tensor, num_codes: int, restarts: int, seed: int) -> Te
     Args:
         h_NC: the vectors.
         num_codes: E.
-        restarts: how many starts of k-means++ are tried; the least inertia wins.
-        seed: decides the starts.
+        restarts: how many starts of k-means++ are tried; the one with the least inertia is kept.
+        seed: seed of the starts.
     """
     if len(h_NC.unique(dim=0)) < num_codes:
         return None
-    from sklearn.cluster import KMeans  # here, since most runs do without
+    from sklearn.cluster import KMeans  # imported here, since most runs do not need it
 
     kmeans = KMeans(num_codes, n_init=restarts, random_state=seed)
     return torch.from_numpy(kmeans.fit(h_NC.double().numpy()).cluster_centers_)

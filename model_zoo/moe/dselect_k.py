@@ -16,21 +16,21 @@ from ..ops.functional import check_positive
 from .mixtures import SparseMixture
 from .routers import Router, Routing
 
-MIN_REACH = 1e-3  # the least mass on real experts that something is divided by
+MIN_REACH = 1e-3  # the least mass on real experts by which anything is divided
 
 
 class DSelectKRouter(Router):
     """A router of k selectors, each of which chooses the bits of an expert's number smoothly.
 
-    A selector gives an expert the product of its smooth choices over the bits. Departures from the
-    official code:
+    A selector gives an expert the product of its smooth choices over the bits. The router departs
+    from the official code in these ways:
 
-    - Codes that no expert has are cut off, such as 5 to 7 with five experts. The gate is then
-      renormalised to the sum 1. If every selector has saturated on such a code, it is 0, and the
-      item goes nowhere.
-    - Both regularisers are means over the routed items. Sums would drown the loss.
-    - In evaluation the gate keeps its k largest entries and is renormalised. Every expert has a
-      positive gate until the selectors saturate.
+    - Numbers that no expert has are cut off, such as 5 to 7 with five experts. The gate is then
+      renormalised to the sum 1. If every selector has saturated on such a number, the gate is 0,
+      and the item goes to no expert.
+    - Both regularisers are means over the routed items. Sums would outweigh the loss.
+    - In evaluation, the gate keeps its k largest entries and is renormalised. In training, every
+      expert has a positive gate until the selectors saturate.
 
     Args:
         item_dim: D.
@@ -38,8 +38,8 @@ class DSelectKRouter(Router):
         smooth_step_width: gamma, the width of the interval in which the smooth step rises.
         entropy_coef: weight of the selectors' entropy in the loss. It drives each selector to a
             single expert.
-        dselect_mode: ``per_item``; or ``static``, one gate for all items, so that every expert that
-            is chosen sees the whole sequence.
+        dselect_mode: ``per_item`` computes a gate for each item. ``static`` has one gate for all
+            items, so that every chosen expert sees the whole sequence.
         kwargs: ``router_topk`` is k, the number of selectors.
     """
 
@@ -60,7 +60,7 @@ class DSelectKRouter(Router):
         super().__init__(item_dim, num_experts, **kwargs)
         check_positive(smooth_step_width=smooth_step_width)
         if dselect_mode not in ("per_item", "static"):
-            raise ValueError(f"dselect_mode={dselect_mode!r}: write per_item or static")
+            raise ValueError(f"dselect_mode={dselect_mode!r} is unknown; write per_item or static")
         self.width, self.entropy_coef = smooth_step_width, entropy_coef
         bits = (num_experts - 1).bit_length()
         expert_E1, bit_Q = torch.arange(num_experts)[:, None], torch.arange(bits - 1, -1, -1)
@@ -74,7 +74,7 @@ class DSelectKRouter(Router):
         return self.num_experts if self.training else self.topk
 
     def init_weights(self) -> None:
-        """The official start: every bit near 1/2, every selector near the same share."""
+        """Initialise as the official code does: bits near 1/2, and nearly equal selectors."""
         for part, bound in ((self.choice, self.width / 100), (self.mix, 0.05)):
             for parameter in part.parameters():
                 nn.init.uniform_(parameter, -bound, bound)

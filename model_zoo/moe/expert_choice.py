@@ -16,11 +16,11 @@ from .routers import LinearRouter, Routing, one_hot_argmax
 class ExpertChoiceRouter(LinearRouter):
     """A router in which each expert takes the items of a sequence that score best with it.
 
-    The scores are a softmax over the experts, and they are the gates too. An expert takes
-    ``max(1, floor(c * length / E))`` items, and of equal ones the newest. The paper chooses among a
-    whole batch, so that a prediction would depend on its batch mates; here each sequence is a group
-    of its own. If no expert took the newest item, its best expert takes it as well, for the gates
-    of the newest item are read.
+    The scores are a softmax over the experts, and they are also the gates. An expert takes
+    ``max(1, floor(c * length / E))`` items, and the newest among items with equal scores. In the
+    paper an expert chooses from a whole batch, so that a prediction depends on the other samples in
+    it. Here it chooses from each sequence separately. If no expert took the newest item, the item's
+    best expert takes it too, because its gates weight the outputs.
 
     Args:
         item_dim: D.
@@ -30,14 +30,14 @@ class ExpertChoiceRouter(LinearRouter):
 
     @property
     def max_experts(self) -> int:
-        """All experts, for any number of them may take an item."""
+        """E, since any number of experts may take an item."""
         return self.num_experts
 
     def project(self, x: Tensor) -> Tensor:
-        """The softmax, from double precision: equal items must score alike wherever they stand.
+        """The softmax over the experts, computed in double precision.
 
-        A float32 product may round them apart. Padding and batch mates would then decide between
-        them.
+        Equal items must have equal scores at every position. A float32 product may round them
+        differently. Which of them is chosen would then depend on padding and on other samples.
         """
         return F.linear(x.double(), self.gate.weight.double()).softmax(-1).to(x.dtype)
 

@@ -18,23 +18,24 @@ from .routers import LinearRouter, Routing, one_hot_argmax
 class GShardRouter(LinearRouter):
     """A router that sends each item to the two best experts of ``softmax(W_g x)``.
 
-    Each expert has a capacity, and a loss balances the experts. A group is one sequence and counts
-    its real items only, so that neither padding nor batch mates change a gate. A full expert drops
-    the *oldest* items. The official order would drop the newest item first, whose gates are read. A
-    choice that is dropped gets 0, and the other one is not renormalised, as in the official code.
+    Each expert has a capacity, and a loss balances the experts. A group is the real items of one
+    sequence, so that neither padding nor other samples change a gate. A full expert drops the
+    *oldest* items. The official code would first drop the newest item, whose gates weight the
+    outputs. A dropped choice gets the gate 0, and the other choice is not renormalised, as in the
+    official code.
 
     Args:
         item_dim: D.
         num_experts: E.
         capacity_factor: an expert takes ``max(1, ceil(factor * k * length / E))`` items of a
             sequence in training.
-        eval_capacity_factor: the same in evaluation.
-        second_threshold: decides on the second choice by g2, its share of the two gates. In
-            training it is kept with probability ``min(1, g2 / second_threshold)``, and in
-            evaluation where ``g2 > second_threshold``.
+        eval_capacity_factor: ``capacity_factor`` in evaluation.
+        second_threshold: decides whether the second choice is kept. Its share of the two gates is
+            g2. In training it is kept with probability ``min(1, g2 / second_threshold)``. In
+            evaluation it is kept if ``g2 > second_threshold``.
         balance_coef: factor of the balance loss; see ``balance_loss``.
-        kwargs: ``router_topk`` is 2, or 1, which drops the second choice. The gate of the first
-            choice is then its plain softmax value.
+        kwargs: ``router_topk`` is 2 or 1. With 1 there is no second choice, and the gate of the
+            first choice is its softmax value.
     """
 
     auxiliary = True
@@ -64,7 +65,7 @@ class GShardRouter(LinearRouter):
         first_BTE = one_hot_argmax(p_BTE) & real_BT1
         factor = self.capacity_factor if self.training else self.eval_capacity_factor
         room_B11 = factor * self.topk * length_B11.double() / self.num_experts
-        room_B11 -= 1e-9  # so that rounding errors add no place
+        room_B11 -= 1e-9  # so that rounding errors do not increase the capacity
         capacity_B11 = room_B11.ceil().clamp(1, max(1, p_BTE.shape[1])).int()
 
         kept_BTE = first_BTE & (newer(first_BTE) < capacity_B11)
@@ -88,10 +89,10 @@ class GShard(SparseMixture):
 
 
 def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:
-    """The mean of ``E * sum_e m_e c_e`` over sequences that are not empty; 1 is perfect balance.
+    """The mean of ``E * sum_e m_e c_e`` over non-empty sequences; it is 1 at perfect balance.
 
-    Of the real items of a sequence, m_e is the mean gate of expert e, and c_e the share whose first
-    choice is e.
+    Over the real items of a sequence, m_e is the mean gate of expert e, and c_e is the share of
+    items whose first choice is e.
     """
     length_B1 = real_BT1.sum(1)
     m_BE = (p_BTE * real_BT1).sum(1) / length_B1.clamp(min=1)
@@ -100,6 +101,6 @@ def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:
 
 
 def newer(chosen_BTE: Tensor) -> Tensor:
-    """How many newer items of the sequence chose the same expert."""
+    """For each item, how many newer items of its sequence chose the same expert."""
     count_BTE = chosen_BTE.cumsum(1, dtype=torch.int32)
     return count_BTE[:, -1:] - count_BTE

@@ -1,8 +1,8 @@
-"""Mixtures: encoders of a history and a target that consist of copies of one backbone's block.
+"""Mixtures: encoders of a history and a target, built from copies of one backbone's block.
 
-``Mixture`` itself is the vanilla backbone. ``SparseMixture`` is the base of mixtures that differ in
-their router; each lies in the file of its router. ``mos.py`` holds the paper's Mixture of Sequence,
-which also has windows. A mixture also says in which stages it trains (paper 4.3).
+``Mixture`` itself is the vanilla backbone. ``SparseMixture`` is the base of mixtures that differ
+only in their router, and each is in the file of its router. ``mos.py`` has the paper's Mixture of
+Sequence, which also has windows. A mixture also defines the stages of its training (paper 4.3).
 
 Shape suffixes: B samples, D item width, H output width.
 """
@@ -24,15 +24,15 @@ from .stages import Stage, StageName
 
 
 class Mixture(nn.Module):
-    """The vanilla backbone: one block over the whole history (eq. 5); sparse mixtures add to it.
+    """The vanilla backbone: one block over the whole history (eq. 5), and base of all mixtures.
 
     Args:
-        make_block: builds one block with parameters of its own.
+        make_block: builds one block with its own parameters.
         item_dim: D, width of an item.
 
     Attributes:
         branches: the groups of sparse experts by name; here there are none.
-        output_dim: H.
+        output_dim: H, width of the output.
     """
 
     def __init__(self, make_block: MakeBlock, item_dim: int) -> None:
@@ -58,7 +58,7 @@ class Mixture(nn.Module):
     # ---------------------------------------------------------------- training
 
     def stages(self, epochs: float) -> list[Stage]:
-        """The stages of training; ``epochs`` is the length of the last, joint one."""
+        """The stages of training in order; ``epochs`` is the length of the last, joint stage."""
         return [Stage(StageName.JOINT, epochs)]
 
     def enter(self, stage: StageName) -> None:
@@ -68,8 +68,9 @@ class Mixture(nn.Module):
         """Prepare the routers for the first stage that trains experts.
 
         Args:
-            histories: of the training data, batch by batch; as many are read as a router asks for.
-            seed: of everything random.
+            histories: histories of the training data, batch by batch, of which only as many as the
+                routers need are read.
+            seed: seed of everything random.
         """
         for name, own in zip(self.branches, tee(histories, len(self.branches)), strict=True):
             router, sequences = self.branches[name].router, map(partial(self.sequence, name), own)
@@ -80,17 +81,18 @@ class BranchedMixture(Mixture):
     """Base of all sparse mixtures: a global block and branches of experts, fused by eq. 8.
 
     Args:
-        alphas: weight of each branch in the joint stage, by the name of its configuration key:
-            ``alpha_`` and the branch. A branch of weight 0 does not exist.
-        num_experts: experts of each branch; 0 is the vanilla backbone.
-        backbone_warmup_epochs, expert_warmup_epochs: length of the first two stages (paper 4.3);
-            may be fractions, 0 skips one.
+        alphas: weight of each branch in the joint stage, by its configuration key, which is
+            ``alpha_`` and the branch's name. A branch with weight 0 is not built.
+        num_experts: number of experts of each branch; 0 gives the vanilla backbone.
+        backbone_warmup_epochs, expert_warmup_epochs: length of the first two stages (paper 4.3).
+            They may be fractions, and 0 skips a stage.
         router_config: the keyword-only parameters of ``router``.
 
     Attributes:
-        router: the class of the branches' routers.
-        branch: the class of the branches.
-        fusion: weight of each branch in the present stage; the global block has the rest.
+        router: class of the branches' routers.
+        branch: class of the branches.
+        fusion: weight of each branch in the present stage. The global block gets the rest, so that
+            the sum is 1.
     """
 
     router: type[Router]
@@ -109,10 +111,14 @@ class BranchedMixture(Mixture):
     ) -> None:
         super().__init__(make_block, item_dim)
         if num_experts < 0:
-            raise ValueError(f"num_experts={num_experts}: write 0 (vanilla) or more")
+            raise ValueError(
+                f"num_experts={num_experts} is too small; write 0 (no experts) or more"
+            )
         if min(alphas.values()) < 0 or sum(alphas.values()) > 1:
             written = ", ".join(f"{name}={alpha}" for name, alpha in alphas.items())
-            raise ValueError(f"{written}: each must be at least 0, and their sum at most 1")
+            raise ValueError(
+                f"{written} cannot be used; write weights of at least 0, with a sum of at most 1"
+            )
         used = {name.removeprefix("alpha_"): alpha for name, alpha in alphas.items() if alpha}
         self.alphas = used if num_experts else {}
         for name in self.alphas:
@@ -153,7 +159,7 @@ class BranchedMixture(Mixture):
 
 
 class SparseMixture(BranchedMixture):
-    """Base of the mixtures with one branch of experts: a subclass names its ``router``.
+    """Base of the mixtures with one branch of experts; a subclass sets the ``router``.
 
     Args:
         alpha_moe: weight of the experts in the joint stage.

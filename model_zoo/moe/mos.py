@@ -22,7 +22,7 @@ from .routers import Router, Routing
 
 
 class ThemeRouter(Router):
-    """The router of MoS: cosines of h(x) with a codebook (eq. 3), a softmax of the k best (eq. 2).
+    """The router of MoS: cosines of h(x) with the codebook (eq. 3), then a softmax of the k best.
 
     Args:
         item_dim: D, width of an item (concatenated features).
@@ -30,8 +30,9 @@ class ThemeRouter(Router):
         router_topk: experts per item, k of eq. 2.
         codebook_dim: C.
         codebook_decay: gamma of eq. 4.
-        codebook_init: ``kmeans`` (after the backbone warm-up, on h(x)) or ``random``.
-        codebook_restarts: how often k-means starts anew; the result with the least inertia is taken.
+        codebook_init: ``kmeans`` (of h(x), after the backbone warm-up) or ``random``.
+        codebook_restarts: how many starts of k-means are tried; the one with the least inertia is
+            kept.
         router_weight: ``topk_softmax`` is eq. 2, a softmax over the kept scores. With k = 1 it is
             the constant 1, and h gets no gradient. ``softmax_topk`` keeps the top k of the softmax
             over all experts, which trains h at any k.
@@ -55,11 +56,13 @@ class ThemeRouter(Router):
     ) -> None:
         super().__init__(item_dim, num_experts, router_topk=router_topk)
         if codebook_init not in ("kmeans", "random"):
-            raise ValueError(f"codebook_init={codebook_init!r}: write kmeans or random")
+            raise ValueError(f"codebook_init={codebook_init!r} is unknown; write kmeans or random")
         check_sizes(codebook_restarts=codebook_restarts, codebook_dim=codebook_dim)
         check_positive(router_temperature=router_temperature)
         if router_weight not in ("topk_softmax", "softmax_topk"):
-            raise ValueError(f"router_weight={router_weight!r}: write topk_softmax or softmax_topk")
+            raise ValueError(
+                f"router_weight={router_weight!r} is unknown; write topk_softmax or softmax_topk"
+            )
         self.weight = router_weight
         self.trains = router_topk > 1 or router_weight == "softmax_topk"
         self.temperature = router_temperature
@@ -70,11 +73,11 @@ class ThemeRouter(Router):
         self.codebook = Codebook(num_experts, codebook_dim, codebook_decay)
 
     def init_weights(self) -> None:
-        """Start with orthogonal layers, which keep the angles that eq. 3 compares.
+        """Initialise with orthogonal layers, which preserve the angles that eq. 3 compares.
 
-        FuxiCTR calls this. Where the gate is the constant 1, h stays as it starts. On planted
-        themes k-means found them in the space of an orthogonal h, but not after FuxiCTR's Xavier
-        start.
+        FuxiCTR calls this. If the gate is the constant 1, h keeps its initial weights. In data with
+        planted themes, k-means found the themes with an orthogonal h, but not with FuxiCTR's Xavier
+        weights.
         """
         for layer in self.h:
             if isinstance(layer, nn.Linear):
@@ -82,7 +85,7 @@ class ThemeRouter(Router):
                 nn.init.zeros_(layer.bias)
 
     def project(self, x: Tensor) -> Tensor:
-        """h(x), the item in theme space."""
+        """h(x), which is the item in theme space: ``(..., D)`` to ``(..., C)``."""
         return self.h(x)
 
     def project_rows(self, history: History) -> Tensor:
@@ -117,18 +120,21 @@ class ThemeRouter(Router):
         """Start the codebook from k-means, if the configuration says so."""
         if not self.trains:
             logging.info(
-                f"{name} router: with router_topk 1, router_weight topk_softmax is the constant 1 "
-                "and its MLP stays as it is; softmax_topk would train it"
+                f"{name} router: with router_topk 1 and router_weight topk_softmax, the gate is "
+                "the constant 1 and the router's MLP does not train; softmax_topk would train it"
             )
         if self.codebook_init != "kmeans":
             return
         h_NC = collect(projections)
         codes_EC = kmeans_centres(h_NC, self.num_experts, self.codebook_restarts, seed)
         if codes_EC is None:
-            logging.warning(f"{name} codebook: too few distinct vectors for k-means; kept random")
+            logging.warning(
+                f"{name} codebook: there are too few distinct vectors for k-means, so it starts "
+                "from random codes"
+            )
             return
         self.codebook.load(codes_EC)
-        logging.info(f"{name} codebook: k-means of {len(h_NC)} vectors")
+        logging.info(f"{name} codebook: starts from k-means of {len(h_NC)} vectors")
 
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
         self.codebook.observe(z_NZ, weight_NE)
@@ -166,12 +172,12 @@ class MoS(BranchedMixture):
         **kwargs: Any,
     ) -> None:
         if window_anchor not in ("start", "end"):
-            raise ValueError(f"window_anchor={window_anchor!r}: write start or end")
+            raise ValueError(f"window_anchor={window_anchor!r} is unknown; write start or end")
         check_sizes(window_size=window_size)
         if not 1 <= window_stride <= window_size:
             raise ValueError(
-                f"window_stride={window_stride}: write 1 to window_size={window_size}, "
-                "so that no item falls between two windows"
+                f"window_stride={window_stride} is not between 1 and window_size={window_size}; "
+                "write a number in this range, so that no item falls between two windows"
             )
         alphas = {"alpha_item": alpha_item, "alpha_window": alpha_window}
         super().__init__(make_block, item_dim, alphas, **kwargs)
@@ -179,7 +185,7 @@ class MoS(BranchedMixture):
         self.window_anchor = window_anchor
 
     def sequence(self, branch: str, history: History) -> History:
-        """The items, or the windows over them (paper 4.2)."""
+        """The history itself, or for the branch ``window`` its windows (paper 4.2)."""
         if branch != "window":
             return history
         return history.windows(self.window_size, self.window_stride, self.window_anchor)

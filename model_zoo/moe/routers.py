@@ -1,4 +1,4 @@
-"""The contract of a router: which expert gets which item, and how the newest item weights them.
+"""The base class of routers, which decide the experts of each item and the weights of experts.
 
 Shape suffixes: B samples, T items or windows, R rows that are routed, U rows of a history (distinct
 items, or windows), N of them in use, E experts, D item width, Z routing width.
@@ -20,13 +20,13 @@ from ..history.history import History
 
 @dataclass
 class Routing:
-    """What a router decides about a batch of items.
+    """A router's decision for a batch of items.
 
     Attributes:
-        weights_BTE: gate of each item for each expert. Exact zero means not sent, so row t names
-            the experts whose subsequences item t joins. Padding rows are zero. The row of the
-            newest item weights the experts' outputs (eq. 6, 7); no other row's values are read.
-        aux_loss: scalar added to the training loss, zero where the router has none.
+        weights_BTE: gate of each item for each expert. If it is exactly zero, the item is not sent
+            to the expert. Padding has zeros. The gates of the newest item weight the experts'
+            outputs (eq. 6, 7). The values of all other gates are not used.
+        aux_loss: scalar that is added to the training loss; zero if the router has no such loss.
     """
 
     weights_BTE: Tensor
@@ -35,13 +35,13 @@ class Routing:
 
 @dataclass
 class RoutedHistory:
-    """What a router decides about a history.
+    """A router's decision for a batch of histories.
 
-    A row is a distinct item, or, for a router that looks at whole sequences, a position.
+    A row is a distinct item. For a router that looks at whole sequences, it is a position.
 
     Attributes:
         gates_BE: gates of the newest item, with gradient. A sample without history has zeros.
-        sent_RE: bool, whether a row was sent to an expert.
+        sent_RE: bool, True if a row is sent to an expert.
         row_BT: the row of each position.
         aux_loss: as in ``Routing``.
     """
@@ -53,22 +53,22 @@ class RoutedHistory:
 
 
 class Router(nn.Module, ABC):
-    """Base of the routers. A router writes ``project`` and ``assign``, and often that is all.
+    """Base of the routers; a subclass defines ``project`` and ``assign``, and often nothing else.
 
-    ``project`` sees one item at a time, so that an item that occurs often is projected once.
+    ``project`` sees one item at a time, so that an item that occurs often is projected only once.
     ``assign`` decides from the projections. The keyword-only parameters of a router's constructor
     become keys of the model's configuration.
 
     Args:
-        item_dim: D, for which a subclass builds its layers.
+        item_dim: D, width of an item.
         num_experts: E.
-        router_topk: the number of experts per item; each router says how it reads it.
+        router_topk: number of experts per item; its exact meaning depends on the router.
 
     Attributes:
-        itemwise: ``assign`` too treats each item alone. Each distinct item is then routed once, and
-            the second argument of ``assign`` counts its occurrences.
-        auxiliary: there is an auxiliary loss, which reads every row with gradient.
-        trains: the gates carry gradient.
+        itemwise: True if ``assign`` also looks at each item alone. Each distinct item is then
+            routed once, and the second argument of ``assign`` is its number of occurrences.
+        auxiliary: True if there is an auxiliary loss, which needs the gradient of every row.
+        trains: True if the gates carry gradient.
     """
 
     itemwise: bool = False
@@ -93,7 +93,7 @@ class Router(nn.Module, ABC):
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """What ``assign`` has to know about each item: ``(..., D) -> (..., Z)``."""
+        """Project items for ``assign``: ``(..., D)`` to ``(..., Z)``."""
 
     def project_rows(self, history: History) -> Tensor:
         """``project`` of each row of a history, ``(U, Z)``."""
@@ -104,24 +104,24 @@ class Router(nn.Module, ABC):
         """The gates of projected items; ``count_BT`` is 0 (False) at padding."""
 
     def codes(self) -> Tensor | None:
-        """The vector of each expert that items are compared with, ``(E, Z)``; None without one."""
+        """The vectors of the experts with which items are compared, ``(E, Z)``, or None."""
         return None
 
     # ---------------------------------------------------------------- hooks, by default nothing
 
     def observe(self, z_NZ: Tensor, weight_NE: Tensor) -> None:
-        """Take note of the distinct items of a training batch and how often each expert got them.
+        """Observe the distinct items of a training batch, and how often each expert got them.
 
-        Only a router that is ``itemwise`` is shown them.
+        It is called only if the router is ``itemwise``.
         """
 
     def before_experts(self, name: str, projections: Iterable[Tensor], seed: int) -> None:
         """Prepare for the first stage that trains experts.
 
         Args:
-            name: of the branch, for the log.
-            projections: the distinct items of batch after batch, projected, ``(N, Z)`` each.
-            seed: of everything random.
+            name: name of the branch, for the log.
+            projections: for each batch, the projections ``(N, Z)`` of its distinct items.
+            seed: seed of everything random.
         """
 
     def after_step(self) -> None:
@@ -137,7 +137,7 @@ class Router(nn.Module, ABC):
         return self.assign(self.project(x_BTD), mask_BT)
 
     def route(self, history: History) -> RoutedHistory:
-        """Route a history for the experts that its newest item reads."""
+        """Route a history: the gates of its newest item, and where each row is sent."""
         late = self.itemwise and not self.auxiliary  # only the newest item needs gradient
         with torch.set_grad_enabled(torch.is_grad_enabled() and not late):
             z, count, row_BT = self._rows(history)
@@ -181,7 +181,7 @@ class Router(nn.Module, ABC):
 
 
 class LinearRouter(Router):
-    """Base of the routers that gate by ``p = softmax(W_g x)``, which is what ``project`` gives.
+    """Base of the routers whose ``project`` computes gates ``p = softmax(W_g x)``.
 
     Args:
         item_dim: D.

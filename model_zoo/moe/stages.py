@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class StageName(StrEnum):
-    """What a stage trains. Logs and state files hold the plain string.
+    """The name of a stage, which says what it trains. Logs and state files hold the plain string.
 
     Attributes:
         BACKBONE: embedding layer, global block and head; the experts do not run.

@@ -1,1 +1,1 @@
-"""Kernels and plain tensor functions, each beside the reference that tests compare it with."""
+"""Kernels and tensor functions, which know nothing of models."""

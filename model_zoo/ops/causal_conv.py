@@ -2,8 +2,8 @@
 
     out_t[e] = bias[e] + sum_k taps[e, K-1-k] x_{t-k}[e]
 
-On a CPU, K passes in place take a third of the time of ``conv1d`` of the transposed input, backward
-included. Slices that autograd records are as slow as ``conv1d``.
+On a CPU, K passes in place take a third of the time of ``conv1d`` on the transposed input,
+including backward. If autograd recorded the slices, they would be as slow as ``conv1d``.
 
 Shape suffixes: B samples, L positions, E channels, K taps.
 """
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from .compiled import on_eager_cpu
 
-SAMPLES = 8  # whose products are summed at a time, so that they stay in the cache of a CPU
+SAMPLES = 8  # samples whose products are summed at a time, so that they stay in a CPU's cache
 
 
 def causal_conv(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def causal_conv(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
     Returns:
         ``(B, L, E)``.
     """
-    dtype = torch.promote_types(x.dtype, taps.dtype)  # under autocast x is of a half type
+    dtype = torch.promote_types(x.dtype, taps.dtype)  # under autocast x has a half type
     return _CausalConv.apply(x.to(dtype), taps.T.contiguous(), bias)
 
 
@@ -63,7 +63,7 @@ class _CausalConv(Function):
 
 
 def _earlier(x_BLE: Tensor, taps_KE: Tensor) -> list[tuple[int, Tensor]]:
-    """Each tap but the last that reaches into the input, after the distance that it reaches back."""
+    """The taps of earlier positions, each with the number of positions that it reaches back."""
     taps = enumerate(reversed(taps_KE.unbind(0)))
-    # A slice up to L would make torch.compile trace a graph for each L.
+    # Slicing the taps up to L would make torch.compile trace a graph for each L.
     return [(back, tap_E) for back, tap_E in taps if 0 < back < x_BLE.shape[1]]

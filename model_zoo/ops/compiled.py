@@ -1,7 +1,7 @@
-"""``compile: True``: blocks and head as kernels that torch.compile fuses.
+"""Run blocks and head through torch.compile, for the hyper-parameter ``compile: True``.
 
 A graph leaves sizes open, so batches of other sizes and lengths reuse it. Training and evaluation
-each have a graph, and so has each path that a model takes (a history shorter than the top-k, say).
+have a graph each. So does each path through a model, for example a history shorter than the top-k.
 ``torch._dynamo`` takes a second to import, so it is imported when the first part is compiled.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The most graphs of one function, which are its paths times what a stage trains, in training and in
+# The most graphs of one function. Each path through it needs one for each stage, in training and in
 # evaluation. torch's own limit is 8.
 MAX_GRAPHS = 64
 
@@ -24,7 +24,7 @@ _left_alone: dict[str, Callable[..., Any]] = {}
 def on_eager_cpu(x: Tensor) -> bool:
     """Whether ``x`` is on a CPU and torch.compile is not tracing.
 
-    If so, this project's own kernels run, and a size that depends on data costs no wait for a GPU.
+    If so, this project's own kernels run, and a size that depends on data needs no wait for a GPU.
     """
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -35,7 +35,7 @@ def call_compiled(part: nn.Module, *inputs: Any) -> Tensor:
 
 
 def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make torch.compile call a function as it is; its arguments are by position only."""
+    """Make torch.compile leave a function uncompiled; its arguments are positional only."""
     name = f"{function.__module__}.{function.__qualname__}"
     _left_alone[name] = function
 
@@ -50,13 +50,13 @@ def require_compiler(device: torch.device) -> None:
     """Check, before training, that torch.compile has a compiler.
 
     Raises:
-        ValueError: a small compilation fails; the message says why.
+        ValueError: a small compilation fails. The message says why.
     """
     try:
         torch.compile(_add_one)(torch.zeros(2, device=device))
     except Exception as error:  # each backend has errors of its own
         raise ValueError(
-            f"compile: True: torch.compile fails here ({first_line(error)}); install a C++ "
+            f"compile: torch.compile does not work here ({first_line(error)}); install a C++ "
             "compiler, and on CUDA triton, or write compile: False"
         ) from None
 
@@ -74,7 +74,7 @@ def _add_one(x: Tensor) -> Tensor:
 def _compiled() -> Callable[..., Tensor]:
     import torch._dynamo as dynamo
 
-    # Beyond its limit torch runs a function uncompiled.
+    # Beyond this limit, torch would run a function uncompiled.
     dynamo.config.cache_size_limit = max(dynamo.config.cache_size_limit, MAX_GRAPHS)
     compiled = torch.compile(_forward, dynamic=True)
     for name, function in _left_alone.items():

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .precision import at_least_float32, unrounded
 
-# With so many queries per sample or fewer, it is cheaper to carry the queries into the space of the
-# items than to project the items, and a CPU reads rows of items where they lie.
+# Up to this many queries per sample, it is cheaper to project the queries into the space of the
+# items than to project the items, and a CPU reads the rows of items in place.
 FEW_QUERIES = 4
 
 
@@ -26,8 +26,8 @@ def attend(
     """Attention of H queries over L vectors that are both keys and values.
 
     Returns:
-        The weighted sums ``(B, H, D)`` and the sums of the weights ``(B, H)``. Before dropout the
-        latter are 1, or 0 where the mask is empty.
+        The weighted sums ``(B, H, D)``, and the sums of the weights ``(B, H)``. Without dropout,
+        the latter are 1, or 0 where the mask is empty.
     """
     query_BHD, x_BLD = at_least_float32(query_BHD), at_least_float32(x_BLD)
     with unrounded(x_BLD):
@@ -39,7 +39,7 @@ def check_heads(width: int, num_heads: int) -> None:
     """Check that the heads divide the width.
 
     Raises:
-        ValueError: they do not. The message lists the numbers that do.
+        ValueError: they do not. The message lists the numbers of heads that do.
     """
     if num_heads < 1 or width % num_heads:
         divisors = [heads for heads in range(1, width + 1) if width % heads == 0]

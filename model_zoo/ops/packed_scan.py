@@ -1,7 +1,7 @@
-"""Convolution and scan of histories without padding, on CUDA, by kernels that know the samples.
+"""Mamba's convolution and scan on packed histories, by Triton kernels on CUDA.
 
 A segment is the positions of one sample, oldest first. The scan has N terms for each position and
-channel. With torch's operations, each one would write them to memory and read them again.
+channel. Each of torch's operations would write all terms to memory and read them again.
 
 Shape suffixes: B samples, L padded length, P positions of all segments, S segments, E channels, N
 state, K taps, J blocks of channels, G tiles.
@@ -23,13 +23,13 @@ from torch.autograd.function import once_differentiable
 from .compiled import first_line
 from .scan_buffers import LN_2, LOG2_E, ZERO_BELOW, compute_dtype
 
-TILE = 16  # positions that a program takes at a time
-CHANNELS = 128  # the most of a block
+TILE = 16  # positions that a program computes at a time
+CHANNELS = 128  # the most channels of a block
 
 
 @cache
 def can_fuse(device: torch.device) -> bool:
-    """Whether the kernels run on this device: CUDA, with Triton and its C compiler."""
+    """Whether the kernels run on this device, which needs CUDA, Triton and a C compiler."""
     if device.type != "cuda" or find_spec("triton") is None:
         return False
     try:
@@ -53,15 +53,15 @@ def _try_kernels(device: torch.device) -> None:
 
 
 def segment_conv(x_1PE: Tensor, taps_EK: Tensor, bias_E: Tensor, age_P: Tensor) -> Tensor:
-    """``causal_conv`` of each segment, ``(1, P, E)``; ``age_P`` counts older positions in it."""
-    dtype = torch.promote_types(x_1PE.dtype, taps_EK.dtype)  # under autocast x is of a half type
+    """Compute ``causal_conv`` of each segment, ``(1, P, E)``; see ``Segments`` for ``age_P``."""
+    dtype = torch.promote_types(x_1PE.dtype, taps_EK.dtype)  # under autocast x has a half type
     return _Conv.apply(x_1PE[0].to(dtype), taps_EK.T, bias_E, age_P)[None]
 
 
 def segment_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, start_S: Tensor, stop_S: Tensor
 ) -> Tensor:
-    """The newest output of ``selective_scan`` of each segment, without the term of D: ``(S, 1, E)``.
+    """The newest output of ``selective_scan`` for each segment, ``(S, 1, E)``, without ``D u``.
 
     It is in float32 or float64.
 
@@ -71,7 +71,7 @@ def segment_scan(
         A: ``(E, N)``, negative.
         B: ``(..., N)``.
         C: ``(S, 1, N)``, of the newest positions.
-        start_S, stop_S: the first position of each segment, and the one behind its last. Every
+        start_S, stop_S: the first position of each segment, and the position after its last. Every
             position is in one segment.
     """
     dtype = compute_dtype(u, delta, A, B, C)
@@ -106,7 +106,7 @@ class _Conv(Function):
 class _Scan(Function):
     """``y = sum_t weight_t delta_t u_t``, as in ``scan_last``.
 
-    Backward computes the terms once more, which costs less than to keep them.
+    Backward computes the terms again, which costs less than keeping them.
     """
 
     @staticmethod
@@ -135,11 +135,11 @@ class _Scan(Function):
 
 
 def _launch(kernel: str, programs: int, inputs: Sequence[Tensor], *others: Any) -> None:
-    """Run a kernel with some programs for each block of channels; the first input is ``(P, E)``."""
+    """Run ``programs`` programs of a kernel per block of channels; the first input is (P, E)."""
     from . import packed_scan_triton as segment_kernels  # needs Triton
 
     block, blocks = _blocks(inputs[0])
-    with torch.cuda.device_of(inputs[0]):  # Triton asks for the current one
+    with torch.cuda.device_of(inputs[0]):  # Triton uses the current device
         getattr(segment_kernels, kernel)[programs, blocks](*inputs, *others, TILE=TILE, BLOCK=block)
 
 
@@ -148,7 +148,7 @@ def _tiles(x_PE: Tensor) -> int:
 
 
 def _blocks(x_PE: Tensor) -> tuple[int, int]:
-    """Channels of a block, a power of two, and how many blocks there are."""
+    """The number of channels in a block, which is a power of two, and the number of blocks."""
     E = x_PE.shape[1]
     block = min(CHANNELS, 1 << (E - 1).bit_length())
     return block, -(-E // block)

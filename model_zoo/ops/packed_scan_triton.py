@@ -1,7 +1,7 @@
 """The kernels of ``packed_scan`` in Triton; import this module only where Triton is installed.
 
-A program works on a block of channels, and on one segment or on some positions. No two programs add
-to the same number: what is summed over programs, each writes to a place of its own.
+A program works on a block of channels, and on one segment or some positions. No two programs add to
+the same number. For a sum over programs, each writes its part to a place of its own.
 
 Shape suffixes: P positions of all segments, S segments, T positions of a tile, E channels, N state,
 K taps, J blocks of channels, G tiles.
@@ -17,7 +17,7 @@ INFINITY: tl.constexpr = tl.constexpr(float("inf"))
 def conv_forward(
     x_PE, taps_KE, bias_E, age_P, out_PE, P, E, K: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """``out_t = bias + sum_k taps[K-1-k] x_{t-k}`` over the k that reach no other segment."""
+    """``out_t = bias + sum_k taps[K-1-k] x_{t-k}``, over the k that stay in the segment of t."""
     p_T = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     e_E = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     at_TE, real_E = p_T[:, None] * E + e_E[None, :], (e_E < E)[None, :]
@@ -36,7 +36,7 @@ def conv_backward(
     x_PE, taps_KE, age_P, dout_PE, dx_PE, dtaps_GKE, P, E,
     K: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Gradients of x and of the taps; the last row of a program's K + 1 is that of the bias."""
+    """The gradients of x, the taps and the bias, which is the last of a program's K + 1 rows."""
     p_T = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     e_E = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     at_TE, real_E = p_T[:, None] * E + e_E[None, :], (e_E < E)[None, :]
@@ -63,8 +63,8 @@ def scan_forward(
 ):  # fmt: skip
     """``y = sum_t weight_t delta_t u_t`` of a segment, from its newest tile to its oldest.
 
-    Here ``weight_t = sum_n C[n] B_t[n] 2^(later_t rate[n])``. States whose factor is the number 0
-    in a whole tile are left out. There are many of them, except at the newest positions.
+    Here ``weight_t = sum_n C[n] B_t[n] 2^(later_t rate[n])``. A state whose power of 2 rounds to
+    zero in a whole tile is skipped. There are many, except at the newest positions.
     """
     segment = tl.program_id(0).to(tl.int64)
     e_E = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -83,7 +83,7 @@ def scan_forward(
         weight_TE = tl.zeros_like(later_TE)
         for n in range(N):
             largest = shortest * tl.load(slowest_N + n)
-            if (largest > zero_below) | (largest != largest):  # a rate that is NaN counts
+            if (largest > zero_below) | (largest != largest):  # do not skip NaN
                 rate_E = tl.load(rate_NE + n * E + e_E, e_E < E, other=0.0)
                 B_T = tl.load(B_PN + p_T * N + n, p_T >= start, other=0.0)
                 G_T = B_T * tl.load(C_SN + segment * N + n)
@@ -100,16 +100,17 @@ def scan_backward(
     du_PE, ddelta_PE, drate_SNE, dB_JPN, dC_JSN, P, E, N, zero_below,
     TILE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Gradients, from the oldest tile to the newest.
+    """The gradients of the scan, from the oldest tile to the newest.
 
-    That of rate lacks a factor ln 2. Those of rate, B and C must be zero before.
+    The gradient of rate lacks a factor ln 2. The memory for the gradients of rate, B and C must be
+    zero before.
     """
     segment = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1).to(tl.int64)
     e_E = block * BLOCK + tl.arange(0, BLOCK)
     start, stop = tl.load(start_S + segment), tl.load(stop_S + segment)
     dy_E = tl.load(dy_SE + segment * E + e_E, e_E < E, other=0.0)
-    carried_E = tl.zeros([BLOCK], u_PE.dtype.element_ty)  # of later, from all older positions
+    carried_E = tl.zeros([BLOCK], u_PE.dtype.element_ty)  # gradient of later, from older positions
     for tile in range(tl.cdiv(stop - start, TILE)):
         p_T = start + tile * TILE + tl.arange(0, TILE)
         at_TE = p_T[:, None] * E + e_E[None, :]
@@ -141,7 +142,7 @@ def scan_backward(
         dx_TE = weight_TE * dy_E[None, :]
         tl.store(du_PE + at_TE, dx_TE * delta_TE, real_TE)
         dlater_TE *= 0.6931471805599453
-        # not their sum up to here less their own: that would lose digits
+        # Shift the cumulative sum. Subtracting each position's own part from it would lose digits.
         t_TE = tl.arange(0, TILE)[:, None] + tl.zeros([TILE, BLOCK], tl.int32)
         before_TE = tl.gather(tl.cumsum(dlater_TE, 0), tl.maximum(t_TE - 1, 0), 0)
         older_TE = tl.where(t_TE > 0, before_TE, 0.0) + carried_E[None, :]

@@ -1,9 +1,12 @@
 """Mixed precision (``amp: bf16``): which matrix products are rounded, and which are not.
 
-Products that choose (routers, hashes, top-k scores) are not rounded. Products that sum over many
-steps (codebooks, scan states) are not rounded, and logits are not, because their order is the result.
-The product of a single query with a history is not rounded either: it waits for memory, and a cast
-would read the history once more.
+These products are not rounded:
+
+- products that make a choice: routers, hashes and top-k scores;
+- products that are summed over many steps: codebooks and scan states;
+- logits, since their order is what counts;
+- the product of a single query with a history. Its time is that of reading the history, and a cast
+  would read it once more.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor
 
 @contextmanager
 def bf16_products(device: torch.device, enabled: bool) -> Iterator[None]:
-    """A context whose matrix products are in bf16. On CUDA, ``unrounded`` products are in TF32."""
+    """A context with matrix products in bf16; on CUDA, ``unrounded`` products are in TF32."""
     if not enabled:
         yield
         return
@@ -44,7 +47,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 @contextmanager
 def _matmul_precision(device: torch.device, precision: str) -> Iterator[None]:
-    """A context that sets the precision of float32 products on CUDA. On a CPU it does nothing."""
+    """A context that sets the precision of float32 products on CUDA; it does nothing on a CPU."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cpu" or before == precision:
         yield

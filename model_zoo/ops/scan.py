@@ -4,10 +4,9 @@ For every sample and channel, with a state ``h`` of N numbers and ``h_0 = 0``:
 
     h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,    y_t = sum_n C_t[n] h_t[n] + D u_t
 
-``selective_scan`` computes all outputs or the newest, and ``selective_scan_reference`` says what
-they are. Softplus and bias of ``delta`` and the gate on ``y`` are the caller's. A position with
-``delta = 0`` leaves the state exactly as it is, so left padding that is masked changes no later
-output.
+``selective_scan`` computes all outputs or only the newest. ``selective_scan_reference`` defines
+them. The caller applies softplus and bias to ``delta``, and the gate to ``y``. A position with
+``delta = 0`` leaves the state exactly as it is. So masked left padding changes no later output.
 
 Half types are computed in float32, also under autocast, and the output has the type of ``u``.
 Exponents are never positive, so no step is too large.
@@ -32,16 +31,16 @@ from .precision import unrounded
 from .scan_buffers import LN_2, LOG2_E, WorkBuffer, blocks_per_buffer, compute_dtype, sum_states
 from .scan_last import LastOutput
 
-# K: forward keeps the state every K steps, backward computes the others again. A GPU pays for every
-# call, a CPU for every byte that its cache cannot hold.
+# K: forward keeps the state every K steps, and backward computes the others again. On a GPU every
+# call costs time, on a CPU every byte that does not fit into its cache.
 STEPS_ON_CPU, STEPS_ON_GPU = 8, 32
-MAX_STATE = 256  # of mamba_ssm's kernel
+MAX_STATE = 256  # the largest N of mamba_ssm's kernel
 
 
 def selective_scan_reference(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 ) -> Tensor:
-    """The definition of all outputs, step by step, in the type of the inputs."""
+    """Compute all outputs step by step, as they are defined, in the type of the inputs."""
     h_BEN = u.new_zeros(len(u), *A.shape)
     outputs = []
     for t in range(u.shape[1]):
@@ -62,21 +61,22 @@ def selective_scan(
     *,
     last: bool = False,
 ) -> Tensor:
-    """The outputs of all positions, or with ``last`` the newest one.
+    """Run the selective scan: the outputs of all positions, or with ``last`` only the newest.
 
-    On CUDA this is ``mamba_ssm``'s kernel where that is installed; it computes all outputs in one
-    pass over the inputs. Elsewhere the newest output takes no recurrence (``scan_last``), and all
-    outputs are computed step by step, in place. Their backward keeps ``B L E N / K`` numbers
-    beside the inputs.
+    On CUDA, ``mamba_ssm``'s kernel is used if it is installed. It computes all outputs in one pass
+    over the inputs. Otherwise the newest output is a sum without recurrence (``scan_last``), and
+    all outputs are computed step by step, in place. Their backward keeps ``B L E N / K`` numbers in
+    addition to the inputs.
 
     Args:
         u: ``(B, L, E)``, L at least 1.
         delta: step sizes, ``(B, L, E)``, not negative.
         A: ``(E, N)``, negative.
         B: ``(B, L, N)``.
-        C: ``(B, L, N)``; with ``last`` that of the newest position, ``(B, 1, N)``.
+        C: ``(B, L, N)``, or with ``last`` only the newest position, ``(B, 1, N)``.
         D: ``(E,)``.
-        mask: real positions, ``(B, L)``; delta counts as 0 at the others. None: all are real.
+        mask: True at real positions, ``(B, L)``. At all others delta counts as 0. None means that
+            all positions are real.
         last: compute the newest output only.
 
     Returns:
@@ -106,7 +106,7 @@ def selective_scan(
 
 
 def kernel_for(u: Tensor, A: Tensor, dtype: torch.dtype) -> Callable[..., Tensor] | None:
-    """``mamba_ssm``'s scan where it serves these inputs: on CUDA, computed in float32."""
+    """``mamba_ssm``'s scan if it can compute these inputs (CUDA and float32), otherwise None."""
     if u.is_cuda and dtype == torch.float32 and A.shape[1] <= MAX_STATE:
         return mamba_kernel()
     return None
@@ -114,20 +114,20 @@ def kernel_for(u: Tensor, A: Tensor, dtype: torch.dtype) -> Callable[..., Tensor
 
 @cache
 def mamba_kernel() -> Callable[..., Tensor] | None:
-    """``mamba_ssm``'s scan for CUDA; None where it is not installed, or without its kernel."""
+    """``mamba_ssm``'s scan for CUDA; None if it is not installed or lacks its kernel."""
     try:
         from mamba_ssm.ops import selective_scan_interface as interface
     except ImportError:
         return None
-    if getattr(interface, "selective_scan_cuda", None) is None:  # newer ones may lack the kernel
+    if getattr(interface, "selective_scan_cuda", None) is None:  # newer versions may lack it
         return None
     return interface.selective_scan_fn
 
 
 class _Scan(Function):
-    """``y_t = sum_n C_t[n] h_t[n] + D u_t`` of all positions.
+    """Compute ``y_t = sum_n C_t[n] h_t[n] + D u_t`` for all positions.
 
-    A tile of samples takes K steps at a time, in place, so that its work buffers stay in the cache.
+    A tile of samples makes K steps at a time, in place, so that its work buffers stay in the cache.
     ``rows`` are u, delta, B and C, each ``(B, L, .)``.
     """
 
@@ -161,7 +161,7 @@ class _Scan(Function):
                 u_SKE, delta_SKE, B_SKN, C_SKN, dy_SKE, *found = chunk
                 h_SNE, x_SKE = starts_JBNE[j, tile], delta_SKE * u_SKE
                 decay_SKNE, h_SKNE = _states(buffers, h_SNE, rate_NE, delta_SKE, x_SKE, B_SKN)
-                # dh_{k-1} = C_{k-1} dy_{k-1} + decay_k dh_k; that of the chunk before is carried
+                # dh_{k-1} = C_{k-1} dy_{k-1} + decay_k dh_k; dh_0 goes to the chunk before.
                 dh_SKNE = spare.outer(C_SKN, dy_SKE)
                 dh_SKNE[:, -1].add_(carry_SNE)
                 dh = carry_SNE.zero_(), *dh_SKNE.unbind(1)
@@ -170,9 +170,9 @@ class _Scan(Function):
                 for k, (decay_SNE, delta_S1E) in reversed(list(enumerate(steps))):
                     passed_SNE = decay_SNE.mul_(dh[k + 1])
                     dh[k].add_(passed_SNE)
-                    dexponent_SNE = passed_SNE.mul_(h[k])  # of delta_k rate
+                    dexponent_SNE = passed_SNE.mul_(h[k])  # gradient of delta_k rate
                     drate_SNE.addcmul_(dexponent_SNE, delta_S1E)
-                decay_SKNE.mul_(rate_NE)  # no longer decays, but what their exponents pass on
+                decay_SKNE.mul_(rate_NE)  # it now holds the gradients of the exponents
                 dx_SKE, dtime_SKE = sum_states(dh_SKNE, B_SKN), sum_states(decay_SKNE)
                 du_SKE, ddelta_SKE, dB_SKN, dC_SKN = found
                 torch.mul(dx_SKE, delta_SKE, out=du_SKE).addcmul_(dy_SKE, D_E)
@@ -185,7 +185,7 @@ class _Scan(Function):
 
 
 def _tiles(rate_NE: Tensor, *rows: Tensor) -> Iterator[tuple[slice, list[tuple[Tensor, ...]]]]:
-    """The samples of each tile, and its chunks: K positions of each of the rows."""
+    """Yield the samples of each tile, and its chunks, which have K positions of each row tensor."""
     steps = _steps(rate_NE)
     size = max(1, blocks_per_buffer(rate_NE) // steps)
     for start in range(0, len(rows[0]), size):
@@ -200,9 +200,9 @@ def _steps(rate_NE: Tensor) -> int:
 def _states(
     buffers: list[WorkBuffer], h_SNE: Tensor, rate_NE: Tensor, *block: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The decays of K steps that start at the state h, and the state after each step.
+    """The decays of K steps from the state h, and the state after each step.
 
-    The block is delta, x and B, each ``(S, K, .)``.
+    ``block`` is delta, x and B, each ``(S, K, .)``.
     """
     delta_SKE, x_SKE, B_SKN = block
     decay_SKNE, h_SKNE = buffers[0].decay(delta_SKE, rate_NE), buffers[1].outer(B_SKN, x_SKE)
@@ -212,6 +212,6 @@ def _states(
 
 
 def _product(channels_SKE: Tensor, work_SKNE: Tensor) -> Tensor:
-    """The sums over the channels of their products with the work, ``(S, K, N)``."""
+    """Sum the products of ``channels`` and ``work`` over the channels, ``(S, K, N)``."""
     with unrounded(work_SKNE):
         return (channels_SKE[:, :, None] @ work_SKNE.mT)[:, :, 0]

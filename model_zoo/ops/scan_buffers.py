@@ -1,7 +1,9 @@
-"""What the forms of the selective scan share: types, and work buffers that they fill.
+"""Work buffers and number types, which all forms of the selective scan share.
 
-In work buffers the state comes before the channels: those are many, so that vector instructions run
-along them. Shape suffixes: S samples of a tile, K positions of a chunk, N state, E channels.
+In work buffers the channels are the last dimension. There are many of them, so that vector
+instructions run along them.
+
+Shape suffixes: S samples of a tile, K positions of a chunk, N state, E channels.
 """
 
 from __future__ import annotations
@@ -13,23 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Numbers in a work buffer. On a CPU those of a thread stay in its cache, and every operation is
-# large enough to be split among the threads; on a GPU they keep it busy.
+# How many numbers a work buffer holds. On a CPU, a thread's part stays in its cache, and every
+# operation is large enough to be split among the threads. On a GPU, this many keep it busy.
 SIZE_PER_THREAD, SIZE_ON_GPU = 2**19, 2**25
-# exp(x) is computed as exp2(x log2 e): on a CPU torch's exp2 is 2 to 4 times faster than its exp.
+# exp(x) is computed as exp2(x log2 e). On a CPU, torch's exp2 is 2 to 4 times faster than its exp.
 LOG2_E, LN_2 = math.log2(math.e), math.log(2)
-# Below these numbers 2^x is the number 0, also where denormal numbers are kept.
+# Below these x, 2^x is exactly 0, even with denormal numbers.
 ZERO_BELOW = {torch.float32: -150.0, torch.float64: -1075.0}
 
 
 class WorkBuffer:
-    """Memory that is used again and again: fresh memory costs more than the arithmetic on it."""
+    """Memory that is reused, since fresh memory costs more time than the arithmetic on it."""
 
     def __init__(self, like: Tensor) -> None:
         self.flat = like.new_empty(0)
 
     def view(self, *shape: int) -> Tensor:
-        """The memory in a shape, with what was left in it."""
+        """The memory in the given shape; its content is arbitrary."""
         size = math.prod(shape)
         if size > len(self.flat):
             self.flat = self.flat.new_empty(size)
@@ -41,16 +43,16 @@ class WorkBuffer:
         return torch.mul(time_SKE[:, :, None], rate_NE, out=work_SKNE).exp2_()
 
     def outer(self, state_SKN: Tensor, channels_SKE: Tensor) -> Tensor:
-        """Fill the buffer with the product of each number of the state and each channel."""
+        """Fill the buffer with the outer product of state and channels, ``(S, K, N, E)``."""
         work_SKNE = self.view(*state_SKN.shape, channels_SKE.shape[-1])
         return torch.mul(state_SKN[..., None], channels_SKE[:, :, None], out=work_SKNE)
 
 
 def sum_states(work_SKNE: Tensor, weights_SKN: Tensor | None = None) -> Tensor:
-    """``sum_n weights[n] work[n]`` of each step, ``(S, K, E)``; without weights the plain sum.
+    """Compute ``sum_n weights[n] work[n]`` for each step, ``(S, K, E)``; weights default to 1.
 
-    ``embedding_bag`` sums such rows of E numbers in half the time that a CPU needs for a product of
-    many vectors and matrices. It also takes any number of states.
+    On a CPU, ``embedding_bag`` needs half the time of a batched product of vectors and matrices. It
+    also works with any number of states.
     """
     S, K, N, E = work_SKNE.shape
     row_PN = torch.arange(S * K * N, device=work_SKNE.device).view(S * K, N)

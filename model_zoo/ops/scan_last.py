@@ -1,17 +1,17 @@
-"""The newest output of a selective scan, by a sum over positions that has no recurrence.
+"""The newest output of a selective scan, as a sum over positions without recurrence.
 
 With ``h_0 = 0`` the last state of the recurrence in ``selective_scan`` is
 
     h_L = sum_t exp(later_t A) delta_t B_t u_t,    later_t = delta_{t+1} + ... + delta_L
 
-and the newest output reads that state only: ``y_L = sum_n C_L[n] h_L[n] + D u_L``.
+and the newest output needs only this state: ``y_L = sum_n C_L[n] h_L[n] + D u_L``.
 
-Most terms are exactly zero. The n-th state of Mamba starts with ``A = -n``, and once ``later_t n`` is
-beyond 104, the factor in float32 is the number 0. Such terms are not computed. They change no digit
-of the result, however small the other terms are.
+Most terms are exactly zero. The n-th state of Mamba starts with ``A = -n``. Once ``later_t n`` is
+above 104, its factor in float32 is exactly 0. Such terms are not computed. They change no digit of
+the result, however small the other terms are.
 
 Shape suffixes: B samples, L length, E channels, N state, S samples of a tile, K positions of a
-chunk, M states that live there.
+chunk, M states that are not zero there.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from torch.autograd.function import once_differentiable
 
 from .scan_buffers import LN_2, ZERO_BELOW, WorkBuffer, blocks_per_buffer
 
-POSITIONS = 8  # K: all positions of a chunk compute the states that its newest one needs
+POSITIONS = 8  # K: all positions of a chunk compute as many states as its newest position
 
 
 class LastOutput(Function):
     """The newest output without ``D u``, ``(B, E)``, from rates ``A log2(e)`` and ``G_t = B_t C_L``.
 
     It is ``y_L = sum_t weight_t delta_t u_t`` with ``weight_t = sum_n G_t[n] 2^(later_t rate[n])``.
-    Positions do not depend on each other; some samples and positions at a time fill the work
-    buffers. The mask says which positions are real; None is all. Steps are 0 at the others.
+    Positions do not depend on each other, so the work buffers hold any samples and positions at a
+    time. The mask is True at real positions; None means that all are real. Steps are 0 at padding.
     """
 
     @staticmethod
@@ -69,7 +69,7 @@ class LastOutput(Function):
         for part, M in ctx.parts:
             later_SKE, delta_SKE, u_SKE = later_BLE[part], delta_BLE[part], u_BLE[part]
             dy_S1E = dy_BE[part[0], None]
-            dx_SKE = weight_BLE[part] * dy_S1E  # of x = delta u
+            dx_SKE = weight_BLE[part] * dy_S1E  # gradient of x = delta u
             torch.mul(dx_SKE, delta_SKE, out=du_BLE[part])
             torch.mul(dx_SKE, u_SKE, out=ddelta_BLE[part])
 
@@ -88,23 +88,23 @@ class LastOutput(Function):
 def _parts(
     later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor
 ) -> Iterator[tuple[tuple[slice, slice], int]]:
-    """Samples and positions whose terms are computed together, and how many states they have."""
+    """Yield samples and positions that are computed together, and how many states they need."""
     live_L = _live_states(later_BLE, mask_BL, rate_NE)
     for stop in range(len(live_L), 0, -POSITIONS):
         chunk, M = slice(max(0, stop - POSITIONS), stop), live_L[stop - 1]
         if not M:
-            return  # older positions have none either
+            return  # older positions need no state either
         size = max(1, blocks_per_buffer(rate_NE[:M]) // POSITIONS)
         for start in range(0, len(later_BLE), size):
             yield (slice(start, start + size), chunk), M
 
 
 def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> list[int]:
-    """How many states count at each position: the first M do, and the others are zero for sure.
+    """For each position, the number M of states to compute; all later states are exactly zero.
 
-    The largest factor of a state is that of the shortest time and the slowest channel. Terms of
-    padding are zero anyway. On a GPU all states count, for the host would have to wait for the
-    answer.
+    The largest factor of a state is the one with the shortest time and the slowest channel. Terms
+    of padding are zero anyway. On a GPU all states are computed, since the host would have to wait
+    for the numbers.
     """
     N, length = len(rate_NE), later_BLE.shape[1]
     if later_BLE.device.type != "cpu" or not later_BLE.numel():
@@ -112,7 +112,8 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
     shortest_BL = later_BLE.amin(-1)
     if mask_BL is not None:
         shortest_BL = shortest_BL.masked_fill(~mask_BL.bool(), math.inf)
-    # The shortest of this and all older positions: one that no sample has must not hide these.
+    # The shortest time of this and all older positions, since a position that is padding in all
+    # samples must not hide older ones.
     shortest_L = shortest_BL.amin(0).cummin(0).values
     exponent_LN = shortest_L[:, None] * rate_NE.amax(-1)
     live_LN = ~(exponent_LN <= ZERO_BELOW[rate_NE.dtype])  # NaN counts
@@ -120,11 +121,11 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
 
 
 def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
-    """At each position the sum over all later, or all earlier, positions.
+    """For each position, the sum over all later positions, or over all earlier ones.
 
-    It is added up. In a difference of two cumulative sums, small sums next to large ones would lose
-    their digits. On a CPU positions are added one by one, because cumsum is slow there along a
-    dimension that is not the last.
+    It is not the difference of two cumulative sums, in which small sums would lose digits next to
+    large ones. On a CPU positions are added one by one, because cumsum is slow there along any
+    dimension but the last.
     """
     if x_BLE.is_cuda:
         x_BLE = x_BLE.flip(1) if later else x_BLE

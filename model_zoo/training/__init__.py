@@ -1,1 +1,1 @@
-"""How models are trained and evaluated: the loop, its optimizer, checkpoints and metrics."""
+"""Training and evaluation of models: the loop, its optimizer, checkpoints and metrics."""

@@ -1,4 +1,4 @@
-"""Start a backbone from trained weights: a vanilla model's, or LongCTR's model of the same name."""
+"""Start a backbone from trained weights, of a vanilla model or of LongCTR's model of its name."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ HINT = "use a checkpoint of this backbone, and the configuration that it was tra
 
 
 def load_backbone(model: nn.Module, path: str | Path) -> None:
-    """Load embeddings, global block and head; experts and routers stay as they are.
+    """Load embeddings, global block and head from a file; experts and routers stay as they are.
 
     Raises:
-        ValueError: the file is not a checkpoint, or not one of this backbone with these sizes.
+        ValueError: the file is no checkpoint, or it is from another backbone or has other sizes.
     """
     where = f"backbone_checkpoint: {path}"
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{where}: {error.strerror}; {FILE}") from None
-    except Exception as error:  # torch.load raises many kinds
+    except Exception as error:  # torch.load raises many kinds of errors
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{where}: not a checkpoint ({reason}); {FILE}") from None
+        raise ValueError(f"{where}: the file is not a checkpoint ({reason}); {FILE}") from None
     named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
     if not named or not all(isinstance(weight, Tensor) for weight in weights.values()):
-        raise ValueError(f"{where}: holds no weights by name; {FILE}")
+        raise ValueError(f"{where}: the file holds no weights by name; {FILE}")
     if not any(name.startswith(BLOCK) for name in weights):
         try:
             weights = from_longctr(model, weights)
         except (ValueError, IndexError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{where}: not weights of LongCTR's model ({error})") from None
+            reason = f"the file has no weights of this model, nor of LongCTR's model ({error})"
+            raise ValueError(f"{where}: {reason}; {HINT}") from None
     parts = {name: weight for name, weight in weights.items() if name.startswith(PARTS)}
     needed = [name for name in model.state_dict() if name.startswith(PARTS)]
     if missing := [name for name in needed if name not in parts]:
-        raise ValueError(f"{where}: has no {missing[0]!r}, which this model needs; {HINT}")
+        raise ValueError(f"{where}: the file has no {missing[0]!r}, which this model needs; {HINT}")
     if unknown := [name for name in parts if name not in needed]:
-        raise ValueError(f"{where}: {unknown[0]!r} has no place in this model; {HINT}")
+        raise ValueError(
+            f"{where}: the file has {unknown[0]!r}, which has no place in this model; {HINT}"
+        )
     try:
         model.load_state_dict(parts, strict=False)
     except RuntimeError as error:
@@ -49,10 +52,10 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
 
 
 def from_longctr(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of LongCTR's model to ours.
+    """Rename the weights of LongCTR's model to the names of ours.
 
-    The embedding layer keeps its names. Parts of the head have the names of ``heads.py`` there. The
-    block renames the rest.
+    Weights of the embedding layer have the same names in both. The head's get a prefix. All others
+    are the block's, which renames them itself.
     """
     heads = tuple(f"{name}." for name, _ in model.classifier.named_children())
     ours = {name: weight for name, weight in weights.items() if name.startswith(EMBEDDING)}

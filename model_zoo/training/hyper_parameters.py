@@ -1,4 +1,4 @@
-"""Hyper-parameters are keyword-only parameters: a class names those that it reads."""
+"""Find the hyper-parameters of a class: they are the keyword-only parameters of its constructor."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, get_type_hints
 
 
 def keywords(*readers: type) -> dict[str, Any]:
-    """Name and type of the keyword-only parameters of some classes' constructors.
+    """The name and type of every keyword-only parameter of the classes' constructors.
 
-    Those of the next base follow as long as a constructor passes other keywords on.
+    Where a constructor takes ``**kwargs``, the parameters of the next base class are included.
     """
     found: dict[str, Any] = {}
     for reader in readers:
@@ -27,5 +27,5 @@ def keywords(*readers: type) -> dict[str, Any]:
 
 
 def chosen(config: Mapping[str, Any], *readers: type) -> dict[str, Any]:
-    """The entries of a flat configuration that some classes read."""
+    """The entries of a flat configuration that are hyper-parameters of the classes."""
     return {name: config[name] for name in keywords(*readers) if name in config}

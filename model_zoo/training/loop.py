@@ -22,34 +22,35 @@ from .routing_report import branch_codes, code_movement, log_report, routing_rep
 from .steps import Stepper
 from .trainable import Trainable
 
-ROUTING_BATCHES = 20  # of the validation data, spread over it, for the report of each evaluation
+ROUTING_BATCHES = 20  # validation batches in a routing report, spread evenly over the split
 
 
 @dataclass
 class Trainer:
-    """Trains a model in its stages and leaves it with its best weights.
+    """Trains a model stage by stage and leaves it with its best weights.
 
-    Every stage has an optimizer of its own and stops early by the monitor. It ends with the best
-    weights that were evaluated: those it began with, or those of a later evaluation. So no stage
-    ends worse than it began, and the last one's weights are the result. Patience and the learning
-    rate do not look at the start: they compare evaluations after training only. The order of
-    samples, dropout and k-means follow ``seed`` alone.
+    Every stage has an optimizer of its own and stops early by the monitor. Its weights are
+    evaluated at its start and during training, and it ends with the best of them. So no stage ends
+    worse than it began, and the weights of the last stage are the result. Patience and the learning
+    rate ignore the evaluation at the start. The order of samples, dropout and k-means depend on
+    ``seed`` alone.
 
     Args:
-        model: knows its stages, monitor, patience and checkpoint.
+        model: the model, which holds its stages, monitor, patience and checkpoint file.
         train_loader: training batches; its ``epoch`` is set to the number of the epoch.
         valid_loader: validation batches.
         epochs: the most epochs of the joint stage; may be a fraction.
         max_gradient_norm: gradients are clipped to this norm.
-        seed: of everything random.
+        seed: seed of everything random.
         resume_file: the whole state is written here when a stage starts and after each epoch. If
-            the file exists, training goes on from it, to the same numbers. The caller removes it
-            after it has saved what it measures.
+            the file exists, training goes on from it and gives the same numbers as without the
+            break. The caller removes the file once its own results are saved.
         on_evaluation: called with ``model.stage_log`` after each evaluation.
 
     ``model.stage_log`` gets one entry per evaluation after training: stage, epoch, loss, metrics,
-    speed, and routing with the movement of the codes since the evaluation before, or since the stage
-    began. ``model.stage_start`` gets one entry per stage: the metrics of the weights it began with.
+    speed and routing. Routing includes how far the codes moved since the last evaluation, or since
+    the stage began. ``model.stage_start`` gets one entry per stage, with the metrics of the weights
+    that it began with.
     """
 
     model: Trainable
@@ -67,7 +68,7 @@ class Trainer:
         Path(self.model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
 
     def _use(self, progress: Progress) -> None:
-        """Go on from some progress."""
+        """Take this progress as the present one; the model shares its logs."""
         self.progress = progress
         self.model.stage_log, self.model.stage_start = progress.stage_log, progress.stage_start
 
@@ -75,8 +76,8 @@ class Trainer:
         """Run all stages, from the start or from a saved state.
 
         Raises:
-            TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written; the
-                best checkpoint is untouched.
+            TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written. The
+                best checkpoint is then untouched.
         """
         torch.manual_seed(self.seed)
         saved, stages = self._resume(), self.model.stages(self.epochs)
@@ -91,7 +92,7 @@ class Trainer:
             saved = None
 
     def run_stage(self, stage: Stage, saved: dict[str, Any] | None = None) -> None:
-        """Train one stage, from its start or from a saved state of it, and load its best weights."""
+        """Train one stage, from its start or from ``saved``, and load its best weights."""
         model, progress = self.model, self.progress
         model.enter(stage.name)
         with frozen_modules(model, stage.name) as frozen:
@@ -104,8 +105,9 @@ class Trainer:
                 self._save_state()
             else:
                 self.optimizer.load_state_dict(saved["optimizer"])
-            # The first weights become the checkpoint if the first evaluation finds none better. They
-            # wait until then, so that a run that fails leaves the checkpoint of an earlier run.
+            # The first weights become the checkpoint if the first evaluation finds none better.
+            # Until then they stay in memory, so that a run that fails at once does not overwrite
+            # the checkpoint of an earlier run.
             start = model.state_dict() if not progress.done else {}
             self.start_weights = {name: w.to("cpu", copy=True) for name, w in start.items()}
             while progress.done < stage.epochs and not self._is_over():
@@ -115,7 +117,7 @@ class Trainer:
                 progress.epochs_seen += 1
                 self._save_state()
         model.zero_grad()
-        model.forget_observed()  # of a group of batches that early stopping cut short
+        model.forget_observed()  # early stopping may have cut a group of batches short
         model.load_weights(model.checkpoint)
 
     def _run_epoch(self, stage: Stage, part: float, stepper: Stepper) -> None:
@@ -130,13 +132,13 @@ class Trainer:
                 break
 
     def _is_over(self) -> bool:
-        """Whether the patience with the present stage has ended."""
+        """Whether so many evaluations had no gain that the stage stops early."""
         return self.progress.bad_evaluations >= self.model.early_stop_patience
 
     # ---------------------------------------------------------------- evaluation
 
     def _start(self, stage: Stage) -> None:
-        """Evaluate the weights that a stage begins with, for they can be its best."""
+        """Evaluate the weights that a stage begins with, since they may stay its best."""
         start = time.perf_counter()
         metrics, score = self._validate(stage, 0.0)
         self.progress.start_stage(score, branch_codes(self.model))
@@ -178,7 +180,7 @@ class Trainer:
                 group["lr"] = max(group["lr"] * 0.1, 1e-6)
 
     def _validate(self, stage: Stage, epoch: float) -> tuple[dict[str, float], float]:
-        """The metrics of the present weights, and the monitor.
+        """The metrics of the present weights on the validation data, and the monitor.
 
         Raises:
             TrainingError: the monitor is not finite, or a metric is undefined.
@@ -186,14 +188,14 @@ class Trainer:
         try:
             metrics = self.model.evaluate(self.valid_loader)
             if not math.isfinite(score := self.model.monitored(metrics)):
-                raise ValueError(f"the monitor is {score}")
+                raise ValueError(f"the monitor is {score}, which is not a finite number")
         except ValueError as error:
             where = f"validation in stage {stage.name}, epoch {epoch:g}"
             raise TrainingError(f"{where}: {error}") from None
         return metrics, score
 
     def _routing(self) -> dict[str, dict[str, Any]]:
-        """The routing of each branch, with the movement of its codes since the last evaluation."""
+        """The routing report of each branch; ``code_movement`` is since the last evaluation."""
         every = -(-len(self.valid_loader) // ROUTING_BATCHES)
         report = routing_report(self.model, islice(self.valid_loader, 0, None, every))
         log_report(report)
@@ -205,7 +207,7 @@ class Trainer:
     # ---------------------------------------------------------------- resume
 
     def _save_state(self) -> None:
-        """Write all that the rest of the run depends on."""
+        """Write everything that the rest of the run depends on to ``resume_file``."""
         if self.resume_file is not None:
             states = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
             has_cuda = torch.cuda.is_available()  # not so where the driver is too old for torch
@@ -216,7 +218,10 @@ class Trainer:
             save_atomically(vars(self.progress) | states | rngs, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:
-        """Go on from the saved state, if there is one. The stage still takes its optimizer from it."""
+        """Load the saved state and return it, or None if there is none.
+
+        The optimizer's part is not loaded here, since each stage builds its own optimizer.
+        """
         if self.resume_file is None or (found := load_state(self.resume_file)) is None:
             return None
         progress, saved = found

@@ -1,4 +1,4 @@
-"""AUC, gAUC and logloss in one vectorised pass; equal to FuxiCTR's, ties included."""
+"""AUC, gAUC and logloss, vectorised; they equal FuxiCTR's, ties included."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 def evaluate_metrics(
     y_true: ArrayLike, y_pred: ArrayLike, metrics: list[str], group_id: ArrayLike | None = None
 ) -> dict[str, float]:
-    """The metrics of some predictions, equal to ``fuxictr.metrics.evaluate_metrics`` to 1e-12.
+    """Compute metrics of predictions; they equal ``fuxictr.metrics.evaluate_metrics`` to 1e-12.
 
     Args:
         y_true: labels, 0 or 1, ``(N,)``.
-        y_pred: scores, ``(N,)``; for logloss they are probabilities.
-        metrics: names of metrics. FuxiCTR computes all but ``AUC``, ``gAUC`` and ``logloss``.
-        group_id: the user of each sample, integers, for gAUC.
+        y_pred: scores, ``(N,)``; for logloss they must be probabilities.
+        metrics: names of metrics. ``AUC``, ``gAUC`` and ``logloss`` (or ``binary_crossentropy``)
+            are computed here, all others by FuxiCTR.
+        group_id: the user of each sample as an integer, ``(N,)``; needed for gAUC.
 
     Raises:
         ValueError: a score is not finite, a label is not 0 or 1, or a metric is undefined.
@@ -23,8 +24,8 @@ def evaluate_metrics(
     y_true, y_pred = np.asarray(y_true).ravel(), np.asarray(y_pred).ravel()
     if bad := np.count_nonzero(~np.isfinite(y_pred)):
         raise ValueError(f"{bad} of {len(y_pred)} predictions are NaN or infinite")
-    if not ((y_true == 0) | (y_true == 1)).all():
-        raise ValueError("labels must be 0 or 1")
+    if (odd := y_true[(y_true != 0) & (y_true != 1)]).size:
+        raise ValueError(f"labels must be 0 or 1, but one of them is {odd[0]}")
     results: dict[str, float] = {}
     for metric in metrics:
         if metric in OWN:
@@ -42,7 +43,7 @@ def evaluate_metrics(
 
 
 def auc(y_true: NDArray, y_pred: NDArray) -> float:
-    """Area under the ROC curve; ties count half.
+    """The area under the ROC curve; ties count half.
 
     Raises:
         ValueError: all labels are the same.
@@ -54,7 +55,9 @@ def auc(y_true: NDArray, y_pred: NDArray) -> float:
 
 
 def grouped_auc(y_true: NDArray, y_pred: NDArray, group_id: NDArray) -> float:
-    """Mean of each group's AUC, weighted by its samples (DIN). Groups of one class are left out.
+    """The mean AUC of the groups, weighted by their numbers of samples (gAUC, as in DIN).
+
+    Groups whose labels are all the same are left out.
 
     Raises:
         ValueError: no group has both labels.
@@ -67,7 +70,7 @@ def grouped_auc(y_true: NDArray, y_pred: NDArray, group_id: NDArray) -> float:
 
 
 def logloss(y_true: NDArray, y_pred: NDArray) -> float:
-    """Mean cross-entropy; probabilities are clipped at float64 epsilon, as scikit-learn does."""
+    """The mean cross-entropy; probabilities are clipped at float64 epsilon, as in scikit-learn."""
     eps = np.finfo(np.float64).eps
     p = np.clip(y_pred.astype(np.float64), eps, 1 - eps)
     return float(-np.log(np.where(y_true == 1, p, 1 - p)).mean())
@@ -79,10 +82,10 @@ OWN = {"AUC": auc, "logloss": logloss, "binary_crossentropy": logloss}
 def _auc_by_group(
     y_true: NDArray, y_pred: NDArray, group_id: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """AUC (NaN where a group has one class) and size of each group, by one integer sort.
+    """The AUC and the size of each group; AUC is NaN where all labels of a group are the same.
 
-    The Mann-Whitney count needs samples in the order of group and score, with ties together. So
-    group, score and label are packed into one 64-bit key.
+    The Mann-Whitney count needs the samples sorted by group and then by score. So group, score and
+    label are packed into one 64-bit integer key, and one sort is enough.
     """
     code = _order_preserving_code(y_pred)
     group = group_id.astype(np.int64)
@@ -98,7 +101,8 @@ def _auc_by_group(
     positive = np.add.reduceat(label, group_start)
     negative = size - positive
 
-    # The Mann-Whitney count from ranks: those of a run are its middle. Integers keep it exact.
+    # The Mann-Whitney count from ranks: samples of a run all have its middle rank. Twice the middle
+    # is an integer, so the sums are exact.
     twice_middle = 2 * run_start + np.diff(np.r_[run_start, len(key)])
     first_run = np.searchsorted(run_start, group_start)
     ranks = np.add.reduceat(np.add.reduceat(label, run_start) * twice_middle, first_run)
@@ -109,12 +113,12 @@ def _auc_by_group(
 
 
 def _starts(values: NDArray) -> NDArray[np.int64]:
-    """Where a run of equal values starts."""
+    """The indices at which runs of equal values start."""
     return np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
 
 
 def _order_preserving_code(y_pred: NDArray) -> NDArray[np.uint32]:
-    """32-bit integers in the order of the scores, equal where they are equal."""
+    """Map scores to 32-bit integers of the same order; equal scores give equal integers."""
     if y_pred.dtype != np.float32:
         return np.unique(y_pred, return_inverse=True)[1].astype(np.uint32)
     bits = (y_pred + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0

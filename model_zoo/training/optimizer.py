@@ -1,4 +1,4 @@
-"""What a stage trains, with which optimizer, and FuxiCTR's regulariser as a gradient."""
+"""The optimizer of a stage, the parameters that it trains, and FuxiCTR's regulariser."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..moe.stages import StageName
 from .sparse_embedding import RowAdam, coalesced, sparse_tables
 from .trainable import Trainable
 
-SPARSE_OPTIMIZERS = ("adam", "Adam", "SGD", "Adagrad")  # those that take sparse gradients
+SPARSE_OPTIMIZERS = ("adam", "Adam", "SGD", "Adagrad")  # they accept sparse gradients
 
 
 @contextmanager
 def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Module]]:
-    """Let only the parameters of a stage train (paper 4.3); yields the modules that do not.
+    """Freeze the modules that a stage does not train (paper 4.3), and yield them.
 
-    A parameter that did not train before does not train within the stage either.
+    A parameter that was frozen before stays frozen, both in the stage and after it.
     """
     frozen: list[nn.Module] = []
     if stage is StageName.BACKBONE:
@@ -40,7 +40,10 @@ def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Modul
 
 
 def build_optimizer(model: Trainable) -> torch.optim.Optimizer:
-    """A fresh optimizer of all that trains; Adam is fused, one pass over each dense table."""
+    """Make an optimizer of all parameters that train.
+
+    Adam is fused: it passes once over each dense table. Sparse tables get ``RowAdam``.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if model.optimizer_name.lower() == "adam":
         tables = [table for table in sparse_tables(model) if table.weight.requires_grad]
@@ -51,10 +54,10 @@ def build_optimizer(model: Trainable) -> torch.optim.Optimizer:
 
 
 class Adam(torch.optim.Adam):
-    """torch's Adam without the guards that keep ``torch.compile`` out of its methods.
+    """torch's Adam without the wrappers that keep ``torch.compile`` out of its methods.
 
-    At their first call they import ``torch._dynamo``, which takes two seconds and 70 MB; nothing
-    here compiles an optimizer.
+    Nothing here compiles an optimizer. The wrappers would import ``torch._dynamo`` at their first
+    call, which takes two seconds and 70 MB.
     """
 
     step = torch.no_grad()(unwrap(torch.optim.Adam.step))
@@ -66,11 +69,11 @@ class Adam(torch.optim.Adam):
 
 @torch.no_grad()
 def add_regularizer_gradient(model: Trainable) -> None:
-    """Add the gradient of FuxiCTR's ``regularization_loss`` in place, before clipping.
+    """Add the gradient of FuxiCTR's ``regularization_loss`` to the gradients, before clipping.
 
-    The numbers are those of adding the loss, without a graph over the whole embedding table. A
-    parameter without a gradient is left alone, such as an expert that no sample read. Of a sparse
-    gradient only its rows are regularised.
+    The result is the same as adding the loss, but needs no graph over the whole embedding table. A
+    parameter without a gradient, such as an expert that no sample used, is not regularised. Of a
+    table with a sparse gradient, only the rows in the gradient are.
     """
     dicts = [module for module in model.modules() if isinstance(module, FeatureEmbeddingDict)]
     embeddings = {id(parameter) for module in dicts for parameter in module.parameters()}
@@ -78,7 +81,7 @@ def add_regularizer_gradient(model: Trainable) -> None:
     of_net = get_regularizer(model.net_regularizer)
     for parameter in model.parameters():
         exempt = getattr(parameter, "_no_weight_decay", False)  # Mamba's A and D
-        if exempt or parameter.grad is None:  # frozen, or nothing read it in this step
+        if exempt or parameter.grad is None:  # frozen, or not used in this step
             continue
         values, gradient = parameter.detach(), parameter.grad
         if gradient.is_sparse:
@@ -91,12 +94,12 @@ def add_regularizer_gradient(model: Trainable) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """``clip_grad_norm_`` that also counts and scales sparse gradients; these must be coalesced."""
+    """Clip gradients as ``clip_grad_norm_`` does, but include sparse ones, which are coalesced."""
     holders: list[torch.Tensor] = []
     for parameter in parameters:
         holder: torch.Tensor = parameter
         if parameter.grad is not None and parameter.grad.is_sparse:
             holder = parameter.grad.values().detach()
-            holder.grad = parameter.grad.values()  # scaled in place, they stay the gradient's
+            holder.grad = parameter.grad.values()  # a view: scaling it scales the gradient
         holders.append(holder)
     nn.utils.clip_grad_norm_(holders, max_norm)

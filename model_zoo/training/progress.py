@@ -1,4 +1,4 @@
-"""Where a training run stands, and the files of weights and state that it writes."""
+"""The progress of a training run, and the files of weights and state that it writes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to try."""
+    """Training cannot go on. The message says why and, where possible, what to try."""
 
 
 @dataclass
 class Progress:
-    """Where a run stands. Weights, optimizer and random numbers are saved beside it.
+    """How far a training run has come. Weights, optimizer and random state are saved with it.
 
     Attributes:
         stage_index: the number of the present stage, from 0.
-        done: the epochs of the stage that are done.
-        epochs_seen: the epochs of all stages. They decide the order of samples.
-        best: the best monitor of the stage, that of its first weights included.
-        best_trained: the best monitor after training.
-        bad_evaluations: evaluations since the one that ``best_trained`` comes from.
+        done: how many epochs of this stage are done; may be a fraction.
+        epochs_seen: how many epochs all stages have begun; it decides the order of samples.
+        best: the best monitor of this stage, including the evaluation at its start.
+        best_trained: the best monitor of this stage, without the evaluation at its start.
+        bad_evaluations: how many evaluations followed the one with ``best_trained``.
         codes: the experts' codes of each branch at the last evaluation.
         stage_log, stage_start: see ``Trainable``.
     """
@@ -46,12 +46,12 @@ class Progress:
     stage_start: list[dict[str, Any]] = field(default_factory=list)
 
     def start_stage(self, score: float, codes: dict[str, Tensor]) -> None:
-        """Begin a stage with weights of this monitor and these codes."""
+        """Begin a stage whose first weights have this monitor and these codes."""
         self.done, self.best, self.best_trained = 0.0, score, -math.inf
         self.bad_evaluations, self.codes = 0, codes
 
     def judge(self, score: float) -> bool:
-        """Count an evaluation after training; True if its weights are the best of the stage."""
+        """Count an evaluation; return True if its weights are the best of the stage so far."""
         improved = score > self.best + MIN_DELTA
         if improved:
             self.best = score
@@ -62,16 +62,16 @@ class Progress:
 
 
 def save_atomically(state: dict[str, Any], path: str | Path) -> None:
-    """Save with ``torch.save``, so that a kill leaves the old file or the new one.
+    """Save with ``torch.save``; after a kill there is the old file or the new one, both whole.
 
     Raises:
-        TrainingError: the file cannot be written, as on a full disk; the old one is kept.
+        TrainingError: the file cannot be written, for example on a full disk. The old file is kept.
     """
     try:
         with written_whole(path) as file:
             torch.save(state, file)
     except BaseException as error:
-        # On closing, torch's writer fails a second time, with an error of its own.
+        # When torch's writer closes, it fails again with another error and hides the first.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         if isinstance(cause, OSError):
             why = f"{path}: cannot be written ({cause.strerror}); the last good files are kept"
@@ -80,7 +80,7 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
 
 
 def load_state(path: str | Path) -> tuple[Progress, dict[str, Any]] | None:
-    """The state of a run with its progress; None where there is no file or it is damaged."""
+    """Read the progress and the whole state of a run; None if the file is missing or damaged."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return Progress(**{part.name: state[part.name] for part in fields(Progress)}), state
@@ -90,5 +90,5 @@ def load_state(path: str | Path) -> tuple[Progress, dict[str, Any]] | None:
         raise
     except Exception as error:  # a damaged file may make torch raise anything
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        logging.warning(f"{path}: damaged ({reason}); the run starts at its beginning")
+        logging.warning(f"{path} is damaged ({reason}); the run starts at its beginning")
         return None

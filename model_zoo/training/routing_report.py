@@ -1,4 +1,4 @@
-"""What the routers of a trained mixture do: load, dead experts, switching, consistency, codes.
+"""Measure how a mixture routes: load, dead experts, switching, consistency, codes.
 
 Shape suffixes: B samples, T items or windows, E experts, I items of the catalogue.
 """
@@ -20,25 +20,26 @@ from ..history.item_dict import ItemDict
 from ..moe.branch import Branch
 from .trainable import Trainable
 
-DEAD, DOMINANT = 0.01, 0.9  # share of the load under or over which routing has collapsed
+DEAD, DOMINANT = 0.01, 0.9  # routing has collapsed if an expert's share is below or above these
 
 
 @torch.no_grad()
 def routing_report(model: Trainable, loader: Iterable[Batch]) -> dict[str, dict[str, Any]]:
-    """How each branch of a mixture routes the histories of a loader, in evaluation mode.
+    """Measure how each branch of a mixture routes the histories of a loader, in evaluation mode.
 
     Returns:
-        For each branch plain numbers that JSON can hold. Experts are numbered from 0.
+        For each branch, a dictionary that JSON can hold. Experts are numbered from 0.
 
-        - ``item_share``: the share of each expert in the routed (item, expert) pairs.
-        - ``sample_share``: the same for the (sample, expert) pairs whose output is read.
-        - ``item_entropy``, ``sample_entropy``: of these shares; 1 is even, 0 is a single expert.
-        - ``unserved``: the share of samples with a history whose newest item has no expert.
-        - ``dead``: the experts with under 1 % of the items.
-        - ``switch_rate``: how often the best expert changes from one item to the next.
+        - ``item_share``: each expert's share of the routed (item, expert) pairs.
+        - ``sample_share``: each expert's share of the (sample, expert) pairs whose output is used.
+        - ``item_entropy``, ``sample_entropy``: the entropy of these shares, from 0 (all go to one
+          expert) to 1 (all experts have the same share).
+        - ``unserved``: among samples with a history, the share whose newest item has no expert.
+        - ``dead``: the experts with less than 1 % of the pairs in ``item_share``.
+        - ``switch_rate``: how often the best expert changes from one item to the next, 0 to 1.
         - ``code_cosine``: the cosines between the experts' codes; None without codes.
-        - ``consistency``: the mean share of an item's appearances that go to its usual expert, over
-          items seen twice or more. None where the loader does not know items by index.
+        - ``consistency``: the share of appearances that go to the usual expert of their item, over
+          items seen twice or more. It is None if the loader does not know items by index.
         - ``most_popular``, ``least_popular``: how the appearances of the most and the least seen of
           these items are spread over the experts (the paper's figures 5 and 9).
     """
@@ -54,7 +55,7 @@ def routing_report(model: Trainable, loader: Iterable[Batch]) -> dict[str, dict[
 
 
 def log_report(report: dict[str, dict[str, Any]]) -> None:
-    """Log one line per branch, and one warning if routing collapses."""
+    """Log one line per branch, and one warning if the routing of any has collapsed."""
     collapsed = []
     for name, branch in report.items():
         load, consistency = branch["item_share"], branch["consistency"]
@@ -67,24 +68,24 @@ def log_report(report: dict[str, dict[str, Any]]) -> None:
             outside = [e for e, share in enumerate(load) if not DEAD <= share <= DOMINANT]
             collapsed += [f"{name} expert {expert} has {load[expert]:.1%}" for expert in outside]
     if collapsed:
-        logging.warning(f"routing collapses: {', '.join(collapsed)} of the load")
+        logging.warning(f"routing has collapsed: {', '.join(collapsed)} of the load")
 
 
 def branch_codes(model: Trainable) -> dict[str, Tensor]:
-    """A copy of the experts' codes of each branch that has some."""
+    """A copy of the experts' codes, one row each, of each branch whose router has codes."""
     codes = {name: branch.router.codes() for name, branch in model.branches.items()}
     return {name: c.detach().float().cpu().clone() for name, c in codes.items() if c is not None}
 
 
 def code_movement(before_EC: Tensor | None, after_EC: Tensor | None) -> float | None:
-    """The mean cosine distance (0 to 2) of the codes from where they were; None without codes."""
+    """The mean cosine distance (0 to 2) between codes before and after; None without codes."""
     if before_EC is None or after_EC is None:
         return None
     return float(1 - F.cosine_similarity(before_EC.double(), after_EC.double(), dim=-1).mean())
 
 
 class Tally:
-    """Counts how one branch routes, summed over batches."""
+    """Counts how one branch routes, over many batches."""
 
     def __init__(self, branch: Branch) -> None:
         self.router = branch.router
@@ -93,7 +94,7 @@ class Tally:
         self.appearances_IE = torch.zeros(0, self.router.num_experts)
 
     def add(self, sequence: History, items: ItemDict | None) -> None:
-        """Count a batch; ``items`` are the items of its positions, where they are known."""
+        """Count a batch; ``items`` says which item each position holds, or is None."""
         weights_BTE = self.router.gates(sequence)
         sent_BTE = weights_BTE > 0
         self.item_E = self.item_E + sent_BTE.sum((0, 1)).cpu()
@@ -114,7 +115,7 @@ class Tally:
             self.appearances_IE.index_put_((item, expert), one, accumulate=True)
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of the report."""
+        """The numbers that ``routing_report`` gives for this branch."""
         item_share, sample_share = shares(self.item_E), shares(self.sample_E)
         codes, cosines = self.router.codes(), None
         if codes is not None:
@@ -141,12 +142,12 @@ class Tally:
 
 
 def shares(count_E: Tensor) -> list[float]:
-    """Counts as shares of their sum; zeros if there is nothing."""
+    """Each count as a share of their sum; all zeros if the sum is zero."""
     return (count_E / count_E.sum().clamp(min=1)).tolist()
 
 
 def entropy(share_E: list[float]) -> float:
-    """1 if all experts have the same share, 0 if one has all."""
+    """The normalised entropy of shares: 1 if all are the same, 0 if one expert has everything."""
     if len(share_E) == 1:
         return 1.0
     return -sum(s * math.log(s) for s in share_E if s) / math.log(len(share_E))

@@ -1,18 +1,19 @@
-"""Embedding tables of which a batch reads few rows: sparse gradients, and Adam for those rows.
+"""Train embedding tables of which a batch reads few rows: sparse gradients, and Adam for them.
 
-A sparse gradient holds the rows that a score reads. ``RowAdam`` updates these rows with the numbers
-of dense Adam, which moves every row at every step: where there is no gradient the moments decay,
-and the row drifts on, in all up to ten times as far as its gradient took it at once. Lazy Adam
-(``torch.optim.SparseAdam``) leaves that out, and learns something else. Here a row makes up for the
-steps that it missed before it is read again. If its moments at step s are m and v, then steps s + 1
-to s + n, without a gradient, take from it
+A sparse gradient holds only the rows that a score depends on. ``RowAdam`` visits only these rows,
+yet gives the results of dense Adam. Dense Adam moves every row at every step. A row without a
+gradient drifts on while its moments decay. In all it drifts up to ten times as far as its gradient
+moved it at once. Lazy Adam (``torch.optim.SparseAdam``) leaves the drift out, and so learns other
+weights. Here a row makes up for the missed steps before it is read again. If its moments at step s
+are m and v, the steps s + 1 to s + n, all without a gradient, subtract from it
 
     sum_k a_k m / (b_k sqrt(v) + eps)
     a_k = lr beta1^k / (1 - beta1^(s + k)),    b_k = sqrt(beta2^k / (1 - beta2^(s + k)))
 
-which is ``A m / (B sqrt(v) + eps)`` with ``A = sum_k a_k`` and ``B = A / sum_k (a_k / b_k)``. That
-is exact where eps is negligible and where it is all that counts, and nearly exact between. A and B
-depend on s and n alone, so a row costs the same however many steps it missed.
+This sum over k = 1 to n is replaced by ``A m / (B sqrt(v) + eps)``, where ``A = sum_k a_k`` and
+``B = A / sum_k (a_k / b_k)``. The replacement is exact where eps is negligible, exact where v is
+negligible, and nearly exact between. A and B depend on s and n alone. So a row costs the same
+however many steps it missed.
 
 Shape suffixes: N rows of a table, R rows that are read or have a gradient, S steps, D width.
 """
@@ -29,9 +30,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.optim.adam import adam
 
-SMALL_TABLE = 10_000  # rows; up to here a dense update costs less than finding the rows
-HORIZON = 256  # missed steps after which a row rests: 0.9 ** 256 is 2e-12
-BLOCK = 2048  # rows at a time on a CPU, so that what is gathered stays in its cache
+SMALL_TABLE = 10_000  # rows; up to this size, a dense update is cheaper than finding the rows
+HORIZON = 256  # missed steps after which the drift is negligible: 0.9 ** 256 is 2e-12
+BLOCK = 2048  # rows gathered at a time on a CPU, so that they stay in its cache
 
 
 # ---------------------------------------------------------------- gradients
@@ -45,10 +46,10 @@ def use_sparse_gradients(module: nn.Module) -> None:
 
 
 def use_sparse_gradient(table: nn.Embedding) -> None:
-    """Give a table a sparse gradient: the rows that were read and whose gradient is not zero.
+    """Give a table a sparse gradient, with the looked-up rows whose gradient is not zero.
 
-    ``sparse=True`` of ``nn.Embedding`` alone also copies rows that nothing depends on: padding, and
-    items that the score does not read.
+    ``sparse=True`` of ``nn.Embedding`` would also include rows that the score does not depend on:
+    padding and unused items.
     """
     table.sparse = True
     table.register_forward_hook(
@@ -59,13 +60,15 @@ def use_sparse_gradient(table: nn.Embedding) -> None:
 
 
 def sparse_tables(module: nn.Module) -> list[nn.Embedding]:
-    """The tables with sparse gradients."""
+    """The embedding tables in a module that have sparse gradients."""
     return [m for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse]
 
 
 def coalesced(gradient: Tensor) -> Tensor:
-    """A sparse gradient with each row once. Rows that rise, as those of a batch's distinct items
-    do, need no sorting and no sums."""
+    """The same sparse gradient with each row once, in rising order.
+
+    Rows that already rise are left as they are. The distinct items of a batch give such rows.
+    """
     rows, values = gradient._indices(), gradient._values()
     if bool((rows[0, 1:] <= rows[0, :-1]).any()):
         return gradient.coalesce()
@@ -75,7 +78,7 @@ def coalesced(gradient: Tensor) -> Tensor:
 
 
 class _TableRows(Function):
-    """The rows of a lookup as they are, with a gradient of few rows."""
+    """Return the rows of a lookup unchanged; backward gives the table a gradient of few rows."""
 
     @staticmethod
     def forward(
@@ -107,14 +110,14 @@ class _TableRows(Function):
 
 
 class RowAdam(torch.optim.Adam):
-    """Fused Adam that visits some tables only in the rows of their sparse gradients.
+    """Fused Adam that updates some tables only in the rows of their sparse gradients.
 
-    To everything else a table looks as if dense Adam had trained it: a lookup reads rows that are
-    up to date, and ``state_dict`` of the table brings all rows up to date before it saves them.
-    Order, names and shapes of the optimizer's state are those of dense Adam.
+    To all other code, a table looks as if dense Adam had trained it. A lookup reads rows that are
+    up to date. The table's ``state_dict`` first brings all rows up to date. The optimizer's state
+    has the order, names and shapes of dense Adam's.
 
     Args:
-        parameters: everything that trains, the weights of the tables included.
+        parameters: all parameters that train, including the weights of the tables.
         tables: embeddings with ``sparse=True``.
         lr: learning rate.
     """
@@ -126,13 +129,16 @@ class RowAdam(torch.optim.Adam):
         self._tables = [table.weight for table in tables]
         self._clocks: dict[Tensor, MissedSteps] = {}
         for table in tables:
-            # First of the hooks: it corrects in place, before the rows are part of a graph.
+            # It must be the first hook: it changes the rows in place, before a graph uses them.
             table.register_forward_hook(self._hook(RowAdam._correct), prepend=True)
             table.register_state_dict_pre_hook(self._hook(RowAdam._settle))
             table.register_load_state_dict_post_hook(self._hook(RowAdam._forget))
 
     def _hook(self, method: Callable[..., None]) -> Callable[..., None]:
-        """A hook that does nothing once the optimizer is gone, for each stage has its own."""
+        """A hook that calls a method, but does nothing once the optimizer is gone.
+
+        Each stage has an optimizer of its own, while the tables keep the hooks of all.
+        """
         reference = weakref.ref(self)
 
         @torch.no_grad()
@@ -144,7 +150,7 @@ class RowAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step of Adam: of a table in the rows of its gradient, of the rest in all rows."""
+        """Make one step of Adam; a sparse table is updated in the rows of its gradient only."""
         for weight in self._tables:
             if weight.grad is not None:
                 self._step_rows(weight, weight.grad.coalesce())
@@ -152,7 +158,7 @@ class RowAdam(torch.optim.Adam):
         return super().step(closure)
 
     def _step_rows(self, weight: Tensor, gradient: Tensor) -> None:
-        """The step in the rows of a coalesced gradient; the others miss it."""
+        """Make one step in the rows of a coalesced gradient; all other rows miss the step."""
         group, state = self.param_groups[0], self.state[weight]
         lr, (beta1, beta2) = group["lr"], group["betas"]
         if not state:
@@ -172,7 +178,7 @@ class RowAdam(torch.optim.Adam):
         self._clocks[weight].tick(lr, rows)
 
     def _correct(self, weight: Tensor, inputs: tuple[Tensor], rows: Tensor) -> None:
-        """Bring what a lookup has read up to date, in place; the table stays as it is."""
+        """Bring the rows that a lookup has read up to date, in place; the table is unchanged."""
         if weight in self._clocks:
             read = rows.view(-1, rows.shape[-1])
             for rows_R, w_RD in zip(_blocks(inputs[0].flatten()), _blocks(read), strict=True):
@@ -186,11 +192,11 @@ class RowAdam(torch.optim.Adam):
             self._forget(weight)
 
     def _forget(self, weight: Tensor, *_: Any) -> None:
-        """Take all rows of a table as up to date, as those that it has just loaded are."""
+        """Count all rows of a table as up to date, for example after it has loaded weights."""
         self._clocks.pop(weight, None)
 
     def _up_to_date(self, weight: Tensor, rows_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights and moments of some rows, each ``(R, D)``, as dense Adam would have them."""
+        """The weights and moments of rows, each ``(R, D)``, as dense Adam would have them."""
         w_RD = weight.index_select(0, rows_R)
         m_RD, v_RD = self._drift(weight, rows_R, w_RD)
         beta1, beta2 = self.param_groups[0]["betas"]
@@ -198,7 +204,7 @@ class RowAdam(torch.optim.Adam):
         return w_RD, m_RD.mul_(beta1**missed_R1), v_RD.mul_(beta2**missed_R1)
 
     def _drift(self, weight: Tensor, rows_R: Tensor, w_RD: Tensor) -> tuple[Tensor, Tensor]:
-        """Take ``A m / (B sqrt(v) + eps)`` from some rows, in place; gives copies of m and v."""
+        """Subtract ``A m / (B sqrt(v) + eps)`` from rows, in place; return copies of m and v."""
         state, eps = self.state[weight], self.param_groups[0]["eps"]
         m_RD = state["exp_avg"].index_select(0, rows_R)
         v_RD = state["exp_avg_sq"].index_select(0, rows_R)
@@ -207,7 +213,7 @@ class RowAdam(torch.optim.Adam):
         return m_RD, v_RD
 
     def _write(self, weight: Tensor, rows_R: Tensor, *moved: Tensor) -> None:
-        """Put weights and moments of some rows back into their tables."""
+        """Write the weights and moments of rows back into their tables."""
         state = self.state[weight]
         tensors = (weight, state["exp_avg"], state["exp_avg_sq"])
         for tensor, moved_RD in zip(tensors, moved, strict=True):
@@ -215,15 +221,15 @@ class RowAdam(torch.optim.Adam):
 
 
 class MissedSteps:
-    """When each row of a table was last up to date, and how far it has to drift since.
+    """Knows when each row of a table was last up to date, and the A and B of its drift since.
 
     Args:
-        weight: the table, ``(N, D)``, up to date in all rows.
-        step: steps that it has behind it.
-        betas: Adam's.
+        weight: the table, ``(N, D)``, whose rows are all up to date.
+        step: how many steps of Adam the table has made.
+        betas: Adam's two decay rates.
 
     Attributes:
-        now: steps since all rows were up to date.
+        now: how many steps have passed since all rows were up to date.
     """
 
     def __init__(self, weight: Tensor, step: int, betas: tuple[float, float]) -> None:
@@ -234,7 +240,7 @@ class MissedSteps:
         self.sums_2S = torch.zeros_like(self.decay_2S)  # of a_k and a_k / b_k, by s
 
     def tick(self, lr: float, rows_R: Tensor) -> None:
-        """Count a step, which all rows but these miss."""
+        """Count a step with learning rate ``lr``, which all rows but these miss."""
         self.step, self.now = self.step + 1, self.now + 1
         if self.now == self.sums_2S.shape[1]:
             self.sums_2S = torch.cat([self.sums_2S, torch.zeros_like(self.sums_2S)], dim=1)
@@ -246,11 +252,11 @@ class MissedSteps:
         self.last_N.index_fill_(0, rows_R, self.now)
 
     def missed(self, rows_R: Tensor) -> Tensor:
-        """The number of steps that each of some rows missed, ``(R, 1)``."""
+        """The number of steps that each row missed, ``(R, 1)``."""
         return (self.now - self.last_N.index_select(0, rows_R)).float()[:, None]
 
     def drift(self, rows_R: Tensor) -> tuple[Tensor, Tensor]:
-        """A and B of some rows, each ``(R, 1)``."""
+        """The A and B of each row (see the top of this file), each ``(R, 1)``."""
         last_R = self.last_N.index_select(0, rows_R)
         a_R, ratio_R = self.sums_2S.index_select(1, last_R)
         b_R = torch.where(ratio_R > 0, a_R / ratio_R, 1.0)
@@ -258,5 +264,5 @@ class MissedSteps:
 
 
 def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
-    """Rows in blocks that a CPU's cache holds; on a GPU, all of them."""
+    """Split rows into blocks that fit into a CPU's cache; on a GPU, into one block."""
     return rows.split(BLOCK) if rows.is_cpu else (rows,)

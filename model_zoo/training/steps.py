@@ -1,4 +1,4 @@
-"""Training within an epoch: optimiser steps over batches, with a progress bar and a guard against NaN."""
+"""Training within an epoch: the optimiser's steps, a progress bar and a check for NaN."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .trainable import Trainable
 
 @dataclass
 class Stepper:
-    """Trains a model with one optimizer.
+    """Trains a model with one optimizer, epoch by epoch.
 
     Attributes:
-        model: what is trained.
-        optimizer: of the model's parameters that train.
+        model: the model to train.
+        optimizer: optimizer of the parameters that train.
         max_gradient_norm: gradients are clipped to this norm.
-        frozen: modules that stay in evaluation mode, so that their batch-norm statistics stand still.
+        frozen: modules that stay in evaluation mode, so that batch-norm statistics do not change.
     """
 
     model: Trainable
@@ -39,8 +39,8 @@ class Stepper:
         """Train on the first batches of a loader.
 
         Yields:
-            At each step after which an evaluation is due: the number of the step, and the mean loss
-            and samples per second since the evaluation before.
+            After each step at which an evaluation is due: the number of the step, the mean loss
+            since the last evaluation, and the samples per second since then.
 
         Raises:
             TrainingError: the loss is NaN or infinite.
@@ -54,7 +54,7 @@ class Stepper:
             disable=not self.model.verbose,
             leave=False,
             file=sys.stdout,
-            mininterval=0.1 if sys.stdout.isatty() else 30,  # a log file gets a line now and then
+            mininterval=0.1 if sys.stdout.isatty() else 30,  # seconds; a log file gets few lines
         ) as bar:
             batches = enumerate(bar, start=1)
             for first in range(0, steps, every):
@@ -75,11 +75,14 @@ class Stepper:
                 yield step, loss, rate
 
     def step(self, batch: Batch, step: int, steps: int) -> Tensor:
-        """Run forward and backward, and an optimiser step at the end of each group of batches."""
+        """Run forward and backward on a batch, and step at the end of each group of batches.
+
+        A group is ``accumulation_steps`` batches; the last one of an epoch may be smaller.
+        """
         model, group = self.model, self.model.accumulation_steps
         loss = model.add_loss(model(batch), model.get_labels(batch))
         last_group = step > steps - steps % group
-        if loss.requires_grad:  # not where only experts train and no sample has a history
+        if loss.requires_grad:  # it does not if only experts train and no sample has a history
             (loss / (steps % group if last_group else group)).backward()
         if step % group == 0 or step == steps:
             add_regularizer_gradient(model)

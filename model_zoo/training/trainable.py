@@ -1,6 +1,6 @@
-"""What the training loop knows of a model: FuxiCTR's ``BaseModel`` with stages and experts.
+"""The interface between the training loop and a model: FuxiCTR's ``BaseModel`` with stages.
 
-A model without stages and experts of its own, such as one of LongCTR, trains in a single stage.
+A model that defines neither stages nor experts, such as LongCTR's, trains in a single stage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..moe.branch import Branch
 from ..moe.stages import Stage, StageName
 from .metrics import evaluate_metrics
 
-# FuxiCTR keeps these keys to itself; here they are public.
+# FuxiCTR keeps these in private attributes; here they are public.
 PUBLIC = (
     "embedding_regularizer",
     "net_regularizer",
@@ -32,27 +32,27 @@ PUBLIC = (
 
 
 class Trainable(BaseModel):
-    """A model on LongCTR's batches that ``Trainer`` can train.
+    """A model that reads LongCTR's batches and that ``Trainer`` can train.
 
-    A subclass has a ``forward``, which gives ``y_pred (B, 1)``, and an ``add_loss``.
+    A subclass defines ``forward``, which gives ``y_pred (B, 1)``, and ``add_loss``.
 
     Args:
         feature_map: FuxiCTR's feature map.
-        learning_rate: where each stage starts.
-        optimizer: FuxiCTR's name of it.
+        learning_rate: learning rate at the start of each stage.
+        optimizer: name of the optimizer in FuxiCTR.
         accumulation_steps: batches per optimiser step.
-        kwargs: go to FuxiCTR.
+        kwargs: passed on to FuxiCTR.
 
     Attributes:
-        embedding_regularizer, net_regularizer: in FuxiCTR's notation, of embedding tables and of
-            all other parameters.
-        eval_steps: optimiser steps between two evaluations; None is once per epoch.
-        early_stop_patience: evaluations without a gain that end a stage.
-        reduce_lr_on_plateau: an evaluation without a gain divides the learning rate by ten.
+        embedding_regularizer: regulariser of the embedding tables, in FuxiCTR's notation.
+        net_regularizer: regulariser of all other parameters, in FuxiCTR's notation.
+        eval_steps: batches between two evaluations; None means once per epoch.
+        early_stop_patience: a stage ends after this many evaluations without a gain.
+        reduce_lr_on_plateau: divide the learning rate by ten after an evaluation without a gain.
         verbose: show a progress bar.
-        checkpoint: the file of the best weights.
-        stage_log: the last ``fit`` writes one entry per evaluation after training.
-        stage_start: the last ``fit`` writes one entry per stage, about the weights it began with.
+        checkpoint: path of the file with the best weights.
+        stage_log: log of the last ``fit``, with one entry per evaluation after training.
+        stage_start: log of the last ``fit``, with one entry per stage about its first weights.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Trainable(BaseModel):
     def evaluate(
         self, data_generator: Iterable[Batch], metrics: list[str] | None = None
     ) -> dict[str, float]:
-        """The metrics (default: those of the configuration) over all samples, in one pass.
+        """Compute metrics over all samples, in one pass; by default the configured ones.
 
         Raises:
             ValueError: a prediction is not finite, or a metric is undefined.
@@ -97,7 +97,7 @@ class Trainable(BaseModel):
         return results
 
     def monitored(self, metrics: Mapping[str, float]) -> float:
-        """The number that chooses the best weights; more is better."""
+        """The monitor, by which the best weights are chosen; more is always better."""
         value = self._monitor.get_value(metrics)
         return -value if self._monitor_mode == "min" else value
 
@@ -107,20 +107,20 @@ class Trainable(BaseModel):
         return labels.to(self.device, non_blocking=True).float().view(-1, 1)
 
     def get_group_id(self, inputs: Batch) -> Tensor:
-        """The user of each sample, for gAUC."""
+        """The user of each sample ``(B,)``, for gAUC."""
         return inputs[0][self.feature_map.group_id]
 
     # ---------------------------------------------------------------- stages, by default a single one
 
     def stages(self, epochs: float) -> list[Stage]:
-        """The stages of training in their order; ``epochs`` is the length of the joint one."""
+        """The stages of training in order; ``epochs`` is the length of the joint stage."""
         return [Stage(StageName.JOINT, epochs)]
 
     def enter(self, stage: StageName) -> None:
-        """Prepare for a stage."""
+        """Prepare the model for a stage that is about to begin."""
 
     def backbone_parts(self) -> tuple[nn.Module, ...]:
-        """The parts that the vanilla backbone has too; all others belong to ``branches``."""
+        """The parts that the vanilla backbone also has; all other parts are in ``branches``."""
         return (self,)
 
     # ---------------------------------------------------------------- experts, by default none
@@ -131,15 +131,15 @@ class Trainable(BaseModel):
         return {}
 
     def routed(self, inputs: Batch) -> dict[str, History]:
-        """The sequences that each branch routes, by the name of the branch."""
+        """The sequences of a batch that each branch routes, by the name of the branch."""
         return {}
 
     def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
         """Prepare the experts for the first stage that trains them.
 
         Args:
-            batches: of the training data; as many are read as needed.
-            seed: of everything random.
+            batches: batches of the training data, of which only as many as needed are read.
+            seed: seed of everything random.
         """
 
     def after_step(self) -> None:
@@ -148,7 +148,7 @@ class Trainable(BaseModel):
             branch.router.after_step()
 
     def forget_observed(self) -> None:
-        """Drop what the routers observed since the last step."""
+        """Drop everything that the routers observed since the last optimiser step."""
         for branch in self.branches.values():
             branch.router.forget()
 

@@ -160,6 +160,14 @@ def test_find_model_looks_in_the_folder_first(zoo: Path, imports: None) -> None:
     assert find_model("TWIN") is model_zoo.TWIN
 
 
+def test_a_mixture_of_the_user_is_a_model_file(tmp_path: Path, imports: None) -> None:
+    code = "from model_zoo.moe.gshard import GShard as Mine\nfrom model_zoo import TWIN\n"
+    name = "TWIN_Mine"
+    (tmp_path / f"{name}.py").write_text(f"{code}class {name}(TWIN):\n    mixture = Mine\n")
+    found = find_model(name, tmp_path)
+    assert found.__name__ == name and found.mixture is model_zoo.TWIN_GShard.mixture
+
+
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [

@@ -116,12 +116,31 @@ def without_moment(samples: list[tuple]) -> list[tuple]:
     return [(user, item, *rest) for user, _, item, *rest in samples]
 
 
+@pytest.mark.parametrize("least", [-(10**18), -3, 0])
+@pytest.mark.parametrize("span", [1, 2, 100, 10**9, 10**18, 1e-3, 1e300])
+def test_times_are_found_without_sorting_all(
+    monkeypatch: pytest.MonkeyPatch, least: int, span: float
+) -> None:
+    monkeypatch.setattr(interactions, "IN_MEMORY", 5)
+    rng = np.random.default_rng(0)
+    time = (
+        rng.random(300) ** 9 * span + least
+        if isinstance(span, float)
+        else rng.integers(span, size=300) + least
+    )
+    time[:50] = time[50]
+    for place in (0, 1, 60, 150, 298, 299):
+        found = interactions.time_at(pl.LazyFrame({"time": time}), place)
+        assert found == np.sort(time)[place]
+
+
 @pytest.mark.parametrize("exposures", [False, True], ids=["labelled", "exposures"])
 @pytest.mark.parametrize("moments", [12, 40, 10_000])
 def test_split_by_time_against_a_plain_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: int, exposures: bool
 ) -> None:
     monkeypatch.setattr(interactions, "BLOCK", 100)  # several blocks of users
+    monkeypatch.setattr(interactions, "IN_MEMORY", 20)  # the times are cut into slices
     rows = random_rows(moments, moments, exposures)
     interactions.write(log(rows, Split("time", 0.6, 0.2), exposures), tmp_path / "data")
     times = sorted(r[3] for r in rows if r[4] is not None)

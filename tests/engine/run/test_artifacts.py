@@ -118,8 +118,14 @@ def test_resume_on_other_data_is_refused(space: Workspace, monkeypatch: pytest.M
     files.open(params, "before", resume=False)
     files.require_unchanged(params)
     files.require_same_data("before", resume=True)
-    with pytest.raises(UserError, match=r"other data \(hash before, now now\); put the data back"):
+    other = r"other data \(hash before, now now\); put the data back, or "
+    with pytest.raises(UserError, match=other + "start again without --resume"):
         files.require_same_data("now", resume=True)
+    files.result.write_text('{"dataset_hash": "before"}')
+    for resume in (True, False):
+        with pytest.raises(UserError, match=other + "write --model-root DIR"):
+            files.require_same_data("now", resume)
+    files.result.unlink()
     files.state.write_text("state")
     files.started_with.write_text("")  # the machine crashed
     files.require_unchanged(params)

@@ -196,6 +196,9 @@ def test_a_budget_covers_values_evenly_from_the_configurations_own() -> None:
     everything = balanced(choices, own, 99)
     assert len({tuple(d.values()) for d in everything}) == 18
     assert balanced({"rate": [5, 6]}, {"rate": 1}, 1) == [{"rate": 5}]
+    assert balanced({"rate": [1e-4, 1e-3]}, {"rate": "1e-3"}, 1) == [
+        {"rate": 1e-3}
+    ]  # as YAML reads
 
 
 def test_runs_of_one_configuration_share_an_experiment_id(here: StudySpace) -> None:

@@ -92,6 +92,20 @@ def test_finished_trials_are_kept_when_the_grid_grows(tuner: FakeTuner) -> None:
     assert len(tuner.reports()["leaderboard.csv"].splitlines()) == 4
 
 
+def test_grids_may_share_a_folder_and_each_report_is_of_one(tuner: FakeTuner) -> None:
+    tuner.write({"topk": [1, 2]})
+    assert tuner.run() == 0
+    first = tuner.reports()
+    tuner.write({"topk": [3]}, modes={"3": "fails"})
+    assert tuner.run() == 1
+    rows = list(csv.DictReader(io.StringIO((tuner.out / "leaderboard.csv").read_text())))
+    assert [(row["topk"], row["status"]) for row in rows] == [("3", "failed")]
+    assert not (tuner.out / "best").exists() and not (tuner.out / "bars_leaderboard.csv").exists()
+    tuner.write({"topk": [1, 2]})
+    assert tuner.run() == 0 and tuner.reports() == first
+    assert all(tuner.starts(status["name"]) == 1 for status in map(tuner.by_topk().get, (1, 2)))
+
+
 def test_tag_runs_a_part_and_reports_all(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1, 2, 3]})
     names = [one.name for one in tuner.space().grid()]
