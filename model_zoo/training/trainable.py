@@ -6,6 +6,7 @@ A model that defines neither stages nor experts, such as LongCTR's, trains in a 
 from __future__ import annotations
 
 import logging
+from abc import ABC
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ PUBLIC = (
 )
 
 
-class Trainable(BaseModel):
+class Trainable(BaseModel, ABC):
     """A model that reads LongCTR's batches and that ``Trainer`` can train.
 
     A subclass defines ``forward``, which gives ``y_pred (B, 1)``, and ``add_loss``.
