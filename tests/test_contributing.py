@@ -135,6 +135,8 @@ def test_a_backbone_in_a_folder_of_its_own_works_in_every_command(
     one = ("--expid", "MeanPool_MoS_tiny", "--tag", "_001_")
     done = run_script("run_param_tuner.py", *where, *one, *output, cwd=space.cwd)
     assert done.code == 0 and "best: MeanPool_MoS_tiny" in done.stdout, done.stderr
+    best = shlex.split(done.stdout.splitlines()[-1])
+    assert best[-2:] == ["--model-zoo", str(zoo)]
     plainly = ("--dataset", "tiny", "--seeds", "1", "--budget", "1", "--backbones", "MeanPool")
     folders = ("--output", str(tmp_path / "results"), "--queue", str(tmp_path / "queue"))
     variants = ("--variants", "vanilla", "MoS")

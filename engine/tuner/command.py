@@ -45,7 +45,7 @@ def _tune() -> int:
     folder.require_same_data(search.trials.values(), data_hash(space, options.home))
     engine = make_engine(args.gpu, args.per_gpu, ray=args.engine == "ray")
     command = run_expid_command(folder.path, options.model_zoo)
-    return run_and_report(folder, search, engine, command, options.home)
+    return run_and_report(folder, search, engine, command, options)
 
 
 def make_search(space: Space, folder: Folder, tag: str, trials: int | None) -> Search:
@@ -74,13 +74,13 @@ def make_engine(gpus: Sequence[int], per_gpu: int, ray: bool) -> Engine:
 
 
 def run_and_report(
-    folder: Folder, search: Search, engine: Engine, command: list[str], home: Path
+    folder: Folder, search: Search, engine: Engine, command: list[str], options: RunOptions
 ) -> int:
     """Run all trials of a search, write and print the report, and return the exit code."""
     try:
         Scheduler(folder, search, engine, command).run()
     finally:  # what is known so far, also after Ctrl-C
-        report = write_report(folder, search, home)
+        report = write_report(folder, search, options)
     print("\n" + report)
     return exit_code(search)
 

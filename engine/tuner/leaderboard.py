@@ -6,7 +6,6 @@ import csv
 import io
 import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -15,6 +14,7 @@ from model_zoo.registry import publication
 from ..common.files import write_text
 from ..common.places import RUN_COMMAND
 from ..common.text_table import text_table
+from ..config.options import RunOptions
 from .folder import Folder
 from .search import Search
 from .space import Space
@@ -58,7 +58,7 @@ def ranked(trials: Iterable[Trial], monitor: Monitor) -> list[Trial]:
     return sorted(trials, key=key)
 
 
-def write_report(folder: Folder, search: Search, root: Path) -> str:
+def write_report(folder: Folder, search: Search, options: RunOptions) -> str:
     """Write ``table.md``, ``leaderboard.csv``, ``bars_leaderboard.csv`` and ``best/``.
 
     The files do not depend on when, where or how often a trial ran. They replace the report of another
@@ -67,7 +67,7 @@ def write_report(folder: Folder, search: Search, root: Path) -> str:
     Args:
         folder: the output folder.
         search: has the experiment, its choices and all trials.
-        root: the folder of the repository; paths below it are written relative to it.
+        options: paths below their ``home`` are written relative to it.
 
     Returns:
         The table for a terminal, the best trial, and the failures.
@@ -83,7 +83,7 @@ def write_report(folder: Folder, search: Search, root: Path) -> str:
     write_text(folder.path / "leaderboard.csv", _csv(board))
     parts = [text_table(header, rows)]
     if order and order[0].status == DONE:
-        parts.append(_write_best(search.space, folder, order[0], root))
+        parts.append(_write_best(search.space, folder, order[0], options))
     else:  # these files are from another grid
         shutil.rmtree(folder.best, ignore_errors=True)
         (folder.path / BARS).unlink(missing_ok=True)
@@ -120,12 +120,14 @@ def _tables(
     return table, board
 
 
-def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
+def _write_best(space: Space, folder: Folder, trial: Trial, options: RunOptions) -> str:
     """Write ``best/`` and the row for BARS; returns what the terminal shows of the best trial."""
     expid = f"{space.expid}_best"
     model_root = str(space.model.get("model_root", "./checkpoints/"))
     folder.write_config(folder.best, space, {expid: trial}, model_root)
-    steps = str(folder.best.relative_to(root) if folder.best.is_relative_to(root) else folder.best)
+    inside = folder.best.is_relative_to(options.home)
+    steps = str(folder.best.relative_to(options.home) if inside else folder.best)
+    zoo = f" --model-zoo {quote(str(options.model_zoo))}" if options.model_zoo else ""
     model, test = str(trial.params["model"]), trial.metrics["test"]
     entry = publication(model)
     year, venue, paper = (entry.year, entry.venue, entry.paper) if entry else ("", "", "")
@@ -139,7 +141,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, root: Path) -> str:
     return (
         f"best: {trial.name} ({as_text(trial.tuned)})\n"
         f"valid {listed('valid')}\ntest  {listed('test')}\n"
-        f"{RUN_COMMAND} --config {quote(steps)} --expid {quote(expid)}"
+        f"{RUN_COMMAND} --config {quote(steps)} --expid {quote(expid)}{zoo}"
     )
 
 

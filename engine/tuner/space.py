@@ -15,7 +15,7 @@ from ..common.errors import UserError, did_you_mean
 from ..common.places import CONFIG
 from ..config import read
 from ..config.options import RunOptions
-from .trial import Trial, digest
+from .trial import NOT_OF_THE_TRIAL, Trial, digest
 
 # The keys of a tuner file, with the type of their values and the words for it.
 KEYS: dict[str, tuple[type, str]] = {
@@ -57,8 +57,9 @@ class Space:
 
     @property
     def size(self) -> int:
-        """How many combinations there are."""
-        return math.prod(map(len, self.choices.values()))
+        """How many different trials the combinations give."""
+        choices = (v for key, v in self.choices.items() if key not in NOT_OF_THE_TRIAL)
+        return math.prod(map(len, choices))
 
     def grid(self) -> Iterator[Trial]:
         """All combinations, the same as those of FuxiCTR's ``enumerate_params``."""

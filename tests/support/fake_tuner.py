@@ -74,7 +74,8 @@ class FakeTuner:
             self.search: Search = make_search(space, folder, tag, trials)
             engine = engine or LocalEngine([-1], jobs)
             command = [sys.executable, str(FAKE_RUN), str(self.plan), str(self.out)]
-            return run_and_report(folder, self.search, engine, command, self.path)
+            options = RunOptions(home=self.path)
+            return run_and_report(folder, self.search, engine, command, options)
         finally:
             folder.close()
 

@@ -120,6 +120,12 @@ def test_digest_is_of_the_parameters_alone() -> None:
     assert digest(params) == digest(params | {"model_root": "/there", "model_id": "other"})
 
 
+def test_keys_that_change_no_result_give_no_further_trials(space: Workspace) -> None:
+    choices = {"topk": [5, 10], "verbose": [0, 1]}
+    found = read_space(tuner_file(space, choices), OPTIONS)
+    assert len({trial.name for trial in found.grid()}) == found.size == 2
+
+
 def test_a_larger_grid_keeps_the_names_of_the_smaller(space: Workspace) -> None:
     small = [t.name for t in read_space(tuner_file(space, {"topk": [5, 10]}), OPTIONS).grid()]
     choices = {"learning_rate": ["1e-3", 1e-2], "topk": [20, 10, 5]}  # 1e-3 is the base's
