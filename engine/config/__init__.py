@@ -1,1 +1,1 @@
-"""From FuxiCTR's YAML files to the checked parameters and the model class of an experiment."""
+"""Read FuxiCTR's YAML files, check the parameters of an experiment, and find its model class."""

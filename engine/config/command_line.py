@@ -1,4 +1,4 @@
-"""The command line of experiments: the flags that runs, the tuner and studies have in common."""
+"""The command line of experiments: the flags that runs, the tuner and studies share."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def parse_changes(words: Sequence[str], decided: Mapping[str, str]) -> dict[str,
 
     Args:
         words: the values of ``--set``.
-        decided: keys that cannot be set, each with what the user writes instead.
+        decided: keys that cannot be set, each with advice what to write instead.
 
     Raises:
-        UserError: a word is not ``KEY=VALUE``, or a key is there twice or cannot be set.
+        UserError: a word is not ``KEY=VALUE``, or a key is given twice or cannot be set.
     """
     changes: dict[str, Any] = {}
     for word in words:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-WRONG = (TypeError, ValueError, OverflowError)  # what ``convert`` raises for a value
+WRONG = (TypeError, ValueError, OverflowError)  # the errors that ``convert`` raises
 UNIONS = (types.UnionType, typing.Union)
 NAMES = {float: "a number, such as 1.e-3", int: "a whole number", bool: "True or False"}
 NAMES |= {str: "a text", list: "a list", dict: "a mapping", type(None): "null"}
@@ -18,11 +18,11 @@ NAMES |= {str: "a text", list: "a list", dict: "a mapping", type(None): "null"}
 def convert(value: Any, hint: Any) -> Any:
     """Convert ``value`` to the type that ``hint`` asks for.
 
-    The first type of a union that takes the value decides. A type that cannot be checked takes
-    anything.
+    Of a union, the first type that accepts the value is used. A type that cannot be checked accepts
+    any value.
 
     Raises:
-        TypeError, ValueError, OverflowError: the value is of another kind.
+        TypeError, ValueError, OverflowError: the value cannot be converted.
     """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNIONS:
@@ -57,7 +57,7 @@ def convert(value: Any, hint: Any) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """What to write for a type, in words."""
+    """Describe in words what a user may write for a type."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNIONS:
         return " or ".join(map(describe, parts))

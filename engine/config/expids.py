@@ -1,8 +1,8 @@
 """Write the experiments of a configuration: ``python -m engine.config.expids [--config DIR]``.
 
 Every registered model gets a line for every data set of ``.datasets`` in ``model_config.yaml``.
-FuxiCTR reads these lines, so they stand in the file instead of being worked out at each start. A
-line merges the presets that exist under the following names, earlier ones first:
+FuxiCTR reads these lines, so they are written to the file and not computed at each start. A line
+merges the presets that exist under the following names, in this order:
 
 - for a variant, ``<data set>_mixtures``: how long mixtures train on the data set;
 - ``<data set>_<backbone>``, or else ``<data set>`` and ``<backbone>``;
@@ -32,10 +32,10 @@ MARK = (
 
 
 def with_expids(text: str) -> str:
-    """The text of a ``model_config.yaml`` with all experiments that follow from its presets.
+    """The text of a ``model_config.yaml``, with all experiments that follow from its presets.
 
     Raises:
-        UserError: the text has no mark after which the experiments stand.
+        UserError: the text lacks the mark after which the experiments are written.
     """
     own, mark, _ = text.partition(MARK)
     if not mark:

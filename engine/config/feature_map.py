@@ -1,8 +1,8 @@
 """FuxiCTR's feature map, built from a dataset configuration.
 
 FuxiCTR builds it with a ``FeatureProcessor`` that reads raw data and, in version 2.3.10, starts Ray.
-A prepared data set needs neither, because its configuration says it all. What differs between
-versions of FuxiCTR and their configurations is dealt with here.
+A prepared data set needs neither, because its configuration describes it completely. This module
+also handles the differences between versions of FuxiCTR and their configurations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
 FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
-# FuxiCTR evaluates a feature_encoder as code, so only these are let through.
+# FuxiCTR evaluates a feature_encoder as code, so only these are allowed.
 POOLING = "layers.MaskedAveragePooling()"
 ENCODERS = ("nn.Identity()", POOLING, "layers.MaskedSumPooling()")
 NO_ENCODER = (None, "null", "None", "none")
@@ -26,13 +26,13 @@ LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 
 
 def build_feature_map(params: dict[str, Any]) -> FeatureMap:
-    """FuxiCTR's feature map of a dataset configuration.
+    """Build FuxiCTR's feature map from a dataset configuration.
 
     The configuration may leave out a ``vocab_size``. It then comes from ``feature_map.json`` in the
     data set's folder, which ``data/prepare.py`` and the generators write.
 
     Raises:
-        UserError: a feature is described wrongly; the message names it and its key.
+        UserError: a feature is described wrongly. The message names the feature and the key.
     """
     from fuxictr.features import FeatureMap
 
@@ -70,7 +70,7 @@ def write_feature_map(path: Path, dataset_id: str, features: dict[str, dict], la
 
 
 def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
-    """The specification of each feature of a prepared data set, and its label.
+    """Read the specification of each feature of a prepared data set, and the name of its label.
 
     Raises:
         UserError: the file is damaged.
@@ -88,7 +88,7 @@ def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
 
 
 def _columns(params: dict[str, Any], key: str) -> list[dict]:
-    """One entry per column, although FuxiCTR allows a list of names in one entry."""
+    """The columns of a configuration, one entry each; FuxiCTR allows lists of names in an entry."""
     entries = params[key] if isinstance(params[key], list) else [params[key]]
     columns = []
     for entry in entries:
@@ -103,7 +103,7 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
 
 
 def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[str, Any]:
-    """One feature as ``FeatureProcessor`` would describe it."""
+    """The specification of a feature, as FuxiCTR's ``FeatureProcessor`` would write it."""
     where = f"{params['dataset_id']}, feature {column['name']!r}"
     kind = column.get("type")
     if kind not in FEATURE_TYPES:

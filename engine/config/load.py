@@ -1,4 +1,4 @@
-"""From an experiment id to checked parameters and a model class."""
+"""Turn an experiment id into checked parameters and a model class."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .validate import check
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment whose parameters were checked.
+    """An experiment whose parameters are checked.
 
     Attributes:
-        params: every parameter of its right type, with absolute paths.
-        model_class: the model that the parameters are for.
-        options: how the experiment was called.
+        params: all parameters, converted to their types, with absolute paths.
+        model_class: the class of the model.
+        options: the options of the command line.
     """
 
     params: dict[str, Any]
@@ -32,7 +32,7 @@ class Experiment:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What the command line sets of the parameters."""
+        """The parameters that the command line sets."""
         return {key: self.params[key] for key in self.options.changes}
 
 

@@ -22,7 +22,7 @@ from ..common.errors import UserError, did_you_mean
 
 
 def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
-    """The model class of that name; one of ``folder`` comes before the project's own.
+    """Find the model class with this name; ``folder`` is searched before the project's own models.
 
     Args:
         name: the name of a model, or of a variant, such as ``Mine_MoS`` for a backbone ``Mine``.
@@ -53,7 +53,7 @@ def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:
 def build(
     model_class: type[StagedModel], feature_map: FeatureMap, params: dict[str, Any], expid: str
 ) -> StagedModel:
-    """The model with its first weights.
+    """Build a model with its initial weights.
 
     Args:
         params: the model's parameters; their ``model_id`` names the checkpoint.
@@ -82,7 +82,7 @@ def own_words(model_class: type[StagedModel], expid: str) -> Iterator[None]:
 
 
 class AdoptedModel(StagedModel):
-    """Lets the project train and evaluate a foreign model, which is the next base class.
+    """Lets the project train and evaluate a foreign model, whose class is the next base class.
 
     The constructor, ``forward`` and ``add_loss`` stay the model's own. The project does the rest:
     training with its checks, resume and regulariser, evaluation, and metrics.
@@ -136,5 +136,5 @@ def _import_class(name: str, folder: Path) -> type[BaseModel]:
 
 
 def _reason(error: Exception) -> str:
-    """What foreign code says, on one line."""
+    """The message of foreign code's error, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,4 +1,4 @@
-"""How experiments are called: what a command line adds to a configuration."""
+"""The options that a command line adds to the configuration of an experiment."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ..common.places import CONFIG, HOME
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What decides a run beside its experiment id and the configuration files.
+    """Everything that decides a run, except its experiment id and the configuration files.
 
     Attributes:
         config: FuxiCTR configuration directory.
-        seed: replaces the configuration's; None keeps it.
-        gpu: CUDA device, -1 for the CPU.
-        resume: go on with a killed run; of a finished run, return the result.
-        model_zoo: folder of foreign models, see ``models.find_model``.
-        data_root: replaces the configuration's, see ``read.redirect``.
-        model_root: replaces the configuration's.
+        seed: replaces the seed of the configuration; None keeps it.
+        gpu: number of the CUDA device, or -1 for the CPU.
+        resume: go on with a killed run. If the run has finished, its result is returned.
+        model_zoo: folder of foreign models; see ``models.find_model``.
+        data_root: replaces the data_root of the configuration; see ``read.redirect``.
+        model_root: replaces the model_root of the configuration.
         changes: keys of the experiment that are set to other values.
-        home: where relative paths of the configuration start.
+        home: folder at which relative paths of the configuration start.
     """
 
     config: Path = CONFIG

@@ -2,7 +2,7 @@
 
 FuxiCTR's ``load_config`` reads the same files. This reader also rejects duplicate keys, broken
 files and unknown experiments, and says where they are. It needs no torch, so that a wrong experiment
-id is answered at once.
+id is reported at once.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ..common.text_table import text_table
 DATA_FILES = ("train_data", "valid_data", "test_data", "user_info", "item_info")
 DATA_PATHS = ("data_root", *DATA_FILES)
 PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
-# Keys that change how much a run shows or how it is fed, and no number of its result.
+# Keys that change what a run shows or how it loads data, but no number of its result.
 NO_NUMBERS = ("verbose", "num_workers", "tensorboard")
 # Keys that a listing shows.
 LISTED = ("model", "dataset_id", "max_len", "batch_size", "learning_rate", "epochs")
 
 
 def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:
-    """``expid -> (model, dataset_id)`` of every experiment in a configuration directory."""
+    """The experiments of a configuration directory: ``expid -> (model, dataset_id)``."""
     return {
         expid: (params.get("model", "?"), params.get("dataset_id", "?"))
         for expid, params in _experiments(config_dir)
@@ -54,9 +54,9 @@ def describe_experiments(config_dir: str | Path) -> str:
 def load_experiment(
     config_dir: str | Path, expid: str, changes: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The parameters of an experiment, as FuxiCTR's ``load_config`` merges them.
+    """Read the parameters of an experiment, merged as by FuxiCTR's ``load_config``.
 
-    They come from ``Base``, the experiment, its data set and ``changes``. Later ones replace
+    They come from ``Base``, the experiment, its data set and ``changes``. Later values replace
     earlier ones.
 
     Raises:
@@ -90,7 +90,7 @@ def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[st
     """The part of an experiment that is in ``dataset_config.yaml``.
 
     Args:
-        expid: the experiment that asks, for messages.
+        expid: the experiment, which messages name.
 
     Raises:
         UserError: there is no such data set.
@@ -117,20 +117,20 @@ def with_tables(dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Let relative paths of a configuration start at ``root``, see ``common.places.HOME``."""
+    """Make relative paths of a configuration start at ``root``; see ``common.places.HOME``."""
     return params | {key: str(root / params[key]) for key in PATHS if params.get(key) is not None}
 
 
 def redirect(
     params: dict[str, Any], data_root: Path | None, model_root: Path | None
 ) -> dict[str, Any]:
-    """The same experiment on data, and with results, in other folders.
+    """The parameters of an experiment, with other folders for data and results.
 
     Args:
         params: parameters with resolved paths.
-        data_root: takes the place of the configuration's. Paths of the data set below that folder
-            move along; others stay.
-        model_root: takes the place of the configuration's.
+        data_root: replaces the data_root of the configuration. Paths of the data set below the old
+            folder move to the new one. All other paths stay.
+        model_root: replaces the model_root of the configuration.
     """
     moved = {}
     if data_root is not None:
@@ -145,10 +145,10 @@ def redirect(
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """The content of a YAML file that maps keys to values.
+    """Read a YAML file that maps keys to values.
 
     Raises:
-        UserError: the file cannot be read, is no such YAML, or has a key twice.
+        UserError: the file cannot be read, is not a mapping in YAML, or has a key twice.
     """
     try:
         content = deepcopy(_parsed(file.read_text("utf-8")))
@@ -167,10 +167,10 @@ def _parsed(text: str) -> Any:
 
 
 class _StrictLoader(SafeLoader):
-    """Reads only texts as keys, and each key once."""
+    """A YAML loader that accepts only texts as keys, and each key only once."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Expand merge keys, after a look at the file's own keys."""
+        """Expand merge keys, after checking the mapping's own keys."""
         if not hasattr(node, "checked"):  # what is merged may repeat keys
             node.checked = True
             seen = set()

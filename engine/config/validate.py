@@ -53,7 +53,7 @@ OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("target_item_field", "sequence_item_field"), str),
 }
 KEYS = REQUIRED | OPTIONAL | {"model_id": str}
-# Numbers that can be computed with, for every key that fits the pattern. The first pattern counts.
+# The allowed numbers of every key that fits the pattern. The first pattern that fits counts.
 RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (r"\w*dropout", lambda number: 0 <= number < 1, "from 0 to below 1"),
     (r"seed", lambda number: 0 <= number < 2**32, "not below 0, and below 2**32"),
@@ -70,7 +70,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "above 0",
     ),
 )
-# FuxiCTR evaluates these texts as code, so only what fits the pattern is let through.
+# FuxiCTR evaluates these texts as code, so only texts that fit the pattern are allowed.
 ACTIVATION = (
     r"(?i:relu|sigmoid|tanh|softmax|prelu|dice)"
     r"|ELU|GELU|Hardswish|Identity|LeakyReLU|Mish|SELU|SiLU|Softplus",
@@ -88,10 +88,10 @@ METRICS = re.compile(UNGROUPED + r"|gAUC|avgAUC|MRR|NDCG\(k=\d+\)")
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
-    """Return the parameters with each value in its right type.
+    """Check all parameters, and return them with each value converted to its type.
 
-    A text that is a number is taken for one, because YAML reads ``1e-3`` as a text. A whole number
-    may stand for a fraction.
+    A text that is a number becomes that number, because YAML reads ``1e-3`` as a text. A whole
+    number may stand for a fraction.
 
     Raises:
         UserError: a key is unknown or missing, or a value is of the wrong kind.
@@ -135,7 +135,7 @@ def _hyper_parameters(model: type[StagedModel]) -> dict[str, Any]:
 
 def _models_with(key: str, model: type[StagedModel]) -> str:
     """``"; it is a key of X"`` for the model with the nearest name, or an empty string."""
-    from model_zoo import MODELS  # loaded already, for there is a model
+    from model_zoo import MODELS  # loaded already, since there is a model
 
     having = [name for name, other in MODELS.items() if key in _hyper_parameters(other)]
     near = get_close_matches(model.__name__, having, n=1, cutoff=0)
@@ -143,7 +143,7 @@ def _models_with(key: str, model: type[StagedModel]) -> str:
 
 
 def _check_value(expid: str, key: str, value: Any) -> None:
-    """Reject numbers that nothing can be computed with, and texts that FuxiCTR would evaluate."""
+    """Raise a UserError for a number out of range, or for a text that FuxiCTR must not evaluate."""
     rule = next((rule for rule in RANGES if re.fullmatch(rule[0], key)), None)
     for number in value if isinstance(value, list) else [value]:
         if rule and isinstance(number, int | float) and not rule[1](number):
@@ -154,7 +154,7 @@ def _check_value(expid: str, key: str, value: Any) -> None:
 
 
 def _check_metrics(expid: str, params: dict[str, Any]) -> None:
-    """Let only known metrics through, and monitor only those."""
+    """Raise a UserError for an unknown metric, or for a monitor that is not among the metrics."""
     metrics, monitor = params["metrics"], params["monitor"]
     for metric in metrics:
         if not METRICS.fullmatch(metric):

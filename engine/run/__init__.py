@@ -1,1 +1,1 @@
-"""One run: an experiment, its files, its measurements, and the table that it ends with."""
+"""One run of an experiment: its files, its measurements, and the table at its end."""

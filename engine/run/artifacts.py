@@ -1,4 +1,4 @@
-"""The files of a run: their names, who may write them, and when a resume may go on."""
+"""The files of a run: their names, their lock, and the checks before a resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..config.read import NO_NUMBERS
 class RunFiles:
     """The files of a run, all named by experiment id and seed.
 
-    Keys that the command line sets make it another run, so a digest of them is in the name, too.
+    Keys that the command line sets make it another run, so the names also have a digest of them.
 
     Args:
         params: checked parameters.
@@ -35,7 +35,7 @@ class RunFiles:
         self.scalars = self.folder / "tensorboard" / self.name
 
     def require_unchanged(self, params: dict[str, Any]) -> None:
-        """Reject a resume with other parameters, except those that change no number of a result."""
+        """Raise a UserError if a parameter that can change the result differs on resume."""
         before = _content(self.result).get("params", {})
         if self.started_with.exists():
             before = _content(self.started_with)
@@ -51,7 +51,7 @@ class RunFiles:
             )
 
     def require_same_data(self, dataset_hash: str, resume: bool) -> None:
-        """Refuse to go on with a run, or to overwrite a result, on other data of the same name."""
+        """Raise a UserError before a run or a result on other data of this name is overwritten."""
         for file in (self.result, self.started_with) if resume else (self.result,):
             before = _content(file).get("dataset_hash", dataset_hash)
             if before != dataset_hash:
@@ -64,18 +64,18 @@ class RunFiles:
                 )
 
     def finished(self) -> bool:
-        """Whether there is a result, and no run was started since."""
+        """Whether there is a result, and no run has started after it."""
         return self.result.exists() and not self.started_with.exists()
 
     def open(self, params: dict[str, Any], dataset_hash: str, resume: bool) -> None:
-        """Make the folder and start the log; without ``resume``, forget what a killed run saved.
+        """Make the folder and start the log; without ``resume``, delete a killed run's state.
 
         The log is locked until ``close``, or until this process ends.
 
         Raises:
             UserError: another process runs this name, or the folder cannot be written.
         """
-        _end_logging()  # of a run that failed
+        _end_logging()  # a run that failed may have left its log open
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handler = LogFile(self.log, mode="a")
@@ -112,29 +112,29 @@ class RunFiles:
         return _content(self.progress).get("fit_seconds", 0.0)  # older files lack it
 
     def close(self) -> None:
-        """End the log, and delete what only a resume needs."""
+        """Close the log, and delete the files that only a resume needs."""
         for file in (self.started_with, self.state, self.progress):
             file.unlink(missing_ok=True)
         _end_logging()
 
 
 class LogFile(logging.FileHandler):
-    """A log that ends the run when it cannot be written, instead of a traceback for every line."""
+    """A log that ends the run if it cannot be written, instead of one traceback per line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Raise a UserError if the disk is the reason."""
+        """Raise a UserError if the file cannot be written."""
         if isinstance(error := sys.exception(), OSError):
             raise UserError(f"{self.baseFilename}: cannot be written ({error.strerror})") from None
         super().handleError(record)
 
 
 def _end_logging() -> None:
-    """Close log and console: what is logged between two runs belongs to neither."""
+    """Close log and console, since a message between two runs belongs to neither."""
     logging.basicConfig(level=logging.WARNING, handlers=[], force=True)
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing if it is missing or was not written to its end."""
+    """The content of a JSON file; it is empty if the file is missing or incomplete."""
     try:
         return dict(json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -142,7 +142,7 @@ def _content(file: Path) -> dict[str, Any]:
 
 
 def _digest(changes: dict[str, Any]) -> str:
-    """A part of a file name that stands for changed keys; empty if they change no number."""
+    """The part of a file name that stands for changed keys; empty if they change no number."""
     kept = {key: value for key, value in changes.items() if key not in NO_NUMBERS}
     text = json.dumps(kept, sort_keys=True)
     return f"_set_{hashlib.sha256(text.encode()).hexdigest()[:12]}" if kept else ""

@@ -1,4 +1,4 @@
-"""Which commit of the code makes a result."""
+"""Find the commit of the code that makes a result."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ CODE = ("run_expid.py", "engine", "model_zoo")
 
 
 def commit_of(root: Path) -> str:
-    """The commit that ``root`` is a checkout of; it ends in ``-dirty`` if the code was changed.
+    """The commit that is checked out in ``root``, with ``-dirty`` at its end if code was changed.
 
-    It is empty without git, and if another repository merely surrounds ``root``.
+    It is empty without git, and if ``root`` only lies inside another repository.
     """
     try:
         if not _git(root, "ls-files", "--", *CODE):

@@ -11,7 +11,7 @@ from ..config.command_line import CommandLine, parse_changes
 from ..config.options import RunOptions
 from ..config.read import describe_experiments, load_experiment
 
-# Keys of an experiment that an argument of its own decides.
+# Keys of an experiment for which there are arguments of their own.
 DECIDED = {"model_id": "write --expid", "seed": "write --seed", "model_zoo": "write --model-zoo"}
 
 

@@ -1,4 +1,4 @@
-"""What a process sets up before it trains on a CPU. Importing this module does nothing."""
+"""Settings of a process for fast training on a CPU. Importing this module changes nothing."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def set_up_threads() -> None:
     torch's OpenMP (libgomp in its wheels for Linux) reads its environment when torch is imported,
     so this has to be called before. By default the threads spin for milliseconds while they wait.
     If another job holds a core, each of a model's many small operations then waits for a turn of
-    the scheduler. Threads that sleep at once are slow to wake: measured on 2 idle cores, the
-    selective scan takes 3 times as long. A variable that the user has set is kept.
+    the scheduler. Threads that sleep at once are slow to wake. With them, the selective scan took 3
+    times as long on 2 idle cores. A variable that the user has set is kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def set_up_cpu() -> None:
-    """Set up memory and arithmetic; to be called before torch starts its threads.
+    """Set up memory and arithmetic; this must be called before torch starts its threads.
 
-    Numbers below 2^-126 (in float64 2^-1022) count as zero. Processors compute with such numbers
-    many times slower. A selective scan, whose states decay exponentially, is full of them.
+    Numbers below 2^-126 (in float64 2^-1022) count as zero, since processors are many times slower
+    with them. A selective scan, whose states decay exponentially, is full of such numbers.
     """
     import torch  # here, so that ``set_up_threads`` can come before it
 

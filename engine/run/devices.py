@@ -1,4 +1,4 @@
-"""Where a run computes: whether its device is there, and how much memory it took."""
+"""The device of a run: check that it exists, and measure how much memory the run took."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..common.memory import forget_peak, memory
 
 
 def require_device(gpu: int) -> None:
-    """Reject a CUDA device that is not there; -1 is the CPU."""
+    """Raise a UserError if a CUDA device does not exist; -1 is the CPU."""
     if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
         raise UserError(
             f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
@@ -23,8 +23,8 @@ def peak_memory(gpu: int) -> Callable[[], int | None]:
     """Start to watch the memory of a run.
 
     Returns:
-        A function that tells the peak since then in bytes: of the GPU's allocator, or of this
-        process. It tells None where the system does not count that.
+        A function that returns the peak since then in bytes, of the GPU's allocator or of this
+        process. It returns None if the system does not measure the peak.
     """
     if gpu >= 0:
         torch.cuda.init()

@@ -1,4 +1,4 @@
-"""One experiment: from checked parameters to a trained model and its result."""
+"""Run one experiment, from checked parameters to a trained model and its result."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-
 def run(experiment: Experiment) -> dict[str, Any]:
     """Run an experiment, write its result and return it.
 
-    Checkpoint, log, result and, while running, resume state and the evaluations so far are
-    ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json,resume,progress.json}``. With
-    ``tensorboard: True`` there is also the folder ``tensorboard/<expid>_seed<seed>`` beside them.
-    None of them is touched before the data has been checked.
+    Its files are ``<model_root>/<dataset_id>/<expid>_seed<seed>.{model,log,json}``, which are the
+    checkpoint, the log and the result. While it runs, ``.resume`` and ``.progress.json`` hold the
+    state and the evaluations so far. With ``tensorboard: True`` there is also the folder
+    ``tensorboard/<expid>_seed<seed>``. No file is touched before the data has been checked.
 
     Raises:
-        UserError: bad input, or training cannot go on.
+        UserError: the input is wrong, or training cannot go on.
     """
     params, options = experiment.params, experiment.options
     expid, resume = params["model_id"], options.resume
@@ -74,7 +74,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     files.open(params, about["dataset_hash"], resume)
     logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
     if resume and not files.state.exists():
-        logging.info("--resume: nothing was saved yet, the run starts at its beginning")
+        logging.info("--resume: nothing was saved yet, so the run starts at its beginning")
     before = files.fit_seconds()
     foreign = issubclass(experiment.model_class, AdoptedModel)
     try:
@@ -93,7 +93,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
 
 
 def _build(experiment: Experiment, name: str) -> tuple[StagedModel, dict[str, SequenceLoader]]:
-    """The model with its first weights, and the loaders of the checked data."""
+    """Build the model with its initial weights, and the loaders of the checked data."""
     params, model_class, gpu = experiment.params, experiment.model_class, experiment.options.gpu
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
@@ -124,7 +124,7 @@ def _about(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-@cache  # this process runs the code that was there before the first run, and not what came later
+@cache  # code that changes after the first run is not the code that this process runs
 def _versions() -> dict[str, str]:
     """The versions of Python, of the packages and, in a git checkout, of this code."""
     packages = {name: version(name) for name in VERSIONS}
@@ -135,7 +135,7 @@ def _versions() -> dict[str, str]:
 def _train(
     model: StagedModel, loaders: dict[str, SequenceLoader], params: dict[str, Any], files: RunFiles
 ) -> float:
-    """Train to the end and return the seconds of it, including those before a kill."""
+    """Train to the end, and return the seconds that it took, including those before a kill."""
     start = time.perf_counter() - files.fit_seconds()
     scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
 

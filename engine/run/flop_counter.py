@@ -1,7 +1,7 @@
-"""A counter of FLOPs: torch's formulas for matrix products, and some for what torch does not count.
+"""Count FLOPs, by torch's formulas for matrix products and by own formulas where torch has none.
 
-A multiplication with an addition counts as two. What moves data (indexing, gathering) and what is
-cheap beside the products (activations, norms, softmax) counts nothing.
+A multiplication with an addition counts as two. Moving data (indexing, gathering) counts nothing.
+Operations that are cheap beside the products (activations, norms, softmax) count nothing either.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ aten = torch.ops.aten
 
 
 def count_flops(function: Callable[[], object]) -> float:
-    """The FLOPs of one call of ``function``, of its backward pass too where it has one."""
+    """The FLOPs of one call of ``function``, including its backward pass if it has one."""
     with FlopCounter() as counter:
         function()
     return counter.flops
@@ -34,9 +34,9 @@ def count_flops(function: Callable[[], object]) -> float:
 class FlopCounter(TorchDispatchMode):
     """Adds up the FLOPs of every operation inside the context, in ``flops``.
 
-    It uses the formulas of ``torch.utils.flop_counter.FlopCounterMode``. That one imports torch's
-    compiler when it is entered, which takes two seconds, and finds the module of each operation,
-    which takes longer than the operation.
+    It uses the formulas of ``torch.utils.flop_counter.FlopCounterMode``, but is faster. torch's class
+    imports the compiler when it is entered, which takes two seconds. It also finds the module of each
+    operation, which takes longer than the operation.
     """
 
     def __init__(self) -> None:
@@ -69,16 +69,17 @@ class FlopCounter(TorchDispatchMode):
         return out
 
     def _add_scan(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """A forward hook: adds what ``Mamba`` computes without matrix products."""
+        """A forward hook that adds the FLOPs of ``Mamba`` outside matrix products."""
         if isinstance(module, Mamba):
             self.flops += scan_flops(module, *inputs)
 
 
 def scan_flops(mamba: Mamba, x_BLW: Tensor, real: Any, last: bool = False) -> float:
-    """FLOPs of the convolution and of the selective scan of one call of ``Mamba``.
+    """The FLOPs of the convolution and the selective scan in one call of ``Mamba``.
 
-    A position costs a channel two FLOPs for each tap. A number of the state costs 4 where only the
-    last state is read, else 7 and 2 for reading it; torch's operations for these 2 are counted.
+    At each position, a channel needs 2 FLOPs for each tap. Each number of the state needs 4 if only
+    the last state is read, and otherwise 7, with 2 more for reading it. These 2 are not added here
+    where torch's operations for them are counted.
     """
     channels, taps = len(mamba.D), mamba.conv1d.kernel_size[0]
     read = 2 if x_BLW.is_cuda and mamba_kernel() else 0  # a kernel that the counter does not see
@@ -93,9 +94,9 @@ def sampled_product(pattern: Tensor, left: Tensor, *others: Any, **options: Any)
 
 
 @register_flop_formula([aten._embedding_bag, aten._embedding_bag_forward_only], get_raw=True)
-def weighted_sum(weight: Tensor, index: Tensor, offsets: Tensor, *args: Any, **kwargs: Any) -> int:
-    """Weighted sums of rows: a sparse matrix times a dense one. A sum of one row only moves it."""
-    return 0 if len(offsets) == len(index) else 2 * index.numel() * weight.shape[1]
+def weighted_sum(weight: Tensor, index: Tensor, *others: Any, **options: Any) -> int:
+    """Weighted sums of rows: a sparse matrix times a dense one."""
+    return 2 * index.numel() * weight.shape[1]
 
 
 @register_flop_formula([aten._fft_r2c, aten._fft_c2r, aten._fft_c2c], get_raw=True)

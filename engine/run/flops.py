@@ -1,7 +1,7 @@
 """Parameters and FLOPs per sample: ``python -m engine.flops --expid TWIN_session_hopping ...``.
 
-A sample is scored alone, as if it were a batch, so that only its own items, its own experts and no
-padding count.
+Each sample is scored as a batch of its own, so that only its own items and experts are counted, and
+no padding.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from ..loader.loader import SequenceLoader
 from ..loader.random_batch import one_sample, random_batch
 from .flop_counter import FlopCounter, count_flops
 
-SAMPLES = 256  # FLOPs depend on the sample's length and experts: how many to average over
-RANDOM_SAMPLES = 32  # of equal length
-ITEMS = 2_000  # of the random catalogue
+SAMPLES = 256  # samples to average over, since FLOPs depend on a sample's length and experts
+RANDOM_SAMPLES = 32  # random samples to average over, which all have the same length
+ITEMS = 2_000  # size of the random catalogue
 
 
 class Flops(NamedTuple):
     """FLOPs of the forward pass of one sample.
 
     Attributes:
-        mean: over the samples that were counted.
-        error: standard error of the mean; None where samples were not counted one by one.
+        mean: mean over the samples that were counted.
+        error: standard error of the mean; None if samples were not counted one by one.
     """
 
     mean: float
@@ -47,7 +47,7 @@ class Flops(NamedTuple):
 
 
 def num_parameters(model: nn.Module) -> int:
-    """How many numbers all parameters of a model hold."""
+    """The total size of all parameters of a model."""
     return sum(p.numel() for p in model.parameters())
 
 
@@ -55,8 +55,8 @@ def num_parameters(model: nn.Module) -> int:
 def flops_per_sample(model: StagedModel, batch: Batch) -> Flops:
     """Count the FLOPs of each sample of a batch in evaluation mode.
 
-    A foreign model scores the whole batch at once: some of LongCTR's fail on a history that is
-    shorter than their window.
+    A foreign model scores the whole batch at once, since some of LongCTR's models fail on a history
+    that is shorter than their window.
     """
     model.eval()
     size = len(batch[2])
@@ -73,7 +73,7 @@ def flops_per_sample(model: StagedModel, batch: Batch) -> Flops:
 
 
 def spread_batch(loader: SequenceLoader, size: int = SAMPLES) -> Batch:
-    """A batch of samples that lie evenly spread over the whole split."""
+    """A batch of samples that are evenly spread over the whole split."""
     chosen = np.linspace(0, loader.num_samples - 1, min(size, loader.num_samples)).astype(int)
     start, parts = 0, []
     for columns in loader.samples.batches(loader.batch_size, rng=None):
@@ -89,14 +89,14 @@ def spread_batch(loader: SequenceLoader, size: int = SAMPLES) -> Batch:
 def describe(
     params: dict[str, Any], model_class: type[SequenceModel], length: int
 ) -> tuple[int, Flops]:
-    """Parameters and FLOPs of a model as it starts, on random histories of one length.
+    """The parameters and FLOPs of an untrained model, on random histories of one length.
 
     Routers with a codebook start from k-means, as they do in training.
     """
     torch.manual_seed(params["seed"])
     feature_map = build_feature_map(params)
     model = build(model_class, feature_map, {**params, "verbose": 0}, params["model_id"])
-    for module in model.modules():  # all but equal at first: routers need more
+    for module in model.modules():  # embeddings are almost equal at first, which misleads routers
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
     batch = random_batch(feature_map, [length] * RANDOM_SAMPLES, length, max(ITEMS, length + 2))

@@ -1,4 +1,4 @@
-"""What a command says of its finished runs: a table on the console, and FuxiCTR's line for BARS."""
+"""The summary of finished runs: a table on the console, and FuxiCTR's line for BARS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEASURED = ("valid AUC", "parameters", "samples/s", "time")  # columns after the
 
 
 def append_bars_line(result: Result, config_dir: Path) -> None:
-    """Append the line that FuxiCTR writes and BARS parses to ``./<config name>.csv``.
+    """Append a line to ``./<config name>.csv``, as FuxiCTR writes it and BARS parses it.
 
     Raises:
         UserError: the file cannot be written.
@@ -110,7 +110,7 @@ def _spread(runs: list[NDArray], sign: str = "") -> list[str]:
 
 
 def _routing(run: Result) -> list[str]:
-    """A line for each branch of a mixture: which share of the test samples each expert served."""
+    """A line for each branch of a mixture, with the share of test samples that each expert serves."""
     return [
         f"{run['expid']}, seed {run['seed']}, {name} experts served "
         + " ".join(f"{share:.0%}" for share in routing["sample_share"])

@@ -1,4 +1,4 @@
-"""``tensorboard: True``: the scalars of a run's evaluations, for TensorBoard."""
+"""Write the numbers of a run's evaluations for TensorBoard, if ``tensorboard: True`` is set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ScalarWriter:
         self._written = 0
 
     def write(self, stage_log: list[dict[str, Any]]) -> None:
-        """Add the evaluations that are new; after a resume these are all so far."""
+        """Add the new evaluations, which are all evaluations so far after a resume."""
         for step, entry in enumerate(stage_log[self._written :], start=self._written + 1):
             for tag, value in scalars(entry):
                 self._writer.add_scalar(tag, value, step)
@@ -42,7 +42,7 @@ class ScalarWriter:
 
 
 def scalars(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Tag and value of each number of an evaluation that can be drawn."""
+    """The tag and the value of each number of an evaluation that TensorBoard can draw."""
     known = ("train_loss", "learning_rate", "samples_per_s", "valid_seconds")
     for key, value in entry.items():
         if isinstance(value, float | int) and not isinstance(value, bool) and key != "epoch":

@@ -1,1 +1,1 @@
-"""Studies: the paper's experiments, with equal budgets, paired seeds, and a queue that survives."""
+"""Studies: the paper's experiments, with equal budgets, paired seeds, and a queue kept on disk."""

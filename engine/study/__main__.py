@@ -36,7 +36,7 @@ DECIDED = dict.fromkeys(
 
 
 def main() -> int:
-    """Run what an experiment lacks, and write results, tables and figures; returns the exit code."""
+    """Run the missing runs of an experiment, write tables and figures, and return the exit code."""
     args = _parser().parse_args()
     if args.experiment in UNTUNED and args.budget not in (None, 1):
         raise UserError(
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:
-    """Write once what the trained weights of the first seed of each model show."""
+    """Analyse the trained weights of each model's first seed, and write the result once."""
     folder = search.folder
     trials = {trial.expid: trial for trial in search.selected()}
     folder.write_config(folder.path, search.space, trials, str(folder.runs))

@@ -1,4 +1,4 @@
-"""A call of a study, as ``study.json`` keeps it: everything that decides which cells are run."""
+"""A call of a study, as ``study.json`` stores it: everything that decides which cells are run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def default_budget(experiment: str) -> int:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of ``python -m engine.study``, without what belongs to one machine.
+    """One call of ``python -m engine.study``, without settings of one machine.
 
     Attributes:
         experiment: a key of ``EXPERIMENTS``.
@@ -106,5 +106,5 @@ def _has(names: list[str], others: list[str]) -> bool:
 
 
 def set_words(changes: dict[str, Any]) -> list[str]:
-    """Keys and values as ``--set`` takes them."""
+    """The words after ``--set`` that make these changes."""
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]

@@ -87,7 +87,7 @@ def plan(
     variants: Sequence[str] = (),
     own: Sequence[str] = (),
 ) -> list[Planned]:
-    """The configurations of an experiment.
+    """The configurations that an experiment compares.
 
     Args:
         experiment: a key of ``EXPERIMENTS``.
@@ -115,8 +115,8 @@ def plan(
 def distinct(cells: list[Planned], longest: int | None) -> list[Planned]:
     """The configurations that give different runs on histories of at most ``longest`` items.
 
-    Once ``max_len`` holds the longest history, larger values change nothing. If the smallest value holds
-    it, there is nothing to compare. None stands for an unknown length.
+    Once ``max_len`` reaches the longest history, larger values change nothing. If even the smallest
+    value reaches it, there is nothing to compare. None means that the length is unknown.
     """
     if longest is None:
         return cells

@@ -51,7 +51,7 @@ class StudySearch(Search):
     def selected(self) -> list[Trial]:
         """All trials.
 
-        The seeds of tuned models come first, so that a study that is cut short has whole rows.
+        The seeds of tuned models come first, so that an interrupted study has complete rows.
         """
         seeded = {trial.name: trial for trials in self.runs.values() for trial in trials}
         return list((seeded | self.trials).values())
@@ -63,13 +63,13 @@ class StudySearch(Search):
         self.save()
 
     def chosen(self, model: str) -> Trial | None:
-        """The tuning trial that is best on validation data; None without one that is done."""
+        """The tuning trial that is best on validation data; None if no trial is done."""
         score = Monitor(self.spaces[model].model)
         done = [trial for trial in self.tuning[model] if trial.status == DONE]
         return max(done, key=lambda trial: score(trial.metrics["valid"]), default=None)
 
     def save(self) -> None:
-        """Write to the store what is known by now."""
+        """Write all known results to the store's index."""
         call = self.store.call
         shared = {"seeds": self.seeds, "budget": call.budget, "changes": call.changes}
         cells = [
@@ -122,7 +122,7 @@ class StudySearch(Search):
             self.runs[cell.key] = list(map(self._known, trials))
 
     def _known(self, trial: Trial) -> Trial:
-        """The one trial with this name, and with what the store or the folder of the queue knows of it."""
+        """The only trial with this name, restored from the store or from the folder of the queue."""
         if trial.name in self.trials:
             return self.trials[trial.name]
         if not self.store.restore(trial):
@@ -134,9 +134,9 @@ class StudySearch(Search):
         return trial
 
     def _keep(self, trial: Trial) -> bool:
-        """Store the result of a seed that is done; returns whether there is one.
+        """Store the result of a seed that is done, and return whether there is one.
 
-        Of a tuning trial, the index has all that is needed.
+        A tuning trial needs no result file, since the index has everything about it.
         """
         result = self.folder.result(trial) if trial.status == DONE else None
         if result is not None and trial.params["seed"] in self.seeds:

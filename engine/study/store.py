@@ -1,4 +1,4 @@
-"""The folder of a study's results: no paths of this machine, and all that is needed to repeat a run.
+"""The folder of a study's results, with all that is needed to repeat a run on another machine.
 
 ``engine/analysis/results.py`` describes the files and reads them.
 """
@@ -28,12 +28,12 @@ class Store:
     Args:
         output: the folder of all results, with a folder for each data set.
         call: the call of the study.
-        dataset_hash: the hash of the data there is.
+        dataset_hash: the hash of the present data.
 
     Raises:
-        UserError: the folder cannot be written, ``study.json`` is broken, or its results could not be
-            compared with those of this call: they are on other data, or the same experiment has other
-            changes or another budget.
+        UserError: the folder cannot be written, ``study.json`` is broken, or its results cannot be
+            compared with the results of this call. This is so if they are on other data, or if the
+            same experiment has other changes or another budget.
     """
 
     def __init__(self, output: Path, call: Call, dataset_hash: str) -> None:
@@ -51,7 +51,7 @@ class Store:
             raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
 
     def _require_alike(self, dataset_hash: str) -> None:
-        """Reject a study whose results could not be compared with the results in the folder."""
+        """Raise a UserError if this call's results cannot be compared with those in the folder."""
         if (found := self.study["dataset_hash"]) != dataset_hash:
             raise UserError(
                 f"{self.path}: has results on other data (hash {found}, now {dataset_hash}); put the data "
@@ -70,7 +70,7 @@ class Store:
     # ---------------------------------------------------------------- what is known already
 
     def restore(self, trial: Trial) -> bool:
-        """Give a trial the metrics of its result, if that is here; returns whether it is."""
+        """Give a trial the metrics of its stored result, and return whether there is one."""
         if not (path := self.result(trial)).exists():
             return False
         result = read_json(path)
@@ -79,7 +79,7 @@ class Store:
         return True
 
     def restore_tuning(self, trial: Trial) -> bool:
-        """Give a tuning trial its metrics, if the index has them; returns whether it has."""
+        """Give a tuning trial its metrics from the index, and return whether they are there."""
         for entry in self.study["tuning"]:
             if entry["expid"] == trial.label and entry["seed"] == trial.params["seed"]:
                 trial.metrics, trial.status = {"valid": entry["valid"], "test": {}}, DONE
@@ -91,7 +91,7 @@ class Store:
         return self._runs / f"{trial.name}.json"
 
     def probe(self, trial: Trial) -> Path:
-        """The file with what a run's trained weights show."""
+        """The file with the analysis of a run's trained weights."""
         (self.path / "probes").mkdir(exist_ok=True)
         return self.path / "probes" / f"{trial.name}.json"
 
@@ -131,7 +131,7 @@ class Store:
         _, dataset = space.split({})
         entries: dict[str, dict[str, Any]] = {}
         results = map(read_json, sorted(self._runs.glob("*.json")))
-        # A run that went out of memory has a smaller batch than the others of its experiment.
+        # After running out of memory, a run has a smaller batch than others of its experiment.
         for result in sorted(results, key=lambda result: result["params"]["batch_size"]):
             model, _ = space.split(result["params"])
             entries[result["expid"]] = {
@@ -149,7 +149,7 @@ class Store:
 def portable(path: Path) -> str:
     """A path relative to the repository's folder.
 
-    Only the name is left of a path outside it, because others do not have that folder.
+    A path outside it is cut to its name, because the folder does not exist on other machines.
     """
     path = path.absolute()
     return str(path.relative_to(HOME)) if path.is_relative_to(HOME) else path.name
@@ -174,7 +174,7 @@ def _options(changes: dict[str, Any], budget: int) -> str:
 
 
 def _small(entry: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of an evaluation the cosines of the codes, which are most of its size."""
+    """An evaluation without the cosines of the codes, which are most of its size."""
     routing = {
         name: {k: v for k, v in branch.items() if k != "code_cosine"}
         for name, branch in entry["routing"].items()

@@ -18,11 +18,11 @@ from ..tuner.space import Space, grid_file, read_experiment, read_tuner_file, wi
 def model_space(expid: str, options: RunOptions, budget: int) -> Space:
     """The checked configuration of an experiment, with the study's changes.
 
-    A budget above 1 gives it the choices of the experiment's grid, see ``grid_file``, but for the keys
-    that ``options.changes`` sets. With a budget of 1 it has no choices.
+    With a budget above 1, it has the choices of the experiment's grid (see ``grid_file``), except for
+    keys that ``options.changes`` sets. With a budget of 1, it has no choices.
 
     Raises:
-        UserError: a run would be refused, or the grid is smaller than the budget.
+        UserError: a run would be rejected, or the grid is smaller than the budget.
     """
     space = read_experiment(options.config, expid)
     for key in options.changes.keys() & space.dataset.keys():
@@ -48,7 +48,7 @@ def balanced(
     Args:
         choices: the values of each key.
         own: the configuration's own values. The first combination is the nearest to them.
-        count: how many combinations. If there are fewer, all are taken.
+        count: how many combinations to choose. If there are fewer, all are chosen.
     """
     ordered = {key: _from(values, own.get(key)) for key, values in choices.items()}
     left = list(product(*(range(len(values)) for values in ordered.values())))

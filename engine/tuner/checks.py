@@ -1,4 +1,4 @@
-"""Checks before the first trial starts. They find everything that a run would refuse.
+"""Checks before the first trial starts, which find everything that a run would reject.
 
 This module imports torch.
 """
@@ -31,17 +31,17 @@ TABLE_ROWS = 2  # the size of the embeddings in a model that is built only for t
 def check_space(space: Space, options: RunOptions) -> Space:
     """Check an experiment, every value of its choices, and its data.
 
-    Every value is checked by itself, and a model of every combination is built. If the data set can
-    be generated, it is generated.
+    Every value is checked on its own, and a model is built with every combination. If the data set
+    is one that can be generated, it is generated.
 
     Returns:
-        The same experiment, in which every value has its type and the data are below
-        ``options.data_root``, if that is set. Keys with choices keep the value that the configuration
+        The same experiment, with every value converted to its type, and with its data below
+        ``options.data_root`` if that is set. Keys with choices keep the value that the configuration
         gives them.
 
     Raises:
-        UserError: a run would refuse a value, or a value is there twice. The message names the file and
-            the key.
+        UserError: a run would reject a value, or a value is listed twice. The message names the file
+            and the key.
     """
     base = {"model_root": ".", **space.model, **space.dataset, "model_id": space.expid}
 
@@ -84,7 +84,7 @@ def check_space(space: Space, options: RunOptions) -> Space:
 
 
 def data_hash(space: Space, home: Path) -> str:
-    """The hash of the data there is, as results record it."""
+    """The hash of the experiment's data, which each result also records."""
     files = resolve_paths(space.dataset, home)
     return fingerprint(files[key] for key in DATA_FILES)
 
@@ -92,8 +92,8 @@ def data_hash(space: Space, home: Path) -> str:
 def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedModel]) -> None:
     """Build the model with each combination of the keys that its parts read.
 
-    The embedding tables are small, so that this costs little. A foreign model is not built, for it may
-    need its tables as they are.
+    The embedding tables are made small, so that this costs little. A foreign model is not built, since
+    it may need tables of the right size.
     """
     if not issubclass(model_class, SequenceModel):
         return

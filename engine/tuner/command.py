@@ -49,10 +49,10 @@ def _tune() -> int:
 
 
 def make_search(space: Space, folder: Folder, tag: str, trials: int | None) -> Search:
-    """The search, with what the output folder knows of its trials.
+    """Make the search, and restore its trials from the output folder.
 
     Args:
-        space: what the trials vary.
+        space: the experiment, and the values that the trials vary.
         folder: the output folder.
         tag: run only the trials with this text in their name.
         trials: how many trials Optuna draws; None runs the whole grid.
@@ -65,7 +65,7 @@ def make_search(space: Space, folder: Folder, tag: str, trials: int | None) -> S
 
 
 def make_engine(gpus: Sequence[int], per_gpu: int, ray: bool) -> Engine:
-    """Where the trials run: on devices of this machine, or on a Ray cluster."""
+    """Make the engine that runs trials, on devices of this machine or on a Ray cluster."""
     if not ray:
         return LocalEngine(gpus, per_gpu)
     from .ray_engine import RayEngine
@@ -76,7 +76,7 @@ def make_engine(gpus: Sequence[int], per_gpu: int, ray: bool) -> Engine:
 def run_and_report(
     folder: Folder, search: Search, engine: Engine, command: list[str], options: RunOptions
 ) -> int:
-    """Run all that a search asks for, and write and print the report; returns the exit code."""
+    """Run all trials of a search, write and print the report, and return the exit code."""
     try:
         Scheduler(folder, search, engine, command).run()
     finally:  # what is known so far, also after Ctrl-C

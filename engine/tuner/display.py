@@ -1,4 +1,4 @@
-"""What a user sees of a running tuner: a progress line on a terminal, else one line for each change."""
+"""The display of a running tuner: a progress line on a terminal, otherwise a line for each change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Display:
         self._bar = tqdm(file=file, bar_format="{desc}", disable=not file.isatty())
 
     def event(self, trial: Trial, text: str) -> None:
-        """Say that a trial has changed its state."""
+        """Show that a trial has changed its state."""
         self._stages.pop(trial.name, None)
         if trial.status == DONE:
             value = self.monitor.value(trial.metrics["valid"])
@@ -41,11 +41,11 @@ class Display:
         self._print(f"{trial.name} {text}")
 
     def evaluated(self, trial: Trial, entry: dict[str, Any]) -> None:
-        """Take note of an evaluation of a running trial."""
+        """Show an evaluation of a running trial."""
         self._stages[trial.name] = f"{entry['stage']} epoch {entry['epoch']:g}"
 
     def refresh(self) -> None:
-        """Count again. On a terminal the line changes; elsewhere a new one shows a changed count."""
+        """Count the trials again and show the counts, on a new line if this is no terminal."""
         trials, size = self.search.selected(), self.search.size
         counts = Counter(trial.status for trial in trials)
         line = f"{counts[DONE]} of {size} done, {counts[RUNNING]} running, {counts[FAILED]} failed"

@@ -1,4 +1,4 @@
-"""Where trials run: an engine starts command lines, tells which have ended, and stops them."""
+"""Engines, which run trials: an engine starts command lines, reports their end, and stops them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Exit(NamedTuple):
 
 
 class Engine(Protocol):
-    """What the scheduler needs of an engine."""
+    """The interface of an engine, as the scheduler uses it."""
 
     def free(self) -> bool:
         """Say whether another job can start now."""
@@ -110,7 +110,7 @@ class LocalEngine:
 
 
 def launch(job: Job, gpu: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a process that ends with this one, even if this one is killed."""
+    """Start a process for a job; it ends when this process ends, even by a kill."""
     with open(job.log, "ab") as file:
         return subprocess.Popen(
             [*job.command, "--gpu", str(gpu)],
@@ -148,7 +148,7 @@ def run_expid_command(config: Path, model_zoo: Path | None) -> list[str]:
 
 
 def require_devices(gpus: Sequence[int]) -> None:
-    """Reject a CUDA device that is not there."""
+    """Raise a UserError if a CUDA device does not exist."""
     from ..run.devices import require_device  # imports torch
 
     for gpu in gpus:
@@ -168,5 +168,5 @@ def _die_with(parent: int) -> None:
     """Have the kernel kill this new process when its parent dies."""
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before the line above
+        if os.getppid() != parent:  # the parent had already died when the line above ran
             os._exit(1)

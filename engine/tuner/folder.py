@@ -1,4 +1,4 @@
-"""The output folder of a tuner: its files, and the lock that one tuner at a time can hold."""
+"""The output folder of a tuner: its files, and a lock that only one tuner at a time can hold."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Folder:
         self._lock.flush()
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.close()
 
     def log(self, trial: Trial) -> Path:
@@ -85,7 +85,7 @@ class Folder:
         write_json(self._status(trial), trial.to_json())
 
     def restore(self, trial: Trial) -> None:
-        """Take up what a trial's status file says, if there is one."""
+        """Restore a trial from its status file, if there is one."""
         file = self._status(trial)
         if not file.exists():
             return
@@ -97,7 +97,7 @@ class Folder:
             ) from None
 
     def started(self, space: Space) -> Iterator[Trial]:
-        """The trials with values of a space that earlier calls have started, in the order of names."""
+        """The trials that earlier calls have started with values of this space, sorted by name."""
         for file in sorted(self._trials.glob(f"{space.expid}_*.json")):
             tuned = (_read_if_whole(file) or {}).get("tuned", {})
             if tuned.keys() == space.choices.keys() and all(
@@ -127,10 +127,10 @@ class Folder:
         write_yaml(path / "dataset_config.yaml", {space.model["dataset_id"]: dataset})
 
     def require_same_data(self, trials: Iterable[Trial], expected: str | None = None) -> None:
-        """Reject finished trials that ran on other data, for they could not be compared.
+        """Raise a UserError if a finished trial ran on other data and so cannot be compared.
 
         Args:
-            trials: the trials; a trial without a result is passed over.
+            trials: the trials; a trial without a result is skipped.
             expected: the hash of the data; None takes that of the first result.
         """
         for trial in trials:

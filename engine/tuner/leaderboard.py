@@ -48,7 +48,7 @@ class Monitor:
 
 
 def ranked(trials: Iterable[Trial], monitor: Monitor) -> list[Trial]:
-    """The trials, the best first and those without a result last. Ties are in the order of names."""
+    """The trials from best to worst, then all without a result; ties are sorted by name."""
 
     def key(trial: Trial) -> tuple[bool, float, str, str]:
         done = trial.status == DONE
@@ -84,14 +84,14 @@ def write_report(folder: Folder, search: Search, options: RunOptions) -> str:
     parts = [text_table(header, rows)]
     if order and order[0].status == DONE:
         parts.append(_write_best(search.space, folder, order[0], options))
-    else:  # what is there belongs to another grid
+    else:  # these files are from another grid
         shutil.rmtree(folder.best, ignore_errors=True)
         (folder.path / BARS).unlink(missing_ok=True)
     return "\n\n".join([*parts, *failures(folder, order)])
 
 
 def failures(folder: Folder, trials: Iterable[Trial]) -> list[str]:
-    """Say of each trial that failed why, and where its log is."""
+    """A line for each failed trial, with the reason and the path of its log."""
     failed = (trial for trial in trials if trial.status == FAILED)
     return [f"failed: {trial.name}: {trial.reason}\n  {folder.log(trial)}" for trial in failed]
 

@@ -1,7 +1,7 @@
 """Search by Optuna: TPE draws from the values of the grid, and the median rule stops hopeless trials.
 
-The status files of the trials are the only memory. Each call of the tuner builds Optuna's study anew
-from the trials that have run, whether Optuna or a grid had chosen them.
+Nothing is stored but the status files of the trials. Each call of the tuner builds Optuna's study again
+from all trials that have run, whether Optuna or a grid had chosen them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ except ImportError:
 
 
 SEED = 2024
-REDRAWS = 10  # TPE may repeat itself so often; then the search takes any new combination
+REDRAWS = 10  # after so many draws of known combinations, the search takes any new one
 
 
 class OptunaSearch(Search):
@@ -52,7 +52,7 @@ class OptunaSearch(Search):
             places = {key: space.choices[key].index(value) for key, value in trial.tuned.items()}
             self.study.enqueue_trial(places)
             self._draw()
-        # The seed depends on what is known, so that a later call does not repeat the first draws.
+        # The seed depends on the known trials, so that a later call does not repeat the first draws.
         seed = SEED + len(self.trials)
         self._tpe, self._random = TPESampler(seed=seed), RandomSampler(seed=seed)
 
@@ -73,7 +73,7 @@ class OptunaSearch(Search):
         return bool(joint) and draw.should_prune()
 
     def tell(self, trial: Trial) -> None:
-        """Tell Optuna how a trial ended. A failed one stays open, for the next call runs it again."""
+        """Tell Optuna how a trial ended. A failed trial stays open, since the next call repeats it."""
         draw = self._draws[trial.name]
         if trial.status == DONE:
             self.study.tell(draw, self._monitor(trial.metrics["valid"]))
@@ -81,7 +81,7 @@ class OptunaSearch(Search):
             self.study.tell(draw, state=TrialState.PRUNED)
 
     def _draw(self) -> None:
-        """Draw a combination. A known one is given up; one that has run is told to Optuna."""
+        """Draw a combination. A known one is dropped, and Optuna is told its result if it has run."""
         draw = self.study.ask(self._categories)
         tuned = {key: values[draw.params[key]] for key, values in self.space.choices.items()}
         trial = self.space.trial(tuned)

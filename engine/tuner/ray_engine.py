@@ -28,9 +28,9 @@ except ImportError:
 class RayEngine:
     """Runs jobs as tasks of a Ray cluster.
 
-    The cluster is that of ``RAY_ADDRESS``, or one that runs on this machine. Without either, the
-    engine starts one of this machine alone. If a machine is lost or a worker dies, its jobs end with
-    the code None.
+    The cluster is the one at ``RAY_ADDRESS``, or one that already runs on this machine. Without
+    either, the engine starts a cluster that has only this machine. If a machine is lost or a worker
+    dies, its jobs end with the code None.
 
     Args:
         gpu: whether trials run on the GPUs of the cluster.
@@ -75,7 +75,7 @@ class RayEngine:
         ray.shutdown()
 
     def _places(self) -> list[float]:
-        """An entry for each GPU, or for each machine with its number of cores."""
+        """A list with an entry for each GPU, or with the number of cores of each machine."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if self._gpu:
             return [1.0] * sum(int(node.get("GPU", 0)) for node in nodes)
@@ -91,14 +91,14 @@ class RayEngine:
             reason = f"could not be started on another machine: {error.cause}"
         except RayError:
             return Exit(name, None, "a machine")
-        with open(job.log, "a") as log:  # for the run could not do so itself
+        with open(job.log, "a") as log:  # since the run could not do so itself
             log.write(f"error: {reason}\n")
         return Exit(name, 1, "ray")
 
 
 @ray.remote(max_retries=0)
 def _run(job: Job, gpu: int) -> tuple[int, str]:
-    """Run a job to its end; returns its exit code and where it ran."""
+    """Run a job to its end, and return its exit code and its device."""
     process = launch(job, gpu, dict(os.environ))
     try:
         while process.poll() is None:  # during ``wait``, Ray could not cancel the task

@@ -1,4 +1,4 @@
-"""The loop between search and engine: start, watch, judge how a run ended, try again."""
+"""The loop between search and engine: it starts runs, watches them, and repeats failed ones."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .trial import DONE, ENDED, FAILED, PRUNED, QUEUED, RUNNING, Trial, as_text
 
 POLL_SECONDS = 0.2
 TRIES = 2  # how often a trial that fails runs in one call of the tuner
-LOST_TRIES = 10  # how often a trial runs that somebody kills, or whose machine is lost
-# The exit codes of a run that somebody ended. run_expid.py answers Ctrl-C with 130.
+LOST_TRIES = 10  # how often a trial runs if its runs are killed or their machines are lost
+# The exit codes of a run that was ended from outside. run_expid.py answers Ctrl-C with 130.
 FROM_OUTSIDE = (130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 BUSY = "another run_expid.py is running it"
-MEMORY_SECONDS = 10  # a process that Linux kills for want of memory has ended by then
-TAIL_LINES = 20  # the status file keeps so many lines of the log
+MEMORY_SECONDS = 10  # after this time, a process that Linux kills for lack of memory has ended
+TAIL_LINES = 20  # how many lines of the log the status file keeps
 OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|MemoryError|DefaultCPUAllocator: can't allocate memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
@@ -33,11 +33,11 @@ OUT_OF_MEMORY = re.compile(
 
 @dataclass
 class Record:
-    """What one call of the tuner knows of a trial, beside the status file.
+    """What one call of the tuner knows about a trial, in addition to the status file.
 
     Attributes:
         tries: how many of its runs failed.
-        lost: how many of its runs somebody has ended.
+        lost: how many of its runs were ended from outside.
         log_start: where in the log the output of the latest run starts.
         evaluations: how many evaluations of the latest run were seen.
     """
@@ -70,7 +70,7 @@ class Scheduler:
         """Run trials until none is left. SIGTERM and SIGHUP end it as Ctrl-C does.
 
         Raises:
-            UserError: a result is on other data than the others.
+            UserError: the results are not all on the same data.
             KeyboardInterrupt: Ctrl-C; the runs have ended and are back in the queue.
         """
         for ending in (signal.SIGTERM, signal.SIGHUP):
@@ -175,7 +175,7 @@ class Scheduler:
         self.folder.require_same_data(self.search.trials.values())
 
     def _leave(self, trial: Trial, status: str, code: int | None, text: str) -> None:
-        """Note how a run ended, and give its trial a new status."""
+        """Record how a run ended, and give its trial a new status."""
         trial.attempts[-1] |= {"end": now(), "exit_code": code}
         trial.status = status
         self.folder.save(trial)
@@ -192,7 +192,7 @@ class Scheduler:
 
 
 def memory_kills() -> int:
-    """How many processes Linux has killed for want of memory since it started; elsewhere 0."""
+    """How many processes Linux has killed for lack of memory since it booted; elsewhere 0."""
     try:
         counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     except OSError:
@@ -206,7 +206,7 @@ def now() -> str:
 
 
 def _reason(ended: Exit, tail: list[str]) -> str:
-    """Say in one line why a run failed."""
+    """The reason why a run failed, in one line."""
     if ended.code is None:
         return f"{ended.device} was lost"
     if ended.code < 0:

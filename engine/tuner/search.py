@@ -1,4 +1,4 @@
-"""What runs next: the interface of all searches, and the search that runs a whole grid."""
+"""The interface of all searches, which choose the next trial, and the search over a whole grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Search:
     Attributes:
         space: the experiment that the trials vary.
         trials: all trials that are known so far, by name.
-        size: how many trials will have run at the end, at most.
+        size: the most trials that will have run at the end.
     """
 
     space: Space
@@ -28,23 +28,23 @@ class Search:
         return list(self.trials.values())
 
     def next(self) -> Trial | None:
-        """The next trial to run, which is the first one that is queued; None if there is none now."""
+        """The next trial to run, by default the first in the queue; None if there is none now."""
         return next((trial for trial in self.selected() if trial.status == QUEUED), None)
 
     def observe(self, trial: Trial, stage_log: list[dict[str, Any]]) -> bool:
-        """Take note of a running trial's evaluations; True stops it as hopeless."""
+        """Look at a running trial's evaluations, and return True to stop it as hopeless."""
         return False
 
     def tell(self, trial: Trial) -> None:
-        """Take note of a trial that is done, failed or pruned."""
+        """Learn that a trial is done, failed or pruned."""
 
 
 class Grid(Search):
     """Runs all trials of a grid in their order. Trials that are done stay done.
 
     Args:
-        space: gives the grid.
-        folder: knows what has become of the trials in earlier calls.
+        space: the experiment and its grid.
+        folder: the output folder, which knows the trials of earlier calls.
         tag: run only the trials with this text in their name or their number, such as ``_001_``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The trials that a tuner file asks for. The file is in FuxiCTR's form, and reading it needs no torch."""
+"""Read the trials from a tuner file, which is in FuxiCTR's form; this needs no torch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Space:
         return math.prod(map(len, choices))
 
     def grid(self) -> Iterator[Trial]:
-        """All combinations, which are those of FuxiCTR's ``enumerate_params``."""
+        """All combinations, the same as those of FuxiCTR's ``enumerate_params``."""
         for values in product(*self.choices.values()):
             yield self.trial(dict(zip(self.choices, values, strict=True)))
 
@@ -83,12 +83,12 @@ class Space:
 
 
 def read_space(given: Path, options: RunOptions, expid: str | None = None) -> Space:
-    """The experiment and the grid that a command line of the tuner names.
+    """Read the experiment and the grid that the tuner's command line names.
 
     Args:
         given: a configuration directory or a tuner file. Earlier versions had a tuner file
-            ``<directory>/tuner/<expid>.yaml`` for each experiment. A path to a file of that kind that is
-            gone means the experiment ``expid`` of the directory.
+            ``<directory>/tuner/<expid>.yaml`` for each experiment. If such a path no longer exists, it
+            stands for the experiment ``expid`` of the directory.
         options: its ``home`` is the folder where a relative ``base_config`` starts.
         expid: the experiment to tune; None takes the one that the tuner file names.
 
@@ -112,7 +112,7 @@ def read_space(given: Path, options: RunOptions, expid: str | None = None) -> Sp
 def grid_file(config: Path, experiment: Space) -> Path:
     """The tuner file with the grid of an experiment.
 
-    The first that exists of ``<expid>.yaml``, ``<model>.yaml``, ``<mixture>.yaml`` and
+    It is the first existing file among ``<expid>.yaml``, ``<model>.yaml``, ``<mixture>.yaml`` and
     ``default.yaml``, in ``tuner/`` of the configuration directory and then of the shipped one.
     """
     model = str(experiment.model.get("model"))
@@ -122,14 +122,14 @@ def grid_file(config: Path, experiment: Space) -> Path:
 
 
 def read_experiment(config: Path, expid: str) -> Space:
-    """An experiment of a configuration directory, without choices."""
+    """Read an experiment from a configuration directory, without choices."""
     model = read.model_part(config, expid)
     dataset = read.dataset_part(config, str(model.get("dataset_id")), expid)
     return Space(config, expid, model, dataset, {})
 
 
 def read_tuner_file(file: Path) -> dict[str, Any]:
-    """The content of a tuner file.
+    """Read a tuner file.
 
     Raises:
         UserError: a key is unknown or missing, or a value has the wrong type.
@@ -157,13 +157,13 @@ def _base_of(file: Path, content: dict[str, Any], home: Path, expid: str | None)
         dataset = read.with_tables(inline) if inline else read.dataset_part(base, dataset_id, expid)
     except UserError as error:
         raise UserError(f"{file}, {str(error).replace('--expid', flag)}") from None
-    if model.get("dataset_id") == "TBD":  # in some of LongCTR's base experiments
+    if model.get("dataset_id") == "TBD":  # some of LongCTR's base experiments have this
         expid = f"{model.get('model')}_{dataset_id}"
     return Space(file, expid, model | {"dataset_id": dataset_id}, dataset, {})
 
 
 def _inline(content: dict[str, Any], key: str, name: str) -> dict[str, Any] | None:
-    """An entry of a configuration that is written in the tuner file itself."""
+    """The entry ``name`` of a configuration that is written in the tuner file itself."""
     entries = content.get(key)
     if entries is not None and not isinstance(entries.get(name), dict):
         raise UserError(f"{key}: has no {name!r}{did_you_mean(name, entries)}")
@@ -171,7 +171,7 @@ def _inline(content: dict[str, Any], key: str, name: str) -> dict[str, Any] | No
 
 
 def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
-    """An experiment with the values of a grid, in the order of the experiment's keys.
+    """Give an experiment the values of a grid, in the order of the experiment's keys.
 
     Raises:
         UserError: a key cannot be tuned, is not one of the experiment, or has no value.
@@ -188,5 +188,5 @@ def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
                 f"{did_you_mean(key, known)}"
             )
         if not values:
-            raise UserError(f"{where}: is an empty list; write the values to try")
+            raise UserError(f"{where}: the value is an empty list; write the values to try")
     return replace(space, choices={key: listed[key] for key in known if key in listed})

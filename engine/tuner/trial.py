@@ -1,4 +1,4 @@
-"""A trial: one combination of parameters, and what became of it. A digest of the parameters names it."""
+"""A trial: one combination of parameters and its outcome. A digest of the parameters is its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "
 ENDED = (DONE, FAILED, PRUNED)
 HALVINGS = 5  # how often the batch size is halved after a trial ran out of memory
 DIGITS = 12  # the length of the digest in a trial's name
-# Keys that do not change a result: where files are, what they are called, and how much is shown.
+# Keys that do not change a result: paths and names of files, and how much is shown.
 NOT_OF_THE_TRIAL = ("model_root", "model_id", "verbose", "num_workers", *DATA_PATHS)
 
 
@@ -49,7 +49,7 @@ class Trial:
 
     @property
     def expid(self) -> str:
-        """The experiment id. A changed batch size gives another one, so that the run starts afresh."""
+        """The experiment id. A changed batch size gives another id, so that the run starts afresh."""
         ending = f"_batch{self.changes['batch_size']}" if self.changes else ""
         return (self.label or self.name) + ending
 
@@ -80,13 +80,13 @@ class Trial:
         return {key: value for key, value in vars(self).items() if key != "params"}
 
     def back_to_queue(self) -> None:
-        """Queue the trial again. A failed one gets its batch size back, for there may be memory now."""
+        """Queue the trial again. If it failed, its batch size is restored, in case there is memory now."""
         if self.status == FAILED:
             self.changes = {}
         self.status = QUEUED
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up the content of a status file. A trial that was running goes back into the queue.
+        """Restore the trial from a status file. If it was running, it goes back into the queue.
 
         Raises:
             KeyError: the content is damaged.
@@ -102,7 +102,7 @@ class Trial:
 def digest(params: dict[str, Any]) -> str:
     """The start of the SHA-256 of all parameters.
 
-    Neither the order of the keys matters, nor whether a number is written as ``1`` or as ``1.0``.
+    It depends neither on the order of the keys nor on whether a number is written ``1`` or ``1.0``.
     """
     kept = {key: value for key, value in params.items() if key not in NOT_OF_THE_TRIAL}
     floats = json.loads(json.dumps(kept), parse_int=float)
@@ -110,7 +110,7 @@ def digest(params: dict[str, Any]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """The value of a parameter, or a mapping of several, written as in YAML."""
+    """Write the value of a parameter, or a mapping of several, as in YAML."""
     if isinstance(value, dict):
         return ", ".join(f"{key}: {as_text(entry)}" for key, entry in value.items())
     return value if isinstance(value, str) else json.dumps(value)
