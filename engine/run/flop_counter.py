@@ -94,9 +94,9 @@ def sampled_product(pattern: Tensor, left: Tensor, *others: Any, **options: Any)
 
 
 @register_flop_formula([aten._embedding_bag, aten._embedding_bag_forward_only], get_raw=True)
-def weighted_sum(weight: Tensor, index: Tensor, offsets: Tensor, *args: Any, **kwargs: Any) -> int:
-    """Weighted sums of rows: a sparse matrix times a dense one. A sum of one row only moves it."""
-    return 0 if len(offsets) == len(index) else 2 * index.numel() * weight.shape[1]
+def weighted_sum(weight: Tensor, index: Tensor, *others: Any, **options: Any) -> int:
+    """Weighted sums of rows: a sparse matrix times a dense one."""
+    return 2 * index.numel() * weight.shape[1]
 
 
 @register_flop_formula([aten._fft_r2c, aten._fft_c2r, aten._fft_c2c], get_raw=True)

@@ -80,11 +80,11 @@ class RowTable:
 
     def gather(self, index_BL: Tensor) -> Tensor:
         """The rows of the positions, ``(B, L, D)``."""
-        if not self.kernels:
+        if not (self.kernels and torch.is_grad_enabled()):
             return gather_rows(self.rows_UD, index_BL)
         index_P1 = index_BL.reshape(-1, 1)  # a position is a sum of one row
         ones_P11 = self.rows_UD.new_ones(len(index_P1), 1, 1)
-        return self.weighted_sum(ones_P11, index_P1).view(*index_BL.shape, -1)
+        return self.weighted_sum(ones_P11, index_P1).view(*index_BL.shape, self.rows_UD.shape[1])
 
     def attend(
         self, query_BHD: Tensor, index_BL: Tensor, mask_BL: Tensor, dropout: float
@@ -142,7 +142,10 @@ class WindowTable(RowTable):
 
     def select(self, row_R: Tensor) -> WindowTable:
         """The table that has only these windows."""
-        return WindowTable(self._parent, self._index_VS[row_R], self._share_VS[row_R])
+        table = WindowTable(self._parent, self._index_VS[row_R], self._share_VS[row_R])
+        if "rows_UD" in vars(self) and not self.rows_UD.requires_grad:
+            table.rows_UD = self.rows_UD[row_R]  # summed already, and no gradient has to go back
+        return table
 
 
 # ---------------------------------------------------------------- kernels
@@ -183,7 +186,8 @@ def gather_sum(weights_BHL: Tensor, rows_UD: Tensor, index_BL: Tensor) -> Tensor
     B, H, _ = weights_BHL.shape
     index = index_BL.repeat_interleave(H, dim=0)
     weights = weights_BHL.reshape(index.shape)
-    return F.embedding_bag(index, rows_UD, mode="sum", per_sample_weights=weights).view(B, H, -1)
+    sums = F.embedding_bag(index, rows_UD, mode="sum", per_sample_weights=weights)
+    return sums.view(B, H, rows_UD.shape[1])
 
 
 def scatter_sum(parts: Sequence[tuple[Tensor, Tensor, Tensor]], rows: int) -> Tensor:

@@ -22,6 +22,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -123,9 +124,13 @@ def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
     """For each position, the sum over all later positions, or over all earlier ones.
 
     It is not the difference of two cumulative sums, in which small sums would lose digits next to
-    large ones. Positions are added one by one, because on a CPU cumsum is slow along any dimension
-    but the last.
+    large ones. On a CPU positions are added one by one, because cumsum is slow there along any
+    dimension but the last.
     """
+    if x_BLE.is_cuda:
+        x_BLE = x_BLE.flip(1) if later else x_BLE
+        sum_BLE = F.pad(x_BLE[:, :-1], (0, 0, 1, 0)).cumsum(1)
+        return sum_BLE.flip(1) if later else sum_BLE
     sum_BLE = torch.empty_like(x_BLE)
     sum_BLE[:, -1 if later else 0] = 0
     steps = list(zip(sum_BLE.unbind(1), x_BLE.unbind(1), strict=True))

@@ -22,10 +22,13 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
     where = f"backbone_checkpoint: {path}"
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{where}: {error.strerror}; {FILE}") from None
     except Exception as error:  # torch.load raises many kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{where}: the file is not a checkpoint ({reason}); {FILE}") from None
-    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise ValueError(f"{where}: the file holds no weights by name; {FILE}")
     if not any(name.startswith(BLOCK) for name in weights):
         try:

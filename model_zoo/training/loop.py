@@ -210,7 +210,11 @@ class Trainer:
         """Write everything that the rest of the run depends on to ``resume_file``."""
         if self.resume_file is not None:
             states = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
-            rngs = dict(rng=torch.get_rng_state(), cuda_rng=torch.cuda.get_rng_state_all())
+            has_cuda = torch.cuda.is_available()  # not so where the driver is too old for torch
+            rngs = {
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if has_cuda else [],
+            }
             save_atomically(vars(self.progress) | states | rngs, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:

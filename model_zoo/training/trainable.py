@@ -22,8 +22,14 @@ from ..moe.stages import Stage, StageName
 from .metrics import evaluate_metrics
 
 # FuxiCTR keeps these in private attributes; here they are public.
-PUBLIC = ["embedding_regularizer", "net_regularizer", "eval_steps", "early_stop_patience"]
-PUBLIC += ["reduce_lr_on_plateau", "verbose"]
+PUBLIC = (
+    "embedding_regularizer",
+    "net_regularizer",
+    "eval_steps",
+    "early_stop_patience",
+    "reduce_lr_on_plateau",
+    "verbose",
+)
 
 
 class Trainable(BaseModel, ABC):

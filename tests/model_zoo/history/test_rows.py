@@ -50,12 +50,13 @@ def test_equals_gathering(U: int, H: int, dtype: torch.dtype) -> None:
             pooled_BHD,
             total_BH,
             table.weighted_sum(weights_BHL, positions),
+            table.gather(positions),
             gather_rows(rows_UD, positions),
         ]
 
     def gathered() -> list[Tensor]:
         x_BLD = F.embedding(index(U), rows_UD)
-        return [*attend(query_BHD, x_BLD, mask_BL), weights_BHL @ x_BLD, x_BLD]
+        return [*attend(query_BHD, x_BLD, mask_BL), weights_BHL @ x_BLD, x_BLD, x_BLD]
 
     found = []
     for outputs in (ours(), gathered()):
@@ -173,6 +174,16 @@ def test_dropout_drops_weights_and_keeps_their_mean() -> None:
     torch.manual_seed(0)
     moved = history.attend(leaf + step, dropout=0.5)[0].sum()
     torch.testing.assert_close(moved - loss, slope, rtol=1e-3, atol=1e-9)
+
+
+def test_no_samples_and_no_positions_read_nothing() -> None:
+    rows_UD, query_BHD, weights_BHL, mask_BL = make(40, 2)
+    nobody = History(rows_UD, index(40), mask_BL).samples(slice(0))
+    assert nobody.embed().shape == (0, L, D)
+    assert nobody.attend(query_BHD[:0])[0].shape == (0, 2, D)
+    assert nobody.weighted_sum(weights_BHL[:0]).shape == (0, 2, D)
+    assert nobody.lookup(index(40)[:0, 0]).shape == (0, D)
+    assert History(rows_UD, index(40)[:, :0], mask_BL[:, :0]).embed().shape == (len(LENGTHS), 0, D)
 
 
 def test_frozen_rows_get_no_gradient_and_queries_do() -> None:

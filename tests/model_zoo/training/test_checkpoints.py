@@ -68,15 +68,15 @@ def refused(data: Path, model: str, file: Path | str, **keys: object) -> str:
 
 
 def test_a_missing_file_is_named(tiny_data: Path, tmp_path: Path) -> None:
-    assert "No such file" in refused(tiny_data, "TWIN", tmp_path / "missing.model")
+    assert "model: No such file" in refused(tiny_data, "TWIN", tmp_path / "missing.model")
 
 
 def test_what_is_no_checkpoint_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     file = tmp_path / "odd.model"
     file.write_text("not weights")
     assert "not a checkpoint" in refused(tiny_data, "TWIN", file)
-    assert "not a checkpoint" in refused(tiny_data, "TWIN", tmp_path)
-    for content in ([torch.zeros(2)], {"epoch": 3}, torch.zeros(2)):
+    assert "Is a directory" in refused(tiny_data, "TWIN", tmp_path)
+    for content in ([torch.zeros(2)], {"epoch": 3}, {0: torch.zeros(2)}, torch.zeros(2)):
         torch.save(content, file)
         assert "holds no weights by name" in refused(tiny_data, "TWIN", file)
     torch.save({}, file)
@@ -136,7 +136,7 @@ def test_on_the_command_line(tiny_data: Path, tmp_path: Path) -> None:
     space.change_model("TWIN_MoS_tiny", backbone_checkpoint=str(trained))
     outcome = space.run_expid("--expid", "TWIN_MoS_tiny", "--seed", "1")
     assert outcome.code == 2 and outcome.stderr.startswith("error: ")
-    assert f"{trained}: the file is not a checkpoint ([Errno 2] No such file" in outcome.stderr
+    assert f"{trained}: No such file or directory; write the path" in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
     assert not space.file("TWIN_MoS_tiny", 1, "log").exists()
     outcome = space.run_expid("--expid", "TWIN_tiny", "TWIN_MoS_tiny", "--seed", "1")

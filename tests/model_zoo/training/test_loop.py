@@ -267,6 +267,24 @@ def test_resume_gives_the_same_numbers(params: dict, tmp_path: Path, stop_after:
         assert a == b
 
 
+def test_a_driver_that_torch_cannot_use_does_not_stop_a_cpu(
+    params: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices are counted without the driver's runtime, and only a use of them fails."""
+
+    def fail() -> None:
+        raise RuntimeError("the NVIDIA driver on your system is too old")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", fail)
+    model = build_model(params | {"model": "TWIN"})
+    for epochs in (0.25, 0.5):
+        model.fit(
+            loader(params), loader(params, "valid"), epochs=epochs, resume_file=str(tmp_path / "s")
+        )
+    assert [entry["epoch"] for entry in model.stage_log] == [0.25, 0.5]
+
+
 def untimed(model: SequenceModel) -> list[dict]:
     """What training logged, without what a clock says."""
     timing = ("samples_per_s", "valid_seconds")
