@@ -132,7 +132,9 @@ def _find_duplicates(samples: Samples, card: dict[str, Any], report: Report) -> 
     key = [*PAIR, "seq_len"]
     for first, second in combinations(SPLITS, 2):
         both = samples[second].join(samples[first].unique(key), on=key, suffix="_before")
-        rows, same = _count(both), _count(both.filter(pl.col("label") == pl.col("label_before")))
+        same_label = (pl.col("label") == pl.col("label_before")).sum()
+        counts = both.select(pl.len(), same_label).collect(engine="streaming")
+        rows, same = counts.row(0)
         total, rate = (card["splits"][second][fact] for fact in ("rows", "label_rate"))
         report.facts.append(f"{second} samples in {first} too: {rows:,} ({rows / total:.1%})")
         if rows and same == rows and (rate**2 + (1 - rate) ** 2) ** rows < CHANCE:
@@ -150,7 +152,8 @@ def _find_leaks(samples: Samples, clicks: pl.LazyFrame, report: Report) -> None:
         clicked = samples[later].with_row_index("sample").filter(pl.col("label") == 1)
         clicked = clicked.join(seen.agg(visible=pl.col("seq_len").max()), on="user_index")
         shown = pl.col("place").is_between(pl.col("seq_len"), pl.col("visible"), closed="left")
-        found = _count(clicked.join(clicks, on=PAIR).filter(shown).unique("sample"))
+        leaked = clicked.join(clicks, on=PAIR).filter(shown).select(pl.col("sample").n_unique())
+        found = leaked.collect(engine="streaming").item()
         names = " and ".join(earlier)
         report.facts.append(f"clicks of {later} in histories of {names}: {found:,}")
         if found:
@@ -176,10 +179,6 @@ def _find_own_clicks(test: pl.LazyFrame, clicks: pl.LazyFrame, report: Report) -
             "the newest item of most clicked test samples is the target itself: the history holds the "
             "click that is to be predicted; seq_len must count earlier items only"
         )
-
-
-def _count(rows: pl.LazyFrame) -> int:
-    return rows.select(pl.len()).collect(engine="streaming").item()
 
 
 def _clicks(folder: Path) -> pl.LazyFrame:

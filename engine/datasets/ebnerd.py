@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
+from ..common.errors import UserError
 from .features import Feature, item_table
 from .interactions import Log, Split
 from .source import ROW, Source, require_unique
@@ -40,7 +41,7 @@ def load(folder: str | Path) -> Log:
             half of the validation week becomes the test. ``articles.parquet`` may lie there.
 
     Raises:
-        UserError: a file or column is missing.
+        UserError: a file or column is missing, or the validation week is empty.
     """
     folder = Path(folder)
     parts = [folder / part for part in PARTS if (folder / part).is_dir()] or [folder]
@@ -51,6 +52,10 @@ def load(folder: str | Path) -> Log:
         moment = _microseconds("impression_time")
         edges = behaviors[1].select(moment.min(), moment.quantile(0.5, "lower").alias("middle"))
         first, middle = edges.collect().row(0)
+        if first is None:
+            raise UserError(
+                f"{parts[1] / 'behaviors.parquet'} has no impressions; name data with some"
+            )
         split = Split(starts=(first, int(middle)))
     events = [*map(_read, history), *map(_shown, behaviors)]
     return Log(
@@ -89,10 +94,10 @@ def _shown(behaviors: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _events(table: pl.LazyFrame, item: str, time: str, **columns: pl.Expr) -> pl.LazyFrame:
-    """Events of a ``Log``. One without a user, an item or a time is left out."""
+    """Events of a ``Log``."""
     keys = {"user": pl.col("user_id"), "item": pl.col(item), "time": _microseconds(time)}
     whole = {name: key.cast(pl.Int64) for name, key in keys.items()}
-    return table.select(**whole, **columns).drop_nulls(keys)
+    return table.select(**whole, **columns)
 
 
 def _microseconds(time: str) -> pl.Expr:

@@ -111,7 +111,7 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
     if isinstance(entry, str):
         name, _, kind = entry.partition(":")
         entry = {"name": name} | ({"kind": kind} if kind else {})
-    if not isinstance(entry, dict) or "name" not in entry:
+    if not isinstance(entry, dict) or entry.get("name") is None:
         raise UserError(
             f"feature {entry!r} has no name; write a column, column:kind, or {{name: ..., kind: ...}}"
         )

@@ -19,7 +19,6 @@ from .check import read_errors
 from .layout import finish, new_folder
 
 OWNER = "reczoo"
-WANTED = ["*.parquet", "*.zip"]
 
 
 def download(
@@ -67,9 +66,10 @@ def _fetch(name: str, output: Path, offline: bool) -> Path:
 
     repository, hub = f"{OWNER}/{name}", constants.ENDPOINT
     offline = offline or constants.HF_HUB_OFFLINE
+    wanted = [*FILES, *(f"*/{file}" for file in FILES), f"{name}.zip"]
     try:
         folder = snapshot_download(
-            repository, repo_type="dataset", allow_patterns=WANTED, local_files_only=offline
+            repository, repo_type="dataset", allow_patterns=wanted, local_files_only=offline
         )
     except (HTTPError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -96,16 +96,22 @@ def _fetch(name: str, output: Path, offline: bool) -> Path:
 
 
 def _collect(name: str, snapshot: Path, folder: Path) -> None:
-    """Put the files of a snapshot into a folder, as far as they are there."""
-    archive = snapshot / f"{name}.zip"
+    """Put the five files of a snapshot into a folder."""
+    archive, source = snapshot / f"{name}.zip", snapshot
+    where = f"{OWNER}/{name}, revision {snapshot.name},"
     with TemporaryDirectory(dir=folder) as unpacked:
         if archive.exists():
+            source, where = Path(unpacked), str(archive)
             try:
-                shutil.unpack_archive(archive, unpacked)
+                shutil.unpack_archive(archive, source)
             except (shutil.ReadError, BadZipFile, EOFError) as error:
                 raise UserError(
                     f"{archive} is not a whole zip file ({error}); delete it to fetch it anew"
                 ) from None
-        for path in (*snapshot.rglob("*.parquet"), *Path(unpacked).rglob("*.parquet")):
-            if path.name in FILES:
-                shutil.copyfile(path, folder / path.name)
+        for file in FILES:
+            found = sorted(source.rglob(file))
+            if not found:
+                raise UserError(
+                    f"{where} holds no {file}; delete {snapshot.parents[1]} to try anew"
+                )
+            shutil.copyfile(found[0], folder / file)

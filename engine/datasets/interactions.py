@@ -63,7 +63,7 @@ class Log:
             ``time`` anything that can be compared. ``user`` and ``item`` are ids. ``label`` is 0 or
             1, or null for an event that is no sample. ``positive`` says whether the event joins the
             history. Then come the features of a sample. Events of the same user, item and time are
-            merged into one.
+            merged into one. Events without one of these three are left out.
         item_table: a function that makes the item table: ``(items, times_N) -> (table, specs)``.
             ``items`` has the columns ``item`` and ``row``, the row of the item's earliest event. Its
             row i is the item of index i + 1. ``times_N`` is how often each item occurs in the
@@ -148,7 +148,7 @@ class _Writer:
         raw = self.scratch / "raw.parquet"
         print("reading the log ...", flush=True)
         self.log.events.sink_parquet(raw, compression="lz4", maintain_order=False)
-        events = pl.scan_parquet(raw)
+        events = pl.scan_parquet(raw).drop_nulls(["user", "item", "time"])
         by_user = events.group_by("user").agg(pl.len().alias("events"))
         users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
         users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // BLOCK)
@@ -157,6 +157,10 @@ class _Writer:
         items = first.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
         count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
         print(count, flush=True)
+        if left_out := pq.read_metadata(raw).num_rows - users["events"].sum():
+            print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
+        if users.is_empty():
+            raise UserError(f"{self.source} has no events; name data with some")
         events = events.join(users.lazy().drop("events"), on="user")
         events = events.join(items.lazy().select("item", "item_index"), on="item")
         blocks = pl.PartitionBy(self.blocks, key="block", include_key=False)
@@ -178,6 +182,10 @@ class _Writer:
         events = pl.scan_parquet(self.blocks)
         times = events.filter(pl.col("label").is_not_null()).select("time")
         last = times.select(pl.len()).collect(engine="streaming").item() - 1
+        if last < 0:
+            raise UserError(
+                f"{self.source}: no event is a sample; name data that say what was shown"
+            )
         return tuple(time_at(times, int(share * last + ROUNDING)) for share in self.ends)
 
     def _split(self, starts: tuple[Any, ...]) -> pl.Expr:
@@ -216,7 +224,7 @@ class _Writer:
             pl.col("full_item_seq").list.head(pl.col("seq_len"))
         )
         for items in (samples["item_index"], visible.to_series().explode().drop_nulls()):
-            times_N += np.bincount(items.to_numpy() - 1, minlength=len(times_N))
+            times_N += np.bincount(items.cast(pl.Int64) - 1, minlength=len(times_N))
 
     def _append(self, path: Path, frame: pl.DataFrame) -> None:
         table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())

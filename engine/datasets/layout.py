@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -105,9 +105,13 @@ def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
         # Killed processes leave folders behind. Others may be writing at this moment, so only old
         # folders are deleted.
         for folder in output.parent.glob(f".{output.name}-????????"):
-            if time.time() - folder.stat().st_mtime > LEFT_BEHIND:
-                shutil.rmtree(folder, ignore_errors=True)
-        with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+            with suppress(FileNotFoundError):  # its writer may end at this moment
+                changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+                if time.time() - changed > LEFT_BEHIND:
+                    shutil.rmtree(folder, ignore_errors=True)
+        with TemporaryDirectory(
+            dir=output.parent, prefix=f".{output.name}-", ignore_cleanup_errors=True
+        ) as scratch:
             partial = Path(scratch, output.name)
             partial.mkdir()
             yield partial

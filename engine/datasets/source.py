@@ -40,12 +40,11 @@ class Source:
         files, ending = _files(self.path, separator)
         with readable(self.path):
             if ending == PARQUET:
-                self._start(pl.scan_parquet(files, row_index_name=ROW), None)
+                self._start(pl.scan_parquet(files, glob=False, row_index_name=ROW), None)
                 return
             separator = separator or SEPARATORS[ending]
-            scan = partial(
-                pl.scan_csv, files, separator=separator, infer_schema=False, row_index_name=ROW
-            )
+            as_text = partial(pl.scan_csv, separator=separator, infer_schema=False)
+            scan = partial(as_text, files, glob=False, row_index_name=ROW)
             unquoted = scan(quote_char=None)
             quoted = quotes and ending != ".tsv"
             self._start(scan(quote_char='"') if quoted else unquoted, 2)
@@ -181,7 +180,7 @@ def _files(path: Path, separator: str | None) -> tuple[list[Path], str]:
         if path.is_dir():
             files = sorted(file for file in path.iterdir() if _ending(file) in ENDINGS)
         else:  # the name may be a pattern
-            files = sorted(path.parent.glob(path.name))
+            files = [path] if path.exists() else sorted(path.parent.glob(path.name))
     if not files:
         raise UserError(
             f"{path} does not exist, or is a folder without tables; name a file that ends with "

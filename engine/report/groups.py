@@ -70,8 +70,12 @@ class Group:
         )
 
     def cost(self, key: str, unit: float = 1, decimals: int = 0) -> Entry:
-        """The median cost of the runs on this device, among those that measured it."""
-        known = [run[key] / unit for run in self._measured if run[key] is not None]
+        """The median of a cost over the runs that measured it, as in the cost table.
+
+        Only speed and memory depend on the device; the runs on this device count for them.
+        """
+        runs = self.runs if key in ("num_parameters", "flops_per_sample") else self._measured
+        known = [run[key] / unit for run in runs if run[key] is not None]
         return Entry(f"{median(known):,.{decimals}f}", median(known)) if known else Entry()
 
 

@@ -275,6 +275,12 @@ def test_stray_quotes_are_not_silent(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
 
 
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path, expected: dict) -> None:
+    for kind, write in (("csv", pl.DataFrame.write_csv), ("parquet", pl.DataFrame.write_parquet)):
+        write(small(), tmp_path / f"log[1].{kind}")
+        assert_same(prepare_small(tmp_path, tmp_path / f"log[1].{kind}"), expected)
+
+
 def test_features_of_an_item_are_its_earliest(tmp_path: Path) -> None:
     """In whatever order the file is."""
     table = small(stock=[float(t) for t in range(12)]).reverse()
@@ -318,10 +324,13 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         if name != ".out-12345678":  # which somebody writes at this moment
             os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".out-87654321" / "out").mkdir(parents=True)  # so is this one, for a day already
+    os.utime(tmp_path / ".out-87654321", (0, 0))
     small().write_csv(tmp_path / "log.csv")
     prepare_small(tmp_path, tmp_path / "log.csv")
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         ".out-12345678",
+        ".out-87654321",
         ".outer-12345678",
         "log.csv",
         "out",
@@ -441,6 +450,7 @@ BAD = {
     "no label": (nothing, {"rating": None}, ("without --label or --rating every interaction is a click",)),
     "label is a feature": (nothing, {"sample_features": ["stars"]}, ("feature stars is the label",)),
     "odd number": (broken("price", 30, "cheap"), {"item_features": ["price:numeric"]}, ("price, line 32: the value is 'cheap'",)),
+    "feature without a name": (nothing, {"item_features": [{"name": None}]}, ("has no name; write a column",)),
     "unknown kind": (nothing, {"item_features": ["price:number"]}, ("feature price: kind is 'number'; write categorical or sequence or",)),
     "vectors in text": (nothing, {"item_features": ["tags:embedding"]}, ("column tags is String",)),
     "label is a feature of items": (nothing, {"item_features": ["stars"]}, ("feature stars is the label",)),

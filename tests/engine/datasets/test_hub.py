@@ -185,15 +185,15 @@ def test_bad_content_is_named_and_replaces_nothing(
         ),
         (
             {k: v for k, v in good.items() if k != "valid.parquet"},
-            "x1/valid.parquet does not exist",
+            "holds no valid.parquet",
         ),
         (
             good | {"train.parquet": buffer.getvalue()},
             "x1/train.parquet: column 'topics' is missing",
         ),
         ({f"{NAME}.zip": archive[: len(archive) // 2]}, f"{NAME}.zip is not a whole zip file"),
-        ({f"{NAME}.zip": zipped({"train.parquet": b""})}, "x1/user_info.parquet does not exist"),
-        ({"notes.txt": b""}, "x1/user_info.parquet does not exist"),
+        ({f"{NAME}.zip": zipped({"train.parquet": b""})}, f"{NAME}.zip holds no valid.parquet"),
+        ({"notes.txt": b""}, f"holds no {FILES[0]}"),
     ]
     for content, expected in published:
         hub.repositories[f"reczoo/{NAME}"] = content

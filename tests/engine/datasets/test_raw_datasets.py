@@ -125,6 +125,31 @@ def test_ebnerd_refuses(
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
+def test_ebnerd_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_ebnerd(tmp_path / "raw")
+    path = tmp_path / "raw" / "train" / "behaviors.parquet"
+    shown = pl.read_parquet(path)
+    lost = pl.int_range(pl.len()) < 3
+    time = pl.when(lost).then(None).otherwise("impression_time").alias("impression_time")
+    shown.with_columns(time).write_parquet(path)
+    card = interactions.write(ebnerd.load(tmp_path / "raw"), tmp_path / "data")
+    articles = shown["article_ids_inview"].list.len()
+    said = f"{articles.head(3).sum()} events without a user, an item or a time are left out"
+    assert said in capsys.readouterr().out
+    assert card["splits"]["train"]["rows"] <= articles.sum() - articles.head(3).sum()
+
+
+@pytest.mark.parametrize("week", [True, False])
+def test_ebnerd_without_impressions(tmp_path: Path, week: bool) -> None:
+    write_ebnerd(tmp_path / "raw")
+    part = tmp_path / "raw" / "validation"
+    behaviors = part / "behaviors.parquet"
+    pl.read_parquet(behaviors).clear().write_parquet(behaviors)
+    says = "behaviors.parquet has no impressions" if week else "no event is a sample"
+    with pytest.raises(UserError, match=says):
+        interactions.write(ebnerd.load(tmp_path / "raw" if week else part), tmp_path / "data")
+
+
 def test_a_cut_off_file_is_named(tmp_path: Path) -> None:
     write_ebnerd(tmp_path / "raw")
     path = tmp_path / "raw" / "train" / "behaviors.parquet"
