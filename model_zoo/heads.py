@@ -22,7 +22,7 @@ class MLPHead(nn.Module):
 
     Args:
         input_dim: F.
-        dnn_hidden_units, dnn_activations, net_dropout, batch_norm: as in FuxiCTR.
+        dnn_hidden_units, dnn_activations, net_dropout, batch_norm: have their meaning in FuxiCTR.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DCNv2Head(nn.Module):
         dcn_cross_layers: number of layers of the cross network.
         dcn_hidden_units: widths of the layers of the perceptron beside it.
         mlp_hidden_units: widths of the hidden layers of the last perceptron.
-        hidden_activations, net_dropout, batch_norm: as in FuxiCTR.
+        hidden_activations, net_dropout, batch_norm: have their meaning in FuxiCTR.
     """
 
     def __init__(

@@ -66,7 +66,10 @@ def main() -> None:
         prog="python -m engine.config.expids", description="Write the experiments of all models."
     )
     parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
-    file = parser.parse_args().config / "model_config.yaml"
+    folder = parser.parse_args().config
+    file = folder / "model_config.yaml"
+    if not file.exists():
+        raise UserError(f"--config {folder}: has no {file.name}; name a configuration directory")
     write_text(file, with_expids(file.read_text("utf-8")))
 
 

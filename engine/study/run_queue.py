@@ -44,7 +44,7 @@ class StudySearch(Search):
 
     @property
     def size(self) -> int:  # type: ignore[override]
-        """The number of runs so far, and of those that wait for the end of a tuning."""
+        """The number of planned runs, and of runs that wait for the end of a tuning."""
         waiting = sum(not self._has_ended(cell.model) for cell in self.planned)
         return len(self.trials) + waiting * len(self.seeds)
 

@@ -56,7 +56,7 @@ class Engine(Protocol):
         """Say whether another job can start now."""
 
     def start(self, job: Job) -> str:
-        """Start a job; returns the device, or the engine's name if the device is not known yet."""
+        """Start a job, and return its device, or the engine's name if no device is known yet."""
 
     def poll(self) -> list[Exit]:
         """List the jobs that have ended since the last call, without those that were stopped."""
@@ -165,7 +165,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this new process when its parent dies."""
+    """Ask the kernel to kill this new process when its parent dies."""
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # the parent had already died when the line above ran

@@ -93,7 +93,7 @@ class Folder:
             trial.restore(json.loads(file.read_text()))
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{file}: is not a status file; delete it to run the trial again"
+                f"{file}: this is not a status file; delete it to run the trial again"
             ) from None
 
     def started(self, space: Space) -> Iterator[Trial]:

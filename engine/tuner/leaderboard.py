@@ -121,7 +121,7 @@ def _tables(
 
 
 def _write_best(space: Space, folder: Folder, trial: Trial, options: RunOptions) -> str:
-    """Write ``best/`` and the row for BARS; returns what the terminal shows of the best trial."""
+    """Write ``best/`` and the row for BARS, and return the text about the best trial."""
     expid = f"{space.expid}_best"
     model_root = str(space.model.get("model_root", "./checkpoints/"))
     folder.write_config(folder.best, space, {expid: trial}, model_root)

@@ -101,7 +101,7 @@ def read_space(given: Path, options: RunOptions, expid: str | None = None) -> Sp
         content = read_tuner_file(given)
         space = _base_of(given, content, options.home, expid)
     elif expid is None:
-        raise UserError(f"--config {given}: is a configuration directory; write --expid too")
+        raise UserError(f"--config {given}: this is a configuration directory; write --expid too")
     else:
         space = read_experiment(given, expid)
         space = replace(space, file=grid_file(given, space))

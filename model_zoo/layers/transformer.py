@@ -61,10 +61,12 @@ class EncoderLayer(nn.Module):
         self.hidden_dropout = Dropout(hidden_dropout)
 
     def forward(self, x_BLW: Tensor, mask_BL: Tensor, last: int | None = None) -> Tensor:
-        """The newest ``last`` positions (default: all) after the layer: ``(B, R, W)``.
+        """The layer's output ``(B, R, W)`` at the newest ``last`` positions (default: all).
 
         Args:
-            mask_BL: bool, True where a key may be attended to; at least one in each row.
+            x_BLW: the input at all positions.
+            mask_BL: bool, True at positions to attend to; each row needs at least one.
+            last: R, the number of positions to compute.
         """
         read_BRW = x_BLW if last is None else x_BLW[:, -last:]
         q_BRW = self.W_q(read_BRW)
@@ -136,7 +138,7 @@ class PairEncoderLayer(EncoderLayer):
     def forward(  # type: ignore[override]  # a pair is no single tensor
         self, history: History, target_BD: Tensor, mask_BL: Tensor, last: int | None = None
     ) -> Tensor:
-        """The newest ``last`` positions (default: all) after the layer: ``(B, R, W)``."""
+        """The layer's output ``(B, R, W)`` at the newest ``last`` positions (default: all)."""
         recent = history if last is None else history.last(last)
         x_BRD, target_B1D = recent.embed(), target_BD[:, None]
         D = x_BRD.shape[-1]

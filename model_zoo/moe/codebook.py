@@ -71,7 +71,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the codes by eq. 4; a code that got no item keeps its row, for its mean is 0 / 0."""
+        """Move the codes by eq. 4; a code without items does not move, since its mean is 0 / 0."""
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self.sum_EC)  # before the division, so that the means are of all ranks
             dist.all_reduce(self.count_E)

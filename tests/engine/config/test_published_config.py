@@ -24,7 +24,7 @@ from engine.config.options import RunOptions
 from engine.config.validate import check
 from model_zoo import get_model
 
-from ...support.command_line import ROOT
+from ...support.command_line import ROOT, run_here
 
 CONFIG = ROOT / "config"
 EXPERIMENTS = config.list_experiments(CONFIG)
@@ -85,6 +85,8 @@ def test_a_model_and_a_data_set_get_their_experiments(monkeypatch: pytest.Monkey
     }  # fmt: skip
     with pytest.raises(UserError, match="has no line"):
         expids.with_expids(presets)
+    missing = run_here(expids.main, "--config", "nowhere")
+    assert missing.code == 2 and "--config nowhere: has no model_config.yaml" in missing.stderr
 
 
 def test_a_configuration_that_was_changed_in_memory_or_on_disk_is_read_anew(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def test_the_file_of_an_earlier_version_stands_for_its_experiment() -> None:
     assert old == read_space(CONFIG, OPTIONS, "TWIN_MoS_MicroVideo1.7M_x2")
     with pytest.raises(UserError, match=r"--expid TWIN_Mos_movielens_1m: .* did you mean"):
         read_space(CONFIG / "tuner" / "TWIN_Mos_movielens_1m.yaml", OPTIONS)
-    with pytest.raises(UserError, match="config: is a configuration directory; write --expid too"):
+    with pytest.raises(
+        UserError, match="config: this is a configuration directory; write --expid too"
+    ):
         read_space(CONFIG, OPTIONS)
 
 
