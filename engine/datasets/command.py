@@ -78,7 +78,7 @@ def _prepare(args: argparse.Namespace, output: Path) -> dict[str, Any]:
         case "movielens":
             log = movielens.load(args.input)
         case "ebnerd":
-            log = ebnerd.load(args.input)
+            log = ebnerd.load(args.input, args.sample_features, args.item_features, args.embeddings)
         case "kuairand":
             log = kuairand.load(args.input, args.label, args.min_count)
         case "generic":
@@ -117,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     kuairand = command("kuairand", "KuaiRand 1K, Pure or 27K")
     for raw in (movielens, ebnerd, kuairand):
         raw.add_argument("--input", required=True, help="folder of the downloaded files")
+    ebnerd.add_argument("--sample-features", nargs="*", help="columns of behaviors.parquet")
+    ebnerd.add_argument("--item-features", nargs="*", help="columns of articles.parquet")
+    ebnerd.add_argument("--embeddings", help="Parquet file with article_id and a column of vectors")
     kuairand.add_argument("--label", default="is_click", help="column of the log")
     kuairand.add_argument("--min-count", type=int, default=1, help="rarer ids share an embedding")
 

@@ -81,13 +81,42 @@ def test_ebnerd_against_a_plain_loop(tmp_path: Path) -> None:
 
 def test_ebnerd_features(tmp_path: Path) -> None:
     write_ebnerd(tmp_path / "raw")
-    card = interactions.write(ebnerd.load(tmp_path / "raw"), tmp_path / "data")
-    items = pl.read_parquet(tmp_path / "data" / "item_info.parquet")
-    assert items.columns == ["item_index", *ebnerd.ARTICLE]
-    train = pl.read_parquet(tmp_path / "data" / "train.parquet")
+    interactions.write(ebnerd.load(tmp_path / "raw"), tmp_path / "default")
+    items = pl.read_parquet(tmp_path / "default" / "item_info.parquet")
+    assert items.columns == ["item_index", "article_id", *ebnerd.ARTICLE]
+    train = pl.read_parquet(tmp_path / "default" / "train.parquet")
     assert train.columns[3:] == ["click", *ebnerd.USER, *ebnerd.MOMENT]
+    vectors = pl.DataFrame({"article_id": range(50), "image": [[i / 2, -i] for i in range(50)]})
+    vectors.cast({"image": pl.List(pl.Float32)}).write_parquet(tmp_path / "vectors.parquet")
+    chosen = ["age"], ["category", "subcategory"], str(tmp_path / "vectors.parquet")
+    card = interactions.write(ebnerd.load(tmp_path / "raw", *chosen), tmp_path / "data")
+    items = pl.read_parquet(tmp_path / "data" / "item_info.parquet")
+    assert items.columns == ["item_index", "article_id", "category", "subcategory", "embedding"]
+    train = pl.read_parquet(tmp_path / "data" / "train.parquet")
+    assert train.columns[3:] == ["click", "age", *ebnerd.MOMENT]
     assert 1 < card["vocab_sizes"]["impression_hour"] <= 26
     assert items["category"].max() == card["vocab_sizes"]["category"] - 1 > 1
+    known = items.filter(pl.col("embedding").list.get(1) != 0)
+    assert (known["embedding"].list.get(0) * 2 + known["embedding"].list.get(1)).abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"sample_features": ["next_read_time"]}, "next_read_time is measured after"),
+        ({"item_features": ["total_pageviews"]}, "total_pageviews counts views"),
+        ({"sample_features": ["gendre"]}, "column 'gendre' is missing.*did you mean `gender`"),
+        ({"embeddings": "names.parquet"}, "no column of vectors, only article_id, name"),
+    ],
+)
+def test_ebnerd_refuses_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict, says: str
+) -> None:
+    write_ebnerd(tmp_path / "raw")
+    monkeypatch.chdir(tmp_path / "raw")
+    pl.DataFrame({"article_id": [1], "name": ["a"]}).write_parquet("names.parquet")
+    with pytest.raises(UserError, match=says):
+        interactions.write(ebnerd.load(tmp_path / "raw", **arguments), tmp_path / "data")
 
 
 def test_ebnerd_without_its_articles(tmp_path: Path) -> None:
