@@ -82,8 +82,9 @@ class Mamba4RecBlock(SequenceBlock):
         Packing pays if the kernels for packed histories can run and only newest states are needed.
         It pays even if ``mamba_ssm`` is installed, because its kernels compute all states.
         """
-        packs = len(self.layers) == 1 and can_fuse(history.mask_BL.device)
-        if torch.compiler.is_compiling() or not packs:
+        if torch.compiler.is_compiling() or len(self.layers) > 1:
+            return history, history.mask_BL  # a compiler must not trace what can_fuse tries
+        if not can_fuse(history.mask_BL.device):
             return history, history.mask_BL
         return history.packed()
 

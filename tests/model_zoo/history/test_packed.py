@@ -131,6 +131,17 @@ def random_block(**kwargs: int) -> Mamba4RecBlock:
     return block
 
 
+def test_a_compiler_does_not_trace_the_trial_of_the_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(device: torch.device) -> bool:
+        raise AssertionError("the kernels are tried while torch.compile traces")
+
+    monkeypatch.setattr(mamba4rec, "can_fuse", fail)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert outputs(random_block(), ragged())[0].isfinite().all()
+
+
 def test_a_packed_history_gives_newest_outputs_only() -> None:
     with pytest.raises(ValueError, match="write last=True"):
         mamba.Mamba(4)(torch.randn(1, sum(LENGTHS), 4), packed_segments(ragged()))
