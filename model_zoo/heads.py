@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .ops.precision import at_least_float32, unrounded
 
-MLP_UNITS, DEEP_UNITS = [512, 128, 64], [256, 128, 64]  # as LongCTR has them
+MLP_UNITS, DEEP_UNITS = [512, 128, 64], [256, 128, 64]  # LongCTR's defaults
 NO_UNITS: list[int] = []
 
 

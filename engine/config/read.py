@@ -171,7 +171,7 @@ class _StrictLoader(SafeLoader):
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Expand merge keys, after checking the mapping's own keys."""
-        if not hasattr(node, "checked"):  # what is merged may repeat keys
+        if not hasattr(node, "checked"):  # once only, since merged mappings may repeat keys
             node.checked = True
             seen = set()
             for key, _ in node.value:

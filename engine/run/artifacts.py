@@ -41,7 +41,7 @@ class RunFiles:
             before = _content(self.started_with)
             if not before:  # the machine crashed while the file was written: the run starts again
                 self.state.unlink(missing_ok=True)
-        now = json.loads(json.dumps(params))  # as a file gives it back, without tuples
+        now = json.loads(json.dumps(params))  # a file turns tuples into lists
         known = (before.keys() | now.keys()) - {"dataset_hash", *NO_NUMBERS}
         changed = sorted(key for key in known if before.get(key) != now.get(key))
         if before and changed:
@@ -51,12 +51,12 @@ class RunFiles:
             )
 
     def require_same_data(self, dataset_hash: str, resume: bool) -> None:
-        """Raise a UserError before a run or a result on other data of this name is overwritten."""
+        """Raise a UserError if a run to resume, or a result to overwrite, is on other data."""
         for file in (self.result, self.started_with) if resume else (self.result,):
             before = _content(file).get("dataset_hash", dataset_hash)
             if before != dataset_hash:
                 other = "start again without --resume"
-                if file == self.result:  # which would be lost
+                if file == self.result:  # starting again would overwrite it
                     other = "write --model-root DIR, another folder for results"
                 raise UserError(
                     f"{file}: is of a run on other data (hash {before}, now {dataset_hash}); put the "

@@ -177,7 +177,7 @@ def _evaluate(
         "num_parameters": num_parameters(model),
         "flops_per_sample": flops.mean,
         "flops_per_sample_error": flops.error,
-        "train_samples_per_s": statistics.median(speeds),  # of an epoch
+        "train_samples_per_s": statistics.median(speeds),  # over the evaluations
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
         "seconds": {"test": test_seconds},
     }

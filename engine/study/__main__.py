@@ -84,7 +84,7 @@ def main() -> int:
     engine, command = LocalEngine(args.gpu, args.per_gpu), run_expid_command(folder.path, zoo)
     try:
         Scheduler(folder, search, engine, command).run()
-    finally:  # what is known so far, also after Ctrl-C
+    finally:  # save the results so far, even after Ctrl-C
         search.save()
         store.write_config(space)
     for line in failures(folder, search.selected()):

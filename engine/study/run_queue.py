@@ -38,7 +38,7 @@ class StudySearch(Search):
         self.space = next(iter(spaces.values()))
         self.seeds = list(range(1, store.call.seeds + 1))
         self.trials: dict[str, Trial] = {}
-        self.runs: dict[str, list[Trial]] = {}  # by cell, of the models whose tuning has ended
+        self.runs: dict[str, list[Trial]] = {}  # by cell, for models whose tuning has ended
         self.tuning = {model: self._tuning(space) for model, space in spaces.items()}
         self._plan_runs()
 

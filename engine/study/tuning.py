@@ -52,7 +52,7 @@ def balanced(
     """
     ordered = {key: _from(values, own.get(key)) for key, values in choices.items()}
     left = list(product(*(range(len(values)) for values in ordered.values())))
-    uses: Counter[tuple[int, int]] = Counter()  # by key and value, both as numbers
+    uses: Counter[tuple[int, int]] = Counter()  # by the indices of key and value
     drawn = []
     for _ in range(min(count, len(left))):
         # The least used values win. Among equals, those nearest to the configuration's own win.

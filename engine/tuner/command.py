@@ -79,7 +79,7 @@ def run_and_report(
     """Run all trials of a search, write and print the report, and return the exit code."""
     try:
         Scheduler(folder, search, engine, command).run()
-    finally:  # what is known so far, also after Ctrl-C
+    finally:  # report the results so far, even after Ctrl-C
         report = write_report(folder, search, options)
     print("\n" + report)
     return exit_code(search)

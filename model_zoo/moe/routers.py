@@ -101,7 +101,7 @@ class Router(nn.Module, ABC):
 
     @abstractmethod
     def assign(self, z_BTZ: Tensor, count_BT: Tensor) -> Routing:
-        """The gates of projected items; ``count_BT`` is 0 (False) at padding."""
+        """Compute the gates of projected items; ``count_BT`` is 0 (False) at padding."""
 
     def codes(self) -> Tensor | None:
         """The vectors of the experts with which items are compared, ``(E, Z)``, or None."""

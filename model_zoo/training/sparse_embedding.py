@@ -237,7 +237,7 @@ class MissedSteps:
         self.last_N = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
         k_S = torch.arange(HORIZON, 0, -1, dtype=torch.float64, device=weight.device)
         self.decay_2S = torch.stack([betas[0] ** k_S, (betas[0] / betas[1] ** 0.5) ** k_S])
-        self.sums_2S = torch.zeros_like(self.decay_2S)  # of a_k and a_k / b_k, by s
+        self.sums_2S = torch.zeros_like(self.decay_2S)  # the sums of a_k and a_k / b_k, by s
 
     def tick(self, lr: float, rows_R: Tensor) -> None:
         """Count a step with learning rate ``lr``, which all rows but these miss."""
