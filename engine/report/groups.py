@@ -30,7 +30,7 @@ class Group:
         expid: experiment id.
         model: name of the model.
         experiments: names of the study's experiments that include it; empty without a study.
-        varied: the keys that these experiments set.
+        varied: the keys that these experiments, or ``--set`` of the runs, set.
         seeds: the planned seeds.
         runs: in the order of seeds.
     """
@@ -83,7 +83,7 @@ def groups(results: DatasetResults) -> list[Group]:
     """Collect all configurations in the study's order, then those that are outside the study.
 
     Runs of seeds that the study does not plan form a group of their own. So the means are those of the
-    tables.
+    tables. Runs with another ``--set`` form one too.
 
     Raises:
         UserError: a run lacks something, because an older version wrote it.
@@ -100,10 +100,13 @@ def groups(results: DatasetResults) -> list[Group]:
             raise UserError(
                 f"{run['file']}: lacks {', '.join(lacking)}; no result of this version: run it again"
             )
+        changes = run.get("set", {})  # older runs lack it
         alone = Group(run["expid"], run["model"], ["outside the study"])
         group = planned.get(alone.expid, alone)
-        if results.study and run["seed"] not in group.seeds:
-            group = outside.setdefault(alone.expid, alone)
+        other = group.runs and group.runs[0].get("set", {}) != changes
+        if other or (results.study and run["seed"] not in group.seeds):
+            group = outside.setdefault(f"{alone.expid} {changes}", alone)
+        group.varied |= changes
         group.runs.append(run)
     return [*planned.values(), *outside.values()]
 

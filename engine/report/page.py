@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def build(folder: Path) -> str:
     known = [group for section in sections for group in section["ranked"]]
     made = {name: make(everything) for name, make in TABLES.items()}
     made.pop("tuning", None)  # each data set shows its own trials
-    commands = [call.command for results in everything for call in widest(calls(results))]
+    wide = [call for results in everything for call in widest(calls(results))]
     script = (HERE / "page.js").read_text("utf-8")
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
@@ -51,7 +52,8 @@ def build(folder: Path) -> str:
     return environment.get_template("page.html.j2").render(
         home=folder,
         sections=sections,
-        commands=list(dict.fromkeys(commands)),
+        commands=list(dict.fromkeys(call.command for call in wide)),
+        outputs=list(dict.fromkeys(shlex.quote(call.output) for call in wide)),
         pieces=PIECES,
         unseen=without_runs(everything),
         tables={name: table for name, table in made.items() if table},

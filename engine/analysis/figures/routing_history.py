@@ -79,8 +79,8 @@ def _column(panels: Any, run: Run, branch: str) -> None:
     if moved:
         movement.plot(times, moved, color=style.RED, marker="s", clip_on=False)
     else:
-        place = {"ha": "center", "transform": movement.transAxes}
-        movement.text(0.62, 0.5, "no codes", color="0.5", **place)
+        look = {"ha": "center", "color": "0.5", "backgroundcolor": "white"}  # hides stages' lines
+        movement.text(0.62, 0.5, "no codes", transform=movement.transAxes, **look)
     _name_stages(load, stages)
     for axes, name in zip(panels, ("load (share)", "entropy", "code\nmovement"), strict=True):
         for _, timed in stages[:-1]:

@@ -57,16 +57,20 @@ def cost(results: list[DatasetResults]) -> Table | None:
     models = ordered_models(model for _, cells in parts for model in cells)
     if not models:
         return None
-    columns = []
+    columns, notes = [], []
     for dataset_id, cells in parts:
         columns += [Column(dataset_id, q.heading, partial(_entry, cells, q)) for q in COSTS]
-        columns += [Column(dataset_id, "device of speed and memory", partial(_device, cells))]
+        devices = {run["device"] for cell in cells.values() for run in cell.runs.values()}
+        if len(devices) > 1:
+            columns += [Column(dataset_id, "device of speed and memory", partial(_device, cells))]
+        elif devices:
+            notes += sentences("one_device", dataset=dataset_id, device=devices.pop())
     return grouped(
         "Cost",
         ["Model", "Variant"],
         {model: row_labels(model) for model in models},
         columns,
-        sentences("cost"),
+        [*sentences("cost"), *notes],
         [
             {"dataset_id": dataset_id, **_measured(cells, model, quantity)}
             for model in models
