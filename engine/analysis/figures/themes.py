@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -99,16 +100,14 @@ def _table(axes: Axes, found: dict[str, Any]) -> None:
 
 def _nearest(code: dict[str, Any]) -> str:
     """As many of the nearest items, the nearest first, as there is room for."""
-    line = ""
+    names = []
     for near in code["nearest"]:
-        name = near["name"] or f"item {near['item']}"
         category = near["category_name"] or near["category"]
-        name += "" if category is None else f" ({category})"
-        longer = f"{line} · {name}" if line else name
-        if line and len(longer) > LETTERS:
-            break
-        line = longer
-    return line
+        after = "" if category is None else f" ({category})"
+        names.append((near["name"] or f"item {near['item']}") + after)
+    lines = accumulate(names, "{} · {}".format)
+    fitting = [line for line in lines if len(line) <= LETTERS] or names[:1]
+    return fitting[-1] if fitting else ""
 
 
 def _title(known: Known) -> str:
