@@ -50,9 +50,8 @@ def looks(shown: Iterable[str], registered: Iterable[str]) -> dict[str, Look]:
     """The look of each name that is shown; a registered one looks the same in all figures."""
     shown = list(shown)
     known = dict.fromkeys([*registered, *shown])
-    look_of = dict(
-        zip(known, map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES)), strict=False)
-    )
+    endless = map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES))
+    look_of = dict(zip(known, endless, strict=False))
     return {name: look_of[name] for name in shown}
 
 

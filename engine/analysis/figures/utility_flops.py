@@ -10,7 +10,6 @@ from model_zoo.registry import OURS, backbone_of, label, mixture_of
 
 from ..results import Cell, DatasetResults
 from ..sentences import sentences
-from ..tables.quality_tables import table1
 from . import style
 from .selection import in_points, metrics_of, spread
 
@@ -39,7 +38,7 @@ def draw(results: DatasetResults) -> Figure | None:
     legend = [*panels[0].get_legend_handles_labels()[0], *mixtures]
     over = style.over_seeds(cell.runs for cell in cells)
     facts = sentences("utility_flops", dataset=results.dataset_id, seeds=over)
-    style.finish(figure, _title(results), facts, legend)
+    style.finish(figure, "Utility and cost of each model", facts, legend)
     return figure
 
 
@@ -66,14 +65,3 @@ def _points(axes: Axes, cells: list[Cell], metric: str) -> None:
 
 def _flops(cell: Cell) -> float:
     return spread(run["flops_per_sample"] for run in cell.runs.values())[0]
-
-
-def _title(results: DatasetResults) -> str:
-    """On how many of the backbones that have MoS Table 1 marks it as the best by AUC."""
-    table = table1([results])
-    of_auc = [record for record in table.records if record["metric"] == "AUC"] if table else []
-    marks = [record["mark"] for record in of_auc if mixture_of(record["model"]) == OURS]
-    if not marks:
-        return "Utility and cost of each model"
-    share = f"{marks.count('best')} of {len(marks)} backbone{'s' * (len(marks) > 1)}"
-    return f"{label(OURS)} is significantly the best in AUC on {share}"

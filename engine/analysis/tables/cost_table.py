@@ -53,13 +53,7 @@ def cost(results: list[DatasetResults]) -> Table | None:
     Speed and memory are those of the runs on the device that most runs of the model were on. The
     table is None if no model of Tables 1 and 2 has a run.
     """
-    parts = [
-        (
-            data.dataset_id,
-            {c.model: c for name in ("table2", "table1") for c in data.experiment(name)},
-        )
-        for data in results
-    ]
+    parts = [(data.dataset_id, _cells(data)) for data in results]
     models = ordered_models(model for _, cells in parts for model in cells)
     if not models:
         return None
@@ -81,6 +75,10 @@ def cost(results: list[DatasetResults]) -> Table | None:
             for quantity in COSTS
         ],
     )
+
+
+def _cells(data: DatasetResults) -> Cells:
+    return {cell.model: cell for name in ("table2", "table1") for cell in data.experiment(name)}
 
 
 def _measured(cells: Cells, model: str, quantity: Quantity) -> dict[str, Any]:
