@@ -94,8 +94,8 @@ class SequenceModel(StagedModel):
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
         if sparse_embedding and self.optimizer_name not in SPARSE_OPTIMIZERS:
             raise ValueError(
-                f"sparse_embedding: the optimizer {self.optimizer_name!r} cannot use sparse "
-                f"gradients; set optimizer to one of {', '.join(SPARSE_OPTIMIZERS)}"
+                f"sparse_embedding: optimizer {self.optimizer_name!r} cannot use sparse gradients; "
+                f"write one of {', '.join(SPARSE_OPTIMIZERS)}"
             )
         self.item_dim = feature_map.sum_emb_out_dim(feature_source="item")
         if not self.item_dim:

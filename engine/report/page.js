@@ -42,7 +42,8 @@ function percent(share) {
 
 /** What a cell is sorted by: a number, a text, or null for nothing. */
 function sortKey(cell) {
-  const text = (cell?.dataset.value ?? cell?.textContent ?? "").trim();
+  const nodes = [...(cell?.childNodes ?? [])].filter((node) => node.nodeName !== "SUP"); // a footnote is no digit
+  const text = (cell?.dataset.value ?? nodes.map((node) => node.textContent).join("")).trim();
   if (text === "" || text === "–" || text === "-") return null;
   const number = /^[-+]?[\d.][\d.,]*(e[-+]?\d+)?(?=$|[\s±%*])/i.exec(text);
   return number ? Number(number[0].replaceAll(",", "")) : text;

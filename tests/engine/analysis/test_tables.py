@@ -413,7 +413,9 @@ def test_what_was_not_measured_is_missing_and_the_error_of_flops_is_shown(home: 
     table = cost(read_results(home))
     assert entry(table, ("TWIN", "MoS"), "toy|peak memory, MB") == Entry()
     assert "± 0.03" in entry(table, ("TWIN", "MoS"), "toy|MFLOPs per sample").secondary
-    assert "standard error" in table.notes[-1]
+    assert "standard error" in table.notes[-2]
+    assert table.notes[-1] == "Speed and memory on toy: all runs were on cpu."
+    assert "device" not in str(table.header)
 
 
 def test_a_run_that_diverged_does_not_count(home: Path) -> None:

@@ -128,7 +128,7 @@ def test_costs_are_medians(copied: Path) -> None:
             run, lambda r, f=factor: r.update({key: f * unit for key, (_, unit) in costs.items()})
         )
     cells = next(c for _, c in rows(build(copied)) if "<code>TWIN_toy</code>" in c[0][1])
-    assert [cells[place][1] for place, _ in costs.values()] == ["3", "3.000", "3", "3", "3"]
+    assert [cells[place][1] for place, _ in costs.values()] == ["3", "3.00", "3", "3", "3"]
 
 
 def test_the_best_is_not_chosen_among_other_experiments(page: str, copied: Path) -> None:
@@ -186,7 +186,7 @@ def test_the_leaderboards_speed_is_that_of_the_usual_device(copied: Path) -> Non
     texts = [text for _, text in row]
     assert "1,234" in texts and texts[-1] == "a GPU (1 of 2 runs)"  # the first by name
     assert (
-        "2.500" in texts
+        "2.50" in texts
     )  # FLOPs do not depend on the device: all seeds count, as in the cost table
 
 
@@ -227,7 +227,7 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
     options = "--dataset toy --seeds 2 --budget 4"
     unrun = [variant(b, m) for b in ("Mamba4Rec", "TransAct") for m in ("", *MIXTURES)]
     table1 = (
-        f"partly : 9 of 20 models; {', '.join(unrun)}, SDIM_GShard: not run "
+        f"partly : 9 of 20 models what is missing {', '.join(unrun)}, SDIM_GShard: not run "
         f"{study} table1 {options} --backbones Mamba4Rec TransAct SDIM {places}"
     )
     assert known["Table 1 backbones and mixtures"] == [table1]
@@ -242,7 +242,7 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
         f"{study} routers {options} --backbones TWIN {places}"
     )
     assert known["Figure 6 history length and number of experts"][0] == (
-        "partly : 16 of 52 configurations; Mamba4Rec, Mamba4Rec_MoS, TransAct, TransAct_MoS, "
+        "partly : 16 of 52 configurations what is missing Mamba4Rec, Mamba4Rec_MoS, TransAct, TransAct_MoS, "
         "5 of 9 of TWIN_MoS, 5 of 9 of SDIM_MoS: not run "
         f"{study} length {options} --backbones Mamba4Rec TransAct --output here "
         f"{study} experts {options} --backbones Mamba4Rec TransAct TWIN SDIM {places}"
@@ -309,6 +309,26 @@ def test_a_seed_that_was_not_planned_does_not_change_the_mean(page: str, copied:
     after = [cells for _, cells in rows(build(copied)) if "<code>TWIN_toy</code>" in cells[0][1]]
     assert before[0] in after and len(after) == 2
     assert {cells[7][1] for cells in after} == {"table1", "outside the study"}
+
+
+def test_what_a_run_set_is_shown_and_not_averaged_with_other_runs(tmp_path: Path) -> None:
+    write_run(tmp_path / "toy", "toy", "TWIN_toy", "TWIN", 1)
+    first = tmp_path / "toy" / "TWIN_toy_seed1.json"
+    other = Path(shutil.copy(first, tmp_path / "toy" / "TWIN_toy_set_0_seed1.json"))
+    change(other, lambda run: run.update(set={"max_len": 50}))
+    page = build(tmp_path)
+    found = [(cells[5][0], cells[6][1]) for _, cells in rows(page)]
+    assert found == [("1", ""), ("1", "max_len = 50")]
+    (cell,) = read_results(tmp_path)[0].experiment("table1")
+    assert cell.runs[1]["file"] == first
+
+
+def test_repeating_names_the_folder_of_the_studies(copied: Path) -> None:
+    call = {"experiment": "table1", "dataset": "toy", "output": "my results"}
+    change(copied / "toy" / "study.json", lambda study: study.update(studies=[call]))
+    text = re.sub("<[^>]+>", "", build(copied).split("<pre>")[1].split("</pre>")[0])
+    assert "--output &#39;my results&#39;" in text
+    assert "engine.report &#39;my results&#39;" in text and "RESULTS" not in text
 
 
 def test_metrics_are_points_everywhere(copied: Path) -> None:
