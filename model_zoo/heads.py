@@ -68,9 +68,7 @@ class DCNv2Head(nn.Module):
     ) -> None:
         super().__init__()
         if not dcn_hidden_units:
-            raise ValueError(
-                "dcn_hidden_units is an empty list; write at least one width, such as [128, 64]"
-            )
+            raise ValueError("dcn_hidden_units is empty; write at least one width, as in [128, 64]")
         self.crossnet = CrossNetV2(input_dim, dcn_cross_layers)
         inner = dict(dropout_rates=net_dropout, batch_norm=batch_norm)
         deep, last = list(dcn_hidden_units), list(mlp_hidden_units)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,27 +94,23 @@ class SequenceModel(StagedModel):
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
         if sparse_embedding and self.optimizer_name not in SPARSE_OPTIMIZERS:
             raise ValueError(
-                f"sparse_embedding: the optimizer {self.optimizer_name!r} cannot use sparse "
-                f"gradients; set optimizer to one of {', '.join(SPARSE_OPTIMIZERS)}"
+                f"sparse_embedding: optimizer {self.optimizer_name!r} cannot use sparse gradients; "
+                f"write one of {', '.join(SPARSE_OPTIMIZERS)}"
             )
         self.item_dim = feature_map.sum_emb_out_dim(feature_source="item")
         if not self.item_dim:
+            name = feature_map.dataset_id
             raise ValueError(
-                f"{feature_map.dataset_id}: no feature has `source: item`; "
-                "add it to the features of the item in dataset_config.yaml"
+                f"{name}: no feature has `source: item`; add it in dataset_config.yaml"
             )
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
         if sparse_embedding:
             use_sparse_gradients(self.embedding_layer)
-        block_config = chosen(kwargs, self.block)
-        self.encoder = self.mixture(
-            lambda: self.block(self.item_dim, **block_config),
-            self.item_dim,
-            **chosen(kwargs, *self.mixture.readers()),
-        )
-        self.classifier = self.head(
-            feature_map.sum_emb_out_dim() + self.encoder.output_dim, **chosen(kwargs, self.head)
-        )
+        make_block = partial(self.block, self.item_dim, **chosen(kwargs, self.block))
+        mixture_config = chosen(kwargs, *self.mixture.readers())
+        self.encoder = self.mixture(make_block, self.item_dim, **mixture_config)
+        width = feature_map.sum_emb_out_dim() + self.encoder.output_dim
+        self.classifier = self.head(width, **chosen(kwargs, self.head))
         torch.set_rng_state(rng)
         self.reset_parameters()
         self.amp = amp
@@ -156,9 +153,7 @@ class SequenceModel(StagedModel):
         """The stages of the mixture, without the backbone's warm-up if a checkpoint replaces it."""
         stages = self.encoder.stages(epochs)
         if self.backbone_checkpoint is not None:
-            logging.info(
-                f"the backbone starts from {self.backbone_checkpoint}; its warm-up is left out"
-            )
+            logging.info(f"no warm-up: the backbone starts from {self.backbone_checkpoint}")
             stages = [stage for stage in stages if stage.name is not StageName.BACKBONE]
         return stages
 

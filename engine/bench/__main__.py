@@ -46,10 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "experts": {"type": positive, "help": "numbers of experts per branch to compare"},
     "batch": {"type": positive, "help": "samples of a batch"},
     "repeats": {"type": positive, "help": "rounds, in each of which every case runs once"},
-    "threads": {
-        "type": positive,
-        "help": "threads of torch; with 1, ratios are steady",
-    },
+    "threads": {"type": positive, "help": "threads of torch; with 1, ratios are steady"},
     "amp": {"choices": ("bf16",), "help": "precision of our models"},
     "compile": {"action": "store_true", "help": "compile our models with torch.compile"},
     "device": {"choices": ("cpu", "cuda"), "help": "where the models run"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -110,31 +111,30 @@ def _run_rounds(
     """Run both sides in turns, and put times and validation metrics into the report."""
     variables = {"PYTHONPATH": str(HOME)}
     variables |= {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}
-    sides = [f"LongCTR's {model}"] if args.longctr else []
-    sides.append(f"our {model}")
-    used: dict[str, list[tuple[float, int]]] = {side: [] for side in sides}
-    valid: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-    for i in range(args.repeats):
-        for side in sides:
-            expid, script = f"ours_{i}", RUN_EXPID
-            metrics = folder / "checkpoints" / DATASET / f"{expid}_seed{FIRST_SEED + i}.json"
-            if side != sides[-1]:
-                expid, metrics = f"longctr_{i}", folder / f"longctr_{i}.json"
-                files = [Path(args.longctr).resolve(), folder / f"start_{i}.model", metrics]
-                script = ["-m", "engine.bench.longctr_run", *map(str, files)]
-            command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
-            used[side].append(run_python(*command, log=folder / f"{expid}.txt", **variables))
-            print(f"{side}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)
-            result = json.loads(metrics.read_text())
-            # LongCTR's last two evaluations are of validation and test. Ours may end with its first
-            # weights, so the evaluation after training counts.
-            valid[side].append(result["stage_log"][-1] if side == sides[-1] else result[-2])
-    for side in sides:
+    names = {"longctr": f"LongCTR's {model}"} if args.longctr else {}
+    names["ours"] = f"our {model}"
+    used: dict[str, list[tuple[float, int]]] = {side: [] for side in names}
+    valid: dict[str, list[dict[str, float]]] = {side: [] for side in names}
+    for i, (side, name) in product(range(args.repeats), names.items()):
+        expid, script = f"{side}_{i}", RUN_EXPID
+        metrics = folder / "checkpoints" / DATASET / f"{expid}_seed{FIRST_SEED + i}.json"
+        if side == "longctr":
+            metrics = folder / f"{expid}.json"
+            files = [Path(args.longctr).resolve(), folder / f"start_{i}.model", metrics]
+            script = ["-m", "engine.bench.longctr_run", *map(str, files)]
+        command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
+        used[side].append(run_python(*command, log=folder / f"{expid}.txt", **variables))
+        print(f"{name}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)
+        result = json.loads(metrics.read_text())
+        # LongCTR's last two evaluations are of validation and test. Ours may end with its first
+        # weights, so the evaluation after training counts.
+        valid[side].append(result[-2] if side == "longctr" else result["stage_log"][-1])
+    for side, name in names.items():
         seconds, peaks = zip(*used[side], strict=True)
-        report.record(side, list(seconds), samples)
-        report.notes.append(f"{side}: peak memory {max(peaks) / 2**30:.2f} GiB")
+        report.record(name, list(seconds), samples)
+        report.notes.append(f"{name}: peak memory {max(peaks) / 2**30:.2f} GiB")
     if args.longctr:
-        report.compare(sides[0], sides[1], "at least 5")
+        report.compare(names["longctr"], names["ours"], "at least 5")
         for metric in ("AUC", "gAUC", "logloss"):
-            theirs, ours = (mean(run[metric] for run in found) for found in valid.values())
+            theirs, ours = (mean(run[metric] for run in runs) for runs in valid.values())
             report.differences[f"{model}, mean validation {metric}"] = abs(ours - theirs)

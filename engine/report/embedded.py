@@ -7,7 +7,6 @@ page does not show of the routing is left out. So hundreds of runs take a few me
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,12 @@ def embedded(known: list[Group], folder: Path) -> str:
         "colours": EXPERT_COLOURS,
         "losses": LOSSES,
     }
-    text = json.dumps(rounded(content), separators=(",", ":"), allow_nan=False)
+    rounded = json.loads(
+        json.dumps(content),
+        parse_float=lambda text: float(f"{float(text):.6g}"),
+        parse_constant=lambda _: None,  # JSON has no NaN
+    )
+    text = json.dumps(rounded, separators=(",", ":"))
     return text.replace("<", "\\u003c")  # or a value could close the script with its own tag
 
 
@@ -89,14 +93,3 @@ def _stage(entry: dict[str, Any], metrics: list[str]) -> list[Any]:
     loss, rate, speed = map(entry.get, ("train_loss", "learning_rate", "samples_per_s"))
     found = [entry.get(name) for name in metrics]
     return [entry["stage"], entry["epoch"], loss, found, entry["best"], rate, speed, routing]
-
-
-def rounded(value: Any) -> Any:
-    """Cut all floats to six significant digits; what JSON cannot hold becomes null."""
-    if isinstance(value, dict):
-        return {key: rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [rounded(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..analysis.conditions import on_device, usual_device
 from ..analysis.results import DatasetResults, Run
-from ..analysis.tables.grid import Entry, points
+from ..analysis.tables.cost_table import Quantity
+from ..analysis.tables.grid import Entry, plus_minus, points
 from ..analysis.tables.significance import mean_std
 from ..common.errors import UserError
 
@@ -57,26 +58,16 @@ class Group:
         return metric(name, [run["metrics"][split].get(name) for run in self.runs])
 
     @property
-    def _measured(self) -> list[Run]:
-        """The runs on the most usual device; costs on other devices cannot be compared with theirs."""
-        return on_device(self.runs, usual_device(self.runs))
-
-    @property
     def device(self) -> str:
         """The device whose costs are shown. If other runs were elsewhere, their number shows."""
-        measured, runs = len(self._measured), len(self.runs)
-        return usual_device(self.runs) + (
-            f" ({measured} of {runs} runs)" if measured < runs else ""
-        )
+        device = usual_device(self.runs)
+        measured, runs = len(on_device(self.runs, device)), len(self.runs)
+        return device + (f" ({measured} of {runs} runs)" if measured < runs else "")
 
-    def cost(self, key: str, unit: float = 1, decimals: int = 0) -> Entry:
-        """The median of a cost over the runs that measured it, as in the cost table.
-
-        Only speed and memory depend on the device; the runs on this device count for them.
-        """
-        runs = self.runs if key in ("num_parameters", "flops_per_sample") else self._measured
-        known = [run[key] / unit for run in runs if run[key] is not None]
-        return Entry(f"{median(known):,.{decimals}f}", median(known)) if known else Entry()
+    def cost(self, quantity: Quantity) -> Entry:
+        """The median of a cost over the runs that measured it, as in the cost table."""
+        known = quantity.values(self.runs, usual_device(self.runs))
+        return Entry(quantity.show(median(known)), median(known)) if known else Entry()
 
 
 def groups(results: DatasetResults) -> list[Group]:
@@ -126,4 +117,4 @@ def metric(name: str, values: Iterable[float | None]) -> Entry:
         return Entry()
     mean, std = mean_std(known)
     show = "{:.4f}".format if name in LOSSES else points
-    return Entry(show(mean) + ("" if std is None else f" ± {show(std)}"), mean)
+    return Entry(plus_minus(mean, std, show), mean)

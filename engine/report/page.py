@@ -18,6 +18,7 @@ from ..analysis.catalogue import TABLES
 from ..analysis.figures import FIGURES
 from ..analysis.figures.style import svg
 from ..analysis.results import DatasetResults, read_results
+from ..analysis.tables.cost_table import COSTS
 from ..analysis.tables.formats import html
 from ..analysis.tables.grid import settings
 from ..analysis.tables.published_table import without_runs
@@ -57,6 +58,7 @@ def build(folder: Path) -> str:
         tables={name: table for name, table in made.items() if table},
         places={group: place for place, group in enumerate(known)},
         runs=embedded(known, folder),
+        costs=COSTS,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(HERE / "page.css").read_text("utf-8"),

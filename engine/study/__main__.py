@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from model_zoo.registry import BACKBONES, MIXTURES
 
@@ -39,25 +40,12 @@ def main() -> int:
     """Run the missing runs of an experiment, write tables and figures, and return the exit code."""
     args = _parser().parse_args()
     if args.experiment in UNTUNED and args.budget not in (None, 1):
-        raise UserError(
-            f"--budget {args.budget}: {args.experiment} runs at the configuration's own values, since tuning "
-            "would set the keys that are compared; leave --budget out"
-        )
+        reason = f"{args.experiment} runs at the configuration's own values, without tuning"
+        raise UserError(f"--budget {args.budget}: {reason}; leave --budget out")
     changes = parse_changes(args.set, DECIDED)
     zoo = args.model_zoo
     options = RunOptions(args.config, model_zoo=zoo, data_root=args.data_root, changes=changes)
-    call = Call(
-        args.experiment,
-        args.dataset,
-        args.seeds,
-        args.budget or default_budget(args.experiment),
-        args.backbones,
-        args.variants,
-        changes,
-        config="" if args.config.absolute() == CONFIG else portable(args.config),
-        output=portable(args.output),
-        model_zoo=portable(zoo) if zoo else "",
-    )
+    call = _call(args, changes)
     dataset_part(args.config, args.dataset, f"--dataset {args.dataset}")
     own = model_files(zoo) if zoo else []
     planned = plan(args.experiment, args.backbones, args.variants, own)
@@ -70,10 +58,8 @@ def main() -> int:
     longest = longest_history(card_beside(HOME / space.dataset["train_data"]))
     planned = distinct(planned, longest)
     if not planned:
-        raise UserError(
-            f"--dataset {args.dataset}: its longest history has {longest} items, so that {args.experiment} "
-            "has nothing to compare; take a data set with longer ones"
-        )
+        reason = f"its longest history, {longest} items, is too short for {args.experiment}"
+        raise UserError(f"--dataset {args.dataset}: {reason}; take another data set")
     store = Store(args.output, call, data_hash(space, HOME))
     queue = args.queue or HOME / "checkpoints" / "study" / args.output.absolute().name
     folder = Folder(queue / args.dataset)
@@ -96,6 +82,15 @@ def main() -> int:
     return exit_code(search)
 
 
+def _call(args: argparse.Namespace, changes: dict[str, Any]) -> Call:
+    """The call that the command line makes."""
+    budget = args.budget or default_budget(args.experiment)
+    cells = (args.experiment, args.dataset, args.seeds, budget, args.backbones, args.variants)
+    config = "" if args.config.absolute() == CONFIG else portable(args.config)
+    zoo = portable(args.model_zoo) if args.model_zoo else ""
+    return Call(*cells, changes, config, portable(args.output), zoo)
+
+
 def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:
     """Analyse the trained weights of each model's first seed, and write the result once."""
     folder = search.folder
@@ -106,10 +101,7 @@ def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:
         if trial.status != DONE or target.exists():
             continue
         if not checkpoint.exists():
-            print(
-                f"{trial.name}: its checkpoint is not in {folder.runs}, so that its routing cannot be "
-                "looked into; another --output runs it anew"
-            )
+            print(f"{trial.name}: no probe, {checkpoint} is missing; another --output runs it anew")
             continue
         seed = trial.params["seed"]
         of_trial = RunOptions(config=folder.path, seed=seed, model_zoo=model_zoo)

@@ -64,12 +64,8 @@ class Call:
     def covers(self, other: Call) -> bool:
         """Say whether this call runs everything that the other one does."""
         same = replace(other, seeds=self.seeds, backbones=self.backbones, variants=self.variants)
-        return (
-            self == same
-            and self.seeds >= other.seeds
-            and _has(self.backbones, other.backbones)
-            and _has(self.variants, other.variants)
-        )
+        pairs = (self.backbones, other.backbones), (self.variants, other.variants)
+        return self == same and self.seeds >= other.seeds and all(_has(*pair) for pair in pairs)
 
     def to_json(self) -> dict[str, Any]:
         """The attributes that are set, for ``study.json``."""
@@ -85,10 +81,8 @@ def calls(results: DatasetResults) -> list[Call]:
     try:
         return [Call(**entry) for entry in results.study.get("studies", [])]
     except TypeError as error:
-        raise UserError(
-            f"{results.folder / 'study.json'}: studies has an entry that is not a call of a study "
-            f"({error}); delete that entry"
-        ) from None
+        where = f"{results.folder / 'study.json'}, studies"
+        raise UserError(f"{where}: an entry is not a call ({error}); delete it") from None
 
 
 def widest(studies: Iterable[Call]) -> list[Call]:

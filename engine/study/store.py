@@ -53,19 +53,15 @@ class Store:
     def _require_alike(self, dataset_hash: str) -> None:
         """Raise a UserError if this call's results cannot be compared with those in the folder."""
         if (found := self.study["dataset_hash"]) != dataset_hash:
-            raise UserError(
-                f"{self.path}: has results on other data (hash {found}, now {dataset_hash}); put the data "
-                "back, or write another --output"
-            )
+            what = f"has results on other data (hash {found}, now {dataset_hash})"
+            raise UserError(f"{self.path}: {what}; put the data back, or write another --output")
         now = self.call.changes, self.call.budget
         for cell in self.study["cells"]:
             before = cell["changes"], cell["budget"]
             if cell["experiment"] == self.call.experiment and before != now:
-                raise UserError(
-                    f"{self.index}: {cell['experiment']} has {cell['model']} with {_options(*before)}, now "
-                    f"with {_options(*now)}; one table compares like with like: write the same, or "
-                    "another --output"
-                )
+                what = f"{cell['model']} had {_options(*before)}, now {_options(*now)}"
+                advice = "one table compares like with like: write the same, or another --output"
+                raise UserError(f"{self.index}, {cell['experiment']}: {what}; {advice}")
 
     # ---------------------------------------------------------------- what is known already
 
@@ -134,9 +130,8 @@ class Store:
         # After running out of memory, a run has a smaller batch than others of its experiment.
         for result in sorted(results, key=lambda result: result["params"]["batch_size"]):
             model, _ = space.split(result["params"])
-            entries[result["expid"]] = {
-                k: v for k, v in model.items() if k not in ("model_id", "seed")
-            }
+            kept = model.keys() - {"model_id", "seed"}
+            entries[result["expid"]] = {k: v for k, v in model.items() if k in kept}
         (self.path / "config").mkdir(exist_ok=True)
         write_yaml(self.path / "config" / "model_config.yaml", entries)
         datasets = {space.model["dataset_id"]: _portable_paths(dataset)}

@@ -33,10 +33,8 @@ def model_space(expid: str, options: RunOptions, budget: int) -> Space:
         grid = read_tuner_file(space.file)["tuner_space"]
         space = with_choices(space, {k: v for k, v in grid.items() if k not in options.changes})
         if space.size < budget:
-            raise UserError(
-                f"--budget {budget}: {space.file} has {space.size} combinations, and every model "
-                "gets the same number of trials; add values to it, or write a smaller budget"
-            )
+            few = f"{space.file} has {space.size} combinations"
+            raise UserError(f"--budget {budget}: {few}; add values there, or write {space.size}")
     return check_space(space, options)
 
 

@@ -38,10 +38,8 @@ class Folder:
                 or it cannot be written.
         """
         if (self.path / "model_config.yaml").exists() and not self._trials.exists():
-            raise UserError(
-                f"--output {self.path}: has a configuration that no tuner has written, and it would be "
-                "overwritten; write another folder"
-            )
+            what = "has a configuration that no tuner has written"
+            raise UserError(f"--output {self.path}: {what}; write another folder")
         try:
             for path in (self.runs, self._trials):
                 path.mkdir(parents=True, exist_ok=True)
@@ -54,10 +52,8 @@ class Folder:
             lock(self._lock.fileno())
         except BlockingIOError:
             self.close()
-            raise UserError(
-                f"{self.path}: another tuner or study is using it, process {process}; wait for it, or "
-                "write another --output"
-            ) from None
+            what = f"another tuner or study is using it, process {process}"
+            raise UserError(f"{self.path}: {what}; wait, or write another --output") from None
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
@@ -139,9 +135,8 @@ class Folder:
             if found not in (None, expected):
                 files = f"{self._status(trial)} and {self.runs / trial.run_name}.json"
                 raise UserError(
-                    f"{trial.name} ran on other data (hash {found}, not {expected}), so that results cannot "
-                    f"be compared; put the data back, take another folder than {self.path}, or delete "
-                    f"{files} to run it again"
+                    f"{trial.name} ran on other data (hash {found}, not {expected}); put the data back, "
+                    f"take another folder than {self.path}, or delete {files} to run it again"
                 )
 
     def _status(self, trial: Trial) -> Path:

@@ -108,9 +108,8 @@ class Scheduler:
     def _start(self, trial: Trial) -> None:
         if trial.expid not in self._configured:
             trials = {trial.expid: trial for trial in self.search.trials.values()}
-            self.folder.write_config(
-                self.folder.path, self.search.space, trials, str(self.folder.runs)
-            )
+            path, root = self.folder.path, str(self.folder.runs)
+            self.folder.write_config(path, self.search.space, trials, root)
             self._configured = set(trials)
         log, record = self.folder.log(trial), self._records[trial.name]
         record.log_start = log.stat().st_size if log.exists() else 0
@@ -136,8 +135,7 @@ class Scheduler:
                 if result := self.folder.result(trial):  # it ended before it could be stopped
                     self._done(trial, result)
                 else:
-                    text = f"pruned after {len(stage_log)} evaluations"
-                    self._leave(trial, PRUNED, None, text)
+                    self._leave(trial, PRUNED, None, f"pruned after {len(stage_log)} evaluations")
 
     # ---------------------------------------------------------------- the end of a run
 

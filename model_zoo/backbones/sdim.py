@@ -52,10 +52,7 @@ class SDIMBlock(ShortLongBlock):
         super().__init__(item_dim, **attention)
         check_sizes(num_hashes=num_hashes, hash_bits=hash_bits)
         if hash_bits > 62:
-            raise ValueError(
-                f"hash_bits={hash_bits} is too large, since a hash is a 64-bit integer; "
-                "write 1 to 62"
-            )
+            raise ValueError(f"hash_bits={hash_bits} does not fit in 64 bits; write 1 to 62")
         self.register_buffer("rotations_DHT", torch.randn(item_dim, num_hashes, hash_bits))
         self.reuse_hash, self.l2_norm = reuse_hash, l2_norm
 
@@ -71,9 +68,8 @@ class SDIMBlock(ShortLongBlock):
 
     def _long_interest(self, history: History, target_BD: Tensor) -> Tensor:
         """For each hash, sum the items that collide with the target; then average, ``(B, D)``."""
-        collide_BLH = (self._collisions(history, target_BD) & history.mask_BL[:, :, None]).to(
-            target_BD.dtype
-        )
+        collide_BLH = self._collisions(history, target_BD) & history.mask_BL[:, :, None]
+        collide_BLH = collide_BLH.to(target_BD.dtype)
         if not self.l2_norm:
             return history.weighted_sum(collide_BLH.mean(-1)[:, None, :])[:, 0]
         sums_BHD = history.weighted_sum(collide_BLH.transpose(1, 2))

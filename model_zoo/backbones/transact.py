@@ -58,10 +58,7 @@ class TransActBlock(SequenceBlock):
     ) -> None:
         super().__init__()
         if use_time_window_mask:
-            raise ValueError(
-                "use_time_window_mask=True is not possible, since the data have no times; "
-                "write False"
-            )
+            raise ValueError("use_time_window_mask=True: the data have no times; write False")
         check_sizes(first_k_cols=first_k_cols, transformer_layers=transformer_layers)
         width = 2 * item_dim
         rates = (transformer_dropout,) * 3

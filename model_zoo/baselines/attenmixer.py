@@ -67,10 +67,7 @@ class AttenMixerBlock(SequenceBlock):
         super().__init__()
         check_heads(item_dim, num_heads)
         if last_k < 2:
-            raise ValueError(
-                f"last_k={last_k} is too small, since queries are normalised over the levels; "
-                "write 2 or more"
-            )
+            raise ValueError(f"last_k={last_k}: norms over levels need several; write 2 or more")
         check_sizes(lp_pool=lp_pool)  # below 1 it would be the p of no norm
         self.num_heads = num_heads
         self.lp_pool = lp_pool

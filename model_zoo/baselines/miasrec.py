@@ -15,7 +15,7 @@ from ..layers.block import SequenceBlock
 from ..layers.entmax import entmax
 from ..layers.transformer import EncoderLayer
 from ..ops.dropout import Dropout
-from ..ops.functional import check_positive, check_sizes, unit_length
+from ..ops.functional import check_sizes, unit_length
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
@@ -85,11 +85,8 @@ class MiasRecBlock(SequenceBlock):
         check_sizes(num_layers=num_layers, dim_feedforward=dim_feedforward)
         check_sizes(max_repeat=max_repeat, max_len=max_len, entmax_alpha=entmax_alpha)
         if not 0 <= beta <= 1:
-            raise ValueError(
-                f"beta={beta} is out of range; write a number from 0 (only the mean intent) to 1 "
-                "(only the best intent)"
-            )
-        check_positive(tau=tau)
+            raise ValueError(f"beta={beta}: write 0 (only the mean intent) to 1 (only the best)")
+        check_sizes(0, tau=tau)
         self.entmax_alpha, self.beta, self.tau = entmax_alpha, beta, tau
         self.max_repeat, self.max_len = max_repeat, max_len
         self.positions = nn.Embedding(max_len + 1, item_dim)

@@ -171,9 +171,8 @@ class FrequencyFilter(nn.Module):
             for length in length_B[length_B > 0].unique().tolist():  # usually only K
                 own = length_B == length
                 spectrum = torch.fft.rfft(x_BKD[own, -length:], dim=1, norm="ortho") * weight_D
-                filtered_BKD[own, -length:] = torch.fft.irfft(
-                    spectrum, n=length, dim=1, norm="ortho"
-                )
+                filtered = torch.fft.irfft(spectrum, n=length, dim=1, norm="ortho")
+                filtered_BKD[own, -length:] = filtered
         return self.norm(self.dropout(filtered_BKD) + x_BKD)
 
 

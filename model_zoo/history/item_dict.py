@@ -38,9 +38,7 @@ class ItemDict(MutableMapping):
         self._own[feature] = rows
 
     def __delitem__(self, feature: str) -> None:
-        raise TypeError(
-            f"{feature} cannot be removed, because a batch keeps all features of its items"
-        )
+        raise TypeError(f"{feature} cannot be removed; a batch keeps all features of its items")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tables | self._own)
@@ -67,9 +65,8 @@ class ItemDict(MutableMapping):
         if num_items > 2 * self.index.numel():  # sorting is then faster, as measured
             return torch.unique(self.index, return_inverse=True)
         flat = self.index.flatten()
-        seen_N = torch.zeros(num_items, dtype=torch.bool, device=flat.device).scatter_(
-            0, flat, True
-        )
+        seen_N = torch.zeros(num_items, dtype=torch.bool, device=flat.device)
+        seen_N.scatter_(0, flat, True)
         item_U = seen_N.nonzero().flatten()
         row_N = seen_N.cumsum(0) - 1
         return item_U, row_N.index_select(0, flat).view_as(self.index)

@@ -104,10 +104,7 @@ class ShortTargetAttention(TargetAttention):
     ) -> None:
         super().__init__(*attention)
         if short_seq_len < 2:
-            raise ValueError(
-                f"short_seq_len={short_seq_len} leaves no item, since it counts the target; "
-                "write 2 or more"
-            )
+            raise ValueError(f"short_seq_len={short_seq_len} leaves no item; write 2 or more")
         self.short_len = short_seq_len - 1
         self.longctr_compat = longctr_compat
 

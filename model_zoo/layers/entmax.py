@@ -32,9 +32,7 @@ def entmax(scores: Tensor, mask: Tensor, alpha: float = 1.5) -> Tensor:
         ValueError: alpha is below 1 or infinite.
     """
     if not 1 <= alpha < math.inf:
-        raise ValueError(
-            f"alpha={alpha} is no alpha of entmax; write a number from 1 (softmax) on, such as 1.5"
-        )
+        raise ValueError(f"alpha={alpha} is no alpha of entmax; write 1 or more, such as 1.5")
     if alpha == 1:
         return masked_softmax(scores, mask)
     return _Entmax.apply(scores, mask, alpha)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..history.history import Segments
 from ..ops.causal_conv import causal_conv
 from ..ops.compiled import uncompiled
-from ..ops.functional import check_sizes
+from ..ops.functional import check_choice, check_sizes
 from ..ops.packed_scan import segment_conv, segment_scan
 from ..ops.precision import all_digits
 from ..ops.scan import selective_scan
@@ -51,8 +51,7 @@ class Mamba(nn.Module):
         dt_init: str = "mamba4rec",
     ) -> None:
         super().__init__()
-        if dt_init not in ("mamba4rec", "mamba_ssm"):
-            raise ValueError(f"dt_init={dt_init!r} is unknown; write mamba4rec or mamba_ssm")
+        check_choice("mamba4rec", "mamba_ssm", dt_init=dt_init)
         check_sizes(d_state=d_state, d_conv=d_conv, expand=expand)
         inner, rank = expand * width, math.ceil(width / 16)
         self.dt_init = dt_init

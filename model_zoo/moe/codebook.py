@@ -40,9 +40,7 @@ class Codebook(nn.Module):
     def __init__(self, num_codes: int, dim: int, decay: float = 0.999) -> None:
         super().__init__()
         if not 0 <= decay <= 1:
-            raise ValueError(
-                f"codebook_decay={decay} is not between 0 and 1; write 0.999, as in the paper"
-            )
+            raise ValueError(f"codebook_decay={decay}: write 0 to 1, such as the paper's 0.999")
         self.decay = decay
         self.register_buffer("codes_EC", torch.randn(num_codes, dim))
         self.register_buffer("sum_EC", torch.zeros(num_codes, dim), persistent=False)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.functional import check_positive
+from ..ops.functional import check_choice, check_sizes
 from .mixtures import SparseMixture
 from .routers import Router, Routing
 
@@ -58,9 +58,8 @@ class DSelectKRouter(Router):
         **kwargs: Any,
     ) -> None:
         super().__init__(item_dim, num_experts, **kwargs)
-        check_positive(smooth_step_width=smooth_step_width)
-        if dselect_mode not in ("per_item", "static"):
-            raise ValueError(f"dselect_mode={dselect_mode!r} is unknown; write per_item or static")
+        check_sizes(0, smooth_step_width=smooth_step_width)
+        check_choice("per_item", "static", dselect_mode=dselect_mode)
         self.width, self.entropy_coef = smooth_step_width, entropy_coef
         bits = (num_experts - 1).bit_length()
         expert_E1, bit_Q = torch.arange(num_experts)[:, None], torch.arange(bits - 1, -1, -1)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.functional import check_positive
+from ..ops.functional import check_sizes
 from .mixtures import SparseMixture
 from .routers import LinearRouter, Routing, one_hot_argmax
 
@@ -54,8 +54,8 @@ class GShardRouter(LinearRouter):
         super().__init__(item_dim, num_experts, **kwargs)
         if self.topk > 2:
             raise ValueError(f"router_topk={self.topk} is not possible with GShard; write 1 or 2")
-        check_positive(capacity_factor=capacity_factor, second_threshold=second_threshold)
-        check_positive(eval_capacity_factor=eval_capacity_factor)
+        check_sizes(0, capacity_factor=capacity_factor, second_threshold=second_threshold)
+        check_sizes(0, eval_capacity_factor=eval_capacity_factor)
         self.capacity_factor, self.eval_capacity_factor = capacity_factor, eval_capacity_factor
         self.second_threshold, self.balance_coef = second_threshold, balance_coef
 

@@ -111,14 +111,10 @@ class BranchedMixture(Mixture):
     ) -> None:
         super().__init__(make_block, item_dim)
         if num_experts < 0:
-            raise ValueError(
-                f"num_experts={num_experts} is too small; write 0 (no experts) or more"
-            )
+            raise ValueError(f"num_experts={num_experts} is too small; write 0 (none) or more")
         if min(alphas.values()) < 0 or sum(alphas.values()) > 1:
             written = ", ".join(f"{name}={alpha}" for name, alpha in alphas.items())
-            raise ValueError(
-                f"{written} cannot be used; write weights of at least 0, with a sum of at most 1"
-            )
+            raise ValueError(f"{written}: write weights of at least 0, with a sum of at most 1")
         used = {name.removeprefix("alpha_"): alpha for name, alpha in alphas.items() if alpha}
         self.alphas = used if num_experts else {}
         for name in self.alphas:

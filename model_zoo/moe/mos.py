@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..history.history import History
-from ..ops.functional import check_positive, check_sizes
+from ..ops.functional import check_choice, check_sizes
 from .branch import MakeBlock
 from .codebook import Codebook, collect, kmeans_centres
 from .mixtures import BranchedMixture
@@ -55,14 +55,10 @@ class ThemeRouter(Router):
         router_temperature: float = 1.0,
     ) -> None:
         super().__init__(item_dim, num_experts, router_topk=router_topk)
-        if codebook_init not in ("kmeans", "random"):
-            raise ValueError(f"codebook_init={codebook_init!r} is unknown; write kmeans or random")
+        check_choice("kmeans", "random", codebook_init=codebook_init)
+        check_choice("topk_softmax", "softmax_topk", router_weight=router_weight)
         check_sizes(codebook_restarts=codebook_restarts, codebook_dim=codebook_dim)
-        check_positive(router_temperature=router_temperature)
-        if router_weight not in ("topk_softmax", "softmax_topk"):
-            raise ValueError(
-                f"router_weight={router_weight!r} is unknown; write topk_softmax or softmax_topk"
-            )
+        check_sizes(0, router_temperature=router_temperature)
         self.weight = router_weight
         self.trains = router_topk > 1 or router_weight == "softmax_topk"
         self.temperature = router_temperature
@@ -120,18 +116,15 @@ class ThemeRouter(Router):
         """Start the codebook from k-means, if the configuration says so."""
         if not self.trains:
             logging.info(
-                f"{name} router: with router_topk 1 and router_weight topk_softmax, the gate is "
-                "the constant 1 and the router's MLP does not train; softmax_topk would train it"
+                f"{name} router: with router_topk: 1 the paper's gate (eq. 2) is the constant 1, so the "
+                "router's MLP stays as it starts; router_weight: softmax_topk would train it"
             )
         if self.codebook_init != "kmeans":
             return
         h_NC = collect(projections)
         codes_EC = kmeans_centres(h_NC, self.num_experts, self.codebook_restarts, seed)
         if codes_EC is None:
-            logging.warning(
-                f"{name} codebook: there are too few distinct vectors for k-means, so it starts "
-                "from random codes"
-            )
+            logging.warning(f"{name} codebook: stays random; k-means has too few distinct vectors")
             return
         self.codebook.load(codes_EC)
         logging.info(f"{name} codebook: starts from k-means of {len(h_NC)} vectors")
@@ -171,14 +164,10 @@ class MoS(BranchedMixture):
         alpha_window: float = 0.25,
         **kwargs: Any,
     ) -> None:
-        if window_anchor not in ("start", "end"):
-            raise ValueError(f"window_anchor={window_anchor!r} is unknown; write start or end")
+        check_choice("start", "end", window_anchor=window_anchor)
         check_sizes(window_size=window_size)
         if not 1 <= window_stride <= window_size:
-            raise ValueError(
-                f"window_stride={window_stride} is not between 1 and window_size={window_size}; "
-                "write a number in this range, so that no item falls between two windows"
-            )
+            raise ValueError(f"window_stride={window_stride}: write 1 to window_size={window_size}")
         alphas = {"alpha_item": alpha_item, "alpha_window": alpha_window}
         super().__init__(make_block, item_dim, alphas, **kwargs)
         self.window_size, self.window_stride = window_size, window_stride

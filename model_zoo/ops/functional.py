@@ -49,26 +49,27 @@ def check_heads(width: int, num_heads: int) -> None:
         )
 
 
-def check_sizes(**sizes: float) -> None:
-    """Check that hyper-parameters are at least 1.
+def check_sizes(least: float = 1, /, **sizes: float) -> None:
+    """Check that hyper-parameters are at least ``least``, or that they are above 0 if that is 0.
 
     Raises:
         ValueError: one is not.
     """
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name}={size} is too small; write 1 or more")
+        if size < least or size <= 0:
+            wanted = f"{least} or more" if least else "a number above 0"
+            raise ValueError(f"{name}={size} is too small; write {wanted}")
 
 
-def check_positive(**numbers: float) -> None:
-    """Check that hyper-parameters are above 0.
+def check_choice(*choices: str, **chosen: str) -> None:
+    """Check that hyper-parameters have one of the values that are possible.
 
     Raises:
-        ValueError: one is not.
+        ValueError: one has another value.
     """
-    for name, number in numbers.items():
-        if number <= 0:
-            raise ValueError(f"{name}={number} is too small; write a number above 0")
+    for name, value in chosen.items():
+        if value not in choices:
+            raise ValueError(f"{name}={value!r} is unknown; write {' or '.join(choices)}")
 
 
 def unit_length(x: Tensor, dim: int = -1) -> Tensor:

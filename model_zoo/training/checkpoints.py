@@ -41,9 +41,7 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
     if missing := [name for name in needed if name not in parts]:
         raise ValueError(f"{where}: the file has no {missing[0]!r}, which this model needs; {HINT}")
     if unknown := [name for name in parts if name not in needed]:
-        raise ValueError(
-            f"{where}: the file has {unknown[0]!r}, which has no place in this model; {HINT}"
-        )
+        raise ValueError(f"{where}: {unknown[0]!r} has no place in this model; {HINT}")
     try:
         model.load_state_dict(parts, strict=False)
     except RuntimeError as error:

@@ -101,6 +101,7 @@ class Trainer:
             begins = f"resumed after {progress.done:g}" if saved else f"at most {stage.epochs:g}"
             logging.info(f"******** Stage {stage.name}: {begins} epochs ********")
             if saved is None:
+                logging.info("validation before training:")
                 self._start(stage)
                 self._save_state()
             else:
@@ -151,19 +152,11 @@ class Trainer:
         metrics, score = self._validate(stage, epoch)
         improved = self.progress.judge(score)
         routing = self._routing() if stage.name != StageName.BACKBONE else {}
-        model.stage_log.append(
-            dict(
-                stage=stage.name.value,
-                epoch=round(epoch, 4),
-                train_loss=loss,
-                **metrics,
-                best=improved,
-                learning_rate=self.optimizer.param_groups[0]["lr"],
-                samples_per_s=samples_per_s,
-                valid_seconds=time.perf_counter() - start,
-                routing=routing,
-            )
-        )
+        entry: dict[str, Any] = {"stage": stage.name.value, "epoch": round(epoch, 4)}
+        entry |= {"train_loss": loss, **metrics, "best": improved}
+        entry |= {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        entry |= {"samples_per_s": samples_per_s, "valid_seconds": time.perf_counter() - start}
+        model.stage_log.append(entry | {"routing": routing})
         logging.info(
             f"{stage.name} epoch {epoch:g}: train loss {loss:.6f}, {samples_per_s:,.0f} samples/s"
             + (", best so far" if improved else ", no improvement")
@@ -171,9 +164,8 @@ class Trainer:
         if self.on_evaluation is not None:
             self.on_evaluation(model.stage_log)
         if improved or self.start_weights:
-            save_atomically(
-                model.state_dict() if improved else self.start_weights, model.checkpoint
-            )
+            weights = model.state_dict() if improved else self.start_weights
+            save_atomically(weights, model.checkpoint)
             self.start_weights = {}
         if self.progress.bad_evaluations and model.reduce_lr_on_plateau:
             for group in self.optimizer.param_groups:
@@ -211,11 +203,9 @@ class Trainer:
         if self.resume_file is not None:
             states = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
             has_cuda = torch.cuda.is_available()  # not so where the driver is too old for torch
-            rngs = {
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if has_cuda else [],
-            }
-            save_atomically(vars(self.progress) | states | rngs, self.resume_file)
+            cuda_rng = torch.cuda.get_rng_state_all() if has_cuda else []
+            states |= dict(rng=torch.get_rng_state(), cuda_rng=cuda_rng)
+            save_atomically(vars(self.progress) | states, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:
         """Load the saved state and return it, or None if there is none.

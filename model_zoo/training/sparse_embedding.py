@@ -52,11 +52,11 @@ def use_sparse_gradient(table: nn.Embedding) -> None:
     padding and unused items.
     """
     table.sparse = True
-    table.register_forward_hook(
-        lambda table, args, rows: _TableRows.apply(
-            table.weight, args[0], rows.detach(), table.padding_idx
-        )
-    )
+
+    def hook(table: nn.Embedding, args: tuple[Tensor], rows: Tensor) -> Tensor:
+        return _TableRows.apply(table.weight, args[0], rows.detach(), table.padding_idx)
+
+    table.register_forward_hook(hook)
 
 
 def sparse_tables(module: nn.Module) -> list[nn.Embedding]:
@@ -97,12 +97,8 @@ class _TableRows(Function):
         if ctx.padding is not None:
             keep_R &= index_R != ctx.padding
         kept = keep_R.nonzero().flatten()
-        of_table = torch.sparse_coo_tensor(
-            index_R.index_select(0, kept)[None],
-            gradient_RD.index_select(0, kept),
-            ctx.shape,
-            check_invariants=False,
-        )
+        place, rows = index_R.index_select(0, kept)[None], gradient_RD.index_select(0, kept)
+        of_table = torch.sparse_coo_tensor(place, rows, ctx.shape, check_invariants=False)
         return of_table, None, None, None
 
 

@@ -46,16 +46,9 @@ class Stepper:
             TrainingError: the loss is NaN or infinite.
         """
         every = self.model.eval_steps or steps
-        with tqdm(
-            islice(loader, steps),
-            total=steps,
-            desc=title,
-            unit="batch",
-            disable=not self.model.verbose,
-            leave=False,
-            file=sys.stdout,
-            mininterval=0.1 if sys.stdout.isatty() else 30,  # seconds; a log file gets few lines
-        ) as bar:
+        hidden = not (self.model.verbose and sys.stdout.isatty())  # a bar would fill a log file
+        shown = dict(leave=False, file=sys.stdout, unit="batch")
+        with tqdm(islice(loader, steps), title, steps, disable=hidden, **shown) as bar:
             batches = enumerate(bar, start=1)
             for first in range(0, steps, every):
                 total_loss: Tensor | float = 0.0
@@ -93,10 +86,10 @@ class Stepper:
         return loss.detach()
 
     def _require_finite(self, loss: float, title: str, step: int) -> None:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the training loss became {loss} in stage {title}, at or before step {step} of "
-                f"the epoch; lower learning_rate ({self.model.learning_rate:g}) or "
-                f"max_gradient_norm ({self.max_gradient_norm:g}). "
-                "The last good checkpoint is kept"
-            )
+        if math.isfinite(loss):
+            return
+        where = f"in stage {title}, at or before step {step} of the epoch"
+        rate, norm = self.model.learning_rate, self.max_gradient_norm
+        cure = f"lower learning_rate ({rate:g}) or max_gradient_norm ({norm:g})"
+        kept = "The last good checkpoint is kept"
+        raise TrainingError(f"the training loss became {loss} {where}; {cure}. {kept}")

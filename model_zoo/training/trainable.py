@@ -21,16 +21,6 @@ from ..moe.branch import Branch
 from ..moe.stages import Stage, StageName
 from .metrics import evaluate_metrics
 
-# FuxiCTR keeps these in private attributes; here they are public.
-PUBLIC = (
-    "embedding_regularizer",
-    "net_regularizer",
-    "eval_steps",
-    "early_stop_patience",
-    "reduce_lr_on_plateau",
-    "verbose",
-)
-
 
 class Trainable(BaseModel, ABC):
     """A model that reads LongCTR's batches and that ``Trainer`` can train.
@@ -71,8 +61,13 @@ class Trainable(BaseModel, ABC):
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
         self.accumulation_steps = accumulation_steps
-        for key in PUBLIC:
-            setattr(self, key, getattr(self, f"_{key}"))
+        # FuxiCTR keeps these in private attributes; here they are public.
+        self.embedding_regularizer = self._embedding_regularizer
+        self.net_regularizer = self._net_regularizer
+        self.eval_steps = self._eval_steps
+        self.early_stop_patience = self._early_stop_patience
+        self.reduce_lr_on_plateau = self._reduce_lr_on_plateau
+        self.verbose = self._verbose
 
     # ---------------------------------------------------------------- evaluation
 

@@ -36,11 +36,9 @@ def draw(results: DatasetResults) -> Figure | None:
         axes.set_title(f"{model}, test {metric}")
         bar = figure.colorbar(image, ax=axes, format="%.2f", label=f"test {metric}, points")
         bar.outline.set_visible(False)
-    style.finish(
-        figure,
-        "; ".join(_highest(model, found[model, "AUC"]) for model in models),
-        sentences("alphas", dataset=results.dataset_id, seeds=style.seeds(c.runs for c in cells)),
-    )
+    title = "; ".join(_highest(model, found[model, "AUC"]) for model in models)
+    seeds = style.seeds(cell.runs for cell in cells)
+    style.finish(figure, title, sentences("alphas", dataset=results.dataset_id, seeds=seeds))
     return figure
 
 

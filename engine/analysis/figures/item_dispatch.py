@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from model_zoo.registry import backbone_of, label, mixture_of
 
@@ -47,19 +46,13 @@ def draw(results: DatasetResults) -> Figure | None:
             _bars(axes, branch, end)
             style.outer_labels(axes, "expert", f"{ROWS[end]}\nshare of routed")
         fixed += [router] if max(branch["eval"]["most"]) >= 0.995 else []
-    bars = [
-        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
-        for name, colour, hatch in MODES.values()
-    ]
     seen = {end: branches[models[0]][end]["appearances"] for end in ROWS}
-    dashes = style.legend_entry("all experts chosen", markersize=9, **DASH)
+    about = probes[models[0]]["about"]
     style.finish(
         figure,
         f"One best expert throughout for the most popular item: {', '.join(fixed) or 'no router'}",
-        sentences(
-            "dispatch", backbone=backbone_of(models[0]), **seen, **probes[models[0]]["about"]
-        ),
-        [*bars, dashes],
+        sentences("dispatch", backbone=backbone_of(models[0]), **seen, **about),
+        panels[0, 0].get_legend_handles_labels()[0],
     )
     return figure
 
@@ -73,13 +66,15 @@ def _in_numbers(branch: dict[str, Any]) -> str:
 
 
 def _bars(axes: Axes, branch: dict[str, Any], end: str) -> None:
-    for side, (mode, (_, colour, hatch)) in zip((-0.5, 0.5), MODES.items(), strict=True):
+    for side, (mode, (name, colour, hatch)) in zip((-0.5, 0.5), MODES.items(), strict=True):
         best_E, sent_E = branch[mode][end], np.array(branch[mode][f"{end}_sent"])
         place_E = np.arange(1, len(best_E) + 1) + side * WIDTH
         axes.bar(
-            place_E, best_E, WIDTH, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5
-        )
+            place_E, best_E, WIDTH, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
+            label=name,
+        )  # fmt: skip
         sent = np.flatnonzero(sent_E)
-        axes.plot(place_E[sent], sent_E[sent], markersize=7, zorder=3, **DASH)
+        (dashes,) = axes.plot(place_E[sent], sent_E[sent], markersize=7, zorder=3, **DASH)
+    dashes.set_label("all experts chosen")
     style.only_ticks(axes, "x", range(1, len(best_E) + 1))
     axes.set_ylim(0, 1.05)

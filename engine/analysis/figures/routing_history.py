@@ -26,8 +26,10 @@ SHORT = {"backbone": "B", "experts": "E"}  # stages of one epoch have no room fo
 def draw(results: DatasetResults) -> Figure | None:
     """A column for each branch of each mixture of one backbone; None without a mixture's run."""
     runs = {cell.model: cell.first_run for cell in results.experiment("table1")}
-    models = fullest_backbone(model for model, run in runs.items() if _branches(run))
-    columns = [(model, branch) for model in models for branch in _branches(runs[model])]
+    # Only the warm-up of the backbone, which comes first, is without routing.
+    branches = {model: list(run["stage_log"][-1]["routing"]) for model, run in runs.items()}
+    models = fullest_backbone(model for model in runs if branches[model])
+    columns = [(model, branch) for model in models for branch in branches[model]]
     if not columns:
         return None
     figure = Figure(figsize=(max(7.5, 1.6 + 2.2 * len(columns)), 5.2))
@@ -35,9 +37,8 @@ def draw(results: DatasetResults) -> Figure | None:
         3, len(columns), squeeze=False, sharex="col", sharey="row", height_ratios=(2, 1, 1)
     )
     for column, (model, branch) in zip(panels.T, columns, strict=True):
-        several = len(_branches(runs[model])) > 1
-        name = label(mixture_of(model)) + (f", {branch} experts" if several else "")
-        column[0].set_title(name, pad=14)
+        which = f", {branch} experts" if len(branches[model]) > 1 else ""
+        column[0].set_title(label(mixture_of(model)) + which, pad=14)
         _column(column, runs[model], branch)
     style.finish(
         figure,
@@ -48,30 +49,21 @@ def draw(results: DatasetResults) -> Figure | None:
     return figure
 
 
-def _branches(run: Run) -> list[str]:
-    return list(dict.fromkeys(b for entry in run["stage_log"] for b in entry.get("routing") or {}))
-
-
-def _stages(run: Run) -> list[tuple[str, Timed]]:
-    """The stages, each with its evaluations; a stage counts epochs from its own start."""
-    stages: list[tuple[str, Timed]] = []
-    start = 0.0
-    for name, entries in groupby(run["stage_log"], key=lambda entry: entry["stage"]):
-        stages.append((name, [(start + entry["epoch"], entry) for entry in entries]))
-        start = stages[-1][1][-1][0]
-    return stages
-
-
 def _column(panels: Any, run: Run, branch: str) -> None:
     """Load, entropy and movement of the codes of one branch over the epochs."""
     load, entropy, movement = panels
-    stages = _stages(run)
-    evaluations = [timed for _, of_stage in stages for timed in of_stage]
-    reports = [
-        (time, entry["routing"][branch])
-        for time, entry in evaluations
-        if branch in (entry.get("routing") or {})
-    ]
+    reports: Timed = []
+    end = 0.0
+    look: dict[str, Any] = {"ha": "center", "fontsize": 6.5, "color": "0.35"}
+    look["transform"] = load.get_xaxis_transform()
+    for stage, entries in groupby(run["stage_log"], key=lambda entry: entry["stage"]):
+        start = end  # each stage counts its epochs from its own start
+        for entry in entries:
+            end = start + entry["epoch"]
+            reports += [(end, entry["routing"][branch])] if entry["routing"] else []
+        load.text((start + end) / 2, 1.02, SHORT.get(stage, stage), **look)
+        for axes in panels:
+            axes.axvline(start, color="0.4", linestyle="--", linewidth=0.8)
     _load(load, reports)
     entropy.plot(*_series(reports, "item_entropy"), color=style.BLUE, marker="o", clip_on=False)
     entropy.set_ylim(0, 1.08)
@@ -81,11 +73,8 @@ def _column(panels: Any, run: Run, branch: str) -> None:
     else:
         place = {"ha": "center", "transform": movement.transAxes}
         movement.text(0.62, 0.5, "no codes", color="0.5", **place)
-    _name_stages(load, stages)
     for axes, name in zip(panels, ("load (share)", "entropy", "code\nmovement"), strict=True):
-        for _, timed in stages[:-1]:
-            axes.axvline(timed[-1][0], color="0.4", linestyle="--", linewidth=0.8)
-        axes.set_xlim(0, evaluations[-1][0])
+        axes.set_xlim(0, end)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(False)
         style.outer_labels(axes, "epochs", name)
@@ -105,14 +94,3 @@ def _load(axes: Axes, reports: Timed) -> None:
         colour = style.expert_colour(expert)
         area.set(facecolor=colour, hatch=hatch, label=f"expert {expert + 1}")
     axes.set_ylim(0, 1)
-
-
-def _name_stages(axes: Axes, stages: list[tuple[str, Timed]]) -> None:
-    """The names of the stages above a panel."""
-    start = 0.0
-    look: dict[str, Any] = {"ha": "center", "fontsize": 6.5, "color": "0.35"}
-    for name, timed in stages:
-        end = timed[-1][0]
-        place = (start + end) / 2, 1.02
-        axes.text(*place, SHORT.get(name, name), transform=axes.get_xaxis_transform(), **look)
-        start = end

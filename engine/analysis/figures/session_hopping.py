@@ -46,13 +46,10 @@ def draw(results: DatasetResults) -> Figure | None:
     rates.set(ylabel="share of pairs", xlabel="sessions two or more apart", title="Reappearance")
     rates.set_ylim(bottom=0)
     similarity.legend(loc="best")
-    planted = hopping.get("planted_borders")
-    found = " " + sentences("planted_borders", **planted)[0] if planted else ""
-    style.finish(
-        figure,
-        _title(hopping),
-        sentences("session_hopping", whose=whose(probe), users=hopping["users"], planted=found),
-    )
+    facts = sentences("session_hopping", whose=whose(probe), users=hopping["users"])
+    if "planted_borders" in hopping:
+        facts += sentences("planted_borders", **hopping["planted_borders"])
+    style.finish(figure, _title(hopping), facts)
     return figure
 
 

@@ -13,7 +13,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from matplotlib import rc_context, rc_params_from_file
+from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,10 +24,7 @@ from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 from ..conditions import span
 from ..lineup import ordered_backbones, ordered_mixtures
 
-RC: dict[Any, Any] = rc_params_from_file(
-    Path(__file__).with_name("figures.mplstyle"), use_default_template=False
-)
-styled = rc_context(RC)
+styled = rc_context(fname=Path(__file__).with_name("figures.mplstyle"))
 """Decorator of the functions that draw."""
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
@@ -53,9 +50,8 @@ def looks(shown: Iterable[str], registered: Iterable[str]) -> dict[str, Look]:
     """The look of each name that is shown; a registered one looks the same in all figures."""
     shown = list(shown)
     known = dict.fromkeys([*registered, *shown])
-    look_of = dict(
-        zip(known, map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES)), strict=False)
-    )
+    endless = map(Look, cycle(COLOURS), cycle(MARKERS), cycle(LINES))
+    look_of = dict(zip(known, endless, strict=False))
     return {name: look_of[name] for name in shown}
 
 
@@ -132,11 +128,9 @@ def legend_entry(label: str, **look: Any) -> Line2D:
 
 
 def only_ticks(
-    axes: Axes, axis: Literal["x", "y"], ticks: Iterable[float], labels: Iterable[str] = ()
+    axes: Axes, axis: Literal["x", "y"], ticks: Sequence[float], labels: Iterable[str] = ()
 ) -> None:
     """Ticks at these places and no others, without grid lines across them."""
-    ticks = list(ticks)
-    axes.set(
-        **{f"{axis}ticks": ticks, f"{axis}ticklabels": list(labels) or [f"{t:g}" for t in ticks]}
-    )
+    texts = list(labels) or [f"{tick:g}" for tick in ticks]
+    axes.set(**{f"{axis}ticks": ticks, f"{axis}ticklabels": texts})
     axes.grid(False, axis=axis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ def draw(results: DatasetResults) -> Figure | None:
     found = coded[0]["themes"]
     figure = Figure(figsize=(10.5, 1.6 + 0.45 * max(4, len(found["codes"]))))
     grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 2.8))
-    themes = {n: [p["themes"] for p in g if "ami" in p["themes"]] for n, g in probes.items()}
-    known = {name: group for name, group in themes.items() if group}
+    themes = ((n, [p["themes"] for p in g if "ami" in p["themes"]]) for n, g in probes.items())
+    known = {name: group for name, group in themes if group}
     if known:
         for column, (measure, words) in enumerate(MEASURES.items()):
             axes = figure.add_subplot(grid[column])
@@ -99,23 +100,21 @@ def _table(axes: Axes, found: dict[str, Any]) -> None:
 
 def _nearest(code: dict[str, Any]) -> str:
     """As many of the nearest items, the nearest first, as there is room for."""
-    line = ""
+    names = []
     for near in code["nearest"]:
-        name = near["name"] or f"item {near['item']}"
         category = near["category_name"] or near["category"]
-        name += "" if category is None else f" ({category})"
-        longer = f"{line} · {name}" if line else name
-        if line and len(longer) > LETTERS:
-            break
-        line = longer
-    return line
+        after = "" if category is None else f" ({category})"
+        names.append((near["name"] or f"item {near['item']}") + after)
+    lines = accumulate(names, "{} · {}".format)
+    fitting = [line for line in lines if len(line) <= LETTERS] or names[:1]
+    return fitting[-1] if fitting else ""
 
 
 def _title(known: Known) -> str:
     if not known:
         return "Items nearest to the codes of the item experts"
-    kind = next(iter(known.values()))[0]["kind"].replace("category", "categorie")
+    kind = next(iter(known.values()))[0]["kind"]
     means = [np.mean([found["ami"] for found in group]) for group in known.values()]
     texts = [f"{round(mean, 2) + 0:.2f}" for mean in means]  # + 0: -0 becomes 0
     found = ", ".join(" ".join(pair) for pair in zip(_labels(known), texts, strict=True))
-    return f"Experts against {kind}s, adjusted mutual information: {found}"
+    return f"Adjusted mutual information of expert and {kind}: {found}"

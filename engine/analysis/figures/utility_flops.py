@@ -10,7 +10,6 @@ from model_zoo.registry import OURS, backbone_of, label, mixture_of
 
 from ..results import Cell, DatasetResults
 from ..sentences import sentences
-from ..tables.quality_tables import table1
 from . import style
 from .selection import in_points, metrics_of, spread
 
@@ -23,9 +22,8 @@ def draw(results: DatasetResults) -> Figure | None:
     if len(cells) < 2 or not metrics:
         return None
     figure = Figure(figsize=(8.6, 3.7))
-    for axes, metric in zip(
-        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
-    ):
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
         _points(axes, cells, metric)
         axes.set(xscale="log", xlabel="FLOPs per sample (forward)", ylabel=f"test {metric}, points")
         low, high = axes.get_xlim()
@@ -33,25 +31,14 @@ def draw(results: DatasetResults) -> Figure | None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
     hollow = {"color": "0.3", "linestyle": "", "fillstyle": "none", "markeredgewidth": 1.3}
-    models = [cell.model for cell in cells]
-    legend = [
-        style.legend_entry(label(backbone), color=look.colour, linestyle=look.line)
-        for backbone, look in style.backbone_looks(models).items()
-    ]
-    legend += [
+    mixtures = [
         style.legend_entry(label(mixture), marker=look.marker, **hollow)
-        for mixture, look in style.mixture_looks(models).items()
+        for mixture, look in style.mixture_looks(cell.model for cell in cells).items()
     ]
-    style.finish(
-        figure,
-        _title(results),
-        sentences(
-            "utility_flops",
-            dataset=results.dataset_id,
-            seeds=style.over_seeds(c.runs for c in cells),
-        ),
-        legend,
-    )
+    legend = [*panels[0].get_legend_handles_labels()[0], *mixtures]
+    over = style.over_seeds(cell.runs for cell in cells)
+    facts = sentences("utility_flops", dataset=results.dataset_id, seeds=over)
+    style.finish(figure, "Utility and cost of each model", facts, legend)
     return figure
 
 
@@ -62,7 +49,10 @@ def _points(axes: Axes, cells: list[Cell], metric: str) -> None:
         own = sorted((c for c in cells if backbone_of(c.model) == backbone), key=_flops)
         points = [(_flops(cell), *in_points(cell, metric)) for cell in own]
         flops, means, _ = zip(*points, strict=True)
-        axes.plot(flops, means, color=look.colour, linestyle=look.line, linewidth=0.9, zorder=1)
+        axes.plot(
+            flops, means, color=look.colour, linestyle=look.line, linewidth=0.9, zorder=1,
+            label=label(backbone),
+        )  # fmt: skip
         for cell, point in zip(own, points, strict=True):
             mixture = mixture_of(cell.model)
             axes.errorbar(
@@ -75,17 +65,3 @@ def _points(axes: Axes, cells: list[Cell], metric: str) -> None:
 
 def _flops(cell: Cell) -> float:
     return spread(run["flops_per_sample"] for run in cell.runs.values())[0]
-
-
-def _title(results: DatasetResults) -> str:
-    """On how many of the backbones that have MoS Table 1 marks it as the best by AUC."""
-    table = table1([results])
-    records = table.records if table else []
-    found = {r["model"]: r["mark"] for r in records if r["metric"] == "AUC"}
-    marks = [mark for model, mark in found.items() if mixture_of(model) == OURS]
-    if not marks:
-        return "Utility and cost of each model"
-    best = (
-        f"{label(OURS)} is significantly the best in AUC on {marks.count('best')} of {len(marks)}"
-    )
-    return f"{best} backbone{'s' * (len(marks) > 1)}"

@@ -48,10 +48,8 @@ def dispatch(
     count_I = np.bincount(row_P)
     often_I = np.flatnonzero(count_I >= SEEN)
     result: dict[str, Any] = {"most": None, "least": None}
-    named: dict[str, int] = {}
-    if len(often_I):
-        often = count_I[often_I]
-        named = {"most": often_I[often.argmax()], "least": often_I[often.argmin()]}
+    ends = {"most": np.argmax, "least": np.argmin} if len(often_I) else {}
+    named = {name: often_I[end(count_I[often_I])] for name, end in ends.items()}
     for name, row in named.items():
         result[name] = {"item": int(item_I[row]), "appearances": int(count_I[row])}
     for mode in ("train", "eval"):

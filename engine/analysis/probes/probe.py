@@ -155,10 +155,9 @@ def rounded(content: Any) -> Any:
 
 def _users(loader: SequenceLoader, max_users: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:
     """Users ``(U,)`` in order, their items ``(U, L)``, left padded with 0, and the mask."""
-    columns = loader.samples.batches(BATCH * 64, None)
-    samples = [
-        pl.DataFrame({key: part[key] for key in ("user_index", "seq_len")}) for part in columns
-    ]
+    parts = loader.samples.batches(BATCH * 64, None)
+    keys = ("user_index", "seq_len")
+    samples = (pl.DataFrame({key: part[key] for key in keys}) for part in parts)
     longest = pl.concat(samples).cast(pl.Int64).group_by("user_index").max()
     longest = longest.filter(pl.col("seq_len") > 0).sort("user_index")
     if longest.is_empty():

@@ -117,11 +117,10 @@ def paired_gains(
     Returns:
         the gains by name; pairs without a common seed are missing.
     """
-    nothing: Values = {}
     found = {
         name: gain
         for name, (model, other) in pairs.items()
-        if (gain := paired(values.get(model, nothing), values.get(other, nothing)))
+        if (gain := paired(values.get(model, {}), values.get(other, {})))
     }
     corrected = holm([gain.p for gain in found.values()])
     return {n: g._replace(p=p) for (n, g), p in zip(found.items(), corrected, strict=True)}

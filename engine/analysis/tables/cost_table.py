@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from model_zoo.registry import backbone_of, mixture_of
 
 from ..conditions import on_device, usual_device
 from ..lineup import ordered_models, row_labels
-from ..results import Cell, DatasetResults
+from ..results import Cell, DatasetResults, Run
 from ..sentences import sentences
 from .grid import Column, Entry, Table, grouped
 
@@ -27,6 +28,11 @@ class Quantity(NamedTuple):
     def show(self, value: float) -> str:
         """A value in the table's unit."""
         return f"{value / self.unit:,.{self.decimals}f}"
+
+    def values(self, runs: Collection[Run], device: str) -> list[float]:
+        """The values of runs where they are known, and on one device where only these compare."""
+        same = on_device(runs, device) if self.by_device else runs
+        return [run[self.key] for run in same if run[self.key] is not None]
 
 
 FLOPS = Quantity("flops_per_sample", "MFLOPs per sample", False, 1e6, 2)
@@ -47,13 +53,7 @@ def cost(results: list[DatasetResults]) -> Table | None:
     Speed and memory are those of the runs on the device that most runs of the model were on. The
     table is None if no model of Tables 1 and 2 has a run.
     """
-    parts = [
-        (
-            data.dataset_id,
-            {c.model: c for name in ("table2", "table1") for c in data.experiment(name)},
-        )
-        for data in results
-    ]
+    parts = [(data.dataset_id, _cells(data)) for data in results]
     models = ordered_models(model for _, cells in parts for model in cells)
     if not models:
         return None
@@ -77,16 +77,17 @@ def cost(results: list[DatasetResults]) -> Table | None:
     )
 
 
+def _cells(data: DatasetResults) -> Cells:
+    return {cell.model: cell for name in ("table2", "table1") for cell in data.experiment(name)}
+
+
 def _measured(cells: Cells, model: str, quantity: Quantity) -> dict[str, Any]:
     """One line of the CSV file."""
-    device = usual_device(cells[model].runs.values())
-
-    def values(name: str) -> list[float]:
-        runs = cells[name].runs.values() if name in cells else []
-        same = on_device(runs, device) if quantity.by_device else runs
-        return [run[quantity.key] for run in same if run[quantity.key] is not None]
-
-    own, vanilla = values(model), values(backbone_of(model)) if mixture_of(model) else []
+    runs, backbone = cells[model].runs.values(), cells.get(backbone_of(model))
+    device = usual_device(runs)
+    own, vanilla = quantity.values(runs, device), []
+    if backbone and mixture_of(model):
+        vanilla = quantity.values(backbone.runs.values(), device)
     return {
         "model": model,
         "quantity": quantity.key,

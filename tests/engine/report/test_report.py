@@ -128,7 +128,7 @@ def test_costs_are_medians(copied: Path) -> None:
             run, lambda r, f=factor: r.update({key: f * unit for key, (_, unit) in costs.items()})
         )
     cells = next(c for _, c in rows(build(copied)) if "<code>TWIN_toy</code>" in c[0][1])
-    assert [cells[place][1] for place, _ in costs.values()] == ["3", "3.000", "3", "3", "3"]
+    assert [cells[place][1] for place, _ in costs.values()] == ["3", "3.00", "3", "3", "3"]
 
 
 def test_the_best_is_not_chosen_among_other_experiments(page: str, copied: Path) -> None:
@@ -186,7 +186,7 @@ def test_the_leaderboards_speed_is_that_of_the_usual_device(copied: Path) -> Non
     texts = [text for _, text in row]
     assert "1,234" in texts and texts[-1] == "a GPU (1 of 2 runs)"  # the first by name
     assert (
-        "2.500" in texts
+        "2.50" in texts
     )  # FLOPs do not depend on the device: all seeds count, as in the cost table
 
 

@@ -210,7 +210,7 @@ def test_collapse_is_one_line_of_warning(
     if warning is not None:
         assert warning in warnings[0] and "\n" not in warnings[0]
         small_or_large = [s for share_E in shares.values() for s in share_E if not 0.01 <= s <= 0.9]
-        assert warnings[0].count(" has ") == len(small_or_large)
+        assert warnings[0].count(" expert ") == len(small_or_large)
     lines = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
     assert len(lines) == len(shares)
     for line, name in zip(lines, shares, strict=True):
