@@ -68,6 +68,7 @@ def write(block: Block, file: Path) -> None:
     """Write the file of a block, or add the block to it."""
     if not block.after:
         assert not file.exists()
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(block.text)
         return
     text = file.read_text()
@@ -75,6 +76,12 @@ def write(block: Block, file: Path) -> None:
     closes = re.compile(CLOSES[block.after]).search(text, start + 1)
     assert closes is not None
     file.write_text(f"{text[: closes.start()].rstrip()}\n{block.text}{text[closes.start() + 1 :]}")
+
+
+def write_own_backbone(zoo: Path) -> None:
+    """Write the page's backbone as the file of a folder of one's own."""
+    block = next(blocks("A backbone"))
+    (zoo / "MeanPool.py").write_text(block.text.replace("from ..", "from model_zoo."))
 
 
 @pytest.fixture
@@ -103,8 +110,12 @@ def artefacts(project: Path) -> str:
 
 @pytest.mark.slow
 def test_a_backbone_gets_to_the_leaderboard_and_the_figures(project: Path) -> None:
+    (project / "mine").mkdir()
+    write_own_backbone(project / "mine")
     output = follow("A backbone", project)
-    assert "MeanPool_MoS_session_hopping_tiny" in output
+    assert output.count("MeanPool_MoS_session_hopping_tiny - MeanPool_session_hopping_tiny") == 2
+    own = project / "checkpoints" / "mine" / "session_hopping_tiny"
+    assert len(list(own.glob("MeanPool*.json"))) == 2
     assert len(leaderboard(project, "MeanPool_session_hopping_tiny")) == 3
     assert artefacts(project).count("Mean pooling") >= 2
     assert "Mean pooling" in (project / "results" / "index.html").read_text()
@@ -116,8 +127,7 @@ def test_a_backbone_in_a_folder_of_its_own_works_in_every_command(
 ) -> None:
     zoo, space = tmp_path / "mine", Workspace(tmp_path, tiny_data)
     zoo.mkdir()
-    block = next(blocks("A backbone"))
-    (zoo / "MeanPool.py").write_text(block.text.replace("from ..", "from model_zoo."))
+    write_own_backbone(zoo)
     for variant in ("", "_MoS"):
         keys = space.models[f"TWIN{variant}_tiny"] | {"model": f"MeanPool{variant}", "epochs": 1}
         for key in ("attention_dim", "num_heads", "attention_dropout", "topk", "short_seq_len"):
@@ -147,7 +157,8 @@ def test_a_backbone_in_a_folder_of_its_own_works_in_every_command(
 
 @pytest.mark.slow
 def test_a_router_gets_to_the_leaderboard_and_the_figures(project: Path) -> None:
-    follow("A router", project)
+    output = follow("A router", project)
+    assert "TWIN_Cosine_session_hopping_tiny" in output
     assert len(leaderboard(project, "TWIN_SoftSlots_session_hopping_tiny")) == 1
     assert artefacts(project).count("Soft slots") >= 2
     assert "Soft slots" in (project / "results" / "index.html").read_text()

@@ -9,7 +9,8 @@ A study (``engine.study``) writes, for each data set::
     RESULTS/<dataset_id>/probes/*.json       what trained weights show, see probe.py
 
 A folder of plain ``run_expid.py`` results works too. There the only experiment of a model is its cell
-in Tables 1 and 2.
+in Tables 1 and 2. What a run sets with ``--set`` is part of the name of its experiment. The folders of
+the tuner are left out, since its trials are there to be chosen from.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from typing import Any
 from model_zoo.registry import BASELINES, OURS, mixture_of
 
 from ..common.errors import UserError
-from ..config.read import PATHS
+from ..config.read import NO_NUMBERS, PATHS
 
 Run = dict[str, Any]
 
+UNFINISHED = (".resume.json", ".progress.json")
 METRICS = ("AUC", "gAUC")  # the metrics that the paper reports
 
 
@@ -78,7 +80,8 @@ class DatasetResults:
         folder: the folder that they are in.
         dataset_id: name of the data set.
         dataset_hash: hash of the data, the same in all runs.
-        runs: all runs, in the order of file names. Each has ``file``, its path.
+        runs: all runs, in the order of file names. Each has ``file``, its path, and ``changes``, what
+            it sets with ``--set``.
         cells: the cells of all experiments.
         tuning: the trials that chose the hyper-parameters: ``model``, ``expid``, ``seed``, ``tuned``,
             ``valid`` (metrics), ``chosen``.
@@ -115,12 +118,16 @@ def read_results(folder: Path) -> list[DatasetResults]:
         raise UserError(f"{folder}: is no folder; name one with results")
     homes: dict[Path, list[Run]] = {}
     for path in sorted(folder.rglob("*.json")):
-        if path.parent.name == "probes" or path.name.endswith((".resume.json", ".progress.json")):
+        parts = path.relative_to(folder).parts[:-1]
+        if "tuner" in parts or "probes" in parts or path.name.endswith(UNFINISHED):
             continue
         content = read_json(path)
         if isinstance(content, dict) and {"expid", "metrics", "stage_log"} <= content.keys():
             home = path.parent.parent if path.parent.name == "runs" else path.parent
-            homes.setdefault(home, []).append(content | {"file": path})
+            changes = {k: v for k, v in content.get("set", {}).items() if k not in NO_NUMBERS}
+            expid = " ".join([content["expid"], *(f"{k}={v}" for k, v in changes.items())])
+            run = content | {"file": path, "expid": expid, "changes": changes}
+            homes.setdefault(home, []).append(run)
     if not homes:
         raise UserError(
             f"{folder}: has no results; run_expid.py and engine.study write them, see docs/studies.md"
@@ -183,10 +190,19 @@ def _planned(study: dict[str, Any], by_expid: dict[str, dict[int, Run]]) -> list
 
 
 def _plain(by_expid: dict[str, dict[int, Run]]) -> list[Cell]:
-    """Cells of Tables 1 and 2 from experiments without a study."""
+    """Cells of Tables 1 and 2 from experiments without a study.
+
+    Experiments that set something are left out, unless all set the same: the tables compare like
+    with like.
+    """
     cells: dict[tuple[str, str], Cell] = {}
+    first = {expid: next(iter(runs.values())) for expid, runs in by_expid.items()}
+    alike = all(run["changes"] == next(iter(first.values()))["changes"] for run in first.values())
     for expid, runs in by_expid.items():
-        run = next(iter(runs.values()))
+        run = first[expid]
+        if run["changes"] and not alike:
+            print(f"{run['file']}: not in Tables 1 and 2, since other runs do not set the same")
+            continue
         model = run["model"]
         tables = ["table1"] * (model not in BASELINES)
         tables += ["table2"] * (model in BASELINES or mixture_of(model) == OURS)

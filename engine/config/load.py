@@ -59,8 +59,10 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
         params = params | {"seed": options.seed}
     if options.model_zoo is not None and model_class.__module__.split(".")[0] != "model_zoo":
         params = params | {"model_zoo": str(options.model_zoo.resolve())}
+    if options.model_root is not None:
+        params = params | {"model_root": str(options.model_root.resolve())}
     params = resolve_paths(check(params, model_class), options.home)
-    params = redirect(params, options.data_root, options.model_root)
+    params = redirect(params, options.data_root)
     checkpoint = params.get("backbone_checkpoint")
     if checkpoint is not None and Path(checkpoint).is_file():
         params["backbone_checkpoint_hash"] = fingerprint([checkpoint])

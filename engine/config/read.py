@@ -121,16 +121,13 @@ def resolve_paths(params: dict[str, Any], root: Path) -> dict[str, Any]:
     return params | {key: str(root / params[key]) for key in PATHS if params.get(key) is not None}
 
 
-def redirect(
-    params: dict[str, Any], data_root: Path | None, model_root: Path | None
-) -> dict[str, Any]:
-    """The parameters of an experiment, with other folders for data and results.
+def redirect(params: dict[str, Any], data_root: Path | None) -> dict[str, Any]:
+    """The parameters of an experiment, with another folder for data.
 
     Args:
         params: parameters with resolved paths.
         data_root: replaces the data_root of the configuration. Paths of the data set below the old
             folder move to the new one. All other paths stay.
-        model_root: replaces the model_root of the configuration.
     """
     moved = {}
     if data_root is not None:
@@ -139,8 +136,6 @@ def redirect(
             path = Path(os.path.abspath(params[key]))
             if path.is_relative_to(configured):
                 moved[key] = str(data_root.resolve() / path.relative_to(configured))
-    if model_root is not None:
-        moved["model_root"] = str(model_root.resolve())
     return params | moved
 
 

@@ -83,8 +83,8 @@ PATTERNS = {
 }
 # Arguments of a model or of its training that no configuration gives
 FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evaluation")
-UNGROUPED = r"AUC|logloss|binary_crossentropy"
-METRICS = re.compile(UNGROUPED + r"|gAUC|avgAUC|MRR|NDCG\(k=\d+\)")
+GROUPED = r"gAUC|avgAUC|MRR|NDCG\(k=\d+\)"
+METRICS = re.compile(r"AUC|logloss|binary_crossentropy|" + GROUPED)
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
@@ -112,9 +112,12 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
             checked[key] = convert(value, known[key])
         except WRONG:
             raise UserError(f"{expid}, {key}: is {value!r}; write {describe(known[key])}") from None
-    for key in REQUIRED:
-        if checked.get(key) is None:
-            raise UserError(f"{expid}: key `{key}` is missing{did_you_mean(key, params)}")
+    missing = [f"`{key}`" for key in REQUIRED if checked.get(key) is None]
+    grouped = [metric for metric in checked.get("metrics") or () if re.fullmatch(GROUPED, metric)]
+    if grouped and not checked.get("group_id"):
+        missing.append(f"`group_id` ({grouped[0]} needs it, write user_index)")
+    if missing:
+        raise UserError(f"{expid}: these keys are missing: {', '.join(missing)}")
     for key, value in checked.items():
         _check_value(expid, key, value)
     _check_metrics(expid, checked)
@@ -170,6 +173,3 @@ def _check_metrics(expid: str, params: dict[str, Any]) -> None:
                 f"{expid}, monitor: {metric!r} is not one of the metrics {metrics}"
                 f"{did_you_mean(metric, metrics)}"
             )
-    grouped = [metric for metric in metrics if not re.fullmatch(UNGROUPED, metric)]
-    if grouped and not params.get("group_id"):
-        raise UserError(f"{expid}, group_id: is missing; {grouped[0]} needs it, write user_index")

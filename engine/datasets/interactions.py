@@ -242,7 +242,8 @@ class _Writer:
         if 0 in counts[0]:
             raise UserError(
                 f"{self.source}: every label of the training data is {int(counts[0].argmax())}; "
-                "a model needs samples that were not clicked too (see --label, --positive, --exposures)"
+                "a model needs both 0 and 1 (see --label, --exposures, and --positive, the least "
+                "rating that counts as 1, which is 4 unless you write it)"
             )
 
     def _encode_samples(self) -> dict[str, dict[str, Any]]:

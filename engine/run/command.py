@@ -57,4 +57,6 @@ def _run() -> int:
     pairs = product(dict.fromkeys(args.seed or [None]), read)
     experiments = [checked(params, replace(options, seed=seed)) for seed, params in pairs]
     print("\n" + summary([run(experiment) for experiment in experiments]))
+    folders = {Path(e.params["model_root"], e.params["dataset_id"]) for e in experiments}
+    print(f"results and checkpoints are in {', '.join(sorted(map(str, folders)))}")
     return 0

@@ -67,7 +67,7 @@ def check_space(space: Space, options: RunOptions) -> Space:
     settled = {key: value for key, value in params.items() if key not in choices}
     params = resolve_paths(params, options.home)
     if options.data_root is not None:
-        params = redirect(params, options.data_root, None)
+        params = redirect(params, options.data_root)
         settled |= {key: params[key] for key in DATA_PATHS}
     space = replace(
         space,

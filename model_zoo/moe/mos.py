@@ -116,8 +116,8 @@ class ThemeRouter(Router):
         """Start the codebook from k-means, if the configuration says so."""
         if not self.trains:
             logging.info(
-                f"{name} router: with router_topk 1 and router_weight topk_softmax, the gate is "
-                "the constant 1 and the router's MLP does not train; softmax_topk would train it"
+                f"{name} router: with router_topk: 1 the paper's gate (eq. 2) is the constant 1, so the "
+                "router's MLP stays as it starts; router_weight: softmax_topk would train it"
             )
         if self.codebook_init != "kmeans":
             return

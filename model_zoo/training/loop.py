@@ -101,6 +101,7 @@ class Trainer:
             begins = f"resumed after {progress.done:g}" if saved else f"at most {stage.epochs:g}"
             logging.info(f"******** Stage {stage.name}: {begins} epochs ********")
             if saved is None:
+                logging.info("validation before training:")
                 self._start(stage)
                 self._save_state()
             else:

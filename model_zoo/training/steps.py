@@ -46,9 +46,8 @@ class Stepper:
             TrainingError: the loss is NaN or infinite.
         """
         every = self.model.eval_steps or steps
-        pause = 0.1 if sys.stdout.isatty() else 30  # seconds; a log file gets few lines
-        shown = dict(leave=False, file=sys.stdout, unit="batch", mininterval=pause)
-        hidden = not self.model.verbose
+        hidden = not (self.model.verbose and sys.stdout.isatty())  # a bar would fill a log file
+        shown = dict(leave=False, file=sys.stdout, unit="batch")
         with tqdm(islice(loader, steps), title, steps, disable=hidden, **shown) as bar:
             batches = enumerate(bar, start=1)
             for first in range(0, steps, every):

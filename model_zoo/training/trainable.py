@@ -53,9 +53,10 @@ class Trainable(BaseModel, ABC):
         learning_rate: float = 1e-3,
         optimizer: str = "adam",
         accumulation_steps: int = 1,
+        verbose: int = 1,
         **kwargs: Any,
     ) -> None:
-        kwargs |= dict(optimizer=optimizer, accumulation_steps=accumulation_steps)
+        kwargs |= dict(optimizer=optimizer, accumulation_steps=accumulation_steps, verbose=verbose)
         super().__init__(feature_map, learning_rate=learning_rate, **kwargs)
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer

@@ -112,7 +112,7 @@ def test_200_steps_agree(name: str, tiny_data: Path) -> None:
         ]
         labels, logits = (torch.cat(part).numpy() for part in zip(*found, strict=True))
         auc.append(evaluate_metrics(labels, logits, ["AUC"])["AUC"])
-    assert abs(auc[0] - auc[1]) < 5e-4
+    assert abs(auc[0] - auc[1]) < 1e-3
 
 
 @pytest.mark.parametrize("name", MIXTURES)

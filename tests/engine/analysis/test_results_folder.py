@@ -32,9 +32,40 @@ def test_plain_results_are_cells_of_the_tables(tmp_path: Path) -> None:
     (part,) = read_results(tmp_path)
     assert {c.model for c in part.experiment("table1")} == {"TWIN", "TWIN_MoS"}
     assert {c.model for c in part.experiment("table2")} == {"TWIN_MoS", "MIRRN"}
+    write_run(tmp_path / "tuner" / "TWIN_toy" / "runs", "toy", "trial", "TWIN", 1)
+    assert len(read_results(tmp_path)) == 1  # the trials of a tuner are no results
     write_run(tmp_path / "toy", "toy", "other", "TWIN", 1)
     with pytest.raises(UserError, match="two experiments of TWIN"):
         read_results(tmp_path)
+
+
+def change(file: Path, changes: dict[str, object]) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"set": changes}))
+
+
+def test_runs_that_set_something_are_experiments_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "toy"
+    for seed in (1, 2):
+        for model in ("TWIN", "TWIN_MoS"):
+            write_run(home, "toy", f"{model}_toy", model, seed)
+    (part,) = read_results(tmp_path)
+    plain = {c.model: c.values("AUC") for c in part.experiment("table1")}
+    for file in list(home.glob("*_seed1.json")):
+        name = file.name.replace("_seed1", "_set_0a_seed1")
+        (home / name).write_text(file.read_text().replace('"AUC": 0.', '"AUC": 0.1'))
+        change(home / name, {"epochs": 6, "verbose": 0})
+    (part,) = read_results(tmp_path)
+    assert {c.model: c.values("AUC") for c in part.experiment("table1")} == plain
+    assert {run["expid"] for run in part.runs} > {"TWIN_toy", "TWIN_toy epochs=6"}
+    assert "not in Tables 1 and 2" in capsys.readouterr().out
+    for file in home.glob("*_toy_seed?.json"):
+        change(file, {"epochs": 6})
+    for file in home.glob("*_set_*.json"):
+        file.unlink()
+    (part,) = read_results(tmp_path)
+    assert {c.model: c.values("AUC") for c in part.experiment("table1")} == plain
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

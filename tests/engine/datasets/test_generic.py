@@ -471,6 +471,10 @@ BAD = {
     "shares": (nothing, {"train": 0.9, "valid": 0.2}, ("together below 1",)),
     "split": (nothing, {"split": "random"}, ("split is 'random'; write time or user",)),
     "all liked": (nothing, {"positive": 0.0}, ("every label of the training data is 1",)),
+    "ratings of 0 and 1": (
+        lambda p: pl.read_csv(p).with_columns(pl.col("stars") % 2).write_csv(p), {},
+        ("every label of the training data is 0", "--positive", "is 4 unless you write it"),
+    ),
     "item twice": (nothing, {"items": "in/log.csv", "item_features": ["price"]}, ("item 1", "stands twice")),
 }  # fmt: skip
 

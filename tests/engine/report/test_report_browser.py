@@ -208,7 +208,7 @@ def test_a_table_of_the_analysis_is_sorted_by_its_unrounded_numbers(
         rows=tuple(
             (
                 Entry(name),
-                Entry("-" if n is None else "0.1 ± 9", n, "best", footnotes=("A footnote.",)),
+                Entry() if n is None else Entry("0.1 ± 9", n, "best", footnotes=("A footnote.",)),
                 Entry(),
             )
             for name, n in numbers.items()

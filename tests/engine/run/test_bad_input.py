@@ -57,12 +57,13 @@ def dataset(**changes: Any) -> Spoil:
     return lambda space: space.change_dataset(**changes)
 
 
-def no_key(name: str) -> Spoil:
-    """Take a key away, wherever it is."""
+def no_key(*names: str) -> Spoil:
+    """Take keys away, wherever they are."""
 
     def spoil(space: Workspace) -> None:
         for entry in (*space.models.values(), *space.datasets.values()):
-            entry.pop(name, None)
+            for name in names:
+                entry.pop(name, None)
         space.save()
 
     return spoil
@@ -194,7 +195,12 @@ TEXTS = {
 ENTRIES = {
     "unknown expid": Case(
         nothing,
-        ("--expid TWIN_tinny: is not in ", "did you mean `TWIN_tiny`?", "--list shows all"),
+        (
+            "--expid TWIN_tinny: is not in ",
+            "did you mean `TWIN_tiny`?",
+            "run_expid.py --config ",
+            "--list shows all",
+        ),
         ("--expid", "TWIN_tinny"),
     ),
     "expid without keys": Case(entry("TWIN_tiny", None), ("TWIN_tiny: is None", "map keys")),
@@ -243,9 +249,17 @@ PARAMETERS = {
     "number for a list": Case(
         keys(dnn_hidden_units=32), ("TWIN_tiny, dnn_hidden_units: is 32; write a list",)
     ),
-    "missing key": Case(no_key("learning_rate"), ("TWIN_tiny: key `learning_rate` is missing",)),
-    "missing key of the data set": Case(
-        no_key("valid_data"), ("TWIN_tiny: key `valid_data` is missing",)
+    "missing keys": Case(
+        no_key("model_root", "valid_data", "batch_size", "learning_rate", "group_id"),
+        (
+            "TWIN_tiny: these keys are missing: `model_root`, `valid_data`, `batch_size`, `learning_rate`, "
+            "`group_id` (gAUC needs it, write user_index)\n",
+        ),
+    ),
+    "another folder for results is no other missing key": Case(
+        no_key("model_root", "seed"),
+        ("TWIN_tiny: these keys are missing: `seed`\n",),
+        ("--expid", "TWIN_tiny", "--model-root", "out"),
     ),
     "metric in another case": Case(
         keys(metrics=["auc"]), ("TWIN_tiny, metrics: 'auc'", "did you mean `AUC`?")

@@ -65,7 +65,6 @@ def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_only_paths_below_data_root_move(tmp_path: Path) -> None:
     root = tmp_path / "a" / "repository"
     configured = {
-        "model_root": "./checkpoints/",
         "data_root": "../sets/",
         "train_data": "../sets/x/train.parquet",
         "valid_data": "../other/../sets/x/y/valid.parquet",
@@ -74,11 +73,10 @@ def test_only_paths_below_data_root_move(tmp_path: Path) -> None:
         "item_info": "/somewhere/item_info.parquet",
     }
     params = config.resolve_paths(configured, root)
-    assert config.redirect(params, None, None) == params
-    moved = config.redirect(params, tmp_path / "new", tmp_path / "results")
+    assert config.redirect(params, None) == params
+    moved = config.redirect(params, tmp_path / "new")
     stays = {key: params[key] for key in ("test_data", "user_info", "item_info")}
     assert moved == stays | {
-        "model_root": str(tmp_path / "results"),
         "data_root": str(tmp_path / "new"),
         "train_data": str(tmp_path / "new" / "x" / "train.parquet"),
         "valid_data": str(tmp_path / "new" / "x" / "y" / "valid.parquet"),
