@@ -157,7 +157,7 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
         )
     by_expid: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
-        by_expid.setdefault(run["expid"], {}).setdefault(run["seed"], run)  # before one with --set
+        by_expid.setdefault(run["expid"], {})[run["seed"]] = run
     study = read_json(home / "study.json") if (home / "study.json").exists() else {}
     card = home / "dataset_card.json"
     try:

@@ -74,7 +74,7 @@ def groups(results: DatasetResults) -> list[Group]:
     """Collect all configurations in the study's order, then those that are outside the study.
 
     Runs of seeds that the study does not plan form a group of their own. So the means are those of the
-    tables. Runs with another ``--set`` form one too.
+    tables.
 
     Raises:
         UserError: a run lacks something, because an older version wrote it.
@@ -91,13 +91,12 @@ def groups(results: DatasetResults) -> list[Group]:
             raise UserError(
                 f"{run['file']}: lacks {', '.join(lacking)}; no result of this version: run it again"
             )
-        changes = run.get("set", {})  # older runs lack it
-        alone = Group(run["expid"], run["model"], ["outside the study"])
+        where = "outside the study" if results.study else "other settings"
+        alone = Group(run["expid"], run["model"], [where])
         group = planned.get(alone.expid, alone)
-        other = group.runs and group.runs[0].get("set", {}) != changes
-        if other or (results.study and run["seed"] not in group.seeds):
-            group = outside.setdefault(f"{alone.expid} {changes}", alone)
-        group.varied |= changes
+        if group is alone or (results.study and run["seed"] not in group.seeds):
+            group = outside.setdefault(alone.expid, alone)
+        group.varied |= run["changes"]
         group.runs.append(run)
     return [*planned.values(), *outside.values()]
 

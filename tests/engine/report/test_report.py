@@ -317,8 +317,8 @@ def test_what_a_run_set_is_shown_and_not_averaged_with_other_runs(tmp_path: Path
     other = Path(shutil.copy(first, tmp_path / "toy" / "TWIN_toy_set_0_seed1.json"))
     change(other, lambda run: run.update(set={"max_len": 50}))
     page = build(tmp_path)
-    found = [(cells[5][0], cells[6][1]) for _, cells in rows(page)]
-    assert found == [("1", ""), ("1", "max_len = 50")]
+    found = [(cells[5][0], cells[6][1], cells[7][1]) for _, cells in rows(page)]
+    assert found == [("1", "", "table1"), ("1", "max_len = 50", "other settings")]
     (cell,) = read_results(tmp_path)[0].experiment("table1")
     assert cell.runs[1]["file"] == first
 
