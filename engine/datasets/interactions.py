@@ -28,6 +28,7 @@ from ..common.errors import UserError
 from .card import SPLITS
 from .features import Encoder, Feature
 from .layout import finish, new_folder
+from .samples import histories_of, in_time_order, labelled
 
 BLOCK = 4_000_000  # events that are sorted at a time
 IN_MEMORY = 1_000_000  # times that are sorted at once, to find the moments of a split
@@ -207,12 +208,12 @@ class _Writer:
         for block in tqdm(np.unique(block_U), desc="sorting users", unit="block", leave=False):
             first, last = np.flatnonzero(block_U == block)[[0, -1]]
             events = pl.read_parquet(self.blocks / f"block={block}", hive_partitioning=False)
-            count, events = len(events), _in_time_order(events, self.names)
+            count, events = len(events), in_time_order(events, self.names)
             self.merged += count - len(events)
             if self.log.exposures:
-                events = _labelled(events, starts)
+                events = labelled(events, starts)
             samples = events.filter(pl.col("label").is_not_null()).drop("positive")
-            yield samples, _histories(events, first, last)
+            yield samples, histories_of(events, first, last)
 
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
         """Show the encoders what training shows: targets, and the items that they can see."""
@@ -280,53 +281,3 @@ def time_at(times: pl.LazyFrame, place: int) -> Any:
 
 def _one_row(frame: pl.LazyFrame) -> tuple[Any, ...]:
     return frame.collect(engine="streaming").row(0)
-
-
-def _in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
-    """Events sorted by user and time, with ``seq_len``: positive events at earlier moments.
-
-    Where events are merged, the features are those of the first sample. A click that is logged
-    apart has none, and would give the label away.
-    """
-    sample = pl.col("label").is_not_null()
-    ordered = (
-        events.lazy()
-        .sort("user_index", "time", "row", ~sample)
-        .group_by("user_index", "time", "item_index", maintain_order=True)
-        .agg(
-            pl.col("label").max(),
-            pl.col("positive").any(),
-            pl.col(features).filter(sample).first(),
-        )
-        .with_columns(pl.col("user_index", "item_index").cast(pl.Int64))
-    )
-    so_far = pl.col("positive").cast(pl.Int64).cum_sum().over("user_index") - pl.col("positive")
-    ordered = ordered.with_columns(seq_len=so_far.cast(pl.Int64))
-    return ordered.with_columns(pl.col("seq_len").first().over("user_index", "time")).collect()
-
-
-def _labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
-    """Exposures with the label of what followed them.
-
-    Only what happened before the next of the moments ``starts`` counts, because more is not known
-    when training ends.
-    """
-    shown = pl.col("label").is_not_null()
-    pair = ["user_index", "item_index"]
-    visits = events.with_columns(visit=shown.cast(pl.Int64).cum_sum().over(pair))
-    first = pl.col("time").filter("positive").min().over(*pair, "visit")
-    followed = first.is_not_null()
-    for start in starts:
-        followed &= (pl.col("time") >= start) | (first < start)
-    followed = followed.fill_null(False).cast(events["label"].dtype)
-    return visits.with_columns(label=pl.when(shown).then(followed)).drop("visit")
-
-
-def _histories(events: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
-    """``user_index, full_item_seq`` of the users ``first`` to ``last``, empty lists included."""
-    users = pl.DataFrame({"user_index": pl.int_range(first, last + 1, eager=True)})
-    lists = events.filter("positive").group_by("user_index", maintain_order=True)
-    histories = users.join(
-        lists.agg(full_item_seq="item_index"), on="user_index", how="left", maintain_order="left"
-    )
-    return histories.with_columns(pl.col("full_item_seq").fill_null([]))
