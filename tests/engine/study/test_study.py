@@ -318,7 +318,7 @@ def test_experiments_share_runs_and_results_that_differ_are_kept_apart(
 
     mixed = here.run("--set", "max_len=20", *plainly)
     assert mixed.code == 2 and "one table compares like with like" in mixed.stderr
-    assert "with --budget 1, now with --set max_len=20 --budget 1" in mixed.stderr
+    assert "--budget 1, now --set max_len=20 --budget 1" in mixed.stderr
     study = here.study() | {"dataset_hash": "other"}
     (here.output / "tiny" / "study.json").write_text(json.dumps(study))
     outcome = here.run(*plainly)
