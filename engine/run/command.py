@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from os.path import relpath
 from pathlib import Path
 
 from ..common.errors import run_command
@@ -57,6 +58,6 @@ def _run() -> int:
     pairs = product(dict.fromkeys(args.seed or [None]), read)
     experiments = [checked(params, replace(options, seed=seed)) for seed, params in pairs]
     print("\n" + summary([run(experiment) for experiment in experiments]))
-    folders = {Path(e.params["model_root"], e.params["dataset_id"]) for e in experiments}
-    print(f"results and checkpoints are in {', '.join(sorted(map(str, folders)))}")
+    folders = {relpath(Path(e.params["model_root"], e.params["dataset_id"])) for e in experiments}
+    print(f"results and checkpoints are in {', '.join(sorted(folders))}")
     return 0
