@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ class Source:
         schema: the type of each column of ``frame``.
     """
 
+    quoted: Sequence[Path] = ()  # files whose lines can be counted, to find stray quotes
+
     def __init__(self, path: str | Path, separator: str | None = None, quotes: bool = True) -> None:
         self.path = Path(path)
         files, ending = _files(self.path, separator)
@@ -45,16 +47,15 @@ class Source:
             separator = separator or SEPARATORS[ending]
             as_text = partial(pl.scan_csv, separator=separator, infer_schema=False)
             scan = partial(as_text, files, glob=False, row_index_name=ROW)
-            unquoted = scan(quote_char=None)
             quoted = quotes and ending != ".tsv"
-            self._start(scan(quote_char='"') if quoted else unquoted, 2)
-            self.lines = unquoted.select(pl.len())
+            self._start(scan(quote_char='"' if quoted else None), 2)
+            if quoted and not any(file.suffix == ".gz" for file in files):
+                self.quoted = files
 
     def _start(self, frame: pl.LazyFrame, first_line: int | None) -> None:
         """Take a table; ``first_line`` is the line of a text that holds the first row."""
         self.frame, self.first_line = frame, first_line
         self.schema = frame.collect_schema()
-        self.lines = frame.select(pl.len())  # one row: how many lines there are
         self.checks: list[tuple[str, pl.Expr, str]] = []
         self.blank = pl.lit(True)  # whether a row has none of the columns that must be there
 
@@ -94,7 +95,7 @@ class Source:
         with readable(self.path):
             table = self.frame.select(pl.len().alias("rows"), kept, *first)
             rows, kept, *found = table.collect(engine="streaming").row(0)
-            lines = self.lines.collect(engine="streaming").item()
+            lines = sum(map(_count_lines, self.quoted)) - len(self.quoted)
         if not kept:
             raise UserError(f"{self.path} has no rows; name a table with some")
         for (column, _, expects), row in zip(self.checks, found, strict=True):
@@ -172,6 +173,14 @@ def require_unique(path: Path, what: str, ids: pl.Series) -> None:
     double = ids.filter(ids.is_duplicated())
     if len(double):
         raise UserError(f"{path}: {what} {double[0]} stands twice; keep one row")
+
+
+def _count_lines(file: Path) -> int:
+    lines, last = 0, b"\n"
+    with open(file, "rb") as content:
+        while block := content.read(1 << 24):  # a table may be larger than memory
+            lines, last = lines + block.count(b"\n"), block
+    return lines + (not last.endswith(b"\n"))
 
 
 def _files(path: Path, separator: str | None) -> tuple[list[Path], str]:

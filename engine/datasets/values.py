@@ -67,13 +67,11 @@ def time(table: Source, column: str, form: str | None) -> tuple[pl.Expr, bool]:
     raw = pl.col(column)
     is_number = raw.cast(pl.Float64, strict=False).is_not_null()
     is_whole = raw.cast(pl.Int64, strict=False).is_not_null()
-    facts = table.frame.select(
-        first=raw.drop_nulls().first(),
-        numbers=is_number.filter(raw.is_not_null()).first(),
-        fractions=(is_number & ~is_whole).any(),
-    )
+    given = table.frame.select(raw, numbers=is_number).filter(raw.is_not_null()).head(1)
     with readable(table.path):
-        first, numbers, fractions = facts.collect(engine="streaming").row(0)
+        first, numbers = next(given.collect(engine="streaming").iter_rows(), (None, None))
+        fractions = table.frame.select((is_number & ~is_whole).any())
+        fractions = fractions.collect(engine="streaming").item()
     if form is None and numbers is not False:
         return (number if fractions else whole)(table, column), False
     form = form or next((f for f in DATES if _fits(first, f)), None)
