@@ -45,8 +45,10 @@ def label(table: Source, column: str) -> pl.Expr:
 
     def parse(raw: pl.Expr) -> pl.Expr:
         text = raw.cast(pl.String).str.strip_chars().str.to_lowercase()
-        value = text.replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
-        return pl.when(value.is_in([0.0, 1.0])).then(value).cast(pl.Int8)
+        number = text.cast(pl.Float64, strict=False)
+        # Comparisons alone: polars keeps the whole column in memory for ``replace`` and ``is_in``.
+        yes, no = (number == 1) | (text == "true"), (number == 0) | (text == "false")
+        return pl.when(yes).then(1).when(no).then(0).cast(pl.Int8)
 
     return table.read(column, parse, "0 or 1, or name a rating with --rating and --positive")
 
