@@ -24,7 +24,6 @@ from .batch import Batch
 from .heads import MLPHead
 from .history.history import History
 from .history.item_dict import ItemDict
-from .initializer import FUXICTR_START, parse_initializer
 from .layers.block import SequenceBlock
 from .moe.branch import Branch
 from .moe.mixtures import Mixture
@@ -34,6 +33,7 @@ from .ops.precision import bf16_products
 from .training.base_model import StagedModel
 from .training.checkpoints import load_backbone
 from .training.hyper_parameters import chosen, keywords
+from .training.initializer import FUXICTR_START, parse_initializer
 from .training.optimizer import SPARSE_OPTIMIZERS
 from .training.sparse_embedding import use_sparse_gradients
 
@@ -54,7 +54,7 @@ class SequenceModel(StagedModel):
         gpu: number of the CUDA device, or -1 for the CPU.
         embedding_dim: width of every feature that does not set its own.
         embedding_initializer: how embedding tables are drawn, in FuxiCTR's spelling (see
-            ``initializer.py``). Rows of padding are zero. Pretrained vectors stay as they are.
+            ``training/initializer.py``). Rows of padding are zero. Pretrained vectors stay as they are.
         loss: one of FuxiCTR's names of binary cross-entropy.
         backbone_checkpoint: file of weights from which embeddings, global block and head start. The
             weights are the vanilla backbone's, or those of LongCTR's model of the same name. With

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal
 
-from model_zoo.initializer import parse_initializer
 from model_zoo.sequence_model import LOSSES
 from model_zoo.training.base_model import StagedModel
+from model_zoo.training.initializer import parse_initializer
 
 from ..common.errors import UserError, did_you_mean
 from .convert import WRONG, convert, describe

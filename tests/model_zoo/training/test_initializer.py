@@ -15,10 +15,10 @@ from torch import Tensor
 import model_zoo
 from engine.common.errors import UserError
 from engine.config.feature_map import build_feature_map
-from model_zoo.initializer import DRAWS, FUXICTR_START, parse_initializer
 from model_zoo.training import sparse_embedding
+from model_zoo.training.initializer import DRAWS, FUXICTR_START, parse_initializer
 
-from ..support.helpers import all_models, build_model, tiny_params
+from ...support.helpers import all_models, build_model, tiny_params
 
 WIDE = "partial(nn.init.normal_, std=0.25)"
 TABLES = "embedding_layer.embedding_layer.embedding_layers."
