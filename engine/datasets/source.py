@@ -141,10 +141,11 @@ class Source:
             lines = sum(map(_count_lines, self.quoted)) - len(self.quoted) * (self.first_line == 2)
         if not kept:
             raise UserError(f"{self.path} has no rows; name a table with some")
-        for (column, _, expects), row in zip(self.checks, found, strict=True):
+        for (column, bad, expects), row in zip(self.checks, found, strict=True):
             if row is not None:
-                value = self.frame.filter(pl.col(ROW) == row).select(column).collect().item()
-                what = "missing" if value in (None, "") else repr(value)
+                shown = self.frame.filter((pl.col(ROW) == row) & bad).select(column).head(1)
+                value = shown.collect().to_series().to_list()[0]
+                what = "missing" if value in (None, "") else repr(value)[:SHOWN]
                 place = f"row {row} (the first is 0)"
                 if self.first_line is not None:
                     place = f"line {row + self.first_line}"
