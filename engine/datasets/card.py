@@ -38,6 +38,12 @@ def longest_history(card: dict[str, Any]) -> int | None:
     return max((s["history_length"]["max"] for s in card.get("splits", {}).values()), default=None)
 
 
+def sampling(card: dict[str, Any]) -> str:
+    """How the negatives were drawn, such as ``sampled negatives (4, time)``; empty if none were."""
+    drawn = card.get("negatives")
+    return f"sampled negatives ({drawn['per_positive']}, {drawn['from']})" if drawn else ""
+
+
 def fingerprint(paths: Iterable[str | Path]) -> str:
     """A digest of the content of data files. Every result records it."""
     digest = hashlib.sha256()
@@ -59,6 +65,11 @@ def describe(card: dict[str, Any]) -> str:
             f"  {name:5}  {split['rows']:>9,} samples, {split['users']:>7,} users, "
             f"label rate {split['label_rate']:.3f}, history mean {length['mean']:.1f}, "
             f"max {length['max']:,}"
+        )
+    if sampled := sampling(card):
+        lines.append(
+            f"  {sampled}, {card['negatives']['rate']:.2g} of all that could have been drawn: "
+            "an AUC does not compare with one from exposures, and a score is no probability"
         )
     if "bayes_auc" in card:
         lines.append(f"  Bayes-optimal test AUC {card['bayes_auc']['test']:.4f}")
