@@ -34,13 +34,15 @@ def _run() -> int:
         print(report)
         return 2 if report.errors else 0
 
-    from . import layout, ready_config
+    from . import data_profile, layout, ready_config
     from .card import describe
 
     output = Path(args.output or HOME / "data" / args.command)
     layout.require_free(output, args.overwrite)  # a long preparation would end with this error
     output = output.resolve()
     print(describe(_prepare(args, output)))
+    if args.command not in (*NAMES, "session_hopping"):  # a log, of which more is known
+        print(data_profile.describe(output))
     print(f"train on it: {ready_config.write(output)}")
     return 0
 
