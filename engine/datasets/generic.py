@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ..common.errors import UserError
 from . import moments, values
 from .features import FIRST, Feature, item_table
-from .files import TEST, Form, readable
 from .interactions import Log, Split
 from .mapping import Mapping, typed
 from .negatives import Negatives
+from .raw_files import TEST, Form, readable
 from .source import ROW, Source, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has

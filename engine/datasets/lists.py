@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from ..common.errors import UserError
-from .files import readable, unescaped
+from .raw_files import readable, unescaped
 from .source import Source
 from .values import SAMPLE
 

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from ..common.errors import UserError
-from .files import readable
+from .raw_files import readable
 from .source import Source
 from .values import as_whole
 

@@ -10,7 +10,19 @@ import polars as pl
 
 from ..common.errors import UserError
 from ..loader.columns import require_columns
-from .files import LINE, PLAIN, SHOWN, TEST, Form, Part, cut, marked, parts_of, readable, together
+from .raw_files import (
+    LINE,
+    PLAIN,
+    SHOWN,
+    TEST,
+    Form,
+    Part,
+    cut,
+    marked,
+    parts_of,
+    readable,
+    together,
+)
 
 ROW = "#row"  # the number of a row, beside the table's own columns
 Parse = Callable[[pl.Expr], pl.Expr]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from ..common.errors import UserError
-from .files import readable
+from .raw_files import readable
 from .source import Source
 
 EXACT = 2**53  # fractions hold smaller whole numbers exactly

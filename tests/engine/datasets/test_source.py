@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from engine.common.errors import UserError
-from engine.datasets.files import Form
+from engine.datasets.raw_files import Form
 from engine.datasets.source import Lines, Source
 from engine.datasets.values import guess, identity, number, whole
 
