@@ -14,12 +14,13 @@ from ..common.errors import UserError
 from . import values
 from .features import FIRST, Feature, item_table
 from .interactions import Log, Split
+from .layout import META
 from .mapping import Mapping, typed
 from .source import ROW, Source, readable, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "time", "label", "positive", "split", ITEM_ID}
-RESERVED |= {"user_index", "item_index", "seq_len"}
+RESERVED |= {"group", "test", *META}
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]
 
