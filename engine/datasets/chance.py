@@ -26,7 +26,7 @@ def uniform(keys: NDArray[np.uint64], draw: int | NDArray[np.integer]) -> NDArra
     Args:
         draw: 0, 1, 2, ...; each gives other numbers.
     """
-    offset = (np.asarray(draw).astype(np.uint64) + np.uint64(1)) * STEP
+    offset = (np.atleast_1d(draw).astype(np.uint64) + np.uint64(1)) * STEP  # an array may overflow
     return (_mixed(keys + offset) >> np.uint64(11)) * 2.0**-53
 
 
