@@ -252,9 +252,9 @@ class _Writer:
                 f"{negatives.per_positive * ones - zeros:,} of {negatives.per_positive * ones:,} "
                 "negatives could not be drawn, because their users have nearly every item"
             )
-        about = {"per_positive": negatives.per_positive, "from": negatives.source}
-        about |= {"targets": negatives.targets, "rate": float(zeros / self.drawable)}
-        return {"negatives": about}
+        said = {"per_positive": negatives.per_positive, "from": negatives.source}
+        rate = float(zeros / self.drawable)
+        return {"negatives": said | {"targets": negatives.targets, "rate": rate}}
 
     def _encode_samples(self) -> dict[str, dict[str, Any]]:
         """Write the splits with encoded features; returns the features' specifications."""
