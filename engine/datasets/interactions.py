@@ -27,7 +27,7 @@ from ..common.errors import UserError
 from . import SEED
 from .card import SPLITS
 from .features import Encoder, Feature
-from .layout import finish, new_folder
+from .layout import finish
 from .negatives import Negatives, TapeWriter
 from .numbering import Numbered, number, time_at
 from .samples import ROUNDING, Block, Recipe, Split
@@ -83,13 +83,17 @@ class Log:
     seed: int = SEED
 
 
-def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
-    """Write the data set of a log, showing progress; returns its card.
+def write(log: Log, folder: Path) -> dict[str, Any]:
+    """Write the data set of a log into a folder, made if missing, and show progress.
+
+    Returns:
+        The card.
 
     Raises:
         UserError: a split would be empty, or its labels are all the same.
     """
-    with new_folder(output, overwrite) as folder, TemporaryDirectory(dir=folder) as scratch:
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as scratch:
         return _Writer(log, folder, Path(scratch)).run()
 
 
