@@ -146,8 +146,8 @@ class Recipe:
         samples = samples.sort("user_index", "time", "chance").drop(
             "chance", *CARRIED, strict=False
         )
-        groups = int(samples["group_index"].to_numpy().max(initial=-1)) + 1
-        return Block(samples, histories, groups, drawable)
+        count = int(samples["group_index"].to_numpy().max(initial=-1)) + 1
+        return Block(samples, histories, count, drawable)
 
     def _with_negatives(self, samples: pl.DataFrame, had: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         """The positives and their negatives, and how many negatives could have been drawn."""
