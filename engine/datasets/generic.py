@@ -121,17 +121,12 @@ def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
         label = (values.number(table, mapping.rating) >= least).cast(pl.Int8)
     elif mapping.action:
         done = table.read(mapping.action, lambda raw: raw.cast(pl.String), "an action")
-        label = _one_of(done, mapping.positive_actions).cast(pl.Int8)
+        label = values.one_of(done, mapping.positive_actions).cast(pl.Int8)
         if mapping.history_actions:
-            return label, _one_of(done, mapping.history_actions)
+            return label, values.one_of(done, mapping.history_actions)
     else:
         label = pl.lit(1, pl.Int8)
     return label, label == 1
-
-
-def _one_of(done: pl.Expr, actions: Sequence[Any]) -> pl.Expr:
-    """Whether an action is one of some; without any, each is."""
-    return pl.any_horizontal(done == str(action) for action in actions) if actions else done != ""
 
 
 def _features(

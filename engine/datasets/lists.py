@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from ..common.errors import UserError
+from . import values
 from .source import Source, readable
-from .values import SAMPLE
 
 PLACE = "#place"  # of an entry in its list, from 0
 SEPARATORS = (",", ";", "|", "#", "\x1d", " ")
@@ -38,14 +38,22 @@ class Entries(Source):
         self, table: Source, columns: Sequence[str], separator: str | None, flag: str
     ) -> None:
         self.path = table.path
-        parsed = {column: lists(table, column, separator, flag) for column in columns}
-        first, *others = (lists.list.len() for lists in parsed.values())
-        for column, count in zip(columns[1:], others, strict=True):
-            expects = f"as many entries as {columns[0]} has"
-            table.checks.append((column, count != first, expects))
-        place = pl.int_ranges(first).alias(PLACE)
-        rows = table.rows().filter(first > 0).with_columns(place, **parsed)
+        parsed = parallel(table, columns, separator, flag)
+        count = parsed[columns[0]].list.len()
+        place = pl.int_ranges(count).alias(PLACE)
+        rows = table.frame.filter(count > 0).with_columns(place, **parsed)
         self._start(rows.explode(*columns, PLACE), table.first_line)
+
+
+def parallel(
+    table: Source, columns: Sequence[str], separator: str | None, flag: str
+) -> dict[str, pl.Expr]:
+    """Columns of lists, see ``lists``. ``check`` rejects rows in which they are not of one length."""
+    parsed = {column: lists(table, column, separator, flag) for column in columns}
+    first, *others = (lists.list.len() for lists in parsed.values())
+    for column, count in zip(columns[1:], others, strict=True):
+        table.checks.append((column, count != first, f"as many entries as {columns[0]} has"))
+    return parsed
 
 
 def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Expr:
@@ -62,7 +70,7 @@ def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Ex
     kind = table.kind(column)
     if isinstance(kind, pl.List | pl.Array) and not kind.inner.is_nested():
         entry = pl.List(kind.inner)
-        return table.read(column, lambda raw: raw.cast(entry).fill_null([]), "a list", True)
+        return table.read(column, lambda raw: raw.cast(entry).fill_null([]), "a list")
     if kind != pl.String:
         raise UserError(f"{table.path}, column {column} is {kind}, which is no list of values")
     if separator is None:
@@ -77,7 +85,7 @@ def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Ex
         text = raw.str.strip_chars().fill_null("")
         return pl.when(text == "").then(pl.lit([], pl.List(pl.String))).otherwise(parse(text))
 
-    return table.read(column, parse_all, expects, optional=True)
+    return table.read(column, parse_all, expects)
 
 
 def _in_brackets(text: pl.Expr) -> pl.Expr:
@@ -101,7 +109,9 @@ def _separator(table: Source, column: str, flag: str) -> str:
     """What separates the entries of the first lists; nothing if they are in brackets."""
     text = pl.col(column).str.strip_chars()
     with readable(table.path):
-        given = table.frame.select(text).filter(text != "").head(SAMPLE).collect().to_series()
+        given = (
+            table.frame.select(text).filter(text != "").head(values.SAMPLE).collect().to_series()
+        )
     if given.str.starts_with("[").any():
         return ""
     found = [s for s in SEPARATORS if given.str.contains(s, literal=True).any()]

@@ -7,11 +7,12 @@ check, and its ``check`` rejects the first bad value.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
 from ..common.errors import UserError
-from .source import Source, readable
+from .source import Parse, Source, readable
 
 DATES = (
     "%Y-%m-%d %H:%M:%S%.f",
@@ -29,8 +30,17 @@ SAMPLE = 10_000  # rows from which the kind of a text column is guessed
 
 def identity(table: Source, column: str) -> pl.Expr:
     """The ids of users or items, as text. A whole number that is stored as a fraction is whole."""
-    parse = _fraction_as_text if table.kind(column).is_float() else _as_text
-    return table.read(column, parse, "an id")
+    return table.read(column, as_id(table.kind(column)), "an id")
+
+
+def as_id(kind: pl.DataType) -> Parse:
+    """How values of some type become ids."""
+    return _fraction_as_text if kind.is_float() else _as_text
+
+
+def one_of(values: pl.Expr, chosen: Sequence[Any]) -> pl.Expr:
+    """Whether a text is one of some; without any, each is."""
+    return pl.any_horizontal(values == str(c) for c in chosen) if chosen else values != ""
 
 
 def number(table: Source, column: str) -> pl.Expr:
@@ -64,7 +74,13 @@ def label(table: Source, column: str) -> pl.Expr:
 
 
 def times(tables: Sequence[Source], column: str, form: str | None) -> tuple[list[pl.Expr], str]:
-    """The moments of tables as whole numbers, and their unit: ``s``, ``ms``, ``us`` or ``unknown``.
+    """The moments of tables as whole numbers, and their unit, see ``as_time``."""
+    parse, expects, unit = as_time(tables, column, form)
+    return [table.read(column, parse, expects) for table in tables], unit
+
+
+def as_time(tables: Sequence[Source], column: str, form: str | None) -> tuple[Parse, str, str]:
+    """How values become moments, what they must be, and the unit: ``s, ms, us`` or ``unknown``.
 
     Dates and numbers with fractions are read in microseconds, and whole numbers as they are.
 
@@ -72,7 +88,7 @@ def times(tables: Sequence[Source], column: str, form: str | None) -> tuple[list
         form: how texts write dates, in strftime's letters. Without it, the first date decides.
     """
     if all(table.kind(column).is_temporal() for table in tables):
-        return [t.read(column, lambda raw: raw.dt.epoch("us"), "a date") for t in tables], "us"
+        return (lambda raw: raw.dt.epoch("us")), "a date", "us"
     raw = pl.col(column)
     number = raw.cast(pl.Float64, strict=False)
     firsts, fractions, middle = [], False, 0.0
@@ -87,14 +103,13 @@ def times(tables: Sequence[Source], column: str, form: str | None) -> tuple[list
     if form is None and numbers:
         unit = next((unit for unit, least in UNITS.items() if middle >= least), "unknown")
         if not fractions:
-            return [whole(table, column) for table in tables], unit
+            return _as_whole, "a whole number", unit
         scale = {"ms": 1e3, "us": 1}.get(unit, 1e6)
 
         def scaled(raw: pl.Expr) -> pl.Expr:
             return (_as_number(raw) * scale).round().cast(pl.Int64, strict=False)
 
-        unit = unit if unit == "unknown" else "us"
-        return [table.read(column, scaled, "a number") for table in tables], unit
+        return scaled, "a number", unit if unit == "unknown" else "us"
     form = form or next((f for f in DATES if _fits(str(firsts[0]), f)), None)
     if form is None:
         raise UserError(
@@ -105,7 +120,7 @@ def times(tables: Sequence[Source], column: str, form: str | None) -> tuple[list
     def parse(raw: pl.Expr) -> pl.Expr:
         return raw.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us")
 
-    return [table.read(column, parse, f"a date in the form {form}") for table in tables], "us"
+    return parse, f"a date in the form {form}", "us"
 
 
 def _fits(value: str, form: str) -> bool:
