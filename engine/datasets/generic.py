@@ -15,13 +15,14 @@ from ..common.errors import UserError
 from . import values
 from .features import FIRST, Feature, item_table
 from .interactions import Log, Split
+from .layout import META
 from .mapping import Mapping, typed
 from .negatives import Negatives
 from .source import ROW, TEST, Source, readable, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
-RESERVED |= {"user_index", "item_index", "seq_len", "group_index", "group_user"}
+RESERVED |= set(META)
 ROW_ORDER = "row"  # as the key ``order``: the order of the file
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]

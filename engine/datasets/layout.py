@@ -30,7 +30,7 @@ CONFIG = "config"  # folder of the experiments that ``ready_config`` writes
 CONFIG_BEFORE = "config_before"  # what was in it before the data set was written again
 WRITTEN = {*FILES, "feature_map.json", CARD, "user_ids.parquet", "item_ids.parquet"}
 WRITTEN |= {CONFIG, CONFIG_BEFORE}
-META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
+META = ("user_index", "item_index", "seq_len", "time", "group_index", "group_user")
 LEFT_BEHIND = 86_400  # seconds without a new file, after which nobody writes to a folder any more
 LENGTHS = (0, 1, 10, 50, 100, 200, 500, 1000)  # where the bins of a card's histogram start
 
@@ -144,7 +144,9 @@ def finish(
     Returns:
         The card.
     """
-    write_feature_map(folder / "feature_map.json", folder.name, META | features, label)
+    columns = pq.read_schema(folder / "train.parquet").names
+    specs = {name: {"type": "meta"} for name in META if name in columns} | features
+    write_feature_map(folder / "feature_map.json", folder.name, specs, label)
     card = make_card(folder, features, label) | about
     (folder / CARD).write_text(json.dumps(card, indent=2))
     return card

@@ -56,8 +56,9 @@ def shipped_entry(dataset_id: str) -> dict[str, Any] | None:
 
 
 def _columns(entry: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
-    """The columns that an entry names, and their types; and the label."""
-    return {(c["name"], c["type"]) for c in entry["feature_cols"]}, entry["label_col"]["name"]
+    """The features that an entry names, and their types; and the label."""
+    features = [column for column in entry["feature_cols"] if column["type"] != "meta"]
+    return {(c["name"], c["type"]) for c in features}, entry["label_col"]["name"]
 
 
 def dataset_entry(folder: Path) -> dict[str, Any]:
