@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from . import values
+from . import lists, values
 from .features import FIRST, Feature, item_table
 from .interactions import Log, Split
 from .layout import META
@@ -22,7 +22,7 @@ from .source import ROW, TEST, Source, readable, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
-RESERVED |= set(META)
+RESERVED |= {"history", "history_time", *META}
 ROW_ORDER = "row"  # as the key ``order``: the order of the file
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]
@@ -45,6 +45,9 @@ def load(mapping: Mapping, about: dict[str, Any] | None = None) -> Log:
     people = opened(mapping.users) if mapping.users else table
     (events, *exposed), unit = _moments([table, *([shown] if shown is not table else [])], mapping)
     label, positive = _label(table, mapping)
+    if mapping.history:
+        events |= lists.shown(table, mapping, events["time"], unit)
+        positive = pl.lit(False)
     features, context = _features(shown, mapping.sample_features, mapping)
     user_features, user_columns = _features(people, mapping.user_features, mapping)
     item_features, item_columns = _features(described, mapping.item_features, mapping)

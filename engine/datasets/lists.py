@@ -7,18 +7,19 @@ between the entries. A missing value and an empty text are an empty list.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
 from ..common.errors import UserError
 from . import values
-from .source import Source, readable
+from .mapping import Mapping
+from .source import PLACE, Source, readable
 
-PLACE = "#place"  # of an entry in its list, from 0
 SEPARATORS = (",", ";", "|", "#", "\x1d", " ")
 ENTRY = r"""(?:"[^"\\]*"|'[^'\\]*'|[^\s,\[\]"'\\]+)"""  # of a list in brackets
 BRACKETS = rf"^\[\s*(?:{ENTRY}\s*(?:,\s*{ENTRY}\s*)*)?,?\s*\]$"
+FLAG = "--history-separator"
 SHOWN = 3  # values that a message shows
 
 
@@ -127,3 +128,66 @@ def _separator(table: Source, column: str, flag: str) -> str:
         f"{table.path}, column {column}: values such as {seen} hold {what} of the separators "
         f"{known}; write {flag}"
     )
+
+
+def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str, pl.Expr]:
+    """What the rows of a table show of their users: ``history`` and, if named, ``history_time``.
+
+    Entries are ids and moments, oldest first. Of a row that became several, the first alone has them.
+
+    Args:
+        table: has read its other columns already.
+        time: the moment of a row.
+        unit: of the moments.
+
+    Raises:
+        UserError: the lists have other times than the rows. What is wrong in one row ``check`` finds.
+    """
+    item, moment, action = mapping.history, mapping.history_time, mapping.history_action
+    assert item
+    columns = [column for column in (item, moment, action) if column]
+    lists = parallel(table, columns, mapping.history_separator, FLAG)
+    kind = table.kind(item)
+    lists[item] = _each(lists[item], values.as_id(getattr(kind, "inner", kind)))
+    if mapping.history_padding is not None:
+        padding = str(mapping.history_padding)
+        lists = _where(lists, item, lambda entry: entry.fill_null("") != padding)
+    if action:
+        kept = mapping.history_actions or mapping.positive_actions
+        lists = _where(lists, action, lambda entry: values.one_of(entry.cast(pl.String), kept))
+    expects = "an id in each place, or name what fills empty places with --history-padding"
+    table.checks.append((item, lists[item].list.contains(None), expects))
+    found = {"history": lists[item]}
+    if moment:
+        entries = Entries(table, [moment], mapping.history_separator, FLAG)
+        parse, expects, own = values.as_time([entries], moment, mapping.time_format)
+        if own != unit:
+            raise UserError(
+                f"{table.path}: the times in column {moment} are read as {own}, and those in column "
+                f"{mapping.time} as {unit}; bring both into one unit"
+            )
+        times = found["history_time"] = _each(lists[moment], parse)
+        table.checks.append((moment, times.list.contains(None), f"{expects} in each place"))
+    if mapping.history_order == "newest":
+        found = {name: values.list.reverse() for name, values in found.items()}
+    if moment:
+        times = found["history_time"]
+        expects = "times that do not fall, or --history-order newest if the newest entry is first"
+        table.checks.append((moment, (times.list.diff().list.min() < 0).fill_null(False), expects))
+        expects = f"times up to that of the row in column {mapping.time}, for later ones tell what follows"
+        table.checks.append((moment, (times.list.max() > time).fill_null(False), expects))
+    if PLACE in table.schema:
+        found = {name: pl.when(pl.col(PLACE) == 0).then(v) for name, v in found.items()}
+    return found
+
+
+def _each(lists: pl.Expr, parse: values.Parse) -> pl.Expr:
+    return lists.list.eval(parse(pl.element()))
+
+
+def _where(
+    lists: dict[str, pl.Expr], name: str, keep: Callable[[pl.Expr], pl.Expr]
+) -> dict[str, pl.Expr]:
+    """Parallel lists without the places where an entry of the list ``name`` is not to be kept."""
+    places = lists[name].list.eval(keep(pl.element()).arg_true())
+    return {name: values.list.gather(places) for name, values in lists.items()}

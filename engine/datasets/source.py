@@ -15,6 +15,7 @@ from ..loader.columns import require_columns
 
 ROW = "#row"  # the number of a row, beside the table's own columns
 TEST = "#test"  # whether a row is of the test table
+PLACE = "#place"  # of an entry in a list, from 0, where entries are rows
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
 ENDINGS = (*SEPARATORS, PARQUET)

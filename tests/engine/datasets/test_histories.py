@@ -10,10 +10,8 @@ import polars as pl
 import pytest
 
 from engine.common.errors import UserError
-from engine.datasets.histories import stored_events
-
-SCHEMA = {"user": pl.String, "item": pl.String, "row": pl.Int64, "list": pl.Int64, "label": pl.Int8}
-SCHEMA |= {"history": pl.List(pl.String), "history_time": pl.List(pl.Int64)}
+from engine.datasets.histories import LIST, REPEATED, SEEN, stored_events
+from engine.datasets.source import PLACE
 
 
 def random_rows(seed: int, timed: bool) -> list[dict[str, Any]]:
@@ -27,7 +25,7 @@ def random_rows(seed: int, timed: bool) -> list[dict[str, Any]]:
             times = list(range(start, end)) if rng.random() < 0.9 else [99] * (end - start)
             number = len(rows)
             for candidate in range(1 + (user == "b")):
-                row = {"user": user, "row": number, "list": number, "label": int(rng.integers(2))}
+                row = {"user": user, "row": number, "label": int(rng.integers(2))}
                 row |= {"item": f"i{rng.integers(6)}", "history": whole[start:end]}
                 row |= {"history_time": times} if timed else {}
                 rows.append(row | {"first": candidate == 0})
@@ -46,22 +44,22 @@ def stored(rows: list[dict[str, Any]], folder: Path) -> pl.DataFrame:
 def test_every_row_reads_its_list_and_no_list_is_stored_twice(tmp_path: Path, timed: bool) -> None:
     rows = random_rows(3, timed)
     events = stored(rows, tmp_path)
-    entries = events.filter(pl.col("place").is_not_null()).sort("user", "list", "place")
+    entries = events.filter(pl.col(PLACE).is_not_null()).sort("user", LIST, PLACE)
     assert entries["positive"].all() and entries["label"].null_count() == len(entries)
     lists: dict[Any, list] = {}
     for entry in entries.iter_rows(named=True):
         read = (entry["item"], entry["history_time"]) if timed else entry["item"]
-        lists.setdefault((entry["user"], entry["list"]), []).append(read)
+        lists.setdefault((entry["user"], entry[LIST]), []).append(read)
 
-    samples = events.filter(pl.col("place").is_null()).sort("row", "item").to_dicts()
+    samples = events.filter(pl.col(PLACE).is_null()).sort("row", "item").to_dicts()
     given = sorted(rows, key=lambda r: (r["row"], r["item"]))
     expected: dict[str, set[tuple]] = {}
     for sample, row in zip(samples, given, strict=True):
         shown = row["history"]
         seen = list(zip(shown, row["history_time"], strict=True)) if timed else shown
-        assert lists.get((row["user"], sample["list"]), [])[: sample["seq_len"]] == seen
+        assert lists.get((row["user"], sample[LIST]), [])[: sample[SEEN]] == seen
         assert sample["label"] == row["label"] and sample["item"] == row["item"]
-        assert sample["repeated"] == ((row["item"] in shown) if row["label"] else None)
+        assert sample[REPEATED] == ((row["item"] in shown) if row["label"] else None)
         expected.setdefault(row["user"], set()).add(tuple(seen))
     for user, shown in expected.items():
         longest = [s for s in shown if s and not any(o[: len(s)] == s for o in shown - {s})]
@@ -73,15 +71,15 @@ def test_every_row_reads_its_list_and_no_list_is_stored_twice(tmp_path: Path, ti
 
 def test_growing_lists_are_one_list(tmp_path: Path) -> None:
     rows = [
-        {"user": "a", "item": f"i{n}", "row": n, "list": n, "label": 1, "first": True}
+        {"user": "a", "item": f"i{n}", "row": n, "label": 1, "first": True}
         | {"history": [f"i{i}" for i in range(n)]}
         for n in range(20)
     ]
     events = stored(rows, tmp_path)
-    assert events.filter(pl.col("place").is_not_null())["item"].to_list() == [
+    assert events.filter(pl.col(PLACE).is_not_null())["item"].to_list() == [
         f"i{n}" for n in range(19)
     ]
-    assert events["list"].n_unique() == 1
+    assert events[LIST].n_unique() == 1
 
 
 @pytest.mark.parametrize("end", [0, -1])
@@ -90,7 +88,7 @@ def test_lists_that_hold_the_answer_are_refused(tmp_path: Path, end: int) -> Non
         found = []
         for n in range(20):
             shown = [f"{n}", "x", "y"] if end == 0 else ["x", "y", f"{n}"]
-            row = {"user": "a", "item": f"{n}", "row": n, "list": n, "label": 1, "first": True}
+            row = {"user": "a", "item": f"{n}", "row": n, "label": 1, "first": True}
             found.append(row | {"history": shown if n >= honest else ["x", "y"]})
         return found
 
