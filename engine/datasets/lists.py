@@ -161,6 +161,7 @@ def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str
     if moment:
         entries = Entries(table, [moment], mapping.history_separator, FLAG)
         parse, expects, own = values.as_time([entries], moment, mapping.time_format)
+        own = mapping.time_unit or own
         if own != unit:
             raise UserError(
                 f"{table.path}: the times in column {moment} are read as {own}, and those in column "
