@@ -14,13 +14,13 @@ STEP = np.uint64(0x9E3779B97F4A7C15)
 
 def keys(seed: int, *columns: NDArray) -> NDArray[np.uint64]:
     """A number of 64 random bits for each row of some columns of whole numbers."""
-    found = np.uint64(seed)
+    found = np.full(1, seed, np.uint64)
     for column in columns:
         found = _mixed(found ^ column.astype(np.uint64))
-    return np.asarray(found)
+    return found
 
 
-def uniform(keys: NDArray[np.uint64], draw: int | NDArray[np.integer]) -> NDArray[np.float64]:
+def uniform(keys: NDArray[np.uint64], draw: int | NDArray[np.integer]) -> NDArray[np.floating]:
     """The draw of each key, from 0 to below 1.
 
     Args:

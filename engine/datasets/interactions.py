@@ -28,7 +28,7 @@ from . import SEED
 from .card import SPLITS
 from .features import Encoder, Feature
 from .histories import ListRecipe, stored_events
-from .layout import finish, new_folder
+from .layout import finish
 from .negatives import Negatives, TapeWriter
 from .numbering import Numbered, number, time_at
 from .samples import ROUNDING, Block, Recipe, Split
@@ -86,13 +86,17 @@ class Log:
     seed: int = SEED
 
 
-def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
-    """Write the data set of a log, showing progress; returns its card.
+def write(log: Log, folder: Path) -> dict[str, Any]:
+    """Write the data set of a log into a folder, made if missing, and show progress.
+
+    Returns:
+        The card.
 
     Raises:
         UserError: a split would be empty, or its labels are all the same.
     """
-    with new_folder(output, overwrite) as folder, TemporaryDirectory(dir=folder) as scratch:
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as scratch:
         return _Writer(log, folder, Path(scratch)).run()
 
 
@@ -273,9 +277,9 @@ class _Writer:
                 f"{negatives.per_positive * ones - zeros:,} of {negatives.per_positive * ones:,} "
                 "negatives could not be drawn, because their users have nearly every item"
             )
-        about = {"per_positive": negatives.per_positive, "from": negatives.source}
-        about |= {"targets": negatives.targets, "rate": float(zeros / self.drawable)}
-        return {"negatives": about}
+        said = {"per_positive": negatives.per_positive, "from": negatives.source}
+        rate = float(zeros / self.drawable)
+        return {"negatives": said | {"targets": negatives.targets, "rate": rate}}
 
     def _encode_samples(self) -> dict[str, dict[str, Any]]:
         """Write the splits with encoded features; returns the features' specifications."""

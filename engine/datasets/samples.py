@@ -147,8 +147,8 @@ class Recipe:
         samples = samples.sort("user_index", "time", "chance").drop(
             "chance", *CARRIED, strict=False
         )
-        last = samples["group_index"].max()
-        return Block(samples, histories, 0 if last is None else int(last) + 1, drawable)
+        count = int(samples["group_index"].to_numpy().max(initial=-1)) + 1
+        return Block(samples, histories, count, drawable)
 
     def _with_negatives(self, samples: pl.DataFrame, had: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         """The positives and their negatives, and how many negatives could have been drawn."""
@@ -221,7 +221,7 @@ def labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
 def histories_of(events: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
     """``user_index, full_item_seq, full_time_seq`` of the users ``first`` to ``last``, empty lists too."""
     users = pl.DataFrame({"user_index": pl.int_range(first, last + 1, eager=True)})
-    lists = events.filter("positive").group_by("user_index", maintain_order=True)
-    lists = lists.agg(full_item_seq="item_index", full_time_seq="time")
+    by_user = events.filter("positive").group_by("user_index", maintain_order=True)
+    lists = by_user.agg(full_item_seq="item_index", full_time_seq="time")
     histories = users.join(lists, on="user_index", how="left", maintain_order="left")
     return histories.with_columns(pl.col("full_item_seq", "full_time_seq").fill_null([]))

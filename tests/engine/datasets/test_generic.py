@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import yaml
 from engine.common.errors import UserError
 from engine.datasets import ebnerd, generic, interactions, ready_config
 from engine.datasets.card import FILES, SPLITS
+from engine.datasets.layout import new_folder
 from engine.datasets.mapping import read_mapping
 from engine.loader.columnar import INDEX
 
@@ -53,7 +53,8 @@ def random_table(seed: int = 0, rows: int = 2000) -> pl.DataFrame:
 def prepare(folder: Path, **flags: Any) -> dict[str, pl.DataFrame]:
     """The five files that the flags make."""
     output = folder / "out"
-    interactions.write(generic.load(read_mapping(None, COLUMNS | flags)), output, True)
+    with new_folder(output, overwrite=True) as new:
+        interactions.write(generic.load(read_mapping(None, COLUMNS | flags)), new)
     return {name: pl.read_parquet(output / name) for name in FILES}
 
 
@@ -211,8 +212,8 @@ def prepare_small(folder: Path, path: Path, **flags: Any) -> dict[str, pl.DataFr
         "train": 0.5,
         "valid": 0.3,
     }
-    log = generic.load(read_mapping(None, mapping | flags))
-    interactions.write(log, folder / "out", True)
+    with new_folder(folder / "out", overwrite=True) as new:
+        interactions.write(generic.load(read_mapping(None, mapping | flags)), new)
     return {name: pl.read_parquet(folder / "out" / name) for name in FILES}
 
 
@@ -321,28 +322,6 @@ def test_the_card_tells_how_it_was_made(tmp_path: Path) -> None:
     assert card["mapping"]["label"] == "y" and card["mapping"]["train"] == 0.5
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    for name in (
-        ".out-a2c4e6g8",
-        ".out-12345678",
-        ".outer-12345678",
-    ):
-        (tmp_path / name).mkdir()
-        if name != ".out-12345678":  # which somebody writes at this moment
-            os.utime(tmp_path / name, (0, 0))
-    (tmp_path / ".out-87654321" / "out").mkdir(parents=True)  # so is this one, for a day already
-    os.utime(tmp_path / ".out-87654321", (0, 0))
-    small().write_csv(tmp_path / "log.csv")
-    prepare_small(tmp_path, tmp_path / "log.csv")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        ".out-12345678",
-        ".out-87654321",
-        ".outer-12345678",
-        "log.csv",
-        "out",
-    ]
-
-
 # ---------------------------------------------------------------- from a command to a model
 
 
@@ -374,7 +353,7 @@ def test_fuxictr_reads_the_written_configuration(tmp_path: Path) -> None:
     from engine.config.read import load_experiment
 
     prepare(tmp_path, input=written(tmp_path, "csv"))
-    command = ready_config.write(tmp_path / "out")
+    command = ready_config.write(tmp_path / "out", tmp_path / "out")
     assert command.endswith(f"--config {tmp_path / 'out' / 'config'} --expid TWIN_MoS_out")
     config = str(tmp_path / "out" / "config")
     assert load_experiment(config, "MIRRN_out") == load_config(config, "MIRRN_out")
@@ -385,11 +364,11 @@ def test_shipped_experiments_only_where_they_fit(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_ebnerd(raw)
     interactions.write(ebnerd.load(raw), tmp_path / "a" / "ebnerd")
-    command = ready_config.write(tmp_path / "a" / "ebnerd")
+    command = ready_config.write(tmp_path / "a" / "ebnerd", tmp_path / "a" / "ebnerd")
     assert "--config" not in command and f"--data-root {tmp_path / 'a'} " in command
     own = generic.load(read_mapping(None, COLUMNS | {"input": written(tmp_path, "csv")}))
     interactions.write(own, tmp_path / "b c" / "ebnerd")
-    command = ready_config.write(tmp_path / "b c" / "ebnerd")
+    command = ready_config.write(tmp_path / "b c" / "ebnerd", tmp_path / "b c" / "ebnerd")
     assert f"--config '{tmp_path / 'b c' / 'ebnerd' / 'config'}'" in command
 
 

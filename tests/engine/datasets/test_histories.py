@@ -132,7 +132,7 @@ def prepare(folder: Path, table: pl.DataFrame, **flags: Any) -> dict[str, pl.Dat
     table.write_csv(folder / "log.csv")
     flags = {"user": "user", "item": "item", "time": "time", "label": "label"} | flags
     mapping = read_mapping(None, {"input": str(folder / "log.csv")} | flags)
-    interactions.write(generic.load(mapping), folder / "out", True)
+    interactions.write(generic.load(mapping), folder / "out")
     return {path.stem: pl.read_parquet(path) for path in (folder / "out").glob("*.parquet")}
 
 
@@ -209,7 +209,7 @@ def test_newest_first_padding_and_actions_are_undone(tmp_path: Path) -> None:
     flags |= {"history_actions": "buy", "history_order": "newest", "history_padding": 0}
     columns = {name: name for name in ("user", "item", "time", "label")}
     mapping = read_mapping(None, {"input": str(tmp_path / "log.parquet")} | columns | flags)
-    interactions.write(generic.load(mapping), tmp_path / "out", True)
+    interactions.write(generic.load(mapping), tmp_path / "out")
     for name, file in expected.items():
         assert file.equals(pl.read_parquet(tmp_path / "out" / f"{name}.parquet")), name
 

@@ -151,7 +151,6 @@ def test_ebnerd_refuses(
         pl.read_parquet(path).rename(change).write_parquet(path)
     with pytest.raises(UserError, match=says):
         interactions.write(ebnerd.load(tmp_path / "raw"), tmp_path / "data")
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_ebnerd_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
