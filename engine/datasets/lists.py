@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from ..common.errors import UserError
-from . import values
+from . import moments, values
 from .mapping import Mapping
-from .source import PLACE, Source, readable
+from .raw_files import readable, unescaped
+from .source import PLACE, Parse, Source
 
 SEPARATORS = (",", ";", "|", "#", "\x1d", " ")
 ENTRY = r"""(?:"[^"\\]*"|'[^'\\]*'|[^\s,\[\]"'\\]+)"""  # of a list in brackets
@@ -27,23 +28,19 @@ class Entries(Source):
     """The rows of a table with one row for each entry of its lists; those of empty lists are gone.
 
     Args:
-        table: is checked too, before the entries are read; its ``check`` names unequal lists.
-        columns: hold lists of one length in each row. The other columns are repeated.
-        separator, flag: see ``lists``.
+        table: its other columns are repeated. It is to be checked before the entries are read.
+        columns: the lists by the names of their columns, of one length in each row; see ``parallel``.
 
     Attributes:
         frame: has the column ``PLACE`` beside those of ``table``.
     """
 
-    def __init__(
-        self, table: Source, columns: Sequence[str], separator: str | None, flag: str
-    ) -> None:
-        self.path = table.path
-        parsed = parallel(table, columns, separator, flag)
-        count = parsed[columns[0]].list.len()
-        place = pl.int_ranges(count).alias(PLACE)
-        rows = table.frame.filter(count > 0).with_columns(place, **parsed)
-        self._start(rows.explode(*columns, PLACE), table.first_line)
+    def __init__(self, table: Source, columns: dict[str, pl.Expr]) -> None:
+        self.path, self.lenient = table.path, table.lenient
+        count, *others = (values.list.len() for values in columns.values())
+        rows = table.frame.filter(count > 0, *(other == count for other in others))
+        rows = rows.with_columns(pl.int_ranges(count).alias(PLACE), **columns)
+        self._start(rows.explode(*columns, PLACE), table.parts)
 
 
 def parallel(
@@ -76,8 +73,7 @@ def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Ex
         raise UserError(f"{table.path}, column {column} is {kind}, which is no list of values")
     if separator is None:
         separator = _separator(table, column, flag)
-    elif separator.startswith("\\"):
-        separator = separator.encode().decode("unicode_escape")
+    separator = unescaped(separator)
     parse, expects = _in_brackets, "a list such as [1, 2] or ['a', 'b'], without backslashes"
     if separator:
         parse, expects = (lambda text: _separated(text, separator)), "a list"
@@ -159,9 +155,10 @@ def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str
     table.checks.append((item, lists[item].list.contains(None), expects))
     found = {"history": lists[item]}
     if moment:
-        entries = Entries(table, [moment], mapping.history_separator, FLAG)
-        parse, expects, own = values.as_time([entries], moment, mapping.time_format)
-        own = mapping.time_unit or own
+        entries = [Entries(table, {moment: lists[moment]})]
+        parse, expects, own = moments.as_times(
+            entries, moment, mapping.time_format, mapping.time_unit
+        )
         if own != unit:
             raise UserError(
                 f"{table.path}: the times in column {moment} are read as {own}, and those in column "
@@ -182,7 +179,7 @@ def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str
     return found
 
 
-def _each(lists: pl.Expr, parse: values.Parse) -> pl.Expr:
+def _each(lists: pl.Expr, parse: Parse) -> pl.Expr:
     return lists.list.eval(parse(pl.element()))
 
 

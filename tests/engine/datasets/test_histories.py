@@ -195,7 +195,7 @@ def test_newest_first_padding_and_actions_are_undone(tmp_path: Path) -> None:
         [*zip(row["seen"].split(","), row["when"].split(","), strict=True)] if row["seen"] else []
         for row in table.iter_rows(named=True)
     ]
-    padded = [[("0", "0")] + [x for p in row for x in (p, ("i3", "5"))][::-1] for row in pairs]
+    padded = [[("0", "0"), *[x for p in row for x in (p, ("i3", "5"))][::-1]] for row in pairs]
     acts = [["x"] + ["view", "buy"] * (len(row) // 2) for row in padded]
     columns = {
         "seen": [[p[0] for p in row] for row in padded],
