@@ -26,8 +26,10 @@ from tqdm import tqdm
 
 from ..common.errors import UserError
 from .card import SPLITS
-from .features import Encoder, Feature
+from .encoders import Encoders
+from .features import Feature
 from .layout import finish, new_folder
+from .like import Prepared
 from .samples import histories_of, in_time_order, labelled
 
 BLOCK = 4_000_000  # events that are sorted at a time
@@ -35,7 +37,9 @@ IN_MEMORY = 1_000_000  # times that are sorted at once, to find the moments of a
 SLICES = 10_000
 ROUNDING = 1e-9  # added to a share times a count, because 0.7 + 0.1 is less than 0.8
 INDEX = ("user_index", "item_index", "seq_len")
-ItemTable = Callable[[pl.DataFrame, NDArray], tuple[pl.DataFrame, dict[str, dict[str, Any]]]]
+ItemTable = Callable[
+    [pl.DataFrame, NDArray, Encoders], tuple[pl.DataFrame, dict[str, dict[str, Any]]]
+]
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,10 @@ class Log:
             1, or null for an event that is no sample. ``positive`` says whether the event joins the
             history. Then come the features of a sample. Events of the same user, item and time are
             merged into one. Events without one of these three are left out.
-        item_table: a function that makes the item table: ``(items, times_N) -> (table, specs)``.
-            ``items`` has the columns ``item`` and ``row``, the row of the item's earliest event. Its
+        item_table: a function that makes the item table: ``(items, times_N, encoders) ->
+            (table, specs)``. ``items`` has the columns ``item`` and ``row``, the row of the item's earliest event. Its
             row i is the item of index i + 1. ``times_N`` is how often each item occurs in the
-            training data.
+            training data. ``encoders`` encode the features and keep what they learn.
         label: name of the label's column.
         split: which samples go where.
         sample_features: how the features of a sample are to be read.
@@ -79,6 +83,8 @@ class Log:
         about: entries for the card. ``licence`` and ``source`` are among them, and messages name the
             source.
         item_names: columns ``item``, ``name`` and ``category``. People see them, but no model does.
+        like: the data set that the log is encoded like. Its items keep their index and their row
+            of the item table; the others follow.
     """
 
     events: pl.LazyFrame
@@ -89,6 +95,7 @@ class Log:
     sample_features: list[Feature] = field(default_factory=list)
     exposures: bool = False
     item_names: pl.DataFrame | None = None
+    like: Prepared | None = None
 
 
 def write(log: Log, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
@@ -109,8 +116,9 @@ class _Writer:
         self.source = log.about["source"]
         self.ends = (log.split.train, log.split.train + log.split.valid)  # shares of the samples
         self.blocks = scratch / "blocks"  # the events as numbers, once ``_number`` has run
-        self.names = [feature.name for feature in log.sample_features]
-        self.encoders: list[Encoder] = [feature.encoder() for feature in log.sample_features]
+        self.encoders = log.like.encoders() if log.like else Encoders()
+        self.sample_encoders = self.encoders.of("sample", log.sample_features)
+        self.names = [encoder.feature.name for encoder in self.sample_encoders]
         self.files: dict[Path, pq.ParquetWriter] = {}
         self.closing = ExitStack()  # closes the files
         self.merged = 0  # events of the same user, item and moment as another
@@ -135,9 +143,14 @@ class _Writer:
                     self._append(self.scratch / f"{name}.parquet", raw)
         self._require_usable(counts)
         specs = self._encode_samples()
-        table, item_specs = self.log.item_table(items, times_N)
+        new = items.drop_nulls("row")  # the others have theirs from the data set that this is like
+        times_N = times_N[len(items) - len(new) :]
+        table, item_specs = self.log.item_table(new.select("item", "row"), times_N, self.encoders)
         table.write_parquet(self.folder / "item_info.parquet")
+        self.encoders.save(self.folder)
         about = self.log.about | {"events": users["events"].sum(), "events_merged": self.merged}
+        if self.log.like is not None:
+            about |= self.log.like.described(self.encoders)
         return finish(self.folder, item_specs | specs, self.log.label, about)
 
     def _number(self) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -155,13 +168,17 @@ class _Writer:
         users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // BLOCK)
         earliest = events.group_by("item").agg(pl.col("time").min())
         first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
-        items = first.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
+        items = first.collect(engine="streaming").sort("item")
         count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
         print(count, flush=True)
         if left_out := pq.read_metadata(raw).num_rows - users["events"].sum():
             print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
         if users.is_empty():
             raise UserError(f"{self.source} has no events; name data with some")
+        if self.log.like is not None:
+            items = self.log.like.numbered(items)
+        else:
+            items = items.with_row_index("item_index", 1)
         events = events.join(users.lazy().drop("events"), on="user")
         events = events.join(items.lazy().select("item", "item_index"), on="item")
         blocks = pl.PartitionBy(self.blocks, key="block", include_key=False)
@@ -173,7 +190,7 @@ class _Writer:
         if self.log.item_names is not None:
             ids = ids.join(self.log.item_names, on="item", how="left", maintain_order="left")
         ids.write_parquet(self.folder / "item_ids.parquet")
-        return users, items.select("item", "row")
+        return users, items
 
     def _starts(self) -> tuple[Any, ...]:
         """First moments of validation and test; there are none if the split is by user."""
@@ -218,7 +235,7 @@ class _Writer:
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
         """Show the encoders what training shows: targets, and the items that they can see."""
         once = np.ones(len(samples), np.int64)
-        for encoder in self.encoders:
+        for encoder in self.sample_encoders:
             encoder.observe(samples[encoder.feature.name], once)
         seen = samples.group_by("user_index").agg(pl.col("seq_len").max())
         visible = histories.join(seen, on="user_index").select(
@@ -255,10 +272,10 @@ class _Writer:
                 for group in range(raw.num_row_groups):
                     part = pl.DataFrame(raw.read_row_group(group))
                     encoded = {
-                        e.feature.name: e.encode(part[e.feature.name]) for e in self.encoders
+                        e.feature.name: e.encode(part[e.feature.name]) for e in self.sample_encoders
                     }
                     self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
-        return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
+        return self.encoders.specs("sample")
 
 
 def time_at(times: pl.LazyFrame, place: int) -> Any:

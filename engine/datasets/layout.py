@@ -26,10 +26,11 @@ from ..common.errors import UserError
 from ..config.feature_map import write_feature_map
 from .card import CARD, FILES, SPLITS, fingerprint
 
+ENCODERS = "encoders"  # folder of what ``encoders`` keeps
 CONFIG = "config"  # folder of the experiments that ``ready_config`` writes
 CONFIG_BEFORE = "config_before"  # what was in it before the data set was written again
 WRITTEN = {*FILES, "feature_map.json", CARD, "user_ids.parquet", "item_ids.parquet"}
-WRITTEN |= {CONFIG, CONFIG_BEFORE}
+WRITTEN |= {ENCODERS, CONFIG, CONFIG_BEFORE}
 META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
 LEFT_BEHIND = 86_400  # seconds without a new file, after which nobody writes to a folder any more
 LENGTHS = (0, 1, 10, 50, 100, 200, 500, 1000)  # where the bins of a card's histogram start
