@@ -33,6 +33,7 @@ from .ops.precision import bf16_products
 from .training.base_model import StagedModel
 from .training.checkpoints import load_backbone
 from .training.hyper_parameters import chosen, keywords
+from .training.initializer import FUXICTR_START, parse_initializer
 from .training.optimizer import SPARSE_OPTIMIZERS
 from .training.sparse_embedding import use_sparse_gradients
 
@@ -52,6 +53,8 @@ class SequenceModel(StagedModel):
         model_id: name of the checkpoint file.
         gpu: number of the CUDA device, or -1 for the CPU.
         embedding_dim: width of every feature that does not set its own.
+        embedding_initializer: how embedding tables are drawn, in FuxiCTR's spelling (see
+            ``training/initializer.py``). Rows of padding are zero. Pretrained vectors stay as they are.
         loss: one of FuxiCTR's names of binary cross-entropy.
         backbone_checkpoint: file of weights from which embeddings, global block and head start. The
             weights are the vanilla backbone's, or those of LongCTR's model of the same name. With
@@ -79,6 +82,7 @@ class SequenceModel(StagedModel):
         gpu: int = -1,
         *,
         embedding_dim: int = 10,
+        embedding_initializer: str = FUXICTR_START,
         loss: str = LOSSES[0],
         backbone_checkpoint: str | None = None,
         amp: str | None = None,
@@ -103,7 +107,8 @@ class SequenceModel(StagedModel):
             raise ValueError(
                 f"{name}: no feature has `source: item`; add it in dataset_config.yaml"
             )
-        self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
+        initializer = parse_initializer(embedding_initializer)
+        self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim, initializer)
         if sparse_embedding:
             use_sparse_gradients(self.embedding_layer)
         make_block = partial(self.block, self.item_dim, **chosen(kwargs, self.block))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from model_zoo.sequence_model import LOSSES
 from model_zoo.training.base_model import StagedModel
+from model_zoo.training.initializer import parse_initializer
 
 from ..common.errors import UserError, did_you_mean
 from .convert import WRONG, convert, describe
@@ -154,6 +155,11 @@ def _check_value(expid: str, key: str, value: Any) -> None:
     pattern, what = PATTERNS.get(key, ("", ""))
     if pattern and isinstance(value, str) and not re.fullmatch(pattern, value):
         raise UserError(f"{expid}, {key}: is {value!r}; write {what}")
+    if key == "embedding_initializer":
+        try:
+            parse_initializer(str(value))
+        except ValueError as error:
+            raise UserError(f"{expid}, {error}") from None
 
 
 def _check_metrics(expid: str, params: dict[str, Any]) -> None:

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError, run_command
 from ..common.places import HOME
 from . import GENERATED, SEED
+from .mapping import GROUPS, Mapping, read_mapping
 from .paper import NAMES
 
 if TYPE_CHECKING:
     from .interactions import Log
     from .layout import Dataset
 
-KEYS = {  # of ``generic``
-    "input": "CSV, TSV or Parquet: a file, a folder or a pattern",
-    "separator": "what separates the fields of a text file",
-    "no_quotes": '" is an ordinary character',
-    "user": "column of the user",
-    "item": "column of the item",
-    "time": "column of the time",
-    "time_format": "such as '%%d.%%m.%%Y', where it is not recognised",
-    "label": "column of 0 and 1",
-    "rating": "column of numbers; high ones count as liked",
-    "positive": "least rating that counts as liked (4)",
-    "exposures": "table of what was shown; its rows are the samples",
-    "items": "table with a row for each item",
-    "item_features": "columns, as NAME or NAME:KIND",
-    "sample_features": "columns, as NAME or NAME:KIND",
-    "min_count": "rarer values share an embedding (1)",
-    "split": "time (default) or user",
-    "train": "share of the samples for training (0.8)",
-    "valid": "share of the samples for validation (0.1)",
-}
-FORMS: dict[str, dict[str, Any]] = {  # of the keys that are no single text
-    "no_quotes": {"action": "store_true", "default": None},
-    "item_features": {"nargs": "+"},
-    "sample_features": {"nargs": "+"},
-}
 # Fewer impressions would leave a split empty, fewer items a theme.
 LEAST = {"impressions": 20, "items": 100, "seed": 0}
 
@@ -94,9 +70,8 @@ def _own_log(args: argparse.Namespace) -> Log:
     """The log of ``generic``, encoded like another where the command line says so."""
     from .generic import load
     from .like import Prepared
-    from .mapping import read_mapping
 
-    flags = {key: getattr(args, key) for key in KEYS}
+    flags = _given(args)
     if args.like is None:
         if args.grow:
             raise UserError(
@@ -147,8 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument(
         "--grow", action="store_true", help="with --like: new values get ids, after the known ones"
     )
-    for name, what in KEYS.items():
-        own.add_argument(f"--{name.replace('_', '-')}", help=what, **FORMS.get(name, {}))
+    _add_keys(own)
 
     for name in NAMES:
         published = command(name, "one of the paper's data sets, from the Hugging Face hub")
@@ -163,3 +137,24 @@ def _parser() -> argparse.ArgumentParser:
     checked = commands.add_parser("check", help="check a prepared folder")
     checked.add_argument("folder")
     return parser
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each key of a ``Mapping``, in groups."""
+    group: Any = parser
+    for entry in fields(Mapping):
+        if entry.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[entry.name])
+        form: dict[str, Any] = {"metavar": "TEXT"}
+        if entry.type == "bool":
+            form = {"action": "store_true", "default": None}
+        elif str(entry.type).startswith("tuple"):
+            form = {"nargs": "+", "metavar": "NAME"}
+        help = entry.metadata["help"].replace("%", "%%")
+        group.add_argument(f"--{entry.name.replace('_', '-')}", help=help, **form)
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The keys of a ``Mapping`` that are on the command line; a list is a text with commas."""
+    given = {entry.name: getattr(args, entry.name) for entry in fields(Mapping)}
+    return {name: ",".join(v) if isinstance(v, list) else v for name, v in given.items()}

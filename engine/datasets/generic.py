@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,13 @@ from .features import FIRST, Feature
 from .interactions import Log, Split
 from .like import Prepared
 from .mapping import Mapping, as_entry, typed
-from .source import ROW, Source, readable, require_unique
+from .negatives import Negatives
+from .source import ROW, TEST, Source, readable, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
-RESERVED = {"row", "user", "item", "time", "label", "positive", "split", ITEM_ID}
-RESERVED |= {"user_index", "item_index", "seq_len"}
+RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
+RESERVED |= {"user_index", "item_index", "seq_len", "group_index", "group_user"}
+ROW_ORDER = "row"  # as the key ``order``: the order of the file
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]
 
@@ -39,74 +42,111 @@ def load(
         UserError: names the file, the column and the row.
     """
     opened = partial(Source, separator=mapping.separator, quotes=not mapping.no_quotes)
-    table = opened(mapping.input)
-    shown = opened(mapping.exposures) if mapping.exposures else table
+    logged = partial(opened, columns=mapping.columns)
+    table = logged(mapping.input, test=mapping.test_input)
+    shown = logged(mapping.exposures) if mapping.exposures else table
     described = opened(mapping.items) if mapping.items else table
-    events, dates = _moments(table, mapping)
-    label = _label(table, mapping)
+    people = opened(mapping.users) if mapping.users else table
+    (events, *exposed), unit = _moments([table, *([shown] if shown is not table else [])], mapping)
+    label, positive = _label(table, mapping)
     features, context = _features(shown, mapping.sample_features, mapping)
+    user_features, user_columns = _features(people, mapping.user_features, mapping)
     item_features, item_columns = _features(described, mapping.item_features, mapping)
-    names = [feature.name for feature in (*features, *item_features)]
+    sample_features = [*features, *user_features]
+    names = [feature.name for feature in (*sample_features, *item_features)]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"feature {name} is named twice; leave one out, or rename it")
     ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
     if like is not None:
-        like.require_same(item=[ids, *item_features], sample=features)
+        like.require_same(item=[ids, *item_features], sample=sample_features)
     if mapping.items:
         item_columns["item"] = values.identity(described, mapping.item)
         described.check()
     else:
         item_columns["row"] = pl.col(ROW)
     if shown is not table:
-        samples, shown_dates = _moments(shown, mapping)
-        if dates != shown_dates:
-            raise UserError(
-                f"column {mapping.time} holds dates in one of {table.path} and {shown.path}, and "
-                "numbers in the other; bring them into one form"
-            )
         shown.check()
     table.check()
     own = context if shown is table else {}
-    frame = table.rows().select(row=ROW, **events, label=label, **own)
-    frame = frame.with_columns(positive=pl.col("label") == 1)
+    frame = table.rows().select(row=ROW, **events, label=label, positive=positive, **own)
     if shown is not table:
         clicks = frame.filter("positive").drop("label")
-        exposed = shown.rows().select(row=ROW, **samples, label=pl.lit(0, pl.Int8), **context)
-        exposed = exposed.with_columns(positive=False)
-        frame = pl.concat([clicks, exposed], how="diagonal_relaxed")
+        no = {"label": pl.lit(0, pl.Int8), "positive": pl.lit(False)}
+        samples = shown.rows().select(row=ROW, **exposed[0], **no, **context)
+        frame = pl.concat([clicks, samples], how="diagonal_relaxed")
+    if mapping.sample_users < 1:
+        chosen = pl.col("user").hash(mapping.seed) < int(mapping.sample_users * 2**64)
+        frame = frame.filter(chosen)
+    if mapping.users:
+        user_columns["user"] = values.identity(people, mapping.user)
+        people.check()
+        frame = frame.join(_unique(people, "user", user_columns).lazy(), on="user", how="left")
     about = about or {"source": Path(mapping.input).name, "licence": "your own"}
+    negatives = Negatives(mapping.negatives, mapping.negatives_from, mapping.targets)
     return Log(
         events=frame,
         item_table=partial(_item_table, described, [ids, *item_features], item_columns),
         label=mapping.label if mapping.label and mapping.label not in RESERVED else "label",
         split=Split(mapping.split, mapping.train, mapping.valid),
-        sample_features=features,
+        sample_features=sample_features,
         like=like,
         exposures=shown is not table,
+        time_unit=unit,
+        negatives=negatives if mapping.negatives else None,
+        seed=mapping.seed,
         about=about
-        | {"mapping": {k: v for k, v in asdict(mapping).items() if v not in (None, [])}},
+        | {"mapping": {k: v for k, v in asdict(mapping).items() if v not in (None, ())}},
     )
 
 
-def _moments(table: Source, mapping: Mapping) -> tuple[Columns, bool]:
-    """Who did something, to which item, and when; and whether the times are dates."""
-    user, item = values.identity(table, mapping.user), values.identity(table, mapping.item)
-    time, dates = values.time(table, mapping.time, mapping.time_format)
-    return {"user": user, "item": item, "time": time}, dates
+def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns], str]:
+    """Who did something, to which item, and when, in each table; and the unit of the times."""
+    if mapping.time:
+        times, unit = values.times(tables, mapping.time, mapping.time_format)
+        unit = mapping.time_unit or unit
+    elif mapping.order and mapping.order != ROW_ORDER:
+        times, unit = [values.whole(table, mapping.order) for table in tables], "order"
+    else:
+        times, unit = [pl.col(ROW).cast(pl.Int64) for _ in tables], "order"
+    columns = [
+        {
+            "user": values.identity(table, mapping.user),
+            "item": values.identity(table, mapping.item),
+            "time": time,
+        }
+        for table, time in zip(tables, times, strict=True)
+    ]
+    if mapping.test_input:
+        columns[0]["test"] = pl.col(TEST)
+    return columns, unit
 
 
-def _label(table: Source, mapping: Mapping) -> pl.Expr:
-    """1 for a positive interaction, otherwise 0."""
+def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
+    """1 for a positive interaction, otherwise 0; and whether the interaction joins the history."""
     if mapping.label:
-        return values.label(table, mapping.label)
-    if mapping.rating:
+        label = values.label(table, mapping.label)
+    elif mapping.rating:
         least = POSITIVE if mapping.positive is None else mapping.positive
-        return (values.number(table, mapping.rating) >= least).cast(pl.Int8)
-    return pl.lit(1, pl.Int8)
+        label = (values.number(table, mapping.rating) >= least).cast(pl.Int8)
+    elif mapping.action:
+        done = table.read(mapping.action, lambda raw: raw.cast(pl.String), "an action")
+        label = _one_of(done, mapping.positive_actions).cast(pl.Int8)
+        if mapping.history_actions:
+            return label, _one_of(done, mapping.history_actions)
+    else:
+        label = pl.lit(1, pl.Int8)
+    return label, label == 1
 
 
-def _features(table: Source, entries: list[Any], mapping: Mapping) -> tuple[list[Feature], Columns]:
+def _one_of(done: pl.Expr, actions: Sequence[Any]) -> pl.Expr:
+    """Whether an action is one of some; without any, each is."""
+    return pl.any_horizontal(done == str(action) for action in actions) if actions else done != ""
+
+
+def _features(
+    table: Source, entries: Sequence[Any], mapping: Mapping
+) -> tuple[list[Feature], Columns]:
     """The features that a mapping names, and the columns of the table that hold them."""
     features = [_feature(table, entry, mapping) for entry in entries]
     if features:
@@ -171,3 +211,11 @@ def _item_table(
             "training data; write a smaller one"
         )
     return table, specs
+
+
+def _unique(table: Source, key: str, columns: Columns) -> pl.DataFrame:
+    """A table with one row for each value of a key; rows that are equal are one."""
+    with readable(table.path):
+        rows = table.rows().select(**columns).unique().collect(engine="streaming")
+    require_unique(table.path, key, rows[key])
+    return rows

@@ -25,11 +25,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..common.errors import UserError
+from . import SEED
 from .card import SPLITS
 from .encoders import Encoders
 from .features import Feature
 from .layout import finish, new_folder
 from .like import Prepared
+from .negatives import Negatives
 from .samples import histories_of, in_time_order, labelled
 
 BLOCK = 4_000_000  # events that are sorted at a time
@@ -83,6 +85,10 @@ class Log:
         about: entries for the card. ``licence`` and ``source`` are among them, and messages name the
             source.
         item_names: columns ``item``, ``name`` and ``category``. People see them, but no model does.
+        time_unit: ``s``, ``ms``, ``us``, ``unknown``, or ``order`` where ``time`` is only a place in
+            the order of a user's events.
+        negatives: draw negatives for the events of label 1, which alone are samples then.
+        seed: of the negatives, and of the order of a user's samples of one moment.
         like: the data set that the log is encoded like. Its items keep their index and their row
             of the item table; the others follow.
     """
@@ -95,6 +101,9 @@ class Log:
     sample_features: list[Feature] = field(default_factory=list)
     exposures: bool = False
     item_names: pl.DataFrame | None = None
+    time_unit: str = "unknown"
+    negatives: Negatives | None = None
+    seed: int = SEED
     like: Prepared | None = None
 
 

@@ -2,103 +2,194 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 from ..common.errors import UserError, did_you_mean
 from ..config.convert import WRONG, convert, describe
 from ..config.read import read_yaml
+from . import SEED
 
 
-@dataclass(frozen=True)
+def key(help: str, default: Any = None) -> Any:
+    """A field of ``Mapping``. The command line derives a flag from it, with this help."""
+    return field(default=default, metadata={"help": help})
+
+
+GROUPS = {  # the first key of each group of flags
+    "input": "files",
+    "user": "columns",
+    "label": "what is positive",
+    "negatives": "negatives of a log that has only positives",
+    "item_features": "features",
+    "split": "splits",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mapping:
-    """What the columns of a table mean.
+    """What the columns of a table mean; the help of each field says what it is.
 
-    Attributes:
-        input: file, folder or pattern of the interactions, see ``source.Source``.
-        separator, no_quotes: how text files are written, see ``source.Source``.
-        user, item, time: columns. Ids may be anything; times are numbers or dates.
-        time_format: how times are written as texts, in strftime's letters, where it cannot be
-            guessed.
-        label: a column of 0 and 1.
-        rating: a column of numbers, instead of ``label``; an interaction is positive from
-            ``positive`` (4) on. Without either, every interaction is positive.
-        exposures: file or folder of what was shown, with the same ``user``, ``item`` and ``time``
-            columns. Its rows are the samples then, see ``interactions.Log``.
-        items: file or folder with one row for each item, which has the column ``item``.
-        item_features: columns of ``items`` or, without it, of the interactions.
-        sample_features: columns of the rows that become samples.
-        min_count: how often an id or a category must occur in training to have its own embedding.
-        split, train, valid: see ``interactions.Split``.
+    Raises:
+        UserError: two keys contradict each other, or one lacks what it needs.
     """
 
-    input: str
-    user: str
-    item: str
-    time: str
-    separator: str | None = None
-    no_quotes: bool = False
-    time_format: str | None = None
-    label: str | None = None
-    rating: str | None = None
-    positive: int | float | None = None  # the card shows it as it is written
-    exposures: str | None = None
-    items: str | None = None
-    item_features: list[Any] = field(default_factory=list)
-    sample_features: list[Any] = field(default_factory=list)
-    min_count: int = 1
-    split: Literal["time", "user"] = "time"
-    train: float = 0.8
-    valid: float = 0.1
+    input: str = key("CSV, TSV or Parquet: a file, a folder or a pattern", MISSING)
+    columns: tuple[str, ...] = key("names of all columns, for text files without a header", ())
+    separator: str | None = key("what separates the fields of a text file")
+    no_quotes: bool = key('" is an ordinary character', False)
+    test_input: str | None = key("a table like the input, whose rows are the test split")
+    exposures: str | None = key("table of what was shown; its rows are the samples")
+    items: str | None = key("table with a row for each item")
+    users: str | None = key("table with a row for each user")
+
+    user: str = key("column of the user", MISSING)
+    item: str = key("column of the item", MISSING)
+    time: str | None = key("column of the time")
+    time_format: str | None = key("such as '%d.%m.%Y', where it is not recognised")
+    time_unit: Literal["s", "ms", "us"] | None = key("of times that are numbers: s, ms or us")
+    order: str | None = key(
+        "without times: column of the place in the user's sequence, or 'row' for the order of the file"
+    )
+
+    label: str | None = key("column of 0 and 1")
+    rating: str | None = key("column of numbers; high ones count as liked")
+    positive: int | float | None = key("least rating that counts as liked (4)")
+    action: str | None = key("column of what the user did")
+    positive_actions: tuple[str | int, ...] = key("actions that count as positive", ())
+    history_actions: tuple[str | int, ...] = key(
+        "actions that histories hold (the positive ones)", ()
+    )
+
+    negatives: int = key("negatives to draw for each positive event (0)", 0)
+    negatives_from: Literal["time", "popularity", "uniform"] = key(
+        "time: items of events nearest in time (default); popularity: of all events before; "
+        "uniform: of all items known by then",
+        "time",
+    )
+    targets: Literal["first", "all"] = key(
+        "first: a user's first event with an item is a sample (default); all: repeats are, too",
+        "first",
+    )
+    seed: int = key(f"of what is drawn ({SEED})", SEED)
+    sample_users: float = key("share of the users to read, to try things on a part (1)", 1.0)
+
+    item_features: tuple[Any, ...] = key("columns of the items, as NAME or NAME:KIND", ())
+    user_features: tuple[Any, ...] = key("columns of the users, as NAME or NAME:KIND", ())
+    sample_features: tuple[Any, ...] = key("columns of the samples, as NAME or NAME:KIND", ())
+    min_count: int = key("rarer values share an embedding (1)", 1)
+
+    split: Literal["time", "user"] = key("time (default) or user", "time")
+    train: float = key("share of the samples for training (0.8)", 0.8)
+    valid: float = key("share of the samples for validation (0.1)", 0.1)
 
     def __post_init__(self) -> None:
-        columns = (self.user, self.item, self.time)
-        if len(set(columns)) < 3:
-            names = ", ".join(columns)
-            raise UserError(
-                f"--user, --item and --time must name three different columns; got {names}"
-            )
-        if self.label and self.rating:
-            raise UserError("--label and --rating exclude each other; write one of them")
-        if self.positive is not None and not self.rating:
-            raise UserError(f"--positive {self.positive} has no meaning without --rating; add it")
-        if not (self.label or self.rating or self.exposures):
-            raise UserError(
-                "without --label or --rating every interaction is a click, and nothing can be learned "
-                "from clicks alone; name a column, or --exposures for what was shown"
-            )
+        self._check_columns()
+        self._check_labels()
+        self._check_order()
         if self.item_features and self.exposures and not self.items:
             raise UserError(
                 "--item-features with --exposures need a table with a row for each item; add --items"
             )
+        if bool(self.users) != bool(self.user_features):
+            raise UserError("--users and --user-features need each other; write both")
         if self.min_count < 1:
             raise UserError(f"--min-count {self.min_count} is too small; write 1 or more")
+        if not 0 < self.sample_users <= 1:
+            raise UserError(
+                f"--sample-users {self.sample_users} is no share; write a number above 0, up to 1"
+            )
         if min(self.train, self.valid) <= 0 or self.train + self.valid >= 1:
             raise UserError(
                 "--train and --valid must be shares above 0 and together below 1; got "
                 f"{self.train} and {self.valid}"
             )
 
+    def _check_columns(self) -> None:
+        if bool(self.time) == bool(self.order):
+            raise UserError(
+                "name the column of the moments with --time; without times, name that of the place "
+                "in the user's sequence with --order, or write --order row if the file is in order"
+            )
+        named: dict[str, str | None] = {"--user": self.user, "--item": self.item}
+        named |= {"--time": self.time} if self.time else {"--order": self.order}
+        if len(set(named.values())) < 3:
+            *flags, last = named
+            raise UserError(
+                f"{', '.join(flags)} and {last} must name three different columns; got "
+                f"{', '.join(map(str, named.values()))}"
+            )
+        for name in self.columns:
+            if self.columns.count(name) > 1:
+                raise UserError(f"--columns names {name!r} twice; rename one of them")
 
-PATHS = ("input", "exposures", "items")
+    def _check_labels(self) -> None:
+        said = [name for name in ("label", "rating", "action") if getattr(self, name)]
+        if len(said) > 1:
+            raise UserError(f"--{said[0]} and --{said[1]} exclude each other; write one of them")
+        if self.positive is not None and not self.rating:
+            raise UserError(f"--positive {self.positive} has no meaning without --rating; add it")
+        if (self.positive_actions or self.history_actions) and not self.action:
+            raise UserError(
+                "--positive-actions and --history-actions have no meaning without --action; add it"
+            )
+        if self.negatives < 0:
+            raise UserError(f"--negatives {self.negatives} is below 0; write 0 or more")
+        if self.negatives and self.exposures:
+            raise UserError(
+                "--negatives and --exposures exclude each other: what was shown and not clicked is "
+                "negative already; leave one out"
+            )
+        labelled = self.label or self.rating or self.positive_actions or self.exposures
+        if not (labelled or self.negatives):
+            raise UserError(
+                "without --label, --rating or --positive-actions every interaction is a click, and "
+                "nothing can be learned from clicks alone; name a column, --exposures for what was "
+                "shown, or --negatives 4 to draw four negatives for each click"
+            )
+
+    def _check_order(self) -> None:
+        """Without times there is no moment at which all users can be cut."""
+        if self.time:
+            return
+        if self.split == "time":
+            raise UserError("--split time needs --time; write --split user")
+        if self.negatives_from == "time" and self.negatives:
+            raise UserError("--negatives-from time needs --time; write popularity or uniform")
+        if self.time_format or self.time_unit:
+            raise UserError("--time-format and --time-unit have no meaning without --time; add it")
+        if self.exposures:
+            raise UserError(
+                "--exposures needs --time, because its rows and the clicks are put in one order"
+            )
+
+
+PATHS = ("input", "test_input", "exposures", "items", "users")
 
 
 def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
     """Values for the fields of a dataclass, each as the type of its field, and no value that is None.
 
+    A text for a list holds its entries with commas between them.
+
     Raises:
         UserError: a key is no field, or a value is of another kind.
     """
     hints, values = get_type_hints(form), {}
-    for key, value in given.items():
-        if key not in hints:
-            raise UserError(f"{where}: the key {key!r} is unknown{did_you_mean(key, hints)}")
+    for name, value in given.items():
+        if name not in hints:
+            raise UserError(f"{where}: the key {name!r} is unknown{did_you_mean(name, hints)}")
+        if value is None:
+            continue
+        if isinstance(value, str) and get_origin(hints[name]) is tuple:
+            value = [entry.strip() for entry in value.split(",") if entry.strip()]
         try:
-            if value is not None:
-                values[key] = convert(value, hints[key])
+            values[name] = convert(value, hints[name])
         except WRONG:
-            raise UserError(f"{where}: {key} is {value!r}; write {describe(hints[key])}") from None
+            raise UserError(
+                f"{where}: {name} is {value!r}; write {describe(hints[name])}"
+            ) from None
     return values
 
 
@@ -128,7 +219,7 @@ def read_mapping(
 ) -> Mapping:
     """The mapping of a YAML file and of flags; a flag beats the file.
 
-    Paths in the file start at its folder.
+    Paths in the file start at its folder. Without times, the defaults are those that need none.
 
     Args:
         like: what holds unless the file or a flag says otherwise.
@@ -138,10 +229,12 @@ def read_mapping(
     """
     given = typed("the card", like or {}, Mapping)
     if file is not None:
-        given |= typed(file, read_yaml(Path(file)), Mapping)
-        given |= {key: str(Path(file).parent / given[key]) for key in PATHS if key in given}
+        said = typed(file, read_yaml(Path(file)), Mapping)
+        given |= said | {k: str(Path(file).parent / said[k]) for k in PATHS if k in said}
     given |= typed("the command line", flags, Mapping)
-    for key in ("input", "user", "item", "time"):
-        if key not in given:
-            raise UserError(f"--{key} is missing; the command needs input, user, item and time")
+    for name in ("input", "user", "item"):
+        if name not in given:
+            raise UserError(f"--{name} is missing; the command needs input, user and item")
+    if "time" not in given:
+        given = {"split": "user", "negatives_from": "popularity"} | given
     return Mapping(**given)

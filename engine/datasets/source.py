@@ -14,6 +14,7 @@ from ..common.errors import UserError
 from ..loader.columns import require_columns
 
 ROW = "#row"  # the number of a row, beside the table's own columns
+TEST = "#test"  # whether a row is of the test table
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
 ENDINGS = (*SEPARATORS, PARQUET)
@@ -29,28 +30,70 @@ class Source:
             any text is read.
         separator: what separates the fields of a text; by default the ending tells it.
         quotes: whether fields of a text may be quoted; those of a ``.tsv`` never are.
+        columns: names of all columns of a text that has no header.
+        test: another path, whose rows follow those of ``path``.
 
     Attributes:
-        frame: the table, with a column ``ROW`` in front; every column of a text is text.
+        frame: the table, with a column ``ROW`` in front; every column of a text is text. With
+            ``test`` there is also a column ``TEST``.
         schema: the type of each column of ``frame``.
     """
 
     quoted: Sequence[Path] = ()  # files whose lines can be counted, to find stray quotes
 
-    def __init__(self, path: str | Path, separator: str | None = None, quotes: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        separator: str | None = None,
+        quotes: bool = True,
+        columns: Sequence[str] = (),
+        test: str | Path | None = None,
+    ) -> None:
         self.path = Path(path)
-        files, ending = _files(self.path, separator)
+        scan = partial(self._scan, separator=separator, quotes=quotes, columns=columns)
         with readable(self.path):
-            if ending == PARQUET:
-                self._start(pl.scan_parquet(files, glob=False, row_index_name=ROW), None)
-                return
-            separator = separator or SEPARATORS[ending]
-            as_text = partial(pl.scan_csv, separator=separator, infer_schema=False)
-            scan = partial(as_text, files, glob=False, row_index_name=ROW)
-            quoted = quotes and ending != ".tsv"
-            self._start(scan(quote_char='"' if quoted else None), 2)
-            if quoted and not any(file.suffix == ".gz" for file in files):
-                self.quoted = files
+            frame, ending = scan(self.path)
+        if test:
+            with readable(Path(test)):
+                tested, _ = scan(Path(test))
+            frame = pl.concat(
+                [
+                    frame.with_columns(pl.lit(False).alias(TEST)),
+                    tested.with_columns(pl.lit(True).alias(TEST)),
+                ],
+                how="diagonal_relaxed",
+            )
+        with readable(self.path):
+            first = None if ending == PARQUET else 1 if columns else 2
+            self._start(frame.with_row_index(ROW), first)
+
+    def _scan(
+        self, path: Path, separator: str | None, quotes: bool, columns: Sequence[str]
+    ) -> tuple[pl.LazyFrame, str]:
+        """The table of a path, and the ending of its files."""
+        files, ending = _files(path, separator)
+        if ending == PARQUET:
+            return pl.scan_parquet(files, glob=False), ending
+        quoted = quotes and ending != ".tsv"
+        if quoted and not any(file.suffix == ".gz" for file in files):
+            self.quoted = [*self.quoted, *files]
+        frame = pl.scan_csv(
+            files,
+            separator=separator or SEPARATORS[ending],
+            quote_char='"' if quoted else None,
+            has_header=not columns,
+            infer_schema=False,
+            glob=False,
+        )
+        if columns:
+            found = frame.collect_schema().names()
+            if len(found) != len(columns):
+                raise UserError(
+                    f"{path} has {len(found)} columns, and --columns names {len(columns)}: "
+                    f"{', '.join(columns)}; name all of them in order"
+                )
+            frame = frame.rename(dict(zip(found, columns, strict=True)))
+        return frame, ending
 
     def _start(self, frame: pl.LazyFrame, first_line: int | None) -> None:
         """Take a table; ``first_line`` is the line of a text that holds the first row."""
@@ -95,7 +138,7 @@ class Source:
         with readable(self.path):
             table = self.frame.select(pl.len().alias("rows"), kept, *first)
             rows, kept, *found = table.collect(engine="streaming").row(0)
-            lines = sum(map(_count_lines, self.quoted)) - len(self.quoted)
+            lines = sum(map(_count_lines, self.quoted)) - len(self.quoted) * (self.first_line == 2)
         if not kept:
             raise UserError(f"{self.path} has no rows; name a table with some")
         for (column, bad, expects), row in zip(self.checks, found, strict=True):

@@ -6,6 +6,8 @@ check, and its ``check`` rejects the first bad value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from ..common.errors import UserError
@@ -21,6 +23,7 @@ DATES = (
     "%Y/%m/%d %H:%M:%S",
     "%Y/%m/%d",
 )
+UNITS = {"us": 1e14, "ms": 1e11, "s": 1e8}  # least numbers that are moments of our time
 SAMPLE = 10_000  # rows from which the kind of a text column is guessed
 
 
@@ -37,7 +40,14 @@ def number(table: Source, column: str) -> pl.Expr:
 
 def whole(table: Source, column: str) -> pl.Expr:
     """Whole numbers; none may be missing."""
-    return table.read(column, lambda raw: raw.cast(pl.Int64, strict=False), "a whole number")
+    return table.read(column, _as_whole, "a whole number")
+
+
+def _as_whole(raw: pl.Expr) -> pl.Expr:
+    """The whole numbers of a column, also where they are written as fractions."""
+    number = raw.cast(pl.Float64, strict=False)
+    rounded = pl.when(number == number.floor()).then(number.cast(pl.Int64, strict=False))
+    return pl.coalesce(raw.cast(pl.Int64, strict=False), rounded)
 
 
 def label(table: Source, column: str) -> pl.Expr:
@@ -53,40 +63,49 @@ def label(table: Source, column: str) -> pl.Expr:
     return table.read(column, parse, "0 or 1, or name a rating with --rating and --positive")
 
 
-def time(table: Source, column: str, form: str | None) -> tuple[pl.Expr, bool]:
-    """Moments that can be compared, and whether they are dates.
+def times(tables: Sequence[Source], column: str, form: str | None) -> tuple[list[pl.Expr], str]:
+    """The moments of tables as whole numbers, and their unit: ``s``, ``ms``, ``us`` or ``unknown``.
 
-    Dates are read in microseconds, and numbers as they are.
+    Dates and numbers with fractions are read in microseconds, and whole numbers as they are.
 
     Args:
         form: how texts write dates, in strftime's letters. Without it, the first date decides.
     """
-    kind = table.kind(column)
-    if kind.is_temporal():
-        return table.read(column, lambda raw: raw.dt.epoch("us"), "a date"), True
-    if kind != pl.String:
-        return (whole if kind.is_integer() else number)(table, column), False
+    if all(table.kind(column).is_temporal() for table in tables):
+        return [t.read(column, lambda raw: raw.dt.epoch("us"), "a date") for t in tables], "us"
     raw = pl.col(column)
-    is_number = raw.cast(pl.Float64, strict=False).is_not_null()
-    is_whole = raw.cast(pl.Int64, strict=False).is_not_null()
-    given = table.frame.select(raw, numbers=is_number).filter(raw.is_not_null()).head(1)
-    with readable(table.path):
-        first, numbers = next(given.collect(engine="streaming").iter_rows(), (None, None))
-        fractions = table.frame.select((is_number & ~is_whole).any())
-        fractions = fractions.collect(engine="streaming").item()
-    if form is None and numbers is not False:
-        return (number if fractions else whole)(table, column), False
-    form = form or next((f for f in DATES if _fits(first, f)), None)
+    number = raw.cast(pl.Float64, strict=False)
+    firsts, fractions, middle = [], False, 0.0
+    for table in tables:
+        with readable(table.path):
+            given = table.frame.select(raw).filter(raw.is_not_null()).head(1)
+            firsts += given.collect(engine="streaming").to_series().to_list()
+            facts = table.frame.select((number != number.floor()).any(), number.median().alias("m"))
+            found, median = facts.collect(engine="streaming").row(0)
+        fractions, middle = fractions or found, max(middle, abs(median or 0))
+    numbers = pl.Series(firsts[:1]).cast(pl.Float64, strict=False).null_count() == 0
+    if form is None and numbers:
+        unit = next((unit for unit, least in UNITS.items() if middle >= least), "unknown")
+        if not fractions:
+            return [whole(table, column) for table in tables], unit
+        scale = {"ms": 1e3, "us": 1}.get(unit, 1e6)
+
+        def scaled(raw: pl.Expr) -> pl.Expr:
+            return (_as_number(raw) * scale).round().cast(pl.Int64, strict=False)
+
+        unit = unit if unit == "unknown" else "us"
+        return [table.read(column, scaled, "a number") for table in tables], unit
+    form = form or next((f for f in DATES if _fits(str(firsts[0]), f)), None)
     if form is None:
         raise UserError(
-            f"{table.path}, column {column}: {first!r} is no date in a known form; write "
+            f"{tables[0].path}, column {column}: {firsts[0]!r} is no date in a known form; write "
             "--time-format, such as '%d.%m.%Y %H:%M'"
         )
 
     def parse(raw: pl.Expr) -> pl.Expr:
         return raw.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us")
 
-    return table.read(column, parse, f"a date in the form {form}"), True
+    return [table.read(column, parse, f"a date in the form {form}") for table in tables], "us"
 
 
 def _fits(value: str, form: str) -> bool:

@@ -36,6 +36,8 @@ NOT_TUNED = {
     "model_root": "the tuner decides where files go",
     "model_id": "the tuner names its trials",
 }
+# A key of every model, which may be tuned even where the experiment leaves it at its default.
+DEFAULTED = "embedding_initializer"
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
     Raises:
         UserError: a key cannot be tuned, is not one of the experiment, or has no value.
     """
-    known = list(dict.fromkeys([*space.model, *space.dataset]))
+    known = list(dict.fromkeys([*space.model, *space.dataset, DEFAULTED]))
     listed = {k: v if isinstance(v, list) else [v] for k, v in tuner_space.items()}
     for key, values in listed.items():
         where = f"{space.file}, tuner_space, {key}"

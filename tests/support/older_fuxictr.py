@@ -32,6 +32,7 @@ PARAMS: dict[str, Any] = {
     "gpu": -1, "task": "binary_classification", "optimizer": "adam", "loss": "binary_crossentropy",
     "metrics": ["AUC"], "monitor": "AUC", "monitor_mode": "max", "verbose": 0, "seed": 1,
     "learning_rate": 1e-3, "embedding_regularizer": 1e-5, "net_regularizer": 1e-6, "epochs": 1,
+    "embedding_initializer": "partial(nn.init.normal_, std=0.1)",
     "embedding_dim": 8, "dnn_hidden_units": [32], "net_dropout": 0.1, "group_id": "user_index",
     "batch_size": 256, "max_len": 30, "topk": 5, "short_seq_len": 10, "num_experts": 3,
     "dim_feedforward": 32, "dcn_hidden_units": [32], "hidden_size": 16,

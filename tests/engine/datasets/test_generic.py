@@ -447,7 +447,7 @@ BAD = {
     "unknown form of dates": (broken("when", 0, "1.2.24"), {}, ("'1.2.24' is no date", "--time-format")),
     "odd rating": (broken("stars", 3, "five"), {}, ("column stars, line 5: the value is 'five'; write a number",)),
     "odd label": (nothing, {"rating": None, "label": "stars"}, ("column stars, line", "write 0 or 1")),
-    "no label": (nothing, {"rating": None}, ("without --label or --rating every interaction is a click",)),
+    "no label": (nothing, {"rating": None}, ("every interaction is a click", "--negatives 4",)),
     "label is a feature": (nothing, {"sample_features": ["stars"]}, ("feature stars is the label",)),
     "odd number": (broken("price", 30, "cheap"), {"item_features": ["price:numeric"]}, ("price, line 32: the value is 'cheap'",)),
     "feature without a name": (nothing, {"item_features": [{"name": None}]}, ("has no name; write a column",)),
@@ -459,7 +459,7 @@ BAD = {
     "positive without rating": (nothing, {"rating": None, "label": "stars", "positive": 3.0}, ("--positive 3 has no meaning without --rating",)),
     "min count": (nothing, {"min_count": 0}, ("--min-count 0 is too small; write 1 or more",)),
     "all rare": (nothing, {"min_count": 10_000}, ("--min-count 10000 is too large, for no item occurs so often",)),
-    "infinite time": (broken("when", 0, "inf"), {}, ("column when, line 2: the value is 'inf'; write a number",)),
+    "infinite time": (broken("when", 0, "inf"), {}, ("column when, line 2: the value is 'inf'; write a whole number",)),
     "none of the items": (
         lambda p: (p.parent / "items.csv").write_text("what,price\nx,1\n"),
         {"items": "in/items.csv", "item_features": ["price"]}, ("items.csv lacks 60 of 60 items", "'100'"),

@@ -88,6 +88,16 @@ def test_key_of_the_data_set_is_tuned_too(space: Workspace, tmp_path: Path) -> N
     assert tuned == set(product([10, 20, 30], [5, 10])) and grid.size == 6
 
 
+def test_the_start_of_embeddings_is_tuned_although_the_experiment_leaves_it_out(
+    space: Workspace,
+) -> None:
+    starts = ["partial(nn.init.normal_, std=1e-4)", "nn.init.xavier_normal_"]
+    found = read_space(tuner_file(space, {"embedding_initializer": starts}), OPTIONS)
+    assert "embedding_initializer" not in found.model
+    trials = list(check_space(found, OPTIONS).grid())
+    assert [trial.params["embedding_initializer"] for trial in trials] == starts
+
+
 def test_inline_configuration_and_data_set_to_be_named(space: Workspace) -> None:
     model = load_model_config(str(space.config), "TWIN_tiny") | {"dataset_id": "TBD"}
     file = tuner_file(
@@ -172,6 +182,7 @@ def test_mistake_in_the_file_is_one_message(name: str, space: Workspace) -> None
         ({"topk": [5, "many"]}, ("topk", "'many'", "a whole number")),
         ({"learning_rate": [0.1, -0.1]}, ("learning_rate", "above 0")),
         ({"net_dropout": [0.1, 1.5]}, ("net_dropout", "1.5")),
+        ({"embedding_initializer": ["print(1)"]}, ("'print(1)'", "nn.init.xavier_normal_")),
         ({"model": ["TWIN", "TWINN"]}, ("TWINN", "did you mean")),
         (
             {"attention_dim": [64, 63], "num_heads": [1, 2]},
