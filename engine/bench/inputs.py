@@ -104,4 +104,5 @@ def ensure_data(folder: Path, size: synthetic.Size, users: int | None = None) ->
 
 
 def _generate(size: synthetic.Size, folder: Path) -> None:
-    layout.write(synthetic.generate(size, SEED), folder)
+    with layout.new_folder(folder) as new:
+        layout.write(synthetic.generate(size, SEED), new)

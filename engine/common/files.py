@@ -1,10 +1,13 @@
-"""Files that are written whole or not at all, and a lock on an open file."""
+"""Files that are written whole or not at all, and locks between processes."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -44,18 +47,51 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def lock(file: int) -> None:
+def lock(file: IO, wait: bool = False) -> None:
     """Take the lock of an open file, which this process holds until the file is closed.
 
     Args:
-        file: file descriptor, open for writing.
+        file: open for writing.
+        wait: wait while another process holds the lock.
 
     Raises:
         BlockingIOError: another process holds the lock.
-        UserError: the system has no such locks.
+        UserError: the system or the drive has no such locks.
     """
     try:
         import fcntl
     except ImportError:
         raise UserError("Windows has no fcntl to lock files; use Linux, macOS or WSL") from None
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:  # some network drives
+        what = f"the drive has no locks ({error.strerror}); write to another drive"
+        raise UserError(f"{file.name}: {what}") from None
+
+
+@contextmanager
+def one_at_a_time(path: Path, busy: str) -> Iterator[None]:
+    """Let one process after the other in here.
+
+    Args:
+        path: file whose lock they take; it is there only meanwhile.
+        busy: what to print before waiting for another process.
+    """
+    while True:
+        with open(path, "a") as file:
+            try:
+                lock(file)
+            except BlockingIOError:
+                if busy:
+                    print(busy, flush=True)
+                    busy = ""  # for it may come to wait again
+                lock(file, wait=True)
+            if not os.fstat(file.fileno()).st_nlink:
+                continue  # the process before has deleted it, and others take a new one
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return

@@ -9,7 +9,7 @@ from typing import Any
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
-from ..datasets.card import fingerprint
+from ..datasets.card import card_beside, fingerprint
 from .models import find_model
 from .options import RunOptions
 from .read import load_experiment, redirect, resolve_paths
@@ -63,6 +63,8 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
         params = params | {"model_root": str(options.model_root.resolve())}
     params = resolve_paths(check(params, model_class), options.home)
     params = redirect(params, options.data_root)
+    if negatives := card_beside(params["train_data"]).get("negatives"):
+        params = {"negative_sampling_rate": negatives["rate"]} | params
     checkpoint = params.get("backbone_checkpoint")
     if checkpoint is not None and Path(checkpoint).is_file():
         params["backbone_checkpoint_hash"] = fingerprint([checkpoint])

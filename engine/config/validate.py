@@ -57,6 +57,7 @@ KEYS = REQUIRED | OPTIONAL | {"model_id": str}
 # The allowed numbers of every key that fits the pattern. The first pattern that fits counts.
 RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (r"\w*dropout", lambda number: 0 <= number < 1, "from 0 to below 1"),
+    (r"negative_sampling_rate", lambda number: 0 < number <= 1, "above 0, and not above 1"),
     (r"seed", lambda number: 0 <= number < 2**32, "not below 0, and below 2**32"),
     (
         r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer",
@@ -85,7 +86,8 @@ PATTERNS = {
 # Arguments of a model or of its training that no configuration gives
 FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evaluation")
 GROUPED = r"gAUC|avgAUC|MRR|NDCG\(k=\d+\)"
-METRICS = re.compile(r"AUC|logloss|binary_crossentropy|" + GROUPED)
+METRICS = re.compile(r"AUC|logloss|binary_crossentropy|calibration|ECE|" + GROUPED)
+LOWER_IS_BETTER = ("logloss", "binary_crossentropy", "ECE")
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
@@ -169,13 +171,21 @@ def _check_metrics(expid: str, params: dict[str, Any]) -> None:
         if not METRICS.fullmatch(metric):
             raise UserError(
                 f"{expid}, metrics: {metric!r} is not a metric"
-                f"{did_you_mean(metric, ('AUC', 'gAUC', 'logloss', 'MRR', 'NDCG(k=5)'))}"
+                f"{did_you_mean(metric, ('AUC', 'gAUC', 'logloss', 'MRR', 'NDCG(k=5)', 'calibration', 'ECE'))}"
             )
     if not monitor:
         raise UserError(f"{expid}, monitor: is empty; write one of the metrics {metrics}")
-    for metric in [monitor] if isinstance(monitor, str) else monitor:
+    sign = -1 if params.get("monitor_mode") == "min" else 1
+    for metric, weight in ({monitor: 1} if isinstance(monitor, str) else monitor).items():
         if metric not in metrics:
             raise UserError(
                 f"{expid}, monitor: {metric!r} is not one of the metrics {metrics}"
                 f"{did_you_mean(metric, metrics)}"
+            )
+        if metric == "calibration":
+            raise UserError(f"{expid}, monitor: calibration is best at 1; write AUC or logloss")
+        if metric in LOWER_IS_BETTER and weight * sign > 0:
+            raise UserError(
+                f"{expid}, monitor: {metric} is best where it is lowest; write monitor_mode: min, or "
+                "give it a weight below 0"
             )

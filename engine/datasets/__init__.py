@@ -7,6 +7,7 @@ folders, ``card`` describes them, and ``check`` checks them. ``command`` is ``da
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ def ensure_generated(params: dict[str, Any]) -> None:
     folder = Path(params["data_root"]) / params["dataset_id"]
     if params["dataset_id"] in GENERATED and not folder.exists():
         from .card import describe
-        from .layout import write
+        from .layout import AlreadyThereError, new_folder, write
         from .synthetic import SIZES, generate
 
-        print(f"generating {params['dataset_id']} into {folder} ...", flush=True)
-        print(describe(write(generate(SIZES[GENERATED[params["dataset_id"]]], SEED), folder)))
+        # Another process may write it while this one waits.
+        with suppress(AlreadyThereError), new_folder(folder) as new:
+            print(f"generating {params['dataset_id']} into {folder} ...", flush=True)
+            size = SIZES[GENERATED[params["dataset_id"]]]
+            print(describe(write(generate(size, SEED), new)))

@@ -61,7 +61,7 @@ def check(folder: Path) -> Report:
     """
     dataset = ready_config.shipped_entry(folder.name)
     if (folder / "feature_map.json").exists():
-        dataset = ready_config.dataset_entry(folder)
+        dataset = ready_config.dataset_entry(folder, folder)
     if dataset is None:
         raise UserError(
             f"{folder} has no feature_map.json, and the shipped configuration has no data set of "

@@ -39,14 +39,15 @@ def _run() -> int:
     from .card import describe
 
     output = Path(args.output or HOME / "data" / args.command)
-    layout.require_free(output, args.overwrite)  # a long preparation would end with this error
-    output = output.resolve()
-    print(describe(_prepare(args, output)))
-    print(f"train on it: {ready_config.write(output)}")
+    with layout.new_folder(output, args.overwrite) as folder:
+        card = _prepare(args, folder)
+        command = ready_config.write(folder, output.resolve())
+    print(describe(card))
+    print(f"train on it: {command}")
     return 0
 
 
-def _prepare(args: argparse.Namespace, output: Path) -> dict[str, Any]:
+def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Write what the command line names into a folder; returns the card."""
     from . import ebnerd, hub, interactions, kuairand, layout, movielens
 
@@ -60,10 +61,10 @@ def _prepare(args: argparse.Namespace, output: Path) -> dict[str, Any]:
         case "generic":
             log = _own_log(args)
         case "session_hopping":
-            return layout.write(_session_hopping(args), output, args.overwrite)
+            return layout.write(_session_hopping(args), folder)
         case published:
-            return hub.download(published, output, args.offline, args.overwrite)
-    return interactions.write(log, output, args.overwrite)
+            return hub.download(published, folder, args.offline)
+    return interactions.write(log, folder)
 
 
 def _own_log(args: argparse.Namespace) -> Log:

@@ -93,6 +93,7 @@ def load(
         split=split,
         about={"source": f"EB-NeRD, from {folder.name}", "licence": LICENCE},
         sample_features=[Feature(name, "categorical") for name in (*user, *MOMENT)],
+        time_unit="us",
     )
 
 

@@ -16,6 +16,7 @@ from . import values
 from .encoders import Encoders
 from .features import FIRST, Feature
 from .interactions import Log, Split
+from .layout import META
 from .like import Prepared
 from .mapping import Mapping, as_entry, typed
 from .negatives import Negatives
@@ -23,7 +24,7 @@ from .source import ROW, TEST, Source, readable, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
-RESERVED |= {"user_index", "item_index", "seq_len", "group_index", "group_user"}
+RESERVED |= set(META)
 ROW_ORDER = "row"  # as the key ``order``: the order of the file
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]

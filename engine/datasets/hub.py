@@ -16,50 +16,45 @@ from ..common.errors import UserError
 from . import paper
 from .card import FILES
 from .check import read_errors
-from .layout import finish, new_folder
+from .layout import finish
 
 OWNER = "reczoo"
 
 
-def download(
-    name: str, output: str | Path, offline: bool = False, overwrite: bool = False
-) -> dict[str, Any]:
-    """Fetch a data set into a folder, which appears whole or not at all.
+def download(name: str, folder: Path, offline: bool = False) -> dict[str, Any]:
+    """Fetch a data set into a folder.
 
     The repository may hold the five parquet files at its root, in a folder, or in ``<name>.zip``.
 
     Args:
         name: one of ``paper.NAMES``.
-        output: the folder to write.
+        folder: an empty folder.
         offline: use the hub's cache alone.
-        overwrite: replace the folder.
 
     Returns:
         The card of the data set.
 
     Raises:
         UserError: the hub cannot be reached or refuses; a file is missing, damaged or not what
-            the loader needs; the folder exists already.
+            the loader needs.
     """
-    output, repository = Path(output), f"{OWNER}/{name}"
-    feature_map = paper.feature_map(name)
-    with new_folder(output, overwrite) as folder:
-        snapshot = _fetch(name, output, offline)
-        _collect(name, snapshot, folder)
-        if errors := read_errors(folder, feature_map):
-            raise UserError(
-                f"{errors[0].replace(str(folder), repository)}. The hub's revision "
-                f"{snapshot.name} is wrong, or its copy here; delete {snapshot.parents[1]} to "
-                "fetch it anew"
-            )
-        page = f"https://huggingface.co/datasets/{repository}"
-        source = f"{page}, revision {snapshot.name}"
-        about = {"source": source, "licence": f"that of its owners, see {page}"}
-        features, label = paper.features(feature_map), feature_map.labels[0]
-        return finish(folder, features, label, about)
+    repository, feature_map = f"{OWNER}/{name}", paper.feature_map(name)
+    snapshot = _fetch(name, offline)
+    _collect(name, snapshot, folder)
+    if errors := read_errors(folder, feature_map):
+        raise UserError(
+            f"{errors[0].replace(str(folder), repository)}. The hub's revision "
+            f"{snapshot.name} is wrong, or its copy here; delete {snapshot.parents[1]} to "
+            "fetch it anew"
+        )
+    page = f"https://huggingface.co/datasets/{repository}"
+    source = f"{page}, revision {snapshot.name}"
+    about = {"source": source, "licence": f"that of its owners, see {page}"}
+    features, label = paper.features(feature_map), feature_map.labels[0]
+    return finish(folder, features, label, about)
 
 
-def _fetch(name: str, output: Path, offline: bool) -> Path:
+def _fetch(name: str, offline: bool) -> Path:
     """The folder in the hub's cache that holds the newest revision of a data set."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
@@ -89,8 +84,8 @@ def _fetch(name: str, output: Path, offline: bool) -> Path:
                 "is kept, so run the command again to go on, or set HF_ENDPOINT to a mirror"
             )
         raise UserError(
-            f"{problem}; or copy the files ({', '.join(FILES)}) to {output} by hand, which is all "
-            "that training needs"
+            f"{problem}; or copy the files ({', '.join(FILES)}) to data/{name} by hand, which is "
+            "all that training needs"
         ) from None
     return Path(folder)
 

@@ -7,22 +7,22 @@ A folder holds ``train.parquet``, ``valid.parquet``, ``test.parquet`` (one row p
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from ..common.errors import UserError
+from ..common.files import one_at_a_time
 from ..config.feature_map import write_feature_map
 from .card import CARD, FILES, SPLITS, fingerprint
 
@@ -31,8 +31,8 @@ CONFIG = "config"  # folder of the experiments that ``ready_config`` writes
 CONFIG_BEFORE = "config_before"  # what was in it before the data set was written again
 WRITTEN = {*FILES, "feature_map.json", CARD, "user_ids.parquet", "item_ids.parquet"}
 WRITTEN |= {ENCODERS, CONFIG, CONFIG_BEFORE}
-META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
-LEFT_BEHIND = 86_400  # seconds without a new file, after which nobody writes to a folder any more
+META = ("user_index", "item_index", "seq_len", "time", "group_index", "group_user")
+ASIDE = "moved aside"  # the folder to replace, where the system cannot exchange two in one step
 LENGTHS = (0, 1, 10, 50, 100, 200, 500, 1000)  # where the bins of a card's histogram start
 
 
@@ -58,13 +58,17 @@ class Dataset:
     about: dict[str, Any]
 
 
-def write(dataset: Dataset, output: str | Path, overwrite: bool = False) -> dict[str, Any]:
-    """Write a data set that is in memory; returns its card."""
-    with new_folder(output, overwrite) as folder:
-        tables = dataset.splits | {"user_info": dataset.user_info, "item_info": dataset.item_info}
-        for name, table in tables.items():
-            table.write_parquet(folder / f"{name}.parquet")
-        return finish(folder, dataset.features, dataset.label, dataset.about)
+def write(dataset: Dataset, folder: Path) -> dict[str, Any]:
+    """Write a data set that is in memory into a folder, made if missing; returns its card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = dataset.splits | {"user_info": dataset.user_info, "item_info": dataset.item_info}
+    for name, table in tables.items():
+        table.write_parquet(folder / f"{name}.parquet")
+    return finish(folder, dataset.features, dataset.label, dataset.about)
+
+
+class AlreadyThereError(UserError):
+    """``--output`` has content, and ``--overwrite`` is not set."""
 
 
 def require_free(output: Path, overwrite: bool) -> None:
@@ -80,7 +84,7 @@ def require_free(output: Path, overwrite: bool) -> None:
         raise UserError(f"--output {output} is a file; name a folder")
     content = {path.name for path in output.iterdir()} if output.exists() else set()
     if content and not overwrite:
-        raise UserError(
+        raise AlreadyThereError(
             f"--output {output} exists already; add --overwrite, or name another folder"
         )
     for name in sorted(content - WRITTEN):
@@ -91,46 +95,61 @@ def require_free(output: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def new_folder(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Give a new folder to write a data set into; it becomes ``output`` whole or not at all.
+def new_folder(output: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder to write a data set into; it becomes ``output`` whole or not at all.
 
-    A configuration that ``output`` had is kept as ``config_before``.
+    While another process writes ``output``, this one waits. A configuration that ``output`` had is
+    kept as ``config_before``.
 
     Raises:
         UserError: ``output`` is not free (see ``require_free``), or cannot be written.
     """
-    output = Path(output)
     require_free(output, overwrite)
+    place = output.resolve()
+    lock, scratch = (place.with_name(f".{place.name}.{end}") for end in ("lock", "new"))
+    partial = scratch / place.name
+    busy = f"another process is writing {output}; waiting for it"
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        # Killed processes leave folders behind. Others may be writing at this moment, so only old
-        # folders are deleted.
-        for folder in output.parent.glob(f".{output.name}-????????"):
-            with suppress(FileNotFoundError):  # its writer may end at this moment
-                changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-                if time.time() - changed > LEFT_BEHIND:
-                    shutil.rmtree(folder, ignore_errors=True)
-        with TemporaryDirectory(
-            dir=output.parent, prefix=f".{output.name}-", ignore_cleanup_errors=True
-        ) as scratch:
-            partial = Path(scratch, output.name)
-            partial.mkdir()
-            yield partial
-            if (output / CONFIG).exists():
-                shutil.copytree(output / CONFIG, partial / CONFIG_BEFORE)
-                print(f"the configuration that was there is in {output / CONFIG_BEFORE}")
-            replaced = Path(scratch, "replaced")
-            if output.exists():
-                os.replace(output, replaced)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(lock, busy):
+            _tidy(scratch, place)  # what a killed process has left behind
             try:
-                os.replace(partial, output)
-            except BaseException:
-                if replaced.exists():
-                    os.replace(replaced, output)
-                raise
+                require_free(output, overwrite)
+                partial.mkdir(parents=True)
+                yield partial
+                require_free(output, overwrite)  # again, for the work may have taken hours
+                kept = (place / CONFIG).exists()
+                if kept:
+                    shutil.copytree(place / CONFIG, partial / CONFIG_BEFORE)
+                _replace(place, partial, scratch / ASIDE)
+            finally:
+                _tidy(scratch, place)
     except (OSError, pl.exceptions.PolarsError) as error:  # a full disk, or damaged input
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"--output {output} was not written ({reason})") from None
+    if kept:
+        print(f"the configuration that was there is in {output / CONFIG_BEFORE}")
+
+
+def _replace(old: Path, new: Path, aside: Path) -> None:
+    """Put a folder in the place of another, in one step where the system can."""
+    if old.exists():
+        system, here, exchange = ctypes.CDLL(None), -100, 2  # as Linux numbers them
+        names = os.fsencode(old), os.fsencode(new)
+        if hasattr(system, "renameat2") and not system.renameat2(
+            here, names[0], here, names[1], exchange
+        ):
+            return
+        os.replace(old, aside)
+    os.replace(new, old)
+
+
+def _tidy(scratch: Path, place: Path) -> None:
+    """Put back a folder that was moved aside and not replaced, and delete all else in ``scratch``."""
+    aside = scratch / ASIDE
+    if aside.exists() and not place.exists():
+        os.replace(aside, place)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def finish(
@@ -145,7 +164,9 @@ def finish(
     Returns:
         The card.
     """
-    write_feature_map(folder / "feature_map.json", folder.name, META | features, label)
+    columns = pq.read_schema(folder / "train.parquet").names
+    specs = {name: {"type": "meta"} for name in META if name in columns} | features
+    write_feature_map(folder / "feature_map.json", folder.name, specs, label)
     card = make_card(folder, features, label) | about
     (folder / CARD).write_text(json.dumps(card, indent=2))
     return card

@@ -27,7 +27,7 @@ class Prepared:
 
     Attributes:
         card: of the data set.
-        items: ``item_index, item`` of every item that it has.
+        items: column ``item``; row i is the item of index i + 1.
 
     Raises:
         UserError: the data set keeps no encoders, or a file is missing or damaged.
@@ -39,7 +39,7 @@ class Prepared:
         by_source = self.encoders().by_source
         self.kinds = {e.feature.name: (s, e.feature.kind) for s in by_source for e in by_source[s]}
         with readable(folder):
-            self.items = pl.read_parquet(folder / "item_ids.parquet").select("item_index", "item")
+            self.items = pl.read_parquet(folder / "item_ids.parquet", columns=["item"])
             rows = pl.scan_parquet(folder / "item_info.parquet").select(pl.len()).collect().item()
         if rows != 1 + len(self.items) or "mapping" not in self.card:
             raise UserError(
@@ -59,19 +59,11 @@ class Prepared:
             mapping[key] = [e | {"kind": self.kinds.get(e["name"], (0, None))[1]} for e in entries]
         return mapping
 
-    def numbered(self, items: pl.DataFrame) -> pl.DataFrame:
-        """The items of the data set and, after them, those of a log that it does not have.
-
-        Args:
-            items: columns ``item, row``.
-
-        Returns:
-            ``item_index, item, row``; the items of the data set have no ``row``.
-        """
+    def with_items(self, items: pl.DataFrame) -> pl.DataFrame:
+        """The items of the data set, and after them those of ``items`` that it does not have."""
         new = items.join(self.items, on="item", how="anti", maintain_order="left")
         print(f"{len(new):,} items are not in {self.folder}", flush=True)
-        new = new.with_row_index("item_index", 1 + len(self.items))
-        return pl.concat([self.items, new], how="diagonal_relaxed")
+        return pl.concat([self.items, new], how="diagonal")
 
     def described(self, encoders: Encoders) -> dict[str, Any]:
         """What the card of a data set says that is like this one and has these encoders."""

@@ -66,6 +66,7 @@ def load(folder: str | Path) -> Log:
         item_names=movies.select("item", "name", category=pl.col("genres").list.first()),
         label="label",
         split=Split(by="user"),
+        time_unit="order" if RATINGS[path.name][3] == "pos" else "s",
         about={"source": f"MovieLens, from {path.name}", "licence": LICENCE},
     )
 

@@ -16,25 +16,26 @@ LIKE = "movielens_1m"  # the shipped data set whose hyper-parameters are the sta
 COPIED = ("type", "source", "vocab_size", "max_len", "embedding_dim", "feature_encoder")
 
 
-def write(folder: Path) -> str:
+def write(folder: Path, place: Path) -> str:
     """Write ``<folder>/config/`` unless the project ships experiments for the data set.
 
     The directory has every model as ``<Model>_<folder name>``, and FuxiCTR reads it too. Paths in
-    it are relative if ``folder`` is below the folder where relative paths of a configuration start.
+    it are relative if ``place`` is below the folder where relative paths of a configuration start.
 
     Args:
         folder: a prepared data set.
+        place: where it will be, under the same name.
 
     Returns:
         The command that trains on the data set.
     """
-    dataset_id, entry = folder.name, dataset_entry(folder)
+    dataset_id, entry = place.name, dataset_entry(folder, place)
     shipped = shipped_entry(dataset_id)
     if shipped and _columns(shipped) == _columns(entry):
         command = f"{RUN_COMMAND} --expid TWIN_MoS_{dataset_id}"
-        if folder.parent == HOME / "data":
+        if place.parent == HOME / "data":
             return command
-        other = folder.parent  # results of other data of that name go elsewhere, too
+        other = place.parent  # results of other data of that name go elsewhere, too
         roots = quote(_shown(other)), quote(f"./checkpoints/{other.name}")
         return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
     models = read_yaml(CONFIG / "model_config.yaml")
@@ -47,7 +48,7 @@ def write(folder: Path) -> str:
     write_yaml(config / "model_config.yaml", experiments)
     write_yaml(config / "dataset_config.yaml", {dataset_id: entry})
     expid = quote(f"TWIN_MoS_{dataset_id}")
-    return f"{RUN_COMMAND} --config {quote(_shown(config))} --expid {expid}"
+    return f"{RUN_COMMAND} --config {quote(_shown(place / 'config'))} --expid {expid}"
 
 
 def shipped_entry(dataset_id: str) -> dict[str, Any] | None:
@@ -56,12 +57,18 @@ def shipped_entry(dataset_id: str) -> dict[str, Any] | None:
 
 
 def _columns(entry: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
-    """The columns that an entry names, and their types; and the label."""
-    return {(c["name"], c["type"]) for c in entry["feature_cols"]}, entry["label_col"]["name"]
+    """The features that an entry names, and their types; and the label."""
+    features = [column for column in entry["feature_cols"] if column["type"] != "meta"]
+    return {(c["name"], c["type"]) for c in features}, entry["label_col"]["name"]
 
 
-def dataset_entry(folder: Path) -> dict[str, Any]:
-    """The entry of ``dataset_config.yaml`` for a prepared folder, from its ``feature_map.json``."""
+def dataset_entry(folder: Path, place: Path) -> dict[str, Any]:
+    """The entry of ``dataset_config.yaml`` for a prepared folder, from its ``feature_map.json``.
+
+    Args:
+        folder: where the data set is.
+        place: where it will be.
+    """
     features, label = read_feature_map(folder / "feature_map.json")
     columns = []
     for name, spec in features.items():
@@ -71,9 +78,9 @@ def dataset_entry(folder: Path) -> dict[str, Any]:
     files = {f"{split}_data": f"{split}.parquet" for split in SPLITS}
     files |= {name: f"{name}.parquet" for name in ("user_info", "item_info")}
     return {
-        "data_root": _shown(folder.parent),
+        "data_root": _shown(place.parent),
         "data_format": "parquet",
-        **{key: f"{_shown(folder)}/{name}" for key, name in files.items()},
+        **{key: f"{_shown(place)}/{name}" for key, name in files.items()},
         "rebuild_dataset": False,
         "feature_cols": columns,
         "label_col": {"name": label, "dtype": "float"},

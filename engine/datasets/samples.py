@@ -2,9 +2,179 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
+
+from . import chance
+from .negatives import NONE, Barred, Negatives, Tape
+
+ROUNDING = 1e-9  # added to a share times a count, because 0.7 + 0.1 is less than 0.8
+CARRIED = ("group", "test")  # columns that an event may have beside its features
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which samples are for training and validation; all others are the test set.
+
+    Attributes:
+        by: with ``time``, validation starts at one moment for all users, and the test at a later
+            one. With ``user``, validation and test are the last samples of each user.
+        train, valid: shares of the samples.
+        starts: the first moments of validation and test, instead of the shares; for ``time`` only.
+    """
+
+    by: str = "time"
+    train: float = 0.8
+    valid: float = 0.1
+    starts: tuple[int, int] | None = None
+
+    def ends(self, tested: bool) -> tuple[float, float]:
+        """Where training and validation end, as shares of the samples.
+
+        Args:
+            tested: whether the test set is given, so that the others are divided in two only.
+        """
+        return (
+            (self.train / (self.train + self.valid), 1.0)
+            if tested
+            else (self.train, self.train + self.valid)
+        )
+
+
+class Block(NamedTuple):
+    """What some users give.
+
+    Attributes:
+        samples: ``user_index, item_index, seq_len, time, group_index, label, split`` and the features,
+            in the time order of each user. Rows of one moment are in random order.
+        histories: ``user_index, full_item_seq, full_time_seq``.
+        groups: how many ``group_index`` there are, from 0 on.
+        drawable: how many negatives could have been drawn.
+    """
+
+    samples: pl.DataFrame
+    histories: pl.DataFrame
+    groups: int
+    drawable: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a block of events becomes samples and histories. It can be sent to another process.
+
+    Attributes:
+        features: names of the samples' features.
+        split, exposures, negatives, seed: see ``interactions.Log``.
+        tested: whether events say which samples are the test set.
+        starts: the first moments of validation and test, for a split by time.
+        items: the number of items.
+        timed: whether moments are known, and not just an order.
+        tape: where the tape of the negatives is.
+    """
+
+    features: list[str]
+    split: Split
+    exposures: bool
+    negatives: Negatives | None
+    seed: int
+    tested: bool
+    timed: bool
+    items: int
+    tape: Path
+    starts: tuple[int, ...] = ()
+
+    def order(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The events in the order of time, with ``seq_len``; see ``in_time_order``."""
+        carried = [name for name in CARRIED if name in events.columns]
+        events = in_time_order(events, [*self.features, *carried])
+        if self.negatives:
+            positive = pl.col("label") == 1
+            if self.negatives.targets == "first":
+                pair = ["user_index", "item_index"]
+                positive &= pl.int_range(pl.len()).over(pair) == 0
+            events = events.with_columns(label=pl.when(positive).then("label"))
+        return events
+
+    def samples(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The ordered events that are samples, with ``split``: 0 training, 1 validation, 2 test."""
+        samples = events.filter(pl.col("label").is_not_null())
+        tested = pl.col("test").fill_null(False) if self.tested else pl.repeat(False, pl.len())
+        if self.split.by == "user":
+            own = (~tested).cast(pl.Int64)
+            place = (own.cum_sum() - own).over("user_index")
+            edges = tuple(
+                (share * own.sum().over("user_index") + ROUNDING).floor()
+                for share in self.split.ends(self.tested)
+            )
+        else:
+            place, edges = pl.col("time"), tuple(map(pl.lit, self.starts))
+        split = (
+            pl.when(tested).then(2).when(place < edges[0]).then(0).when(place < edges[1]).then(1)
+        )
+        return samples.with_columns(split=split.otherwise(2))
+
+    def block(self, events: pl.DataFrame, first: int, last: int) -> Block:
+        """What the ordered events of the users ``first`` to ``last`` become."""
+        if self.exposures:
+            events = labelled(events, self.starts)
+        samples, histories = self.samples(events), histories_of(events, first, last)
+        return self.finish(samples, histories, events.select("user_index", "item_index", "time"))
+
+    def finish(self, samples: pl.DataFrame, histories: pl.DataFrame, had: pl.DataFrame) -> Block:
+        """Number the groups, draw the negatives, and put rows of one moment in random order.
+
+        Args:
+            had: ``user_index, item_index, time`` of what the users had.
+        """
+        samples, drawable = samples.drop("positive", strict=False), 0
+        if self.negatives:
+            samples = samples.with_row_index("group_index")
+            samples, drawable = self._with_negatives(samples, had)
+        else:
+            key = ["user_index", "group" if "group" in samples.columns else "time"]
+            groups = samples.select(key).unique(maintain_order=True).with_row_index("group_index")
+            samples = samples.join(
+                groups, on=key, how="left", maintain_order="left", nulls_equal=True
+            )
+        columns = (samples[name].to_numpy() for name in ("user_index", "time", "item_index"))
+        chances = pl.Series("chance", chance.keys(self.seed, *columns))
+        samples = samples.with_columns(chances, pl.col("group_index").cast(pl.Int64))
+        samples = samples.sort("user_index", "time", "chance").drop(
+            "chance", *CARRIED, strict=False
+        )
+        count = int(samples["group_index"].to_numpy().max(initial=-1)) + 1
+        return Block(samples, histories, count, drawable)
+
+    def _with_negatives(self, samples: pl.DataFrame, had: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """The positives and their negatives, and how many negatives could have been drawn."""
+        assert self.negatives is not None
+        tape = Tape(self.tape, self.negatives.source, self.timed)
+        user, item, time = (
+            samples[name].to_numpy() for name in ("user_index", "item_index", "time")
+        )
+        by = ["user_index"] if self.negatives.targets == "first" else ["user_index", "time"]
+        owners = samples.select(by).unique(maintain_order=True).with_row_index("owner")
+        owner = samples.join(owners, on=by, how="left", maintain_order="left")["owner"].to_numpy()
+        had = had.join(owners, on=by).select("owner", "item_index").unique()
+        barred = Barred(had["owner"].to_numpy(), had["item_index"].to_numpy())
+        drawn_PN = tape.draw(
+            self.negatives.per_positive,
+            chance.keys(self.seed, user, item, time),
+            time,
+            owner,
+            barred,
+        )
+        place = np.repeat(np.arange(len(samples)), drawn_PN.shape[1])
+        negatives = samples[place].with_columns(
+            item_index=pl.Series(drawn_PN.ravel()), label=pl.lit(0, samples["label"].dtype)
+        )
+        sizes = np.bincount(had["owner"], minlength=len(owners))
+        drawable = int((self.items - sizes[owner]).sum())
+        return pl.concat([samples, negatives.filter(pl.col("item_index") != NONE)]), drawable
 
 
 def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
@@ -48,10 +218,9 @@ def labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
 
 
 def histories_of(events: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
-    """``user_index, full_item_seq`` of the users ``first`` to ``last``, empty lists included."""
+    """``user_index, full_item_seq, full_time_seq`` of the users ``first`` to ``last``, empty lists too."""
     users = pl.DataFrame({"user_index": pl.int_range(first, last + 1, eager=True)})
-    lists = events.filter("positive").group_by("user_index", maintain_order=True)
-    histories = users.join(
-        lists.agg(full_item_seq="item_index"), on="user_index", how="left", maintain_order="left"
-    )
-    return histories.with_columns(pl.col("full_item_seq").fill_null([]))
+    by_user = events.filter("positive").group_by("user_index", maintain_order=True)
+    lists = by_user.agg(full_item_seq="item_index", full_time_seq="time")
+    histories = users.join(lists, on="user_index", how="left", maintain_order="left")
+    return histories.with_columns(pl.col("full_item_seq", "full_time_seq").fill_null([]))

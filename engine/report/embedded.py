@@ -13,7 +13,7 @@ from typing import Any
 
 from ..analysis.figures.style import EXPERT_COLOURS
 from ..analysis.results import Run
-from .groups import LOSSES, Group
+from .groups import PLAIN, Group
 
 KEPT = (
     "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
@@ -36,7 +36,7 @@ def embedded(known: list[Group], folder: Path) -> str:
         ],
         "texts": list(texts),
         "colours": EXPERT_COLOURS,
-        "losses": LOSSES,
+        "plain": PLAIN,
     }
     rounded = json.loads(
         json.dumps(content),

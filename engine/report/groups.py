@@ -16,7 +16,7 @@ from ..analysis.tables.significance import mean_std
 from ..common.errors import UserError
 
 TABLES = {"table1", "table2"}  # the paper's comparisons, all tuned alike
-LOSSES = ("logloss", "binary_crossentropy")  # all other metrics are in points
+PLAIN = ("logloss", "binary_crossentropy", "calibration", "ECE")  # all others are in points
 NEEDED = {
     "seed", "model", "versions", "command", "params", "routing", "num_parameters", "flops_per_sample",
     "train_samples_per_s", "test_samples_per_s", "peak_memory_bytes", "seconds", "device", "bayes",
@@ -111,12 +111,12 @@ def metric(name: str, values: Iterable[float | None]) -> Entry:
     """Show the mean over seeds, with the standard deviation if there are several.
 
     If one value is missing there is no mean, since a mean of fewer seeds would look like one of all. A
-    loss is shown as it is, and anything else in points.
+    metric of ``PLAIN`` is shown as it is, and any other in points.
     """
     found = list(values)
     known = [value for value in found if value is not None and math.isfinite(value)]
     if not known or len(known) < len(found):
         return Entry()
     mean, std = mean_std(known)
-    show = "{:.4f}".format if name in LOSSES else points
+    show = "{:.4f}".format if name in PLAIN else points
     return Entry(plus_minus(mean, std, show), mean)

@@ -28,9 +28,10 @@ function fixed(value, digits = 4) {
   return value === null || value === undefined ? "–" : value.toFixed(digits);
 }
 
-/** A metric in points; a loss as it is. */
+/** A metric in points; a loss as it is, and ECE with three digits. */
 function score(metric, value) {
-  if (data().losses.includes(metric) || value === null || value === undefined) return fixed(value);
+  if (metric === "ECE" && value) return value.toPrecision(3);
+  if (data().plain.includes(metric) || value === null || value === undefined) return fixed(value);
   return fixed(100 * value, 2);
 }
 

@@ -80,7 +80,7 @@ class RunFiles:
             self.folder.mkdir(parents=True, exist_ok=True)
             handler = LogFile(self.log, mode="a")
             assert handler.stream is not None  # it is open from the start
-            lock(handler.stream.fileno())
+            lock(handler.stream)
             if resume and self.finished():  # since this process looked
                 raise UserError(
                     f"{self.name}: another run_expid.py has just finished it, see {self.result}"

@@ -160,7 +160,7 @@ def _evaluate(
     valid = {metric: best[metric] for metric in metrics}
     speeds = [entry["samples_per_s"] for entry in model.stage_log if entry["stage"] == stage]
     logging.info("****** Validation evaluation ******")  # headings as FuxiCTR's
-    log_metrics(valid)
+    log_metrics(valid, model.negative_sampling_rate)
     logging.info("******** Test evaluation ********")
     start = time.perf_counter()
     try:

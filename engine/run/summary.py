@@ -11,6 +11,7 @@ from fuxictr.utils import print_to_list
 from numpy.typing import NDArray
 
 from model_zoo.registry import backbone_of
+from model_zoo.training.metrics import correction
 
 from ..common.errors import UserError
 from ..common.text_table import text_table
@@ -62,7 +63,7 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
             [
                 run["expid"],
                 str(run["seed"]),
-                *(f"{value:.4f}" for value in values),
+                *map(_shown, metrics, values),
                 f"{run['metrics']['valid'].get('AUC', float('nan')):.4f}",
                 f"{run['num_parameters']:,}",
                 f"{run['train_samples_per_s']:,.0f}",
@@ -71,7 +72,7 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
         )
     if max(map(len, tests.values())) > 1:
         for expid, seeds in tests.items():
-            rows.append([expid, f"mean of {len(seeds)}", *_spread([*seeds.values()])])
+            rows.append([expid, f"mean of {len(seeds)}", *_spread(metrics, [*seeds.values()])])
     models = {run["expid"]: run["model"] for run in runs}
     for expid, seeds in list(tests.items())[1:]:
         reference = _reference(expid, models)
@@ -81,13 +82,15 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
             if seed in tests[reference]
         ]
         if paired:
-            rows.append([f"{expid} - {reference}", "paired", *_spread(paired, sign="+")])
+            rows.append([f"{expid} - {reference}", "paired", *_spread(metrics, paired, sign="+")])
     for metric, value in runs[0]["bayes"].items():
         if metric in metrics:
             cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
             rows.append([f"best possible {metric}", "", *cells])
     header = ["expid", "seed", *(f"test {metric}" for metric in metrics), *MEASURED]
-    return "\n".join([text_table(header, rows), *(line for run in runs for line in _routing(run))])
+    rate = runs[0]["params"].get("negative_sampling_rate", 1.0)
+    lines = [text_table(header, rows), *filter(None, [correction(metrics, rate)])]
+    return "\n".join([*lines, *(line for run in runs for line in _routing(run))])
 
 
 def _reference(expid: str, models: dict[str, str]) -> str:
@@ -97,16 +100,21 @@ def _reference(expid: str, models: dict[str, str]) -> str:
     return (own or list(models))[0]
 
 
-def _spread(runs: list[NDArray], sign: str = "") -> list[str]:
+def _shown(metric: str, value: float, sign: str = "") -> str:
+    """A metric with four decimals; ECE with three digits, for it is small if positives are rare."""
+    return f"{value:{sign}{'.3g' if metric == 'ECE' else '.4f'}}"
+
+
+def _spread(metrics: list[str], runs: list[NDArray], sign: str = "") -> list[str]:
     """The mean of each metric, and its standard deviation over several runs.
 
     With ``+`` as ``sign`` the mean always shows its sign.
     """
-    means = [f"{mean:{sign}.4f}" for mean in np.mean(runs, axis=0)]
+    means = [_shown(m, mean, sign) for m, mean in zip(metrics, np.mean(runs, axis=0), strict=True)]
     if len(runs) == 1:
         return means
-    spreads = np.std(runs, axis=0, ddof=1)
-    return [f"{mean} ± {spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
+    spreads = map(_shown, metrics, np.std(runs, axis=0, ddof=1))
+    return [f"{mean} ± {spread}" for mean, spread in zip(means, spreads, strict=True)]
 
 
 def _routing(run: Result) -> list[str]:

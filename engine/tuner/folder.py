@@ -49,7 +49,7 @@ class Folder:
         self._lock.seek(0)
         process = self._lock.read() or "unknown"
         try:
-            lock(self._lock.fileno())
+            lock(self._lock)
         except BlockingIOError:
             self.close()
             what = f"another tuner or study is using it, process {process}"

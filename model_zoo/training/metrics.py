@@ -1,22 +1,32 @@
-"""AUC, gAUC and logloss, vectorised; they equal FuxiCTR's, ties included."""
+"""AUC, gAUC and logloss, vectorised, which equal FuxiCTR's, ties included; and calibration."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+BINS = 20  # of ECE
+
 
 def evaluate_metrics(
-    y_true: ArrayLike, y_pred: ArrayLike, metrics: list[str], group_id: ArrayLike | None = None
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    metrics: list[str],
+    group_id: ArrayLike | None = None,
+    negative_rate: float = 1.0,
 ) -> dict[str, float]:
-    """Compute metrics of predictions; they equal ``fuxictr.metrics.evaluate_metrics`` to 1e-12.
+    """Compute metrics of predictions. FuxiCTR's equal ``fuxictr.metrics.evaluate_metrics`` to 1e-12.
 
     Args:
         y_true: labels, 0 or 1, ``(N,)``.
-        y_pred: scores, ``(N,)``; for logloss they must be probabilities.
-        metrics: names of metrics. ``AUC``, ``gAUC`` and ``logloss`` (or ``binary_crossentropy``)
-            are computed here, all others by FuxiCTR.
+        y_pred: scores, ``(N,)``; for logloss and calibration they must be probabilities.
+        metrics: names of metrics. ``AUC``, ``gAUC``, ``logloss`` (or ``binary_crossentropy``),
+            ``calibration`` and ``ECE`` are computed here, all others by FuxiCTR.
         group_id: the user of each sample as an integer, ``(N,)``; needed for gAUC.
+        negative_rate: the share of the possible negatives that the samples have, 1 for real
+            exposures. ``calibration`` and ``ECE`` are of all possible samples (``corrected``).
 
     Raises:
         ValueError: a score is not finite, a label is not 0 or 1, or a metric is undefined.
@@ -30,6 +40,8 @@ def evaluate_metrics(
     for metric in metrics:
         if metric in OWN:
             results[metric] = OWN[metric](y_true, y_pred)
+        elif metric in OF_ALL:
+            results[metric] = OF_ALL[metric](y_true, *corrected(y_true, y_pred, negative_rate))
         elif metric == "gAUC":
             if group_id is None:
                 raise ValueError("gAUC needs `group_id: user_index` in the configuration")
@@ -76,7 +88,49 @@ def logloss(y_true: NDArray, y_pred: NDArray) -> float:
     return float(-np.log(np.where(y_true == 1, p, 1 - p)).mean())
 
 
+def corrected(
+    y_true: NDArray, y_pred: NDArray, rate: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The probabilities among all possible samples, and how many of them each sample stands for.
+
+    A sampled negative stands for ``1 / rate`` negatives. So odds among all are ``rate`` times the
+    odds among the samples.
+    """
+    p = y_pred.astype(np.float64)
+    return p * rate / (p * rate + (1 - p)), np.where(y_true == 1, 1.0, 1 / rate)
+
+
+def calibration(y_true: NDArray, p: NDArray, weight: NDArray) -> float:
+    """The mean prediction over the mean label, both weighted; 1 is best, more is too confident.
+
+    Raises:
+        ValueError: no label is 1.
+    """
+    if not y_true.any():
+        raise ValueError("calibration is undefined: no label is 1")
+    return float((p * weight).sum() / (y_true * weight).sum())
+
+
+def expected_calibration_error(y_true: NDArray, p: NDArray, weight: NDArray) -> float:
+    """The mean distance between the mean prediction and the mean label of ``BINS`` bins (ECE).
+
+    The bins have equal numbers of samples, from low to high predictions. Equal ones share a bin.
+    """
+    place = np.searchsorted(np.sort(p), p)
+    gap = np.bincount(place * BINS // len(p), weights=(p - y_true) * weight)
+    return float(np.abs(gap).sum() / weight.sum())
+
+
+def correction(metrics: Iterable[str], negative_rate: float) -> str:
+    """The remark that some metrics are corrected for sampled negatives; empty if none is."""
+    names = ", ".join(metric for metric in metrics if metric in OF_ALL)
+    if not names or negative_rate == 1:
+        return ""
+    return f"{names}: scores are corrected for negatives sampled at the rate {negative_rate:.3g}"
+
+
 OWN = {"AUC": auc, "logloss": logloss, "binary_crossentropy": logloss}
+OF_ALL = {"calibration": calibration, "ECE": expected_calibration_error}
 
 
 def _auc_by_group(

@@ -19,7 +19,7 @@ from ..batch import Batch
 from ..history.history import History
 from ..moe.branch import Branch
 from ..moe.stages import Stage, StageName
-from .metrics import evaluate_metrics
+from .metrics import correction, evaluate_metrics
 
 
 class Trainable(BaseModel, ABC):
@@ -32,6 +32,8 @@ class Trainable(BaseModel, ABC):
         learning_rate: learning rate at the start of each stage.
         optimizer: name of the optimizer in FuxiCTR.
         accumulation_steps: batches per optimiser step.
+        negative_sampling_rate: the share of the possible negatives that the data have, if they were
+            sampled. ``calibration`` and ``ECE`` are corrected by it.
         kwargs: passed on to FuxiCTR.
 
     Attributes:
@@ -53,6 +55,7 @@ class Trainable(BaseModel, ABC):
         learning_rate: float = 1e-3,
         optimizer: str = "adam",
         accumulation_steps: int = 1,
+        negative_sampling_rate: float = 1.0,
         verbose: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -61,6 +64,7 @@ class Trainable(BaseModel, ABC):
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
         self.accumulation_steps = accumulation_steps
+        self.negative_sampling_rate = negative_sampling_rate
         # FuxiCTR keeps these in private attributes; here they are public.
         self.embedding_regularizer = self._embedding_regularizer
         self.net_regularizer = self._net_regularizer
@@ -89,8 +93,9 @@ class Trainable(BaseModel, ABC):
                 groups.append(self.get_group_id(batch).flatten())
         y_pred, y_true = (torch.cat(part).cpu().numpy() for part in (scores, labels))
         group_id = torch.cat(groups).cpu().numpy() if groups else None
-        results = evaluate_metrics(y_true, y_pred, metrics or self.validation_metrics, group_id)
-        log_metrics(results)
+        rate, metrics = self.negative_sampling_rate, metrics or self.validation_metrics
+        results = evaluate_metrics(y_true, y_pred, metrics, group_id, rate)
+        log_metrics(results, rate)
         return results
 
     def monitored(self, metrics: Mapping[str, float]) -> float:
@@ -150,6 +155,8 @@ class Trainable(BaseModel, ABC):
             branch.router.forget()
 
 
-def log_metrics(metrics: Mapping[str, float]) -> None:
-    """Log metrics as one line in FuxiCTR's form."""
-    logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in metrics.items()))
+def log_metrics(metrics: Mapping[str, float], negative_rate: float = 1.0) -> None:
+    """Log metrics as one line in FuxiCTR's form, with a remark if some are corrected."""
+    line = " - ".join(f"{k}: {v:{'.4g' if k == 'ECE' else '.6f'}}" for k, v in metrics.items())
+    remark = correction(metrics, negative_rate)
+    logging.info(f"[Metrics] {line}" + (f" ({remark})" if remark else ""))

@@ -253,9 +253,9 @@ def main() -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace the folder")
     args = parser.parse_args()
     output = args.output or HOME / "data" / "synthetic" / args.name
-    layout.require_free(output, args.overwrite)
-    dataset = generate(args.name, args.fraction, args.seed)
-    print(describe(layout.write(dataset, output, args.overwrite)))
+    with layout.new_folder(output, args.overwrite) as folder:
+        card = layout.write(generate(args.name, args.fraction, args.seed), folder)
+    print(describe(card))
     print(
         f"train on it: python run_expid.py --expid TWIN_MoS_{args.name} --data-root {output.parent} "
         "--model-root checkpoints/synthetic"

@@ -17,13 +17,13 @@ TAKE = """
 import sys
 from engine.common.files import lock
 file = open(sys.argv[1], "a")
-lock(file.fileno())
+lock(file)
 """
 
 
 def test_another_process_holds_the_lock(tmp_path: Path) -> None:
     with open(tmp_path / "file", "w") as file:
-        lock(file.fileno())
+        lock(file)
         command = [sys.executable, "-c", TAKE, str(tmp_path / "file")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert "BlockingIOError" in done.stderr
@@ -33,4 +33,4 @@ def test_another_process_holds_the_lock(tmp_path: Path) -> None:
 def test_a_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with open(tmp_path / "file", "w") as file, pytest.raises(UserError, match="use Linux"):
-        lock(file.fileno())
+        lock(file)

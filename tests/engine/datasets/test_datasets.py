@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.common.errors import UserError
 from engine.datasets import interactions, layout, movielens, synthetic
 from engine.datasets.card import CARD, SPLITS
 from model_zoo.training.metrics import auc
@@ -137,37 +136,6 @@ def test_micro_has_the_shape_of_microvideo() -> None:
 # ---------------------------------------------------------------- layout
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
-    dataset = synthetic.generate(synthetic.SIZES["tiny"], seed=1)
-    monkeypatch.setattr(layout, "make_card", lambda *a: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        layout.write(dataset, tmp_path / "data")
-    assert list(tmp_path.iterdir()) == []
-    monkeypatch.undo()
-    layout.write(dataset, tmp_path / "data")
-    with pytest.raises(UserError, match="--overwrite"):
-        layout.write(dataset, tmp_path / "data")
-    layout.write(dataset, tmp_path / "data", overwrite=True)
-
-
-def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch) -> None:
-    dataset = synthetic.generate(synthetic.SIZES["tiny"], seed=1)
-    layout.write(dataset, tmp_path / "data")
-    before = sorted(path.name for path in (tmp_path / "data").iterdir())
-    replace = os.replace
-
-    def fail(source: Path, target: Path) -> None:
-        if Path(source).name == "data" and Path(source).parent != tmp_path:
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(UserError, match="No space left"):
-        layout.write(dataset, tmp_path / "data", overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == before
-
-
 def test_card_counts(tiny_data: Path) -> None:
     card = json.loads((tiny_data / CARD).read_text())
     for split in SPLITS:
@@ -263,7 +231,7 @@ def test_movielens_against_a_plain_loop(tmp_path: Path, form: str) -> None:
             )
             for row in read(tmp_path / "data", split).iter_rows(named=True)
         ]
-        assert found == samples[split]
+        assert sorted(found) == sorted(samples[split])
 
 
 @pytest.mark.parametrize("form", ["ratings.dat", "u.data", "ratings.csv"])

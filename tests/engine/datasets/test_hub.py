@@ -26,14 +26,17 @@ from ...support.fake_hub import FakeHub
 NAME = "Ebnerd_small_x1"
 RUN = """
 import json, sys
+from pathlib import Path
 from huggingface_hub import constants
 from engine.datasets.hub import download
+from engine.datasets.layout import new_folder
 from engine.common.errors import UserError
 
 for line in sys.stdin:
-    constants.HF_HUB_CACHE, name, output, options = json.loads(line)
+    constants.HF_HUB_CACHE, name, output, offline, overwrite = json.loads(line)
     try:
-        result = download(name, output, **options)
+        with new_folder(Path(output), overwrite) as folder:
+            result = download(name, folder, offline)
     except UserError as error:
         result = str(error)
     print(json.dumps(result), flush=True)
@@ -66,9 +69,9 @@ class Client:
     def __init__(self, process: subprocess.Popen, folder: Path) -> None:
         self.process, self.data, self.cache = process, folder / "data", folder / "cache"
 
-    def __call__(self, name: str, **options: bool) -> dict | str:
+    def __call__(self, name: str, offline: bool = False, overwrite: bool = False) -> dict | str:
         """The card, or the message of the error."""
-        job = [str(self.cache), name, str(self.data / name), options]
+        job = [str(self.cache), name, str(self.data / name), offline, overwrite]
         print(json.dumps(job), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
@@ -223,7 +226,7 @@ def test_no_network(tmp_path: Path) -> None:
         client = Client(process, tmp_path)
         message = client(NAME)
         assert message.startswith(f"{NOBODY} could not be reached")
-        assert f"to {client.data / NAME} by hand" in message
+        assert f"to data/{NAME} by hand" in message
         message = client(NAME, offline=True)
         assert "is not wholly in the hub's cache" in message and str(client.cache) in message
         assert client.left_behind() == []

@@ -14,7 +14,7 @@ Frame = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 RATINGS = [
-    (user, movie, 1 + user * movie % 5, 100 * user + movie)
+    (user, movie, 1 + (3 * user + movie) % 5, 100 * user + movie)
     for user in range(1, 6)
     for movie in range(1, 13)
 ]

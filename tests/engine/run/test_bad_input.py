@@ -270,6 +270,18 @@ PARAMETERS = {
     "weight of the monitor": Case(
         keys(monitor={"AUC": "one"}), ("monitor: is {'AUC': 'one'}; write a text or a mapping",)
     ),
+    "calibration as monitor": Case(
+        keys(metrics=["calibration"], monitor="calibration"), ("calibration is best at 1",)
+    ),
+    "a loss that is to grow": Case(
+        keys(monitor={"AUC": 1, "logloss": 1}), ("logloss is best where it is lowest",)
+    ),
+    "rate of negatives": Case(
+        keys(negative_sampling_rate=0), ("negative_sampling_rate: is 0.0; write a number above 0",)
+    ),
+    "start that runs code": Case(
+        keys(embedding_initializer="open('pwned', 'w')"), ("embedding_initializer: is", "nn.init.")
+    ),
     "empty monitor": Case(keys(monitor={}), ("TWIN_tiny, monitor: is empty",)),
     "gAUC without group_id": Case(keys(group_id=None), ("group_id", "gAUC", "write user_index")),
     "unknown group_id": Case(keys(group_id="user"), ("group_id: 'user'", "features of tiny")),
