@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from . import values
+from . import moments, values
 from .encoders import Encoders
 from .features import FIRST, Feature
 from .interactions import Log, Split
@@ -20,7 +20,8 @@ from .layout import META
 from .like import Prepared
 from .mapping import Mapping, as_entry, typed
 from .negatives import Negatives
-from .source import ROW, TEST, Source, readable, require_unique
+from .raw_files import TEST, Form, readable
+from .source import ROW, Source, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
@@ -42,8 +43,10 @@ def load(
     Raises:
         UserError: names the file, the column and the row.
     """
-    opened = partial(Source, separator=mapping.separator, quotes=not mapping.no_quotes)
-    logged = partial(opened, columns=mapping.columns)
+    form = Form(mapping.separator, not mapping.no_quotes)
+    opened = partial(Source, form=form)
+    lenient = mapping.bad_rows == "leave_out"
+    logged = partial(Source, form=replace(form, columns=mapping.columns), lenient=lenient)
     table = logged(mapping.input, test=mapping.test_input)
     shown = logged(mapping.exposures) if mapping.exposures else table
     described = opened(mapping.items) if mapping.items else table
@@ -104,8 +107,9 @@ def load(
 def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns], str]:
     """Who did something, to which item, and when, in each table; and the unit of the times."""
     if mapping.time:
-        times, unit = values.times(tables, mapping.time, mapping.time_format)
-        unit = mapping.time_unit or unit
+        times, unit = moments.times(
+            tables, mapping.time, mapping.time_format, mapping.time_unit, mapping.time_range
+        )
     elif mapping.order and mapping.order != ROW_ORDER:
         times, unit = [values.whole(table, mapping.order) for table in tables], "order"
     else:

@@ -36,6 +36,7 @@ from .samples import ROUNDING, Block, Recipe, Split
 
 LAST = 2**63 - 1  # a moment after all others
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
+ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group
 INDEX = ("user_index", "item_index", "seq_len", "time", "group_index")
 ItemTable = Callable[
     [pl.DataFrame, NDArray, Encoders], tuple[pl.DataFrame, dict[str, dict[str, Any]]]
@@ -129,7 +130,7 @@ class _Writer:
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
         with self.closing:
             for block in self._blocks(numbered, recipe):
-                self._append(self.folder / "user_info.parquet", block.histories)
+                self._append(self.scratch / "user_info.parquet", block.histories)
                 group = pl.col("group_index") + self.groups
                 samples = block.samples.with_columns(group)
                 self.groups, self.drawable = (
@@ -144,11 +145,10 @@ class _Writer:
                     raw = part.select(*INDEX, label, *self.names)
                     self._append(self.scratch / f"{name}.parquet", raw)
         self._require_usable(counts)
-        specs = self._encode_samples()
+        specs = self._write_tables()
         new = items.drop_nulls("row")  # the others have a row of the item table already
-        table, item_specs = self.log.item_table(
-            new, times_N[len(items) - len(new) :], self.encoders
-        )
+        times_N = times_N[len(items) - len(new) :]
+        table, item_specs = self.log.item_table(new, times_N, self.encoders)
         table.write_parquet(self.folder / "item_info.parquet")
         self.encoders.save(self.folder)
         about = self.log.about | {"events": users["events"].sum(), "events_merged": self.merged}
@@ -182,6 +182,11 @@ class _Writer:
             tape=self.scratch / "tape",
         )
         if log.negatives:
+            if recipe.items <= log.negatives.per_positive:
+                raise UserError(
+                    f"--negatives {log.negatives.per_positive} are too many, for {self.source} has "
+                    f"{recipe.items} items; write fewer"
+                )
             self._write_tape(numbered, recipe, log.negatives)
         samples = pl.scan_parquet(numbered.blocks).filter(pl.col("label").is_not_null())
         if recipe.tested:
@@ -274,15 +279,21 @@ class _Writer:
         rate = float(zeros / self.drawable)
         return {"negatives": said | {"targets": negatives.targets, "rate": rate}}
 
-    def _encode_samples(self) -> dict[str, dict[str, Any]]:
-        """Write the splits with encoded features; returns the features' specifications."""
+    def _write_tables(self) -> dict[str, dict[str, Any]]:
+        """Write histories and encoded samples, in parts whose sizes do not depend on the blocks.
+
+        Returns:
+            The specifications of the samples' features.
+        """
         with self.closing:
-            for name in SPLITS:
+            for name, rows in ROWS.items():
                 raw = pq.ParquetFile(self.scratch / f"{name}.parquet")
-                for group in range(raw.num_row_groups):
-                    part = pl.DataFrame(raw.read_row_group(group))
-                    encoded = {
-                        e.feature.name: e.encode(part[e.feature.name]) for e in self.sample_encoders
-                    }
-                    self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
+                for batch in raw.iter_batches(rows):
+                    part = pl.DataFrame(batch)
+                    if name in SPLITS:
+                        part = part.with_columns(
+                            e.encode(part[e.feature.name]).alias(e.feature.name)
+                            for e in self.sample_encoders
+                        )
+                    self._append(self.folder / f"{name}.parquet", part)
         return self.encoders.specs("sample")

@@ -12,7 +12,7 @@ from .card import card_beside
 from .encoders import Encoders, load
 from .features import Feature
 from .mapping import as_entry
-from .source import readable
+from .raw_files import readable
 
 EVENTS = ("input", "test_input", "exposures")  # the keys of a mapping that name a log
 FEATURES = ("item_features", "user_features", "sample_features")

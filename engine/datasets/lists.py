@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from ..common.errors import UserError
-from .source import Source, readable
+from .raw_files import readable, unescaped
+from .source import Source
 from .values import SAMPLE
 
 PLACE = "#place"  # of an entry in its list, from 0
@@ -37,7 +38,7 @@ class Entries(Source):
     def __init__(
         self, table: Source, columns: Sequence[str], separator: str | None, flag: str
     ) -> None:
-        self.path = table.path
+        self.path, self.lenient = table.path, table.lenient
         parsed = {column: lists(table, column, separator, flag) for column in columns}
         first, *others = (lists.list.len() for lists in parsed.values())
         for column, count in zip(columns[1:], others, strict=True):
@@ -45,7 +46,7 @@ class Entries(Source):
             table.checks.append((column, count != first, expects))
         place = pl.int_ranges(first).alias(PLACE)
         rows = table.rows().filter(first > 0).with_columns(place, **parsed)
-        self._start(rows.explode(*columns, PLACE), table.first_line)
+        self._start(rows.explode(*columns, PLACE), table.parts)
 
 
 def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Expr:
@@ -67,8 +68,7 @@ def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Ex
         raise UserError(f"{table.path}, column {column} is {kind}, which is no list of values")
     if separator is None:
         separator = _separator(table, column, flag)
-    elif separator.startswith("\\"):
-        separator = separator.encode().decode("unicode_escape")
+    separator = unescaped(separator)
     parse, expects = _in_brackets, "a list such as [1, 2] or ['a', 'b'], without backslashes"
     if separator:
         parse, expects = (lambda text: _separated(text, separator)), "a list"

@@ -40,6 +40,9 @@ class Mapping:
     separator: str | None = key("what separates the fields of a text file")
     no_quotes: bool = key('" is an ordinary character', False)
     test_input: str | None = key("a table like the input, whose rows are the test split")
+    bad_rows: Literal["error", "leave_out"] = key(
+        "error (default), or leave_out: rows of the log that cannot be read are counted", "error"
+    )
     exposures: str | None = key("table of what was shown; its rows are the samples")
     items: str | None = key("table with a row for each item")
     users: str | None = key("table with a row for each user")
@@ -48,7 +51,12 @@ class Mapping:
     item: str = key("column of the item", MISSING)
     time: str | None = key("column of the time")
     time_format: str | None = key("such as '%d.%m.%Y', where it is not recognised")
-    time_unit: Literal["s", "ms", "us"] | None = key("of times that are numbers: s, ms or us")
+    time_unit: Literal["s", "ms", "us", "ns", "unknown"] | None = key(
+        "of times that are numbers: s, ms, us, ns or unknown, where their size does not tell it"
+    )
+    time_range: tuple[str | int | float, ...] = key(
+        "first and last moment, as numbers or dates; rows outside are left out", ()
+    )
     order: str | None = key(
         "without times: column of the place in the user's sequence, or 'row' for the order of the file"
     )
@@ -112,6 +120,8 @@ class Mapping:
                 "name the column of the moments with --time; without times, name that of the place "
                 "in the user's sequence with --order, or write --order row if the file is in order"
             )
+        if len(self.time_range) not in (0, 2):
+            raise UserError(f"--time-range has {len(self.time_range)} entries; write FIRST LAST")
         named: dict[str, str | None] = {"--user": self.user, "--item": self.item}
         named |= {"--time": self.time} if self.time else {"--order": self.order}
         if len(set(named.values())) < 3:
@@ -157,8 +167,10 @@ class Mapping:
             raise UserError("--split time needs --time; write --split user")
         if self.negatives_from == "time" and self.negatives:
             raise UserError("--negatives-from time needs --time; write popularity or uniform")
-        if self.time_format or self.time_unit:
-            raise UserError("--time-format and --time-unit have no meaning without --time; add it")
+        if self.time_format or self.time_unit or self.time_range:
+            raise UserError(
+                "--time-format, --time-unit and --time-range have no meaning without --time; add it"
+            )
         if self.exposures:
             raise UserError(
                 "--exposures needs --time, because its rows and the clicks are put in one order"

@@ -143,7 +143,7 @@ class Recipe:
         columns = (samples[name].to_numpy() for name in ("user_index", "time", "item_index"))
         chances = pl.Series("chance", chance.keys(self.seed, *columns))
         samples = samples.with_columns(chances, pl.col("group_index").cast(pl.Int64))
-        samples = samples.sort("user_index", "time", "chance").drop(
+        samples = samples.sort("user_index", "time", "chance", "group_index").drop(
             "chance", *CARRIED, strict=False
         )
         count = int(samples["group_index"].to_numpy().max(initial=-1)) + 1

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from ..common.errors import UserError
 from ..loader.columns import require_columns
+from .raw_files import (
+    LINE,
+    PLAIN,
+    SHOWN,
+    TEST,
+    Form,
+    Part,
+    cut,
+    marked,
+    parts_of,
+    readable,
+    together,
+)
 
 ROW = "#row"  # the number of a row, beside the table's own columns
-TEST = "#test"  # whether a row is of the test table
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-PARQUET = ".parquet"
-ENDINGS = (*SEPARATORS, PARQUET)
-SHOWN = 300  # characters of a file's content that a message shows
 Parse = Callable[[pl.Expr], pl.Expr]
 
 
@@ -26,81 +32,44 @@ class Source:
     """One file, all files of a folder, or those of a pattern (``logs/*.csv``).
 
     Args:
-        path: ends with ``.csv``, ``.tsv`` (both also ``.gz``) or ``.parquet``; with a ``separator``
+        path: ends with ``.csv``, ``.tsv`` (both also compressed) or ``.parquet``; with a separator
             any text is read.
-        separator: what separates the fields of a text; by default the ending tells it.
-        quotes: whether fields of a text may be quoted; those of a ``.tsv`` never are.
-        columns: names of all columns of a text that has no header.
+        form: how texts are written.
         test: another path, whose rows follow those of ``path``.
+        lenient: whether ``rows`` leaves bad rows out, which are an error otherwise.
 
     Attributes:
         frame: the table, with a column ``ROW`` in front; every column of a text is text. With
             ``test`` there is also a column ``TEST``.
         schema: the type of each column of ``frame``.
+        left_out: what rows are left out for, and which.
     """
-
-    quoted: Sequence[Path] = ()  # files whose lines can be counted, to find stray quotes
 
     def __init__(
         self,
         path: str | Path,
-        separator: str | None = None,
-        quotes: bool = True,
-        columns: Sequence[str] = (),
+        form: Form = PLAIN,
         test: str | Path | None = None,
+        lenient: bool = False,
     ) -> None:
-        self.path = Path(path)
-        scan = partial(self._scan, separator=separator, quotes=quotes, columns=columns)
+        self.path, self.lenient = Path(path), lenient
+        parts = parts_of(self.path, form)
+        if test is not None:
+            parts = [marked(part, False) for part in parts]
+            parts += [marked(part, True) for part in parts_of(Path(test), form)]
         with readable(self.path):
-            frame, ending = scan(self.path)
-        if test:
-            with readable(Path(test)):
-                tested, _ = scan(Path(test))
-            frame = pl.concat(
-                [
-                    frame.with_columns(pl.lit(False).alias(TEST)),
-                    tested.with_columns(pl.lit(True).alias(TEST)),
-                ],
-                how="diagonal_relaxed",
-            )
-        with readable(self.path):
-            first = None if ending == PARQUET else 1 if columns else 2
-            self._start(frame.with_row_index(ROW), first)
+            self._start(together(parts).with_row_index(ROW), parts)
 
-    def _scan(
-        self, path: Path, separator: str | None, quotes: bool, columns: Sequence[str]
-    ) -> tuple[pl.LazyFrame, str]:
-        """The table of a path, and the ending of its files."""
-        files, ending = _files(path, separator)
-        if ending == PARQUET:
-            return pl.scan_parquet(files, glob=False), ending
-        quoted = quotes and ending != ".tsv"
-        if quoted and not any(file.suffix == ".gz" for file in files):
-            self.quoted = [*self.quoted, *files]
-        frame = pl.scan_csv(
-            files,
-            separator=separator or SEPARATORS[ending],
-            quote_char='"' if quoted else None,
-            has_header=not columns,
-            infer_schema=False,
-            glob=False,
-        )
-        if columns:
-            found = frame.collect_schema().names()
-            if len(found) != len(columns):
-                raise UserError(
-                    f"{path} has {len(found)} columns, and --columns names {len(columns)}: "
-                    f"{', '.join(columns)}; name all of them in order"
-                )
-            frame = frame.rename(dict(zip(found, columns, strict=True)))
-        return frame, ending
-
-    def _start(self, frame: pl.LazyFrame, first_line: int | None) -> None:
-        """Take a table; ``first_line`` is the line of a text that holds the first row."""
-        self.frame, self.first_line = frame, first_line
+    def _start(self, frame: pl.LazyFrame, parts: Sequence[Part]) -> None:
+        """Take a table, and the files that its rows come from."""
+        self.frame, self.parts = frame, parts
         self.schema = frame.collect_schema()
         self.checks: list[tuple[str, pl.Expr, str]] = []
         self.blank = pl.lit(True)  # whether a row has none of the columns that must be there
+        self.left_out: dict[str, pl.Expr] = {}
+        if LINE in self.schema:
+            count = len(self.schema) - (ROW in self.schema) - (TEST in self.schema) - 1
+            self.checks.append((LINE, pl.col(LINE).is_not_null(), f"a line of {count} fields"))
 
     def read(self, column: str, parse: Parse, expects: str, optional: bool = False) -> pl.Expr:
         """The parsed column; ``check`` rejects values that ``parse`` makes null.
@@ -116,43 +85,76 @@ class Source:
         parsed = parse(raw)
         if not optional:
             self.blank &= ~given
+            for part in self.parts:
+                require_columns(part.path, part.frame.collect_schema().names(), [column])
         self.checks.append((column, parsed.is_null() & (given | (not optional)), expects))
         return parsed
 
     def rows(self) -> pl.LazyFrame:
-        """The table without blank rows; call it when all columns have been read."""
-        return self.frame.filter(~self.blank)
+        """The table without rows that are blank or left out; call it when all has been read."""
+        return self.frame.filter(~self._gone())
+
+    def _gone(self) -> pl.Expr:
+        bad = [bad for _, bad, _ in self.checks] if self.lenient else []
+        return pl.any_horizontal(self.blank, *self.left_out.values(), *bad)
 
     def check(self) -> None:
-        """Read the table once and reject the first bad value.
+        """Read the table once, reject the first bad value, and say how many rows are left out.
 
         Raises:
             UserError: names the file, the column and the row.
         """
         print(f"checking {self.path} ...", flush=True)
-        first = [
-            pl.when(bad & ~self.blank).then(ROW).min().alias(str(i))
-            for i, (_, bad, _) in enumerate(self.checks)
-        ]
-        kept = (~self.blank).sum().alias("kept")
+        counts = {"rows": pl.len(), "kept": (~self._gone()).sum()}
+        counts |= {what: (out & ~self.blank).sum() for what, out in self.left_out.items()}
+        first = []
+        for i, (_, bad, _) in enumerate(self.checks):
+            bad = bad & ~pl.any_horizontal(self.blank, *self.left_out.values())
+            first += [bad.sum() if self.lenient else pl.when(bad).then(ROW).min()]
+            first[-1] = first[-1].alias(f"#{i}")
         with readable(self.path):
-            table = self.frame.select(pl.len().alias("rows"), kept, *first)
-            rows, kept, *found = table.collect(engine="streaming").row(0)
-            lines = sum(map(_count_lines, self.quoted)) - len(self.quoted) * (self.first_line == 2)
+            table = self.frame.select(*first, **counts).collect(engine="streaming")
+        counted = table.row(0, named=True)
+        for i, (column, bad, expects) in enumerate(self.checks):
+            if not (found := counted.pop(f"#{i}")) and (self.lenient or found is None):
+                continue
+            if not self.lenient:
+                raise self._error(column, bad & (pl.col(ROW) == found), expects)
+            counted[f"column {column} is not {expects}"] = found
+        rows, kept = counted.pop("rows"), counted.pop("kept")
+        for what, count in counted.items():
+            if count:
+                print(f"{self.path}: {count:,} rows are left out: {what}", flush=True)
         if not kept:
             raise UserError(f"{self.path} has no rows; name a table with some")
-        for (column, bad, expects), row in zip(self.checks, found, strict=True):
-            if row is not None:
-                shown = self.frame.filter((pl.col(ROW) == row) & bad).select(column).head(1)
-                value = shown.collect().to_series().to_list()[0]
-                what = "missing" if value in (None, "") else repr(value)[:SHOWN]
-                place = f"row {row} (the first is 0)"
-                if self.first_line is not None:
-                    place = f"line {row + self.first_line}"
-                raise UserError(
-                    f"{self.path}, column {column}, {place}: the value is {what}; write {expects}"
-                )
-        if lines > rows:  # a stray quote swallows lines up to the next one, without any error
+        self._warn_of_quotes(rows)
+
+    def _error(self, column: str, bad: pl.Expr, expects: str) -> UserError:
+        """The error of a value."""
+        row, value = self.frame.filter(bad).select(ROW, column).head(1).collect().row(0)
+        path, place = self._place(row)
+        what = "missing" if value in (None, "") else repr(value)
+        if column == LINE:
+            return UserError(f"{path}, {place} is {what}; write {expects}")
+        return UserError(f"{path}, column {column}, {place}: the value is {what}; write {expects}")
+
+    def _place(self, row: int) -> tuple[Path, str]:
+        """The file of a row, and where it stands there."""
+        for part in self.parts:
+            count = part.frame.select(pl.len()).collect(engine="streaming").item()
+            if row < count:
+                break
+            row -= count
+        if part.first_line is None:
+            return part.path, f"row {row} (the first is 0)"
+        return part.path, f"line {row + part.first_line}"
+
+    def _warn_of_quotes(self, rows: int) -> None:
+        """A stray quote swallows lines up to the next one, without any error."""
+        if not all(part.quoted for part in self.parts):
+            return
+        lines = sum(_count_lines(part.path) - (part.first_line == 2) for part in self.parts)
+        if lines > rows:
             print(
                 f"warning: {self.path}: {lines:,} lines are {rows:,} rows, because quoted texts span "
                 "several lines; if stray quotes do it, add --no-quotes",
@@ -173,6 +175,11 @@ class Source:
                 f"{self.path} has one column, {names[0][:SHOWN]!r}, which looks separated by {other!r}; "
                 "write --separator"
             )
+        if any(name.isdigit() for name in names) and not all(name in names for name in columns):
+            raise UserError(
+                f"{self.path} has no column {columns[0]!r}; its first line, "
+                f"{', '.join(names)[:SHOWN]}, looks like a row, so name all columns with --columns"
+            )
         require_columns(self.path, names, list(columns))
 
 
@@ -182,34 +189,14 @@ class Lines(Source):
     Args:
         path: of the file, in Latin-1.
         columns: all that there are, in order.
-        separator: what stands between the fields; polars itself reads only those of one byte.
-
-    Raises:
-        UserError: a line has another number of fields.
+        separator: what stands between the fields.
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], separator: str) -> None:
-        self.path = path
-        lines = path.read_text(encoding="latin-1").splitlines()
-        fields = pl.Series(lines, dtype=pl.String).str.split(separator)
-        bad = (fields.list.len() != len(columns)).arg_true()
-        if len(bad):
-            raise UserError(
-                f"{path}, line {bad[0] + 1} is {lines[bad[0]]!r}; it must hold {len(columns)} fields "
-                f"with {separator!r} between them: {', '.join(columns)}"
-            )
-        table = pl.DataFrame({name: fields.list.get(i) for i, name in enumerate(columns)})
-        self._start(table.with_row_index(ROW).lazy(), first_line=1)
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Surround polars' reading of ``path``, so that its errors name the file."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = " ".join(str(error).split())[:SHOWN]
-        raise UserError(f"{path} cannot be read ({reason}); mend it, or name another") from None
+        self.path, self.lenient = path, False
+        lines = pl.LazyFrame({LINE: path.read_text(encoding="latin-1").splitlines()})
+        fields = cut(lines, columns, separator)
+        self._start(fields.with_row_index(ROW), [Part(path, fields, first_line=1)])
 
 
 def require_unique(path: Path, what: str, ids: pl.Series) -> None:
@@ -225,29 +212,3 @@ def _count_lines(file: Path) -> int:
         while block := content.read(1 << 24):  # a table may be larger than memory
             lines, last = lines + block.count(b"\n"), block
     return lines + (not last.endswith(b"\n"))
-
-
-def _files(path: Path, separator: str | None) -> tuple[list[Path], str]:
-    """The files of a table, and the ending that all of them have."""
-    with readable(path):
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if _ending(file) in ENDINGS)
-        else:  # the name may be a pattern
-            files = [path] if path.exists() else sorted(path.parent.glob(path.name))
-    if not files:
-        raise UserError(
-            f"{path} does not exist, or is a folder without tables; name a file that ends with "
-            f"{', '.join(ENDINGS)}, a folder of such files, or a pattern such as '*.csv'"
-        )
-    found = sorted({_ending(file) for file in files})
-    if len(found) > 1 or (found[0] not in ENDINGS and separator is None):
-        raise UserError(
-            f"{path} ends with {', '.join(found)}; all files must end with one of "
-            f"{', '.join(ENDINGS)}, or write --separator"
-        )
-    return files, found[0]
-
-
-def _ending(file: Path) -> str:
-    """The ending of a file, without that of a compression."""
-    return Path(file.name.lower().removesuffix(".gz")).suffix
