@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from . import moments, values
+from . import lists, moments, values
 from .encoders import Encoders
 from .features import FIRST, Feature
 from .interactions import Log, Split
@@ -25,7 +25,7 @@ from .source import ROW, Source, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
-RESERVED |= set(META)
+RESERVED |= {"history", "history_time", *META}
 ROW_ORDER = "row"  # as the key ``order``: the order of the file
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]
@@ -53,6 +53,9 @@ def load(
     people = opened(mapping.users) if mapping.users else table
     (events, *exposed), unit = _moments([table, *([shown] if shown is not table else [])], mapping)
     label, positive = _label(table, mapping)
+    if mapping.history:
+        events |= lists.shown(table, mapping, events["time"], unit)
+        positive = pl.lit(False)
     features, context = _features(shown, mapping.sample_features, mapping)
     user_features, user_columns = _features(people, mapping.user_features, mapping)
     item_features, item_columns = _features(described, mapping.item_features, mapping)
@@ -136,17 +139,12 @@ def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
         label = (values.number(table, mapping.rating) >= least).cast(pl.Int8)
     elif mapping.action:
         done = table.read(mapping.action, lambda raw: raw.cast(pl.String), "an action")
-        label = _one_of(done, mapping.positive_actions).cast(pl.Int8)
+        label = values.one_of(done, mapping.positive_actions).cast(pl.Int8)
         if mapping.history_actions:
-            return label, _one_of(done, mapping.history_actions)
+            return label, values.one_of(done, mapping.history_actions)
     else:
         label = pl.lit(1, pl.Int8)
     return label, label == 1
-
-
-def _one_of(done: pl.Expr, actions: Sequence[Any]) -> pl.Expr:
-    """Whether an action is one of some; without any, each is."""
-    return pl.any_horizontal(done == str(action) for action in actions) if actions else done != ""
 
 
 def _features(
