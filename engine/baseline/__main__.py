@@ -13,7 +13,7 @@ from ..config.command_line import CommandLine, positive
 from ..config.read import DATA_FILES, list_experiments, load_experiment
 from ..datasets import ready_config
 from ..datasets.card import card_beside, fingerprint, sampling
-from . import store
+from . import record
 
 UNCONFIGURED = {"max_len": 200, "model_root": "./checkpoints/"}
 
@@ -39,14 +39,14 @@ def main() -> None:
     from .measure import METRICS, measure  # slow to import
 
     entry = measure(params, max_len, args.rows, args.seed)
-    path = store.add(results, fingerprint(params[key] for key in DATA_FILES), max_len, entry)
+    path = record.add(results, fingerprint(params[key] for key in DATA_FILES), max_len, entry)
     splits = [(split, metric) for split in ("valid", "test") for metric in METRICS]
     rows = [
         [kind, *(f"{found[split][metric]:.4f}" for split, metric in splits)]
         for kind, found in entry["metrics"].items()
     ]
     print(text_table(["trees on counts of", *map(" ".join, splits)], rows))
-    lines = sampling(card_beside(params["train_data"])), store.long_history(entry)
+    lines = sampling(card_beside(params["train_data"])), record.long_history(entry)
     print(*filter(None, [*lines, f"kept in {relpath(path)}"]), sep="\n")
 
 

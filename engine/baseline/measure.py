@@ -13,7 +13,7 @@ from model_zoo.training.metrics import evaluate_metrics
 from ..common.errors import UserError
 from ..loader.columns import Arrays
 from .counts import FEW, Counter
-from .store import ALL, NEWEST, TIMES, Entry
+from .record import ALL, NEWEST, TIMES, Entry
 
 ROWS, SEED = 1_000_000, 2024
 STOPPING = 100_000  # about as many samples of the validation data tell when to stop
@@ -23,7 +23,7 @@ Models = dict[str, tuple[list[str], HistGradientBoostingClassifier]]
 
 
 def measure(params: dict[str, Any], max_len: int, rows: int = ROWS, seed: int = SEED) -> Entry:
-    """Measure the counting baseline on a data set; ``store`` keeps what this returns.
+    """Measure the counting baseline on a data set; ``record`` keeps what this returns.
 
     As a model does, it learns from the training data and stops by the validation data.
 
