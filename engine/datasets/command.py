@@ -14,6 +14,7 @@ from .mapping import GROUPS, Mapping, read_mapping
 from .paper import NAMES
 
 if TYPE_CHECKING:
+    from .interactions import Log
     from .layout import Dataset
 
 # Fewer impressions would leave a split empty, fewer items a theme.
@@ -50,7 +51,7 @@ def _run() -> int:
 
 def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Write what the command line names into a folder; returns the card."""
-    from . import ebnerd, generic, hub, interactions, kuairand, layout, movielens
+    from . import ebnerd, hub, interactions, kuairand, layout, movielens
 
     match args.command:
         case "movielens":
@@ -60,12 +61,30 @@ def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         case "kuairand":
             log = kuairand.load(args.input, args.label, args.min_count)
         case "generic":
-            log = generic.load(read_mapping(args.mapping, _given(args)))
+            log = _own_log(args)
         case "session_hopping":
             return layout.write(_session_hopping(args), folder)
         case published:
             return hub.download(published, folder, args.offline)
     return interactions.write(log, folder)
+
+
+def _own_log(args: argparse.Namespace) -> Log:
+    """The log of ``generic``, encoded like another where the command line says so."""
+    from .generic import load
+    from .like import Prepared
+
+    flags = _given(args)
+    if args.like is None:
+        if args.grow:
+            raise UserError(
+                "--grow has no meaning without --like; add the data set that is to grow"
+            )
+        return load(read_mapping(args.mapping, flags))
+    like = Prepared(Path(args.like), args.grow)
+    mapping = read_mapping(args.mapping, flags, like.mapping())
+    about = {"source": Path(mapping.input).name, "licence": like.card["licence"]}
+    return load(mapping, about, like)
 
 
 def _session_hopping(args: argparse.Namespace) -> Dataset:
@@ -102,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
 
     own = command("generic", "any table of interactions: say which column is what")
     own.add_argument("--mapping", help="YAML file with the keys below, written with _ for -")
+    own.add_argument("--like", help="prepared data set, to encode this log as that one was")
+    own.add_argument(
+        "--grow", action="store_true", help="with --like: new values get ids, after the known ones"
+    )
     _add_keys(own)
 
     for name in NAMES:

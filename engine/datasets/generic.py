@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from ..common.errors import UserError
 from . import lists, moments, values
-from .features import FIRST, Feature, item_table
+from .encoders import Encoders
+from .features import FIRST, Feature
 from .interactions import Log, Split
 from .layout import META
-from .mapping import Mapping, typed
+from .like import Prepared
+from .mapping import Mapping, as_entry, typed
 from .negatives import Negatives
 from .raw_files import TEST, Form, readable
 from .source import ROW, Source, require_unique
@@ -29,11 +31,14 @@ POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwis
 Columns = dict[str, pl.Expr]
 
 
-def load(mapping: Mapping, about: dict[str, Any] | None = None) -> Log:
+def load(
+    mapping: Mapping, about: dict[str, Any] | None = None, like: Prepared | None = None
+) -> Log:
     """The log that a mapping describes, with every value of it checked.
 
     Args:
         about: where the data comes from, see ``interactions.Log``; by default the user's own.
+        like: the data set that the log is encoded like.
 
     Raises:
         UserError: names the file, the column and the row.
@@ -54,10 +59,14 @@ def load(mapping: Mapping, about: dict[str, Any] | None = None) -> Log:
     features, context = _features(shown, mapping.sample_features, mapping)
     user_features, user_columns = _features(people, mapping.user_features, mapping)
     item_features, item_columns = _features(described, mapping.item_features, mapping)
-    names = [feature.name for feature in (*features, *user_features, *item_features)]
+    sample_features = [*features, *user_features]
+    names = [feature.name for feature in (*sample_features, *item_features)]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"feature {name} is named twice; leave one out, or rename it")
+    ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
+    if like is not None:
+        like.require_same(item=[ids, *item_features], sample=sample_features)
     if mapping.items:
         item_columns["item"] = values.identity(described, mapping.item)
         described.check()
@@ -84,10 +93,11 @@ def load(mapping: Mapping, about: dict[str, Any] | None = None) -> Log:
     negatives = Negatives(mapping.negatives, mapping.negatives_from, mapping.targets)
     return Log(
         events=frame,
-        item_table=partial(_item_table, described, item_features, item_columns, mapping.min_count),
+        item_table=partial(_item_table, described, [ids, *item_features], item_columns),
         label=mapping.label if mapping.label and mapping.label not in RESERVED else "label",
         split=Split(mapping.split, mapping.train, mapping.valid),
-        sample_features=[*features, *user_features],
+        sample_features=sample_features,
+        like=like,
         exposures=shown is not table,
         time_unit=unit,
         negatives=negatives if mapping.negatives else None,
@@ -150,17 +160,9 @@ def _features(
 
 def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
     """A feature from ``name``, ``name:kind`` or a mapping with ``name`` and fields of ``Feature``."""
-    if isinstance(entry, str):
-        name, _, kind = entry.partition(":")
-        entry = {"name": name} | ({"kind": kind} if kind else {})
-    if not isinstance(entry, dict) or entry.get("name") is None:
-        raise UserError(
-            f"feature {entry!r} has no name; write a column, column:kind, or {{name: ..., kind: ...}}"
-        )
-    given = {"column": entry["name"], "min_count": mapping.min_count}
-    given |= typed(f"feature {entry['name']}", entry, Feature)
-    # A dot cannot be in the name of a torch module, and each feature has a module.
-    name = given["name"] = given["name"].replace(".", "_")
+    entry = as_entry(entry)
+    name = entry["name"]
+    given = {"min_count": mapping.min_count} | typed(f"feature {name}", entry, Feature)
     if name in RESERVED:
         raise UserError(
             f"feature {name} has a name that is taken, as are {', '.join(sorted(RESERVED))}; "
@@ -177,19 +179,18 @@ def _item_table(
     described: Source,
     features: list[Feature],
     columns: Columns,
-    min_count: int,
     items: pl.DataFrame,
     times_N: NDArray,
+    encoders: Encoders,
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
     """The item table and the features' specifications, see ``interactions.Log``.
 
     Args:
         described: a table of items or, without one, the interactions. There an item's features are
             those of its earliest row.
-        features: what to make of the columns.
+        features: what to make of the columns, with that of the id in front.
         columns: how to read the features from ``described``. Beside them, ``item`` is the id in a
             table of items, and ``row`` is the row of the interactions.
-        min_count: how often an item must occur in training to have an id of its own.
     """
     key = "item" if "item" in columns else "row"
     with readable(described.path):
@@ -201,16 +202,15 @@ def _item_table(
         lacks = (
             f"{described.path} lacks {len(missing):,} of {len(items):,} items of the interactions"
         )
-        if len(missing) == len(items):
+        if len(missing) == len(items) and encoders.folder is None:
             raise UserError(f"{lacks}, such as {missing[0]!r}; check that both have the same ids")
         if len(missing):
             print(f"{lacks}, such as {missing[0]!r}; their features are unknown")
     raw = items.join(known, on=key, how="left", maintain_order="left").rename({"item": ITEM_ID})
-    ids = Feature(ITEM_ID, "categorical", min_count=min_count)
-    table, specs = item_table(raw, [ids, *features], times_N)
+    table, specs = encoders.item_table(raw, features, times_N)
     if specs[ITEM_ID]["vocab_size"] == FIRST:
         raise UserError(
-            f"--min-count {min_count} is too large, for no item occurs so often in the "
+            f"--min-count {features[0].min_count} is too large, for no item occurs so often in the "
             "training data; write a smaller one"
         )
     return table, specs

@@ -26,10 +26,11 @@ from ..common.files import one_at_a_time
 from ..config.feature_map import write_feature_map
 from .card import CARD, FILES, SPLITS, fingerprint
 
+ENCODERS = "encoders"  # folder of what ``encoders`` keeps
 CONFIG = "config"  # folder of the experiments that ``ready_config`` writes
 CONFIG_BEFORE = "config_before"  # what was in it before the data set was written again
 WRITTEN = {*FILES, "feature_map.json", CARD, "user_ids.parquet", "item_ids.parquet"}
-WRITTEN |= {CONFIG, CONFIG_BEFORE}
+WRITTEN |= {ENCODERS, CONFIG, CONFIG_BEFORE}
 META = ("user_index", "item_index", "seq_len", "time", "group_index", "group_user")
 ASIDE = "moved aside"  # the folder to replace, where the system cannot exchange two in one step
 LENGTHS = (0, 1, 10, 50, 100, 200, 500, 1000)  # where the bins of a card's histogram start

@@ -236,18 +236,44 @@ def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
     return values
 
 
-def read_mapping(file: str | None, flags: dict[str, Any]) -> Mapping:
+def as_entry(feature: Any) -> dict[str, Any]:
+    """Fields of ``features.Feature``, of which there is a ``name``, a ``column`` and maybe others.
+
+    Args:
+        feature: ``name``, ``name:kind`` or a mapping with ``name``.
+
+    Raises:
+        UserError: there is no name.
+    """
+    if isinstance(feature, str):
+        name, _, kind = feature.partition(":")
+        feature = {"name": name} | ({"kind": kind} if kind else {})
+    if not isinstance(feature, dict) or not isinstance(feature.get("name"), str):
+        raise UserError(
+            f"feature {feature!r} has no name; write a column, column:kind, or "
+            "{name: ..., kind: ...}"
+        )
+    # A dot cannot be in the name of a torch module, and each feature has a module.
+    return {"column": feature["name"]} | feature | {"name": feature["name"].replace(".", "_")}
+
+
+def read_mapping(
+    file: str | None, flags: dict[str, Any], like: dict[str, Any] | None = None
+) -> Mapping:
     """The mapping of a YAML file and of flags; a flag beats the file.
 
     Paths in the file start at its folder. Without times, the defaults are those that need none.
 
+    Args:
+        like: what holds unless the file or a flag says otherwise.
+
     Raises:
         UserError: a key is unknown or missing.
     """
-    given: dict[str, Any] = {}
+    given = typed("the card", like or {}, Mapping)
     if file is not None:
-        given = typed(file, read_yaml(Path(file)), Mapping)
-        given |= {name: str(Path(file).parent / given[name]) for name in PATHS if name in given}
+        said = typed(file, read_yaml(Path(file)), Mapping)
+        given |= said | {k: str(Path(file).parent / said[k]) for k in PATHS if k in said}
     given |= typed("the command line", flags, Mapping)
     for name in ("input", "user", "item"):
         if name not in given:
