@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import UserError, run_command
 from ..common.places import HOME
 from . import GENERATED, SEED
-from .mapping import GROUPS, Mapping, read_mapping
+from .mapping import GROUPS, Mapping
+from .mapping_file import READY, read_mapping, ready_names
 from .paper import NAMES
 
 if TYPE_CHECKING:
@@ -48,17 +49,17 @@ def _run() -> int:
 
 def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Write what the command line names into a folder; returns the card."""
-    from . import ebnerd, generic, hub, interactions, kuairand, layout, movielens
+    from . import ebnerd, generic, hub, interactions, layout, movielens
 
     match args.command:
         case "movielens":
             log = movielens.load(args.input)
         case "ebnerd":
             log = ebnerd.load(args.input, args.sample_features, args.item_features, args.embeddings)
-        case "kuairand":
-            log = kuairand.load(args.input, args.label, args.min_count)
         case "generic":
             log = generic.load(read_mapping(args.mapping, _given(args)))
+        case ready if ready in ready_names():
+            log = generic.load(read_mapping(READY / f"{ready}.yaml", _given(args)))
         case "session_hopping":
             return layout.write(_session_hopping(args), folder)
         case published:
@@ -89,18 +90,19 @@ def _parser() -> argparse.ArgumentParser:
 
     movielens = command("movielens", "MovieLens 100K, 1M, 20M or latest")
     ebnerd = command("ebnerd", "EB-NeRD's raw files")
-    kuairand = command("kuairand", "KuaiRand 1K, Pure or 27K")
-    for raw in (movielens, ebnerd, kuairand):
+    for raw in (movielens, ebnerd):
         raw.add_argument("--input", required=True, help="folder of the downloaded files")
     ebnerd.add_argument("--sample-features", nargs="*", help="columns of behaviors.parquet")
     ebnerd.add_argument("--item-features", nargs="*", help="columns of articles.parquet")
     ebnerd.add_argument("--embeddings", help="Parquet file with article_id and a column of vectors")
-    kuairand.add_argument("--label", default="is_click", help="column of the log")
-    kuairand.add_argument("--min-count", type=int, default=1, help="rarer ids share an embedding")
 
     own = command("generic", "any table of interactions: say which column is what")
     own.add_argument("--mapping", help="YAML file with the keys below, written with _ for -")
     _add_keys(own)
+    for name in ready_names():
+        _add_keys(
+            command(name, f"{name}'s raw files, as generic reads them; every flag can change it")
+        )
 
     for name in NAMES:
         published = command(name, "one of the paper's data sets, from the Hugging Face hub")
