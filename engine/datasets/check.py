@@ -13,7 +13,7 @@ import polars as pl
 
 from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
-from . import ready_config
+from . import data_profile, facts, ready_config
 from .card import CARD, FILES, SPLITS, card_beside, describe
 from .layout import make_card
 
@@ -73,14 +73,21 @@ def check(folder: Path) -> Report:
     if not report.errors:
         label = feature_map.labels[0]
         card = make_card(folder, feature_map.features, label)
-        report.facts.append(describe(card))
+        saved: dict[str, Any] = {}
         with _collected(report.errors):
-            before = card_beside(folder / FILES[0]).get("hash", card["hash"])
+            saved = card_beside(folder / FILES[0])
+            before = saved.get("hash", card["hash"])
             if before != card["hash"]:
                 report.warnings.append(
                     f"{folder / CARD} has the hash {before}, but the files have {card['hash']}: "
                     "they were changed since"
                 )
+        report.facts += [describe(saved | card), data_profile.describe(folder)]
+        timed = saved.get("time_unit") != "order"
+        found = facts.measure(folder, feature_map.features, label, timed)
+        shown = [f"{name} {fact.auc:.3f}" for name, fact in found.items()]
+        report.facts.append(f"AUC of single facts: {', '.join(shown)}")
+        report.warnings += facts.warnings(found, saved.get("negatives"))
         columns = [pl.col(*PAIR, "seq_len").cast(pl.Int64), pl.col(label).alias("label")]
         samples = {s: pl.scan_parquet(folder / f"{s}.parquet").select(columns) for s in SPLITS}
         for name, split in card["splits"].items():

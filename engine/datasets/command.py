@@ -35,7 +35,7 @@ def _run() -> int:
         print(report)
         return 2 if report.errors else 0
 
-    from . import layout, ready_config
+    from . import data_profile, layout, ready_config
     from .card import describe
 
     output = Path(args.output or HOME / "data" / args.command)
@@ -43,6 +43,8 @@ def _run() -> int:
         card = _prepare(args, folder)
         command = ready_config.write(folder, output.resolve())
     print(describe(card))
+    if args.command not in (*NAMES, "session_hopping"):  # a log, of which more is known
+        print(data_profile.describe(output))
     print(f"train on it: {command}")
     return 0
 

@@ -20,7 +20,7 @@ from .source import ROW, Source, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
-RESERVED |= set(META)
+RESERVED |= {"history", "history_time", *META}
 
 
 class Described:

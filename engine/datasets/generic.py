@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from . import moments, values
+from . import lists, moments, values
 from .described import RESERVED, Described, item_rows, require_distinct, with_users
 from .interactions import Log, Split
 from .mapping import Mapping
@@ -35,6 +35,9 @@ def load(mapping: Mapping) -> Log:
     tables = [table] if shown is table else [table, shown]
     columns, unit = _moments(tables, mapping)
     label, positive = _label(table, mapping)
+    if mapping.history:
+        columns[0] |= lists.shown(table, mapping, columns[0]["time"], unit)
+        positive = pl.lit(False)
     context = Described(shown, mapping.sample_features, mapping)
     own_items = Described(table, () if mapping.items else mapping.item_features, mapping)
     items = _described(mapping, "item") or own_items
@@ -116,14 +119,9 @@ def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
         label = (values.number(table, mapping.rating) >= least).cast(pl.Int8)
     elif mapping.action:
         done = table.read(mapping.action, lambda raw: raw.cast(pl.String), "an action")
-        label = _one_of(done, mapping.positive_actions).cast(pl.Int8)
+        label = values.one_of(done, mapping.positive_actions).cast(pl.Int8)
         if mapping.history_actions:
-            return label, _one_of(done, mapping.history_actions)
+            return label, values.one_of(done, mapping.history_actions)
     else:
         label = pl.lit(1, pl.Int8)
     return label, label == 1
-
-
-def _one_of(done: pl.Expr, actions: Sequence[Any]) -> pl.Expr:
-    """Whether an action is one of some; without any, each is."""
-    return pl.any_horizontal(done == str(action) for action in actions) if actions else done != ""

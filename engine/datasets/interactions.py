@@ -27,6 +27,7 @@ from ..common.errors import UserError
 from . import SEED
 from .card import SPLITS
 from .features import Encoder, Feature
+from .histories import ListRecipe, stored_events
 from .layout import finish
 from .negatives import Negatives, TapeWriter
 from .numbering import Numbered, number, time_at
@@ -34,6 +35,7 @@ from .samples import ROUNDING, Block, Recipe, Split
 
 LAST = 2**63 - 1  # a moment after all others
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
+ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group
 INDEX = ("user_index", "item_index", "seq_len", "time", "group_index")
 ItemTable = Callable[[pl.DataFrame, NDArray], tuple[pl.DataFrame, dict[str, dict[str, Any]]]]
 
@@ -46,9 +48,11 @@ class Log:
         events: one row for each event. ``row`` is a number that orders the events of one moment,
             ``time`` a whole number. ``user`` and ``item`` are ids. ``label`` is 0 or 1, or null for
             an event that is no sample. ``positive`` says whether the event joins the history. Then
-            come the features of a sample. Two more columns are optional: ``group`` is the impression,
+            come the features of a sample. More columns are optional: ``group`` is the impression,
             without which a user's samples of one moment are one; ``test`` says that a sample belongs
-            to the test set whatever its moment. Events of the same user, item and time are merged
+            to the test set whatever its moment; ``history`` is a list of items, oldest first, which
+            one of the events of a row has. It is the history of the row's samples then, and
+            ``history_time`` the moments of its entries. Events of the same user, item and time are merged
             into one. Events without one of these three are left out.
         item_table: a function that makes the item table: ``(items, times_N) -> (table, specs)``.
             ``items`` has the columns ``item`` and ``row``, the row of the item's earliest event. Its
@@ -109,34 +113,35 @@ class _Writer:
         self.closing = ExitStack()  # closes the files
         self.merged = 0  # events of the same user, item and moment as another
         self.groups = self.drawable = 0  # see ``samples.Block``
+        self.owners: list[pl.Series] = []  # whose the histories are, where rows show lists
+        self.listed = "history" in log.events.collect_schema()
 
     def run(self) -> dict[str, Any]:
         """Write everything; returns the card."""
-        numbered = number(self.log.events, self.source, self.scratch)
+        events = self.log.events
+        if self.listed:
+            events = stored_events(events, self.source, self.scratch)
+        numbered = number(events, self.source, self.scratch)
         users, items = numbered.users, numbered.items
-        self._write_ids(numbered)
         recipe = self._recipe(numbered)
         times_N = np.zeros(len(items), np.int64)
         counts = np.zeros((len(SPLITS), 2), np.int64)  # samples by split and label
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
+        owner = ["group_user"] if self.listed else []
         with self.closing:
             for block in self._blocks(numbered, recipe):
-                self._append(self.folder / "user_info.parquet", block.histories)
-                group = pl.col("group_index") + self.groups
-                samples = block.samples.with_columns(group)
-                self.groups, self.drawable = (
-                    self.groups + block.groups,
-                    self.drawable + block.drawable,
-                )
+                samples, histories = self._count_on(block)
+                self._append(self.scratch / "user_info.parquet", histories)
                 for i, name in enumerate(SPLITS):
                     part = samples.filter(pl.col("split") == i)
                     counts[i] += np.bincount(part["label"], minlength=2)
                     if name == "train":
-                        self._learn(part, block.histories, times_N)
-                    raw = part.select(*INDEX, label, *self.names)
+                        self._learn(part, histories, times_N)
+                    raw = part.select(*INDEX, *owner, label, *self.names)
                     self._append(self.scratch / f"{name}.parquet", raw)
         self._require_usable(counts)
-        specs = self._encode_samples()
+        self._write_ids(numbered)
+        specs = self._write_tables()
         table, item_specs = self.log.item_table(items, times_N)
         table.write_parquet(self.folder / "item_info.parquet")
         about = self.log.about | {"events": users["events"].sum(), "events_merged": self.merged}
@@ -147,16 +152,34 @@ class _Writer:
 
     def _write_ids(self, numbered: Numbered) -> None:
         """Write whose numbers the indices of users and items are."""
-        numbered.users.select("user_index", "user").write_parquet(self.folder / "user_ids.parquet")
+        users = numbered.users.select("user_index", "user")
+        if self.listed:
+            users = users[pl.concat(self.owners)].select(
+                pl.int_range(pl.len()).alias("user_index"), "user"
+            )
+        users.write_parquet(self.folder / "user_ids.parquet")
         ids = numbered.items.with_row_index("item_index", 1).select("item_index", "item")
         if self.log.item_names is not None:
             ids = ids.join(self.log.item_names, on="item", how="left", maintain_order="left")
         ids.write_parquet(self.folder / "item_ids.parquet")
 
+    def _count_on(self, block: Block) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Samples and histories of a block, with numbers that follow those of the block before."""
+        samples = block.samples.with_columns(pl.col("group_index") + self.groups)
+        histories = block.histories
+        self.groups += block.groups
+        self.drawable += block.drawable
+        if self.listed:
+            following = pl.col("^user_index|group_user$") + sum(map(len, self.owners))
+            samples, histories = samples.with_columns(following), histories.with_columns(following)
+            self.owners.append(histories["user"])
+            histories = histories.drop("user")
+        return samples, histories
+
     def _recipe(self, numbered: Numbered) -> Recipe:
         """How blocks become samples, which takes a look at all of them."""
         log, columns = self.log, pl.scan_parquet(numbered.blocks).collect_schema().names()
-        recipe = Recipe(
+        recipe = (ListRecipe if self.listed else Recipe)(
             features=self.names,
             split=log.split,
             exposures=log.exposures,
@@ -168,6 +191,11 @@ class _Writer:
             tape=self.scratch / "tape",
         )
         if log.negatives:
+            if recipe.items <= log.negatives.per_positive:
+                raise UserError(
+                    f"--negatives {log.negatives.per_positive} are too many, for {self.source} has "
+                    f"{recipe.items} items; write fewer"
+                )
             self._write_tape(numbered, recipe, log.negatives)
         samples = pl.scan_parquet(numbered.blocks).filter(pl.col("label").is_not_null())
         if recipe.tested:
@@ -260,15 +288,21 @@ class _Writer:
         rate = float(zeros / self.drawable)
         return {"negatives": said | {"targets": negatives.targets, "rate": rate}}
 
-    def _encode_samples(self) -> dict[str, dict[str, Any]]:
-        """Write the splits with encoded features; returns the features' specifications."""
+    def _write_tables(self) -> dict[str, dict[str, Any]]:
+        """Write histories and encoded samples, in parts whose sizes do not depend on the blocks.
+
+        Returns:
+            The specifications of the samples' features.
+        """
         with self.closing:
-            for name in SPLITS:
+            for name, rows in ROWS.items():
                 raw = pq.ParquetFile(self.scratch / f"{name}.parquet")
-                for group in range(raw.num_row_groups):
-                    part = pl.DataFrame(raw.read_row_group(group))
-                    encoded = {
-                        e.feature.name: e.encode(part[e.feature.name]) for e in self.encoders
-                    }
-                    self._append(self.folder / f"{name}.parquet", part.with_columns(**encoded))
+                for batch in raw.iter_batches(rows):
+                    part = pl.DataFrame(batch)
+                    if name in SPLITS:
+                        part = part.with_columns(
+                            e.encode(part[e.feature.name]).alias(e.feature.name)
+                            for e in self.encoders
+                        )
+                    self._append(self.folder / f"{name}.parquet", part)
         return {encoder.feature.name: encoder.spec() for encoder in self.encoders}

@@ -7,19 +7,20 @@ between the entries. A missing value and an empty text are an empty list.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
 from ..common.errors import UserError
+from . import moments, values
+from .mapping import Mapping
 from .raw_files import readable, unescaped
-from .source import Source
-from .values import SAMPLE
+from .source import PLACE, Parse, Source
 
-PLACE = "#place"  # of an entry in its list, from 0
 SEPARATORS = (",", ";", "|", "#", "\x1d", " ")
 ENTRY = r"""(?:"[^"\\]*"|'[^'\\]*'|[^\s,\[\]"'\\]+)"""  # of a list in brackets
 BRACKETS = rf"^\[\s*(?:{ENTRY}\s*(?:,\s*{ENTRY}\s*)*)?,?\s*\]$"
+FLAG = "--history-separator"
 SHOWN = 3  # values that a message shows
 
 
@@ -27,26 +28,30 @@ class Entries(Source):
     """The rows of a table with one row for each entry of its lists; those of empty lists are gone.
 
     Args:
-        table: is checked too, before the entries are read; its ``check`` names unequal lists.
-        columns: hold lists of one length in each row. The other columns are repeated.
-        separator, flag: see ``lists``.
+        table: its other columns are repeated. It is to be checked before the entries are read.
+        columns: the lists by the names of their columns, of one length in each row; see ``parallel``.
 
     Attributes:
         frame: has the column ``PLACE`` beside those of ``table``.
     """
 
-    def __init__(
-        self, table: Source, columns: Sequence[str], separator: str | None, flag: str
-    ) -> None:
+    def __init__(self, table: Source, columns: dict[str, pl.Expr]) -> None:
         self.path, self.lenient = table.path, table.lenient
-        parsed = {column: lists(table, column, separator, flag) for column in columns}
-        first, *others = (lists.list.len() for lists in parsed.values())
-        for column, count in zip(columns[1:], others, strict=True):
-            expects = f"as many entries as {columns[0]} has"
-            table.checks.append((column, count != first, expects))
-        place = pl.int_ranges(first).alias(PLACE)
-        rows = table.rows().filter(first > 0).with_columns(place, **parsed)
+        count, *others = (values.list.len() for values in columns.values())
+        rows = table.frame.filter(count > 0, *(other == count for other in others))
+        rows = rows.with_columns(pl.int_ranges(count).alias(PLACE), **columns)
         self._start(rows.explode(*columns, PLACE), table.parts)
+
+
+def parallel(
+    table: Source, columns: Sequence[str], separator: str | None, flag: str
+) -> dict[str, pl.Expr]:
+    """Columns of lists, see ``lists``. ``check`` rejects rows in which they are not of one length."""
+    parsed = {column: lists(table, column, separator, flag) for column in columns}
+    first, *others = (lists.list.len() for lists in parsed.values())
+    for column, count in zip(columns[1:], others, strict=True):
+        table.checks.append((column, count != first, f"as many entries as {columns[0]} has"))
+    return parsed
 
 
 def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Expr:
@@ -63,7 +68,7 @@ def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Ex
     kind = table.kind(column)
     if isinstance(kind, pl.List | pl.Array) and not kind.inner.is_nested():
         entry = pl.List(kind.inner)
-        return table.read(column, lambda raw: raw.cast(entry).fill_null([]), "a list", True)
+        return table.read(column, lambda raw: raw.cast(entry).fill_null([]), "a list")
     if kind != pl.String:
         raise UserError(f"{table.path}, column {column} is {kind}, which is no list of values")
     if separator is None:
@@ -77,7 +82,7 @@ def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Ex
         text = raw.str.strip_chars().fill_null("")
         return pl.when(text == "").then(pl.lit([], pl.List(pl.String))).otherwise(parse(text))
 
-    return table.read(column, parse_all, expects, optional=True)
+    return table.read(column, parse_all, expects)
 
 
 def _in_brackets(text: pl.Expr) -> pl.Expr:
@@ -101,7 +106,9 @@ def _separator(table: Source, column: str, flag: str) -> str:
     """What separates the entries of the first lists; nothing if they are in brackets."""
     text = pl.col(column).str.strip_chars()
     with readable(table.path):
-        given = table.frame.select(text).filter(text != "").head(SAMPLE).collect().to_series()
+        given = (
+            table.frame.select(text).filter(text != "").head(values.SAMPLE).collect().to_series()
+        )
     if given.str.starts_with("[").any():
         return ""
     found = [s for s in SEPARATORS if given.str.contains(s, literal=True).any()]
@@ -117,3 +124,68 @@ def _separator(table: Source, column: str, flag: str) -> str:
         f"{table.path}, column {column}: values such as {seen} hold {what} of the separators "
         f"{known}; write {flag}"
     )
+
+
+def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str, pl.Expr]:
+    """What the rows of a table show of their users: ``history`` and, if named, ``history_time``.
+
+    Entries are ids and moments, oldest first. Of a row that became several, the first alone has them.
+
+    Args:
+        table: has read its other columns already.
+        time: the moment of a row.
+        unit: of the moments.
+
+    Raises:
+        UserError: the lists have other times than the rows. What is wrong in one row ``check`` finds.
+    """
+    item, moment, action = mapping.history, mapping.history_time, mapping.history_action
+    assert item
+    columns = [column for column in (item, moment, action) if column]
+    lists = parallel(table, columns, mapping.history_separator, FLAG)
+    kind = table.kind(item)
+    lists[item] = _each(lists[item], values.as_id(getattr(kind, "inner", kind)))
+    if mapping.history_padding is not None:
+        padding = str(mapping.history_padding)
+        lists = _where(lists, item, lambda entry: entry.fill_null("") != padding)
+    if action:
+        kept = mapping.history_actions or mapping.positive_actions
+        lists = _where(lists, action, lambda entry: values.one_of(entry.cast(pl.String), kept))
+    expects = "an id in each place, or name what fills empty places with --history-padding"
+    table.checks.append((item, lists[item].list.contains(None), expects))
+    found = {"history": lists[item]}
+    if moment:
+        entries = [Entries(table, {moment: lists[moment]})]
+        parse, expects, own = moments.as_times(
+            entries, moment, mapping.time_format, mapping.time_unit
+        )
+        if own != unit:
+            raise UserError(
+                f"{table.path}: the times in column {moment} are read as {own}, and those in column "
+                f"{mapping.time} as {unit}; bring both into one unit"
+            )
+        times = found["history_time"] = _each(lists[moment], parse)
+        table.checks.append((moment, times.list.contains(None), f"{expects} in each place"))
+    if mapping.history_order == "newest":
+        found = {name: values.list.reverse() for name, values in found.items()}
+    if moment:
+        times = found["history_time"]
+        expects = "times that do not fall, or --history-order newest if the newest entry is first"
+        table.checks.append((moment, (times.list.diff().list.min() < 0).fill_null(False), expects))
+        expects = f"times up to that of the row in column {mapping.time}, for later ones tell what follows"
+        table.checks.append((moment, (times.list.max() > time).fill_null(False), expects))
+    if PLACE in table.schema:
+        found = {name: pl.when(pl.col(PLACE) == 0).then(v) for name, v in found.items()}
+    return found
+
+
+def _each(lists: pl.Expr, parse: Parse) -> pl.Expr:
+    return lists.list.eval(parse(pl.element()))
+
+
+def _where(
+    lists: dict[str, pl.Expr], name: str, keep: Callable[[pl.Expr], pl.Expr]
+) -> dict[str, pl.Expr]:
+    """Parallel lists without the places where an entry of the list ``name`` is not to be kept."""
+    places = lists[name].list.eval(keep(pl.element()).arg_true())
+    return {name: values.list.gather(places) for name, values in lists.items()}

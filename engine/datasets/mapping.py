@@ -17,6 +17,7 @@ def key(help: str, default: Any = None) -> Any:
 GROUPS = {  # the first key of each group of flags
     "input": "files",
     "user": "columns",
+    "history": "histories as lists in the rows",
     "label": "what is positive",
     "negatives": "negatives of a log that has only positives",
     "item_features": "features",
@@ -64,6 +65,15 @@ class Mapping:
         "without times: column of the place in the user's sequence, or 'row' for the order of the file"
     )
 
+    history: str | None = key("column with the list of what the user had before the row")
+    history_separator: str | None = key("what separates the entries of such a list")
+    history_order: Literal["oldest", "newest"] = key("which entry is first (oldest)", "oldest")
+    history_padding: str | int | None = key("entry that only fills lists up; it is left out")
+    history_time: str | None = key("column with the list of the entries' times")
+    history_action: str | None = key(
+        "column with the list of what the user did; entries of --history-actions are kept"
+    )
+
     label: str | None = key("column of 0 and 1")
     rating: str | None = key("column of numbers; high ones count as liked")
     positive: int | float | None = key("least rating that counts as liked (4)")
@@ -98,6 +108,7 @@ class Mapping:
     def __post_init__(self) -> None:
         self._check_columns()
         self._check_labels()
+        self._check_history()
         self._check_order()
         if self.item_features and self.exposures and not self.items:
             raise UserError(
@@ -152,10 +163,10 @@ class Mapping:
             raise UserError(f"--{said[0]} and --{said[1]} exclude each other; write one of them")
         if self.positive is not None and not self.rating:
             raise UserError(f"--positive {self.positive} has no meaning without --rating; add it")
-        if (self.positive_actions or self.history_actions) and not self.action:
-            raise UserError(
-                "--positive-actions and --history-actions have no meaning without --action; add it"
-            )
+        if self.positive_actions and not self.action:
+            raise UserError("--positive-actions have no meaning without --action; add it")
+        if self.history_actions and not (self.action or self.history_action):
+            raise UserError("--history-actions have no meaning without --action; add it")
         if self.negatives < 0:
             raise UserError(f"--negatives {self.negatives} is below 0; write 0 or more")
         if self.negatives and self.exposures:
@@ -170,6 +181,26 @@ class Mapping:
                 "nothing can be learned from clicks alone; name a column, --exposures for what was "
                 "shown, or --negatives 4 to draw four negatives for each click"
             )
+
+    def _check_history(self) -> None:
+        if self.history:
+            if self.exposures:
+                raise UserError(
+                    "--history and --exposures exclude each other: with --history each row is a sample; "
+                    "leave one out"
+                )
+            if self.history_time and not self.time:
+                raise UserError("--history-time needs --time, to be compared with; leave it out")
+            if self.history_action and not (self.history_actions or self.positive_actions):
+                raise UserError(
+                    "--history-action needs --history-actions, the actions whose entries are kept"
+                )
+            return
+        for name in ("separator", "padding", "time", "action"):
+            if getattr(self, f"history_{name}") is not None:
+                raise UserError(
+                    f"--history-{name} has no meaning without --history; name the column of lists"
+                )
 
     def _check_order(self) -> None:
         """Without times there is no moment at which all users can be cut."""

@@ -50,7 +50,19 @@ def times(
     unit: str | None = None,
     span: Sequence[Bound] = (),
 ) -> tuple[list[pl.Expr], str]:
-    """The moments of tables, and their unit: ``s``, ``ms``, ``us`` or ``unknown``.
+    """The moments of tables, and their unit, see ``as_times``."""
+    parse, expects, unit = as_times(tables, column, form, unit, span)
+    return [table.read(column, parse, expects) for table in tables], unit
+
+
+def as_times(
+    tables: Sequence[Source],
+    column: str,
+    form: str | None = None,
+    unit: str | None = None,
+    span: Sequence[Bound] = (),
+) -> tuple[Parse, str, str]:
+    """How values become moments, what they must be, and the unit: ``s, ms, us`` or ``unknown``.
 
     Args:
         form: how dates are written, in strftime's letters. Without it, the first values decide.
@@ -74,7 +86,6 @@ def times(
     found = {name: facts[name] for name in (["us"] if dates else PER_SECOND) if facts[name]}
     unit = unit or max(found, key=lambda name: found[name], default="us" if dates else "unknown")
     parse, expects = dates or (_numbers(unit, facts["fractions"]), "a whole number")
-    read = [table.read(column, parse, expects) for table in tables]
     outside, why = None, "outside of --time-range"
     if span:
         first, last = _bound(span[0], unit), _bound(span[1], unit, last=True)
@@ -87,7 +98,7 @@ def times(
         for table in tables:
             table.left_out[why] = outside.fill_null(False)
     micro = unit == "ns" or (facts["fractions"] and unit != "unknown")
-    return read, "us" if micro else unit
+    return parse, expects, "us" if micro else unit
 
 
 def _facts(tables: Sequence[Source], value: pl.Expr) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def write(folder: Path, place: Path) -> str:
         return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
     models = read_yaml(CONFIG / "model_config.yaml")
     experiments = {"Base": models["Base"]}
+    if "group_user" in (column["name"] for column in entry["feature_cols"]):
+        experiments["Base"] |= {"group_id": "group_user"}  # a user has several ``user_index``
     for expid, (model, dataset) in list_experiments(CONFIG).items():
         if dataset == LIKE:
             experiments[f"{model}_{dataset_id}"] = models[expid] | {"dataset_id": dataset_id}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -86,10 +86,11 @@ class Recipe:
     items: int
     tape: Path
     starts: tuple[int, ...] = ()
+    carried: ClassVar[tuple[str, ...]] = CARRIED
 
     def order(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events in the order of time, with ``seq_len``; see ``in_time_order``."""
-        carried = [name for name in CARRIED if name in events.columns]
+        carried = [name for name in self.carried if name in events.columns]
         events = in_time_order(events, [*self.features, *carried])
         if self.negatives:
             positive = pl.col("label") == 1
@@ -143,7 +144,7 @@ class Recipe:
         columns = (samples[name].to_numpy() for name in ("user_index", "time", "item_index"))
         chances = pl.Series("chance", chance.keys(self.seed, *columns))
         samples = samples.with_columns(chances, pl.col("group_index").cast(pl.Int64))
-        samples = samples.sort("user_index", "time", "chance").drop(
+        samples = samples.sort("user_index", "time", "chance", "group_index").drop(
             "chance", *CARRIED, strict=False
         )
         count = int(samples["group_index"].to_numpy().max(initial=-1)) + 1

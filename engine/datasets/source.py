@@ -25,6 +25,7 @@ from .raw_files import (
 )
 
 ROW = "#row"  # the number of a row, beside the table's own columns
+PLACE = "#place"  # of an entry in a list, from 0, where entries are rows
 Parse = Callable[[pl.Expr], pl.Expr]
 
 
@@ -133,7 +134,7 @@ class Source:
         """The error of a value."""
         row, value = self.frame.filter(bad).select(ROW, column).head(1).collect().row(0)
         path, place = self._place(row)
-        what = "missing" if value in (None, "") else repr(value)
+        what = "missing" if value in (None, "") else repr(value)[:SHOWN]
         if column == LINE:
             return UserError(f"{path}, {place} is {what}; write {expects}")
         return UserError(f"{path}, column {column}, {place}: the value is {what}; write {expects}")

@@ -6,11 +6,14 @@ check, and its ``check`` rejects the first bad value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import polars as pl
 
 from ..common.errors import UserError
 from .raw_files import readable
-from .source import Source
+from .source import Parse, Source
 
 EXACT = 2**53  # fractions hold smaller whole numbers exactly
 SAMPLE = 10_000  # rows from which the kind of a text column is guessed
@@ -21,9 +24,18 @@ def identity(table: Source, column: str) -> pl.Expr:
 
     A whole number that is written as a fraction is whole, so ``1.0`` and ``1`` are one id.
     """
-    fraction = table.kind(column).is_float()
     expects = "an id; whole numbers of more than 15 digits must not be stored as fractions"
-    return table.read(column, _fraction_as_id if fraction else _as_id, expects)
+    return table.read(column, as_id(table.kind(column)), expects)
+
+
+def as_id(kind: pl.DataType) -> Parse:
+    """How values of a type become ids."""
+    return _fraction_as_id if kind.is_float() else _as_id
+
+
+def one_of(values: pl.Expr, chosen: Sequence[Any]) -> pl.Expr:
+    """Whether a text is one of some; without any, each is."""
+    return pl.any_horizontal(values == str(c) for c in chosen) if chosen else values != ""
 
 
 def number(table: Source, column: str) -> pl.Expr:
@@ -68,8 +80,7 @@ def feature(table: Source, column: str, kind: str) -> pl.Expr:
     if kind == "numeric":
         return table.read(column, _as_number, "a number, or declare it categorical", True)
     if not lists:
-        parse = _fraction_as_id if found.is_float() else _as_id
-        return table.read(column, parse, "a text, or declare it numeric", True)
+        return table.read(column, as_id(found), "a text, or declare it numeric", True)
     entry = pl.List(pl.Float32 if kind == "embedding" else pl.String)
     return table.read(column, lambda raw: raw.cast(entry), "a list", True)
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from engine.common.errors import UserError
-from engine.datasets.lists import PLACE, Entries, lists
+from engine.datasets.lists import PLACE, Entries, lists, parallel
 from engine.datasets.source import ROW, Source
 from engine.datasets.values import identity, whole
 
@@ -110,7 +110,7 @@ def test_a_column_without_lists_is_refused(tmp_path: Path) -> None:
 def test_entries_are_rows_and_name_the_row_that_is_wrong(tmp_path: Path) -> None:
     items, times = ["a,b", "", "c"], [[1, 2], [], [None]]
     table = source(tmp_path, "parquet", items=items, times=times)
-    entries = Entries(table, ["items", "times"], None, FLAG)
+    entries = Entries(table, parallel(table, ["items", "times"], None, FLAG))
     columns = {"item": identity(entries, "items"), "time": whole(entries, "times")}
     table.check()
     with pytest.raises(
@@ -123,6 +123,6 @@ def test_entries_are_rows_and_name_the_row_that_is_wrong(tmp_path: Path) -> None
 
 def test_unequal_lists_are_refused_with_their_row(tmp_path: Path) -> None:
     table = source(tmp_path, items=["a,b", "c,d"], times=["1,2", "3"])
-    Entries(table, ["items", "times"], ",", FLAG)
+    parallel(table, ["items", "times"], ",", FLAG)
     with pytest.raises(UserError, match=r"column times, line 3: .*as many entries as items has"):
         table.check()

@@ -1,0 +1,226 @@
+"""Sampled negatives against plain loops: who may be drawn, from where, and how often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from engine.common.errors import UserError
+from engine.datasets import chance, interactions, negatives, numbering
+from engine.datasets.card import SPLITS
+from engine.datasets.features import Feature, item_table
+from engine.datasets.interactions import Log, Split
+from engine.datasets.negatives import NONE, Barred, Negatives, Tape, TapeWriter
+
+Event = tuple[int, int, int]  # user, item, time
+
+
+def random_events(seed: int, events: int, users: int, items: int, moments: int) -> list[Event]:
+    """Popular items are frequent, users repeat items, and moments hold several events."""
+    rng = np.random.default_rng(seed)
+    item = (rng.random(events) ** 2 * items).astype(int)
+    columns = rng.integers(users, size=events), item, np.sort(rng.integers(moments, size=events))
+    return sorted(set(zip(*(map(int, column) for column in columns), strict=True)))
+
+
+def write(events: list[Event], output: Path, how: Negatives, **options: Any) -> dict[str, Any]:
+    """Prepare a log of positives; every item has an id of its own."""
+
+    def table(items: pl.DataFrame, times_N: np.ndarray) -> tuple[pl.DataFrame, dict]:
+        return item_table(
+            items.rename({"item": "item_id"}), [Feature("item_id", "categorical")], times_N
+        )
+
+    frame = pl.DataFrame(events, ["user", "item", "time"], orient="row").with_row_index("row")
+    frame = frame.with_columns(label=pl.lit(1, pl.Int8), positive=True)
+    frame = frame.sample(fraction=1, shuffle=True, seed=0)
+    about = {"source": "a test", "licence": "none"}
+    options = {
+        "split": Split("user" if options.get("time_unit") == "order" else "time", 0.6, 0.2)
+    } | options
+    return interactions.write(
+        Log(frame.lazy(), table, "click", about=about, negatives=how, **options), output
+    )
+
+
+def read(folder: Path) -> list[list[dict]]:
+    """The rows of each group, with raw ids."""
+    items = dict(pl.read_parquet(folder / "item_ids.parquet").iter_rows())
+    users = dict(pl.read_parquet(folder / "user_ids.parquet").iter_rows())
+    groups: dict[int, list[dict]] = {}
+    for split in SPLITS:
+        for row in pl.read_parquet(folder / f"{split}.parquet").iter_rows(named=True):
+            row |= {
+                "user": users[row["user_index"]],
+                "item": items[row["item_index"]],
+                "split": split,
+            }
+            groups.setdefault(row["group_index"], []).append(row)
+    assert sorted(groups) == list(range(len(groups)))
+    return [groups[i] for i in sorted(groups)]
+
+
+def first_events(events: list[Event]) -> set[Event]:
+    seen: set[tuple[int, int]] = set()
+    return {
+        e
+        for e in sorted(events, key=lambda e: e[2])
+        if e[:2] not in seen and not seen.add(e[:2])  # type: ignore[func-returns-value]
+    }
+
+
+@pytest.mark.parametrize("targets", ["first", "all"])
+@pytest.mark.parametrize("source", ["time", "popularity", "uniform"])
+def test_what_may_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any, targets: Any
+) -> None:
+    """Each positive and its negatives share all but the item; none stands twice or was the user's."""
+    monkeypatch.setattr(negatives, "WINDOW", 60)
+    monkeypatch.setattr(negatives, "SLICE", 40)  # the tape is sorted in many slices
+    events = random_events(0, 900, users=30, items=200, moments=300)
+    card = write(events, tmp_path / "data", Negatives(3, source, targets), time_unit="s")
+    positives = first_events(events) if targets == "first" else set(events)
+    tape = sorted(positives, key=lambda e: (e[2], *e))
+    times = [e[2] for e in tape]
+    found, near = set(), 0
+    for rows in read(tmp_path / "data"):
+        (positive,) = (row for row in rows if row["click"] == 1)
+        user, time = positive["user"], positive["time"]
+        found.add((user, positive["item"], time))
+        drawn = [row["item"] for row in rows if row["click"] == 0]
+        assert len(drawn) == len(set(drawn)) == 3
+        for name in ("user", "time", "seq_len", "split"):
+            assert {row[name] for row in rows} == {positive[name]}
+        if targets == "first":
+            assert not {(user, item) for item in drawn} & {e[:2] for e in events}
+        else:
+            assert not {(user, item, time) for item in drawn} & set(events)
+        before = [e[1] for e in tape if e[2] < time]
+        if source == "time" and 100 < len(before) < len(tape) - 100:  # else the window grew
+            low = (np.searchsorted(times, time) + np.searchsorted(times, time, "right") - 60) // 2
+            own = {e[1] for e in events if e[0] == user and targets == "first"}
+            free = [e[1] for e in tape[low : low + 60] if e[1] not in own]
+            if len(free) > 25 and len(set(free)) > 8:
+                assert set(drawn) <= set(free)
+                near += 1
+        elif source == "popularity" and len(before) > 300:
+            assert set(drawn) <= set(before)
+        elif source == "uniform" and len(before) > 300:
+            assert set(drawn) <= {e[1] for e in tape if e[2] <= time}
+    assert found == positives and (near > 100 or source != "time")
+    assert card["negatives"] | {"rate": 0} == {
+        "per_positive": 3, "from": source, "targets": targets, "rate": 0,
+    }  # fmt: skip
+    if targets == "first":
+        items = len({e[1] for e in events})
+        had = Counter(user for user, _ in {e[:2] for e in events})
+        could = sum(items - had[user] for user, *_ in positives)
+        assert card["negatives"]["rate"] == pytest.approx(3 * len(positives) / could)
+
+
+@pytest.mark.parametrize("source", ["time", "popularity", "uniform"])
+def test_how_often_items_are_drawn(tmp_path: Path, source: Any) -> None:
+    """In proportion to their events or, uniformly, all alike."""
+    rng = np.random.default_rng(1)
+    writer = TapeWriter(tmp_path / "tape")
+    item_T = rng.choice([1, 1, 1, 1, 2, 2, 3, 9], size=5000)
+    writer.add(np.arange(5000), item_T)
+    writer.finish(distinct=source == "uniform")
+    tape = Tape(tmp_path / "tape", source, timed=True)
+    key_P = chance.keys(3, np.arange(40_000))
+    nobody, nothing = np.zeros(40_000, int), Barred(np.zeros(1, int), np.array([9]))
+    drawn_PN = tape.draw(1, key_P, np.full(40_000, 2500), nobody, nothing)
+    shares = np.bincount(drawn_PN.ravel(), minlength=10) / 40_000
+    near = item_T[1500:3500] if source == "time" else item_T[:2500]
+    kept = np.unique(near) if source == "uniform" else near
+    expected = np.bincount(kept[kept != 9], minlength=10) / (kept != 9).sum()
+    assert np.abs(shares - expected).max() < 4 * 0.5 / 200  # standard errors
+
+
+@pytest.mark.parametrize("source", ["time", "popularity", "uniform"])
+def test_the_same_bytes_in_any_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any
+) -> None:
+    events = random_events(2, 800, users=40, items=90, moments=100)
+    cards = []
+    for block, slices in ((10**6, 10**6), (50, 30), (1, 7)):
+        monkeypatch.setattr(numbering, "BLOCK", block)
+        monkeypatch.setattr(negatives, "SLICE", slices)
+        cards.append(write(events, tmp_path / str(block), Negatives(2, source), time_unit="s"))
+    assert len({card["hash"] for card in cards}) == 1
+    other = write(events, tmp_path / "seed", Negatives(2, source), time_unit="s", seed=7)
+    assert other["hash"] != cards[0]["hash"]
+
+
+def test_a_user_who_has_nearly_everything(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Gets what is left, and the command says how many are missing."""
+    events = [(0, i, i) for i in range(39)] + [
+        (u, (5 * u + i) % 40, 3 * i) for u in range(1, 9) for i in range(12)
+    ]
+    write(events, tmp_path / "data", Negatives(4), time_unit="s")
+    for rows in read(tmp_path / "data"):
+        drawn = [row["item"] for row in rows if row["click"] == 0]
+        if rows[0]["user"] == 0:
+            assert drawn == [39]
+        else:
+            assert len(set(drawn)) == 4
+    assert "117 of 540 negatives could not be drawn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", ["popularity", "uniform"])
+def test_without_times_only_training_is_drawn_from(tmp_path: Path, source: Any) -> None:
+    events = [
+        (u, 100 * (place >= 12) + (7 * u + place) % 50, place)
+        for u in range(30)
+        for place in range(20)
+    ]
+    write(events, tmp_path / "data", Negatives(2, source), time_unit="order")
+    drawn = {row["item"] for rows in read(tmp_path / "data") for row in rows if not row["click"]}
+    assert drawn and max(drawn) < 50  # later items are of validation and test
+
+
+def test_more_negatives_than_items(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--negatives 5 .* 5 items"):
+        write([(u, u % 5, t) for u in range(9) for t in range(9)], tmp_path / "data", Negatives(5))
+
+
+def test_histories_keep_repeats_and_their_times(tmp_path: Path) -> None:
+    events = random_events(4, 600, users=9, items=25, moments=200)
+    write(events, tmp_path / "data", Negatives(1), time_unit="s")
+    items = dict(pl.read_parquet(tmp_path / "data" / "item_ids.parquet").iter_rows())
+    users = pl.read_parquet(tmp_path / "data" / "user_ids.parquet")["user"]
+    histories = pl.read_parquet(tmp_path / "data" / "user_info.parquet")
+    for row in histories.iter_rows(named=True):
+        own = sorted((e for e in events if e[0] == users[row["user_index"]]), key=lambda e: e[2])
+        assert row["full_time_seq"] == [e[2] for e in own]
+        assert sorted(items[i] for i in row["full_item_seq"]) == sorted(e[1] for e in own)
+    for rows in read(tmp_path / "data"):
+        earlier = [e for e in events if e[0] == rows[0]["user"] and e[2] < rows[0]["time"]]
+        assert rows[0]["seq_len"] == len(earlier)
+
+
+def test_the_place_in_the_group_does_not_tell_the_label(tmp_path: Path) -> None:
+    events = random_events(5, 3000, users=60, items=300, moments=1000)
+    write(events, tmp_path / "data", Negatives(3), time_unit="s")
+    first = [rows[0]["click"] for rows in read(tmp_path / "data")]
+    assert abs(np.mean(first) - 0.25) < 4 * (0.25 * 0.75 / len(first)) ** 0.5
+
+
+def test_nothing_is_drawn_from_an_empty_tape(tmp_path: Path) -> None:
+    writer = TapeWriter(tmp_path / "tape")
+    writer.add(np.zeros(3, int), np.array([4, 4, 4]))
+    writer.finish(distinct=False)
+    tape = Tape(tmp_path / "tape", "time", timed=True)
+    drawn = tape.draw(
+        2,
+        chance.keys(0, np.arange(1)),
+        np.zeros(1),
+        np.zeros(1, int),
+        Barred(np.zeros(1, int), np.array([4])),
+    )
+    assert drawn.tolist() == [[NONE, NONE]]
