@@ -15,6 +15,7 @@ from .mapping_file import READY, read_mapping, ready_names
 from .paper import NAMES
 
 if TYPE_CHECKING:
+    from .interactions import Log
     from .layout import Dataset
 
 # Fewer impressions would leave a split empty, fewer items a theme.
@@ -51,22 +52,36 @@ def _run() -> int:
 
 def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Write what the command line names into a folder; returns the card."""
-    from . import ebnerd, generic, hub, interactions, layout, movielens
+    from . import ebnerd, hub, interactions, layout, movielens
 
     match args.command:
         case "movielens":
             log = movielens.load(args.input)
         case "ebnerd":
             log = ebnerd.load(args.input, args.sample_features, args.item_features, args.embeddings)
-        case "generic":
-            log = generic.load(read_mapping(args.mapping, _given(args)))
-        case ready if ready in ready_names():
-            log = generic.load(read_mapping(READY / f"{ready}.yaml", _given(args)))
+        case table if table in ("generic", *ready_names()):
+            log = _own_log(args)
         case "session_hopping":
             return layout.write(_session_hopping(args), folder)
         case published:
             return hub.download(published, folder, args.offline)
     return interactions.write(log, folder)
+
+
+def _own_log(args: argparse.Namespace) -> Log:
+    """The log of a table, encoded like another where the command line says so."""
+    from .generic import load
+    from .like import Prepared
+
+    flags = _given(args)
+    if args.like is None:
+        if args.grow:
+            raise UserError(
+                "--grow has no meaning without --like; add the data set that is to grow"
+            )
+        return load(read_mapping(args.mapping, flags))
+    like = Prepared(Path(args.like), args.grow)
+    return load(read_mapping(args.mapping, flags, like.mapping()), like)
 
 
 def _session_hopping(args: argparse.Namespace) -> Dataset:
@@ -102,9 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--mapping", help="YAML file with the keys below, written with _ for -")
     _add_keys(own)
     for name in ready_names():
-        _add_keys(
-            command(name, f"{name}'s raw files, as generic reads them; every flag can change it")
-        )
+        ready = command(name, f"{name}'s raw files: like generic, with a mapping that is there")
+        ready.set_defaults(mapping=READY / f"{name}.yaml")
+        _add_keys(ready)
 
     for name in NAMES:
         published = command(name, "one of the paper's data sets, from the Hugging Face hub")
@@ -122,7 +137,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each key of a ``Mapping``, in groups."""
+    """Add a flag for each key of a ``Mapping``, in groups, and those of another data set."""
+    parser.add_argument("--like", help="prepared data set, to encode this log as that one was")
+    parser.add_argument(
+        "--grow", action="store_true", help="with --like: new values get ids, after the known ones"
+    )
     group: Any = parser
     for entry in fields(Mapping):
         if entry.name in GROUPS:

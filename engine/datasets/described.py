@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ..common.errors import UserError
 from . import values
-from .features import FIRST, Feature, item_table
+from .encoders import Encoders
+from .features import FIRST, Feature
 from .layout import META
 from .mapping import Mapping
-from .mapping_file import typed
+from .mapping_file import as_entry, typed
 from .raw_files import readable
 from .source import ROW, Source, require_unique
 
@@ -50,11 +51,12 @@ class Described:
         self.columns = {f.name: values.feature(table, f.column, f.kind) for f in self.features}
         self.key = pl.col(ROW) if key is None else values.identity(table, key)
 
-    def rows(self, what: str, known: pl.LazyFrame) -> pl.DataFrame:
+    def rows(self, what: str, known: pl.LazyFrame, some: bool = True) -> pl.DataFrame:
         """The rows of some users or items, with their ids in the column ``what``.
 
         Args:
             known: has the ids in ``what`` or, if the table is the interactions, in ``row``.
+            some: whether the table must have one of them.
 
         Raises:
             UserError: the table has two rows for an id, or has none of the ids.
@@ -69,7 +71,7 @@ class Described:
             require_unique(self.table.path, what, found[what])
             missing = ids.join(found, on=what, how="anti")[what]
             lacks = f"{self.table.path} lacks {len(missing):,} of {len(ids):,} {what}s of the interactions"
-            if len(missing) == len(ids):
+            if some and len(missing) == len(ids):
                 raise UserError(
                     f"{lacks}, such as {missing[0]!r}; check that both have the same ids"
                 )
@@ -79,23 +81,22 @@ class Described:
 
 
 def item_rows(
-    described: Described, min_count: int, items: pl.DataFrame, times_N: NDArray
+    described: Described, ids: Feature, items: pl.DataFrame, times_N: NDArray, encoders: Encoders
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
     """The item table and the features' specifications, see ``interactions.Log``.
 
     Args:
         described: a table of items; or the interactions, where an item's features are those of its
             earliest row.
-        min_count: how often an item must occur in training to have an id of its own.
+        ids: the feature that is the item itself.
     """
-    known = described.rows("item", items.lazy())
+    known = described.rows("item", items.lazy(), some=encoders.folder is None)
     key = known.columns[0]
     raw = items.join(known, on=key, how="left", maintain_order="left").rename({"item": ITEM_ID})
-    ids = Feature(ITEM_ID, "categorical", min_count=min_count)
-    table, specs = item_table(raw, [ids, *described.features], times_N)
+    table, specs = encoders.item_table(raw, [ids, *described.features], times_N)
     if specs[ITEM_ID]["vocab_size"] == FIRST:
         raise UserError(
-            f"--min-count {min_count} is too large, for no item occurs so often in the "
+            f"--min-count {ids.min_count} is too large, for no item occurs so often in the "
             "training data; write a smaller one"
         )
     return table, specs
@@ -117,17 +118,9 @@ def require_distinct(features: Iterable[Feature]) -> None:
 
 def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
     """A feature from ``name``, ``name:kind`` or a mapping with ``name`` and fields of ``Feature``."""
-    if isinstance(entry, str):
-        name, _, kind = entry.partition(":")
-        entry = {"name": name} | ({"kind": kind} if kind else {})
-    if not isinstance(entry, dict) or entry.get("name") is None:
-        raise UserError(
-            f"feature {entry!r} has no name; write a column, column:kind, or {{name: ..., kind: ...}}"
-        )
-    given = {"column": entry["name"], "min_count": mapping.min_count}
-    given |= typed(f"feature {entry['name']}", entry, Feature)
-    # A dot cannot be in the name of a torch module, and each feature has a module.
-    name = given["name"] = given["name"].replace(".", "_")
+    entry = as_entry(entry)
+    name = entry["name"]
+    given = {"min_count": mapping.min_count} | typed(f"feature {name}", entry, Feature)
     if name in RESERVED:
         raise UserError(
             f"feature {name} has a name that is taken, as are {', '.join(sorted(RESERVED))}; "

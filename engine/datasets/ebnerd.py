@@ -20,7 +20,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from .features import Feature, item_table
+from .encoders import Encoders
+from .features import Feature
 from .interactions import Log, Split
 from .source import ROW, Source, require_unique
 
@@ -138,6 +139,7 @@ def _item_table(
     embeddings: str | None,
     items: pl.DataFrame,
     times_N: NDArray,
+    encoders: Encoders,
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
     """Articles with their features; without ``articles.parquet`` these are unknown."""
     table = items.rename({"item": "article_id"})
@@ -160,7 +162,7 @@ def _item_table(
             )
         table = _joined(table, Path(embeddings), vectors[:1]).rename({vectors[0]: "embedding"})
         features.append(Feature("embedding", "embedding"))
-    return item_table(table, features, times_N)
+    return encoders.item_table(table, features, times_N)
 
 
 def _joined(table: pl.DataFrame, path: Path, names: Sequence[str]) -> pl.DataFrame:

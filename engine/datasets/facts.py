@@ -100,9 +100,8 @@ def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterat
     """
     fair: dict[str, float] = {}
     if negatives:
-        fair = dict.fromkeys((PLACE, LENGTH, TIME), FAIR)
+        fair = dict.fromkeys((PLACE, LENGTH, TIME), FAIR) | {POPULARITY: FAIR_POPULARITY}
         fair |= {HISTORY: FAIR} if negatives["targets"] == "first" else {}
-        fair |= {POPULARITY: FAIR_POPULARITY} if negatives["from"] != "time" else {}
     for name, fact in found.items():
         distance, shown = abs(fact.auc - 0.5), f"{name} alone has an AUC of {fact.auc:.3f}"
         if distance > max(TELLING, fact.noise):

@@ -46,7 +46,15 @@ class Feature:
 
 
 class Encoder(ABC):
-    """Learns from training values (``observe``, any number of times), then encodes any values."""
+    """Learns from training values (``observe``, any number of times), then encodes any values.
+
+    Attributes:
+        fixed: whether lengths and scales stay as they are.
+        grows: whether values that ``observe`` sees get ids, after those that have one.
+    """
+
+    STATE: tuple[str, ...] = ()  # attributes that are learned, but for a vocabulary
+    fixed, grows = False, True
 
     def __init__(self, feature: Feature) -> None:
         self.feature = feature
@@ -65,13 +73,20 @@ class Encoder(ABC):
 
 
 class CategoricalEncoder(Encoder):
-    """Turns a value into one id."""
+    """Turns a value into one id.
+
+    Attributes:
+        known: column ``value``, from the start on, in the order of the ids.
+    """
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
+        self.known = pl.DataFrame(schema={"value": pl.Null})
         self.counts = pl.DataFrame(schema={"value": pl.Null, "times": pl.Int64})
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
+        if not self.grows:
+            return
         seen = pl.DataFrame({"value": values, "times": times})
         seen = seen.filter(pl.col("value").is_not_null() & (pl.col("times") > 0))
         both = pl.concat([self.counts, seen], how="vertical_relaxed")
@@ -80,7 +95,9 @@ class CategoricalEncoder(Encoder):
     def vocabulary(self) -> pl.Series:
         """The values that have an id of their own, in the order of their ids."""
         often = self.counts.filter(pl.col("times") >= self.feature.min_count)
-        return often["value"].sort()
+        values = [self.known, often.select(pl.col("value").sort())]
+        both = pl.concat(values, how="vertical_relaxed")
+        return both.unique(keep="first", maintain_order=True)["value"]
 
     def encode(self, values: pl.Series) -> pl.Series:
         return pl.select(self.ids(pl.lit(values))).to_series()
@@ -99,14 +116,17 @@ class CategoricalEncoder(Encoder):
 class SequenceEncoder(CategoricalEncoder):
     """Turns a list into a few ids; shorter lists are padded at the end."""
 
+    STATE = ("longest",)
+
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
         self.longest = 1
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         lists = self._lists(values)
-        longest = int(lists.list.len().to_numpy().max(initial=0))
-        self.longest = max(self.longest, min(longest, self.feature.max_len))
+        if not self.fixed:
+            longest = int(lists.list.len().to_numpy().max(initial=0))
+            self.longest = max(self.longest, min(longest, self.feature.max_len))
         each = pl.DataFrame({"value": lists, "times": times}).explode("value")
         super().observe(each["value"], each["times"].to_numpy())
 
@@ -128,32 +148,35 @@ class SequenceEncoder(CategoricalEncoder):
 class NumericEncoder(Encoder):
     """Scales a number to mean 0 and deviation 1; missing and infinite ones become the mean."""
 
+    STATE = ("mean", "deviation")
+
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
-        self.count, self.mean, self.squares = 0, 0.0, 0.0  # squares of the distances to the mean
+        self.count, self.mean, self.deviation = 0, 0.0, 0.0
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         numbers = values.cast(pl.Float64)
         known = numbers.is_finite().fill_null(False).to_numpy() & (times > 0)
-        if not known.any():
+        if self.fixed or not known.any():
             return
         x, times = numbers.to_numpy()[known], times[known]
         count, mean = times.sum(), np.average(x, weights=times)
-        squares = (times * (x - mean) ** 2).sum()
         total, distance = self.count + count, mean - self.mean  # parts are merged as Chan et al. do
-        self.squares += squares + distance**2 * self.count * count / total
+        squares = (times * (x - mean) ** 2).sum() + self.count * self.deviation**2
+        squares += distance**2 * self.count * count / total
         self.mean += distance * count / total
-        self.count = total
+        self.count, self.deviation = total, (squares / total) ** 0.5
 
     def encode(self, values: pl.Series) -> pl.Series:
-        deviation = (self.squares / self.count) ** 0.5 if self.count else 0.0
         x = values.cast(pl.Float64)
-        scaled = (x - self.mean) / (deviation or 1.0)
+        scaled = (x - self.mean) / (self.deviation or 1.0)
         return scaled.set(~x.is_finite().fill_null(False), 0.0).cast(pl.Float32)
 
 
 class EmbeddingEncoder(Encoder):
     """Keeps a vector as it is. All have one width. Missing and empty ones become zeros."""
+
+    STATE = ("width",)
 
     def __init__(self, feature: Feature) -> None:
         super().__init__(feature)
@@ -195,34 +218,6 @@ ENCODERS: dict[str, type[Encoder]] = {
     "numeric": NumericEncoder,
     "embedding": EmbeddingEncoder,
 }
-
-
-def item_table(
-    items: pl.DataFrame, features: list[Feature], times_N: NDArray
-) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """The item table of a data set, and FuxiCTR's specification of its features.
-
-    Args:
-        items: a raw column for each feature; row i is the item of index i + 1.
-        features: what to make of the columns.
-        times_N: how often each item occurs in the training data.
-    """
-    columns = {"item_index": pl.int_range(len(items) + 1, eager=True)}
-    specs: dict[str, dict[str, Any]] = {}
-    for feature in features:
-        encoder = feature.encoder()
-        encoder.observe(items[feature.name], times_N)
-        encoded = encoder.encode(items[feature.name])
-        columns[feature.name] = pl.concat([_padding(encoded), encoded])
-        specs[feature.name] = {"source": "item"} | encoder.spec()
-    return pl.DataFrame(columns), specs
-
-
-def _padding(encoded: pl.Series) -> pl.Series:
-    """The zero, or the list of zeros, of the padding item."""
-    first = encoded[0]
-    zero = [0] * len(first) if isinstance(first, pl.Series) else 0
-    return pl.Series([zero], dtype=encoded.dtype)
 
 
 def list_column(values: NDArray, dtype: type[pl.DataType]) -> pl.Series:

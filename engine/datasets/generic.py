@@ -10,8 +10,10 @@ from typing import Any, Literal
 import polars as pl
 
 from . import lists, moments, values
-from .described import RESERVED, Described, item_rows, require_distinct, with_users
+from .described import ITEM_ID, RESERVED, Described, item_rows, require_distinct, with_users
+from .features import Feature
 from .interactions import Log, Split
+from .like import Prepared
 from .mapping import Mapping
 from .negatives import Negatives
 from .raw_files import TEST, Form
@@ -22,8 +24,11 @@ POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwis
 Columns = dict[str, pl.Expr]
 
 
-def load(mapping: Mapping) -> Log:
+def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     """The log that a mapping describes, with every value of it checked.
+
+    Args:
+        like: the data set that the log is encoded like.
 
     Raises:
         UserError: names the file, the column and the row.
@@ -44,6 +49,9 @@ def load(mapping: Mapping) -> Log:
     people = _described(mapping, "user")
     features = [*context.features, *(people.features if people else ())]
     require_distinct([*features, *items.features])
+    ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
+    if like is not None:
+        like.require_same(item=[ids, *items.features], sample=features)
     for source in tables:
         source.check()
     own = context.columns if shown is table else {}
@@ -63,10 +71,11 @@ def load(mapping: Mapping) -> Log:
     about |= {"licence": mapping.licence, "mapping": mapping.said()}
     return Log(
         events=frame,
-        item_table=partial(item_rows, items, mapping.min_count),
+        item_table=partial(item_rows, items, ids),
         label=mapping.label if mapping.label and mapping.label not in RESERVED else "label",
         split=Split(mapping.split, mapping.train, mapping.valid),
         sample_features=features,
+        like=like,
         exposures=shown is not table,
         time_unit=unit,
         negatives=negatives if mapping.negatives else None,

@@ -26,9 +26,11 @@ from tqdm import tqdm
 from ..common.errors import UserError
 from . import SEED
 from .card import SPLITS
-from .features import Encoder, Feature
+from .encoders import Encoders
+from .features import Feature
 from .histories import ListRecipe, stored_events
 from .layout import finish
+from .like import Prepared
 from .negatives import Negatives, TapeWriter
 from .numbering import Numbered, number, time_at
 from .samples import ROUNDING, Block, Recipe, Split
@@ -37,7 +39,9 @@ LAST = 2**63 - 1  # a moment after all others
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
 ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group
 INDEX = ("user_index", "item_index", "seq_len", "time", "group_index")
-ItemTable = Callable[[pl.DataFrame, NDArray], tuple[pl.DataFrame, dict[str, dict[str, Any]]]]
+ItemTable = Callable[
+    [pl.DataFrame, NDArray, Encoders], tuple[pl.DataFrame, dict[str, dict[str, Any]]]
+]
 
 
 @dataclass
@@ -54,10 +58,10 @@ class Log:
             one of the events of a row has. It is the history of the row's samples then, and
             ``history_time`` the moments of its entries. Events of the same user, item and time are merged
             into one. Events without one of these three are left out.
-        item_table: a function that makes the item table: ``(items, times_N) -> (table, specs)``.
-            ``items`` has the columns ``item`` and ``row``, the row of the item's earliest event. Its
-            row i is the item of index i + 1. ``times_N`` is how often each item occurs in the
-            training data.
+        item_table: a function that makes the item table:
+            ``(items, times_N, encoders) -> (table, specs)``. ``items`` has the columns ``item`` and
+            ``row``, the row of the item's earliest event, for items in the order of their indices.
+            ``times_N`` is how often each occurs in the training data. ``encoders`` encode features.
         label: name of the label's column.
         split: which samples go where.
         sample_features: how the features of a sample are to be read.
@@ -72,6 +76,8 @@ class Log:
             the order of a user's events.
         negatives: draw negatives for the events of label 1, which alone are samples then.
         seed: of the negatives, and of the order of a user's samples of one moment.
+        like: the data set that the log is encoded like. Its items keep their indices and their rows
+            of the item table, and ``item_table`` is asked for the others.
     """
 
     events: pl.LazyFrame
@@ -85,6 +91,7 @@ class Log:
     time_unit: str = "unknown"
     negatives: Negatives | None = None
     seed: int = SEED
+    like: Prepared | None = None
 
 
 def write(log: Log, folder: Path) -> dict[str, Any]:
@@ -107,8 +114,9 @@ class _Writer:
     def __init__(self, log: Log, folder: Path, scratch: Path) -> None:
         self.log, self.folder, self.scratch = log, folder, scratch
         self.source = log.about["source"]
-        self.names = [feature.name for feature in log.sample_features]
-        self.encoders: list[Encoder] = [feature.encoder() for feature in log.sample_features]
+        self.encoders = log.like.encoders() if log.like else Encoders()
+        self.sample_encoders = self.encoders.of("sample", log.sample_features)
+        self.names = [encoder.feature.name for encoder in self.sample_encoders]
         self.files: dict[Path, pq.ParquetWriter] = {}
         self.closing = ExitStack()  # closes the files
         self.merged = 0  # events of the same user, item and moment as another
@@ -121,7 +129,7 @@ class _Writer:
         events = self.log.events
         if self.listed:
             events = stored_events(events, self.source, self.scratch)
-        numbered = number(events, self.source, self.scratch)
+        numbered = number(events, self.source, self.scratch, self.log.like)
         users, items = numbered.users, numbered.items
         recipe = self._recipe(numbered)
         times_N = np.zeros(len(items), np.int64)
@@ -142,10 +150,14 @@ class _Writer:
         self._require_usable(counts)
         self._write_ids(numbered)
         specs = self._write_tables()
-        table, item_specs = self.log.item_table(items, times_N)
+        known = 0 if self.log.like is None else len(self.log.like.items)
+        table, item_specs = self.log.item_table(items[known:], times_N[known:], self.encoders)
         table.write_parquet(self.folder / "item_info.parquet")
+        self.encoders.save(self.folder)
         about = self.log.about | {"events": users["events"].sum(), "events_merged": self.merged}
         about |= {"time_unit": self.log.time_unit, "seed": self.log.seed}
+        if self.log.like is not None:
+            about |= self.log.like.described(self.encoders)
         return finish(
             self.folder, item_specs | specs, self.log.label, about | self._sampling(counts)
         )
@@ -243,7 +255,7 @@ class _Writer:
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
         """Show the encoders what training shows: targets, and the items that they can see."""
         once = np.ones(len(samples), np.int64)
-        for encoder in self.encoders:
+        for encoder in self.sample_encoders:
             encoder.observe(samples[encoder.feature.name], once)
         seen = samples.group_by("user_index").agg(pl.col("seq_len").max())
         visible = histories.join(seen, on="user_index").select(
@@ -302,7 +314,7 @@ class _Writer:
                     if name in SPLITS:
                         part = part.with_columns(
                             e.encode(part[e.feature.name]).alias(e.feature.name)
-                            for e in self.encoders
+                            for e in self.sample_encoders
                         )
                     self._append(self.folder / f"{name}.parquet", part)
-        return {encoder.feature.name: encoder.spec() for encoder in self.encoders}
+        return self.encoders.specs("sample")

@@ -26,10 +26,11 @@ from ..common.files import one_at_a_time
 from ..config.feature_map import write_feature_map
 from .card import CARD, FILES, SPLITS, fingerprint
 
+ENCODERS = "encoders"  # folder of what ``encoders`` keeps
 CONFIG = "config"  # folder of the experiments that ``ready_config`` writes
 CONFIG_BEFORE = "config_before"  # what was in it before the data set was written again
 WRITTEN = {*FILES, "feature_map.json", CARD, "user_ids.parquet", "item_ids.parquet"}
-WRITTEN |= {CONFIG, CONFIG_BEFORE}
+WRITTEN |= {ENCODERS, CONFIG, CONFIG_BEFORE}
 META = ("user_index", "item_index", "seq_len", "time", "group_index", "group_user")
 ASIDE = "moved aside"  # the folder to replace, where the system cannot exchange two in one step
 LENGTHS = (0, 1, 10, 50, 100, 200, 500, 1000)  # where the bins of a card's histogram start
@@ -176,17 +177,26 @@ def make_card(folder: Path, features: dict[str, dict], label: str) -> dict[str, 
     histories = pl.scan_parquet(folder / "user_info.parquet").select(
         users=pl.len(), interactions=pl.col("full_item_seq").list.len().sum()
     )
+    counts = histories.collect(engine="streaming").row(0, named=True)
+    user = "user_index"
+    if "group_user" in pq.read_schema(folder / "train.parquet").names:  # of several histories
+        user = "group_user"
+        samples = pl.scan_parquet([folder / f"{name}.parquet" for name in SPLITS])
+        users = samples.select(pl.col(user).n_unique())
+        counts["users"] = users.collect(engine="streaming").item()
     return {
         "dataset_id": folder.name,
         "hash": fingerprint(folder / name for name in FILES),
         "items": pq.read_metadata(folder / "item_info.parquet").num_rows - 1,
-        **histories.collect(engine="streaming").row(0, named=True),
+        **counts,
         "vocab_sizes": {k: v["vocab_size"] for k, v in features.items() if "vocab_size" in v},
-        "splits": {name: _describe_split(folder / f"{name}.parquet", label) for name in SPLITS},
+        "splits": {
+            name: _describe_split(folder / f"{name}.parquet", label, user) for name in SPLITS
+        },
     }
 
 
-def _describe_split(path: Path, label: str) -> dict[str, Any]:
+def _describe_split(path: Path, label: str, user: str) -> dict[str, Any]:
     """The rows, users and label rate of a split, and how long its histories are."""
     length = pl.col("seq_len")
     bins = [
@@ -195,7 +205,7 @@ def _describe_split(path: Path, label: str) -> dict[str, Any]:
     ]
     split = pl.scan_parquet(path).select(
         rows=pl.len(),
-        users=pl.col("user_index").n_unique(),
+        users=pl.col(user).n_unique(),
         label_rate=pl.col(label).cast(pl.Float64).mean().round(6),
         history_length=pl.struct(
             mean=length.mean().round(2), max=length.max(), histogram=pl.struct(bins)

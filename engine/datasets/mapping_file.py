@@ -39,26 +39,52 @@ def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
     return values
 
 
-def read_mapping(file: str | Path | None, flags: dict[str, Any]) -> Mapping:
+def as_entry(feature: Any) -> dict[str, Any]:
+    """Fields of ``features.Feature``, of which there is a ``name``, a ``column`` and maybe others.
+
+    Args:
+        feature: ``name``, ``name:kind`` or a mapping with ``name``.
+
+    Raises:
+        UserError: there is no name.
+    """
+    if isinstance(feature, str):
+        name, _, kind = feature.partition(":")
+        feature = {"name": name} | ({"kind": kind} if kind else {})
+    if not isinstance(feature, dict) or not isinstance(feature.get("name"), str):
+        raise UserError(
+            f"feature {feature!r} has no name; write a column, column:kind, or "
+            "{name: ..., kind: ...}"
+        )
+    # A dot cannot be in the name of a torch module, and each feature has a module.
+    return {"column": feature["name"]} | feature | {"name": feature["name"].replace(".", "_")}
+
+
+def read_mapping(
+    file: str | Path | None, flags: dict[str, Any], like: dict[str, Any] | None = None
+) -> Mapping:
     """The mapping of a YAML file and of flags; a flag beats the file.
 
     Paths in the file start at its folder. In a file of ``READY`` they start at the folder that the flag
     ``input`` names; if it names a file or a pattern instead, that is the input.
 
+    Args:
+        like: what holds unless the file or a flag says otherwise.
+
     Raises:
         UserError: a key is unknown or missing, or two keys contradict each other.
     """
-    given: dict[str, Any] = {}
+    given = typed("the card", like or {}, Mapping)
     flags = typed("the command line", flags, Mapping)
     if file is not None:
-        given, root = typed(str(file), read_yaml(Path(file)), Mapping), Path(file).parent
+        said, root = typed(str(file), read_yaml(Path(file)), Mapping), Path(file).parent
         if root == READY:
             root = Path(flags.get("input", "."))
             if root.is_dir():
                 del flags["input"]
             else:
                 root = root.parent
-        given |= {name: str(root / given[name]) for name in PATHS if name in given}
+        given |= said | {name: str(root / said[name]) for name in PATHS if name in said}
     given |= flags
     for name in ("input", "user", "item"):
         if name not in given:

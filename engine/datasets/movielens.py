@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..common.errors import UserError
 from ..config.feature_map import POOLING
+from .encoders import Encoders
 from .interactions import Log, Split
 from .source import Lines, Source, require_unique
 from .values import number, whole
@@ -129,9 +130,12 @@ def _source(path: Path, columns: tuple[str, ...]) -> Source:
 
 
 def _item_table(
-    movies: pl.DataFrame, items: pl.DataFrame, times_N: NDArray
+    movies: pl.DataFrame, items: pl.DataFrame, times_N: NDArray, encoders: Encoders
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """The item table and the features' specifications, see ``interactions.Log``."""
+    """The item table and the features' specifications, see ``interactions.Log``.
+
+    All ids are those of the tables, so ``encoders`` stay empty.
+    """
     movies = items.join(movies, on="item", maintain_order="left")
     genre = movies["genres"].explode().drop_nulls().unique().sort()
     genre_id = pl.element().cast(pl.Enum(genre)).to_physical().cast(pl.Int64) + 1

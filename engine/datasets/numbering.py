@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from ..common.errors import UserError
+from .like import Prepared
 
 BLOCK = 4_000_000  # events that are sorted at a time
 IN_MEMORY = 1_000_000  # times that are sorted at once, to find a moment
@@ -26,6 +27,7 @@ class Numbered(NamedTuple):
     Attributes:
         users: ``user_index, user``, the number of ``events`` and the ``block`` of each user.
         items: ``item``, and ``row``, the row of its earliest event; row i is the item of index i + 1.
+            Items that come from another data set have no ``row``.
         blocks: folder of the blocks, see ``read``.
     """
 
@@ -51,13 +53,14 @@ class Numbered(NamedTuple):
         events.write_parquet(folder / "events.parquet", compression="lz4")
 
 
-def number(events: pl.LazyFrame, source: str, scratch: Path) -> Numbered:
+def number(events: pl.LazyFrame, source: str, scratch: Path, like: Prepared | None) -> Numbered:
     """Write the events of a log as numbers, block by block.
 
     Args:
         events: see ``interactions.Log``.
         source: names the log in messages.
         scratch: folder for temporary files.
+        like: a data set whose items keep their indices; without one, the ids are sorted.
     """
     raw, blocks = scratch / "raw.parquet", scratch / "blocks"
     print("reading the log ...", flush=True)
@@ -68,13 +71,15 @@ def number(events: pl.LazyFrame, source: str, scratch: Path) -> Numbered:
     users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // BLOCK)
     earliest = events.group_by("item").agg(pl.col("time").min())
     first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
-    items = first.collect(engine="streaming").sort("item").with_row_index("item_index", 1)
+    items = first.collect(engine="streaming").sort("item")
     count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
     print(count, flush=True)
     if left_out := pq.read_metadata(raw).num_rows - users["events"].sum():
         print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
     if users.is_empty():
         raise UserError(f"{source} has no events; name data with some")
+    items = items if like is None else like.with_items(items)
+    items = items.with_row_index("item_index", 1)
     events = events.join(users.lazy().drop("events"), on="user")
     events = events.join(items.lazy().select("item", "item_index"), on="item")
     keyed = pl.PartitionBy(blocks, key="block", include_key=False)

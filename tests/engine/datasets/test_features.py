@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from engine.common.errors import UserError
-from engine.datasets.features import Feature, item_table
+from engine.datasets.encoders import Encoders
+from engine.datasets.features import Feature
 
 
 def encoded(
@@ -16,7 +17,7 @@ def encoded(
     """The written values without the padding row, and the specification."""
     column = pl.Series(feature.name, values, dtype=dtype)
     times_N = np.array(times or [1] * len(values))
-    table, specs = item_table(pl.DataFrame([column]), [feature], times_N)
+    table, specs = Encoders().item_table(pl.DataFrame([column]), [feature], times_N)
     assert table["item_index"].to_list() == list(range(len(values) + 1))
     padding = table[feature.name][0]
     assert np.all(np.asarray(padding) == 0)

@@ -12,7 +12,8 @@ import pytest
 from engine.common.errors import UserError
 from engine.datasets import interactions, numbering
 from engine.datasets.card import SPLITS
-from engine.datasets.features import Feature, item_table
+from engine.datasets.encoders import Encoders
+from engine.datasets.features import Feature
 from engine.datasets.interactions import Log, Split
 
 # row, user, item, time, label, positive, place
@@ -46,9 +47,11 @@ def log(rows: list[Row], split: Split, exposures: bool = False, min_count: int =
     shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
     frame = pl.DataFrame(shuffled, schema=kinds, orient="row")
 
-    def table(items: pl.DataFrame, times_N: np.ndarray) -> tuple[pl.DataFrame, dict]:
+    def table(
+        items: pl.DataFrame, times_N: np.ndarray, encoders: Encoders
+    ) -> tuple[pl.DataFrame, dict]:
         features = [Feature("item_id", "categorical", min_count=min_count)]
-        return item_table(items.rename({"item": "item_id"}), features, times_N)
+        return encoders.item_table(items.rename({"item": "item_id"}), features, times_N)
 
     return Log(
         frame.lazy(), table, "click", split, {"source": "a test", "licence": "none"},

@@ -13,7 +13,8 @@ import pytest
 from engine.common.errors import UserError
 from engine.datasets import chance, interactions, negatives, numbering
 from engine.datasets.card import SPLITS
-from engine.datasets.features import Feature, item_table
+from engine.datasets.encoders import Encoders
+from engine.datasets.features import Feature
 from engine.datasets.interactions import Log, Split
 from engine.datasets.negatives import NONE, Barred, Negatives, Tape, TapeWriter
 
@@ -31,8 +32,10 @@ def random_events(seed: int, events: int, users: int, items: int, moments: int) 
 def write(events: list[Event], output: Path, how: Negatives, **options: Any) -> dict[str, Any]:
     """Prepare a log of positives; every item has an id of its own."""
 
-    def table(items: pl.DataFrame, times_N: np.ndarray) -> tuple[pl.DataFrame, dict]:
-        return item_table(
+    def table(
+        items: pl.DataFrame, times_N: np.ndarray, encoders: Encoders
+    ) -> tuple[pl.DataFrame, dict]:
+        return encoders.item_table(
             items.rename({"item": "item_id"}), [Feature("item_id", "categorical")], times_N
         )
 
