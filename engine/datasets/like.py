@@ -11,10 +11,10 @@ from ..common.errors import UserError
 from .card import card_beside
 from .encoders import Encoders, load
 from .features import Feature
-from .mapping import as_entry
+from .mapping_file import as_entry
 from .raw_files import readable
 
-EVENTS = ("input", "test_input", "exposures")  # the keys of a mapping that name a log
+EVENTS = ("input", "test_input", "exposures", "source")  # keys of a mapping that name a log
 FEATURES = ("item_features", "user_features", "sample_features")
 
 
