@@ -50,25 +50,13 @@ class Report:
 def check(folder: Path) -> Report:
     """Check a folder in LongCTR's layout.
 
-    Its ``feature_map.json`` says which columns there must be. Files that were copied by hand may have
-    none. Then the shipped configuration of a data set of that name says it.
-
     Args:
-        folder: the data set; its name is the ``dataset_id``.
+        folder: the data set, see ``ready_config.described``.
 
     Raises:
         UserError: nothing says what the columns are.
     """
-    dataset = ready_config.shipped_entry(folder.name)
-    if (folder / "feature_map.json").exists():
-        dataset = ready_config.dataset_entry(folder, folder)
-    if dataset is None:
-        raise UserError(
-            f"{folder} has no feature_map.json, and the shipped configuration has no data set of "
-            "its name; name a folder that data/prepare.py wrote"
-        )
-    names = {"dataset_id": folder.name, "data_root": str(folder.parent)}
-    feature_map = build_feature_map(dataset | names)
+    feature_map = build_feature_map(ready_config.described(folder))
     report = Report(errors=read_errors(folder, feature_map))
     if not report.errors:
         label = feature_map.labels[0]

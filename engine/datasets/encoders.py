@@ -21,7 +21,8 @@ from .features import FIRST, CategoricalEncoder, Encoder, Feature
 from .layout import ENCODERS
 
 FILE = "encoders.json"
-SOURCES: dict[str, dict[str, Any]] = {"item": {"source": "item"}, "sample": {}}  # whose feature
+# The row that holds a feature, and what FuxiCTR's specification says of it.
+SOURCES: dict[str, dict[str, Any]] = {"item": {"source": "item"}, "sample": {}}
 
 
 class Encoders:
@@ -155,7 +156,8 @@ def _restored(path: Path, entry: dict[str, Any]) -> Encoder:
         setattr(encoder, name, convert(entry[name], type(getattr(encoder, name))))
     if isinstance(encoder, CategoricalEncoder):
         vocabulary = pl.read_parquet(path.parent / entry["vocabulary"]).sort("id")
-        if vocabulary["id"].to_list() != list(range(FIRST, FIRST + len(vocabulary))):
+        ids = pl.int_range(FIRST, FIRST + len(vocabulary), eager=True)
+        if not vocabulary["id"].equals(ids):
             raise ValueError(f"{entry['vocabulary']} lacks an id, or has one twice")
         encoder.known = vocabulary.select("value")
     return encoder

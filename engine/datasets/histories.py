@@ -7,7 +7,10 @@ its rows read the beginning of the other. So a log of growing lists takes the ro
 from __future__ import annotations
 
 import shutil
+import sys
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +20,7 @@ from .samples import CARRIED, Block, Recipe
 from .source import PLACE
 
 PARTS = 64  # of the users; the lists of one part are sorted at a time
+PADDED = 0.1  # share of the lists from which an item that stands twice at an end looks like padding
 ANSWER = 0.5  # share of the clicked rows whose list may have the clicked item at an end
 LAST = 2**63 - 1  # a moment after all others
 LISTS = ("history", "history_time")  # columns of a log
@@ -41,10 +45,15 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
     by_user = pl.PartitionBy(raw, key=(pl.col("user").hash() % PARTS).alias("part"))
     events.sink_parquet(by_user, compression="lz4", maintain_order=False, mkdir=True)
     done.mkdir()
-    ends = clicked = 0
+    ends = clicked = lists = 0
+    known, doubled = False, Counter[str]()
     for part in sorted(raw.iterdir()):
-        samples, entries = stored(pl.read_parquet(part, hive_partitioning=False).drop("part"))
+        events_of_part = pl.read_parquet(part, hive_partitioning=False).drop("part")
+        lists += events_of_part["history"].count()
+        doubled.update(_doubled(events_of_part["history"]))
+        samples, entries = stored(events_of_part)
         ends, clicked = ends + int(samples["ends"].sum()), clicked + samples["ends"].count()
+        known |= entries["item"].is_in(samples["item"].implode()).any()
         rows = pl.concat([samples.drop("ends"), entries], how="diagonal_relaxed")
         rows.write_parquet(done / f"{part.name}.parquet", compression="lz4")
         shutil.rmtree(part)
@@ -53,7 +62,30 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
             f"{source}: {ends:,} of {clicked:,} clicked rows have the clicked item itself at an end of "
             "their --history, so the list holds the answer; write lists of earlier items only"
         )
+    if not known:
+        _warn(
+            source,
+            "no item of a list is ever the item of a row; check that both are ids of one kind",
+        )
+    for item, count in doubled.most_common(1):
+        if count > PADDED * lists:
+            _warn(
+                source,
+                f"{count:,} of {lists:,} lists have the item {item!r} twice at an end; if it only fills "
+                f"them up, add --history-padding {item}",
+            )
     return pl.scan_parquet(done)
+
+
+def _warn(source: str, what: str) -> None:
+    print(f"warning: {source}: {what}", file=sys.stderr)
+
+
+def _doubled(lists: pl.Series) -> dict[str, int]:
+    """The item that stands twice at an end of most lists, and of how many."""
+    at = partial(lists.list.get, null_on_oob=True)
+    twice = pl.concat([at(a).filter(at(a) == at(b)) for a, b in ((0, 1), (-1, -2))])
+    return dict(twice.value_counts(sort=True).head(1).iter_rows())
 
 
 def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

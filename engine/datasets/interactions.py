@@ -199,7 +199,7 @@ class _Writer:
             seed=log.seed,
             tested="test" in columns,
             timed=log.time_unit != "order",
-            items=len(numbered.items),
+            items=numbered.occurring,
             tape=self.scratch / "tape",
         )
         if log.negatives:

@@ -177,17 +177,26 @@ def make_card(folder: Path, features: dict[str, dict], label: str) -> dict[str, 
     histories = pl.scan_parquet(folder / "user_info.parquet").select(
         users=pl.len(), interactions=pl.col("full_item_seq").list.len().sum()
     )
+    counts = histories.collect(engine="streaming").row(0, named=True)
+    user = "user_index"
+    if "group_user" in pq.read_schema(folder / "train.parquet").names:  # of several histories
+        user = "group_user"
+        samples = pl.scan_parquet([folder / f"{name}.parquet" for name in SPLITS])
+        users = samples.select(pl.col(user).n_unique())
+        counts["users"] = users.collect(engine="streaming").item()
     return {
         "dataset_id": folder.name,
         "hash": fingerprint(folder / name for name in FILES),
         "items": pq.read_metadata(folder / "item_info.parquet").num_rows - 1,
-        **histories.collect(engine="streaming").row(0, named=True),
+        **counts,
         "vocab_sizes": {k: v["vocab_size"] for k, v in features.items() if "vocab_size" in v},
-        "splits": {name: _describe_split(folder / f"{name}.parquet", label) for name in SPLITS},
+        "splits": {
+            name: _describe_split(folder / f"{name}.parquet", label, user) for name in SPLITS
+        },
     }
 
 
-def _describe_split(path: Path, label: str) -> dict[str, Any]:
+def _describe_split(path: Path, label: str, user: str) -> dict[str, Any]:
     """The rows, users and label rate of a split, and how long its histories are."""
     length = pl.col("seq_len")
     bins = [
@@ -196,7 +205,7 @@ def _describe_split(path: Path, label: str) -> dict[str, Any]:
     ]
     split = pl.scan_parquet(path).select(
         rows=pl.len(),
-        users=pl.col("user_index").n_unique(),
+        users=pl.col(user).n_unique(),
         label_rate=pl.col(label).cast(pl.Float64).mean().round(6),
         history_length=pl.struct(
             mean=length.mean().round(2), max=length.max(), histogram=pl.struct(bins)

@@ -28,11 +28,13 @@ class Numbered(NamedTuple):
         users: ``user_index, user``, the number of ``events`` and the ``block`` of each user.
         items: ``item``, and ``row``, the row of its earliest event; row i is the item of index i + 1.
             Items that come from another data set have no ``row``.
+        occurring: how many of the items occur in the log.
         blocks: folder of the blocks, see ``read``.
     """
 
     users: pl.DataFrame
     items: pl.DataFrame
+    occurring: int
     blocks: Path
 
     def spans(self) -> list[tuple[int, int, int]]:
@@ -78,6 +80,7 @@ def number(events: pl.LazyFrame, source: str, scratch: Path, like: Prepared | No
         print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
     if users.is_empty():
         raise UserError(f"{source} has no events; name data with some")
+    occurring = len(items)
     items = items if like is None else like.with_items(items)
     items = items.with_row_index("item_index", 1)
     events = events.join(users.lazy().drop("events"), on="user")
@@ -86,7 +89,7 @@ def number(events: pl.LazyFrame, source: str, scratch: Path, like: Prepared | No
     events = events.drop("user", "item")
     events.sink_parquet(keyed, compression="lz4", maintain_order=False, mkdir=True)
     raw.unlink()
-    return Numbered(users, items.select("item", "row"), blocks)
+    return Numbered(users, items.select("item", "row"), occurring, blocks)
 
 
 def time_at(times: pl.LazyFrame, place: int) -> Any:

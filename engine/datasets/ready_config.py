@@ -6,10 +6,17 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from ..common.errors import UserError
 from ..common.files import write_yaml
 from ..common.places import CONFIG, HOME, RUN_COMMAND
 from ..config.feature_map import read_feature_map
-from ..config.read import list_experiments, read_yaml
+from ..config.read import (
+    list_experiments,
+    read_yaml,
+    redirect,
+    resolve_paths,
+    with_tables,
+)
 from .card import SPLITS
 
 LIKE = "movielens_1m"  # the shipped data set whose hyper-parameters are the start for others
@@ -87,6 +94,30 @@ def dataset_entry(folder: Path, place: Path) -> dict[str, Any]:
         "feature_cols": columns,
         "label_col": {"name": label, "dtype": "float"},
     }
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """The entry of a data set, with absolute paths.
+
+    Its ``feature_map.json`` says which columns there are. Files that were copied by hand may have
+    none. Then the shipped configuration of a data set of that name says it.
+
+    Args:
+        folder: the data set; its name is the ``dataset_id``.
+
+    Raises:
+        UserError: nothing says what the columns are.
+    """
+    entry = shipped_entry(folder.name)
+    if (folder / "feature_map.json").exists():
+        entry = dataset_entry(folder, folder)
+    if entry is None:
+        raise UserError(
+            f"{folder} has no feature_map.json, and the shipped configuration has no data set of "
+            "its name; name a folder that data/prepare.py wrote"
+        )
+    entry = redirect(resolve_paths(with_tables(entry), HOME), folder.parent)
+    return entry | {"dataset_id": folder.name, "data_root": str(folder.parent)}
 
 
 def _shown(path: Path) -> str:

@@ -56,7 +56,16 @@ def as_whole(raw: pl.Expr) -> pl.Expr:
 
 
 def label(table: Source, column: str) -> pl.Expr:
-    """A label: 0 and 1, or True and False; none may be missing."""
+    """A label: 0 and 1, True and False, or lists [1, 0] and [0, 1]; none may be missing."""
+    if isinstance(table.kind(column), pl.List | pl.Array):
+        entry = pl.List(pl.Float64)
+
+        def one_hot(raw: pl.Expr) -> pl.Expr:
+            two = raw.cast(entry)
+            known = (two.list.len() == 2) & (two.list.min() == 0) & (two.list.sum() == 1)
+            return pl.when(known).then(two.list.last()).cast(pl.Int8)
+
+        return table.read(column, one_hot, "[1, 0] for 0, or [0, 1] for 1")
 
     def parse(raw: pl.Expr) -> pl.Expr:
         text = raw.cast(pl.String).str.strip_chars().str.to_lowercase()

@@ -70,6 +70,11 @@ class Histories:
         return len(self.offsets) - 1
 
     @property
+    def items(self) -> NDArray[np.int32]:
+        """The items of all interactions, user by user."""
+        return self._tape[self._front : -1]
+
+    @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
         return self._tape.nbytes + self.offsets.nbytes
@@ -104,7 +109,7 @@ class Histories:
 
     def check_items(self, num_items: int, item_path: Path) -> None:
         """Reject an item index that is outside the item table, or is 0, the padding."""
-        items_S = self._tape[self._front : -1]
+        items_S = self.items
         if len(items_S) and not 1 <= items_S.min() <= items_S.max() < num_items:
             first = ((items_S < 1) | (items_S >= num_items)).argmax()
             row = np.searchsorted(self.offsets, first, side="right") - 1

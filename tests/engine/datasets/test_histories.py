@@ -13,7 +13,7 @@ from engine.common.errors import UserError
 from engine.datasets import generic, interactions
 from engine.datasets.card import SPLITS
 from engine.datasets.histories import LIST, REPEATED, SEEN, stored_events
-from engine.datasets.mapping import read_mapping
+from engine.datasets.mapping_file import read_mapping
 from engine.datasets.source import PLACE
 
 
@@ -263,3 +263,44 @@ def test_keys_that_need_or_exclude_each_other(flags: dict, words: str) -> None:
     given = {"input": "log.csv", "user": "u", "item": "i", "time": "t", "label": "y"} | flags
     with pytest.raises(UserError, match=words):
         read_mapping(None, given)
+
+
+@pytest.mark.parametrize("padding", [None, "0"])
+def test_what_looks_like_padding_or_other_ids_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], padding: str | None
+) -> None:
+    table = random_log(5).with_columns(pl.format("0,0,0,{}", "seen"))
+    prepare(tmp_path, table, history="seen", history_padding=padding)
+    warned = capsys.readouterr().err
+    assert ("item '0' twice at an end" in warned) == (padding is None)
+    assert "ids of one kind" not in warned
+    prepare(tmp_path, table.with_columns(pl.col("seen").str.replace_all("i", "x")), history="seen")
+    assert "ids of one kind" in capsys.readouterr().err
+
+
+def test_files_do_not_depend_on_parts_or_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = random_log(6, window=4)
+    flags = {"history": "seen", "negatives": 2, "targets": "all"}
+    whole = prepare(tmp_path, table, **flags)
+    monkeypatch.setattr("engine.datasets.histories.PARTS", 3)
+    monkeypatch.setattr("engine.datasets.numbering.BLOCK", 100)
+    for name, file in prepare(tmp_path, table, **flags).items():
+        assert file.equals(whole[name]), name
+
+
+def test_labels_may_be_one_hot(tmp_path: Path) -> None:
+    table = random_log(7)
+    expected = prepare(tmp_path, table)
+    hot = pl.concat_list(1 - pl.col("label"), "label")
+    table.with_columns(label=hot.cast(pl.List(pl.Int8))).write_parquet(tmp_path / "log.parquet")
+    flags = {name: name for name in ("user", "item", "time", "label")}
+    mapping = read_mapping(None, {"input": str(tmp_path / "log.parquet")} | flags)
+    interactions.write(generic.load(mapping), tmp_path / "out")
+    assert pl.read_parquet(tmp_path / "out" / "train.parquet").equals(expected["train"])
+    table.with_columns(label=[1, 1]).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(
+        UserError, match=r"column label, row 0 .*: the value is \[1, 1\]; write \[1, 0"
+    ):
+        generic.load(mapping)

@@ -192,6 +192,19 @@ def test_items_that_a_table_of_items_lacks(old: Path, command: Command) -> None:
     assert set(info.slice(41)["item_id", "price"].rows()) == {(1, 0.0)}
 
 
+def test_negatives_are_items_of_the_new_log(old: Path, command: Command) -> None:
+    """So their rate is that of the new log by itself."""
+    flags = (*FLAGS[:6], "--negatives", "2", "--negatives-from", "uniform")
+    for name in ("old", "new"):
+        made = command("generic", "--input", f"{name}.csv", *flags, "--output", f"drawn_{name}")
+        assert made.code == 0, made.stderr
+    new = like(command, "new", base="drawn_old")
+    assert card(new)["negatives"] == card(Path("drawn_new"))["negatives"]
+    items = pl.read_parquet(new / "item_ids.parquet")
+    shown = pl.concat(pl.read_parquet(new / f"{name}.parquet") for name in SPLITS)
+    assert set(shown.join(items, on="item_index")["item"]) == set(NEW["what"])
+
+
 Broken = tuple[Callable[[Path], object], tuple[str, ...], tuple[str, ...]]
 
 
@@ -213,9 +226,17 @@ REFUSED: dict[str, Broken] = {
         ("--grow has no meaning without --like",),
     ),
     "no input": (lambda folder: None, LIKE[:2], ("--input is missing",)),
-    "no folder": (shutil.rmtree, LIKE, ("old/mine keeps no encoders", "name a data set that")),
-    "no mapping": (no_mapping, LIKE, ("its card has no mapping", "prepare it again")),
-    "other items": (fewer_items, LIKE, ("item_ids.parquet and item_info.parquet differ",)),
+    "no folder": (shutil.rmtree, LIKE, ("--like old/mine names no data set of", "name another")),
+    "no mapping": (
+        no_mapping,
+        LIKE,
+        ("--like old/mine names no data set of", "whose card has the mapping"),
+    ),
+    "other items": (
+        fewer_items,
+        LIKE,
+        ("old/mine: item_info.parquet and item_ids.parquet have other items",),
+    ),
     "cut ids": (
         lambda folder: (folder / "item_ids.parquet").write_bytes(b"PAR1"),
         LIKE,

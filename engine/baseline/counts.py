@@ -1,0 +1,171 @@
+"""Count how often, and how long ago, a history shows what the candidate of its sample is.
+
+Shape suffixes: B samples, L padded history, M matches, F counts, E events whose popularity counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.feature_map import build_feature_map
+from ..datasets.card import SPLITS, card_beside
+from ..loader.columnar import META, Histories, ItemTable, Samples
+from ..loader.columns import Arrays, open_parquet
+from .popularity import FOLDS, AmongOthers, BeforeTheMoment, Times
+
+BLOCK = 4096  # samples that are counted at a time
+EVENTS = 2**25  # about how many events at most tell what is popular
+FEW = 20  # newest events that are counted by themselves, too
+SPANS = (1800, 86_400)  # seconds before a sample, in which matches are counted by themselves
+NEVER = 1e12  # how long ago a match is that is not there
+
+
+class Counter:
+    """Counts the matches of each sample of a data set.
+
+    An event of the history matches if its item is the candidate, or if both have the same value of
+    a categorical feature. Of a sequence the first value counts. The value 0 matches nothing.
+
+    Args:
+        params: files and features of the data set, as in a configuration.
+        max_len: how many of the newest events of a history are read.
+
+    Attributes:
+        splits: the samples, which are read by row group.
+        label: the column of the label.
+        user: the column that tells users apart.
+        times: when the events were; None where no times are known.
+    """
+
+    def __init__(self, params: dict[str, Any], max_len: int) -> None:
+        self.max_len = max_len
+        feature_map = build_feature_map(params)
+        own = open_parquet(Path(params["train_data"])).schema_arrow.names
+        features = {name: META for name in ("time", "group_user") if name in own}
+        for name, spec in feature_map.features.items():
+            if spec.get("source") == "item" and spec["type"] in ("categorical", "sequence"):
+                features[name] = spec
+        feature_map.features = features
+        self.label = feature_map.labels[0]
+        self.user = "group_user" if "group_user" in own else "user_index"
+        self._histories = Histories(params["user_info"])
+        items = ItemTable(params["item_info"], feature_map)
+        self._histories.check_items(len(items), items.path)
+        self.splits = {
+            split: Samples(params[f"{split}_data"], feature_map, self._histories, len(items), True)
+            for split in SPLITS
+        }
+        self._values = {"item": np.arange(len(items), dtype=np.int32)}
+        for name, table in items.tables.items():
+            first = table.numpy().reshape(len(items), -1)[:, 0].astype(np.int32)
+            if len(np.unique(first)) < len(first):  # else it is the item again
+                self._values[name] = first
+        path, unit = self._histories.path, card_beside(params["train_data"]).get("time_unit", "")
+        timed = "time" in own and "full_time_seq" in open_parquet(path).schema_arrow.names
+        # An order does not compare users.
+        self.times = Times(path, unit) if timed and unit != "order" else None
+        self._popularity = self._known_popularity()
+
+    def _known_popularity(self) -> BeforeTheMoment | AmongOthers:
+        items = self._histories.items
+        event_E = np.arange(0, len(items), 1 + len(items) // EVENTS)
+        if self.times is not None:
+            return BeforeTheMoment(items[event_E], self.times.tick_S[event_E], self._values)
+        fold, shown = np.zeros((2, len(self._histories)), np.int64)
+        for rows in self.splits["train"].batches(BLOCK, None):
+            fold[rows["user_index"]] = _fold(rows[self.user])
+            np.maximum.at(shown, rows["user_index"], rows["seq_len"])
+        offsets = self._histories.offsets
+        user_E = np.searchsorted(offsets, event_E, side="right") - 1
+        known_E = event_E - offsets[user_E] < shown[user_E]
+        return AmongOthers(items[event_E[known_E]], fold[user_E[known_E]], self._values)
+
+    def blocks(
+        self, split: str, share: float = 1, seed: int = 0
+    ) -> Iterator[tuple[dict[str, NDArray], Arrays]]:
+        """Count the samples of a split, in the order of the file; give the counts and the samples.
+
+        Args:
+            split: its name.
+            share: how many of the samples are drawn.
+            seed: decides which.
+        """
+        rng = np.random.default_rng(seed)
+        for rows in self.splits[split].batches(int(BLOCK / share), None):
+            if share < 1:
+                drawn = rng.random(len(rows["user_index"])) < share
+                rows = {name: column[drawn] for name, column in rows.items()}
+            yield self.count(rows, split == "train"), rows
+
+    def count(self, rows: Arrays, training: bool) -> dict[str, NDArray[np.float32]]:
+        """Count some samples.
+
+        Args:
+            rows: their columns.
+            training: whether a sample of the training data must not count its own event.
+
+        Returns:
+            ``all`` has the counts of the whole history ``(B, F)``, ``newest`` the same of its
+            newest 20 events, and ``times`` what the moments add.
+        """
+        item_B, length_B = rows["item_index"], np.minimum(rows["seq_len"], self.max_len)
+        index_BL, _ = self._histories.batch(
+            rows["user_index"], rows["seq_len"], item_B, self.max_len
+        )
+        index_BL = index_BL[:, :-1]
+        end_B = self._histories.offsets[rows["user_index"]] + rows["seq_len"]
+        recent_B = np.minimum(length_B, FEW)
+        found: dict[str, list[NDArray]] = {"all": [length_B], "newest": [recent_B], "times": []}
+        known_B = _fold(rows[self.user]) if training else np.zeros(len(item_B), np.int64)
+        if self.times is not None:
+            known_B = self.times.ticks(rows["time"])
+            some = length_B > 0
+            gap_B = np.full(len(item_B), NEVER)
+            gap_B[some] = known_B[some] - self.times.tick_S[end_B[some] - 1]
+            found["times"].append(gap_B)
+        for name, value_N in self._values.items():
+            value_B = value_N[item_B]
+            popular_B = self._popularity.share(name, value_B, known_B)
+            same_BL = value_N[index_BL] == np.where(value_B == 0, -1, value_B)[:, None]
+            row_M, column_M = np.divmod(np.flatnonzero(same_BL), index_BL.shape[1])
+            age_M = index_BL.shape[1] - column_M  # 1 is the newest event
+            found["all"] += [popular_B, *_matches(row_M, age_M, length_B)]
+            recent = age_M <= FEW
+            found["newest"] += [popular_B, *_matches(row_M[recent], age_M[recent], recent_B)]
+            if self.times is not None:
+                gap_M = known_B[row_M] - self.times.tick_S[end_B[row_M] - age_M]
+                found["times"] += _gaps(row_M, gap_M, len(item_B), self.times.second)
+        return {k: np.column_stack(v).astype(np.float32) for k, v in found.items() if v}
+
+
+def _matches(row_M: NDArray, age_M: NDArray, length_B: NDArray) -> list[NDArray]:
+    """How many events match, which share, how old the newest is, and how many are recent.
+
+    Args:
+        row_M: the sample of each match; of one sample the newest match comes last.
+        age_M: its place, counted from the end.
+        length_B: the length of the history.
+    """
+    size = len(length_B)
+    count_B, newest_B = np.bincount(row_M, minlength=size), np.full(size, NEVER)
+    newest_B[row_M] = age_M
+    recent = (np.bincount(row_M[age_M <= n], minlength=size) for n in (5, FEW))
+    return [count_B, count_B / np.maximum(1, length_B), newest_B, *recent]
+
+
+def _gaps(row_M: NDArray, gap_M: NDArray, size: int, second: float | None) -> list[NDArray]:
+    """The time since the newest match, and how many matches are in each span before the sample."""
+    newest_B = np.full(size, NEVER)
+    newest_B[row_M] = gap_M
+    spans = () if second is None else [span * second for span in SPANS]
+    return [newest_B, *(np.bincount(row_M[gap_M <= span], minlength=size) for span in spans)]
+
+
+def _fold(user_B: NDArray) -> NDArray:
+    """The fold of each user, from 1 on."""
+    return 1 + user_B % FOLDS

@@ -1,0 +1,75 @@
+"""What the counting baseline reached, kept beside the results of the same data set.
+
+Runs, studies and reports read it, so this file imports nothing slow.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.files import write_json
+
+PAYS = 0.005  # the least gain that counts
+FILE = "counting_baseline.json"
+ALL, NEWEST, TIMES = "all events", "the newest 20 events", "all events and their times"
+Entry = dict[str, Any]
+
+
+def of(results: Path, dataset_hash: str, max_len: int) -> Entry | None:
+    """The baseline of some data; None if it was not measured.
+
+    Args:
+        results: the folder of the data set's results.
+        dataset_hash: the hash of its data.
+        max_len: how many events of a history were read.
+
+    Returns:
+        ``metrics`` has, for each kind of counts, split and metric, a value; ``ALL`` is the baseline.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    return _read(results / FILE).get(dataset_hash, {}).get(str(max_len))
+
+
+def add(results: Path, dataset_hash: str, max_len: int, entry: Entry) -> Path:
+    """Keep the baseline of some data; returns the file.
+
+    Raises:
+        UserError: the file is broken, or cannot be written.
+    """
+    path = results / FILE
+    known = _read(path)
+    known.setdefault(dataset_hash, {})[str(max_len)] = entry
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{results}: cannot be written ({error.strerror})") from None
+    write_json(path, known)
+    return path
+
+
+def long_history(entry: Entry) -> str:
+    """A sentence on what events older than the newest 20 tell; empty if this was not measured."""
+    if NEWEST not in entry["metrics"]:
+        return ""
+    gains = {
+        split: entry["metrics"][ALL][split]["AUC"] - entry["metrics"][NEWEST][split]["AUC"]
+        for split in ("valid", "test")
+    }
+    pays = "can be expected to pay" if min(gains.values()) >= PAYS else "need not pay"
+    return (
+        f"Events older than the newest 20 are worth {gains['test']:+.4f} of test AUC to the counts "
+        f"({gains['valid']:+.4f} in validation): as far as ids and categories tell, a long history "
+        f"{pays}."
+    )
+
+
+def _read(path: Path) -> dict[str, dict[str, Entry]]:
+    try:
+        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); delete or restore it") from None

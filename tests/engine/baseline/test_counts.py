@@ -1,0 +1,122 @@
+"""The counts against plain loops, and that no sample counts what it must not know."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from engine.baseline.counts import NEVER, Counter
+from engine.baseline.popularity import FOLDS
+from model_zoo.training.metrics import auc
+
+from .conftest import MakeData
+
+
+def looped(params, max_len: int, split: str, unit: int):
+    """``all``, ``newest`` and ``times`` of a split, one sample after the other."""
+    read = {s: pl.read_parquet(params[f"{s}_data"]).to_dicts() for s in ("train", split)}
+    users = pl.read_parquet(params["user_info"]).to_dicts()
+    table = pl.read_parquet(params["item_info"]).to_dicts()
+    features = {
+        "item": [row["item_index"] for row in table],
+        "kind": [row["kind"] for row in table],
+        "tags": [row["tags"][0] for row in table],
+    }
+    shown = {}
+    for row in read["train"]:
+        shown[row["user_index"]] = max(shown.get(row["user_index"], 0), row["seq_len"])
+    found = {"all": [], "newest": [], "times": []}
+    for row in read[split]:
+        user = users[row["user_index"]]
+        items = user["full_item_seq"][: row["seq_len"]][-max_len:]
+        moments = user.get("full_time_seq", [])[: row["seq_len"]][-max_len:]
+        sample = {"all": [len(items)], "newest": [min(20, len(items))], "times": []}
+        if unit:
+            sample["times"].append(row["time"] - moments[-1] if moments else NEVER)
+        for values in features.values():
+            wanted = values[row["item_index"]]
+            if unit:
+                known = [
+                    values[item]
+                    for other in users
+                    for item, t in zip(other["full_item_seq"], other["full_time_seq"], strict=True)
+                    if t < row["time"]
+                ]
+            else:
+                own = row["user_index"] % FOLDS if split == "train" else None
+                known = [
+                    values[item]
+                    for index, length in shown.items()
+                    for item in users[index]["full_item_seq"][:length]
+                    if index % FOLDS != own
+                ]
+            popular = known.count(wanted) / max(1, len(known))
+            ages = [
+                len(items) - place
+                for place, item in enumerate(items)
+                if values[item] == wanted and wanted != 0
+            ]
+            for name, most in (("all", max_len), ("newest", 20)):
+                near = [age for age in ages if age <= most]
+                sample[name] += [
+                    popular,
+                    len(near),
+                    len(near) / max(1, min(most, len(items))),
+                    min(near, default=NEVER),
+                    sum(age <= 5 for age in near),
+                    sum(age <= 20 for age in near),
+                ]
+            if unit:
+                gaps = [row["time"] - moments[-age] for age in ages]
+                sample["times"] += [min(gaps, default=NEVER)]
+                sample["times"] += [sum(g <= s * unit for g in gaps) for s in (1800, 86_400)]
+        for name in found:
+            found[name].append(sample[name])
+    return {name: np.array(values) for name, values in found.items() if unit or name != "times"}
+
+
+def counted(params, max_len: int, split: str):
+    blocks = [counts for counts, _ in Counter(params, max_len).blocks(split)]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(("unit", "second"), [("ms", 1000), ("s", 1), ("", 0)])
+@pytest.mark.parametrize("max_len", [3, 200])
+def test_counts_are_those_of_plain_loops(
+    make_data: MakeData, unit: str, second: int, max_len: int, split: str
+) -> None:
+    params = make_data(shown=90, unit=unit)
+    found, wanted = counted(params, max_len, split), looped(params, max_len, split, second)
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
+
+
+def test_an_order_is_no_time(make_data: MakeData) -> None:
+    assert "times" not in counted(make_data(unit="order"), 50, "test")
+
+
+def test_without_a_unit_there_are_gaps_but_no_spans(make_data: MakeData) -> None:
+    params = make_data(unit="unknown")
+    assert counted(params, 50, "test")["times"].shape[1] == 1 + 3  # item, kind and tags
+
+
+@pytest.mark.parametrize(("unit", "step"), [("ms", 1000), ("us", 10**9), ("", 1)])
+def test_popularity_does_not_tell_a_random_label(make_data: MakeData, unit: str, step: int) -> None:
+    params = make_data(users=200, shown=50, items=1000, unit=unit, step=step)
+    for split in ("train", "test"):
+        popular = counted(params, 50, split)["all"][:, 1]
+        label = pl.read_parquet(params[f"{split}_data"])["label"].to_numpy()
+        assert auc(label, popular) == pytest.approx(0.5, abs=0.03)
+
+
+def test_samples_are_drawn_by_the_seed(make_data: MakeData) -> None:
+    counter = Counter(make_data(users=100, shown=60), 50)
+
+    def drawn(seed: int) -> list[int]:
+        return [i for _, rows in counter.blocks("train", 0.25, seed) for i in rows["item_index"]]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert 0.2 < len(drawn(1)) / len(counter.splits["train"]) < 0.3
