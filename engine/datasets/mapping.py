@@ -1,14 +1,11 @@
-"""What the columns of a table of interactions mean, said by flags or by a YAML file."""
+"""What the columns of a table of interactions mean: the keys of the command ``generic``."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal
 
-from ..common.errors import UserError, did_you_mean
-from ..config.convert import WRONG, convert, describe
-from ..config.read import read_yaml
+from ..common.errors import UserError
 from . import SEED
 
 
@@ -46,7 +43,13 @@ class Mapping:
     )
     exposures: str | None = key("table of what was shown; its rows are the samples")
     items: str | None = key("table with a row for each item")
+    items_columns: tuple[str, ...] = key("names of its columns, where it has no header", ())
+    items_key: str | None = key("its column of the item, where it is not called as --item")
     users: str | None = key("table with a row for each user")
+    users_columns: tuple[str, ...] = key("names of its columns, where it has no header", ())
+    users_key: str | None = key("its column of the user, where it is not called as --user")
+    source: str | None = key("what the card calls the data (the name of the input)")
+    licence: str = key("of the data, for the card (your own)", "your own")
 
     user: str = key("column of the user", MISSING)
     item: str = key("column of the item", MISSING)
@@ -124,6 +127,15 @@ class Mapping:
                 "--train and --valid must be shares above 0 and together below 1; got "
                 f"{self.train} and {self.valid}"
             )
+
+    def said(self) -> dict[str, Any]:
+        """What a user said, for the card: the keys that have another value than without a word."""
+        given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {
+            entry.name: given[entry.name]
+            for entry in fields(self)
+            if given[entry.name] != entry.default
+        }
 
     def _check_columns(self) -> None:
         if bool(self.time) == bool(self.order):
@@ -206,78 +218,3 @@ class Mapping:
             raise UserError(
                 "--exposures needs --time, because its rows and the clicks are put in one order"
             )
-
-
-PATHS = ("input", "test_input", "exposures", "items", "users")
-
-
-def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
-    """Values for the fields of a dataclass, each as the type of its field, and no value that is None.
-
-    A text for a list holds its entries with commas between them.
-
-    Raises:
-        UserError: a key is no field, or a value is of another kind.
-    """
-    hints, values = get_type_hints(form), {}
-    for name, value in given.items():
-        if name not in hints:
-            raise UserError(f"{where}: the key {name!r} is unknown{did_you_mean(name, hints)}")
-        if value is None:
-            continue
-        if isinstance(value, str) and get_origin(hints[name]) is tuple:
-            value = [entry.strip() for entry in value.split(",") if entry.strip()]
-        try:
-            values[name] = convert(value, hints[name])
-        except WRONG:
-            raise UserError(
-                f"{where}: {name} is {value!r}; write {describe(hints[name])}"
-            ) from None
-    return values
-
-
-def as_entry(feature: Any) -> dict[str, Any]:
-    """Fields of ``features.Feature``, of which there is a ``name``, a ``column`` and maybe others.
-
-    Args:
-        feature: ``name``, ``name:kind`` or a mapping with ``name``.
-
-    Raises:
-        UserError: there is no name.
-    """
-    if isinstance(feature, str):
-        name, _, kind = feature.partition(":")
-        feature = {"name": name} | ({"kind": kind} if kind else {})
-    if not isinstance(feature, dict) or not isinstance(feature.get("name"), str):
-        raise UserError(
-            f"feature {feature!r} has no name; write a column, column:kind, or "
-            "{name: ..., kind: ...}"
-        )
-    # A dot cannot be in the name of a torch module, and each feature has a module.
-    return {"column": feature["name"]} | feature | {"name": feature["name"].replace(".", "_")}
-
-
-def read_mapping(
-    file: str | None, flags: dict[str, Any], like: dict[str, Any] | None = None
-) -> Mapping:
-    """The mapping of a YAML file and of flags; a flag beats the file.
-
-    Paths in the file start at its folder. Without times, the defaults are those that need none.
-
-    Args:
-        like: what holds unless the file or a flag says otherwise.
-
-    Raises:
-        UserError: a key is unknown or missing.
-    """
-    given = typed("the card", like or {}, Mapping)
-    if file is not None:
-        said = typed(file, read_yaml(Path(file)), Mapping)
-        given |= said | {k: str(Path(file).parent / said[k]) for k in PATHS if k in said}
-    given |= typed("the command line", flags, Mapping)
-    for name in ("input", "user", "item"):
-        if name not in given:
-            raise UserError(f"--{name} is missing; the command needs input, user and item")
-    if "time" not in given:
-        given = {"split": "user", "negatives_from": "popularity"} | given
-    return Mapping(**given)
