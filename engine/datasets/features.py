@@ -69,6 +69,10 @@ class Encoder(ABC):
     def encode(self, values: pl.Series) -> pl.Series:
         """The values as they are written; missing ones are filled in."""
 
+    def theme(self, values: pl.Series) -> pl.Series | None:
+        """One raw value for each, if the feature has categories; of a sequence the first."""
+        return None
+
     def spec(self) -> dict[str, Any]:
         """FuxiCTR's specification of the feature."""
         return {"type": self.feature.kind}
@@ -104,6 +108,9 @@ class CategoricalEncoder(Encoder):
     def encode(self, values: pl.Series) -> pl.Series:
         return pl.select(self.ids(pl.lit(values))).to_series()
 
+    def theme(self, values: pl.Series) -> pl.Series:
+        return values
+
     def ids(self, values: pl.Expr) -> pl.Expr:
         """The id of each value."""
         known = self.vocabulary()
@@ -136,6 +143,9 @@ class SequenceEncoder(CategoricalEncoder):
         ids = pl.lit(self._lists(values)).list.eval(self.ids(pl.element()))
         padded = ids.list.concat([PADDING] * self.longest).list.head(self.longest)
         return pl.select(padded).to_series()
+
+    def theme(self, values: pl.Series) -> pl.Series:
+        return self._lists(values).list.first()
 
     def spec(self) -> dict[str, Any]:
         return super().spec() | {"feature_encoder": POOLING, "max_len": self.longest}
