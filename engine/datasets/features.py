@@ -31,6 +31,7 @@ class Feature:
         max_len: values of a sequence that are kept, the first ones.
         min_count: how often a value must occur in the training data to get an id of its own.
         column: the name of the column in the raw table, which ``generic`` reads.
+        missing: a value of a category in that table that says that there is none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Feature:
     max_len: int = 5
     min_count: int = 1
     column: str = ""
+    missing: str | int | None = None
 
     def encoder(self) -> Encoder:
         """A new encoder, which has seen nothing."""
