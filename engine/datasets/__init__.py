@@ -1,6 +1,6 @@
 """Data sets: make, fetch or convert one into LongCTR's parquet layout, and check it.
 
-``movielens``, ``ebnerd``, ``kuairand`` and ``generic`` read raw data as a log of ``interactions``,
+``movielens``, ``ebnerd`` and ``generic`` read raw data as a log of ``interactions``,
 which writes the folder. ``synthetic`` makes data, and ``hub`` fetches it. ``layout`` writes
 folders, ``card`` describes them, and ``check`` checks them. ``command`` is ``data/prepare.py``.
 """

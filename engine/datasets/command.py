@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import UserError, run_command
 from ..common.places import HOME
 from . import GENERATED, SEED
-from .mapping import GROUPS, Mapping, read_mapping
+from .mapping import Mapping
+from .mapping_file import READY, read_mapping, ready_names
+from .mapping_keys import GROUPS
 from .paper import NAMES
 
 if TYPE_CHECKING:
@@ -51,16 +53,14 @@ def _run() -> int:
 
 def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Write what the command line names into a folder; returns the card."""
-    from . import ebnerd, hub, interactions, kuairand, layout, movielens
+    from . import ebnerd, hub, interactions, layout, movielens
 
     match args.command:
         case "movielens":
             log = movielens.load(args.input)
         case "ebnerd":
             log = ebnerd.load(args.input, args.sample_features, args.item_features, args.embeddings)
-        case "kuairand":
-            log = kuairand.load(args.input, args.label, args.min_count)
-        case "generic":
+        case table if table in ("generic", *ready_names()):
             log = _own_log(args)
         case "session_hopping":
             return layout.write(_session_hopping(args), folder)
@@ -70,7 +70,7 @@ def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _own_log(args: argparse.Namespace) -> Log:
-    """The log of ``generic``, encoded like another where the command line says so."""
+    """The log of a table, encoded like another where the command line says so."""
     from .generic import load
     from .like import Prepared
 
@@ -82,9 +82,7 @@ def _own_log(args: argparse.Namespace) -> Log:
             )
         return load(read_mapping(args.mapping, flags))
     like = Prepared(Path(args.like), args.grow)
-    mapping = read_mapping(args.mapping, flags, like.mapping())
-    about = {"source": Path(mapping.input).name, "licence": like.card["licence"]}
-    return load(mapping, about, like)
+    return load(read_mapping(args.mapping, flags, like.mapping()), like)
 
 
 def _session_hopping(args: argparse.Namespace) -> Dataset:
@@ -110,22 +108,19 @@ def _parser() -> argparse.ArgumentParser:
 
     movielens = command("movielens", "MovieLens 100K, 1M, 20M or latest")
     ebnerd = command("ebnerd", "EB-NeRD's raw files")
-    kuairand = command("kuairand", "KuaiRand 1K, Pure or 27K")
-    for raw in (movielens, ebnerd, kuairand):
+    for raw in (movielens, ebnerd):
         raw.add_argument("--input", required=True, help="folder of the downloaded files")
     ebnerd.add_argument("--sample-features", nargs="*", help="columns of behaviors.parquet")
     ebnerd.add_argument("--item-features", nargs="*", help="columns of articles.parquet")
     ebnerd.add_argument("--embeddings", help="Parquet file with article_id and a column of vectors")
-    kuairand.add_argument("--label", default="is_click", help="column of the log")
-    kuairand.add_argument("--min-count", type=int, default=1, help="rarer ids share an embedding")
 
     own = command("generic", "any table of interactions: say which column is what")
     own.add_argument("--mapping", help="YAML file with the keys below, written with _ for -")
-    own.add_argument("--like", help="prepared data set, to encode this log as that one was")
-    own.add_argument(
-        "--grow", action="store_true", help="with --like: new values get ids, after the known ones"
-    )
     _add_keys(own)
+    for name in ready_names():
+        ready = command(name, f"{name}'s raw files: like generic, with a mapping that is there")
+        ready.set_defaults(mapping=READY / f"{name}.yaml")
+        _add_keys(ready)
 
     for name in NAMES:
         published = command(name, "one of the paper's data sets, from the Hugging Face hub")
@@ -143,7 +138,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each key of a ``Mapping``, in groups."""
+    """Add a flag for each key of a ``Mapping``, in groups, and those of another data set."""
+    parser.add_argument("--like", help="prepared data set, to encode this log as that one was")
+    parser.add_argument(
+        "--grow", action="store_true", help="with --like: new values get ids, after the known ones"
+    )
     group: Any = parser
     for entry in fields(Mapping):
         if entry.name in GROUPS:
@@ -152,7 +151,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         if entry.type == "bool":
             form = {"action": "store_true", "default": None}
         elif str(entry.type).startswith("tuple"):
-            form = {"nargs": "+", "metavar": "NAME"}
+            form = {"nargs": "*" if "None" in str(entry.type) else "+", "metavar": "NAME"}
         help = entry.metadata["help"].replace("%", "%%")
         group.add_argument(f"--{entry.name.replace('_', '-')}", help=help, **form)
 

@@ -3,108 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
-from numpy.typing import NDArray
 
-from ..common.errors import UserError
 from . import lists, moments, values
-from .encoders import Encoders
-from .features import FIRST, Feature
+from .described import ITEM_ID, RESERVED, Described, item_rows, require_distinct, with_users
+from .features import Feature
 from .interactions import Log, Split
-from .layout import META
 from .like import Prepared
-from .mapping import Mapping, as_entry, typed
+from .mapping import Mapping
+from .mapping_keys import ROW_ORDER
 from .negatives import Negatives
-from .raw_files import TEST, Form, readable
-from .source import ROW, Source, require_unique
+from .raw_files import TEST, Form
+from .source import ROW, Source
+from .unfolded import Candidates, Events, items_of, labels_of
 
-ITEM_ID = "item_id"  # the feature that every item has
-RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
-RESERVED |= {"history", "history_time", *META}
-ROW_ORDER = "row"  # as the key ``order``: the order of the file
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]
 
 
-def load(
-    mapping: Mapping, about: dict[str, Any] | None = None, like: Prepared | None = None
-) -> Log:
+def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     """The log that a mapping describes, with every value of it checked.
 
     Args:
-        about: where the data comes from, see ``interactions.Log``; by default the user's own.
         like: the data set that the log is encoded like.
 
     Raises:
         UserError: names the file, the column and the row.
     """
-    form = Form(mapping.separator, not mapping.no_quotes)
-    opened = partial(Source, form=form)
+    form = Form(mapping.separator, not mapping.no_quotes, mapping.columns)
     lenient = mapping.bad_rows == "leave_out"
-    logged = partial(Source, form=replace(form, columns=mapping.columns), lenient=lenient)
-    table = logged(mapping.input, test=mapping.test_input)
-    shown = logged(mapping.exposures) if mapping.exposures else table
-    described = opened(mapping.items) if mapping.items else table
-    people = opened(mapping.users) if mapping.users else table
-    (events, *exposed), unit = _moments([table, *([shown] if shown is not table else [])], mapping)
+    table = Source(mapping.input, form, mapping.test_input, lenient)
+    if mapping.events_in_row is not None:
+        table = Events(table, mapping)
+    elif mapping.candidates:
+        table = Candidates(table, mapping)
+    shown = Source(mapping.exposures, form, lenient=lenient) if mapping.exposures else table
+    tables = [table] if shown is table else [table, shown]
+    columns, unit = _moments(tables, mapping)
     label, positive = _label(table, mapping)
     if mapping.history:
-        events |= lists.shown(table, mapping, events["time"], unit)
+        columns[0] |= lists.shown(table, mapping, columns[0]["time"], unit)
         positive = pl.lit(False)
-    features, context = _features(shown, mapping.sample_features, mapping)
-    user_features, user_columns = _features(people, mapping.user_features, mapping)
-    item_features, item_columns = _features(described, mapping.item_features, mapping)
-    sample_features = [*features, *user_features]
-    names = [feature.name for feature in (*sample_features, *item_features)]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"feature {name} is named twice; leave one out, or rename it")
+    context = Described(shown, mapping.sample_features, mapping)
+    own_items = Described(table, () if mapping.items else mapping.item_features, mapping)
+    items = _described(mapping, "item") or own_items
+    people = _described(mapping, "user")
+    features = [*context.features, *(people.features if people else ())]
+    require_distinct([*features, *items.features])
     ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
     if like is not None:
-        like.require_same(item=[ids, *item_features], sample=sample_features)
-    if mapping.items:
-        item_columns["item"] = values.identity(described, mapping.item)
-        described.check()
-    else:
-        item_columns["row"] = pl.col(ROW)
-    if shown is not table:
-        shown.check()
-    table.check()
-    own = context if shown is table else {}
-    frame = table.rows().select(row=ROW, **events, label=label, positive=positive, **own)
+        like.require_same(item=[ids, *items.features], sample=features)
+    for source in tables:
+        source.check()
+    own = context.columns if shown is table else {}
+    frame = table.rows().select(row=ROW, **columns[0], label=label, positive=positive, **own)
     if shown is not table:
         clicks = frame.filter("positive").drop("label")
         no = {"label": pl.lit(0, pl.Int8), "positive": pl.lit(False)}
-        samples = shown.rows().select(row=ROW, **exposed[0], **no, **context)
+        samples = shown.rows().select(row=ROW, **columns[1], **no, **context.columns)
         frame = pl.concat([clicks, samples], how="diagonal_relaxed")
     if mapping.sample_users < 1:
         chosen = pl.col("user").hash(mapping.seed) < int(mapping.sample_users * 2**64)
         frame = frame.filter(chosen)
-    if mapping.users:
-        user_columns["user"] = values.identity(people, mapping.user)
-        people.check()
-        frame = frame.join(_unique(people, "user", user_columns).lazy(), on="user", how="left")
-    about = about or {"source": Path(mapping.input).name, "licence": "your own"}
+    if people:
+        frame = with_users(frame, people)
     negatives = Negatives(mapping.negatives, mapping.negatives_from, mapping.targets)
+    about: dict[str, Any] = {"source": mapping.source or Path(mapping.input).name}
+    about |= {"licence": mapping.licence, "mapping": mapping.said()}
     return Log(
         events=frame,
-        item_table=partial(_item_table, described, [ids, *item_features], item_columns),
+        item_table=partial(item_rows, items, ids),
         label=mapping.label if mapping.label and mapping.label not in RESERVED else "label",
         split=Split(mapping.split, mapping.train, mapping.valid),
-        sample_features=sample_features,
+        sample_features=features,
         like=like,
         exposures=shown is not table,
         time_unit=unit,
         negatives=negatives if mapping.negatives else None,
         seed=mapping.seed,
-        about=about
-        | {"mapping": {k: v for k, v in asdict(mapping).items() if v not in (None, ())}},
+        about=about,
     )
+
+
+def _described(mapping: Mapping, what: Literal["item", "user"]) -> Described | None:
+    """The table of items or users, if a mapping names one, with every value of it checked."""
+    path, entries = getattr(mapping, f"{what}s"), getattr(mapping, f"{what}_features")
+    if path is None:
+        return None
+    columns, key = getattr(mapping, f"{what}s_columns"), getattr(mapping, f"{what}s_key")
+    table = Source(path, Form(mapping.separator, not mapping.no_quotes, columns))
+    described = Described(table, entries, mapping, key or getattr(mapping, what))
+    table.check()
+    return described
 
 
 def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns], str]:
@@ -120,13 +114,15 @@ def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns],
     columns = [
         {
             "user": values.identity(table, mapping.user),
-            "item": values.identity(table, mapping.item),
+            "item": items_of(table, mapping),
             "time": time,
         }
         for table, time in zip(tables, times, strict=True)
     ]
     if mapping.test_input:
         columns[0]["test"] = pl.col(TEST)
+    if mapping.candidates:
+        columns[0]["group"] = pl.col(ROW)
     return columns, unit
 
 
@@ -138,87 +134,12 @@ def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
         least = POSITIVE if mapping.positive is None else mapping.positive
         label = (values.number(table, mapping.rating) >= least).cast(pl.Int8)
     elif mapping.action:
-        done = table.read(mapping.action, lambda raw: raw.cast(pl.String), "an action")
+        done = table.read(mapping.action, values.as_id(table.kind(mapping.action)), "an action")
         label = values.one_of(done, mapping.positive_actions).cast(pl.Int8)
         if mapping.history_actions:
             return label, values.one_of(done, mapping.history_actions)
+    elif mapping.candidates:
+        label = labels_of(table, mapping.candidates)
     else:
         label = pl.lit(1, pl.Int8)
     return label, label == 1
-
-
-def _features(
-    table: Source, entries: Sequence[Any], mapping: Mapping
-) -> tuple[list[Feature], Columns]:
-    """The features that a mapping names, and the columns of the table that hold them."""
-    features = [_feature(table, entry, mapping) for entry in entries]
-    if features:
-        kinds = ", ".join(f"{feature.name} {feature.kind}" for feature in features)
-        print(f"features of {table.path}: {kinds}", flush=True)
-    return features, {f.name: values.feature(table, f.column, f.kind) for f in features}
-
-
-def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
-    """A feature from ``name``, ``name:kind`` or a mapping with ``name`` and fields of ``Feature``."""
-    entry = as_entry(entry)
-    name = entry["name"]
-    given = {"min_count": mapping.min_count} | typed(f"feature {name}", entry, Feature)
-    if name in RESERVED:
-        raise UserError(
-            f"feature {name} has a name that is taken, as are {', '.join(sorted(RESERVED))}; "
-            f"rename the column, or write {{name: another, column: {name}}} in a mapping file"
-        )
-    if table.path == Path(mapping.input) and given["column"] in (mapping.label, mapping.rating):
-        raise UserError(f"feature {name} is the label, which cannot be a feature; leave it out")
-    if "kind" not in given:
-        given["kind"] = values.guess(table, given["column"])
-    return Feature(**given)
-
-
-def _item_table(
-    described: Source,
-    features: list[Feature],
-    columns: Columns,
-    items: pl.DataFrame,
-    times_N: NDArray,
-    encoders: Encoders,
-) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """The item table and the features' specifications, see ``interactions.Log``.
-
-    Args:
-        described: a table of items or, without one, the interactions. There an item's features are
-            those of its earliest row.
-        features: what to make of the columns, with that of the id in front.
-        columns: how to read the features from ``described``. Beside them, ``item`` is the id in a
-            table of items, and ``row`` is the row of the interactions.
-    """
-    key = "item" if "item" in columns else "row"
-    with readable(described.path):
-        rows = described.rows().select(**columns)
-        known = rows.join(items.lazy().select(key), on=key, how="semi").collect(engine="streaming")
-    if key == "item":
-        require_unique(described.path, "item", known["item"])
-        missing = items.join(known, on="item", how="anti")["item"]
-        lacks = (
-            f"{described.path} lacks {len(missing):,} of {len(items):,} items of the interactions"
-        )
-        if len(missing) == len(items) and encoders.folder is None:
-            raise UserError(f"{lacks}, such as {missing[0]!r}; check that both have the same ids")
-        if len(missing):
-            print(f"{lacks}, such as {missing[0]!r}; their features are unknown")
-    raw = items.join(known, on=key, how="left", maintain_order="left").rename({"item": ITEM_ID})
-    table, specs = encoders.item_table(raw, features, times_N)
-    if specs[ITEM_ID]["vocab_size"] == FIRST:
-        raise UserError(
-            f"--min-count {features[0].min_count} is too large, for no item occurs so often in the "
-            "training data; write a smaller one"
-        )
-    return table, specs
-
-
-def _unique(table: Source, key: str, columns: Columns) -> pl.DataFrame:
-    """A table with one row for each value of a key; rows that are equal are one."""
-    with readable(table.path):
-        rows = table.rows().select(**columns).unique().collect(engine="streaming")
-    require_unique(table.path, key, rows[key])
-    return rows

@@ -11,10 +11,10 @@ from ..common.errors import UserError
 from .card import card_beside
 from .encoders import Encoders, load
 from .features import Feature
-from .mapping import as_entry
+from .mapping_file import as_entry
 from .raw_files import readable
 
-EVENTS = ("input", "test_input", "exposures")  # the keys of a mapping that name a log
+EVENTS = ("input", "test_input", "exposures", "source")  # keys of a mapping that name a log
 FEATURES = ("item_features", "user_features", "sample_features")
 
 
@@ -36,15 +36,20 @@ class Prepared:
     def __init__(self, folder: Path, grow: bool = False) -> None:
         self.folder, self.grow = folder, grow
         self.card = card_beside(folder / "train.parquet")
+        if "mapping" not in self.card:
+            raise UserError(
+                f"--like {folder} names no data set of `prepare.py generic`, whose card has the mapping "
+                "of its columns; name another folder"
+            )
         by_source = self.encoders().by_source
         self.kinds = {e.feature.name: (s, e.feature.kind) for s in by_source for e in by_source[s]}
         with readable(folder):
             self.items = pl.read_parquet(folder / "item_ids.parquet", columns=["item"])
             rows = pl.scan_parquet(folder / "item_info.parquet").select(pl.len()).collect().item()
-        if rows != 1 + len(self.items) or "mapping" not in self.card:
+        if rows != 1 + len(self.items):
             raise UserError(
-                f"{folder} is no whole data set of `prepare.py generic`, for its card has no mapping, "
-                "or item_ids.parquet and item_info.parquet differ; prepare it again"
+                f"{folder}: item_info.parquet and item_ids.parquet have other items; prepare the data "
+                "again"
             )
 
     def encoders(self) -> Encoders:

@@ -21,7 +21,7 @@ from engine.common.errors import UserError
 from engine.datasets import ebnerd, generic, interactions, ready_config
 from engine.datasets.card import FILES, SPLITS
 from engine.datasets.layout import new_folder
-from engine.datasets.mapping import read_mapping
+from engine.datasets.mapping_file import read_mapping
 from engine.loader.columnar import INDEX
 
 from ...support.command_line import ROOT, Outcome, environment, run_script
@@ -459,7 +459,7 @@ BAD = {
         lambda p: pl.read_csv(p).with_columns(pl.col("stars") % 2).write_csv(p), {},
         ("every label of the training data is 0", "--positive", "is 4 unless you write it"),
     ),
-    "item twice": (nothing, {"items": "in/log.csv", "item_features": ["price"]}, ("item 1", "stands twice")),
+    "item twice": (nothing, {"items": "in/log.csv", "item_features": ["device"]}, ("item 1", "stands twice")),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from engine.common.errors import UserError
 from engine.datasets import generic, interactions
 from engine.datasets.card import SPLITS
 from engine.datasets.histories import LIST, REPEATED, SEEN, stored_events
-from engine.datasets.mapping import read_mapping
+from engine.datasets.mapping_file import read_mapping
 from engine.datasets.source import PLACE
 
 

@@ -226,9 +226,17 @@ REFUSED: dict[str, Broken] = {
         ("--grow has no meaning without --like",),
     ),
     "no input": (lambda folder: None, LIKE[:2], ("--input is missing",)),
-    "no folder": (shutil.rmtree, LIKE, ("old/mine keeps no encoders", "name a data set that")),
-    "no mapping": (no_mapping, LIKE, ("its card has no mapping", "prepare it again")),
-    "other items": (fewer_items, LIKE, ("item_ids.parquet and item_info.parquet differ",)),
+    "no folder": (shutil.rmtree, LIKE, ("--like old/mine names no data set of", "name another")),
+    "no mapping": (
+        no_mapping,
+        LIKE,
+        ("--like old/mine names no data set of", "whose card has the mapping"),
+    ),
+    "other items": (
+        fewer_items,
+        LIKE,
+        ("old/mine: item_info.parquet and item_ids.parquet have other items",),
+    ),
     "cut ids": (
         lambda folder: (folder / "item_ids.parquet").write_bytes(b"PAR1"),
         LIKE,

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from engine.common.errors import UserError
-from engine.datasets import ebnerd, interactions, kuairand
+from engine.datasets import ebnerd, generic, interactions
 from engine.datasets.card import SPLITS
+from engine.datasets.mapping_file import READY, read_mapping
 
 from ...support.command_line import run_script
 from ...support.raw_files import write_ebnerd, write_kuairand
@@ -214,7 +215,10 @@ def test_the_authors_fixture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["is_click", "long_view"])
 def test_kuairand_against_a_plain_loop(tmp_path: Path, label: str) -> None:
     log = write_kuairand(tmp_path / "raw" / "data").sort("time_ms")
-    card = interactions.write(kuairand.load(tmp_path / "raw", label), tmp_path / "data")
+    mapping = read_mapping(
+        READY / "kuairand.yaml", {"input": str(tmp_path / "raw"), "label": label}
+    )
+    card = interactions.write(generic.load(mapping), tmp_path / "data")
     users, videos = (sorted(map(str, log[c].unique())) for c in ("user_id", "video_id"))
     times = log["time_ms"].to_list()
     starts = [times[int(share * (len(times) - 1) + 1e-9)] for share in (0.8, 0.9)]
@@ -237,5 +241,5 @@ def test_kuairand_against_a_plain_loop(tmp_path: Path, label: str) -> None:
 def test_kuairand_without_its_videos(tmp_path: Path) -> None:
     write_kuairand(tmp_path / "raw")
     next((tmp_path / "raw").glob("video*")).unlink()
-    with pytest.raises(UserError, match=r"raw/video_features_basic_\*\.csv does not exist"):
-        kuairand.load(tmp_path / "raw")
+    with pytest.raises(UserError, match=r"video_features_basic_\*\.csv does not exist"):
+        generic.load(read_mapping(READY / "kuairand.yaml", {"input": str(tmp_path / "raw")}))
