@@ -140,6 +140,12 @@ def test_a_flag_beats_the_size(tmp_path: Path) -> None:
         read(tmp_path, SECONDS, unit="ms")
 
 
+@pytest.mark.parametrize("values", [[[1], [2, 3]], [timedelta(seconds=5)] * 2])
+def test_what_is_no_time(tmp_path: Path, values: list) -> None:
+    with pytest.raises(UserError, match=r"column t is .*, which is no time of an event"):
+        read(tmp_path, values, "parquet")
+
+
 def test_tables_of_one_log_have_one_form(tmp_path: Path) -> None:
     """Fractions in one of them scale both."""
     for name, values in {"a": [1, 2, 3], "b": [1.5, 2.5, 3.5]}.items():
