@@ -83,3 +83,74 @@ def test_taobao_mm(tmp_path: Path, command: Callable[..., Outcome]) -> None:
         if r["user_code_5"] == 1
     }
     assert lacking == {"7"}
+
+
+# ---------------------------------------------------------------- MIND
+
+
+def write_mind(folder: Path) -> dict[str, list[tuple]]:
+    """Behaviours and news of both parts, without headers; news stand in both, and have bare quotes.
+
+    Returns:
+        ``(user, news, label, history, impression)`` of each part.
+    """
+    rng = np.random.default_rng(1)
+    samples: dict[str, list[tuple]] = {}
+    before = {f"U{u}": [f"N{n}" for n in rng.integers(60, size=u)] for u in range(25)}
+    for part, day in {"MINDsmall_train": 9, "MINDsmall_dev": 15}.items():
+        (folder / part).mkdir(parents=True)
+        lines, found = [], []
+        for n in range(120):
+            user = f"U{rng.integers(25)}"
+            shown = rng.choice(60, size=rng.integers(2, 6), replace=False)
+            clicked = rng.integers(len(shown))
+            time = f"11/{day + n // 40}/2019 {1 + n % 12}:{n % 60:02d}:22 {'AP'[n % 2]}M"
+            candidates = [(f"N{i}", int(k == clicked)) for k, i in enumerate(shown)]
+            texts = [" ".join(before[user]), " ".join(f"{i}-{y}" for i, y in candidates)]
+            lines.append("\t".join([str(n + 1), user, time, *texts]))
+            found += [(user, item, label, before[user], n) for item, label in candidates]
+        (folder / part / "behaviors.tsv").write_text("\n".join(lines) + "\n")
+        news = [
+            f'N{i}\tc{i % 4}\ts{i % 7}\tThe "X" of {i}\t\thttps://a.b/{i}\t[]\t[{{"Label": "x"}}]'
+            for i in range(60 if part.endswith("dev") else 50)
+        ]
+        (folder / part / "news.tsv").write_text("\n".join(news) + "\n")
+        samples[part] = found
+    return samples
+
+
+def test_mind(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    parts = write_mind(tmp_path / "raw")
+    made = command("mind", "--input", str(tmp_path / "raw"), "--output", "out")
+    assert made.code == 0, made.stderr
+    files = {path.stem: pl.read_parquet(path) for path in Path("out").glob("*.parquet")}
+    users, items = files["user_ids"]["user"], ["", *files["item_ids"]["item"]]
+    lists = files["user_info"]["full_item_seq"].to_list()
+    found: dict[str, list[tuple]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        for row in files[split].iter_rows(named=True):
+            user, shown = users[row["user_index"]], lists[row["user_index"]][: row["seq_len"]]
+            sample = (user, items[row["item_index"]], row["label"], [items[i] for i in shown])
+            found[split].append((*sample, row["group_index"]))
+    learned, tested = parts.values()
+    for expected, made_of in (
+        (learned, found["train"] + found["valid"]),
+        (tested, found["test"]),
+    ):
+        assert sorted(s[:4] for s in made_of) == sorted(s[:4] for s in expected)
+        impressions: dict[int, set[str]] = {}
+        for sample in made_of:
+            impressions.setdefault(sample[4], set()).add(sample[1])
+        given: dict[int, set[str]] = {}
+        for sample in expected:
+            given.setdefault(sample[4], set()).add(sample[1])
+        assert sorted(map(sorted, impressions.values())) == sorted(map(sorted, given.values()))
+    assert len(files["user_info"]) == len({s[0] for s in learned + tested})
+    assert files["train"]["time"].max() < files["valid"]["time"].min()
+    categories = dict(zip(items[1:], files["item_info"]["category"][1:], strict=True))
+    assert len(set(categories.values())) == 4
+    assert all(
+        (categories[a] == categories[b]) == (int(a[1:]) % 4 == int(b[1:]) % 4)
+        for a in categories
+        for b in categories
+    )
