@@ -113,6 +113,7 @@ def test_longctrs_runner_trains_our_model(
     keys = read_yaml(ROOT / "config" / "model_config.yaml")[f"{name}_session_hopping_tiny"]
     small = {key: value for key, value in SMALL.items() if key in keys}
     experiment = keys | small | {"dataset_id": data.name}
+    experiment |= {"embedding_initializer": "partial(nn.init.normal_, std=0.25)"}
     config = write_config(tmp_path / f"config_{name}", own_data, {name: experiment})
     done = subprocess.run(
         [sys.executable, "run_expid.py", "--config", str(config), "--expid", name],

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import UserError, run_command
 from ..common.places import HOME
 from . import GENERATED, SEED
-from .mapping import GROUPS, Mapping
+from .mapping import Mapping
 from .mapping_file import READY, read_mapping, ready_names
+from .mapping_keys import GROUPS
 from .paper import NAMES
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         if entry.type == "bool":
             form = {"action": "store_true", "default": None}
         elif str(entry.type).startswith("tuple"):
-            form = {"nargs": "+", "metavar": "NAME"}
+            form = {"nargs": "*" if "None" in str(entry.type) else "+", "metavar": "NAME"}
         help = entry.metadata["help"].replace("%", "%%")
         group.add_argument(f"--{entry.name.replace('_', '-')}", help=help, **form)
 

@@ -190,16 +190,15 @@ def _themes(folder: Path) -> dict[str, pl.Series]:
 
 
 def _times(folder: Path) -> tuple[int, int] | None:
-    """The first and the last moment of samples and histories; None if they are not known."""
-    found: list[int | None] = []
-    for name in FILES[:-1]:
-        file = pl.scan_parquet(folder / name)
-        for column in {"time", "full_time_seq"} & set(file.collect_schema()):
-            time = pl.col(column)
-            low, high = (time.list.min(), time.list.max()) if name == USERS else (time, time)
-            found += file.select(low.min(), last=high.max()).collect(engine="streaming").row(0)
-    known = [time for time in found if time is not None]
-    return (min(known), max(known)) if known else None
+    """The first and the last moment of histories; None if they are not known."""
+    users = pl.scan_parquet(folder / USERS)
+    if "full_time_seq" not in users.collect_schema():
+        return None
+    times = pl.col("full_time_seq").list
+    low, high = (
+        users.select(times.min().min(), last=times.max().max()).collect(engine="streaming").row(0)
+    )
+    return None if low is None else (low, high)
 
 
 def _lengths(folder: Path) -> dict[float, int]:

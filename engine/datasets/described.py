@@ -48,7 +48,7 @@ class Described:
         if self.features:
             kinds = ", ".join(f"{feature.name} {feature.kind}" for feature in self.features)
             print(f"features of {table.path}: {kinds}", flush=True)
-        self.columns = {f.name: values.feature(table, f.column, f.kind) for f in self.features}
+        self.columns = {feature.name: _values(table, feature) for feature in self.features}
         self.key = pl.col(ROW) if key is None else values.identity(table, key)
 
     def rows(self, what: str, known: pl.LazyFrame, some: bool = True) -> pl.DataFrame:
@@ -130,4 +130,13 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
         raise UserError(f"feature {name} is the label, which cannot be a feature; leave it out")
     if "kind" not in given:
         given["kind"] = values.guess(table, given["column"])
+    if "missing" in given and given["kind"] != "categorical":
+        raise UserError(f"feature {name} is {given['kind']}, and `missing` is for categorical ones")
     return Feature(**given)
+
+
+def _values(table: Source, feature: Feature) -> pl.Expr:
+    value = values.feature(table, feature.column, feature.kind)
+    if feature.missing is None:
+        return value
+    return pl.when(value != str(feature.missing)).then(value)

@@ -33,10 +33,11 @@ class Encoders:
 
     Attributes:
         by_source: the encoders of the features of ``item`` and of ``sample``.
+        themes: for each item the raw values of its categories, see ``Encoder.theme``.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+        self.folder, self.themes = folder, pl.DataFrame()
         self.by_source: dict[str, list[Encoder]] = {source: [] for source in SOURCES}
 
     def of(self, source: str, features: list[Feature]) -> list[Encoder]:
@@ -60,7 +61,7 @@ class Encoders:
         Args:
             items: a raw column for each feature. Its rows follow those of the item table that
                 loaded encoders come with or, for new ones, the padding.
-            features: what to make of the columns.
+            features: what to make of the columns; the first is the item's id.
             times_N: how often each item occurs in the training data.
         """
         known = None if self.folder is None else pl.read_parquet(self.folder / "item_info.parquet")
@@ -71,9 +72,20 @@ class Encoders:
             encoded = encoder.encode(items[name])
             before = _padding(encoded) if known is None else known[name]
             columns[name] = pl.concat([before, encoded])
+        self.themes = self._themes(items)
         table = pl.DataFrame(columns)
         index = pl.int_range(pl.len(), dtype=pl.Int64).alias("item_index")
         return table.select(index, pl.all()), self.specs("item")
+
+    def _themes(self, items: pl.DataFrame) -> pl.DataFrame:
+        """The themes of all items; ``items`` are those that ``item_table`` is given."""
+        of_features = self.by_source["item"][1:]  # the first is the id
+        themes = {e.feature.name: e.theme(items[e.feature.name]) for e in of_features}
+        new = pl.DataFrame({name: theme for name, theme in themes.items() if theme is not None})
+        if self.folder is None:
+            return new
+        known = pl.read_parquet(self.folder / "item_ids.parquet")
+        return pl.concat([known, new], how="diagonal_relaxed").select(new.columns)
 
     def grown(self) -> dict[str, int]:
         """How many values got ids that they did not have when the encoders were loaded."""

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from model_zoo.training.metrics import auc
 
@@ -67,27 +66,27 @@ def measure(
         rows: number of samples to choose.
     """
     columns = [pl.col(label).cast(pl.Int64).alias("label"), pl.all().exclude(label)]
-    files = {
-        name: pl.scan_parquet(folder / f"{name}.parquet", row_index_name="row").select(columns)
-        for name in SPLITS
-    }
-    samples = _choose(folder, files, rows)
+    files = [folder / f"{name}.parquet" for name in SPLITS]
+    scans = [pl.scan_parquet(file).select(columns) for file in files]
+    every = pl.concat(scans, how="diagonal_relaxed").with_row_index("row")
+    sizes = [pq.read_metadata(file).num_rows for file in files]
+    split = pl.when(pl.col("row") < sizes[0]).then(pl.lit("train")).otherwise(pl.lit("later"))
+    samples = _choose(every, sum(sizes), rows).with_columns(split=split)
     timed &= "time" in samples
     before = timed and "full_time_seq" in pl.read_parquet_schema(folder / "user_info.parquet")
-    label_B = samples["label"].to_numpy()
     scores = {
         HISTORY: _in_history(folder, samples),
-        POPULARITY: _popularity(folder, samples) if before else _targets(files["train"], samples),
-        LENGTH: samples["seq_len"].to_numpy(),
+        POPULARITY: _popularity(folder, samples) if before else _targets(scans[0], samples),
+        LENGTH: samples["seq_len"],
     }
     if "group_index" in samples:
-        scores[PLACE] = _place(files, samples)
+        scores[PLACE] = _place(every, samples)
     if timed:
-        scores[TIME] = samples["time"].to_numpy()
-    found = {name: _fact(label_B, score_B) for name, score_B in scores.items()}
+        scores[TIME] = samples["time"]
+    found = {name: _fact(samples["label"], score) for name, score in scores.items()}
     for name, spec in features.items():
         if spec["type"] != "meta":
-            found[f"feature {name}"] = _feature(folder, files["train"], samples, name, spec)
+            found[f"feature {name}"] = _feature(folder, scans[0], samples, name, spec)
     return {name: fact for name, fact in found.items() if fact is not None}
 
 
@@ -118,97 +117,80 @@ def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterat
             )
 
 
-def _choose(folder: Path, files: dict[str, pl.LazyFrame], rows: int) -> pl.DataFrame:
-    """Some samples of all files, with ``split`` and ``row``, their place in the file."""
-    sizes = [pq.read_metadata(folder / f"{name}.parquet").num_rows for name in files]
-    starts = np.cumsum([0, *sizes])
-    rng = np.random.default_rng(SEED)
-    chosen = np.sort(rng.choice(starts[-1], min(rows, starts[-1]), replace=False))
-    parts = []
-    for (name, file), start, end in zip(files.items(), starts[:-1], starts[1:], strict=True):
-        own = chosen[(start <= chosen) & (chosen < end)] - start
-        wanted = pl.LazyFrame({"row": own}, schema={"row": pl.get_index_type()})
-        part = file.join(wanted, on="row", how="semi").collect(engine="streaming")
-        parts.append(part.with_columns(split=pl.lit(name)))
-    index = pl.col("user_index", "item_index", "seq_len").cast(pl.Int64)
-    return pl.concat(parts, how="vertical_relaxed").with_columns(index)
+def _choose(every: pl.LazyFrame, total: int, rows: int) -> pl.DataFrame:
+    """Some of all samples, in their order."""
+    chosen = np.random.default_rng(SEED).choice(total, min(rows, total), replace=False)
+    wanted = pl.LazyFrame({"row": np.sort(chosen)}, schema={"row": pl.get_index_type()})
+    samples = every.join(wanted, on="row", how="semi").collect(engine="streaming").sort("row")
+    return samples.with_columns(pl.col(*PAIR, "seq_len").cast(pl.Int64))
 
 
-def _in_history(folder: Path, samples: pl.DataFrame) -> NDArray[np.bool_]:
+def _in_history(folder: Path, samples: pl.DataFrame) -> pl.Series:
     """Whether the candidate of each sample is an item of its history."""
-    wanted = samples.select(*PAIR, "seq_len").with_row_index("sample")
-    found = np.zeros(len(samples), bool)
-    for events in events_of(folder):
-        shown = wanted.join(events, on=PAIR).filter(pl.col("place") < pl.col("seq_len"))
-        found[shown["sample"]] = True
-    return found
+    asked = samples.select("row", *PAIR, "seq_len")
+    shown = [
+        asked.join(events, on=PAIR).filter(pl.col("place") < pl.col("seq_len")).select("row")
+        for events in events_of(folder)
+    ]
+    return samples["row"].is_in(pl.concat(shown)["row"].implode())
 
 
-def _popularity(folder: Path, samples: pl.DataFrame) -> NDArray[np.int64]:
+def _popularity(folder: Path, samples: pl.DataFrame) -> pl.Series:
     """The number of events of histories with each sample's candidate before its moment."""
-    moments = samples.select("item_index", pl.col("time").cast(pl.Int64)).with_row_index("sample")
-    moments, asked = moments.sort("time"), moments.select("item_index").unique()
-    count = np.zeros(len(samples), np.int64)
+    asked = samples.select("row", "item_index", pl.col("time").cast(pl.Int64)).sort("time")
+    count = pl.zeros(len(asked), pl.Int64, eager=True)
     for events in events_of(folder):
         known = events.join(asked, on="item_index", how="semi").sort("time")
         so_far = pl.int_range(1, pl.len() + 1).over("item_index")
         known = known.select("item_index", "time", count=so_far)
-        last = moments.join_asof(
+        last = asked.join_asof(
             known, on="time", by="item_index", allow_exact_matches=False, check_sortedness=False
         )
-        count[last["sample"]] += last["count"].fill_null(0).to_numpy()
-    return count
+        count += last["count"].fill_null(0)
+    return asked.with_columns(count=count).sort("row")["count"]
 
 
-def _targets(train: pl.LazyFrame, samples: pl.DataFrame) -> NDArray[np.int64]:
+def _targets(train: pl.LazyFrame, samples: pl.DataFrame) -> pl.Series:
     """The number of other training samples with each sample's candidate."""
-    targets = train.group_by("item_index").len("count").collect(engine="streaming")
-    targets = targets.cast(pl.Int64)
-    both = samples.join(targets, on="item_index", how="left", maintain_order="left")
-    own = pl.col("split") == "train"
-    return both.select(pl.col("count").fill_null(0) - own.cast(pl.Int64)).to_series().to_numpy()
+    targets = train.group_by(pl.col("item_index").cast(pl.Int64)).agg(count=pl.len().cast(pl.Int64))
+    asked = samples.lazy().select("item_index", own=pl.col("split") == "train")
+    both = asked.join(targets, on="item_index", how="left", maintain_order="left")
+    others = pl.col("count").fill_null(0) - pl.col("own").cast(pl.Int64)
+    return both.select(others).collect(engine="streaming").to_series()
 
 
-def _place(files: dict[str, pl.LazyFrame], samples: pl.DataFrame) -> NDArray[np.float64]:
+def _place(every: pl.LazyFrame, samples: pl.DataFrame) -> pl.Series:
     """The place of each sample among those of its group, as a share."""
-    group, parts = "group_index", []
-    place = ((pl.col("row").rank("ordinal") - 0.5) / pl.len()).over(group)
-    for name, file in files.items():
-        chosen = samples.lazy().filter(pl.col("split") == name).select(group).unique()
-        groups = file.select("row", group).join(chosen, on=group, how="semi")
-        placed = groups.collect(engine="streaming").select("row", place=place)
-        parts.append(placed.with_columns(split=pl.lit(name)))
-    key = ["split", "row"]
-    both = samples.join(pl.concat(parts), on=key, how="left", maintain_order="left")
-    return both["place"].to_numpy()
+    chosen = samples.lazy().select("group_index").unique()
+    groups = every.select("row", "group_index").join(chosen, on="group_index", how="semi")
+    place = (pl.col("row").rank("ordinal") - 0.5) / pl.len()
+    placed = groups.collect(engine="streaming").select("row", place=place.over("group_index"))
+    return samples.select("row").join(placed, on="row", maintain_order="left")["place"]
 
 
 def _feature(
     folder: Path, train: pl.LazyFrame, samples: pl.DataFrame, name: str, spec: dict[str, Any]
 ) -> Fact | None:
     """The fact that a feature is."""
-    of_item = spec.get("source") == "item"
-    if of_item:
+    key, values = name, samples.get_column(name, default=pl.Series())
+    if spec.get("source") == "item":
         table = pl.read_parquet(folder / "item_info.parquet", columns=[name])[name]
-        values = table.gather(samples["item_index"])
-    else:
-        values = samples[name]
-    label_B, training_B = samples["label"].to_numpy(), (samples["split"] == "train").to_numpy()
+        key, values = "item_index", table.gather(samples["item_index"])
     if spec["type"] == "numeric":
-        return _fact(label_B, values.to_numpy())
+        return _fact(samples["label"], values)
     if spec["type"] == "embedding":
-        score_B = _projection(values, label_B, training_B)
+        score = _projection(values, samples)
     else:
         counts = {"n": pl.len(), "clicked": pl.col("label").sum()}
-        counted = train.group_by(value="item_index" if of_item else name).agg(**counts)
-        rows = counted.collect(engine="streaming")
-        if of_item:
+        rows = train.group_by(value=key).agg(**counts).collect(engine="streaming")
+        if key != name:
             rows = rows.with_columns(value=table.gather(rows["value"]))
-        score_B = _label_rates(values, rows)
-    return _fact(label_B[~training_B], score_B[~training_B])
+        score = _label_rates(values, rows)
+    later = samples["split"] == "later"
+    return _fact(samples["label"].filter(later), score.filter(later))
 
 
-def _label_rates(values: pl.Series, rows: pl.DataFrame) -> NDArray[np.float64]:
+def _label_rates(values: pl.Series, rows: pl.DataFrame) -> pl.Series:
     """For each value, or list of values, the label rate that training rows show.
 
     Args:
@@ -221,24 +203,25 @@ def _label_rates(values: pl.Series, rows: pl.DataFrame) -> NDArray[np.float64]:
     overall = float(known["clicked"].sum()) / max(1, int(known["n"].sum()))
     rate = (pl.col("clicked") + overall) / (pl.col("n") + 1)
     each = each.join(known.select("value", rate=rate), on="value", how="left")
-    means = each.group_by("sample").agg(pl.col("rate").fill_null(overall).mean()).sort("sample")
-    return means["rate"].to_numpy()
+    means = each.group_by("sample").agg(pl.col("rate").fill_null(overall).mean())
+    return means.sort("sample")["rate"]
 
 
-def _projection(vectors: pl.Series, label_B: NDArray, training_B: NDArray) -> NDArray[np.float64]:
+def _projection(vectors: pl.Series, samples: pl.DataFrame) -> pl.Series:
     """How far each vector lies towards the clicked ones of the training samples."""
     x_BD = vectors.explode().to_numpy().reshape(len(vectors), -1)
-    if len(set(label_B[training_B])) < 2:
-        return np.zeros(len(x_BD))
-    clicked_D, other_D = (x_BD[training_B & (label_B == y)].mean(0) for y in (1, 0))
-    return x_BD @ (clicked_D - other_D)
+    training = samples["split"] == "train"
+    clicked_B, other_B = ((training & (samples["label"] == y)).to_numpy() for y in (1, 0))
+    if not clicked_B.any() or not other_B.any():
+        return pl.zeros(len(x_BD), eager=True)
+    return pl.Series(x_BD @ (x_BD[clicked_B].mean(0) - x_BD[other_B].mean(0)))
 
 
-def _fact(label_B: NDArray, score_B: NDArray) -> Fact | None:
+def _fact(labels: pl.Series, score: pl.Series) -> Fact | None:
     """The fact that a number of each sample is; None if all labels are the same."""
-    clicked = int(label_B.sum())
-    others = len(label_B) - clicked
+    clicked, others = int(labels.sum()), int((1 - labels).sum())
     if not clicked or not others:
         return None
-    noise = 3 * np.sqrt((len(label_B) + 1) / (12 * clicked * others))
-    return Fact(auc(label_B, score_B), noise, not score_B[label_B == 0].any())
+    noise = 3 * ((clicked + others + 1) / (12 * clicked * others)) ** 0.5
+    value = auc(labels.to_numpy(), score.to_numpy())
+    return Fact(value, noise, not score.filter(labels == 0).cast(pl.Boolean).any())

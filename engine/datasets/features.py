@@ -31,6 +31,7 @@ class Feature:
         max_len: values of a sequence that are kept, the first ones.
         min_count: how often a value must occur in the training data to get an id of its own.
         column: the name of the column in the raw table, which ``generic`` reads.
+        missing: a value of a category in that table that says that there is none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Feature:
     max_len: int = 5
     min_count: int = 1
     column: str = ""
+    missing: str | int | None = None
 
     def encoder(self) -> Encoder:
         """A new encoder, which has seen nothing."""
@@ -66,6 +68,10 @@ class Encoder(ABC):
     @abstractmethod
     def encode(self, values: pl.Series) -> pl.Series:
         """The values as they are written; missing ones are filled in."""
+
+    def theme(self, values: pl.Series) -> pl.Series | None:
+        """One raw value for each, if the feature has categories; of a sequence the first."""
+        return None
 
     def spec(self) -> dict[str, Any]:
         """FuxiCTR's specification of the feature."""
@@ -102,6 +108,9 @@ class CategoricalEncoder(Encoder):
     def encode(self, values: pl.Series) -> pl.Series:
         return pl.select(self.ids(pl.lit(values))).to_series()
 
+    def theme(self, values: pl.Series) -> pl.Series:
+        return values
+
     def ids(self, values: pl.Expr) -> pl.Expr:
         """The id of each value."""
         known = self.vocabulary()
@@ -134,6 +143,9 @@ class SequenceEncoder(CategoricalEncoder):
         ids = pl.lit(self._lists(values)).list.eval(self.ids(pl.element()))
         padded = ids.list.concat([PADDING] * self.longest).list.head(self.longest)
         return pl.select(padded).to_series()
+
+    def theme(self, values: pl.Series) -> pl.Series:
+        return self._lists(values).list.first()
 
     def spec(self) -> dict[str, Any]:
         return super().spec() | {"feature_encoder": POOLING, "max_len": self.longest}

@@ -15,11 +15,12 @@ from .features import Feature
 from .interactions import Log, Split
 from .like import Prepared
 from .mapping import Mapping
+from .mapping_keys import ROW_ORDER
 from .negatives import Negatives
 from .raw_files import TEST, Form
 from .source import ROW, Source
+from .unfolded import Candidates, Events, items_of, labels_of
 
-ROW_ORDER = "row"  # as the key ``order``: the order of the file
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]
 
@@ -36,6 +37,10 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     form = Form(mapping.separator, not mapping.no_quotes, mapping.columns)
     lenient = mapping.bad_rows == "leave_out"
     table = Source(mapping.input, form, mapping.test_input, lenient)
+    if mapping.events_in_row is not None:
+        table = Events(table, mapping)
+    elif mapping.candidates:
+        table = Candidates(table, mapping)
     shown = Source(mapping.exposures, form, lenient=lenient) if mapping.exposures else table
     tables = [table] if shown is table else [table, shown]
     columns, unit = _moments(tables, mapping)
@@ -109,13 +114,15 @@ def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns],
     columns = [
         {
             "user": values.identity(table, mapping.user),
-            "item": values.identity(table, mapping.item),
+            "item": items_of(table, mapping),
             "time": time,
         }
         for table, time in zip(tables, times, strict=True)
     ]
     if mapping.test_input:
         columns[0]["test"] = pl.col(TEST)
+    if mapping.candidates:
+        columns[0]["group"] = pl.col(ROW)
     return columns, unit
 
 
@@ -127,10 +134,12 @@ def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
         least = POSITIVE if mapping.positive is None else mapping.positive
         label = (values.number(table, mapping.rating) >= least).cast(pl.Int8)
     elif mapping.action:
-        done = table.read(mapping.action, lambda raw: raw.cast(pl.String), "an action")
+        done = table.read(mapping.action, values.as_id(table.kind(mapping.action)), "an action")
         label = values.one_of(done, mapping.positive_actions).cast(pl.Int8)
         if mapping.history_actions:
             return label, values.one_of(done, mapping.history_actions)
+    elif mapping.candidates:
+        label = labels_of(table, mapping.candidates)
     else:
         label = pl.lit(1, pl.Int8)
     return label, label == 1

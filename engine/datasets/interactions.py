@@ -148,11 +148,11 @@ class _Writer:
                     raw = part.select(*INDEX, *owner, label, *self.names)
                     self._append(self.scratch / f"{name}.parquet", raw)
         self._require_usable(counts)
-        self._write_ids(numbered)
         specs = self._write_tables()
         known = 0 if self.log.like is None else len(self.log.like.items)
         table, item_specs = self.log.item_table(items[known:], times_N[known:], self.encoders)
         table.write_parquet(self.folder / "item_info.parquet")
+        self._write_ids(numbered)
         self.encoders.save(self.folder)
         about = self.log.about | {"events": users["events"].sum(), "events_merged": self.merged}
         about |= {"time_unit": self.log.time_unit, "seed": self.log.seed}
@@ -163,7 +163,7 @@ class _Writer:
         )
 
     def _write_ids(self, numbered: Numbered) -> None:
-        """Write whose numbers the indices of users and items are."""
+        """Write whose numbers the indices of users and items are, and the themes of items."""
         users = numbered.users.select("user_index", "user")
         if self.listed:
             users = users[pl.concat(self.owners)].select(
@@ -173,7 +173,7 @@ class _Writer:
         ids = numbered.items.with_row_index("item_index", 1).select("item_index", "item")
         if self.log.item_names is not None:
             ids = ids.join(self.log.item_names, on="item", how="left", maintain_order="left")
-        ids.write_parquet(self.folder / "item_ids.parquet")
+        ids.with_columns(self.encoders.themes).write_parquet(self.folder / "item_ids.parquet")
 
     def _count_on(self, block: Block) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Samples and histories of a block, with numbers that follow those of the block before."""

@@ -28,7 +28,7 @@ class Entries(Source):
     """The rows of a table with one row for each entry of its lists; those of empty lists are gone.
 
     Args:
-        table: its other columns are repeated. It is to be checked before the entries are read.
+        table: its other columns are repeated. ``check`` checks it first.
         columns: the lists by the names of their columns, of one length in each row; see ``parallel``.
 
     Attributes:
@@ -36,11 +36,15 @@ class Entries(Source):
     """
 
     def __init__(self, table: Source, columns: dict[str, pl.Expr]) -> None:
-        self.path, self.lenient = table.path, table.lenient
+        self.table, self.path, self.lenient = table, table.path, table.lenient
         count, *others = (values.list.len() for values in columns.values())
         rows = table.frame.filter(count > 0, *(other == count for other in others))
         rows = rows.with_columns(pl.int_ranges(count).alias(PLACE), **columns)
         self._start(rows.explode(*columns, PLACE), table.parts)
+
+    def check(self) -> None:
+        self.table.check()
+        super().check()
 
 
 def parallel(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ..common.errors import UserError, did_you_mean
 from ..config.convert import WRONG, convert, describe
 from ..config.read import read_yaml
 from .mapping import Mapping
+from .mapping_keys import ROW_ORDER
 
 READY = Path(__file__).parent / "ready"  # a mapping for each public log that is known by name
 PATHS = ("input", "test_input", "exposures", "items", "users")
@@ -28,7 +29,8 @@ def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
             raise UserError(f"{where}: the key {name!r} is unknown{did_you_mean(name, hints)}")
         if value is None:
             continue
-        if isinstance(value, str) and get_origin(hints[name]) is tuple:
+        kinds = [get_origin(hint) for hint in (hints[name], *get_args(hints[name]))]
+        if isinstance(value, str) and tuple in kinds:
             value = [entry.strip() for entry in value.split(",") if entry.strip()]
         try:
             values[name] = convert(value, hints[name])
@@ -87,10 +89,12 @@ def read_mapping(
         given |= said | {name: str(root / said[name]) for name in PATHS if name in said}
     given |= flags
     for name in ("input", "user", "item"):
-        if name not in given:
+        if name not in given and (name != "item" or "candidates" not in given):
             raise UserError(f"--{name} is missing; the command needs input, user and item")
     if "time" not in given:
         given = {"split": "user", "negatives_from": "popularity"} | given
+        if "events_in_row" in given:
+            given = {"order": ROW_ORDER} | given
     return Mapping(**given)
 
 

@@ -131,8 +131,10 @@ def _common(first: Any, second: Any) -> Any:
 
 def _parquet(file: Path) -> Part:
     frame = pl.scan_parquet(file, glob=False, hive_partitioning=False)
-    texts = [name for name, kind in frame.collect_schema().items() if kind == pl.String]
-    return Part(file, frame.with_columns(map(_given, texts)), None)
+    schema = frame.collect_schema()
+    texts = [_given(name) for name, kind in schema.items() if kind == pl.String]
+    fractions = [pl.col(name).fill_nan(None) for name, kind in schema.items() if kind.is_float()]
+    return Part(file, frame.with_columns(*texts, *fractions), None)
 
 
 def _text(file: Path, form: Form) -> Part:

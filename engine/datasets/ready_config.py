@@ -17,9 +17,9 @@ from ..config.read import (
     resolve_paths,
     with_tables,
 )
-from .card import SPLITS
+from .card import SPLITS, card_beside
 
-LIKE = "movielens_1m"  # the shipped data set whose hyper-parameters are the start for others
+LIKE = "movielens_1m"  # the shipped data set whose models others start from
 COPIED = ("type", "source", "vocab_size", "max_len", "embedding_dim", "feature_encoder")
 
 
@@ -46,18 +46,35 @@ def write(folder: Path, place: Path) -> str:
         roots = quote(_shown(other)), quote(f"./checkpoints/{other.name}")
         return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
     models = read_yaml(CONFIG / "model_config.yaml")
-    experiments = {"Base": models["Base"]}
+    shared = start(card_beside(folder / "train.parquet"))
+    experiments = {"Base": models["Base"] | shared}
     if "group_user" in (column["name"] for column in entry["feature_cols"]):
         experiments["Base"] |= {"group_id": "group_user"}  # a user has several ``user_index``
     for expid, (model, dataset) in list_experiments(CONFIG).items():
         if dataset == LIKE:
-            experiments[f"{model}_{dataset_id}"] = models[expid] | {"dataset_id": dataset_id}
+            own = {key: value for key, value in models[expid].items() if key not in shared}
+            experiments[f"{model}_{dataset_id}"] = own | {"dataset_id": dataset_id}
     config = folder / "config"
     config.mkdir(exist_ok=True)
     write_yaml(config / "model_config.yaml", experiments)
     write_yaml(config / "dataset_config.yaml", {dataset_id: entry})
     expid = quote(f"TWIN_MoS_{dataset_id}")
     return f"{RUN_COMMAND} --config {quote(_shown(place / 'config'))} --expid {expid}"
+
+
+def start(card: dict[str, Any]) -> dict[str, Any]:
+    """The keys about the start of embeddings and about sampled negatives, by the data set's card.
+
+    With FuxiCTR's start, N(0, 1e-4), attention models stay 4 to 11 points of AUC below themselves
+    where negatives were sampled. On MovieLens, whose labels are real, it is the better start.
+    """
+    if (negatives := card.get("negatives")) is None:
+        return {"embedding_initializer": "partial(nn.init.normal_, std=1e-4)"}
+    return {
+        "embedding_initializer": "partial(nn.init.normal_, std=0.25)",
+        "embedding_regularizer": 0.0,
+        "negative_sampling_rate": negatives["rate"],
+    }
 
 
 def shipped_entry(dataset_id: str) -> dict[str, Any] | None:

@@ -187,7 +187,7 @@ def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
     sample = pl.col("label").is_not_null()
     ordered = (
         events.lazy()
-        .sort("user_index", "time", "row", ~sample)
+        .sort("user_index", "time", "row", ~sample, "item_index")
         .group_by("user_index", "time", "item_index", maintain_order=True)
         .agg(
             pl.col("label").max(),

@@ -46,6 +46,8 @@ class Source:
         left_out: what rows are left out for, and which.
     """
 
+    located_by = ROW  # the column with the row of a file
+
     def __init__(
         self,
         path: str | Path,
@@ -132,7 +134,7 @@ class Source:
 
     def _error(self, column: str, bad: pl.Expr, expects: str) -> UserError:
         """The error of a value."""
-        row, value = self.frame.filter(bad).select(ROW, column).head(1).collect().row(0)
+        row, value = self.frame.filter(bad).select(self.located_by, column).head(1).collect().row(0)
         path, place = self._place(row)
         what = "missing" if value in (None, "") else repr(value)[:SHOWN]
         if column == LINE:

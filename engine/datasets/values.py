@@ -15,6 +15,7 @@ from ..common.errors import UserError
 from .raw_files import readable
 from .source import Parse, Source
 
+UNKNOWN = ("?", "-", "NA", "N/A")  # what a column of numbers has besides ``raw_files.NULLS``
 EXACT = 2**53  # fractions hold smaller whole numbers exactly
 SAMPLE = 10_000  # rows from which the kind of a text column is guessed
 
@@ -87,7 +88,7 @@ def feature(table: Source, column: str, kind: str) -> pl.Expr:
             f"{table.path}, column {column} is {found}, which is no {kind}; write another kind"
         )
     if kind == "numeric":
-        return table.read(column, _as_number, "a number, or declare it categorical", True)
+        return table.read(column, _as_feature, "a number, or declare it categorical", True)
     if not lists:
         return table.read(column, as_id(found), "a text, or declare it numeric", True)
     entry = pl.List(pl.Float32 if kind == "embedding" else pl.String)
@@ -112,6 +113,12 @@ def _as_number(raw: pl.Expr) -> pl.Expr:
     """The finite numbers of a column, and null for everything else."""
     number = raw.cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number)
+
+
+def _as_feature(raw: pl.Expr) -> pl.Expr:
+    """The finite numbers of a column, and NaN where a text says that it is unknown."""
+    unknown = one_of(raw.cast(pl.String).str.strip_chars(), UNKNOWN)
+    return pl.when(unknown).then(float("nan")).otherwise(_as_number(raw))
 
 
 def _as_id(raw: pl.Expr) -> pl.Expr:

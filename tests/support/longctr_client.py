@@ -29,6 +29,7 @@ needs_longctr = pytest.mark.skipif(
 )
 
 DATASET = "longctr_small"
+META = {name: {"type": "meta"} for name in ("user_index", "item_index", "seq_len")}
 SIZE = synthetic.Size(users=60, items=300, impressions=20, min_length=12, max_length=60)
 
 SHIM = '''"""fuxictr 2.3.2 and keras_preprocessing on numpy 2 and scikit-learn 1.5 or newer."""
@@ -81,7 +82,7 @@ def write_config(folder: Path, data: Path, models: dict[str, dict[str, Any]]) ->
     columns = [
         {"name": name, "active": True, "dtype": "int"}
         | {key: value for key, value in spec.items() if key not in ("padding_idx", "pretrain_dim")}
-        for name, spec in (layout.META | synthetic.features(SIZE)).items()
+        for name, spec in (META | synthetic.features(SIZE)).items()
     ]
     dataset = paths | {
         "data_root": str(data.parent),

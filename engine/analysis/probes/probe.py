@@ -223,7 +223,7 @@ def _name(codes: Sequence[dict[str, Any]], file: Path, label_N: NDArray | None) 
     """
     names: dict[int, str] = {}
     categories: dict[int | None, str] = {}
-    if file.exists() and "name" in pl.read_parquet_schema(file):
+    if file.exists() and {"name", "category"} <= pl.read_parquet_schema(file).keys():
         known = pl.read_parquet(file, columns=["item_index", "name", "category"])
         names = dict(zip(known["item_index"], known["name"], strict=True))
         if label_N is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from engine.datasets import data_profile
 from engine.datasets.data_profile import advice, describe, hops, measure, rates
 
+from ...support.command_line import Outcome
 from .test_facts import folder_of, tables
 
 Histories = list[list[str | None]]
@@ -132,3 +135,36 @@ def test_advice(length: int, kappas: list[float | None], says: str) -> None:
     hopping = {str(i): {"kappa": kappa, "returns": kappa} for i, kappa in enumerate(kappas)}
     sentence = advice({"lengths": {0.9: length}, "hopping": hopping}, Path("data/my log"))
     assert says in sentence and sentence.endswith("engine.baseline --data 'data/my log'")
+
+
+def test_rare_values_are_values_too(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    """``--min-count`` merges them for models, and not for kappa, which the command prints."""
+    rng = np.random.default_rng(3)
+    users, items = np.sort(rng.integers(8, size=400)), (60 * rng.random(400) ** 3).astype(int)
+    tags = [f"t{item % 31}|x" if item % 9 else None for item in items]
+    log = {"u": users, "i": items, "t": np.arange(400), "tags": tags}
+    pl.DataFrame(log).write_csv("log.csv")
+    flags = "--user u --item i --time t --negatives 1 --item-features tags:sequence"
+    done = command(
+        "generic", "--input", "log.csv", *flags.split(), "--min-count", "12", "--output", "out"
+    )
+    assert done.code == 0, done.stderr
+    rare = pl.read_parquet(tmp_path / "out" / "item_info.parquet")["tags"].list.first() == 1
+    assert 5 < rare.sum() < 55
+    first = [tag and tag.split("|")[0] for tag in tags]
+    themes = [[t for t, who in zip(first, users, strict=True) if who == u] for u in range(8)]
+    found = measure(tmp_path / "out")["hopping"]
+    assert found == {"tags": pytest.approx(kappa(themes))}
+    assert f"session hopping of tags: kappa {found['tags']['kappa']:.2f}" in done.stdout
+
+
+@pytest.mark.skipif(
+    "REAL_DATA_DIR" not in os.environ, reason="set REAL_DATA_DIR to a folder with taobao and lfm"
+)
+@pytest.mark.parametrize(("name", "theme"), [("taobao", "category"), ("lfm", "artist")])
+def test_kappa_of_real_logs(name: str, theme: str) -> None:
+    folder = Path(os.environ["REAL_DATA_DIR"]) / name
+    log = pl.read_parquet(folder / "events.parquet").sort("time", maintain_order=True)
+    log = log.join(pl.read_parquet(folder / "items.parquet"), on="item", maintain_order="left")
+    found = rates(*hops(log.select(user_index="user", value=theme)))
+    assert found["kappa"] == pytest.approx(0.34, abs=0.005)

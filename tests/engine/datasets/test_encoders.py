@@ -44,6 +44,7 @@ def write(folder: Path, encoders: Encoders, items: pl.DataFrame, places: list) -
     for encoder in encoders.of("sample", [Feature("place", "categorical")]):
         encoder.observe(pl.Series(places, dtype=pl.String), np.ones(len(places), np.int64))
     table.write_parquet(folder / "item_info.parquet")
+    encoders.themes.write_parquet(folder / "item_ids.parquet")
     encoders.save(folder)
     specs |= {"seq_len": {"type": "meta"}} | encoders.specs("sample")
     write_feature_map(folder / "feature_map.json", "x", specs, "label")
@@ -67,6 +68,17 @@ def test_loaded_encoders_encode_as_they_did(kept: Path) -> None:
         assert file.read_bytes() == (kept.parent / "again" / "encoders" / file.name).read_bytes()
     place = load(kept).by_source["sample"][0]
     assert place.encode(pl.Series(["app", "web", "other", None])).to_list() == [2, 3, 1, 1]
+
+
+def test_themes_are_raw_values(kept: Path) -> None:
+    """Also of values too rare for an id; of a sequence the first. Those of new items follow."""
+    loaded = load(kept)
+    write(kept.parent / "again", loaded, ITEMS.reverse(), ["web"])
+    assert loaded.themes.columns == ["number", "a/b"]  # neither the id nor a number or a vector
+    number = ITEMS["number"].to_list()
+    assert loaded.themes["number"].to_list() == number + number[::-1]
+    first = [(tags or "").split("\x1d")[0] or None for tags in ITEMS["a/b"]]
+    assert loaded.themes["a/b"].to_list() == first + first[::-1]
 
 
 def test_values_that_a_loaded_encoder_has_not_seen(kept: Path) -> None:

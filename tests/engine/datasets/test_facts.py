@@ -24,7 +24,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "item_id": {"type": "categorical", "source": "item", "vocab_size": ITEMS + 1},
     "tags": {"type": "sequence", "source": "item", "vocab_size": 6, "max_len": 2},
     "image": {"type": "embedding", "source": "item", "pretrain_dim": 3, "embedding_dim": 3},
-    "device": {"type": "categorical", "vocab_size": 5},
+    "place": {"type": "categorical", "vocab_size": 5},
     "price": {"type": "numeric"},
 }
 NEGATIVES = {"per_positive": 4, "from": "time", "targets": "first", "rate": 0.1}
@@ -45,7 +45,7 @@ def tables(seed: int = 0) -> dict[str, pl.DataFrame]:
                 rows.append((*row, group, int(label), *about))
             group += 1
     names = ["user_index", "item_index", "seq_len", "time", "group_index", "label"]
-    samples = pl.DataFrame(rows, [*names, "device", "price"], orient="row")
+    samples = pl.DataFrame(rows, [*names, "place", "price"], orient="row")
     share = pl.col("time") / 300
     tags = [[0, 0], *rng.integers(1, 6, (ITEMS, 2)).tolist()]
     image = [[0.0] * 3, *rng.normal(size=(ITEMS, 3)).tolist()]
@@ -121,7 +121,7 @@ def plain(found: dict[str, pl.DataFrame]) -> dict[str, float]:
     }
     learned: dict[str, Callable[[dict[str, Any]], float]] = {
         f"feature {name}": lambda r, n=name: np.mean([rate(n, v) for v in values(n, r)])
-        for name in ("item_id", "tags", "device")
+        for name in ("item_id", "tags", "place")
     }
     learned["feature image"] = lambda r: float(
         np.dot(items[r["item_index"]]["image"], image[1] - image[0])
@@ -187,7 +187,7 @@ def test_honest_samples_give_no_warning(tmp_path: Path) -> None:
 LEAKS: dict[str, Edit] = {
     "place in the group": lambda t: t.sort("group_index", "label", descending=[False, True]),
     "feature price": lambda t: t.with_columns(price=-1.0 * pl.col("label")),
-    "feature device": lambda t: t.with_columns(device=1 + pl.col("label")),
+    "feature place": lambda t: t.with_columns(place=1 + pl.col("label")),
     "time": lambda t: t.with_columns(time=pl.col("time") + 1000 * pl.col("label")),
 }
 

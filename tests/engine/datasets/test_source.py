@@ -11,7 +11,7 @@ import pytest
 from engine.common.errors import UserError
 from engine.datasets.raw_files import Form
 from engine.datasets.source import Lines, Source
-from engine.datasets.values import guess, identity, number, whole
+from engine.datasets.values import feature, guess, identity, number, whole
 
 Files = dict[str, "str | bytes | pl.DataFrame"]
 
@@ -180,6 +180,27 @@ def test_bad_rows_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert "2 rows are left out: column u is not an id" in out
     assert "2 rows are left out: column n is not a whole number" in out
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_missing_values_of_features(tmp_path: Path, kind: str) -> None:
+    written = ["NULL", "null", "\\N", "NaN", "nan", "None", "<NA>", "", None, "1", "x"]
+    numbers = [*written[:-1], "?", "NA"]
+    frame = pl.DataFrame({"c": [*written, "?"], "n": numbers, "u": "a"})
+    table = source(tmp_path, {f"log.{kind}": frame if kind == "parquet" else frame.write_csv()})
+    read = {
+        name: feature(table, name, k) for name, k in {"c": "categorical", "n": "numeric"}.items()
+    }
+    ids(table, "u")
+    found = table.rows().select(**read).collect()
+    assert found["c"].to_list() == [None] * 9 + ["1", "x", "?"]
+    assert found["n"].fill_nan(None).to_list() == [None] * 9 + [1.0, None, None]
+    pl.DataFrame({"c": [1.0, float("nan")]}).write_parquet(tmp_path / "nan.parquet")
+    nan = Source(tmp_path / "nan.parquet")
+    assert nan.frame.select(feature(nan, "c", "categorical")).collect()["c"].to_list() == [
+        "1",
+        None,
+    ]
 
 
 def test_kinds_of_features(tmp_path: Path) -> None:
