@@ -95,9 +95,9 @@ def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         events: see ``interactions.Log``. Of the events of one ``row``, one has the list.
 
     Returns:
-        The samples with ``LIST``, ``SEEN`` and ``REPEATED``. For those of label 1, ``ends`` says whether the item
-        is at an end of the list. And the entries of the stored lists, as positive events without a
-        ``row``, with ``LIST``, ``PLACE`` and, if the log has it, ``history_time``.
+        The samples with ``LIST``, ``SEEN`` and ``REPEATED``. For those of label 1, ``ends`` says whether
+        the item is at an end of the list. And the entries of the stored lists, as positive events
+        without a ``row``, with ``LIST``, ``PLACE`` and, if the log has it, ``history_time``.
     """
     columns = [name for name in LISTS if name in events.columns]
     lists = events.filter(pl.col("history").is_not_null()).select("user", "row", *columns)
@@ -117,7 +117,7 @@ def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         time=pl.lit(LAST, pl.Int64), positive=pl.lit(True)
     )
     by_row = lists.select("user", "row", LIST, SEEN)
-    samples = events.drop(columns).join(by_row, on=["user", "row"], how="left")
+    samples = events.drop(columns).join(by_row, on=["user", "row"])
     by_click = lists.select("user", "history", clicked="row")
     samples = samples.with_columns(clicked=pl.when(pl.col("label") == 1).then("row"))
     samples = samples.join(by_click, on=["user", "clicked"], how="left")
