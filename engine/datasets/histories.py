@@ -45,7 +45,7 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
     by_user = pl.PartitionBy(raw, key=(pl.col("user").hash() % PARTS).alias("part"))
     events.sink_parquet(by_user, compression="lz4", maintain_order=False, mkdir=True)
     done.mkdir()
-    ends = clicked = lists = 0
+    ends = clicked = lists = stored_entries = 0
     known, doubled = False, Counter[str]()
     for part in sorted(raw.iterdir()):
         events_of_part = pl.read_parquet(part, hive_partitioning=False).drop("part")
@@ -54,6 +54,7 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
         samples, entries = stored(events_of_part)
         ends, clicked = ends + int(samples["ends"].sum()), clicked + samples["ends"].count()
         known |= entries["item"].is_in(samples["item"].implode()).any()
+        stored_entries += len(entries)
         rows = pl.concat([samples.drop("ends"), entries], how="diagonal_relaxed")
         rows.write_parquet(done / f"{part.name}.parquet", compression="lz4")
         shutil.rmtree(part)
@@ -62,11 +63,8 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
             f"{source}: {ends:,} of {clicked:,} clicked rows have the clicked item itself at an end of "
             "their --history, so the list holds the answer; write lists of earlier items only"
         )
-    if not known:
-        _warn(
-            source,
-            "no item of a list is ever the item of a row; check that both are ids of one kind",
-        )
+    if stored_entries and not known:
+        _warn(source, "no row has an item of a list; check that both are ids of one kind")
     for item, count in doubled.most_common(1):
         if count > PADDED * lists:
             _warn(
