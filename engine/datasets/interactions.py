@@ -182,7 +182,7 @@ class _Writer:
         self.groups += block.groups
         self.drawable += block.drawable
         if self.listed:
-            following = pl.col("^user_index|group_user$") + sum(map(len, self.owners))
+            following = pl.col("^(user_index|group_user)$") + sum(map(len, self.owners))
             samples, histories = samples.with_columns(following), histories.with_columns(following)
             self.owners.append(histories["user"])
             histories = histories.drop("user")

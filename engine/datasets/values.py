@@ -16,6 +16,7 @@ from .raw_files import readable
 from .source import Parse, Source
 
 UNKNOWN = ("?", "-", "NA", "N/A")  # what a column of numbers has besides ``raw_files.NULLS``
+SHOWN = 20  # actions that a message shows
 EXACT = 2**53  # fractions hold smaller whole numbers exactly
 SAMPLE = 10_000  # rows from which the kind of a text column is guessed
 
@@ -25,8 +26,14 @@ def identity(table: Source, column: str) -> pl.Expr:
 
     A whole number that is written as a fraction is whole, so ``1.0`` and ``1`` are one id.
     """
+    kind = table.kind(column)
+    if kind.is_nested():
+        raise UserError(
+            f"{table.path}, column {column} is {kind}, which holds no ids; for events in lists write "
+            "--events-in-row, and for what a row shows --history or --candidates"
+        )
     expects = "an id; whole numbers of more than 15 digits must not be stored as fractions"
-    return table.read(column, as_id(table.kind(column)), expects)
+    return table.read(column, as_id(kind), expects)
 
 
 def as_id(kind: pl.DataType) -> Parse:
@@ -37,6 +44,27 @@ def as_id(kind: pl.DataType) -> Parse:
 def one_of(values: pl.Expr, chosen: Sequence[Any]) -> pl.Expr:
     """Whether a text is one of some; without any, each is."""
     return pl.any_horizontal(values == str(c) for c in chosen) if chosen else values != ""
+
+
+def action(table: Source, column: str, chosen: Sequence[Any]) -> pl.Expr:
+    """What users did, as text.
+
+    Args:
+        chosen: actions that must occur.
+    """
+    done = table.read(column, as_id(table.kind(column)), "an action")
+    if chosen:
+        with readable(table.path):
+            found = (
+                table.frame.select(done).unique().collect(engine="streaming")[column].drop_nulls()
+            )
+        missing = [name for name in map(str, chosen) if name not in found]
+        if missing:
+            raise UserError(
+                f"{table.path}, column {column} has no {missing[0]!r}; there are "
+                f"{', '.join(found.sort().head(SHOWN))}"
+            )
+    return done
 
 
 def number(table: Source, column: str) -> pl.Expr:
