@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from . import chance
 
-WINDOW = 2_000  # events from the moment on
-LEAST = 200  # of them, at the end of the log
+WINDOW = 2_000  # events from the moment on, or fewer in a small log
+SHARE, LEAST = 50, 200  # a window has at most a 50th of the log, but at least 200 events
 SLICE = 4_000_000  # events of the tape that are sorted at a time
 TRIES = 8  # draws for each negative, before the stretch is doubled
 NONE = 0  # the item where nothing could be drawn
@@ -131,8 +131,9 @@ class Tape:
         if self.source == "time":
             # Not before the moment: an item drawn there has an event before it, which many a
             # positive has not, and so its popularity would tell the label.
+            window = max(LEAST, min(WINDOW, length // SHARE))
             start = np.minimum(before, max(0, length - LEAST))
-            return start, np.minimum(start + WINDOW, length)
+            return start, np.minimum(start + window, length)
         return start, before if self.source == "popularity" else until
 
     def draw(
