@@ -18,7 +18,8 @@ from .source import Parse, Source
 UNKNOWN = ("?", "-", "NA", "N/A")  # what a column of numbers has besides ``raw_files.NULLS``
 SHOWN = 20  # actions that a message shows
 EXACT = 2**53  # fractions hold smaller whole numbers exactly
-SAMPLE = 10_000  # rows from which the kind of a text column is guessed
+SAMPLE = 10_000  # rows from which the kind of a column is guessed
+ROUNDED = r"^(-?\d\.\d+[eE]\+?\d+)$"  # a large number that has lost its last digits
 
 
 def identity(table: Source, column: str) -> pl.Expr:
@@ -31,6 +32,14 @@ def identity(table: Source, column: str) -> pl.Expr:
         raise UserError(
             f"{table.path}, column {column} is {kind}, which holds no ids; for events in lists write "
             "--events-in-row, and for what a row shows --history or --candidates"
+        )
+    if (
+        kind == pl.String
+        and (rounded := _first(table, column).str.extract(ROUNDED).drop_nulls()).len()
+    ):
+        raise UserError(
+            f"{table.path}, column {column}: the value {rounded[0]!r} is a rounded number, so ids are "
+            "lost; write them as whole numbers or as texts"
         )
     expects = "an id; whole numbers of more than 15 digits must not be stored as fractions"
     return table.read(column, as_id(kind), expects)
@@ -130,11 +139,15 @@ def guess(table: Source, column: str) -> str:
         return "embedding" if kind.inner.is_float() else "sequence"
     if kind != pl.String and not kind.is_numeric():
         return "categorical"
-    with readable(table.path):
-        values = table.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
-    numbers = values.cast(pl.Float64, strict=False)
+    numbers = _first(table, column).cast(pl.Float64, strict=False)
     fractions = (numbers != numbers.floor()).any()
     return "numeric" if fractions and not numbers.null_count() else "categorical"
+
+
+def _first(table: Source, column: str) -> pl.Series:
+    """The first values of a column, without missing ones."""
+    with readable(table.path):
+        return table.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
 
 
 def _as_number(raw: pl.Expr) -> pl.Expr:
@@ -151,10 +164,8 @@ def _as_feature(raw: pl.Expr) -> pl.Expr:
 
 def _as_id(raw: pl.Expr) -> pl.Expr:
     text = raw.cast(pl.String).str.strip_chars()
-    short = text.str.strip_suffix(".0")
-    whole = (short != text) & short.cast(pl.Int64, strict=False).is_not_null()
-    rounded = text.str.contains(r"^-?\d\.\d+[eE]\+?\d+$")
-    return pl.when((text != "") & ~rounded).then(pl.when(whole).then(short).otherwise(text))
+    whole = text.str.contains(r"^-?\d+\.0$")
+    return pl.when(whole).then(text.str.strip_suffix(".0")).when(text != "").then(text)
 
 
 def _fraction_as_id(raw: pl.Expr) -> pl.Expr:

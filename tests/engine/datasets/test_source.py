@@ -138,7 +138,7 @@ def test_texts(tmp_path: Path, content: str, options: dict) -> None:
         ("", {}, "does not exist, or is a folder without tables"),
         ("u,i\na,1\n,2\n", {}, "line 3: the value is missing; write an id"),
         ("u,i\na,1\nNULL,2\n", {}, "line 3: the value is missing; write an id"),
-        ("u,i\na,1\n1.2345e+18,2\n", {}, r"line 3: the value is '1\.2345e\+18'; write an id; whole"),
+        ("u,i\na,1\n1.2345e+18,2\n", {}, r"column u: the value '1\.2345e\+18' is a rounded number"),
     ],
 )  # fmt: skip
 def test_refused_texts(tmp_path: Path, content: str, options: dict, says: str) -> None:
