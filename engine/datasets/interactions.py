@@ -253,7 +253,13 @@ class _Writer:
         return iter(tqdm(numbered.spans(), desc=what, unit="block", leave=False))
 
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
-        """Show the encoders what training shows: targets, and the items that they can see."""
+        """Show the encoders what training shows: targets, and the items that they can see.
+
+        Sampled negatives do not count. With them, the item of a positive would on average be rarer
+        than that of a negative, since a sample always counts its own.
+        """
+        if self.log.negatives:
+            samples = samples.filter(pl.col("label") == 1)
         once = np.ones(len(samples), np.int64)
         for encoder in self.sample_encoders:
             encoder.observe(samples[encoder.feature.name], once)
