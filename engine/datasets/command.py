@@ -66,7 +66,10 @@ def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             return layout.write(_session_hopping(args), folder)
         case published:
             return hub.download(published, folder, args.offline)
-    return interactions.write(log, folder)
+    each: Any = map
+    if args.engine == "ray":
+        from .ray_blocks import each_on_ray as each
+    return interactions.write(log, folder, args.memory, each)
 
 
 def _own_log(args: argparse.Namespace) -> Log:

@@ -97,6 +97,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    monkeypatch.delitem(sys.modules, "engine.tuner.ray_engine", raising=False)
+    for name in ("engine.tuner.ray_engine", "engine.common.ray_cluster"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(UserError, match="pip install ray==2"):
         command.make_engine([-1], 1, ray=True)
