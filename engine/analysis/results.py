@@ -6,6 +6,7 @@ A study (``engine.study``) writes, for each data set::
     RESULTS/<dataset_id>/runs/*.json         one result for each configuration and seed
     RESULTS/<dataset_id>/config/             the experiments, for run_expid.py --config
     RESULTS/<dataset_id>/dataset_card.json   what the data is
+    RESULTS/<dataset_id>/counting_baseline.json   what counts alone reach, see engine.baseline
     RESULTS/<dataset_id>/probes/*.json       what trained weights show, see probe.py
 
 A folder of plain ``run_expid.py`` results works too. There the only experiment of a model is its cell
@@ -24,8 +25,10 @@ from typing import Any
 
 from model_zoo.registry import BASELINES, OURS, mixture_of
 
+from ..baseline import record
 from ..common.errors import UserError
 from ..config.read import NO_NUMBERS, PATHS
+from ..datasets.card import sampling
 
 Run = dict[str, Any]
 
@@ -97,6 +100,18 @@ class DatasetResults:
     tuning: list[dict[str, Any]]
     study: dict[str, Any]
     card: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The name of the data set, and how its negatives were drawn if they were."""
+        return ", ".join(filter(None, [self.dataset_id, sampling(self.runs[0])]))
+
+    @cached_property
+    def counting(self) -> dict[int, record.Entry]:
+        """The counting baseline for each ``max_len`` of the runs for which it was measured."""
+        lengths = sorted({run["params"]["max_len"] for run in self.runs})
+        found = {n: record.of(self.folder, self.dataset_hash, n) for n in lengths}
+        return {max_len: entry for max_len, entry in found.items() if entry}
 
     def experiment(self, name: str) -> list[Cell]:
         """The cells of an experiment that have a run, in the study's order."""

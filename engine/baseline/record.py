@@ -6,7 +6,9 @@ Runs, studies and reports read it, so this file imports nothing slow.
 from __future__ import annotations
 
 import json
+from os.path import relpath
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..common.errors import UserError
@@ -50,6 +52,26 @@ def add(results: Path, dataset_hash: str, max_len: int, entry: Entry) -> Path:
         raise UserError(f"{results}: cannot be written ({error.strerror})") from None
     write_json(path, known)
     return path
+
+
+def rows(entry: Entry) -> dict[str, dict[str, dict[str, float]]]:
+    """What tables show beside models: by label, the metrics by split."""
+    kinds = {ALL: "counting baseline", TIMES: "counting baseline with times"}
+    return {label: entry["metrics"][k] for k, label in kinds.items() if k in entry["metrics"]}
+
+
+def command(data: Path, results: Path, max_len: int) -> str:
+    """The command that measures what ``of`` reads.
+
+    Args:
+        data: the folder of the data set.
+        results: the folder of its results.
+        max_len: how many events of a history are read.
+    """
+    places = quote(relpath(data)), quote(relpath(results.parent))
+    return (
+        f"python -m engine.baseline --data {places[0]} --max-len {max_len} --model-root {places[1]}"
+    )
 
 
 def long_history(entry: Entry) -> str:

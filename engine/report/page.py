@@ -24,6 +24,7 @@ from ..analysis.tables.formats import html
 from ..analysis.tables.grid import settings
 from ..analysis.tables.published_table import without_runs
 from ..analysis.tables.tuning_table import tuning
+from ..baseline import record
 from ..study.call import calls, widest
 from ..tuner.trial import as_text
 from .embedded import embedded
@@ -66,6 +67,7 @@ def build(folder: Path) -> str:
         style=(HERE / "page.css").read_text("utf-8"),
         as_html=html,
         as_text=as_text,
+        counting_rows=record.rows,
         metric=metric,
         settings=settings,
         state=state,

@@ -116,6 +116,7 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         **{key: params[key] for key in ("seed", "model", "dataset_id")},
         "dataset_hash": fingerprint(params[key] for key in DATA_FILES),
         "bayes": {name: card[key]["test"] for name, key in bayes.items() if key in card},
+        "negatives": card.get("negatives"),
         "versions": _versions(),
         "threads": torch.get_num_threads(),  # they share sums, which moves the last digits
         "command": ["python", *sys.argv],

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from model_zoo.registry import backbone_of
 from model_zoo.training.metrics import correction
 
+from ..baseline import record
 from ..common.errors import UserError
 from ..common.text_table import text_table
+from ..datasets.card import sampling
+from .against_counts import baselines_of, verdicts
 
 Result = dict[str, Any]
 MEASURED = ("valid AUC", "parameters", "samples/s", "time")  # columns after the test metrics
@@ -87,10 +90,19 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
         if metric in metrics:
             cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
             rows.append([f"best possible {metric}", "", *cells])
+    baselines = baselines_of(runs)
+    for max_len, entry in baselines.items():
+        length = f", max_len {max_len}" if len(baselines) > 1 else ""
+        for label, found in (record.rows(entry) if entry else {}).items():
+            cells = [_shown(m, found["test"][m]) if m in found["test"] else "" for m in metrics]
+            rows.append([label + length, "", *cells, f"{found['valid']['AUC']:.4f}"])
     header = ["expid", "seed", *(f"test {metric}" for metric in metrics), *MEASURED]
     rate = runs[0]["params"].get("negative_sampling_rate", 1.0)
-    lines = [text_table(header, rows), *filter(None, [correction(metrics, rate)])]
-    return "\n".join([*lines, *(line for run in runs for line in _routing(run))])
+    sampled = sampling(runs[0])
+    title = f"on {sampled}, so that no AUC of exposures compares with these" if sampled else ""
+    lines = [title, text_table(header, rows), correction(metrics, rate)]
+    lines += [line for run in runs for line in _routing(run)] + verdicts(runs, baselines)
+    return "\n".join(filter(None, lines))
 
 
 def _reference(expid: str, models: dict[str, str]) -> str:

@@ -10,6 +10,8 @@ from model_zoo.registry import BACKBONES, MIXTURES
 
 from ..analysis.catalogue import write_artefacts
 from ..analysis.probes.probe import load_trained, probe
+from ..baseline import record
+from ..baseline.measure import measure
 from ..common.errors import UserError, run_command
 from ..common.files import write_json
 from ..common.places import CONFIG, HOME
@@ -17,13 +19,14 @@ from ..config.command_line import CommandLine, parse_changes, positive
 from ..config.load import load
 from ..config.models import model_files
 from ..config.options import RunOptions
-from ..config.read import dataset_part
+from ..config.read import dataset_part, resolve_paths
 from ..datasets.card import card_beside, longest_history
 from ..tuner.checks import data_hash
 from ..tuner.engines import LocalEngine, require_devices, run_expid_command
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import exit_code, failures
 from ..tuner.scheduler import Scheduler
+from ..tuner.space import Space
 from ..tuner.trial import DONE
 from .call import BUDGET, Call, default_budget
 from .experiments import ALONE, EXPERIMENTS, UNTUNED, distinct, plan
@@ -77,6 +80,7 @@ def main() -> int:
         print(line)
     if args.experiment == "routers":
         _probe_first_seeds(search, zoo)
+    _count(search, space)
     if any(trial.status == DONE for trial in search.selected()):
         print(*write_artefacts(args.output), sep="\n")
     return exit_code(search)
@@ -89,6 +93,17 @@ def _call(args: argparse.Namespace, changes: dict[str, Any]) -> Call:
     config = "" if args.config.absolute() == CONFIG else portable(args.config)
     zoo = portable(args.model_zoo) if args.model_zoo else ""
     return Call(*cells, changes, config, portable(args.output), zoo)
+
+
+def _count(search: StudySearch, space: Space) -> None:
+    """Measure the counting baseline at each length of history that has runs, once."""
+    place = search.store.path, search.store.study["dataset_hash"]
+    done = (trial for trial in search.selected() if trial.status == DONE)
+    for max_len in sorted({trial.params["max_len"] for trial in done}):
+        if record.of(*place, max_len) is None:
+            params = resolve_paths(space.dataset, HOME) | {"dataset_id": search.store.call.dataset}
+            print(f"the counting baseline, max_len {max_len}", flush=True)
+            record.add(*place, max_len, measure(params, max_len))
 
 
 def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:

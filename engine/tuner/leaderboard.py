@@ -11,10 +11,12 @@ from typing import Any
 
 from model_zoo.registry import publication
 
+from ..baseline import record
 from ..common.files import write_text
 from ..common.places import RUN_COMMAND
 from ..common.text_table import text_table
 from ..config.options import RunOptions
+from ..datasets.card import card_beside, sampling
 from .folder import Folder
 from .search import Search
 from .space import Space
@@ -77,17 +79,32 @@ def write_report(folder: Folder, search: Search, options: RunOptions) -> str:
     order = ranked(search.trials.values(), monitor)
     (header, *rows), board = _tables(search.space, order, monitor)
     markdown = [header, ["---"] * len(header), *rows]
-    lines = [f"# {search.space.expid}: best on validation first", ""]
+    beside = _beside(order, options)
+    lines = [f"# {search.space.expid}: best on validation first", *beside, ""]
     lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in markdown]
     write_text(folder.path / "table.md", "\n".join([*lines, ""]))
     write_text(folder.path / "leaderboard.csv", _csv(board))
-    parts = [text_table(header, rows)]
+    parts = ["\n".join([text_table(header, rows), *beside])]
     if order and order[0].status == DONE:
         parts.append(_write_best(search.space, folder, order[0], options))
     else:  # these files are from another grid
         shutil.rmtree(folder.best, ignore_errors=True)
         (folder.path / BARS).unlink(missing_ok=True)
     return "\n\n".join([*parts, *failures(folder, order)])
+
+
+def _beside(order: list[Trial], options: RunOptions) -> list[str]:
+    """How the negatives of the data were drawn, and the counting baseline of the best trial."""
+    if not order or order[0].status != DONE:
+        return []
+    best, params = order[0], order[0].params
+    results = options.home / params.get("model_root", "./checkpoints/") / params["dataset_id"]
+    entry = record.of(results, str(best.dataset_hash), params["max_len"])
+    drawn = sampling(card_beside(options.home / params["train_data"]))
+    return [f"metrics are on {drawn}"] * bool(drawn) + [
+        f"{label}: " + ", ".join(f"{s} AUC {metrics[s]['AUC']:.6f}" for s in metrics)
+        for label, metrics in (record.rows(entry) if entry else {}).items()
+    ]
 
 
 def failures(folder: Folder, trials: Iterable[Trial]) -> list[str]:

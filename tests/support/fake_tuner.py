@@ -36,7 +36,12 @@ MODEL = {
     "topk": 1,
     "model_root": "./checkpoints/",
 }
-DATASET = {"data_format": "parquet", "rebuild_dataset": False, "max_len": 50}
+DATASET = {
+    "data_format": "parquet",
+    "train_data": "data/tiny/train.parquet",
+    "rebuild_dataset": False,
+    "max_len": 50,
+}
 
 
 class FakeTuner:

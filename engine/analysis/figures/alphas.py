@@ -38,7 +38,7 @@ def draw(results: DatasetResults) -> Figure | None:
         bar.outline.set_visible(False)
     title = "; ".join(_highest(model, found[model, "AUC"]) for model in models)
     seeds = style.seeds(cell.runs for cell in cells)
-    style.finish(figure, title, sentences("alphas", dataset=results.dataset_id, seeds=seeds))
+    style.finish(figure, title, sentences("alphas", dataset=results.title, seeds=seeds))
     return figure
 
 

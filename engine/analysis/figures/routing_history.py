@@ -43,7 +43,7 @@ def draw(results: DatasetResults) -> Figure | None:
     style.finish(
         figure,
         f"How the experts of {backbone_of(models[0])} share the load as training goes on",
-        sentences("routing_history", dataset=results.dataset_id, seed=runs[models[0]]["seed"]),
+        sentences("routing_history", dataset=results.title, seed=runs[models[0]]["seed"]),
         panels[0, -1].get_legend_handles_labels()[0][::-1],
     )
     return figure

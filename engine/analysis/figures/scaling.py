@@ -55,7 +55,7 @@ def draw(results: DatasetResults) -> Figure | None:
         ]
     over = style.over_seeds(cell.runs for cell in cells)
     title = f"{label(OURS)} has its highest mean AUC at {'; '.join(highest)}"
-    facts = sentences("scaling", dataset=results.dataset_id, seeds=over)
+    facts = sentences("scaling", dataset=results.title, seeds=over)
     style.finish(figure, title if highest else "Scaling", facts, legend)
     return figure
 

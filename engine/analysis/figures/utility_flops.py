@@ -37,7 +37,7 @@ def draw(results: DatasetResults) -> Figure | None:
     ]
     legend = [*panels[0].get_legend_handles_labels()[0], *mixtures]
     over = style.over_seeds(cell.runs for cell in cells)
-    facts = sentences("utility_flops", dataset=results.dataset_id, seeds=over)
+    facts = sentences("utility_flops", dataset=results.title, seeds=over)
     style.finish(figure, "Utility and cost of each model", facts, legend)
     return figure
 

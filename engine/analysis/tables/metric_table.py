@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
+from ...baseline.record import ALL
 from ..conditions import batch_note, conditions, device_note, limit_note
 from ..results import METRICS, Cell, DatasetResults
 from ..sentences import sentences
@@ -22,7 +23,10 @@ from .published import Published, published
 
 SOURCES = {"paper": "paper", "longctr": "LongCTR"}  # fields of ``Published``, and their headings
 SPLITS = {"test": "test", "valid": "validation"}
-BEST_POSSIBLE = "Best possible"  # name and label of a row
+BESIDE = {
+    "Counting baseline": "counting",
+    "Best possible": "best_possible",
+}  # rows, and their notes
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,18 @@ class Block:
         known = (run["bayes"][self.metric] for run in runs if self.metric in run["bayes"])
         return next(known, None) if self.plan.split == "test" else None
 
+    @cached_property
+    def counting(self) -> float | None:
+        """The metric of the counting baseline; None unless it is known for the one length of all cells."""
+        lengths = {self.max_len(name) for name in self.cells}
+        entry = self.data.counting.get(lengths.pop() or 0) if len(lengths) == 1 else None
+        return entry["metrics"][ALL][self.plan.split].get(self.metric) if entry else None
+
+    @property
+    def beside(self) -> dict[str, float | None]:
+        """The metrics that are of no model, by row."""
+        return dict(zip(BESIDE, (self.counting, self.bayes), strict=True))
+
     @property
     def sources(self) -> list[str]:
         """The fields of ``Published`` that have a number on this data set."""
@@ -127,9 +143,10 @@ def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]
     notes = ["metric", plan.name, "rules"]
     if any(block.sources for block in blocks):
         notes.append("sources")
-    if any(block.bayes is not None for block in blocks):
-        rows[BEST_POSSIBLE] = (BEST_POSSIBLE, "")
-        notes.append("best_possible")
+    for name, note in BESIDE.items():
+        if any(block.beside[name] is not None for block in blocks):
+            rows[name] = (name, "")
+            notes.append(note)
     below = sentences(*notes, split=SPLITS[plan.split])
     records = [record for block in blocks for record in _records(block)]
     return grouped(plan.title, plan.headings, rows, columns, below, records)
@@ -138,7 +155,7 @@ def metric_table(plan: Plan, parts: list[tuple[DatasetResults, dict[str, Cell]]]
 def _columns(pair: list[Block]) -> Iterator[Column]:
     """The columns of a data set: for each metric the own numbers, then the published ones."""
     seeds = max(block.seeds for block in pair)
-    facts = [pair[0].data.dataset_id, f"{seeds} seed{'s' * (seeds != 1)}"]
+    facts = [pair[0].data.title, f"{seeds} seed{'s' * (seeds != 1)}"]
     title = ", ".join(facts + conditions(pair[0].cells.values()))
     for block in pair:
         yield Column(title, block.metric, partial(_own, block))
@@ -147,8 +164,8 @@ def _columns(pair: list[Block]) -> Iterator[Column]:
 
 
 def _own(block: Block, name: str) -> Entry:
-    if name == BEST_POSSIBLE:
-        return Entry(points(block.bayes), block.bayes)
+    if name in BESIDE:
+        return Entry(points(block.beside[name]), block.beside[name])
     standing = block.standings.get(name, Standing())
     if standing.mean is None:
         return Entry()
@@ -190,6 +207,7 @@ def _records(block: Block) -> Iterator[dict[str, Any]]:
             "max_len": block.max_len(name),
             "metric": block.metric,
             **standing._asdict(),
+            "counting": block.counting,
             "bayes": block.bayes,
             **found._asdict(),
         }

@@ -65,7 +65,7 @@ def mos_table(results: list[DatasetResults]) -> Table | None:
 
 def _rivals(data: DatasetResults, metric: str) -> Rivals:
     table = data.experiment("table1")
-    title = ", ".join([data.dataset_id, *conditions(table)]) if table else ""
+    title = ", ".join([data.title, *conditions(table)]) if table else ""
     cells = {
         cell.model: cell
         for cell in table

@@ -19,6 +19,7 @@ from engine.analysis.tables.grid import Entry, Table, p_value
 from engine.analysis.tables.mos_table import mos_table
 from engine.analysis.tables.quality_tables import knobs, table1, table2
 from engine.analysis.tables.tuning_table import tuning
+from engine.baseline.record import ALL, add
 from engine.common.errors import UserError
 from model_zoo.registry import BACKBONES, BASELINES, variant
 
@@ -325,6 +326,35 @@ def test_a_published_value_without_our_run_stays(micro: Path) -> None:
     remove(micro, f"TWIN_{MICRO}")
     found = record(table1(read_results(micro)), "TWIN")
     assert (found["paper"], found["mean"], found["n"], found["gain"]) == (0.7034, None, 0, None)
+
+
+def test_the_counting_baseline_is_a_row_and_no_model(home: Path) -> None:
+    before = table1(read_results(home))
+    test, valid = {"AUC": 0.8125, "gAUC": 0.75}, {"AUC": 0.625, "gAUC": 0.5}
+    entry_of_all = {"metrics": {ALL: {"valid": valid, "test": test}}}
+    add(home, "other data", 200, entry_of_all)
+    add(home, "hash of toy", 100, entry_of_all)
+    assert table1(read_results(home)) == before
+    add(home, "hash of toy", 200, entry_of_all)
+    results = read_results(home)
+    table = table1(results)
+    row = ("Counting baseline", "")
+    assert entry(table, row, f"{TOY}|AUC") == Entry("81.25", 0.8125)
+    assert entry(table, row, f"{TOY}|gAUC").text == "75.00"
+    assert entry(knobs(results), row, f"{TOY}|AUC").text == "62.50"  # on validation data
+    assert [row for row in table.rows if row[0].text != "Counting baseline"] == before.rows
+    assert record(table, "TWIN")["counting"] == 0.8125
+    assert any("no neural model" in note for note in table.notes)
+
+
+def test_a_title_names_sampled_negatives(home: Path) -> None:
+    drawn = {"per_positive": 4, "from": "time"}
+    change(home, "*", lambda run: run.update(negatives=drawn))
+    results = read_results(home)
+    titles = {titles[0] for titles in table1(results).columns if len(titles) == 2}
+    assert titles == {TOY.replace("toy", "toy, sampled negatives (4, time)")}
+    assert "sampled negatives (4, time)" in mos_table(results).columns[-1][0]
+    assert record(table1(results), "TWIN")["dataset_id"] == "toy"
 
 
 def test_the_best_possible_value_is_a_row(home: Path) -> None:

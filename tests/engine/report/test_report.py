@@ -16,6 +16,7 @@ from engine.analysis.catalogue import TABLES
 from engine.analysis.figures import FIGURES
 from engine.analysis.results import read_results
 from engine.analysis.tables.formats import html
+from engine.baseline.record import ALL, add
 from engine.common.errors import UserError, run_command
 from engine.report.__main__ import main
 from engine.report.page import build
@@ -329,6 +330,20 @@ def test_repeating_names_the_folder_of_the_studies(copied: Path) -> None:
     text = re.sub("<[^>]+>", "", build(copied).split("<pre>")[1].split("</pre>")[0])
     assert "--output &#39;my results&#39;" in text
     assert "engine.report &#39;my results&#39;" in text and "RESULTS" not in text
+
+
+def test_the_counting_baseline_and_sampled_negatives_are_named(page: str, copied: Path) -> None:
+    assert "Counting baseline" not in page and "sampled negatives (" not in page
+    metrics = {"test": {"AUC": 0.8125, "logloss": 0.5}}
+    add(
+        copied / "toy", "hash of toy", 200, {"metrics": {ALL: metrics | {"valid": metrics["test"]}}}
+    )
+    for path in (copied / "toy" / "runs").glob("*.json"):
+        change(path, lambda run: run.update(negatives={"per_positive": 4, "from": "time"}))
+    found = build(copied)
+    line = "Counting baseline, no neural model, max_len 200: test AUC 81.25, test logloss 0.5000."
+    assert f"<p>{line}</p>" in found
+    assert "<h2>toy, sampled negatives (4, time)</h2>" in found
 
 
 def test_metrics_are_points_everywhere(copied: Path) -> None:

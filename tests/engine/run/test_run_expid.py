@@ -34,7 +34,7 @@ EXPIDS = ("TWIN_tiny", "TWIN_MoS_tiny")
 SEEDS = (1, 2)
 EPOCHS = 2
 FIELDS = """
-    status expid seed model dataset_id dataset_hash bayes metrics routing stage_start stage_log
+    status expid seed model dataset_id dataset_hash bayes negatives metrics routing stage_start stage_log
     num_parameters
     flops_per_sample flops_per_sample_error train_samples_per_s test_samples_per_s peak_memory_bytes seconds device set
     versions threads command params

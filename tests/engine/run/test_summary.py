@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from engine.baseline import record
 from engine.run.summary import summary
+
+PARAMS = {
+    "model_root": "nowhere",
+    "dataset_id": "tiny",
+    "max_len": 50,
+    "train_data": "data/tiny/train.parquet",
+}
 
 
 def result(model: str, seed: int, auc: float, **changes: Any) -> dict[str, Any]:
@@ -20,7 +29,7 @@ def result(model: str, seed: int, auc: float, **changes: Any) -> dict[str, Any]:
         "seconds": {"total": 1.0},
         "bayes": {"AUC": 0.9, "gAUC": 0.9},
         "routing": {},
-        "params": {},
+        "params": PARAMS,
     } | changes
 
 
@@ -48,10 +57,46 @@ def test_results_on_different_data_are_not_compared() -> None:
 def test_calibration_of_sampled_negatives_is_said_to_be_corrected() -> None:
     metrics = {"AUC": 0.5, "calibration": 1.25, "ECE": 1.2e-5}
     changes: dict[str, Any] = {"metrics": {"valid": metrics, "test": metrics}}
-    sampled = changes | {"params": {"negative_sampling_rate": 1e-4}}
+    sampled = changes | {"params": PARAMS | {"negative_sampling_rate": 1e-4}}
     text = summary([result("TWIN", seed, 0.5, **sampled) for seed in (1, 2)])
     remark = "calibration, ECE: scores are corrected for negatives sampled at the rate 0.0001"
     assert text.splitlines().count(remark) == 1
     row = next(line for line in text.splitlines() if "mean of 2" in line)
     assert "1.2500 ± 0.0000" in row and "1.2e-05 ± 0" in row
     assert "corrected" not in summary([result("TWIN", 1, 0.5, **changes)])
+
+
+def test_the_counting_baseline_stands_beside_and_losers_are_told(tmp_path: Path) -> None:
+    found = {split: {"AUC": 0.75, "gAUC": 0.7, "logloss": 0.4} for split in ("valid", "test")}
+    better = {split: {"AUC": 0.8125} for split in ("valid", "test")}
+    entry = {"metrics": {record.ALL: found, record.TIMES: better}}
+    record.add(tmp_path / "tiny", "one", 50, entry)
+    params = PARAMS | {"model_root": str(tmp_path)}
+    runs = [
+        result("TWIN", 1, 0.5, params=params),
+        result("TWIN", 2, 0.625, params=params),
+        result("SDIM", 1, 0.76, params=params),
+    ]
+    lines = summary(runs).splitlines()
+    rows = [line.split() for line in lines if line.startswith("counting baseline")]
+    assert rows[0] == ["counting", "baseline", "0.7500", "0.4000", "0.7500"]
+    assert rows[1] == ["counting", "baseline", "with", "times", "0.8125", "0.8125"]
+    assert lines[-1].startswith("TWIN_tiny loses") and "0.5625 against 0.7500" in lines[-1]
+    assert sum("loses" in line for line in lines) == 1
+    longer = [result("TWIN", 1, 0.9, params=params | {"max_len": 100})]
+    assert "counting baseline" not in summary(longer)  # another length is another baseline
+
+
+def test_the_command_of_a_missing_baseline_is_shown_for_prepared_data(tmp_path: Path) -> None:
+    params = PARAMS | {"train_data": str(tmp_path / "train.parquet"), "model_root": "here"}
+    assert "engine.baseline" not in summary([result("TWIN", 1, 0.5, params=params)])
+    (tmp_path / "dataset_card.json").write_text("{}")
+    last = summary([result("TWIN", 1, 0.5, params=params)]).splitlines()[-1]
+    assert last.endswith("--max-len 50 --model-root here") and tmp_path.name in last
+
+
+def test_sampled_negatives_are_named_above_the_table() -> None:
+    drawn = {"per_positive": 4, "from": "time"}
+    text = summary([result("TWIN", 1, 0.5, negatives=drawn), result("SDIM", 1, 0.5)])
+    assert text.startswith("on sampled negatives (4, time)") and text.count("sampled") == 1
+    assert "sampled" not in summary([result("TWIN", 1, 0.5, negatives=None)])

@@ -226,7 +226,11 @@ def test_a_short_study_from_run_to_tables(here: StudySpace) -> None:
     (cell,) = part.experiment("table1")
     (run,) = cell.runs.values()
     assert run["seed"] == 1 and run["model"] == "TWIN"
-    assert (here.output / "tables" / "table1.md").exists()
+    assert "| Counting baseline |" in (here.output / "tables" / "table1.md").read_text()
+    (measured,) = part.counting.items()
+    assert measured[0] == run["params"]["max_len"]
+    again = here.run("--variants", "vanilla", "--seeds", "1", "--budget", "1")
+    assert "counting baseline" in outcome.stdout and "counting baseline" not in again.stdout
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from engine.baseline import record
 from engine.common.errors import UserError
 from engine.tuner import scheduler, trial
 from engine.tuner.engines import threads_environment
@@ -67,6 +69,23 @@ def test_results_are_ranked_and_the_best_is_ready_to_run(
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("TWIN_MoS_tiny_")][
         -6:
     ] == [row["trial"] for row in rows]
+
+
+def test_the_report_names_sampled_negatives_and_the_counting_baseline(
+    tuner: FakeTuner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {split: {"AUC": 0.75} for split in ("valid", "test")}
+    entry = {"metrics": {record.ALL: metrics}}
+    record.add(tuner.path / "checkpoints" / "tiny", "same", 50, entry)
+    card = tuner.path / "data" / "tiny" / "dataset_card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(json.dumps({"negatives": {"per_positive": 4, "from": "time"}}))
+    tuner.write({"topk": [1, 2]})
+    assert tuner.run() == 0
+    for text in (tuner.reports()["table.md"], capsys.readouterr().out):
+        lines = text.splitlines()
+        place = lines.index("metrics are on sampled negatives (4, time)")
+        assert lines[place + 1] == "counting baseline: valid AUC 0.750000, test AUC 0.750000"
 
 
 def test_monitor_that_falls_is_ranked_the_other_way(tuner: FakeTuner) -> None:
