@@ -61,7 +61,8 @@ class Log:
             without which a user's samples of one moment are one; ``test`` says that a sample belongs
             to the test set whatever its moment; ``history`` is a list of items, oldest first, which
             one of the events of a row has. It is the history of the row's samples then, and
-            ``history_time`` the moments of its entries. Events of the same user, item and time are merged
+            ``history_time`` the moments of its entries. ``raw_files.PART`` names the
+            part of the log that has all events of the user. Events of the same user, item and time are merged
             into one. Events without one of these three are left out.
         item_table: a function that makes the item table:
             ``(items, times_N, encoders) -> (table, specs)``. ``items`` has the columns ``item`` and

@@ -14,7 +14,13 @@ from .features import Feature
 from .mapping_file import as_entry
 from .raw_files import readable
 
-EVENTS = ("input", "test_input", "exposures", "source")  # keys of a mapping that name a log
+EVENTS = (
+    "input",
+    "partitioned",
+    "test_input",
+    "exposures",
+    "source",
+)  # keys of a mapping that name a log
 FEATURES = ("item_features", "user_features", "sample_features")
 
 

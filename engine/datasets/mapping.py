@@ -87,6 +87,12 @@ class Mapping(Keys):
             said += ["--history"]
         if len(said) > 1:
             raise UserError(f"{said[0]} and {said[1]} exclude each other; write one of them")
+        several = [name for name in ("test_input", "exposures", "history") if getattr(self, name)]
+        if self.partitioned and several:
+            flag = several[0].replace("_", "-")
+            raise UserError(
+                f"--partitioned and --{flag} exclude each other; leave --partitioned out"
+            )
         if self.list_separator and not (self.candidates or self.events_in_row is not None):
             raise UserError(
                 "--list-separator has no meaning without --events-in-row or --candidates; add one"

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..common.errors import UserError
 from .like import Prepared
+from .raw_files import PART
 from .samples import Span
 
 BLOCK = 4_000_000  # events that are sorted at a time; more gain nothing
@@ -22,7 +23,7 @@ LEAST = 100_000  # events of a block, however little memory there is
 # Bytes, measured on logs of 2 to 50 million events: of the program, and of each user and each item.
 PROGRAM, ID = 600 * 2**20, 200
 # How often an event is in memory while its block is sorted, and how often each of its negatives is.
-COPIES, NEGATIVE_COPIES = 14, 4
+COPIES, NEGATIVE_COPIES = 14, 6
 IN_MEMORY = 1_000_000  # times that are sorted at once, to find a moment
 SLICES = 10_000
 
@@ -72,8 +73,11 @@ def number(
     print("reading the log ...", flush=True)
     events.sink_parquet(raw, compression="lz4", maintain_order=False)
     events = pl.scan_parquet(raw).drop_nulls(["user", "item", "time"])
-    by_user = events.group_by("user").agg(pl.len().alias("events"))
-    users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
+    parted = PART in events.collect_schema()
+    part = {"part": pl.col(PART).min(), "other": pl.col(PART).max()} if parted else {}
+    by_user = events.group_by("user").agg(pl.len().alias("events"), **part)
+    users = by_user.collect(engine="streaming").sort(*(["part"] if parted else []), "user")
+    users = users.with_row_index("user_index")
     earliest = events.group_by("item").agg(pl.col("time").min())
     first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
     items = first.collect(engine="streaming").sort("item")
@@ -85,13 +89,16 @@ def number(
         raise UserError(f"{source} has no events; name data with some")
     occurring = len(items)
     most = _events_at_a_time(events, len(users) + len(items), memory, negatives)
-    users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // most)
+    if parted:
+        users = _blocks_of_parts(users, source, most)
+    else:
+        users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // most)
     items = items if like is None else like.with_items(items)
     items = items.with_row_index("item_index", 1)
-    events = events.join(users.lazy().drop("events"), on="user")
+    events = events.join(users.lazy().select("user", "user_index", "block"), on="user")
     events = events.join(items.lazy().select("item", "item_index"), on="item")
     keyed = pl.PartitionBy(blocks, key="block", include_key=False)
-    events = events.drop("user", "item")
+    events = events.drop("user", "item", PART, strict=False)
     events.sink_parquet(keyed, compression="lz4", maintain_order=False, mkdir=True)
     raw.unlink()
     return Numbered(users, items.select("item", "row"), occurring, blocks)
@@ -99,10 +106,29 @@ def number(
 
 def _events_at_a_time(events: pl.LazyFrame, ids: int, memory: float, negatives: int) -> int:
     """How many events a block may have; see ``number``."""
-    some = events.drop("user", "item").head(LEAST).collect()
+    some = events.drop("user", "item", PART, strict=False).head(LEAST).collect()
     width = 8 + some.estimated_size() / len(some)  # two numbers stand for user and item
     spare = memory * 2**30 - PROGRAM - ID * ids
-    return int(min(BLOCK, max(LEAST, spare / width / (COPIES + NEGATIVE_COPIES * negatives))))
+    fitting = spare / width / (COPIES + NEGATIVE_COPIES * negatives)
+    if fitting < LEAST:
+        more = (LEAST - fitting) * width * (COPIES + NEGATIVE_COPIES * negatives) / 2**30
+        print(f"{ids:,} users and items need about {memory + more:.1f} GiB of memory", flush=True)
+    return int(min(BLOCK, max(LEAST, fitting)))
+
+
+def _blocks_of_parts(users: pl.DataFrame, source: str, most: int) -> pl.DataFrame:
+    """Users with the ``block``, where the log has ``part`` after ``part`` of them already."""
+    double = users.filter(pl.col("part") != pl.col("other"))
+    if len(double):
+        user, part, other = double.select("user", "part", "other").row(0)
+        raise UserError(
+            f"--partitioned: {source} has events of user {user!r} in {part} and in {other}; write all "
+            "events of a user to one file or folder, or leave --partitioned out"
+        )
+    part, events = users.group_by("part").agg(pl.col("events").sum()).sort("events", "part").row(-1)
+    if events > most:
+        print(f"{part} has {events:,} events; parts of {most:,} would fit into --memory")
+    return users.with_columns(block=pl.col("part").rank("dense") - 1)
 
 
 def time_at(times: pl.LazyFrame, place: int) -> Any:

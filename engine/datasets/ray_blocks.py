@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from ..common.errors import UserError
 from ..common.ray_cluster import RayError, RayTaskError, connect, ray
@@ -45,7 +47,11 @@ def each_on_ray(work: Callable[[Span], T], spans: list[Span]) -> Iterator[T]:
         ) from None
 
 
-# The threads of polars would be as many as there are cores, in each task.
-@ray.remote(num_cpus=1, runtime_env={"env_vars": {"POLARS_MAX_THREADS": "1"}})
-def _run(work: Callable[[Span], T], span: Span) -> T:
+# Polars would start a thread for each core, in each task. And a script's folder is all that tasks see.
+PATHS = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = {"POLARS_MAX_THREADS": "1", "PYTHONPATH": PATHS}
+
+
+@ray.remote(num_cpus=1, runtime_env={"env_vars": ENVIRONMENT})
+def _run(work: Callable[[Span], Any], span: Span) -> Any:
     return work(span)
