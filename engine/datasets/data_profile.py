@@ -24,13 +24,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from .card import FILES, SPLITS, card_beside
+from .moments import PER_SECOND
 
 PIECE = 2_000_000  # events that are read at a time
 ENOUGH = 10_000_000  # events of users, evenly chosen, from which kappa is measured
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
 RECENT = 20  # items that a short history has
 HOPPING = 0.28  # kappa between that of MovieLens 1M (0.23) and those of Taobao and LFM (0.34)
-UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}  # in microseconds
 USERS = "user_info.parquet"
 NO_THEMES = {"item_index", "item", "name"}  # columns of ``item_ids.parquet``
 
@@ -213,7 +213,7 @@ def _lengths(folder: Path) -> dict[float, int]:
 
 def _moment(time: int, unit: str) -> str:
     """A moment as people read it, if its unit is known."""
-    if unit not in UNITS:
+    if unit not in PER_SECOND:
         return f"{time:,}"
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time * UNITS[unit])
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=time / PER_SECOND[unit])
     return f"{moment:%Y-%m-%d %H:%M}"

@@ -137,8 +137,13 @@ def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
         least = POSITIVE if mapping.positive is None else mapping.positive
         label = (values.number(table, mapping.rating) >= least).cast(pl.Int8)
     elif mapping.action:
-        done = table.read(mapping.action, values.as_id(table.kind(mapping.action)), "an action")
+        chosen = (*mapping.positive_actions, *mapping.history_actions)
+        done = values.action(table, mapping.action, chosen)
         label = values.one_of(done, mapping.positive_actions).cast(pl.Int8)
+        if mapping.positive_actions and not mapping.negatives:
+            print(
+                f"rows with other actions than {', '.join(map(str, mapping.positive_actions))} are label 0"
+            )
         if mapping.history_actions:
             return label, values.one_of(done, mapping.history_actions)
     elif mapping.candidates:

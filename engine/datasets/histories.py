@@ -45,7 +45,7 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
     by_user = pl.PartitionBy(raw, key=(pl.col("user").hash() % PARTS).alias("part"))
     events.sink_parquet(by_user, compression="lz4", maintain_order=False, mkdir=True)
     done.mkdir()
-    ends = clicked = lists = 0
+    ends = clicked = lists = stored_entries = 0
     known, doubled = False, Counter[str]()
     for part in sorted(raw.iterdir()):
         events_of_part = pl.read_parquet(part, hive_partitioning=False).drop("part")
@@ -54,6 +54,7 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
         samples, entries = stored(events_of_part)
         ends, clicked = ends + int(samples["ends"].sum()), clicked + samples["ends"].count()
         known |= entries["item"].is_in(samples["item"].implode()).any()
+        stored_entries += len(entries)
         rows = pl.concat([samples.drop("ends"), entries], how="diagonal_relaxed")
         rows.write_parquet(done / f"{part.name}.parquet", compression="lz4")
         shutil.rmtree(part)
@@ -62,11 +63,8 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
             f"{source}: {ends:,} of {clicked:,} clicked rows have the clicked item itself at an end of "
             "their --history, so the list holds the answer; write lists of earlier items only"
         )
-    if not known:
-        _warn(
-            source,
-            "no item of a list is ever the item of a row; check that both are ids of one kind",
-        )
+    if stored_entries and not known:
+        _warn(source, "no row has an item of a list; check that both are ids of one kind")
     for item, count in doubled.most_common(1):
         if count > PADDED * lists:
             _warn(
@@ -95,9 +93,9 @@ def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         events: see ``interactions.Log``. Of the events of one ``row``, one has the list.
 
     Returns:
-        The samples with ``LIST``, ``SEEN`` and ``REPEATED``. For those of label 1, ``ends`` says whether the item
-        is at an end of the list. And the entries of the stored lists, as positive events without a
-        ``row``, with ``LIST``, ``PLACE`` and, if the log has it, ``history_time``.
+        The samples with ``LIST``, ``SEEN`` and ``REPEATED``. For those of label 1, ``ends`` says whether
+        the item is at an end of the list. And the entries of the stored lists, as positive events
+        without a ``row``, with ``LIST``, ``PLACE`` and, if the log has it, ``history_time``.
     """
     columns = [name for name in LISTS if name in events.columns]
     lists = events.filter(pl.col("history").is_not_null()).select("user", "row", *columns)
@@ -117,7 +115,7 @@ def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         time=pl.lit(LAST, pl.Int64), positive=pl.lit(True)
     )
     by_row = lists.select("user", "row", LIST, SEEN)
-    samples = events.drop(columns).join(by_row, on=["user", "row"], how="left")
+    samples = events.drop(columns).join(by_row, on=["user", "row"])
     by_click = lists.select("user", "history", clicked="row")
     samples = samples.with_columns(clicked=pl.when(pl.col("label") == 1).then("row"))
     samples = samples.join(by_click, on=["user", "clicked"], how="left")

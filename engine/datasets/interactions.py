@@ -195,7 +195,7 @@ class _Writer:
         self.drawable += block.drawable
         self.merged += block.merged
         if self.listed:
-            following = pl.col("^user_index|group_user$") + sum(map(len, self.owners))
+            following = pl.col("^(user_index|group_user)$") + sum(map(len, self.owners))
             samples, histories = samples.with_columns(following), histories.with_columns(following)
             self.owners.append(histories["user"])
             histories = histories.drop("user")
@@ -255,7 +255,13 @@ class _Writer:
         yield from tqdm(results, total=len(spans), desc=what, unit="block", leave=False)
 
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
-        """Show the encoders what training shows: targets, and the items that they can see."""
+        """Show the encoders what training shows: targets, and the items that they can see.
+
+        Sampled negatives do not count. With them, the item of a positive would on average be rarer
+        than that of a negative, since a sample always counts its own.
+        """
+        if self.log.negatives:
+            samples = samples.filter(pl.col("label") == 1)
         once = np.ones(len(samples), np.int64)
         for encoder in self.sample_encoders:
             encoder.observe(samples[encoder.feature.name], once)

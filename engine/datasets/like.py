@@ -14,13 +14,8 @@ from .features import Feature
 from .mapping_file import as_entry
 from .raw_files import readable
 
-EVENTS = (
-    "input",
-    "partitioned",
-    "test_input",
-    "exposures",
-    "source",
-)  # keys of a mapping that name a log
+# Keys of a mapping that are of one log alone.
+ONE_LOG = ("input", "partitioned", "test_input", "exposures", "source", "time_range")
 FEATURES = ("item_features", "user_features", "sample_features")
 
 
@@ -63,8 +58,8 @@ class Prepared:
         return load(self.folder, self.grow)
 
     def mapping(self) -> dict[str, Any]:
-        """What its columns mean; features have the kinds that were guessed, and no log is named."""
-        mapping = {key: value for key, value in self.card["mapping"].items() if key not in EVENTS}
+        """What columns mean in any log like this one; features have the kinds that were guessed."""
+        mapping = {key: value for key, value in self.card["mapping"].items() if key not in ONE_LOG}
         for key in mapping.keys() & FEATURES:
             entries = [as_entry(entry) for entry in mapping[key]]
             mapping[key] = [e | {"kind": self.kinds.get(e["name"], (0, None))[1]} for e in entries]

@@ -146,6 +146,9 @@ def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str
     item, moment, action = mapping.history, mapping.history_time, mapping.history_action
     assert item
     columns = [column for column in (item, moment, action) if column]
+    table.require(*columns)
+    first = pl.col(PLACE) == 0 if PLACE in table.schema else pl.lit(True)
+    table.frame = table.frame.with_columns(pl.when(first).then(pl.col(columns)))
     lists = parallel(table, columns, mapping.history_separator, FLAG)
     kind = table.kind(item)
     lists[item] = _each(lists[item], values.as_id(getattr(kind, "inner", kind)))
@@ -159,28 +162,35 @@ def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str
     table.checks.append((item, lists[item].list.contains(None), expects))
     found = {"history": lists[item]}
     if moment:
-        entries = [Entries(table, {moment: lists[moment]})]
-        parse, expects, own = moments.as_times(
-            entries, moment, mapping.time_format, mapping.time_unit
-        )
-        if own != unit:
-            raise UserError(
-                f"{table.path}: the times in column {moment} are read as {own}, and those in column "
-                f"{mapping.time} as {unit}; bring both into one unit"
-            )
-        times = found["history_time"] = _each(lists[moment], parse)
-        table.checks.append((moment, times.list.contains(None), f"{expects} in each place"))
+        found["history_time"] = _times(table, moment, lists[moment], mapping, unit)
     if mapping.history_order == "newest":
         found = {name: values.list.reverse() for name, values in found.items()}
     if moment:
         times = found["history_time"]
-        expects = "times that do not fall, or --history-order newest if the newest entry is first"
-        table.checks.append((moment, (times.list.diff().list.min() < 0).fill_null(False), expects))
-        expects = f"times up to that of the row in column {mapping.time}, for later ones tell what follows"
-        table.checks.append((moment, (times.list.max() > time).fill_null(False), expects))
-    if PLACE in table.schema:
-        found = {name: pl.when(pl.col(PLACE) == 0).then(v) for name, v in found.items()}
-    return found
+        wrong = {
+            "times that do not fall, or --history-order newest if the newest entry is first": (
+                times.list.diff().list.min() < 0
+            ),
+            f"times up to that of the row in column {mapping.time}, for later ones tell what follows": (
+                times.list.max() > time
+            ),
+        }
+        table.checks += [(moment, bad.fill_null(False), expects) for expects, bad in wrong.items()]
+    return {name: pl.when(first).then(values) for name, values in found.items()}
+
+
+def _times(table: Source, column: str, lists: pl.Expr, mapping: Mapping, unit: str) -> pl.Expr:
+    """The moments in lists, which must be in the unit of the rows' moments."""
+    entries = [Entries(table, {column: lists})]
+    parse, expects, own = moments.as_times(entries, column, mapping.time_format, mapping.time_unit)
+    if own != unit:
+        raise UserError(
+            f"{table.path}: the times in column {column} are read as {own}, and those in column "
+            f"{mapping.time} as {unit}; bring both into one unit"
+        )
+    times = _each(lists, parse)
+    table.checks.append((column, times.list.contains(None), f"{expects} in each place"))
+    return times
 
 
 def _each(lists: pl.Expr, parse: Parse) -> pl.Expr:

@@ -96,7 +96,7 @@ class Keys:
 
     negatives: int = key("negatives to draw for each positive event (0)", 0)
     negatives_from: Literal["time", "popularity", "uniform"] = key(
-        "time: items of events nearest in time (default); popularity: of all events before; "
+        "time: items of the events that follow (default); popularity: of all events before; "
         "uniform: of all items known by then",
         "time",
     )

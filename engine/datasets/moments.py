@@ -161,7 +161,10 @@ def _dates(
     tables: Sequence[Source], column: str, form: str | None, where: str
 ) -> tuple[Parse, str] | None:
     """How to read dates, and what they are for a message; nothing if the times are numbers."""
-    known = [table.kind(column).is_temporal() for table in tables]
+    for kind in (table.kind(column) for table in tables):
+        if kind.is_nested() or kind == pl.Duration:
+            raise UserError(f"{where} is {kind}, which is no time of an event; name another column")
+    known = [table.kind(column) in (pl.Date, pl.Datetime) for table in tables]
     if all(known):
         return lambda raw: raw.dt.epoch("us"), "a date"
     if any(known):
@@ -169,6 +172,10 @@ def _dates(
     if form is None:
         texts = pl.concat([_texts(table, column) for table in tables])
         form = _form(texts, f"{where}: values such as {_examples(texts)}")
+        if tables[0].kind(column) == pl.String and texts.str.contains(r"^\d\.\d+[eE]").any():
+            print(
+                f"{where}: values such as {_examples(texts)} have few digits, so moments are rounded"
+            )
     return (lambda raw: _parsed(raw, form), f"a date in the form {form}") if form else None
 
 

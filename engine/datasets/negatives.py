@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from . import chance
 
-WINDOW = 2_000  # events nearest in time
+WINDOW = 2_000  # events from the moment on, or fewer in a small log
+SHARE, LEAST = 50, 200  # a window has at most a 50th of the log, but at least 200 events
 SLICE = 4_000_000  # events of the tape that are sorted at a time
 TRIES = 8  # draws for each negative, before the stretch is doubled
 NONE = 0  # the item where nothing could be drawn
@@ -32,8 +33,8 @@ class Negatives:
 
     Attributes:
         per_positive: negatives of each positive.
-        source: ``time`` draws from the events nearest in time, so popularity and trend are those of
-            the moment; ``popularity`` from all events before; ``uniform`` from all items known by then.
+        source: ``time`` draws from the next events from the moment on, so popularity and trend are
+            those of the moment; ``popularity`` from all events before; ``uniform`` from all items known by then.
             In a log without times the last two draw from all training events.
         targets: with ``first``, a sample is a user's first event with an item, and a negative is
             never an item of the user's. With ``all``, repeats are samples too, and a negative may be
@@ -128,8 +129,11 @@ class Tape:
             return start, start + length
         before, until = (np.searchsorted(self.times_T, time_P, side) for side in ("left", "right"))
         if self.source == "time":
-            start = np.clip((before + until - WINDOW) // 2, 0, max(0, length - WINDOW))
-            return start, np.minimum(start + WINDOW, length)
+            # Not before the moment: an item drawn there has an event before it, which many a
+            # positive has not, and so its popularity would tell the label.
+            window = max(LEAST, min(WINDOW, length // SHARE))
+            start = np.minimum(before, max(0, length - LEAST))
+            return start, np.minimum(start + window, length)
         return start, before if self.source == "popularity" else until
 
     def draw(

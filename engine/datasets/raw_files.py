@@ -202,10 +202,9 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())[:SHOWN]
-        hint = "; if stray quotes do it, add --no-quotes" if "ragged" in str(error) else ""
-        raise UserError(
-            f"{path} cannot be read ({reason}); mend it, or name another{hint}"
-        ) from None
+        if "ragged" in reason:
+            reason = "a line has more fields than the first; if stray quotes do it, add --no-quotes"
+        raise UserError(f"{path} cannot be read ({reason}); mend it, or name another") from None
 
 
 def unescaped(separator: str) -> str:

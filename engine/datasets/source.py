@@ -91,7 +91,8 @@ class Source:
         if not optional:
             self.blank &= ~given
             for part in self.parts:
-                require_columns(part.path, part.frame.collect_schema().names(), [column])
+                names = [name for name in part.frame.collect_schema() if name not in (TEST, LINE)]
+                require_columns(part.path, names, [column])
         self.checks.append((column, parsed.is_null() & (given | (not optional)), expects))
         return parsed
 
@@ -125,20 +126,23 @@ class Source:
                 continue
             if not self.lenient:
                 raise self._error(column, bad & (pl.col(ROW) == found), expects)
-            counted[f"column {column} is not {expects}"] = found
+            counted[f"column {column} is not {expects.split(';')[0]}"] = found
         rows, kept = counted.pop("rows"), counted.pop("kept")
         for what, count in counted.items():
             if count:
                 print(f"{self.path}: {count:,} rows are left out: {what}", flush=True)
         if not kept:
-            raise UserError(f"{self.path} has no rows; name a table with some")
+            which = "no rows that are kept" if rows else "no rows"
+            raise UserError(f"{self.path} has {which}; name a table with some")
         self._warn_of_quotes(rows)
 
     def _error(self, column: str, bad: pl.Expr, expects: str) -> UserError:
         """The error of a value."""
         row, value = self.frame.filter(bad).select(self.located_by, column).head(1).collect().row(0)
         path, place = self._place(row)
-        what = "missing" if value in (None, "") else repr(value)[:SHOWN]
+        what = repr(value)[:SHOWN]
+        if value in (None, ""):
+            what, expects = "missing", expects.split(";")[0]
         if column == LINE:
             return UserError(f"{path}, {place} is {what}; write {expects}")
         return UserError(f"{path}, column {column}, {place}: the value is {what}; write {expects}")

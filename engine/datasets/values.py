@@ -16,8 +16,10 @@ from .raw_files import readable
 from .source import Parse, Source
 
 UNKNOWN = ("?", "-", "NA", "N/A")  # what a column of numbers has besides ``raw_files.NULLS``
+SHOWN = 20  # actions that a message shows
 EXACT = 2**53  # fractions hold smaller whole numbers exactly
-SAMPLE = 10_000  # rows from which the kind of a text column is guessed
+SAMPLE = 10_000  # rows from which the kind of a column is guessed
+ROUNDED = r"^(-?\d\.\d+[eE]\+?\d+)$"  # a large number that has lost its last digits
 
 
 def identity(table: Source, column: str) -> pl.Expr:
@@ -25,8 +27,22 @@ def identity(table: Source, column: str) -> pl.Expr:
 
     A whole number that is written as a fraction is whole, so ``1.0`` and ``1`` are one id.
     """
+    kind = table.kind(column)
+    if kind.is_nested():
+        raise UserError(
+            f"{table.path}, column {column} is {kind}, which holds no ids; for events in lists write "
+            "--events-in-row, and for what a row shows --history or --candidates"
+        )
+    if (
+        kind == pl.String
+        and (rounded := _first(table, column).str.extract(ROUNDED).drop_nulls()).len()
+    ):
+        raise UserError(
+            f"{table.path}, column {column}: the value {rounded[0]!r} is a rounded number, so ids are "
+            "lost; write them as whole numbers or as texts"
+        )
     expects = "an id; whole numbers of more than 15 digits must not be stored as fractions"
-    return table.read(column, as_id(table.kind(column)), expects)
+    return table.read(column, as_id(kind), expects)
 
 
 def as_id(kind: pl.DataType) -> Parse:
@@ -37,6 +53,27 @@ def as_id(kind: pl.DataType) -> Parse:
 def one_of(values: pl.Expr, chosen: Sequence[Any]) -> pl.Expr:
     """Whether a text is one of some; without any, each is."""
     return pl.any_horizontal(values == str(c) for c in chosen) if chosen else values != ""
+
+
+def action(table: Source, column: str, chosen: Sequence[Any]) -> pl.Expr:
+    """What users did, as text.
+
+    Args:
+        chosen: actions that must occur.
+    """
+    done = table.read(column, as_id(table.kind(column)), "an action")
+    if chosen:
+        with readable(table.path):
+            found = (
+                table.frame.select(done).unique().collect(engine="streaming")[column].drop_nulls()
+            )
+        missing = [name for name in map(str, chosen) if name not in found]
+        if missing:
+            raise UserError(
+                f"{table.path}, column {column} has no {missing[0]!r}; there are "
+                f"{', '.join(found.sort().head(SHOWN))}"
+            )
+    return done
 
 
 def number(table: Source, column: str) -> pl.Expr:
@@ -102,11 +139,15 @@ def guess(table: Source, column: str) -> str:
         return "embedding" if kind.inner.is_float() else "sequence"
     if kind != pl.String and not kind.is_numeric():
         return "categorical"
-    with readable(table.path):
-        values = table.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
-    numbers = values.cast(pl.Float64, strict=False)
+    numbers = _first(table, column).cast(pl.Float64, strict=False)
     fractions = (numbers != numbers.floor()).any()
     return "numeric" if fractions and not numbers.null_count() else "categorical"
+
+
+def _first(table: Source, column: str) -> pl.Series:
+    """The first values of a column, without missing ones."""
+    with readable(table.path):
+        return table.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
 
 
 def _as_number(raw: pl.Expr) -> pl.Expr:
@@ -123,10 +164,8 @@ def _as_feature(raw: pl.Expr) -> pl.Expr:
 
 def _as_id(raw: pl.Expr) -> pl.Expr:
     text = raw.cast(pl.String).str.strip_chars()
-    short = text.str.strip_suffix(".0")
-    whole = (short != text) & short.cast(pl.Int64, strict=False).is_not_null()
-    rounded = text.str.contains(r"^-?\d\.\d+[eE]\+?\d+$")
-    return pl.when((text != "") & ~rounded).then(pl.when(whole).then(short).otherwise(text))
+    whole = text.str.contains(r"^-?\d+\.0$")
+    return pl.when(whole).then(text.str.strip_suffix(".0")).when(text != "").then(text)
 
 
 def _fraction_as_id(raw: pl.Expr) -> pl.Expr:

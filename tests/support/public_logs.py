@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 USERS, ITEMS = 12, 60
+LEAST = -9_200_000_000_000_000_000  # an id that neither a fraction nor 32 bits can hold
 
 
 def _events(
@@ -85,3 +87,63 @@ def write_yambda(folder: Path, sequential: bool, seed: int = 0) -> pl.DataFrame:
     table = flat.group_by("uid", maintain_order=True).all() if sequential else flat
     table.write_parquet(folder / "listens.parquet")
     return flat
+
+
+def write_taobao_mm(folder: Path) -> dict[str, pl.DataFrame]:
+    """The joined shards in their schema; users have lists of 3, 351 and 1,000 items."""
+    rng = np.random.default_rng(0)
+    items = [LEAST, *rng.integers(-(2**63), 2**63 - 1, size=80).tolist()]
+    codes = {item: (int(item % 7), int(item % 3), int(item % 2)) for item in items}
+    parts = {}
+    for part, rows_of_user in {"train": 20, "test": 10}.items():
+        rows = []
+        for user, length in ((-5, 3), (7, 351), (LEAST, 1000), *((u, 5) for u in range(50, 80))):
+            if part == "test" and user == 7:
+                continue
+            shown = rng.choice(items[: 3 if length == 3 else None], size=length).tolist()
+            for n in range(rows_of_user):
+                item = int(rng.choice(items))
+                row = {"label_0": [0, 1] if n % 10 == 9 else [1, 0], "129_1": user}
+                row |= {f"130_{k}": 1 + (user + k) % 4 for k in range(1, 5)}
+                row |= {"130_5": 0 if user == 7 else 2}
+                row |= {"150_2_180": shown, "151_2_180": [codes[i][0] for i in shown], "205": item}
+                rows.append(row | dict(zip(("206", "213", "214"), codes[item], strict=True)))
+        kinds = {"label_0": pl.List(pl.Int8), "150_2_180": pl.List(pl.Int64)}
+        table = pl.DataFrame(rows, schema_overrides=kinds | {"151_2_180": pl.List(pl.Int64)})
+        (folder / part).mkdir(parents=True)
+        for i, shard in enumerate(table.iter_slices(300)):
+            shard.write_parquet(folder / part / f"{part}-shard-{i:06d}.parquet", compression="zstd")
+        (folder / part / "metadata.json").write_text(json.dumps({"mode": part}))
+        parts[part] = table
+    return parts
+
+
+def write_mind(folder: Path) -> dict[str, list[tuple]]:
+    """Behaviours and news of both parts, without headers; news stand in both, and have bare quotes.
+
+    Returns:
+        ``(user, news, label, history, impression)`` of each part.
+    """
+    rng = np.random.default_rng(1)
+    samples: dict[str, list[tuple]] = {}
+    before = {f"U{u}": [f"N{n}" for n in rng.integers(60, size=u)] for u in range(25)}
+    for part, day in {"MINDsmall_train": 9, "MINDsmall_dev": 15}.items():
+        (folder / part).mkdir(parents=True)
+        lines, found = [], []
+        for n in range(120):
+            user = f"U{rng.integers(25)}"
+            shown = rng.choice(60, size=rng.integers(2, 6), replace=False)
+            clicked = rng.integers(len(shown))
+            time = f"11/{day + n // 40}/2019 {1 + n % 12}:{n % 60:02d}:22 {'AP'[n % 2]}M"
+            candidates = [(f"N{i}", int(k == clicked)) for k, i in enumerate(shown)]
+            texts = [" ".join(before[user]), " ".join(f"{i}-{y}" for i, y in candidates)]
+            lines.append("\t".join([str(n + 1), user, time, *texts]))
+            found += [(user, item, label, before[user], n) for item, label in candidates]
+        (folder / part / "behaviors.tsv").write_text("\n".join(lines) + "\n")
+        news = [
+            f'N{i}\tc{i % 4}\ts{i % 7}\tThe "X" of {i}\t\thttps://a.b/{i}\t[]\t[{{"Label": "x"}}]'
+            for i in range(60 if part.endswith("dev") else 50)
+        ]
+        (folder / part / "news.tsv").write_text("\n".join(news) + "\n")
+        samples[part] = found
+    return samples

@@ -113,8 +113,8 @@ def test_many_events_are_measured_on_some_users(
 
 
 def test_a_folder_in_words(tmp_path: Path) -> None:
-    text = describe(prepared(tmp_path / "seconds", time_unit="s"))
-    assert "times 1970-01-01 00:00 to 1970-01-01 00:0" in text
+    text = describe(prepared(tmp_path / "seconds", time_unit="ns"))
+    assert "times 1970-01-01 00:00 to 1970-01-01 00:00" in text
     assert "session hopping of theme: kappa" in text and "session hopping of name" not in text
     assert text.count("\n") == 4 and "--data" in text.splitlines()[-1]
     text = describe(prepared(tmp_path / "order", time_unit="order"))

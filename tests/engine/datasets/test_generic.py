@@ -439,6 +439,7 @@ BAD = {
     "vectors in text": (nothing, {"item_features": ["tags:embedding"]}, ("column tags is String",)),
     "label is a feature of items": (nothing, {"item_features": ["stars"]}, ("feature stars is the label",)),
     "a feature twice": (nothing, {"item_features": ["price", "price"]}, ("feature price is named twice",)),
+    "no such action": (nothing, {"rating": None, "action": "device", "positive_actions": ["Phone"]}, ("column device has no 'Phone'; there are phone, web",)),
     "columns twice": (nothing, {"item": "who"}, ("--user, --item and --time must name three different columns; got who, who, when",)),
     "positive without rating": (nothing, {"rating": None, "label": "stars", "positive": 3.0}, ("--positive 3 has no meaning without --rating",)),
     "min count": (nothing, {"min_count": 0}, ("--min-count 0 is too small; write 1 or more",)),

@@ -16,6 +16,8 @@ from engine.datasets.histories import LIST, REPEATED, SEEN, stored_events
 from engine.datasets.mapping_file import read_mapping
 from engine.datasets.source import PLACE
 
+from ...support.command_line import run_script
+
 
 def random_rows(seed: int, timed: bool) -> list[dict[str, Any]]:
     """Growing lists, windows, lists that return and empty ones; some rows have two candidates."""
@@ -304,3 +306,39 @@ def test_labels_may_be_one_hot(tmp_path: Path) -> None:
         UserError, match=r"column label, row 0 .*: the value is \[1, 1\]; write \[1, 0"
     ):
         generic.load(mapping)
+
+
+@pytest.mark.slow
+def test_gauc_of_windows_goes_by_user(tmp_path: Path) -> None:
+    """A user has as many ``user_index`` as windows, and one ``group_user``."""
+    random_log(8, window=4).write_csv(tmp_path / "log.csv")
+    columns = [
+        "--user",
+        "user",
+        "--item",
+        "item",
+        "--time",
+        "time",
+        "--label",
+        "label",
+        "--history",
+        "seen",
+    ]
+    made = run_script(
+        "data/prepare.py",
+        "generic",
+        "--input",
+        "log.csv",
+        *columns,
+        "--output",
+        "out",
+        cwd=tmp_path,
+    )
+    assert made.code == 0, made.stderr
+    trained = run_script(
+        "run_expid.py", "--config", "out/config", "--expid", "TWIN_MoS_out", "--set", "epochs=1",
+        "--model-root", "results", cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.code == 0, trained.stderr
+    assert "gAUC" in trained.stdout
+    assert "group_id: group_user" in (tmp_path / "out/config/model_config.yaml").read_text()

@@ -48,6 +48,7 @@ def log(seed: int, users: range, items: range, devices: int) -> pl.DataFrame:
 
 
 OLD, NEW = log(0, range(20), range(40), 3), log(1, range(10, 30), range(20, 70), 5)
+NEW = NEW.with_columns(pl.col("when") + 1000)
 
 
 @pytest.fixture
@@ -55,7 +56,8 @@ def old(tmp_path: Path, command: Command) -> Path:
     """A prepared data set; the folder where commands run has the raw logs, too."""
     OLD.write_csv(tmp_path / "old.csv")
     NEW.write_csv(tmp_path / "new.csv")
-    made = command("generic", "--input", "old.csv", *FLAGS, "--output", "old/mine")
+    flags = (*FLAGS, "--time-range", "0", "300")
+    made = command("generic", "--input", "old.csv", *flags, "--output", "old/mine")
     assert made.code == 0, made.stderr
     return tmp_path / "old" / "mine"
 

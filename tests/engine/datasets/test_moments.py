@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,12 @@ def test_a_flag_beats_the_size(tmp_path: Path) -> None:
     assert read(tmp_path, [0, *SECONDS], unit="unknown")[1] == "unknown"
     with pytest.raises(UserError, match="most values are times in ms, but not"):
         read(tmp_path, SECONDS, unit="ms")
+
+
+@pytest.mark.parametrize("values", [[[1], [2, 3]], [timedelta(seconds=5)] * 2])
+def test_what_is_no_time(tmp_path: Path, values: list) -> None:
+    with pytest.raises(UserError, match=r"column t is .*, which is no time of an event"):
+        read(tmp_path, values, "parquet")
 
 
 def test_tables_of_one_log_have_one_form(tmp_path: Path) -> None:

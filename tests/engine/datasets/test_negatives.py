@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from engine.datasets.encoders import Encoders
 from engine.datasets.features import Feature
 from engine.datasets.interactions import Log, Split
 from engine.datasets.negatives import NONE, Barred, Negatives, Tape, TapeWriter
+from model_zoo.training.metrics import auc
 
 Event = tuple[int, int, int]  # user, item, time
 
@@ -29,14 +31,18 @@ def random_events(seed: int, events: int, users: int, items: int, moments: int) 
     return sorted(set(zip(*(map(int, column) for column in columns), strict=True)))
 
 
-def write(events: list[Event], output: Path, how: Negatives, **options: Any) -> dict[str, Any]:
-    """Prepare a log of positives; every item has an id of its own."""
+def write(
+    events: list[Event], output: Path, how: Negatives, min_count: int = 1, **options: Any
+) -> dict[str, Any]:
+    """Prepare a log of positives."""
 
     def table(
         items: pl.DataFrame, times_N: np.ndarray, encoders: Encoders
     ) -> tuple[pl.DataFrame, dict]:
         return encoders.item_table(
-            items.rename({"item": "item_id"}), [Feature("item_id", "categorical")], times_N
+            items.rename({"item": "item_id"}),
+            [Feature("item_id", "categorical", min_count=min_count)],
+            times_N,
         )
 
     frame = pl.DataFrame(events, ["user", "item", "time"], orient="row").with_row_index("row")
@@ -83,7 +89,7 @@ def test_what_may_be_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any, targets: Any
 ) -> None:
     """Each positive and its negatives share all but the item; none stands twice or was the user's."""
-    monkeypatch.setattr(negatives, "WINDOW", 60)
+    monkeypatch.setattr(negatives, "LEAST", 60)  # the log is small, so that this is the window
     monkeypatch.setattr(negatives, "SLICE", 40)  # the tape is sorted in many slices
     events = random_events(0, 900, users=30, items=200, moments=300)
     card = write(events, tmp_path / "data", Negatives(3, source, targets), time_unit="s")
@@ -105,7 +111,7 @@ def test_what_may_be_drawn(
             assert not {(user, item, time) for item in drawn} & set(events)
         before = [e[1] for e in tape if e[2] < time]
         if source == "time" and 100 < len(before) < len(tape) - 100:  # else the window grew
-            low = (np.searchsorted(times, time) + np.searchsorted(times, time, "right") - 60) // 2
+            low = int(np.searchsorted(times, time))
             own = {e[1] for e in events if e[0] == user and targets == "first"}
             free = [e[1] for e in tape[low : low + 60] if e[1] not in own]
             if len(free) > 25 and len(set(free)) > 8:
@@ -139,7 +145,7 @@ def test_how_often_items_are_drawn(tmp_path: Path, source: Any) -> None:
     nobody, nothing = np.zeros(40_000, int), Barred(np.zeros(1, int), np.array([9]))
     drawn_PN = tape.draw(1, key_P, np.full(40_000, 2500), nobody, nothing)
     shares = np.bincount(drawn_PN.ravel(), minlength=10) / 40_000
-    near = item_T[1500:3500] if source == "time" else item_T[:2500]
+    near = item_T[2500:2700] if source == "time" else item_T[:2500]
     kept = np.unique(near) if source == "uniform" else near
     expected = np.bincount(kept[kept != 9], minlength=10) / (kept != 9).sum()
     assert np.abs(shares - expected).max() < 4 * 0.5 / 200  # standard errors
@@ -151,7 +157,7 @@ def test_the_same_bytes_in_any_blocks(
 ) -> None:
     events = random_events(2, 800, users=40, items=90, moments=100)
     cards = []
-    for block, slices in ((10**6, 10**6), (50, 30), (1, 7)):
+    for block, slices in ((10**6, 10**6), (50, 30), (200, 7)):
         monkeypatch.setattr(numbering, "BLOCK", block)
         monkeypatch.setattr(negatives, "SLICE", slices)
         cards.append(write(events, tmp_path / str(block), Negatives(2, source), time_unit="s"))
@@ -212,6 +218,31 @@ def test_the_place_in_the_group_does_not_tell_the_label(tmp_path: Path) -> None:
     write(events, tmp_path / "data", Negatives(3), time_unit="s")
     first = [rows[0]["click"] for rows in read(tmp_path / "data")]
     assert abs(np.mean(first) - 0.25) < 4 * (0.25 * 0.75 / len(first)) ** 0.5
+
+
+def test_popularity_does_not_tell_the_label(tmp_path: Path) -> None:
+    """Although new items keep coming, a negative is as new as a positive."""
+    rng = np.random.default_rng(8)
+    events = [(int(rng.integers(300)), t // 60 + int(rng.exponential(60)), t) for t in range(6000)]
+    write(events, tmp_path / "data", Negatives(2), time_unit="s")
+    times: dict[int, list[int]] = {}
+    for _, item, time in events:
+        times.setdefault(item, []).append(time)
+    rows = [row for group in read(tmp_path / "data") for row in group]
+    before = [bisect_left(times[row["item"]], row["time"]) for row in rows]
+    label = [row["click"] for row in rows]
+    assert abs(auc(np.array(label), np.array(before, float)) - 0.5) < 0.03
+
+
+def test_negatives_do_not_make_an_item_frequent(tmp_path: Path) -> None:
+    """A positive counts its own item and a negative its own, which is one event of another user."""
+    events = random_events(6, 10_000, users=99, items=6000, moments=5000)
+    write(events, tmp_path / "data", Negatives(4), time_unit="s", min_count=4)
+    ids = pl.read_parquet(tmp_path / "data" / "item_info.parquet")["item_id"]
+    train = pl.read_parquet(tmp_path / "data" / "train.parquet")
+    rare = (ids.gather(train["item_index"]) == 1).to_numpy()
+    clicked = (train["click"] == 1).to_numpy()
+    assert abs(rare[clicked].mean() - rare[~clicked].mean()) < 0.03
 
 
 def test_nothing_is_drawn_from_an_empty_tape(tmp_path: Path) -> None:

@@ -6,45 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from engine.datasets.card import SPLITS
 
 from ...support.command_line import Outcome
+from ...support.public_logs import LEAST, write_amazon_reviews, write_mind, write_taobao_mm
 
 # ---------------------------------------------------------------- Taobao-MM
-
-LEAST = -9_200_000_000_000_000_000  # an id that neither a fraction nor 32 bits can hold
-
-
-def write_taobao_mm(folder: Path) -> dict[str, pl.DataFrame]:
-    """The joined shards in their schema; users have lists of 3, 351 and 1,000 items."""
-    rng = np.random.default_rng(0)
-    items = [LEAST, *rng.integers(-(2**63), 2**63 - 1, size=80).tolist()]
-    codes = {item: (int(item % 7), int(item % 3), int(item % 2)) for item in items}
-    parts = {}
-    for part, rows_of_user in {"train": 20, "test": 10}.items():
-        rows = []
-        for user, length in ((-5, 3), (7, 351), (LEAST, 1000), *((u, 5) for u in range(50, 80))):
-            if part == "test" and user == 7:
-                continue
-            shown = rng.choice(items[: 3 if length == 3 else None], size=length).tolist()
-            for n in range(rows_of_user):
-                item = int(rng.choice(items))
-                row = {"label_0": [0, 1] if n % 10 == 9 else [1, 0], "129_1": user}
-                row |= {f"130_{k}": 1 + (user + k) % 4 for k in range(1, 5)}
-                row |= {"130_5": 0 if user == 7 else 2}
-                row |= {"150_2_180": shown, "151_2_180": [codes[i][0] for i in shown], "205": item}
-                rows.append(row | dict(zip(("206", "213", "214"), codes[item], strict=True)))
-        kinds = {"label_0": pl.List(pl.Int8), "150_2_180": pl.List(pl.Int64)}
-        table = pl.DataFrame(rows, schema_overrides=kinds | {"151_2_180": pl.List(pl.Int64)})
-        (folder / part).mkdir(parents=True)
-        for i, shard in enumerate(table.iter_slices(300)):
-            shard.write_parquet(folder / part / f"{part}-shard-{i:06d}.parquet", compression="zstd")
-        (folder / part / "metadata.json").write_text(json.dumps({"mode": part}))
-        parts[part] = table
-    return parts
 
 
 def test_taobao_mm(tmp_path: Path, command: Callable[..., Outcome]) -> None:
@@ -83,3 +52,79 @@ def test_taobao_mm(tmp_path: Path, command: Callable[..., Outcome]) -> None:
         if r["user_code_5"] == 1
     }
     assert lacking == {"7"}
+
+
+# ---------------------------------------------------------------- MIND
+
+
+def test_mind(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    parts = write_mind(tmp_path / "raw")
+    made = command("mind", "--input", str(tmp_path / "raw"), "--output", "out")
+    assert made.code == 0, made.stderr
+    files = {path.stem: pl.read_parquet(path) for path in Path("out").glob("*.parquet")}
+    users, items = files["user_ids"]["user"], ["", *files["item_ids"]["item"]]
+    lists = files["user_info"]["full_item_seq"].to_list()
+    found: dict[str, list[tuple]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        for row in files[split].iter_rows(named=True):
+            user, shown = users[row["user_index"]], lists[row["user_index"]][: row["seq_len"]]
+            sample = (user, items[row["item_index"]], row["label"], [items[i] for i in shown])
+            found[split].append((*sample, row["group_index"]))
+    learned, tested = parts.values()
+    for expected, made_of in (
+        (learned, found["train"] + found["valid"]),
+        (tested, found["test"]),
+    ):
+        assert sorted(s[:4] for s in made_of) == sorted(s[:4] for s in expected)
+        impressions: dict[int, set[str]] = {}
+        for sample in made_of:
+            impressions.setdefault(sample[4], set()).add(sample[1])
+        given: dict[int, set[str]] = {}
+        for sample in expected:
+            given.setdefault(sample[4], set()).add(sample[1])
+        assert sorted(map(sorted, impressions.values())) == sorted(map(sorted, given.values()))
+    assert len(files["user_info"]) == len({s[0] for s in learned + tested})
+    assert files["train"]["time"].max() < files["valid"]["time"].min()
+    categories = dict(zip(items[1:], files["item_info"]["category"][1:], strict=True))
+    assert len(set(categories.values())) == 4
+    assert all(
+        (categories[a] == categories[b]) == (int(a[1:]) % 4 == int(b[1:]) % 4)
+        for a in categories
+        for b in categories
+    )
+
+
+# ---------------------------------------------------------------- Amazon Reviews with histories
+
+
+def test_amazon_reviews_with_histories(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    rows = sorted(write_amazon_reviews(tmp_path / "raw", True), key=lambda row: row[3])
+    before: dict[str, list[str]] = {}
+    lines: dict[str, list[str]] = {"train": [], "test": []}
+    expected: dict[tuple[str, str], tuple[str, list[str]]] = {}
+    for n, (user, item, rating, time) in enumerate(rows):
+        seen = before.setdefault(user, [])
+        part = "test" if n > 0.8 * len(rows) else "train"
+        lines[part].append(f"{user},{item},{rating},{time},{' '.join(seen)}")
+        expected[user, item] = (part, [*seen])
+        seen.append(item)
+    for part, text in lines.items():
+        header = ["user_id,parent_asin,rating,timestamp,history"]
+        (tmp_path / "raw" / f"Toys.{part}.csv").write_text("\n".join([*header, *text]) + "\n")
+    flags = ["--columns", "user_id,parent_asin,rating,timestamp,history", "--history", "history"]
+    flags += ["--input", "raw/Toys.train.csv", "--test-input", "raw/Toys.test.csv"]
+    made = command("amazon_reviews", *flags, "--output", "out")
+    assert made.code == 0, made.stderr
+    files = {path.stem: pl.read_parquet(path) for path in Path("out").glob("*.parquet")}
+    users, items = files["user_ids"]["user"], ["", *files["item_ids"]["item"]]
+    lists = files["user_info"]["full_item_seq"].to_list()
+    assert len(lists) == len(before)
+    for split in SPLITS:
+        for row in files[split].iter_rows(named=True):
+            user, item = users[row["user_index"]], items[row["item_index"]]
+            shown = [items[i] for i in lists[row["user_index"]][: row["seq_len"]]]
+            if row["label"]:
+                assert expected.pop((user, item)) == ("test" if split == "test" else "train", shown)
+            else:
+                assert item not in before[user]
+    assert not expected

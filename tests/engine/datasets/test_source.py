@@ -132,13 +132,13 @@ def test_texts(tmp_path: Path, content: str, options: dict) -> None:
     [
         ("a,1,5\n", {"columns": ["u", "i"]}, "has 3 columns, and --columns names 2: u, i"),
         ("u::i\na::1\nb::2::3\n", {"separator": "::"}, "line 3 is 'b::2::3'; write a line of 2 fields"),
-        ("u,i\na,1\nb,2,3\n", {}, "cannot be read"),
+        ("u,i\na,1\nb,2,3\n", {}, "cannot be read .a line has more fields.*--no-quotes"),
         ("7,1,5\n8,2,6\n", {}, "no column 'u'; its first line, 7, 1, 5, looks like a row.*--columns"),
         ("u,i\n", {}, "has no rows"),
         ("", {}, "does not exist, or is a folder without tables"),
         ("u,i\na,1\n,2\n", {}, "line 3: the value is missing; write an id"),
         ("u,i\na,1\nNULL,2\n", {}, "line 3: the value is missing; write an id"),
-        ("u,i\na,1\n1.2345e+18,2\n", {}, r"line 3: the value is '1\.2345e\+18'; write an id; whole"),
+        ("u,i\na,1\n1.2345e+18,2\n", {}, r"column u: the value '1\.2345e\+18' is a rounded number"),
     ],
 )  # fmt: skip
 def test_refused_texts(tmp_path: Path, content: str, options: dict, says: str) -> None:
@@ -162,6 +162,14 @@ def test_one_id_however_it_is_written(tmp_path: Path, kind: str) -> None:
     content = frame if kind == "parquet" else frame.write_csv()
     found = [u for (u,) in ids(source(tmp_path, {f"log.{kind}": content}), "u")]
     assert found == ["1", "1", "1", "1", "007", "v1.0", "x", "-9223372036854775808", "1.5"]
+
+
+def test_lists_are_no_ids(tmp_path: Path) -> None:
+    table = source(tmp_path, {"log.parquet": pl.DataFrame({"u": [[7], [8, 9]]})})
+    with pytest.raises(
+        UserError, match=r"column u is List.Int64., which holds no ids; .*--events-in-row"
+    ):
+        identity(table, "u")
 
 
 def test_fractions_that_lost_digits_are_no_ids(tmp_path: Path) -> None:
