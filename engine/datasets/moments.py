@@ -76,8 +76,9 @@ def as_times(
     dates = _dates(tables, column, form, where)
     if dates and unit:
         raise UserError(f"{where} holds dates, and --time-unit is for numbers; leave it out")
-    value = dates[0](pl.col(column)) if dates else pl.col(column).cast(pl.Float64, strict=False)
-    facts = _facts(tables, value)
+    raws = [table.raw(column) for table in tables]
+    values = [dates[0](raw) if dates else raw.cast(pl.Float64, strict=False) for raw in raws]
+    facts = _facts(tables, values)
     if facts["rows"] > 1 and facts["low"] == facts["high"]:
         raise UserError(
             f"{where} is {facts['low']} in every row, so it orders nothing; write another --time, or "
@@ -86,24 +87,25 @@ def as_times(
     found = {name: facts[name] for name in (["us"] if dates else PER_SECOND) if facts[name]}
     unit = unit or max(found, key=lambda name: found[name], default="us" if dates else "unknown")
     parse, expects = dates or (_numbers(unit, facts["fractions"]), "a whole number")
-    outside, why = None, "outside of --time-range"
+    outside, why = [], "outside of --time-range"
     if span:
         first, last = _bound(span[0], unit), _bound(span[1], unit, last=True)
-        outside = (value < first) | (value > last)
+        outside = [(value < first) | (value > last) for value in values]
     elif found and unit != "unknown" and facts["rows"] > found.get(unit, 0):
-        outside, why = ~_within(value, unit), f"column {column} is no moment of our time in {unit}"
+        outside = [~_within(value, unit) for value in values]
+        why = f"column {column} is no moment of our time in {unit}"
         if not tables[0].lenient:
             raise _mixed(tables, column, outside, where, unit)
-    if outside is not None:
-        for table in tables:
-            table.left_out[why] = outside.fill_null(False)
+    for table, rows in zip(tables, outside, strict=False):
+        table.left_out[why] = rows.fill_null(False)
     micro = unit == "ns" or (facts["fractions"] and unit != "unknown")
     return parse, expects, "us" if micro else unit
 
 
-def _facts(tables: Sequence[Source], value: pl.Expr) -> dict[str, Any]:
+def _facts(tables: Sequence[Source], values: Sequence[pl.Expr]) -> dict[str, Any]:
     """How many times there are, how many of them are of our time in each unit, and their range."""
-    rows = pl.concat([table.frame.select(time=value) for table in tables])
+    each = zip(tables, values, strict=True)
+    rows = pl.concat([table.frame.select(time=value) for table, value in each])
     time = pl.col("time")
     facts = rows.select(
         rows=time.count(),
@@ -147,10 +149,11 @@ def _bound(bound: Bound, unit: str, last: bool = False) -> float:
 
 
 def _mixed(
-    tables: Sequence[Source], column: str, outside: pl.Expr, where: str, unit: str
+    tables: Sequence[Source], column: str, outside: Sequence[pl.Expr], where: str, unit: str
 ) -> UserError:
     """The error of times that are not in the unit of most of them."""
-    texts = pl.concat([_texts(table, column, outside) for table in tables])
+    each = zip(tables, outside, strict=True)
+    texts = pl.concat([_texts(table, column, rows) for table, rows in each])
     return UserError(
         f"{where}: most values are times in {unit}, but not {_examples(texts)}; bring them into one "
         "unit, or leave such rows out with --time-range FIRST LAST, or with --bad-rows leave_out"
@@ -211,10 +214,8 @@ def _read(texts: pl.Series, form: str) -> pl.Series:
 
 def _parsed(raw: pl.Expr, form: str) -> pl.Expr:
     """Dates of a form, in microseconds. Years that are not written are 2000."""
-    text, written = (
-        raw.cast(pl.String).str.strip_chars(),
-        datetime(2000, 12, 31, 23, 59, 59).strftime(form),
-    )
+    text = raw.cast(pl.String).str.strip_chars()
+    written = datetime(2000, 12, 31, 23, 59, 59).strftime(form)
     if written.isdigit():  # a number has lost its zeros
         text = text.str.zfill(len(written))
     if "%H" in form and "%M" not in form:  # polars reads no hour alone

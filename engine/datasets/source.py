@@ -83,7 +83,7 @@ class Source:
             expects: what a value must be, for the message.
             optional: whether a value may be missing.
         """
-        raw = pl.col(column)
+        raw = self.raw(column)
         given = raw.is_not_null()
         if self.kind(column) == pl.String:
             given &= raw != ""
@@ -95,6 +95,11 @@ class Source:
                 require_columns(part.path, names, [column])
         self.checks.append((column, parsed.is_null() & (given | (not optional)), expects))
         return parsed
+
+    def raw(self, column: str) -> pl.Expr:
+        """A column as the file has it; texts without the blanks around them."""
+        raw = pl.col(column)
+        return raw.str.strip_chars() if self.kind(column) == pl.String else raw
 
     def rows(self) -> pl.LazyFrame:
         """The table without rows that are blank or left out; call it when all has been read."""
@@ -184,7 +189,8 @@ class Source:
                 f"{self.path} has one column, {names[0][:SHOWN]!r}, which looks separated by {other!r}; "
                 "write --separator"
             )
-        if any(name.isdigit() for name in names) and not all(name in names for name in columns):
+        numbers = 2 * sum(name.isdigit() for name in names) >= len(names)
+        if numbers and not all(name in names for name in columns):
             raise UserError(
                 f"{self.path} has no column {columns[0]!r}; its first line, "
                 f"{', '.join(names)[:SHOWN]}, looks like a row, so name all columns with --columns"

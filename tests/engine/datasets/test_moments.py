@@ -156,3 +156,11 @@ def test_tables_of_one_log_have_one_form(tmp_path: Path) -> None:
         for t, e in zip(tables, times(tables, "t")[0], strict=True)
     ]
     assert read == [[10**6, 2 * 10**6, 3 * 10**6], [1_500_000, 2_500_000, 3_500_000]]
+
+
+def test_tables_of_one_log_may_be_of_unlike_files(tmp_path: Path) -> None:
+    pl.DataFrame({"t": [1, 2]}).write_parquet(tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text("u,t\na, 3\nb, 4\n")
+    tables = [Source(tmp_path / "a.parquet"), Source(tmp_path / "b.csv")]
+    read = zip(tables, times(tables, "t")[0], strict=True)
+    assert [t.rows().select(e).collect()["t"].to_list() for t, e in read] == [[1, 2], [3, 4]]

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 from engine.common.errors import UserError
+from engine.datasets.moments import times
 from engine.datasets.raw_files import Form
 from engine.datasets.source import Lines, Source
-from engine.datasets.values import feature, guess, identity, number, whole
+from engine.datasets.values import feature, guess, identity, label, number, whole
 
 Files = dict[str, "str | bytes | pl.DataFrame"]
 
@@ -188,6 +189,20 @@ def test_bad_rows_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert "2 rows are left out: column u is not an id" in out
     assert "2 rows are left out: column n is not a whole number" in out
+
+
+def test_blanks_around_values(tmp_path: Path) -> None:
+    table = source(tmp_path, {"log.csv": "u, n, t, y\na, 5, 1600000000, 1\nb, , 1600000001, 0\n"})
+    read = {
+        "n": feature(table, "n", "numeric"),
+        "t": times([table], "t")[0][0],
+        "y": label(table, "y"),
+    }
+    ids(table, "u")
+    assert table.rows().select(**read).collect().rows() == [
+        (5, 1_600_000_000, 1),
+        (None, 1_600_000_001, 0),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
