@@ -70,6 +70,10 @@ class Mapping(Keys):
             said += ["--history"]
         if len(said) > 1:
             yield f"{said[0]} and {said[1]} exclude each other; write one of them"
+        for name in ("test_input", "exposures", "history"):
+            if self.partitioned and getattr(self, name):
+                flag = name.replace("_", "-")
+                yield f"--partitioned and --{flag} exclude each other; leave --partitioned out"
         if self.list_separator and not any(several.values()):
             yield "--list-separator needs --events-in-row or --candidates; add one"
         if (

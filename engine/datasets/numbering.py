@@ -1,12 +1,12 @@
 """Number the users and the items of a log, and write its events as numbers in blocks of users.
 
-The log is read once. Each block holds about ``BLOCK`` events, and its users follow those of the block
-before. So blocks can be sorted one by one, and time grows with the log while memory does not.
+The log is read once. Each block holds about as many events as the memory allows, and its users follow
+those of the block before. So blocks can be sorted one by one, and time grows with the log while memory
+does not.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,15 @@ import pyarrow.parquet as pq
 
 from ..common.errors import UserError
 from .like import Prepared
+from .raw_files import PART
+from .samples import Span
 
-BLOCK = 4_000_000  # events that are sorted at a time
+BLOCK = 4_000_000  # events that are sorted at a time; more gain nothing
+LEAST = 100_000  # events of a block, however little memory there is
+# Bytes, measured on logs of 2 to 50 million events: of the program, and of each user and each item.
+PROGRAM, ID = 600 * 2**20, 200
+# How often an event is in memory while its block is sorted, and how often each of its negatives is.
+COPIES, NEGATIVE_COPIES = 14, 6
 IN_MEMORY = 1_000_000  # times that are sorted at once, to find a moment
 SLICES = 10_000
 
@@ -29,7 +36,7 @@ class Numbered(NamedTuple):
         items: ``item``, and ``row``, the row of its earliest event; row i is the item of index i + 1.
             Items that come from another data set have no ``row``.
         occurring: how many of the items occur in the log.
-        blocks: folder of the blocks, see ``read``.
+        blocks: folder of the blocks, see ``samples.Recipe.read``.
     """
 
     users: pl.DataFrame
@@ -37,25 +44,21 @@ class Numbered(NamedTuple):
     occurring: int
     blocks: Path
 
-    def spans(self) -> list[tuple[int, int, int]]:
-        """Each block, with the first and the last of its users."""
+    def spans(self) -> list[Span]:
+        """All blocks in order."""
         index = pl.col("user_index")
         spans = self.users.group_by("block").agg(index.min(), index.max().alias("last"))
-        return spans.sort("block").rows()
-
-    def read(self, block: int) -> pl.DataFrame:
-        """The events of a block, with ``user_index`` and ``item_index``, in any order."""
-        return pl.read_parquet(self.blocks / f"block={block}", hive_partitioning=False)
-
-    def replace(self, block: int, events: pl.DataFrame) -> None:
-        """Write the events of a block anew."""
-        folder = self.blocks / f"block={block}"
-        shutil.rmtree(folder)
-        folder.mkdir()
-        events.write_parquet(folder / "events.parquet", compression="lz4")
+        return [Span(*row) for row in spans.sort("block").iter_rows()]
 
 
-def number(events: pl.LazyFrame, source: str, scratch: Path, like: Prepared | None) -> Numbered:
+def number(
+    events: pl.LazyFrame,
+    source: str,
+    scratch: Path,
+    like: Prepared | None,
+    memory: float,
+    negatives: int,
+) -> Numbered:
     """Write the events of a log as numbers, block by block.
 
     Args:
@@ -63,14 +66,18 @@ def number(events: pl.LazyFrame, source: str, scratch: Path, like: Prepared | No
         source: names the log in messages.
         scratch: folder for temporary files.
         like: a data set whose items keep their indices; without one, the ids are sorted.
+        memory: GiB that blocks should be made for.
+        negatives: how many are drawn for each event.
     """
     raw, blocks = scratch / "raw.parquet", scratch / "blocks"
     print("reading the log ...", flush=True)
     events.sink_parquet(raw, compression="lz4", maintain_order=False)
     events = pl.scan_parquet(raw).drop_nulls(["user", "item", "time"])
-    by_user = events.group_by("user").agg(pl.len().alias("events"))
-    users = by_user.collect(engine="streaming").sort("user").with_row_index("user_index")
-    users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // BLOCK)
+    parted = PART in events.collect_schema()
+    part = {"part": pl.col(PART).min(), "other": pl.col(PART).max()} if parted else {}
+    by_user = events.group_by("user").agg(pl.len().alias("events"), **part)
+    users = by_user.collect(engine="streaming").sort(*(["part"] if parted else []), "user")
+    users = users.with_row_index("user_index")
     earliest = events.group_by("item").agg(pl.col("time").min())
     first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
     items = first.collect(engine="streaming").sort("item")
@@ -81,15 +88,47 @@ def number(events: pl.LazyFrame, source: str, scratch: Path, like: Prepared | No
     if users.is_empty():
         raise UserError(f"{source} has no events; name data with some")
     occurring = len(items)
+    most = _events_at_a_time(events, len(users) + len(items), memory, negatives)
+    if parted:
+        users = _blocks_of_parts(users, source, most)
+    else:
+        users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // most)
     items = items if like is None else like.with_items(items)
     items = items.with_row_index("item_index", 1)
-    events = events.join(users.lazy().drop("events"), on="user")
+    events = events.join(users.lazy().select("user", "user_index", "block"), on="user")
     events = events.join(items.lazy().select("item", "item_index"), on="item")
     keyed = pl.PartitionBy(blocks, key="block", include_key=False)
-    events = events.drop("user", "item")
+    events = events.drop("user", "item", PART, strict=False)
     events.sink_parquet(keyed, compression="lz4", maintain_order=False, mkdir=True)
     raw.unlink()
     return Numbered(users, items.select("item", "row"), occurring, blocks)
+
+
+def _events_at_a_time(events: pl.LazyFrame, ids: int, memory: float, negatives: int) -> int:
+    """How many events a block may have; see ``number``."""
+    some = events.drop("user", "item", PART, strict=False).head(LEAST).collect()
+    width = 8 + some.estimated_size() / len(some)  # two numbers stand for user and item
+    spare = memory * 2**30 - PROGRAM - ID * ids
+    fitting = spare / width / (COPIES + NEGATIVE_COPIES * negatives)
+    if fitting < LEAST:
+        more = (LEAST - fitting) * width * (COPIES + NEGATIVE_COPIES * negatives) / 2**30
+        print(f"{ids:,} users and items need about {memory + more:.1f} GiB of memory", flush=True)
+    return int(min(BLOCK, max(LEAST, fitting)))
+
+
+def _blocks_of_parts(users: pl.DataFrame, source: str, most: int) -> pl.DataFrame:
+    """Users with the ``block``, where the log has ``part`` after ``part`` of them already."""
+    double = users.filter(pl.col("part") != pl.col("other"))
+    if len(double):
+        user, part, other = double.select("user", "part", "other").row(0)
+        raise UserError(
+            f"--partitioned: {source} has events of user {user!r} in {part} and in {other}; write all "
+            "events of a user to one file or folder, or leave --partitioned out"
+        )
+    part, events = users.group_by("part").agg(pl.col("events").sum()).sort("events", "part").row(-1)
+    if events > most:
+        print(f"{part} has {events:,} events; parts of {most:,} would fit into --memory")
+    return users.with_columns(block=pl.col("part").rank("dense") - 1)
 
 
 def time_at(times: pl.LazyFrame, place: int) -> Any:

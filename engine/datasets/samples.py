@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from . import chance
 from .negatives import NONE, Barred, Negatives, Tape
@@ -45,6 +46,14 @@ class Split:
         )
 
 
+class Span(NamedTuple):
+    """The number of a block, and the first and the last of its users."""
+
+    block: int
+    first: int
+    last: int
+
+
 class Block(NamedTuple):
     """What some users give.
 
@@ -54,12 +63,14 @@ class Block(NamedTuple):
         histories: ``user_index, full_item_seq, full_time_seq``.
         groups: how many ``group_index`` there are, from 0 on.
         drawable: how many negatives could have been drawn.
+        merged: events of the same user, item and moment as another.
     """
 
     samples: pl.DataFrame
     histories: pl.DataFrame
     groups: int
     drawable: int
+    merged: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class Recipe:
     """How a block of events becomes samples and histories. It can be sent to another process.
 
     Attributes:
+        blocks: folder of the events, with a folder for each block.
         features: names of the samples' features.
         split, exposures, negatives, seed: see ``interactions.Log``.
         tested: whether events say which samples are the test set.
@@ -76,6 +88,7 @@ class Recipe:
         tape: where the tape of the negatives is.
     """
 
+    blocks: Path
     features: list[str]
     split: Split
     exposures: bool
@@ -87,6 +100,35 @@ class Recipe:
     tape: Path
     starts: tuple[int, ...] = ()
     carried: ClassVar[tuple[str, ...]] = CARRIED
+
+    def read(self, block: int) -> pl.DataFrame:
+        """The events of a block, with ``user_index`` and ``item_index``."""
+        return pl.read_parquet(self.blocks / f"block={block}", hive_partitioning=False)
+
+    def sort_block(self, target: Path, span: Span) -> tuple[NDArray, NDArray, int]:
+        """Write a block in order into another folder of blocks.
+
+        Returns:
+            Moments and items of the events that negatives are drawn from; and how many events are
+            gone, because they are merged with others.
+        """
+        events = self.read(span.block)
+        ordered = self.order(events)
+        folder = target / f"block={span.block}"
+        folder.mkdir(parents=True, exist_ok=True)
+        ordered.write_parquet(folder / "events.parquet", compression="lz4")
+        drawn_from = ordered.filter(pl.col("label").is_not_null())
+        if not self.timed:  # then the split is by user, and needs no moments
+            drawn_from = self.samples(ordered).filter(pl.col("split") == 0)
+        time, item = (drawn_from[name].to_numpy() for name in ("time", "item_index"))
+        return time, item, len(events) - len(ordered)
+
+    def make_block(self, span: Span) -> Block:
+        """Read a block and make its samples and histories."""
+        events = self.read(span.block)
+        ordered = events if self.negatives else self.order(events)  # or else ``sort_block`` did it
+        block = self.block(ordered, span.first, span.last)
+        return block._replace(merged=len(events) - len(ordered))
 
     def order(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events in the order of time, with ``seq_len``; see ``in_time_order``."""

@@ -12,6 +12,7 @@ from ..common.errors import UserError
 from ..loader.columns import require_columns
 from .raw_files import (
     LINE,
+    PART,
     PLAIN,
     SHOWN,
     TEST,
@@ -25,6 +26,7 @@ from .raw_files import (
 )
 
 ROW = "#row"  # the number of a row, beside the table's own columns
+OURS = {ROW, TEST, PART}  # columns that no file has
 PLACE = "#place"  # of an entry in a list, from 0, where entries are rows
 Parse = Callable[[pl.Expr], pl.Expr]
 
@@ -71,7 +73,7 @@ class Source:
         self.blank = pl.lit(True)  # whether a row has none of the columns that must be there
         self.left_out: dict[str, pl.Expr] = {}
         if LINE in self.schema:
-            count = len(self.schema) - (ROW in self.schema) - (TEST in self.schema) - 1
+            count = len(self.schema.keys() - OURS) - 1
             self.checks.append((LINE, pl.col(LINE).is_not_null(), f"a line of {count} fields"))
 
     def read(self, column: str, parse: Parse, expects: str, optional: bool = False) -> pl.Expr:
@@ -180,7 +182,7 @@ class Source:
 
     def require(self, *columns: str) -> None:
         """Reject a table that lacks a column."""
-        names = [name for name in self.schema if name != ROW]
+        names = [name for name in self.schema if name not in OURS]
         other = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
         if other and names != list(columns):
             raise UserError(
