@@ -16,8 +16,8 @@ from .mapping_keys import GROUPS
 from .paper import NAMES
 
 if TYPE_CHECKING:
-    from .interactions import Log
     from .layout import Dataset
+    from .log import Log
 
 # Fewer impressions would leave a split empty, fewer items a theme.
 LEAST = {"impressions": 20, "items": 100, "seed": 0}

@@ -83,7 +83,7 @@ class Described:
 def item_rows(
     described: Described, ids: Feature, items: pl.DataFrame, times_N: NDArray, encoders: Encoders
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """The item table and the features' specifications, see ``interactions.Log``.
+    """The item table and the features' specifications, see ``log.Log``.
 
     Args:
         described: a table of items; or the interactions, where an item's features are those of its

@@ -12,12 +12,13 @@ import polars as pl
 from . import lists, moments, values
 from .described import ITEM_ID, RESERVED, Described, item_rows, require_distinct, with_users
 from .features import Feature
-from .interactions import Log, Split
 from .like import Prepared
+from .log import Log
 from .mapping import Mapping
 from .mapping_keys import ROW_ORDER
 from .negatives import Negatives
 from .raw_files import PART, TEST, Form
+from .samples import Split
 from .source import ROW, Source
 from .unfolded import Candidates, Events, items_of, labels_of
 

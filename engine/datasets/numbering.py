@@ -62,7 +62,7 @@ def number(
     """Write the events of a log as numbers, block by block.
 
     Args:
-        events: see ``interactions.Log``.
+        events: see ``log.Log``.
         source: names the log in messages.
         scratch: folder for temporary files.
         like: a data set whose items keep their indices; without one, the ids are sorted.

@@ -80,7 +80,7 @@ class Recipe:
     Attributes:
         blocks: folder of the events, with a folder for each block.
         features: names of the samples' features.
-        split, exposures, negatives, seed: see ``interactions.Log``.
+        split, exposures, negatives, seed: see ``log.Log``.
         tested: whether events say which samples are the test set.
         starts: the first moments of validation and test, for a split by time.
         items: the number of items.

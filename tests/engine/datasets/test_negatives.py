@@ -16,8 +16,9 @@ from engine.datasets import chance, interactions, negatives, numbering
 from engine.datasets.card import SPLITS
 from engine.datasets.encoders import Encoders
 from engine.datasets.features import Feature
-from engine.datasets.interactions import Log, Split
+from engine.datasets.log import Log
 from engine.datasets.negatives import NONE, Barred, Negatives, Tape, TapeWriter
+from engine.datasets.samples import Split
 from model_zoo.training.metrics import auc
 
 Event = tuple[int, int, int]  # user, item, time
