@@ -140,7 +140,9 @@ def time_at(times: pl.LazyFrame, place: int) -> Any:
     time = pl.col("time")
     while True:
         count, low, high = _one_row(times.select(pl.len(), time.min(), time.max().alias("high")))
-        if count <= IN_MEMORY or low == high:
+        if low == high:
+            return low
+        if count <= IN_MEMORY:
             return times.sort("time").slice(place, 1).collect().item()
         slice_of = ((time - low) / (high - low) * SLICES).cast(pl.Int64)
         sizes = times.group_by(slice_of).len().collect(engine="streaming").sort("time")
