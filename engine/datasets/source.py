@@ -39,7 +39,8 @@ class Source:
             any text is read.
         form: how texts are written.
         test: another path, whose rows follow those of ``path``.
-        lenient: whether ``rows`` leaves bad rows out, which are an error otherwise.
+        lenient: whether ``rows`` leaves bad rows out, which are an error otherwise. None if the user
+            has no choice.
 
     Attributes:
         frame: the table, with a column ``ROW`` in front; every column of a text is text. With
@@ -55,7 +56,7 @@ class Source:
         path: str | Path,
         form: Form = PLAIN,
         test: str | Path | None = None,
-        lenient: bool = False,
+        lenient: bool | None = None,
     ) -> None:
         self.path, self.lenient = Path(path), lenient
         parts = parts_of(self.path, form)
@@ -148,6 +149,8 @@ class Source:
         what = repr(value)[:SHOWN]
         if value in (None, ""):
             what, expects = "missing", expects.split(";")[0]
+        if self.lenient is not None:
+            expects += ", or add --bad-rows leave_out"
         if column == LINE:
             return UserError(f"{path}, {place} is {what}; write {expects}")
         return UserError(f"{path}, column {column}, {place}: the value is {what}; write {expects}")
@@ -208,7 +211,7 @@ class Lines(Source):
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], separator: str) -> None:
-        self.path, self.lenient = path, False
+        self.path, self.lenient = path, None
         lines = pl.LazyFrame({LINE: path.read_text(encoding="latin-1").splitlines()})
         fields = cut(lines, columns, separator)
         self._start(fields.with_row_index(ROW), [Part(path, fields, first_line=1)])

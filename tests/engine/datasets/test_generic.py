@@ -427,7 +427,7 @@ BAD = {
     "other suffix": (lambda p: p.rename(p.with_suffix(".txt")), {"input": "in/log.txt"}, ("ends with .txt",)),
     "empty": (lambda p: p.write_text("who,what,when,stars\n"), {}, ("log.csv has no rows",)),
     "no columns": (lambda p: p.write_text(""), {}, ("log.csv cannot be read",)),
-    "missing user": (broken("who", 5, ""), {}, ("column who, line 7: the value is missing; write an id",)),
+    "missing user": (broken("who", 5, ""), {}, ("column who, line 7: the value is missing; write an id, or add --bad-rows leave_out",)),
     "odd date": (broken("when", 9, "yesterday"), {}, ("column when, line 11: the value is 'yesterday'", "%Y-%m-%d")),
     "odd rating": (broken("stars", 3, "five"), {}, ("column stars, line 5: the value is 'five'; write a number",)),
     "odd label": (nothing, {"rating": None, "label": "stars"}, ("column stars, line", "write 0 or 1")),
