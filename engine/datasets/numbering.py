@@ -35,13 +35,11 @@ class Numbered(NamedTuple):
         users: ``user_index, user``, the number of ``events`` and the ``block`` of each user.
         items: ``item``, and ``row``, the row of its earliest event; row i is the item of index i + 1.
             Items that come from another data set have no ``row``.
-        occurring: how many of the items occur in the log.
         blocks: folder of the blocks, see ``samples.Recipe.read``.
     """
 
     users: pl.DataFrame
     items: pl.DataFrame
-    occurring: int
     blocks: Path
 
     def spans(self) -> list[Span]:
@@ -83,7 +81,6 @@ def number(
         print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
     if users.is_empty():
         raise UserError(f"{source} has no events; name data with some")
-    occurring = len(items)
     most = _events_at_a_time(events, len(users) + len(items), memory, negatives)
     users = users.with_columns(block=_blocks(users, source, most))
     items = items if like is None else like.with_items(items)
@@ -94,7 +91,7 @@ def number(
     events = events.drop("user", "item", PART, strict=False)
     events.sink_parquet(keyed, compression="lz4", maintain_order=False, mkdir=True)
     raw.unlink()
-    return Numbered(users, items.select("item", "row"), occurring, blocks)
+    return Numbered(users, items.select("item", "row"), blocks)
 
 
 def _users(events: pl.LazyFrame) -> pl.DataFrame:
