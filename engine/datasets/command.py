@@ -25,7 +25,7 @@ LEAST = {"impressions": 20, "items": 100, "seed": 0}
 
 def main() -> None:
     """Run the command line and end the process."""
-    run_command(_run, "nothing was written")
+    run_command(_run, "a folder is written whole or not at all")
 
 
 def _run() -> int:
@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--output", help=f"the folder to write, data/{name} by default")
         added.add_argument("--overwrite", action="store_true", help="replace the folder")
         if log:
-            added.add_argument("--memory", type=float, default=4.0, help="GiB to take at most (4)")
+            added.add_argument(
+                "--memory", type=float, default=4.0, help="GiB that a process may take (4)"
+            )
             added.add_argument(
                 "--engine",
                 choices=["local", "ray"],

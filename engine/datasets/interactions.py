@@ -33,7 +33,7 @@ from .layout import finish
 from .log import Log
 from .negatives import Negatives, TapeWriter
 from .numbering import Numbered, number, time_at
-from .samples import ROUNDING, Block, Recipe, Span
+from .samples import KNOWN, ROUNDING, Block, Recipe, Span
 
 LAST = 2**63 - 1  # a moment after all others
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
@@ -157,15 +157,9 @@ class _Writer:
             seed=log.seed,
             tested="test" in columns,
             timed=log.time_unit != "order",
-            items=numbered.occurring,
             tape=self.scratch / "tape",
         )
         if log.negatives:
-            if recipe.items <= log.negatives.per_positive:
-                raise UserError(
-                    f"--negatives {log.negatives.per_positive} are too many, for {self.source} has "
-                    f"{recipe.items} items; write fewer"
-                )
             recipe = self._write_tape(numbered, recipe, log.negatives)
         samples = pl.scan_parquet(recipe.blocks).filter(pl.col("label").is_not_null())
         if recipe.tested:
@@ -183,14 +177,25 @@ class _Writer:
 
     def _write_tape(self, numbered: Numbered, recipe: Recipe, negatives: Negatives) -> Recipe:
         """Write what negatives are drawn from; returns the recipe for blocks that are in order."""
-        tape, ordered = TapeWriter(recipe.tape), self.scratch / "ordered"
+        tapes = [TapeWriter(recipe.tape / str(pool)) for pool in range(recipe.pools)]
+        known, ordered = np.zeros(len(numbered.items) + 1, bool), self.scratch / "ordered"
         sort_block = partial(recipe.sort_block, ordered)
-        for times, items, merged in self._results(sort_block, numbered, "finding positives"):
-            tape.add(times, items)
+        for drawn_from, merged in self._results(sort_block, numbered, "finding positives"):
+            known[drawn_from["item_index"]] = True
+            for pool, tape in enumerate(tapes):
+                own = drawn_from.filter(pl.col("pool") == pool)
+                tape.add(own["time"].to_numpy(), own["item_index"].to_numpy())
             self.merged += merged
-        tape.finish(distinct=negatives.source == "uniform")
+        if (items := int(known.sum())) <= negatives.per_positive:
+            raise UserError(
+                f"--negatives {negatives.per_positive} are too many, for {self.source} has "
+                f"{items} items to draw from; write fewer"
+            )
+        for tape in tapes:
+            tape.finish(distinct=negatives.source == "uniform")
+        np.save(recipe.tape / KNOWN, known)
         shutil.rmtree(recipe.blocks)
-        return replace(recipe, blocks=ordered)
+        return replace(recipe, blocks=ordered, items=items)
 
     def _results(self, work: Callable[[Span], T], numbered: Numbered, what: str) -> Iterator[T]:
         """What ``work`` makes of each block."""

@@ -35,13 +35,11 @@ class Numbered(NamedTuple):
         users: ``user_index, user``, the number of ``events`` and the ``block`` of each user.
         items: ``item``, and ``row``, the row of its earliest event; row i is the item of index i + 1.
             Items that come from another data set have no ``row``.
-        occurring: how many of the items occur in the log.
         blocks: folder of the blocks, see ``samples.Recipe.read``.
     """
 
     users: pl.DataFrame
     items: pl.DataFrame
-    occurring: int
     blocks: Path
 
     def spans(self) -> list[Span]:
@@ -73,11 +71,7 @@ def number(
     print("reading the log ...", flush=True)
     events.sink_parquet(raw, compression="lz4", maintain_order=False)
     events = pl.scan_parquet(raw).drop_nulls(["user", "item", "time"])
-    parted = PART in events.collect_schema()
-    part = {"part": pl.col(PART).min(), "other": pl.col(PART).max()} if parted else {}
-    by_user = events.group_by("user").agg(pl.len().alias("events"), **part)
-    users = by_user.collect(engine="streaming").sort(*(["part"] if parted else []), "user")
-    users = users.with_row_index("user_index")
+    users = _users(events)
     earliest = events.group_by("item").agg(pl.col("time").min())
     first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
     items = first.collect(engine="streaming").sort("item")
@@ -87,12 +81,8 @@ def number(
         print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
     if users.is_empty():
         raise UserError(f"{source} has no events; name data with some")
-    occurring = len(items)
     most = _events_at_a_time(events, len(users) + len(items), memory, negatives)
-    if parted:
-        users = _blocks_of_parts(users, source, most)
-    else:
-        users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // most)
+    users = users.with_columns(block=_blocks(users, source, most))
     items = items if like is None else like.with_items(items)
     items = items.with_row_index("item_index", 1)
     events = events.join(users.lazy().select("user", "user_index", "block"), on="user")
@@ -101,7 +91,17 @@ def number(
     events = events.drop("user", "item", PART, strict=False)
     events.sink_parquet(keyed, compression="lz4", maintain_order=False, mkdir=True)
     raw.unlink()
-    return Numbered(users, items.select("item", "row"), occurring, blocks)
+    return Numbered(users, items.select("item", "row"), blocks)
+
+
+def _users(events: pl.LazyFrame) -> pl.DataFrame:
+    """The users of a log in the order of their ids; of a partitioned log, part after part."""
+    counts, order = {"events": pl.len()}, ["user"]
+    if PART in events.collect_schema():
+        part = pl.col(PART)
+        counts, order = counts | {"part": part.min(), "other": part.max()}, ["part", "user"]
+    users = events.group_by("user").agg(**counts).collect(engine="streaming")
+    return users.sort(order).with_row_index("user_index")
 
 
 def _events_at_a_time(events: pl.LazyFrame, ids: int, memory: float, negatives: int) -> int:
@@ -109,15 +109,17 @@ def _events_at_a_time(events: pl.LazyFrame, ids: int, memory: float, negatives: 
     some = events.drop("user", "item", PART, strict=False).head(LEAST).collect()
     width = 8 + some.estimated_size() / len(some)  # two numbers stand for user and item
     spare = memory * 2**30 - PROGRAM - ID * ids
-    fitting = spare / width / (COPIES + NEGATIVE_COPIES * negatives)
-    if fitting < LEAST:
-        more = (LEAST - fitting) * width * (COPIES + NEGATIVE_COPIES * negatives) / 2**30
-        print(f"{ids:,} users and items need about {memory + more:.1f} GiB of memory", flush=True)
-    return int(min(BLOCK, max(LEAST, fitting)))
+    each = width * (COPIES + NEGATIVE_COPIES * negatives)
+    if (lacking := LEAST * each - spare) > 0:
+        needed = memory + lacking / 2**30
+        print(f"{ids:,} users and items need about {needed:.1f} GiB of memory", flush=True)
+    return int(min(BLOCK, max(LEAST, spare / each)))
 
 
-def _blocks_of_parts(users: pl.DataFrame, source: str, most: int) -> pl.DataFrame:
-    """Users with the ``block``, where the log has ``part`` after ``part`` of them already."""
+def _blocks(users: pl.DataFrame, source: str, most: int) -> pl.Series:
+    """The block of each user: of about ``most`` events or, in a partitioned log, the part."""
+    if "part" not in users.columns:
+        return (users["events"].cum_sum() - 1) // most
     double = users.filter(pl.col("part") != pl.col("other"))
     if len(double):
         user, part, other = double.select("user", "part", "other").row(0)
@@ -128,7 +130,7 @@ def _blocks_of_parts(users: pl.DataFrame, source: str, most: int) -> pl.DataFram
     part, events = users.group_by("part").agg(pl.col("events").sum()).sort("events", "part").row(-1)
     if events > most:
         print(f"{part} has {events:,} events; parts of {most:,} would fit into --memory")
-    return users.with_columns(block=pl.col("part").rank("dense") - 1)
+    return users["part"].rank("dense") - 1
 
 
 def time_at(times: pl.LazyFrame, place: int) -> Any:
