@@ -52,7 +52,7 @@ ALLOWED = {
     "engine/bench": {"numpy", "polars", "matplotlib", "fuxictr"},
     "engine/tuner": {"tqdm", "yaml"},
     "engine/tuner/optuna_search.py": {"optuna"},
-    "engine/tuner/ray_engine.py": {"ray"},
+    "engine/common/ray_cluster.py": {"ray"},
     "data": set(),
     "run_expid.py": set(),
     "run_param_tuner.py": set(),

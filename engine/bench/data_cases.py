@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import resource
+import shutil
 from collections.abc import Iterator
 from functools import cache, partial
 from itertools import islice
@@ -37,7 +39,7 @@ DEFAULTS = {
     | {"batch": 8192, "repeats": 7, "length": 200, "data": None}
     | {"users": SIZE.users, "longctr": None},
     "metrics": {"rows": 1_000_000, "users": 11_000, "repeats": 5},
-    "prepare": {"rows": 50_000_000, "users": 400_000},
+    "prepare": {"rows": [50_000_000, 200_000_000], "users": 400_000},
 }
 
 
@@ -139,17 +141,43 @@ def metrics(report: Report, args: argparse.Namespace) -> None:
 
 
 def prepare(report: Report, args: argparse.Namespace) -> None:
-    """Prepare a random log by data/prepare.py generic: time and peak memory of its process."""
-    log = args.folder / "log.csv"
-    write_log(log, args.rows, args.users)
-    command = [str(HOME / "data" / "prepare.py"), "generic", "--input", str(log), *COLUMNS.split()]
-    command += ["--sample-features", "place", "--output", str(args.folder / "data")]
-    seconds, peak = run_python(*command, log=args.folder / "prepare.txt")
-    report.record("data/prepare.py generic", [seconds], args.rows)
+    """Prepare random logs by data/prepare.py generic: time and peak memory of its process.
+
+    There is a log for each of --rows. The first has so many users, and the others have as many rows of
+    each user. Linear means that a row takes as long in each log. Where other jobs use the machine, compare
+    processor time.
+    """
+    per_row, log, output = {}, args.folder / "log.csv", args.folder / "data"
+    for rows in args.rows:
+        write_log(log, rows, max(1, args.users * rows // args.rows[0]))
+        command = [
+            str(HOME / "data" / "prepare.py"),
+            "generic",
+            "--input",
+            str(log),
+            *COLUMNS.split(),
+        ]
+        command += ["--sample-features", "place", "--output", str(output)]
+        before = _processor_time()
+        seconds, peak = run_python(*command, log=args.folder / "prepare.txt")
+        per_row[rows] = (_processor_time() - before) / rows
+        name = f"{rows:,} rows"
+        report.record(name, [seconds], rows)
+        report.notes.append(
+            f"{name}, {log.stat().st_size / 2**30:.2f} GiB: {per_row[rows] * 1e6:.2f} s of processor time "
+            f"per million rows; {peak / 2**30:.2f} GiB of memory at most (goal: under 4)"
+        )
+        shutil.rmtree(output)
+    ratio = per_row[args.rows[-1]] / per_row[args.rows[0]]
     report.notes.append(
-        f"the log has {log.stat().st_size / 2**30:.2f} GiB; data/prepare.py took "
-        f"{peak / 2**30:.2f} GiB of memory at most (goal: under 4 at 50M rows)"
+        f"processor time of a row, last log over first: {ratio:.2f} (goal: at most 1.3)"
     )
+
+
+def _processor_time() -> float:
+    """Seconds of processor time of the processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def write_log(path: Path, rows: int, users: int) -> None:

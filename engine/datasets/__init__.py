@@ -1,7 +1,7 @@
 """Data sets: make, fetch or convert one into LongCTR's parquet layout, and check it.
 
-``movielens``, ``ebnerd`` and ``generic`` read raw data as a log of ``interactions``,
-which writes the folder. ``synthetic`` makes data, and ``hub`` fetches it. ``layout`` writes
+``movielens``, ``ebnerd`` and ``generic`` read raw data as a ``log``, of which ``interactions``
+writes a folder. ``synthetic`` makes data, and ``hub`` fetches it. ``layout`` makes
 folders, ``card`` describes them, and ``check`` checks them. ``command`` is ``data/prepare.py``.
 """
 

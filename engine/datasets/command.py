@@ -16,8 +16,8 @@ from .mapping_keys import GROUPS
 from .paper import NAMES
 
 if TYPE_CHECKING:
-    from .interactions import Log
     from .layout import Dataset
+    from .log import Log
 
 # Fewer impressions would leave a split empty, fewer items a theme.
 LEAST = {"impressions": 20, "items": 100, "seed": 0}
@@ -25,7 +25,7 @@ LEAST = {"impressions": 20, "items": 100, "seed": 0}
 
 def main() -> None:
     """Run the command line and end the process."""
-    run_command(_run, "nothing was written")
+    run_command(_run, "a folder is written whole or not at all")
 
 
 def _run() -> int:
@@ -66,7 +66,10 @@ def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             return layout.write(_session_hopping(args), folder)
         case published:
             return hub.download(published, folder, args.offline)
-    return interactions.write(log, folder)
+    each: Any = map
+    if args.engine == "ray":
+        from .ray_blocks import each_on_ray as each
+    return interactions.write(log, folder, args.memory, each)
 
 
 def _own_log(args: argparse.Namespace) -> Log:
@@ -100,10 +103,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Write a data set in LongCTR's parquet layout.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, what: str) -> argparse.ArgumentParser:
+    def command(name: str, what: str, log: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=what, description=what)
         added.add_argument("--output", help=f"the folder to write, data/{name} by default")
         added.add_argument("--overwrite", action="store_true", help="replace the folder")
+        if log:
+            added.add_argument(
+                "--memory", type=float, default=4.0, help="GiB that a process may take (4)"
+            )
+            added.add_argument(
+                "--engine",
+                choices=["local", "ray"],
+                default="local",
+                help="where blocks of users are sorted",
+            )
         return added
 
     movielens = command("movielens", "MovieLens 100K, 1M, 20M or latest")
@@ -123,10 +136,14 @@ def _parser() -> argparse.ArgumentParser:
         _add_keys(ready)
 
     for name in NAMES:
-        published = command(name, "one of the paper's data sets, from the Hugging Face hub")
+        published = command(
+            name, "one of the paper's data sets, from the Hugging Face hub", log=False
+        )
         published.add_argument("--offline", action="store_true", help="use the hub's cache alone")
 
-    planted = command("session_hopping", "generated users who hop between planted themes")
+    planted = command(
+        "session_hopping", "generated users who hop between planted themes", log=False
+    )
     planted.add_argument("--size", default="small", choices=sorted(GENERATED.values()))
     planted.add_argument("--impressions", type=int, help="samples per user")
     planted.add_argument("--items", type=int, help="rows of the item table")

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from ..common.errors import UserError
 from .encoders import Encoders
 from .features import Feature
-from .interactions import Log, Split
+from .log import Log
+from .samples import Split
 from .source import ROW, Source, require_unique
 
 LICENCE = "Ekstra Bladet: research use (https://recsys.eb.dk/)"

@@ -12,12 +12,13 @@ import polars as pl
 from . import lists, moments, values
 from .described import ITEM_ID, RESERVED, Described, item_rows, require_distinct, with_users
 from .features import Feature
-from .interactions import Log, Split
 from .like import Prepared
+from .log import Log
 from .mapping import Mapping
 from .mapping_keys import ROW_ORDER
 from .negatives import Negatives
-from .raw_files import TEST, Form
+from .raw_files import PART, TEST, Form
+from .samples import Split
 from .source import ROW, Source
 from .unfolded import Candidates, Events, items_of, labels_of
 
@@ -34,7 +35,8 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     Raises:
         UserError: names the file, the column and the row.
     """
-    form = Form(mapping.separator, not mapping.no_quotes, mapping.columns)
+    quoted = not mapping.no_quotes
+    form = Form(mapping.separator, quoted, mapping.columns, mapping.partitioned)
     lenient = mapping.bad_rows == "leave_out"
     table = Source(mapping.input, form, mapping.test_input, lenient)
     if mapping.events_in_row is not None:
@@ -123,6 +125,8 @@ def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns],
         columns[0]["test"] = pl.col(TEST)
     if mapping.candidates:
         columns[0]["group"] = pl.col(ROW)
+    if mapping.partitioned:
+        columns[0][PART] = pl.col(PART)
     return columns, unit
 
 

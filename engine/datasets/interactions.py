@@ -10,12 +10,14 @@ each block into samples and histories. This file puts them together.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -24,78 +26,30 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..common.errors import UserError
-from . import SEED
 from .card import SPLITS
 from .encoders import Encoders
-from .features import Feature
 from .histories import ListRecipe, stored_events
 from .layout import finish
-from .like import Prepared
+from .log import Log
 from .negatives import Negatives, TapeWriter
 from .numbering import Numbered, number, time_at
-from .samples import ROUNDING, Block, Recipe, Split
+from .samples import KNOWN, ROUNDING, Block, Recipe, Span
 
 LAST = 2**63 - 1  # a moment after all others
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
 ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group
+MEMORY = 4.0  # GiB
 INDEX = ("user_index", "item_index", "seq_len", "time", "group_index")
-ItemTable = Callable[
-    [pl.DataFrame, NDArray, Encoders], tuple[pl.DataFrame, dict[str, dict[str, Any]]]
-]
+T = TypeVar("T")
+Each = Callable[[Callable[[Span], T], list[Span]], Iterator[T]]
 
 
-@dataclass
-class Log:
-    """A log of interactions, and what to make of it.
-
-    Attributes:
-        events: one row for each event. ``row`` is a number that orders the events of one moment,
-            ``time`` a whole number. ``user`` and ``item`` are ids. ``label`` is 0 or 1, or null for
-            an event that is no sample. ``positive`` says whether the event joins the history. Then
-            come the features of a sample. More columns are optional: ``group`` is the impression,
-            without which a user's samples of one moment are one; ``test`` says that a sample belongs
-            to the test set whatever its moment; ``history`` is a list of items, oldest first, which
-            one of the events of a row has. It is the history of the row's samples then, and
-            ``history_time`` the moments of its entries. Events of the same user, item and time are merged
-            into one. Events without one of these three are left out.
-        item_table: a function that makes the item table:
-            ``(items, times_N, encoders) -> (table, specs)``. ``items`` has the columns ``item`` and
-            ``row``, the row of the item's earliest event, for items in the order of their indices.
-            ``times_N`` is how often each occurs in the training data. ``encoders`` encode features.
-        label: name of the label's column.
-        split: which samples go where.
-        sample_features: how the features of a sample are to be read.
-        exposures: whether samples say what was shown, and not what came of it. Such a sample is
-            labelled 1 if a positive event of its user and item follows. The event must come before
-            the item is shown to the user again. With a split by time, it must also come before the
-            end of the sample's split.
-        about: entries for the card. ``licence`` and ``source`` are among them, and messages name the
-            source.
-        item_names: columns ``item``, ``name`` and ``category``. People see them, but no model does.
-        time_unit: ``s``, ``ms``, ``us``, ``unknown``, or ``order`` where ``time`` is only a place in
-            the order of a user's events.
-        negatives: draw negatives for the events of label 1, which alone are samples then.
-        seed: of the negatives, and of the order of a user's samples of one moment.
-        like: the data set that the log is encoded like. Its items keep their indices and their rows
-            of the item table, and ``item_table`` is asked for the others.
-    """
-
-    events: pl.LazyFrame
-    item_table: ItemTable
-    label: str
-    split: Split
-    about: dict[str, Any]
-    sample_features: list[Feature] = field(default_factory=list)
-    exposures: bool = False
-    item_names: pl.DataFrame | None = None
-    time_unit: str = "unknown"
-    negatives: Negatives | None = None
-    seed: int = SEED
-    like: Prepared | None = None
-
-
-def write(log: Log, folder: Path) -> dict[str, Any]:
+def write(log: Log, folder: Path, memory: float = MEMORY, each: Each = map) -> dict[str, Any]:
     """Write the data set of a log into a folder, made if missing, and show progress.
+
+    Args:
+        memory: GiB to take at most, if users and items alone do not take more.
+        each: works on the blocks: ``map``, or ``ray_blocks.each_on_ray``.
 
     Returns:
         The card.
@@ -105,14 +59,15 @@ def write(log: Log, folder: Path) -> dict[str, Any]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as scratch:
-        return _Writer(log, folder, Path(scratch)).run()
+        return _Writer(log, folder, Path(scratch), memory, each).run()
 
 
 class _Writer:
     """One run of ``write``; ``scratch`` is a folder for temporary files."""
 
-    def __init__(self, log: Log, folder: Path, scratch: Path) -> None:
+    def __init__(self, log: Log, folder: Path, scratch: Path, memory: float, each: Each) -> None:
         self.log, self.folder, self.scratch = log, folder, scratch
+        self.memory, self.each = memory, each
         self.source = log.about["source"]
         self.encoders = log.like.encoders() if log.like else Encoders()
         self.sample_encoders = self.encoders.of("sample", log.sample_features)
@@ -129,7 +84,8 @@ class _Writer:
         events = self.log.events
         if self.listed:
             events = stored_events(events, self.source, self.scratch)
-        numbered = number(events, self.source, self.scratch, self.log.like)
+        drawn = self.log.negatives.per_positive if self.log.negatives else 0
+        numbered = number(events, self.source, self.scratch, self.log.like, self.memory, drawn)
         users, items = numbered.users, numbered.items
         recipe = self._recipe(numbered)
         times_N = np.zeros(len(items), np.int64)
@@ -137,7 +93,7 @@ class _Writer:
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
         owner = ["group_user"] if self.listed else []
         with self.closing:
-            for block in self._blocks(numbered, recipe):
+            for block in self._results(recipe.make_block, numbered, "sorting users"):
                 samples, histories = self._count_on(block)
                 self._append(self.scratch / "user_info.parquet", histories)
                 for i, name in enumerate(SPLITS):
@@ -181,6 +137,7 @@ class _Writer:
         histories = block.histories
         self.groups += block.groups
         self.drawable += block.drawable
+        self.merged += block.merged
         if self.listed:
             following = pl.col("^(user_index|group_user)$") + sum(map(len, self.owners))
             samples, histories = samples.with_columns(following), histories.with_columns(following)
@@ -192,6 +149,7 @@ class _Writer:
         """How blocks become samples, which takes a look at all of them."""
         log, columns = self.log, pl.scan_parquet(numbered.blocks).collect_schema().names()
         recipe = (ListRecipe if self.listed else Recipe)(
+            blocks=numbered.blocks,
             features=self.names,
             split=log.split,
             exposures=log.exposures,
@@ -199,17 +157,11 @@ class _Writer:
             seed=log.seed,
             tested="test" in columns,
             timed=log.time_unit != "order",
-            items=numbered.occurring,
             tape=self.scratch / "tape",
         )
         if log.negatives:
-            if recipe.items <= log.negatives.per_positive:
-                raise UserError(
-                    f"--negatives {log.negatives.per_positive} are too many, for {self.source} has "
-                    f"{recipe.items} items; write fewer"
-                )
-            self._write_tape(numbered, recipe, log.negatives)
-        samples = pl.scan_parquet(numbered.blocks).filter(pl.col("label").is_not_null())
+            recipe = self._write_tape(numbered, recipe, log.negatives)
+        samples = pl.scan_parquet(recipe.blocks).filter(pl.col("label").is_not_null())
         if recipe.tested:
             samples = samples.filter(~pl.col("test").fill_null(False))
         last = samples.select(pl.len()).collect(engine="streaming").item() - 1
@@ -223,34 +175,33 @@ class _Writer:
         starts = [time_at(times, int(end * last + ROUNDING)) if end < 1 else LAST for end in ends]
         return replace(recipe, starts=tuple(starts))
 
-    def _write_tape(self, numbered: Numbered, recipe: Recipe, negatives: Negatives) -> None:
-        """Write what negatives are drawn from, and the events of each block in order."""
-        tape = TapeWriter(recipe.tape)
-        for block, *_ in self._spans(numbered, "finding positives"):
-            events = self._ordered(numbered, recipe, block)
-            numbered.replace(block, events)
-            drawn_from = events.filter(pl.col("label").is_not_null())
-            if not recipe.timed:  # then the split is by user, and needs no moments
-                drawn_from = recipe.samples(events).filter(pl.col("split") == 0)
-            tape.add(drawn_from["time"].to_numpy(), drawn_from["item_index"].to_numpy())
-        tape.finish(distinct=negatives.source == "uniform")
+    def _write_tape(self, numbered: Numbered, recipe: Recipe, negatives: Negatives) -> Recipe:
+        """Write what negatives are drawn from; returns the recipe for blocks that are in order."""
+        tapes = [TapeWriter(recipe.tape / str(pool)) for pool in range(recipe.pools)]
+        known, ordered = np.zeros(len(numbered.items) + 1, bool), self.scratch / "ordered"
+        sort_block = partial(recipe.sort_block, ordered)
+        for drawn_from, merged in self._results(sort_block, numbered, "finding positives"):
+            known[drawn_from["item_index"]] = True
+            for pool, tape in enumerate(tapes):
+                own = drawn_from.filter(pl.col("pool") == pool)
+                tape.add(own["time"].to_numpy(), own["item_index"].to_numpy())
+            self.merged += merged
+        if (items := int(known.sum())) <= negatives.per_positive:
+            raise UserError(
+                f"--negatives {negatives.per_positive} are too many, for {self.source} has "
+                f"{items} items to draw from; write fewer"
+            )
+        for tape in tapes:
+            tape.finish(distinct=negatives.source == "uniform")
+        np.save(recipe.tape / KNOWN, known)
+        shutil.rmtree(recipe.blocks)
+        return replace(recipe, blocks=ordered, items=items)
 
-    def _blocks(self, numbered: Numbered, recipe: Recipe) -> Iterator[Block]:
-        for block, first, last in self._spans(numbered, "sorting users"):
-            if self.log.negatives:  # they are in order already
-                events = numbered.read(block)
-            else:
-                events = self._ordered(numbered, recipe, block)
-            yield recipe.block(events, first, last)
-
-    def _ordered(self, numbered: Numbered, recipe: Recipe, block: int) -> pl.DataFrame:
-        events = numbered.read(block)
-        ordered = recipe.order(events)
-        self.merged += len(events) - len(ordered)
-        return ordered
-
-    def _spans(self, numbered: Numbered, what: str) -> Iterator[tuple[int, int, int]]:
-        return iter(tqdm(numbered.spans(), desc=what, unit="block", leave=False))
+    def _results(self, work: Callable[[Span], T], numbered: Numbered, what: str) -> Iterator[T]:
+        """What ``work`` makes of each block."""
+        spans = numbered.spans()
+        results = self.each(work, spans)
+        yield from tqdm(results, total=len(spans), desc=what, unit="block", leave=False)
 
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
         """Show the encoders what training shows: targets, and the items that they can see.

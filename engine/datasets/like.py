@@ -15,7 +15,7 @@ from .mapping_file import as_entry
 from .raw_files import readable
 
 # Keys of a mapping that are of one log alone.
-ONE_LOG = ("input", "test_input", "exposures", "source", "time_range")
+ONE_LOG = ("input", "partitioned", "test_input", "exposures", "source", "time_range")
 FEATURES = ("item_features", "user_features", "sample_features")
 
 

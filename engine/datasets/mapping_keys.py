@@ -34,6 +34,11 @@ class Keys:
     columns: tuple[str, ...] = key("names of all columns, for text files without a header", ())
     separator: str | None = key("what separates the fields of a text file")
     no_quotes: bool = key('" is an ordinary character', False)
+    partitioned: bool = key(
+        "each file or folder in the input holds all events of its users, as after a partition by a hash "
+        "of the user",
+        False,
+    )
     test_input: str | None = key("a table like the input, whose rows are the test split")
     bad_rows: Literal["error", "leave_out"] = key(
         "error (default), or leave_out: rows of the log that cannot be read are counted", "error"

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ..common.errors import UserError
 from ..config.feature_map import POOLING
 from .encoders import Encoders
-from .interactions import Log, Split
+from .log import Log
+from .samples import Split
 from .source import Lines, Source, require_unique
 from .values import number, whole
 
@@ -132,7 +133,7 @@ def _source(path: Path, columns: tuple[str, ...]) -> Source:
 def _item_table(
     movies: pl.DataFrame, items: pl.DataFrame, times_N: NDArray, encoders: Encoders
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """The item table and the features' specifications, see ``interactions.Log``.
+    """The item table and the features' specifications, see ``log.Log``.
 
     All ids are those of the tables, so ``encoders`` stay empty.
     """

@@ -35,9 +35,10 @@ class Negatives:
         per_positive: negatives of each positive.
         source: ``time`` draws from the next events from the moment on, so popularity and trend are
             those of the moment; ``popularity`` from all events before; ``uniform`` from all items known by then.
-            In a log without times the last two draw from all training events.
-        targets: with ``first``, a sample is a user's first event with an item, and a negative is
-            never an item of the user's. With ``all``, repeats are samples too, and a negative may be
+            Without times the last two draw from all events. With a split by user, training,
+            validation and test each draw from their own.
+        targets: with ``first``, a sample is a user's first positive event with an item that the
+            history does not show yet, and a negative is never an item of the user's. With ``all``, repeats are samples too, and a negative may be
             another item of the user's, but no positive of the same moment.
     """
 
@@ -55,7 +56,7 @@ class TapeWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.pieces, self.total = folder, 0, 0
-        folder.mkdir()
+        folder.mkdir(parents=True)
 
     def add(self, time_T: NDArray[np.int64], item_T: NDArray[np.int64]) -> None:
         """Add the positives of some users. Positives of one moment stay in this order."""
@@ -70,7 +71,7 @@ class TapeWriter:
         Args:
             distinct: keep only the first event of each item.
         """
-        size = (self.total,)
+        size = (max(1, self.total),)  # a file of nothing cannot be mapped
         times = open_memmap(self.folder / "times.npy", "w+", np.int64, size)
         items = open_memmap(self.folder / "items.npy", "w+", np.int32, size)
         end, known = 0, np.zeros(0, bool)

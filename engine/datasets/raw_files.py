@@ -21,6 +21,7 @@ import polars as pl
 from ..common.errors import UserError
 
 TEST = "#test"  # whether a row is of the test table
+PART = "#part"  # the file, or else the folder, that holds all rows of a row's user
 LINE = "#line"  # a line of a text that polars cannot cut into fields
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
@@ -35,17 +36,19 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class Form:
-    """How the text files of a table are written.
+    """How the files of a table are written.
 
     Attributes:
         separator: what separates the fields; by default the ending tells it.
         quotes: whether fields may be quoted; those of a ``.tsv`` never are.
         columns: names of all columns, where no header names them.
+        partitioned: whether rows are to have a column ``PART``.
     """
 
     separator: str | None = None
     quotes: bool = True
     columns: Sequence[str] = ()
+    partitioned: bool = False
 
 
 PLAIN = Form()
@@ -89,6 +92,8 @@ def parts_of(path: Path, form: Form) -> list[Part]:
                 for name, value in values.items()
                 if name not in frame.collect_schema()
             )
+            if form.partitioned:
+                frame = frame.with_columns(pl.lit((*folders, file.name)[0]).alias(PART))
             parts.append(Part(file, frame, part.first_line, part.quoted))
     return parts
 
@@ -204,7 +209,11 @@ def readable(path: Path) -> Iterator[None]:
 
 def unescaped(separator: str) -> str:
     """A separator, where ``\\t`` and ``\\x01`` may be written so."""
-    return separator.encode().decode("unicode_escape") if separator[:1] == "\\" else separator
+    try:
+        return separator.encode().decode("unicode_escape") if separator[:1] == "\\" else separator
+    except UnicodeDecodeError:
+        known = r"\t or \x01, or \\\\ for a backslash"
+        raise UserError(f"the separator {separator} is no character; write {known}") from None
 
 
 def _root(path: Path) -> Path:

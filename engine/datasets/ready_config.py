@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from math import log2
 from pathlib import Path
 from shlex import quote
 from typing import Any
+
+import polars as pl
 
 from ..common.errors import UserError
 from ..common.files import write_yaml
@@ -20,6 +23,7 @@ from ..config.read import (
 from .card import SPLITS, card_beside
 
 LIKE = "movielens_1m"  # the shipped data set whose models others start from
+WARM_UP = ("backbone_warmup_epochs", "expert_warmup_epochs")
 COPIED = ("type", "source", "vocab_size", "max_len", "embedding_dim", "feature_encoder")
 
 
@@ -46,13 +50,20 @@ def write(folder: Path, place: Path) -> str:
         roots = quote(_shown(other)), quote(f"./checkpoints/{other.name}")
         return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
     models = read_yaml(CONFIG / "model_config.yaml")
-    shared = start(card_beside(folder / "train.parquet"))
+    card = card_beside(folder / "train.parquet")
+    shared = start(card) | budget(card["splits"]["train"]["rows"])
     experiments = {"Base": models["Base"] | shared}
-    if "group_user" in (column["name"] for column in entry["feature_cols"]):
-        experiments["Base"] |= {"group_id": "group_user"}  # a user has several ``user_index``
+    named = [column["name"] for column in entry["feature_cols"]]
+    # With lists in rows a user has several ``user_index``.
+    group = "group_user" if "group_user" in named else "user_index"
+    experiments["Base"] |= {"group_id": group}
+    if not _both_labels(folder, group, entry["label_col"]["name"]):
+        print("the metric gAUC is left out, for no user has both labels in validation and test")
+        experiments["Base"] |= {"metrics": ["AUC", "logloss"], "monitor": "AUC"}
     for expid, (model, dataset) in list_experiments(CONFIG).items():
         if dataset == LIKE:
             own = {key: value for key, value in models[expid].items() if key not in shared}
+            own |= {key: min(own[key], shared["epochs"] / 4) for key in WARM_UP if key in own}
             experiments[f"{model}_{dataset_id}"] = own | {"dataset_id": dataset_id}
     config = folder / "config"
     config.mkdir(exist_ok=True)
@@ -75,6 +86,36 @@ def start(card: dict[str, Any]) -> dict[str, Any]:
         "embedding_regularizer": 0.0,
         "negative_sampling_rate": negatives["rate"],
     }
+
+
+def budget(samples: int) -> dict[str, Any]:
+    """How long to train, and in which steps, by the number of training samples.
+
+    A batch is a 250th of the samples, from 32 to 1,024, so that even a small log has some hundreds of
+    steps in an epoch. Beyond a million samples it is a 1,000th of them, up to 8,192. Batches are
+    powers of 2. Training stops two evaluations after the best one, with an evaluation after each
+    epoch. So ``epochs`` is only a bound: 20, or as many as show 20 million samples, but at least 2.
+    More than 10 million samples are evaluated five times in an epoch, and the patience is 4.
+    """
+    batch = min(max(samples / 250, 32), max(1024, samples / 1000), 8192)
+    size, many = 2 ** round(log2(batch)), samples > 10_000_000
+    return {
+        "batch_size": size,
+        "learning_rate": 1e-3,
+        "epochs": min(20, max(2, 20_000_000 // samples)),
+        "early_stop_patience": 4 if many else 2,
+        "eval_steps": samples // size // 5 if many else None,
+    }
+
+
+def _both_labels(folder: Path, group: str, label: str) -> bool:
+    """Whether validation and test each have a group with both labels."""
+    for split in SPLITS[1:]:
+        groups = pl.scan_parquet(folder / f"{split}.parquet").group_by(group)
+        mixed = groups.agg(mixed=pl.col(label).n_unique() > 1).select(pl.col("mixed").any())
+        if not mixed.collect(engine="streaming").item():
+            return False
+    return True
 
 
 def shipped_entry(dataset_id: str) -> dict[str, Any] | None:

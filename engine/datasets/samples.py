@@ -10,8 +10,10 @@ import numpy as np
 import polars as pl
 
 from . import chance
+from .card import SPLITS
 from .negatives import NONE, Barred, Negatives, Tape
 
+KNOWN = "known.npy"  # whether each item is on a tape
 ROUNDING = 1e-9  # added to a share times a count, because 0.7 + 0.1 is less than 0.8
 CARRIED = ("group", "test")  # columns that an event may have beside its features
 
@@ -45,6 +47,14 @@ class Split:
         )
 
 
+class Span(NamedTuple):
+    """The number of a block, and the first and the last of its users."""
+
+    block: int
+    first: int
+    last: int
+
+
 class Block(NamedTuple):
     """What some users give.
 
@@ -54,12 +64,14 @@ class Block(NamedTuple):
         histories: ``user_index, full_item_seq, full_time_seq``.
         groups: how many ``group_index`` there are, from 0 on.
         drawable: how many negatives could have been drawn.
+        merged: events of the same user, item and moment as another.
     """
 
     samples: pl.DataFrame
     histories: pl.DataFrame
     groups: int
     drawable: int
+    merged: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,15 +79,17 @@ class Recipe:
     """How a block of events becomes samples and histories. It can be sent to another process.
 
     Attributes:
+        blocks: folder of the events, with a folder for each block.
         features: names of the samples' features.
-        split, exposures, negatives, seed: see ``interactions.Log``.
+        split, exposures, negatives, seed: see ``log.Log``.
         tested: whether events say which samples are the test set.
         starts: the first moments of validation and test, for a split by time.
-        items: the number of items.
+        items: the number of items that negatives are drawn from.
         timed: whether moments are known, and not just an order.
-        tape: where the tape of the negatives is.
+        tape: folder of the tapes that negatives are drawn from, one for each pool.
     """
 
+    blocks: Path
     features: list[str]
     split: Split
     exposures: bool
@@ -83,10 +97,48 @@ class Recipe:
     seed: int
     tested: bool
     timed: bool
-    items: int
     tape: Path
+    items: int = 0
     starts: tuple[int, ...] = ()
     carried: ClassVar[tuple[str, ...]] = CARRIED
+
+    def read(self, block: int) -> pl.DataFrame:
+        """The events of a block, with ``user_index`` and ``item_index``."""
+        return pl.read_parquet(self.blocks / f"block={block}", hive_partitioning=False)
+
+    @property
+    def pools(self) -> int:
+        """Into how many pools the events that negatives are drawn from are divided.
+
+        With a split by user, training, validation and test each draw from their own events. From one
+        pool an item with many positives in training would have many negatives in the test.
+        """
+        return len(SPLITS) if self.split.by == "user" else 1
+
+    def sort_block(self, target: Path, span: Span) -> tuple[pl.DataFrame, int]:
+        """Write a block in order into another folder of blocks.
+
+        Returns:
+            ``time, item_index, pool`` of the events that negatives are drawn from; and how many
+            events are gone, because they are merged with others.
+        """
+        events = self.read(span.block)
+        ordered = self.order(events)
+        folder = target / f"block={span.block}"
+        folder.mkdir(parents=True, exist_ok=True)
+        ordered.write_parquet(folder / "events.parquet", compression="lz4")
+        if self.split.by == "time":  # which needs moments that are not known yet
+            drawn_from = ordered.filter(pl.col("label").is_not_null()).with_columns(pool=0)
+        else:
+            drawn_from = self.samples(ordered).rename({"split": "pool"})
+        return drawn_from.select("time", "item_index", "pool"), len(events) - len(ordered)
+
+    def make_block(self, span: Span) -> Block:
+        """Read a block and make its samples and histories."""
+        events = self.read(span.block)
+        ordered = events if self.negatives else self.order(events)  # or else ``sort_block`` did it
+        block = self.block(ordered, span.first, span.last)
+        return block._replace(merged=len(events) - len(ordered))
 
     def order(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events in the order of time, with ``seq_len``; see ``in_time_order``."""
@@ -94,9 +146,11 @@ class Recipe:
         events = in_time_order(events, [*self.features, *carried])
         if self.negatives:
             positive = pl.col("label") == 1
-            if self.negatives.targets == "first":
-                pair = ["user_index", "item_index"]
-                positive &= pl.int_range(pl.len()).over(pair) == 0
+            if (
+                self.negatives.targets == "first"
+            ):  # neither shown by the history, nor clicked before
+                had = (pl.col("positive") | positive.fill_null(False)).cast(pl.Int64)
+                positive &= (had.cum_sum() - had).over("user_index", "item_index") == 0
             events = events.with_columns(label=pl.when(positive).then("label"))
         return events
 
@@ -107,6 +161,8 @@ class Recipe:
         if self.split.by == "user":
             own = (~tested).cast(pl.Int64)
             place = (own.cum_sum() - own).over("user_index")
+            if "group" in events.columns:  # an impression stays whole
+                place = place.min().over("user_index", "group")
             edges = tuple(
                 (share * own.sum().over("user_index") + ROUNDING).floor()
                 for share in self.split.ends(self.tested)
@@ -153,23 +209,22 @@ class Recipe:
     def _with_negatives(self, samples: pl.DataFrame, had: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         """The positives and their negatives, and how many negatives could have been drawn."""
         assert self.negatives is not None
-        tape = Tape(self.tape, self.negatives.source, self.timed)
-        user, item, time = (
-            samples[name].to_numpy() for name in ("user_index", "item_index", "time")
+        user, item, time, split = (
+            samples[name].to_numpy() for name in ("user_index", "item_index", "time", "split")
         )
         by = ["user_index"] if self.negatives.targets == "first" else ["user_index", "time"]
         owners = samples.select(by).unique(maintain_order=True).with_row_index("owner")
         owner = samples.join(owners, on=by, how="left", maintain_order="left")["owner"].to_numpy()
         had = had.join(owners, on=by).select("owner", "item_index").unique()
+        had = had.filter(np.load(self.tape / KNOWN)[had["item_index"]])
         barred = Barred(had["owner"].to_numpy(), had["item_index"].to_numpy())
-        drawn_PN = tape.draw(
-            self.negatives.per_positive,
-            chance.keys(self.seed, user, item, time),
-            time,
-            owner,
-            barred,
-        )
-        place = np.repeat(np.arange(len(samples)), drawn_PN.shape[1])
+        key, count = chance.keys(self.seed, user, item, time), self.negatives.per_positive
+        drawn_PN = np.empty((len(samples), count), np.int64)
+        for pool in range(self.pools):
+            tape = Tape(self.tape / str(pool), self.negatives.source, self.timed)
+            own = (split == pool) | (self.pools == 1)
+            drawn_PN[own] = tape.draw(count, key[own], time[own], owner[own], barred)
+        place = np.repeat(np.arange(len(samples)), count)
         negatives = samples[place].with_columns(
             item_index=pl.Series(drawn_PN.ravel()), label=pl.lit(0, samples["label"].dtype)
         )

@@ -12,6 +12,7 @@ from ..common.errors import UserError
 from ..loader.columns import require_columns
 from .raw_files import (
     LINE,
+    PART,
     PLAIN,
     SHOWN,
     TEST,
@@ -25,6 +26,7 @@ from .raw_files import (
 )
 
 ROW = "#row"  # the number of a row, beside the table's own columns
+OURS = {ROW, TEST, PART}  # columns that no file has
 PLACE = "#place"  # of an entry in a list, from 0, where entries are rows
 Parse = Callable[[pl.Expr], pl.Expr]
 
@@ -37,7 +39,8 @@ class Source:
             any text is read.
         form: how texts are written.
         test: another path, whose rows follow those of ``path``.
-        lenient: whether ``rows`` leaves bad rows out, which are an error otherwise.
+        lenient: whether ``rows`` leaves bad rows out, which are an error otherwise. None if the user
+            has no choice.
 
     Attributes:
         frame: the table, with a column ``ROW`` in front; every column of a text is text. With
@@ -53,7 +56,7 @@ class Source:
         path: str | Path,
         form: Form = PLAIN,
         test: str | Path | None = None,
-        lenient: bool = False,
+        lenient: bool | None = None,
     ) -> None:
         self.path, self.lenient = Path(path), lenient
         parts = parts_of(self.path, form)
@@ -71,7 +74,7 @@ class Source:
         self.blank = pl.lit(True)  # whether a row has none of the columns that must be there
         self.left_out: dict[str, pl.Expr] = {}
         if LINE in self.schema:
-            count = len(self.schema) - (ROW in self.schema) - (TEST in self.schema) - 1
+            count = len(self.schema.keys() - OURS) - 1
             self.checks.append((LINE, pl.col(LINE).is_not_null(), f"a line of {count} fields"))
 
     def read(self, column: str, parse: Parse, expects: str, optional: bool = False) -> pl.Expr:
@@ -115,6 +118,7 @@ class Source:
         """
         print(f"checking {self.path} ...", flush=True)
         counts = {"rows": pl.len(), "kept": (~self._gone()).sum()}
+        counts["blank in each column that is needed"] = self.blank.sum()
         counts |= {what: (out & ~self.blank).sum() for what, out in self.left_out.items()}
         first = []
         for i, (_, bad, _) in enumerate(self.checks):
@@ -146,6 +150,8 @@ class Source:
         what = repr(value)[:SHOWN]
         if value in (None, ""):
             what, expects = "missing", expects.split(";")[0]
+        if self.lenient is not None:
+            expects += ", or add --bad-rows leave_out"
         if column == LINE:
             return UserError(f"{path}, {place} is {what}; write {expects}")
         return UserError(f"{path}, column {column}, {place}: the value is {what}; write {expects}")
@@ -180,7 +186,7 @@ class Source:
 
     def require(self, *columns: str) -> None:
         """Reject a table that lacks a column."""
-        names = [name for name in self.schema if name != ROW]
+        names = [name for name in self.schema if name not in OURS]
         other = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
         if other and names != list(columns):
             raise UserError(
@@ -206,7 +212,7 @@ class Lines(Source):
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], separator: str) -> None:
-        self.path, self.lenient = path, False
+        self.path, self.lenient = path, None
         lines = pl.LazyFrame({LINE: path.read_text(encoding="latin-1").splitlines()})
         fields = cut(lines, columns, separator)
         self._start(fields.with_row_index(ROW), [Part(path, fields, first_line=1)])

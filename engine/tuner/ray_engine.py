@@ -6,31 +6,20 @@ all machines, as on a shared file system.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
-from typing import Any
 
 from ..common.errors import UserError
+from ..common.ray_cluster import OutOfMemoryError, RayError, RayTaskError, connect, ray
 from .engines import CPU, Exit, Job, end, launch
-
-# Keeps the log of a lost machine off the screen. Ray reads this variable when it is imported.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
-
-try:
-    import ray
-    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
-except ImportError:
-    raise UserError("--engine ray: Ray is missing; pip install ray==2.60.0") from None
 
 
 class RayEngine:
     """Runs jobs as tasks of a Ray cluster.
 
-    The cluster is the one at ``RAY_ADDRESS``, or one that already runs on this machine. Without
-    either, the engine starts a cluster that has only this machine. If a machine is lost or a worker
-    dies, its jobs end with the code None.
+    The cluster is that of ``connect``. If a machine is lost or a worker dies, its jobs end with the
+    code None.
 
     Args:
         gpu: whether trials run on the GPUs of the cluster.
@@ -40,7 +29,7 @@ class RayEngine:
     def __init__(self, gpu: bool, per_device: int) -> None:
         self._gpu, self._per_device = gpu, per_device
         self._running: dict[str, tuple[ray.ObjectRef, Job]] = {}
-        _connect()
+        connect()
         if not self._places():
             raise UserError("--gpu: the Ray cluster has no GPU; write --gpu -1 for its CPUs")
 
@@ -106,16 +95,3 @@ def _run(job: Job, gpu: int) -> tuple[int, str]:
     finally:
         end(process)
     return process.returncode, socket.gethostname()
-
-
-def _connect() -> None:
-    """Join a running cluster, or start one on this machine."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    try:
-        ray.init(address="auto", **options)
-    except ConnectionError as error:
-        if "RAY_ADDRESS" in os.environ:
-            reason = " ".join(str(error).split())
-            raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {reason}") from None
-        ray.init(address="local", include_dashboard=False, **options)

@@ -165,9 +165,9 @@ def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_prepare(tmp_path: Path) -> None:
-    result = bench(tmp_path, "prepare", "--rows", "3000", "--users", "30")
-    assert result["times"]["data/prepare.py generic"]["samples"] == 3000
-    assert "data/prepare.py took 0." in result["notes"][0]
+    result = bench(tmp_path, "prepare", "--rows", "3000", "6000", "--users", "30")
+    assert result["times"]["6,000 rows"]["samples"] == 6000
+    assert "GiB of memory at most" in result["notes"][0] and "of a row" in result["notes"][2]
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 

@@ -14,7 +14,8 @@ from engine.datasets import interactions, numbering
 from engine.datasets.card import SPLITS
 from engine.datasets.encoders import Encoders
 from engine.datasets.features import Feature
-from engine.datasets.interactions import Log, Split
+from engine.datasets.log import Log
+from engine.datasets.samples import Split
 
 # row, user, item, time, label, positive, place
 Row = tuple[int, str, str, int, int | None, bool, str | None]

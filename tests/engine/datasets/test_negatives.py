@@ -16,8 +16,9 @@ from engine.datasets import chance, interactions, negatives, numbering
 from engine.datasets.card import SPLITS
 from engine.datasets.encoders import Encoders
 from engine.datasets.features import Feature
-from engine.datasets.interactions import Log, Split
+from engine.datasets.log import Log
 from engine.datasets.negatives import NONE, Barred, Negatives, Tape, TapeWriter
+from engine.datasets.samples import Split
 from model_zoo.training.metrics import auc
 
 Event = tuple[int, int, int]  # user, item, time
@@ -181,16 +182,67 @@ def test_a_user_who_has_nearly_everything(tmp_path: Path, capsys: pytest.Capture
     assert "117 of 540 negatives could not be drawn" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("time_unit", ["order", "s"])
 @pytest.mark.parametrize("source", ["popularity", "uniform"])
-def test_without_times_only_training_is_drawn_from(tmp_path: Path, source: Any) -> None:
+def test_each_split_of_users_draws_from_its_own_events(
+    tmp_path: Path, source: Any, time_unit: str
+) -> None:
+    """Or else an item that training never shows would be a positive, and its id would tell it."""
     events = [
         (u, 100 * (place >= 12) + (7 * u + place) % 50, place)
         for u in range(30)
         for place in range(20)
     ]
-    write(events, tmp_path / "data", Negatives(2, source), time_unit="order")
-    drawn = {row["item"] for rows in read(tmp_path / "data") for row in rows if not row["click"]}
-    assert drawn and max(drawn) < 50  # later items are of validation and test
+    write(
+        events,
+        tmp_path / "data",
+        Negatives(2, source),
+        time_unit=time_unit,
+        split=Split("user", 0.6, 0.2),
+    )
+    for rows in read(tmp_path / "data"):
+        assert len({row["item"] >= 100 for row in rows}) == 1
+
+
+@pytest.mark.parametrize("history", ["all", "bought"])
+def test_a_target_is_a_first_positive_that_the_history_does_not_show(
+    tmp_path: Path, history: str
+) -> None:
+    """Users view an item and buy it later; only the bought ones are targets."""
+    rng = np.random.default_rng(9)
+    rows = []
+    for user in range(60):
+        for place, item in enumerate(rng.permutation(40)[:20]):
+            rows.append((user, int(item), 10 * place, 0))
+            if place % 3 < 2:  # some are bought without a view
+                rows[-1] = (user, int(item), 10 * place, place % 3)
+                rows.append((user, int(item), 10 * place + 5, 1))
+    frame = pl.DataFrame(rows, ["user", "item", "time", "label"], orient="row").with_row_index(
+        "row"
+    )
+    positive = pl.lit(True) if history == "all" else pl.col("label") == 1
+    frame = frame.with_columns(pl.col("label").cast(pl.Int8), positive=positive)
+
+    def table(items: pl.DataFrame, times_N: np.ndarray, encoders: Encoders) -> Any:
+        features = [Feature("item_id", "categorical")]
+        return encoders.item_table(items.rename({"item": "item_id"}), features, times_N)
+
+    about = {"source": "a test", "licence": "none"}
+    interactions.write(
+        Log(frame.lazy(), table, "click", about=about, negatives=Negatives(1), split=Split()),
+        tmp_path / "data",
+    )
+    targets = {
+        (r["user"], r["item"], r["time"]) for g in read(tmp_path / "data") for r in g if r["click"]
+    }
+    seen: set[tuple[int, int]] = set()
+    expected = set()
+    for user, item, time, label in sorted(rows, key=lambda r: r[2]):
+        if label and (user, item) not in seen:
+            expected.add((user, item, time))
+        if label or history == "all":
+            seen.add((user, item))
+    assert targets == expected
 
 
 def test_more_negatives_than_items(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from engine.config.load import load
@@ -48,3 +49,40 @@ def test_a_key_that_all_models_share_is_written_once(tiny_data: Path, tmp_path: 
     base, *experiments = read_yaml(config / "model_config.yaml").values()
     assert base["embedding_regularizer"] == 0
     assert not any("embedding_regularizer" in experiment for experiment in experiments)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "epochs"),
+    [(1, 32, 20), (20_000, 64, 20), (80_000, 256, 20), (255_000, 1024, 20), (999_000, 1024, 20),
+     (4_000_000, 4096, 5), (9_000_000, 8192, 2), (10**9, 8192, 2)],
+)  # fmt: skip
+def test_the_training_follows_from_the_number_of_samples(
+    samples: int, batch: int, epochs: int
+) -> None:
+    found = ready_config.budget(samples)
+    assert (found["batch_size"], found["epochs"]) == (batch, epochs)
+    evaluations = samples / batch / (found["eval_steps"] or samples / batch)
+    assert round(evaluations) == (5 if samples > 10_000_000 else 1)
+
+
+def test_no_warm_up_is_longer_than_the_training(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = ready_config.budget(10**8)
+    monkeypatch.setattr(ready_config, "budget", lambda samples: huge)
+    params = written(tiny_data, tmp_path)["TWIN_MoS"]
+    assert (params["backbone_warmup_epochs"], params["expert_warmup_epochs"]) == (0.5, 0.5)
+
+
+def test_gauc_is_left_out_where_no_user_has_both_labels(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    label = json.loads((tmp_path / "data" / "feature_map.json").read_text())["labels"][0]
+    test = tmp_path / "data" / "test.parquet"
+    pl.read_parquet(test).with_columns(pl.col("user_index").cast(pl.Int64) % 2).with_columns(
+        pl.col("user_index").cast(pl.Float64).alias(label)
+    ).write_parquet(test)
+    params = written(tmp_path / "data", tmp_path)["TWIN"]
+    assert params["metrics"] == ["AUC", "logloss"] and params["monitor"] == "AUC"
+    assert "gAUC is left out" in capsys.readouterr().out

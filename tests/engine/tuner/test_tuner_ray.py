@@ -6,7 +6,6 @@ import builtins
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,9 @@ import pytest
 from engine.common.errors import UserError
 from engine.tuner import command
 
-from ...support.command_line import ROOT, wait_for
+from ...support.command_line import wait_for
 from ...support.fake_tuner import FakeTuner, start
 from .test_tuner_scheduler import GRID
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    head = {"num_cpus": 1, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    yield cluster
-    cluster.shutdown()
 
 
 @pytest.mark.slow
@@ -97,6 +84,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    monkeypatch.delitem(sys.modules, "engine.tuner.ray_engine", raising=False)
+    for name in ("engine.tuner.ray_engine", "engine.common.ray_cluster"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(UserError, match="pip install ray==2"):
         command.make_engine([-1], 1, ray=True)
