@@ -16,7 +16,7 @@ from ..config.feature_map import build_feature_map
 from ..datasets.card import SPLITS, card_beside
 from ..loader.columnar import META, Histories, ItemTable, Samples
 from ..loader.columns import Arrays, open_parquet
-from .popularity import FOLDS, AmongOthers, BeforeTheMoment, Times
+from .popularity import AmongOthers, BeforeTheMoment, Times, fold_of
 
 BLOCK = 4096  # samples that are counted at a time
 EVENTS = 2**25  # about how many events at most tell what is popular
@@ -63,7 +63,7 @@ class Counter:
         self._values = {"item": np.arange(len(items), dtype=np.int32)}
         for name, table in items.tables.items():
             first = table.numpy().reshape(len(items), -1)[:, 0].astype(np.int32)
-            if len(np.unique(first)) < len(first):  # else it is the item again
+            if 2 * len(np.unique(first)) < len(first):  # else it is nearly the item again
                 self._values[name] = first
         path, unit = self._histories.path, card_beside(params["train_data"]).get("time_unit", "")
         timed = "time" in own and "full_time_seq" in open_parquet(path).schema_arrow.names
@@ -78,7 +78,7 @@ class Counter:
             return BeforeTheMoment(items[event_E], self.times.tick_S[event_E], self._values)
         fold, shown = np.zeros((2, len(self._histories)), np.int64)
         for rows in self.splits["train"].batches(BLOCK, None):
-            fold[rows["user_index"]] = _fold(rows[self.user])
+            fold[rows["user_index"]] = fold_of(rows[self.user])
             np.maximum.at(shown, rows["user_index"], rows["seq_len"])
         offsets = self._histories.offsets
         user_E = np.searchsorted(offsets, event_E, side="right") - 1
@@ -121,7 +121,7 @@ class Counter:
         end_B = self._histories.offsets[rows["user_index"]] + rows["seq_len"]
         recent_B = np.minimum(length_B, FEW)
         found: dict[str, list[NDArray]] = {"all": [length_B], "newest": [recent_B], "times": []}
-        known_B = _fold(rows[self.user]) if training else np.zeros(len(item_B), np.int64)
+        known_B = fold_of(rows[self.user]) if training else np.zeros(len(item_B), np.int64)
         if self.times is not None:
             known_B = self.times.ticks(rows["time"])
             some = length_B > 0
@@ -164,8 +164,3 @@ def _gaps(row_M: NDArray, gap_M: NDArray, size: int, second: float | None) -> li
     newest_B[row_M] = gap_M
     spans = () if second is None else [span * second for span in SPANS]
     return [newest_B, *(np.bincount(row_M[gap_M <= span], minlength=size) for span in spans)]
-
-
-def _fold(user_B: NDArray) -> NDArray:
-    """The fold of each user, from 1 on."""
-    return 1 + user_B % FOLDS

@@ -13,15 +13,17 @@ from ..common.errors import UserError
 from . import lists, values
 from .encoders import Encoders
 from .features import FIRST, Feature
+from .histories import LISTS
 from .layout import META
 from .mapping import Mapping
 from .mapping_file import as_entry, typed
 from .raw_files import readable
+from .samples import CARRIED
 from .source import ROW, Source, require_unique
 
 ITEM_ID = "item_id"  # the feature that every item has
-RESERVED = {"row", "user", "item", "time", "label", "positive", "split", "group", "test", ITEM_ID}
-RESERVED |= {"history", "history_time", *META}
+RESERVED = {"row", "user", "item", "label", "positive", "split", ITEM_ID, *META, *CARRIED, *LISTS}
+TAKEN = RESERVED | {"block", "part", "ends", "clicked", "visit", "chance", "owner", "pool", "index"}
 
 
 class Described:
@@ -121,13 +123,14 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
     entry = as_entry(entry)
     name = entry["name"]
     given = {"min_count": mapping.min_count} | typed(f"feature {name}", entry, Feature)
-    if name in RESERVED:
+    told = (mapping.label, mapping.rating, mapping.action, mapping.candidates)
+    if table.path == Path(mapping.input) and given["column"] in told:
+        raise UserError(f"feature {name} is the label or tells it; leave it out")
+    if name in TAKEN or name == mapping.label:
         raise UserError(
-            f"feature {name} has a name that is taken, as are {', '.join(sorted(RESERVED))}; "
+            f"feature {name} has a name that is taken, as are {', '.join(sorted(TAKEN))}; "
             f"rename the column, or write {{name: another, column: {name}}} in a mapping file"
         )
-    if table.path == Path(mapping.input) and given["column"] in (mapping.label, mapping.rating):
-        raise UserError(f"feature {name} is the label, which cannot be a feature; leave it out")
     if "kind" not in given:
         given["kind"] = values.guess(table, given["column"])
     if "missing" in given and given["kind"] != "categorical":

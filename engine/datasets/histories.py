@@ -90,7 +90,7 @@ def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is stored of the lists of some users.
 
     Args:
-        events: see ``log.Log``. Of the events of one ``row``, one has the list.
+        events: see ``log.Log``. Of the events of one ``row``, at least one has the list.
 
     Returns:
         The samples with ``LIST``, ``SEEN`` and ``REPEATED``. For those of label 1, ``ends`` says whether
@@ -100,7 +100,7 @@ def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     columns = [name for name in LISTS if name in events.columns]
     lists = events.filter(pl.col("history").is_not_null()).select("user", "row", *columns)
     # In this order a list that begins another one, or equals it, begins the very next one.
-    lists = lists.sort("user", *columns, "row")
+    lists = lists.unique(["user", "row"]).sort("user", *columns, "row")
     length = pl.col("history").list.len()
     begins = pl.col("user") == pl.col("user").shift(-1)
     for name in columns:

@@ -21,6 +21,7 @@ SEPARATORS = (",", ";", "|", "#", "\x1d", " ")
 ENTRY = r"""(?:"[^"\\]*"|'[^'\\]*'|[^\s,\[\]"'\\]+)"""  # of a list in brackets
 BRACKETS = rf"^\[\s*(?:{ENTRY}\s*(?:,\s*{ENTRY}\s*)*)?,?\s*\]$"
 FLAG = "--history-separator"
+CARRIER = "#carrier"  # whether a row has the list of its row in the file
 SHOWN = 3  # values that a message shows
 
 
@@ -136,7 +137,8 @@ def _separator(table: Source, column: str, flag: str, feature: bool) -> str:
 def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str, pl.Expr]:
     """What the rows of a table show of their users: ``history`` and, if named, ``history_time``.
 
-    Entries are ids and moments, oldest first. Of a row that became several, the first alone has them.
+    Entries are ids and moments, oldest first. Of a row that became several, the first has them,
+    and any that follows a bad one, which may be left out.
 
     Args:
         table: has read its other columns already.
@@ -150,8 +152,11 @@ def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str
     assert item
     columns = [column for column in (item, moment, action) if column]
     table.require(*columns)
-    first = pl.col(PLACE) == 0 if PLACE in table.schema else pl.lit(True)
-    table.frame = table.frame.with_columns(pl.when(first).then(pl.col(columns)))
+    carrier = pl.col(PLACE) == 0 if PLACE in table.schema else pl.lit(True)
+    if table.lenient:
+        carrier |= pl.any_horizontal(bad for _, bad, _ in table.checks).shift(1)
+    frame, carrier = table.frame.with_columns(carrier.alias(CARRIER)), pl.col(CARRIER)
+    table.frame = frame.with_columns(pl.when(carrier).then(pl.col(columns)))
     lists = parallel(table, columns, mapping.history_separator, FLAG)
     kind = table.kind(item)
     lists[item] = _each(lists[item], values.as_id(getattr(kind, "inner", kind)))
@@ -179,7 +184,7 @@ def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str
             ),
         }
         table.checks += [(moment, bad.fill_null(False), expects) for expects, bad in wrong.items()]
-    return {name: pl.when(first).then(values) for name, values in found.items()}
+    return {name: pl.when(carrier).then(values) for name, values in found.items()}
 
 
 def _times(table: Source, column: str, lists: pl.Expr, mapping: Mapping, unit: str) -> pl.Expr:

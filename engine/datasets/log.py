@@ -32,7 +32,7 @@ class Log:
             come the features of a sample. More columns are optional: ``group`` is the impression,
             without which a user's samples of one moment are one; ``test`` says that a sample belongs
             to the test set whatever its moment; ``history`` is a list of items, oldest first, which
-            one of the events of a row has. It is the history of the row's samples then, and
+            at least one of the events of a row has. It is the history of the row's samples then, and
             ``history_time`` the moments of its entries. ``raw_files.PART`` names the
             part of the log that has all events of the user. Events of the same user, item and time are merged
             into one. Events without one of these three are left out.

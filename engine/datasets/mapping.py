@@ -70,10 +70,11 @@ class Mapping(Keys):
             said += ["--history"]
         if len(said) > 1:
             yield f"{said[0]} and {said[1]} exclude each other; write one of them"
-        for name in ("test_input", "exposures", "history"):
-            if self.partitioned and getattr(self, name):
-                flag = name.replace("_", "-")
-                yield f"--partitioned and --{flag} exclude each other; leave --partitioned out"
+        pairs = [("partitioned", name) for name in ("test_input", "exposures", "history")]
+        for pair in (*pairs, ("test_input", "exposures")):
+            if all(getattr(self, name) for name in pair):
+                first, second = (name.replace("_", "-") for name in pair)
+                yield f"--{first} and --{second} exclude each other; leave --{first} out"
         if self.list_separator and not any(several.values()):
             yield "--list-separator needs --events-in-row or --candidates; add one"
         if (
@@ -133,6 +134,8 @@ class Mapping(Keys):
             yield "--users and --user-features need each other; write both"
         if self.min_count < 1:
             yield f"--min-count {self.min_count} is too small; write 1 or more"
+        if not 0 <= self.seed < 2**64:
+            yield f"--seed {self.seed} is out of range; write a number from 0 to {2**64 - 1}"
         if not 0 < self.sample_users <= 1:
             yield f"--sample-users {self.sample_users} is no share; write a number above 0, up to 1"
         if min(self.train, self.valid) <= 0 or self.train + self.valid >= 1:

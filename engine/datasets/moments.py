@@ -7,7 +7,6 @@ Other numbers stay as they are, and their size tells the unit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -86,10 +85,10 @@ def as_times(
         )
     found = {name: facts[name] for name in (["us"] if dates else PER_SECOND) if facts[name]}
     unit = unit or max(found, key=lambda name: found[name], default="us" if dates else "unknown")
-    parse, expects = dates or (_numbers(unit, facts["fractions"]), "a whole number")
+    parse, expects, own = dates or (_numbers(unit, facts["fractions"]), "a whole number", None)
     outside, why = [], "outside of --time-range"
     if span:
-        first, last = _bound(span[0], unit), _bound(span[1], unit, last=True)
+        first, last = _bound(span[0], unit, own), _bound(span[1], unit, own, last=True)
         outside = [(value < first) | (value > last) for value in values]
     elif found and unit != "unknown" and facts["rows"] > found.get(unit, 0):
         outside = [~_within(value, unit) for value in values]
@@ -133,12 +132,21 @@ def _numbers(unit: str, fractions: bool) -> Parse:
     return (lambda raw: as_whole(raw) // 1000) if unit == "ns" else as_whole
 
 
-def _bound(bound: Bound, unit: str, last: bool = False) -> float:
-    """A bound of a range as a number of a unit; a last day is meant as a whole."""
-    with suppress(ValueError):
-        return float(bound)
-    form = _form(pl.Series([str(bound)]), f"--time-range: values such as {bound!r}")
-    if form is None or unit not in PER_SECOND:
+def _bound(bound: Bound, unit: str, own: str | None, last: bool = False) -> float:
+    """A bound of a range as a number of a unit; a last day is meant as a whole.
+
+    Args:
+        own: the form of the column's dates, or nothing if they are no texts. None if the column has
+            numbers, so that a number is no date.
+    """
+    texts = pl.Series([str(bound)])
+    number = texts.cast(pl.Float64, strict=False)[0]
+    form = own if own and _read(texts, own)[0] is not None else None
+    if form is None and (number is None or own is not None):
+        form = _form(texts, f"--time-range: values such as {bound!r}")
+    if form is None:
+        return number
+    if unit not in PER_SECOND:
         raise UserError(
             f"--time-range {bound} is a date, and the unit of times is unknown; add --time-unit"
         )
@@ -162,14 +170,14 @@ def _mixed(
 
 def _dates(
     tables: Sequence[Source], column: str, form: str | None, where: str
-) -> tuple[Parse, str] | None:
-    """How to read dates, and what they are for a message; nothing if the times are numbers."""
+) -> tuple[Parse, str, str] | None:
+    """How to read dates, what they are for a message, and their form; nothing if times are numbers."""
     for kind in (table.kind(column) for table in tables):
         if kind.is_nested() or kind == pl.Duration:
             raise UserError(f"{where} is {kind}, which is no time of an event; name another column")
     known = [table.kind(column) in (pl.Date, pl.Datetime) for table in tables]
     if all(known):
-        return lambda raw: raw.dt.epoch("us"), "a date"
+        return lambda raw: raw.dt.epoch("us"), "a date", ""
     if any(known):
         raise UserError(f"{where} holds dates only in one of two tables; bring them into one form")
     if form is None:
@@ -179,7 +187,7 @@ def _dates(
             print(
                 f"{where}: values such as {_examples(texts)} have few digits, so moments are rounded"
             )
-    return (lambda raw: _parsed(raw, form), f"a date in the form {form}") if form else None
+    return (lambda raw: _parsed(raw, form), f"a date in the form {form}", form) if form else None
 
 
 def _form(texts: pl.Series, where: str) -> str | None:

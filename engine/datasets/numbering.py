@@ -71,11 +71,7 @@ def number(
     print("reading the log ...", flush=True)
     events.sink_parquet(raw, compression="lz4", maintain_order=False)
     events = pl.scan_parquet(raw).drop_nulls(["user", "item", "time"])
-    parted = PART in events.collect_schema()
-    part = {"part": pl.col(PART).min(), "other": pl.col(PART).max()} if parted else {}
-    by_user = events.group_by("user").agg(pl.len().alias("events"), **part)
-    users = by_user.collect(engine="streaming").sort(*(["part"] if parted else []), "user")
-    users = users.with_row_index("user_index")
+    users = _users(events)
     earliest = events.group_by("item").agg(pl.col("time").min())
     first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
     items = first.collect(engine="streaming").sort("item")
@@ -86,10 +82,7 @@ def number(
     if users.is_empty():
         raise UserError(f"{source} has no events; name data with some")
     most = _events_at_a_time(events, len(users) + len(items), memory, negatives)
-    if parted:
-        users = _blocks_of_parts(users, source, most)
-    else:
-        users = users.with_columns(block=(pl.col("events").cum_sum() - 1) // most)
+    users = users.with_columns(block=_blocks(users, source, most))
     items = items if like is None else like.with_items(items)
     items = items.with_row_index("item_index", 1)
     events = events.join(users.lazy().select("user", "user_index", "block"), on="user")
@@ -101,20 +94,32 @@ def number(
     return Numbered(users, items.select("item", "row"), blocks)
 
 
+def _users(events: pl.LazyFrame) -> pl.DataFrame:
+    """The users of a log in the order of their ids; of a partitioned log, part after part."""
+    counts, order = {"events": pl.len()}, ["user"]
+    if PART in events.collect_schema():
+        part = pl.col(PART)
+        counts, order = counts | {"part": part.min(), "other": part.max()}, ["part", "user"]
+    users = events.group_by("user").agg(**counts).collect(engine="streaming")
+    return users.sort(order).with_row_index("user_index")
+
+
 def _events_at_a_time(events: pl.LazyFrame, ids: int, memory: float, negatives: int) -> int:
     """How many events a block may have; see ``number``."""
     some = events.drop("user", "item", PART, strict=False).head(LEAST).collect()
     width = 8 + some.estimated_size() / len(some)  # two numbers stand for user and item
     spare = memory * 2**30 - PROGRAM - ID * ids
-    fitting = spare / width / (COPIES + NEGATIVE_COPIES * negatives)
-    if fitting < LEAST:
-        more = (LEAST - fitting) * width * (COPIES + NEGATIVE_COPIES * negatives) / 2**30
-        print(f"{ids:,} users and items need about {memory + more:.1f} GiB of memory", flush=True)
-    return int(min(BLOCK, max(LEAST, fitting)))
+    each = width * (COPIES + NEGATIVE_COPIES * negatives)
+    if (lacking := LEAST * each - spare) > 0:
+        needed = memory + lacking / 2**30
+        print(f"{ids:,} users and items need about {needed:.1f} GiB of memory", flush=True)
+    return int(min(BLOCK, max(LEAST, spare / each)))
 
 
-def _blocks_of_parts(users: pl.DataFrame, source: str, most: int) -> pl.DataFrame:
-    """Users with the ``block``, where the log has ``part`` after ``part`` of them already."""
+def _blocks(users: pl.DataFrame, source: str, most: int) -> pl.Series:
+    """The block of each user: of about ``most`` events or, in a partitioned log, the part."""
+    if "part" not in users.columns:
+        return (users["events"].cum_sum() - 1) // most
     double = users.filter(pl.col("part") != pl.col("other"))
     if len(double):
         user, part, other = double.select("user", "part", "other").row(0)
@@ -125,7 +130,7 @@ def _blocks_of_parts(users: pl.DataFrame, source: str, most: int) -> pl.DataFram
     part, events = users.group_by("part").agg(pl.col("events").sum()).sort("events", "part").row(-1)
     if events > most:
         print(f"{part} has {events:,} events; parts of {most:,} would fit into --memory")
-    return users.with_columns(block=pl.col("part").rank("dense") - 1)
+    return users["part"].rank("dense") - 1
 
 
 def time_at(times: pl.LazyFrame, place: int) -> Any:
@@ -137,7 +142,9 @@ def time_at(times: pl.LazyFrame, place: int) -> Any:
     time = pl.col("time")
     while True:
         count, low, high = _one_row(times.select(pl.len(), time.min(), time.max().alias("high")))
-        if count <= IN_MEMORY or low == high:
+        if low == high:
+            return low
+        if count <= IN_MEMORY:
             return times.sort("time").slice(place, 1).collect().item()
         slice_of = ((time - low) / (high - low) * SLICES).cast(pl.Int64)
         sizes = times.group_by(slice_of).len().collect(engine="streaming").sort("time")

@@ -214,7 +214,11 @@ def readable(path: Path) -> Iterator[None]:
 
 def unescaped(separator: str) -> str:
     """A separator, where ``\\t`` and ``\\x01`` may be written so."""
-    return separator.encode().decode("unicode_escape") if separator[:1] == "\\" else separator
+    try:
+        return separator.encode().decode("unicode_escape") if separator[:1] == "\\" else separator
+    except UnicodeDecodeError:
+        known = r"\t or \x01, or \\\\ for a backslash"
+        raise UserError(f"the separator {separator} is no character; write {known}") from None
 
 
 def _root(path: Path) -> Path:

@@ -118,6 +118,7 @@ class Source:
         """
         print(f"checking {self.path} ...", flush=True)
         counts = {"rows": pl.len(), "kept": (~self._gone()).sum()}
+        counts["blank in each column that is needed"] = self.blank.sum()
         counts |= {what: (out & ~self.blank).sum() for what, out in self.left_out.items()}
         first = []
         for i, (_, bad, _) in enumerate(self.checks):

@@ -17,7 +17,7 @@ from .source import Parse, Source
 
 UNKNOWN = ("?", "-", "NA", "N/A")  # what a column of numbers has besides ``raw_files.NULLS``
 SHOWN = 20  # actions that a message shows
-EXACT = 2**53  # fractions hold smaller whole numbers exactly
+LARGEST = 3.4e38  # of the numbers that models compute with
 SAMPLE = 10_000  # rows from which the kind of a column is guessed
 LONG = r"-?\d{16,}\.0"  # a whole number that was stored as a fraction, which has too few digits
 ROUNDED = rf"^(-?\d\.\d+[eE]\+?\d+|{LONG})$"  # a large number that has lost its last digits
@@ -42,13 +42,17 @@ def identity(table: Source, column: str) -> pl.Expr:
             f"{table.path}, column {column}: the value {rounded[0]!r} is a rounded number, so ids are "
             "lost; write them as whole numbers or as texts"
         )
-    expects = "an id; whole numbers of more than 15 digits must not be stored as fractions"
+    digits = 7 if kind == pl.Float32 else 15
+    expects = f"an id; whole numbers of more than {digits} digits must not be stored as fractions"
     return table.read(column, as_id(kind), expects)
 
 
 def as_id(kind: pl.DataType) -> Parse:
     """How values of a type become ids."""
-    return _fraction_as_id if kind.is_float() else _as_id
+    if not kind.is_float():
+        return _as_id
+    exact = 2**24 if kind == pl.Float32 else 2**53  # they hold smaller whole numbers exactly
+    return lambda raw: pl.when(raw.abs() < exact).then(_fraction_as_id(raw))
 
 
 def one_of(values: pl.Expr, chosen: Sequence[Any]) -> pl.Expr:
@@ -125,7 +129,8 @@ def feature(table: Source, column: str, kind: str) -> pl.Expr:
             f"{table.path}, column {column} is {found}, which is no {kind}; write another kind"
         )
     if kind == "numeric":
-        return table.read(column, _as_feature, "a number, or declare it categorical", True)
+        expects = f"a number up to {LARGEST}, or declare it categorical"
+        return table.read(column, _as_feature, expects, True)
     if not lists:
         return table.read(column, as_id(found), "a text, or declare it numeric", True)
     entry = pl.List(pl.Float32 if kind == "embedding" else pl.String)
@@ -157,9 +162,10 @@ def _as_number(raw: pl.Expr) -> pl.Expr:
 
 
 def _as_feature(raw: pl.Expr) -> pl.Expr:
-    """The finite numbers of a column, and NaN where a text says that it is unknown."""
+    """The numbers of a column up to ``LARGEST``, and NaN where a text says that it is unknown."""
     unknown = one_of(raw.cast(pl.String).str.strip_chars(), UNKNOWN)
-    return pl.when(unknown).then(float("nan")).otherwise(_as_number(raw))
+    number = _as_number(raw)
+    return pl.when(unknown).then(float("nan")).when(number.abs() <= LARGEST).then(number)
 
 
 def _as_id(raw: pl.Expr) -> pl.Expr:
@@ -171,5 +177,4 @@ def _as_id(raw: pl.Expr) -> pl.Expr:
 
 def _fraction_as_id(raw: pl.Expr) -> pl.Expr:
     whole = raw.cast(pl.Int64, strict=False)
-    text = pl.when(raw == whole).then(whole.cast(pl.String)).otherwise(raw.cast(pl.String))
-    return pl.when(raw.abs() < EXACT).then(text)
+    return pl.when(raw == whole).then(whole.cast(pl.String)).otherwise(raw.cast(pl.String))

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from engine.baseline.counts import NEVER, Counter
-from engine.baseline.popularity import FOLDS
+from engine.baseline.popularity import FOLDS, fold_of
 from model_zoo.training.metrics import auc
 
 from .conftest import MakeData
@@ -23,8 +23,9 @@ def looped(params, max_len: int, split: str, unit: int):
         "kind": [row["kind"] for row in table],
         "tags": [row["tags"][0] for row in table],
     }
-    shown = {}
+    shown, fold = {}, {}
     for row in read["train"]:
+        fold[row["user_index"]] = fold_of(row.get("group_user", row["user_index"]))
         shown[row["user_index"]] = max(shown.get(row["user_index"], 0), row["seq_len"])
     found = {"all": [], "newest": [], "times": []}
     for row in read[split]:
@@ -44,12 +45,12 @@ def looped(params, max_len: int, split: str, unit: int):
                     if t < row["time"]
                 ]
             else:
-                own = row["user_index"] % FOLDS if split == "train" else None
+                own = fold[row["user_index"]] if split == "train" else 0
                 known = [
                     values[item]
                     for index, length in shown.items()
                     for item in users[index]["full_item_seq"][:length]
-                    if index % FOLDS != own
+                    if fold[index] != own
                 ]
             popular = known.count(wanted) / max(1, len(known))
             ages = [
@@ -120,3 +121,20 @@ def test_samples_are_drawn_by_the_seed(make_data: MakeData) -> None:
 
     assert drawn(1) == drawn(1) != drawn(2)
     assert 0.2 < len(drawn(1)) / len(counter.splits["train"]) < 0.3
+
+
+def test_folds_are_even_whatever_numbers_users_have() -> None:
+    for step in (1, 40, 1024):
+        count = np.bincount(fold_of(step * np.arange(10_000)), minlength=FOLDS + 1)
+        assert count[0] == 0 and count[1:].min() > 1_700 and count[1:].max() < 2_300
+
+
+def test_lists_of_one_user_are_in_one_fold(make_data: MakeData) -> None:
+    params = make_data(users=60, shown=50)
+    for split in ("train", "valid", "test"):
+        rows = pl.read_parquet(params[f"{split}_data"])
+        group = pl.col("user_index") // 10 * 10  # ten lists each
+        rows.with_columns(group_user=group).write_parquet(params[f"{split}_data"])
+    assert Counter(params, 50).user == "group_user"
+    found, wanted = counted(params, 50, "train"), looped(params, 50, "train", 0)
+    np.testing.assert_allclose(found["all"], wanted["all"], rtol=1e-5)

@@ -470,6 +470,26 @@ BAD = {
     "vectors in text": (nothing, {"item_features": ["tags:embedding"]}, ("column tags is String",)),
     "label is a feature of items": (nothing, {"item_features": ["stars"]}, ("feature stars is the label",)),
     "a feature twice": (nothing, {"item_features": ["price", "price"]}, ("feature price is named twice",)),
+    "action is a feature": (
+        nothing, {"rating": None, "action": "device", "positive_actions": ["web"], "sample_features": ["device"]},
+        ("feature device is the label or tells it",),
+    ),
+    "a name of the label": (
+        lambda p: p.write_text(p.read_text().replace("stars", "liked", 1)),
+        {"rating": None, "label": "liked", "sample_features": [{"name": "liked", "column": "price"}]},
+        ("feature liked has a name that is taken",),
+    ),
+    "a name of a scratch column": (
+        nothing, {"sample_features": [{"name": "chance", "column": "price"}]}, ("chance has a name that is taken",)
+    ),
+    "negative seed": (nothing, {"seed": -1}, ("--seed -1 is out of range; write a number from 0 to",)),
+    "large seed": (nothing, {"seed": 2**64}, ("is out of range",)),
+    "test rows of exposures": (
+        nothing, {"rating": None, "exposures": "in/log.csv", "test_input": "in/log.csv"}, ("--test-input and --exposures exclude",)
+    ),
+    "a number too large": (
+        broken("price", 30, "1e300"), {"item_features": ["price:numeric"]}, ("price, line 32: the value is '1e300'; write a number up to 3.4e+38",)
+    ),
     "no such action": (nothing, {"rating": None, "action": "device", "positive_actions": ["Phone"]}, ("column device has no 'Phone'; there are phone, web",)),
     "columns twice": (nothing, {"item": "who"}, ("--user, --item and --time must name three different columns; got who, who, when",)),
     "positive without rating": (nothing, {"rating": None, "label": "stars", "positive": 3.0}, ("--positive 3 has no meaning without --rating",)),

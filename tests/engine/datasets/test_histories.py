@@ -342,3 +342,21 @@ def test_gauc_of_windows_goes_by_user(tmp_path: Path) -> None:
     assert trained.code == 0, trained.stderr
     assert "gAUC" in trained.stdout
     assert "group_id: group_user" in (tmp_path / "out/config/model_config.yaml").read_text()
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_row_without_its_first_candidates_keeps_its_list(tmp_path: Path, lenient: bool) -> None:
+    """The first candidates of a row, and others in the middle, cannot be read."""
+    rows = [["a-1", "b-0", "c-0"], ["?", "b-1", "c-0"], ["?", "?", "c-1", "?", "a-0"], ["?"]]
+    rows = [row if lenient else [c for c in row if c != "?"] for row in rows[: 3 + lenient]]
+    table = pl.DataFrame({"shown": [",".join(row) for row in rows] * 8, "user": "u"})
+    table = table.with_columns(time=pl.int_range(pl.len()), seen=pl.lit("x,y"))
+    table.write_csv(tmp_path / "log.csv")
+    flags = {"input": str(tmp_path / "log.csv"), "user": "user", "candidates": "shown"}
+    flags |= {"time": "time", "time_unit": "unknown", "history": "seen"}
+    flags |= {"bad_rows": "leave_out"} if lenient else {}
+    interactions.write(generic.load(read_mapping(None, flags)), tmp_path / "out")
+    samples = pl.concat([pl.read_parquet(tmp_path / "out" / f"{name}.parquet") for name in SPLITS])
+    assert len(samples) == 8 * (3 + 2 + 2)
+    assert (samples["seq_len"] == 2).all()
+    assert len(pl.read_parquet(tmp_path / "out" / "user_info.parquet")) == 1

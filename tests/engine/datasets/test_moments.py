@@ -125,6 +125,19 @@ def test_rows_outside_of_a_range_are_left_out_and_counted(
     assert read(tmp_path, dates, span=["2023-11-26", "2023-11-28"]) == (MICROS[1:4], "us")
 
 
+@pytest.mark.parametrize("form", ["%Y%m%d", "%d.%m.%y"])
+@pytest.mark.parametrize("bound", ["{0:%Y%m%d}", "{0:%Y-%m-%d}", None])
+def test_bounds_of_dates_are_dates(tmp_path: Path, form: str, bound: str | None) -> None:
+    days = [datetime(2017, 11, day) for day in (4, 5, 12, 20, 21)]
+    values = [f"{day:{form}}" for day in days]
+    span = [bound.format(day) if bound else f"{day:{form}}" for day in (days[1], days[3])]
+    found = read(tmp_path, values, form=form, span=span)[0]
+    micros = [round(d.replace(tzinfo=UTC).timestamp() * 1e6) for d in days[1:4]]
+    assert found == micros
+    if bound:
+        assert read(tmp_path, [day.date() for day in days], "parquet", span=span)[0] == micros
+
+
 def test_bad_rows_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = read(tmp_path, [*SECONDS, 0, "soon", SECONDS[0] * 1000], lenient=True)
     assert found == (SECONDS, "s")

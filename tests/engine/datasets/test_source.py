@@ -137,6 +137,8 @@ def test_texts(tmp_path: Path, content: str, options: dict) -> None:
         ("7,1,5\n8,2,6\n", {}, "no column 'u'; its first line, 7, 1, 5, looks like a row.*--columns"),
         ("u,i\n", {}, "has no rows"),
         ("", {}, "does not exist, or is a folder without tables"),
+        ("u,i\na,1\n", {"separator": "\\"}, r"the separator \\ is no character; write .t or"),
+        ("u,i\na,1\n", {"separator": "\\x"}, r"the separator \\x is no character"),
         ("u,i\na,1\n,2\n", {}, "line 3: the value is missing; write an id"),
         ("u,i\na,1\nNULL,2\n", {}, "line 3: the value is missing; write an id"),
         ("u,i\na,1\n1.2345e+18,2\n", {}, r"column u: the value '1\.2345e\+18' is a rounded number"),
@@ -193,6 +195,20 @@ def test_bad_rows_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert "2 rows are left out: column u is not an id" in out
     assert "2 rows are left out: column n is not a whole number" in out
+
+
+def test_blank_rows_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ids(source(tmp_path, {"log.csv": "u,i,n\na,1,1\n,,2\n,,\n"}), "u", "i") == [("a", "1")]
+    assert "2 rows are left out: blank in each column" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "exact"), [(pl.Float32, 2**24), (pl.Float64, 2**53)])
+def test_fractions_that_no_longer_tell_ids_apart(tmp_path: Path, kind: type, exact: int) -> None:
+    frame = pl.DataFrame({"u": [1, exact - 1, exact + 1]}, schema={"u": kind})
+    table = source(tmp_path, {"log.parquet": frame[:2]})
+    assert ids(table, "u") == [("1",), (str(exact - 1),)]
+    with pytest.raises(UserError, match=r"row 2 .*write an id; whole numbers of more than"):
+        ids(source(tmp_path, {"log.parquet": frame}), "u")
 
 
 def test_blanks_around_values(tmp_path: Path) -> None:
