@@ -14,5 +14,6 @@ HOME = _ENGINE.parent if IN_CHECKOUT else Path.cwd()
 CONFIG = _ENGINE.parent / "config" if IN_CHECKOUT else _ENGINE / "shipped" / "config"
 #: What follows ``python`` to run experiments in a process of their own.
 RUN_EXPID = [str(_SCRIPT)] if IN_CHECKOUT else ["-m", "engine.run"]
-#: The same command as users write it.
+#: The same command as users write it, and the one that prepares data.
 RUN_COMMAND = "python run_expid.py" if IN_CHECKOUT else "mos-run"
+PREPARE_COMMAND = "python data/prepare.py" if IN_CHECKOUT else "mos-prepare"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError, run_command
-from ..common.places import HOME
+from ..common.places import HOME, PREPARE_COMMAND
 from . import GENERATED, SEED
 from .mapping import Mapping
 from .mapping_file import READY, read_mapping, ready_names
@@ -47,6 +48,7 @@ def _run() -> int:
     print(describe(card))
     if args.command not in (*NAMES, "session_hopping"):  # a log, of which more is known
         print(data_profile.describe(output))
+        print(f"look for leaks: {PREPARE_COMMAND} check {quote(str(output))}")
     print(f"train on it: {command}")
     return 0
 

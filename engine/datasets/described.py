@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from . import values
+from . import lists, values
 from .encoders import Encoders
 from .features import FIRST, Feature
 from .histories import LISTS
@@ -139,6 +139,9 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
 
 
 def _values(table: Source, feature: Feature) -> pl.Expr:
+    if feature.kind == "sequence" and table.kind(feature.column) == pl.String:
+        flag = f"{{name: {feature.name}, kind: sequence, separator: ...}} in a mapping file"
+        return lists.lists(table, feature.column, feature.separator, flag, feature=True)
     value = values.feature(table, feature.column, feature.kind)
     if feature.missing is None:
         return value

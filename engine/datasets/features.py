@@ -27,7 +27,8 @@ class Feature:
     Attributes:
         name: of the column.
         kind: ``categorical``, ``sequence``, ``numeric`` or ``embedding``.
-        separator: stands between the values of a sequence, where the column holds texts.
+        separator: stands between the values of a sequence, where the raw column holds texts.
+            Without it, the first values decide.
         max_len: values of a sequence that are kept, the first ones.
         min_count: how often a value must occur in the training data to get an id of its own.
         column: the name of the column in the raw table, which ``generic`` reads.
@@ -151,9 +152,6 @@ class SequenceEncoder(CategoricalEncoder):
         return super().spec() | {"feature_encoder": POOLING, "max_len": self.longest}
 
     def _lists(self, values: pl.Series) -> pl.Series:
-        if values.dtype == pl.String:
-            parts = values.str.split(self.feature.separator or "|")
-            values = parts.list.eval(pl.element().filter(pl.element() != ""))
         return values.fill_null([]).list.drop_nulls()
 
 

@@ -235,11 +235,17 @@ class _Writer:
                     f"{self.log.split.by}; use another split or other shares"
                 )
         for name, present in zip(SPLITS, counts > 0, strict=True):
+            if self.log.negatives and not present[0]:
+                raise UserError(
+                    f"{self.source}: no negative could be drawn for the {NAMES[name]} data, because "
+                    "the users have every item; name a log with more items"
+                )
             if not present.all():
+                shares = "" if name == "train" else "; write --split user or other shares"
                 raise UserError(
                     f"{self.source}: every label of the {NAMES[name]} data is {int(present.argmax())}; "
-                    "both 0 and 1 are needed (see --label, --exposures, --negatives, and --positive, "
-                    "the least rating that counts as 1, which is 4 unless you write it)"
+                    f"both 0 and 1 are needed{shares} (see --label, --exposures, --negatives, and "
+                    "--positive, the least rating that counts as 1, which is 4 unless you write it)"
                 )
 
     def _sampling(self, counts: NDArray) -> dict[str, Any]:

@@ -59,13 +59,16 @@ def parallel(
     return parsed
 
 
-def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Expr:
+def lists(
+    table: Source, column: str, separator: str | None, flag: str, feature: bool = False
+) -> pl.Expr:
     """The lists of a column: of texts or, in Parquet, of what the file holds.
 
     Args:
         separator: stands between the entries of a text; ``\\x1d`` and ``\\t`` may be written so.
             Without it, the first values decide.
         flag: where the user names the separator, for messages.
+        feature: whether values may be missing, and texts without a separator are lists of one value.
 
     Raises:
         UserError: the column holds no lists, or its separator cannot be told from the values.
@@ -77,7 +80,7 @@ def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Ex
     if kind != pl.String:
         raise UserError(f"{table.path}, column {column} is {kind}, which is no list of values")
     if separator is None:
-        separator = _separator(table, column, flag)
+        separator = _separator(table, column, flag, feature)
     separator = unescaped(separator)
     parse, expects = _in_brackets, "a list such as [1, 2] or ['a', 'b'], without backslashes"
     if separator:
@@ -87,7 +90,7 @@ def lists(table: Source, column: str, separator: str | None, flag: str) -> pl.Ex
         text = raw.str.strip_chars().fill_null("")
         return pl.when(text == "").then(pl.lit([], pl.List(pl.String))).otherwise(parse(text))
 
-    return table.read(column, parse_all, expects)
+    return table.read(column, parse_all, expects, optional=feature)
 
 
 def _in_brackets(text: pl.Expr) -> pl.Expr:
@@ -107,7 +110,7 @@ def _separated(text: pl.Expr, separator: str) -> pl.Expr:
     return whole.str.split(separator).list.eval(pl.when(entry != "").then(entry))
 
 
-def _separator(table: Source, column: str, flag: str) -> str:
+def _separator(table: Source, column: str, flag: str, feature: bool) -> str:
     """What separates the entries of the first lists; nothing if they are in brackets."""
     text = pl.col(column).str.strip_chars()
     with readable(table.path):
@@ -120,7 +123,7 @@ def _separator(table: Source, column: str, flag: str) -> str:
     if len(found) == 2 and found[1] == " ":  # blanks beside another separator mean nothing
         rest = given.str.replace_all(rf"\s*{re.escape(found[0])}\s*", "")
         found = found if rest.str.contains(" ", literal=True).any() else found[:1]
-    if len(found) == 1 or given.is_empty():
+    if len(found) == 1 or given.is_empty() or (feature and not found):
         return (*found, SEPARATORS[0])[0]
     seen = ", ".join(repr(value) for value in given.unique(maintain_order=True).head(SHOWN))
     known = ", ".join(repr(separator) for separator in SEPARATORS)

@@ -169,6 +169,11 @@ def _text(file: Path, form: Form) -> Part:
             f"{file} has {len(names)} columns, and --columns names {len(form.columns)}: "
             f"{', '.join(form.columns)}; name all of them in order"
         )
+    if not form.columns and (double := [name for name in names if name and names.count(name) > 1]):
+        raise UserError(
+            f"{file} has two columns {double[0]!r}; rename one, or name all columns with --columns if "
+            "the first line is a row"
+        )
     header = not form.columns or names == list(form.columns)
     first_line = 2 if header else 1
     if lines:

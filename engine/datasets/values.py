@@ -19,7 +19,8 @@ UNKNOWN = ("?", "-", "NA", "N/A")  # what a column of numbers has besides ``raw_
 SHOWN = 20  # actions that a message shows
 LARGEST = 3.4e38  # of the numbers that models compute with
 SAMPLE = 10_000  # rows from which the kind of a column is guessed
-ROUNDED = r"^(-?\d\.\d+[eE]\+?\d+)$"  # a large number that has lost its last digits
+LONG = r"-?\d{16,}\.0"  # a whole number that was stored as a fraction, which has too few digits
+ROUNDED = rf"^(-?\d\.\d+[eE]\+?\d+|{LONG})$"  # a large number that has lost its last digits
 
 
 def identity(table: Source, column: str) -> pl.Expr:
@@ -123,8 +124,7 @@ def feature(table: Source, column: str, kind: str) -> pl.Expr:
     """The values of a feature of some kind; they may be missing."""
     found = table.kind(column)
     lists = isinstance(found, pl.List | pl.Array)
-    fits = {"embedding": lists, "sequence": lists or found == pl.String}
-    if not fits.get(kind, not lists):
+    if lists != (kind in ("embedding", "sequence")):
         raise UserError(
             f"{table.path}, column {column} is {found}, which is no {kind}; write another kind"
         )
@@ -171,7 +171,8 @@ def _as_feature(raw: pl.Expr) -> pl.Expr:
 def _as_id(raw: pl.Expr) -> pl.Expr:
     text = raw.cast(pl.String).str.strip_chars()
     whole = text.str.contains(r"^-?\d+\.0$")
-    return pl.when(whole).then(text.str.strip_suffix(".0")).when(text != "").then(text)
+    exact = (text != "") & ~text.str.contains(f"^{LONG}$")
+    return pl.when(exact).then(pl.when(whole).then(text.str.strip_suffix(".0")).otherwise(text))
 
 
 def _fraction_as_id(raw: pl.Expr) -> pl.Expr:

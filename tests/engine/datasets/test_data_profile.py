@@ -156,6 +156,9 @@ def test_rare_values_are_values_too(tmp_path: Path, command: Callable[..., Outco
     found = measure(tmp_path / "out")["hopping"]
     assert found == {"tags": pytest.approx(kappa(themes))}
     assert f"session hopping of tags: kappa {found['tags']['kappa']:.2f}" in done.stdout
+    *_, leaks, train = done.stdout.splitlines()
+    assert leaks == "look for leaks: python data/prepare.py check out"
+    assert train.startswith("train on it: python run_expid.py ")
 
 
 @pytest.mark.skipif(

@@ -19,7 +19,7 @@ from engine.datasets.features import Feature
 FEATURES = [
     Feature("text", "categorical", min_count=2),
     Feature("number", "categorical", column="no. of it"),
-    Feature("a/b", "sequence", separator="\x1d", max_len=3),
+    Feature("a/b", "sequence", max_len=3),
     Feature("price", "numeric"),
     Feature("vector", "embedding"),
 ]
@@ -27,7 +27,7 @@ ITEMS = pl.DataFrame(
     {
         "text": ["b", "b", "ä", "ä", "rare", None],
         "number": [2**62 + 1, 2**62, -5, -5, None, 2**62],
-        "a/b": ["x", "z\x1dx", None, "", "z", "x\x1dz"],
+        "a/b": [["x"], ["z", "x"], None, [], ["z"], ["x", "z"]],
         "price": [0.1, 1e9 / 7, None, 5.0, float("inf"), 3.0],
         "vector": [[0.5, 1.0], None, [2.0, -1.0], [], [1.0, 1.0], [0.0, 3.0]],
     },
@@ -77,7 +77,7 @@ def test_themes_are_raw_values(kept: Path) -> None:
     assert loaded.themes.columns == ["number", "a/b"]  # neither the id nor a number or a vector
     number = ITEMS["number"].to_list()
     assert loaded.themes["number"].to_list() == number + number[::-1]
-    first = [(tags or "").split("\x1d")[0] or None for tags in ITEMS["a/b"]]
+    first = [tags[0] if tags else None for tags in ITEMS["a/b"].to_list()]
     assert loaded.themes["a/b"].to_list() == first + first[::-1]
 
 
@@ -85,7 +85,7 @@ def test_values_that_a_loaded_encoder_has_not_seen(kept: Path) -> None:
     text, number, tags, price, vector = load(kept).by_source["item"]
     assert text.encode(pl.Series(["rare", "ä", "new", "b"])).to_list() == [1, 3, 1, 2]
     assert number.encode(pl.Series([2**62 + 1, 2**62, 7])).to_list() == [4, 3, 1]
-    long = tags.encode(pl.Series(["new\x1dz\x1dx\x1dz", "z"])).to_list()
+    long = tags.encode(pl.Series([["new", "z", "x", "z"], ["z"]])).to_list()
     assert long == [[1, 3], [3, 0]]  # no list of the training data was longer than 2
     seen = np.array([0.1, 1e9 / 7, 5.0, 3.0])
     scaled = price.encode(pl.Series([1e12])).to_numpy()
@@ -99,7 +99,7 @@ def test_growing_appends_ids_and_moves_none(kept: Path) -> None:
     news = ITEMS.with_columns(
         pl.Series("text", ["a", "a", "zz", "b", "z", "z"]),
         pl.Series("number", [0, 9, 9, None, -5, 2**62]),
-        pl.Series("a/b", ["y\x1dx\x1dz", "x", None, "a", "z", "x"]),
+        pl.Series("a/b", [["y", "x", "z"], ["x"], None, ["a"], ["z"], ["x"]]),
         price=pl.col("price") * 100,
     )
     encoders, folder = load(kept, grow=True), kept.parent / "grown"

@@ -41,21 +41,12 @@ def test_a_column_without_any_value_is_unknown() -> None:
     assert ids == [1, 1] and spec["vocab_size"] == 2
 
 
-@pytest.mark.parametrize(
-    ("values", "dtype"),
-    [
-        (["a;b", "", None, "c;a;b;d"], pl.String),
-        ([["a", "b"], [], None, ["c", "a", "b", "d"]], pl.List(pl.String)),
-    ],
-)
-def test_sequences_are_padded_and_cut(values: list, dtype: pl.DataType) -> None:
-    feature = Feature("x", "sequence", separator=";", max_len=3)
-    ids, spec = encoded(feature, values, dtype=dtype)
+def test_sequences_are_padded_and_cut() -> None:
+    values = [["a", "b"], [], None, ["c", "a", "b", "d"]]
+    ids, spec = encoded(Feature("x", "sequence", max_len=3), values)
     assert ids == [[2, 3, 0], [0, 0, 0], [0, 0, 0], [4, 2, 3]]
     assert spec["max_len"] == 3 and spec["vocab_size"] == 6
-    short, spec = encoded(
-        Feature("x", "sequence", separator=";", max_len=9), values[:3], dtype=dtype
-    )
+    short, spec = encoded(Feature("x", "sequence", max_len=9), values[:3])
     assert short == [[2, 3], [0, 0], [0, 0]] and spec["max_len"] == 2
 
 

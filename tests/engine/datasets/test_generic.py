@@ -322,6 +322,37 @@ def test_the_card_tells_how_it_was_made(tmp_path: Path) -> None:
     assert card["mapping"]["label"] == "y" and card["mapping"]["train"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("texts", "separator"),
+    [
+        (["[1, 10]", "[10]", "", "[2,1]"], None),
+        (["['1', '10']", "['10']", "[]", '["2", "1"]'], None),
+        (["1;10", "10", "", "2;1"], None),
+        (["1,10", "10", None, "2, 1"], None),
+        (["1 10", "10", "", "2 1"], " "),
+        (["1 x|10", "10", "", "2|1"], "|"),
+        (["red", "10", "", "2"], None),
+    ],
+)
+def test_texts_as_sequences(tmp_path: Path, texts: list, separator: str | None) -> None:
+    """The raw values that a loop reads, whatever form they have."""
+    table, named = random_table(), dict(zip(range(4), texts, strict=True))
+    table = table.with_columns(tags=pl.Series([named[item % 4] for item in table["what"]]))
+    table.write_csv(tmp_path / "log.csv")
+    feature = {"name": "tags", "kind": "sequence", "separator": separator}
+    prepare(tmp_path, input=str(tmp_path / "log.csv"), item_features=[feature])
+    raw = pl.read_parquet(tmp_path / "out" / "encoders" / "1.parquet")["value"].to_list()
+    written = pl.read_parquet(tmp_path / "out" / "item_info.parquet")["tags"].to_list()[1:]
+    items = pl.read_parquet(tmp_path / "out" / "item_ids.parquet")["item"].to_list()
+    lists = [["1", "10"], ["10"], [], ["2", "1"]]
+    if separator == "|":
+        lists[0] = ["1 x", "10"]
+    if texts[0] == "red":
+        lists = [["red"], ["10"], [], ["2"]]
+    found = [[raw[i - 2] for i in ids if i] for ids in written]
+    assert found == [lists[int(item) % 4] for item in items]
+
+
 # ---------------------------------------------------------------- from a command to a model
 
 
@@ -476,6 +507,19 @@ BAD = {
     "shares": (nothing, {"train": 0.9, "valid": 0.2}, ("together below 1",)),
     "split": (nothing, {"split": "random"}, ("split is 'random'; write time or user",)),
     "all liked": (nothing, {"positive": 0.0}, ("every label of the training data is 1",)),
+    "one label in validation": (
+        lambda p: pl.read_csv(p).sort("when").with_columns(stars=pl.int_range(pl.len()).clip(upper_bound=1599) % 2).write_csv(p),
+        {"positive": 1.0}, ("every label of the validation data is 1", "write --split user or other shares"),
+    ),
+    "users with every item": (
+        lambda p: p.write_text("who,what,when,stars\n" + "".join(f"a,{i},{i},5\n" for i in range(40))),
+        {"rating": None, "negatives": 1, "negatives_from": "uniform"},
+        ("no negative could be drawn for the", "because the users have every item"),
+    ),
+    "unclear sequence": (
+        lambda p: pl.read_csv(p).with_columns(tags=pl.lit("a b|c;d")).write_csv(p),
+        {"item_features": ["tags:sequence"]}, ("column tags: values such as 'a b|c;d' hold more than one", "{name: tags, kind: sequence, separator: ...}"),
+    ),
     "ratings of 0 and 1": (
         lambda p: pl.read_csv(p).with_columns(pl.col("stars") % 2).write_csv(p), {},
         ("every label of the training data is 0", "--positive", "is 4 unless you write it"),

@@ -142,6 +142,10 @@ def test_texts(tmp_path: Path, content: str, options: dict) -> None:
         ("u,i\na,1\n,2\n", {}, "line 3: the value is missing; write an id"),
         ("u,i\na,1\nNULL,2\n", {}, "line 3: the value is missing; write an id"),
         ("u,i\na,1\n1.2345e+18,2\n", {}, r"column u: the value '1\.2345e\+18' is a rounded number"),
+        ("u,i\na,1\n123456789012345056.0,2\n", {}, r"'123456789012345056\.0' is a rounded number"),
+        ("u,i\n" + "a,1\n" * 10_000 + "123456789012345056.0,2\n", {}, "line 10002.*must not be stored as fractions"),
+        ("u,i,y,y \na,1,0,1\n", {}, "log.csv has two columns 'y'; rename one"),
+        ("u::y::i::y\na::1::0::1\n", {"separator": "::"}, "has two columns 'y'; rename one"),
     ],
 )  # fmt: skip
 def test_refused_texts(tmp_path: Path, content: str, options: dict, says: str) -> None:
