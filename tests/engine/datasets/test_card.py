@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.datasets import layout, synthetic
-from engine.datasets.card import describe, sampling
+from engine.datasets.card import card_beside, describe, sampling
 
 
-def test_sampled_negatives_are_told(tmp_path: Path) -> None:
-    card = layout.write(synthetic.generate(synthetic.SIZES["micro"], 1), tmp_path / "data")
+def test_sampled_negatives_are_told(tiny_data: Path) -> None:
+    card = card_beside(tiny_data / "train.parquet")
     assert sampling(card) == "" and "sampled" not in describe(card)
     card["negatives"] = {"per_positive": 4, "from": "time", "targets": "first", "rate": 0.00012}
     assert sampling(card) == "sampled negatives (4, time)"
