@@ -37,7 +37,7 @@ FAIR = 0.02  # such a distance that is no reason for a warning, beside the noise
 FAIR_POPULARITY = 0.1
 HISTORY, POPULARITY, PLACE = "in the history", "popularity", "place in the group"
 PAIR = ["user_index", "item_index"]
-LENGTH, TIME = "length of the history", "time"
+LENGTH, TIME, FEATURE = "length of the history", "time", "feature "
 
 
 class Fact(NamedTuple):
@@ -86,7 +86,7 @@ def measure(
     found = {name: _fact(samples["label"], score) for name, score in scores.items()}
     for name, spec in features.items():
         if spec["type"] != "meta":
-            found[f"feature {name}"] = _feature(folder, scans[0], samples, name, spec)
+            found[f"{FEATURE}{name}"] = _feature(folder, scans[0], samples, name, spec)
     return {name: fact for name, fact in found.items() if fact is not None}
 
 
@@ -99,7 +99,9 @@ def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterat
     """
     fair: dict[str, float] = {}
     if negatives:
-        fair = dict.fromkeys((PLACE, LENGTH, TIME), FAIR) | {POPULARITY: FAIR_POPULARITY}
+        of_items = [POPULARITY, *(name for name in found if name.startswith(FEATURE))]
+        fair = dict.fromkeys((PLACE, LENGTH, TIME), FAIR)
+        fair |= dict.fromkeys(of_items, FAIR_POPULARITY)
         fair |= {HISTORY: FAIR} if negatives["targets"] == "first" else {}
     for name, fact in found.items():
         distance, shown = abs(fact.auc - 0.5), f"{name} alone has an AUC of {fact.auc:.3f}"
