@@ -237,8 +237,10 @@ def test_uniform_negatives_are_less_popular(tmp_path: Path) -> None:
     few = pl.col("full_item_seq").list.eval(1 + pl.element() % 5)
     found["user_info"] = found["user_info"].with_columns(few)
     uniform = NEGATIVES | {"from": "uniform", "targets": "all"}
-    (warning,) = warned(found, tmp_path / "data", negatives=uniform)
-    assert warning.startswith("popularity alone") and "how negatives were drawn" in warning
+    warnings = warned(found, tmp_path / "data", negatives=uniform)
+    facts = [warning.partition(" alone")[0] for warning in warnings]
+    assert facts[0] == "popularity" and all(fact.startswith("feature") for fact in facts[1:])
+    assert all("how negatives were drawn" in warning for warning in warnings)
 
 
 def test_the_report_shows_every_fact(tmp_path: Path) -> None:
