@@ -26,6 +26,7 @@ from .raw_files import (
 )
 
 ROW = "#row"  # the number of a row, beside the table's own columns
+BLANK = "blank in each column that is needed"
 OURS = {ROW, TEST, PART}  # columns that no file has
 PLACE = "#place"  # of an entry in a list, from 0, where entries are rows
 Parse = Callable[[pl.Expr], pl.Expr]
@@ -117,16 +118,19 @@ class Source:
             UserError: names the file, the column and the row.
         """
         print(f"checking {self.path} ...", flush=True)
-        counts = {"rows": pl.len(), "kept": (~self._gone()).sum()}
-        counts["blank in each column that is needed"] = self.blank.sum()
-        counts |= {what: (out & ~self.blank).sum() for what, out in self.left_out.items()}
-        first = []
-        for i, (_, bad, _) in enumerate(self.checks):
-            bad = bad & ~pl.any_horizontal(self.blank, *self.left_out.values())
-            first += [bad.sum() if self.lenient else pl.when(bad).then(ROW).min()]
-            first[-1] = first[-1].alias(f"#{i}")
+        flags = {f"#{i}": bad for i, (_, bad, _) in enumerate(self.checks)}
+        # Texts are parsed once for each flag, although several counts need it.
+        flagged = self.frame.select(
+            ROW, **flags, **self.left_out, **{BLANK: self.blank}, gone=self._gone()
+        )
+        out, first = pl.any_horizontal(BLANK, *self.left_out), []
+        for name in flags:
+            bad = pl.col(name) & ~out
+            first.append((bad.sum() if self.lenient else pl.when(bad).then(ROW).min()).alias(name))
+        counts = {"rows": pl.len(), "kept": (~pl.col("gone")).sum(), BLANK: pl.col(BLANK).sum()}
+        counts |= {what: (pl.col(what) & ~pl.col(BLANK)).sum() for what in self.left_out}
         with readable(self.path):
-            table = self.frame.select(*first, **counts).collect(engine="streaming")
+            table = flagged.select(*first, **counts).collect(engine="streaming")
         counted = table.row(0, named=True)
         for i, (column, bad, expects) in enumerate(self.checks):
             if not (found := counted.pop(f"#{i}")) and (self.lenient or found is None):
