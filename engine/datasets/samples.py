@@ -251,9 +251,14 @@ def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
         )
         .with_columns(pl.col("user_index", "item_index").cast(pl.Int64))
     )
-    so_far = pl.col("positive").cast(pl.Int64).cum_sum().over("user_index") - pl.col("positive")
-    ordered = ordered.with_columns(seq_len=so_far.cast(pl.Int64))
-    return ordered.with_columns(pl.col("seq_len").first().over("user_index", "time")).collect()
+    # Comparisons with the row before take a tenth of the time that windows (``over``) do.
+    so_far = pl.col("positive").cast(pl.Int64).cum_sum() - pl.col("positive")
+    new_user = pl.col("user_index").diff().fill_null(1) != 0
+    new_moment = new_user | (pl.col("time") != pl.col("time").shift())
+    of_user, of_moment = (
+        pl.when(new).then(so_far).forward_fill() for new in (new_user, new_moment)
+    )
+    return ordered.with_columns(seq_len=(of_moment - of_user).cast(pl.Int64)).collect()
 
 
 def labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
