@@ -101,7 +101,8 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
     sampled = sampling(runs[0])
     title = f"on {sampled}, so that no AUC of exposures compares with these" if sampled else ""
     lines = [title, text_table(header, rows), correction(metrics, rate)]
-    lines += [line for run in runs for line in _routing(run)] + verdicts(runs, baselines)
+    lines += [line for run in runs for line in (*_routing(run), *_unimproved(run))]
+    lines += verdicts(runs, baselines)
     return "\n".join(filter(None, lines))
 
 
@@ -136,4 +137,15 @@ def _routing(run: Result) -> list[str]:
         + " ".join(f"{share:.0%}" for share in routing["sample_share"])
         + f" of the test samples (entropy {routing['sample_entropy']:.2f} of 1)"
         for name, routing in run["routing"].items()
+    ]
+
+
+def _unimproved(run: Result) -> list[str]:
+    """A line if the weights that the last stage started from were its best."""
+    last = run["stage_log"][-1]["stage"]
+    if any(entry["best"] for entry in run["stage_log"] if entry["stage"] == last):
+        return []
+    return [
+        f"{run['expid']}, seed {run['seed']}: no evaluation was better than that of the weights which the "
+        f"{last} stage started from, so these were kept; try another learning_rate or monitor"
     ]

@@ -29,6 +29,7 @@ def result(model: str, seed: int, auc: float, **changes: Any) -> dict[str, Any]:
         "seconds": {"total": 1.0},
         "bayes": {"AUC": 0.9, "gAUC": 0.9},
         "routing": {},
+        "stage_log": [{"stage": "joint", "best": True}],
         "params": PARAMS,
     } | changes
 
@@ -47,6 +48,13 @@ def test_a_mixture_is_paired_with_its_own_backbone() -> None:
 def test_only_metrics_that_were_asked_for_have_a_best_value() -> None:
     text = summary([result("TWIN", 1, 0.5)])
     assert "best possible AUC" in text and "best possible gAUC" not in text
+
+
+def test_training_that_changes_nothing_is_told() -> None:
+    log = [{"stage": "expert warm-up", "best": True}, {"stage": "joint", "best": False}]
+    text = summary([result("TWIN", 1, 0.5), result("TWIN_MoS", 2, 0.5, stage_log=log)])
+    (line,) = [line for line in text.splitlines() if "no evaluation was better" in line]
+    assert line.startswith("TWIN_MoS_tiny, seed 2") and "which the joint stage started from" in line
 
 
 def test_results_on_different_data_are_not_compared() -> None:
