@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine.datasets import layout, synthetic
+from engine.datasets import synthetic
+from engine.datasets.prepared import layout
 
 from .support.command_line import ROOT
 

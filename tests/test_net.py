@@ -17,7 +17,8 @@ import pytest
 import torch
 
 import model_zoo
-from engine.datasets import layout, synthetic
+from engine.datasets import synthetic
+from engine.datasets.prepared import layout
 
 from .support.helpers import all_models, build_model, loader, tiny_params
 

@@ -28,7 +28,7 @@ from model_zoo.registry import BASELINES, OURS, mixture_of
 from ..baseline import record
 from ..common.errors import UserError
 from ..config.read import NO_NUMBERS, PATHS
-from ..datasets.card import sampling
+from ..datasets.prepared.card import sampling
 
 Run = dict[str, Any]
 

@@ -11,8 +11,8 @@ from ..common.places import CONFIG, HOME
 from ..common.text_table import text_table
 from ..config.command_line import CommandLine, positive
 from ..config.read import DATA_FILES, list_experiments, load_experiment
-from ..datasets import ready_config
-from ..datasets.card import card_beside, fingerprint, sampling
+from ..datasets.prepared import ready_config
+from ..datasets.prepared.card import card_beside, fingerprint, sampling
 from . import record
 
 UNCONFIGURED = {"max_len": 200, "model_root": "./checkpoints/"}

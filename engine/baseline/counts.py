@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.feature_map import build_feature_map
-from ..datasets.card import SPLITS, card_beside
+from ..datasets.prepared.card import SPLITS, card_beside
 from ..loader.columnar import META, Histories, ItemTable, Samples
 from ..loader.columns import Arrays, open_parquet
 from .popularity import AmongOthers, BeforeTheMoment, Times, fold_of

@@ -15,7 +15,7 @@ from ..common.files import write_yaml
 from ..common.places import CONFIG, HOME, RUN_EXPID
 from ..config.read import DATA_FILES, dataset_part
 from ..datasets import SEED, synthetic
-from ..datasets.card import SPLITS
+from ..datasets.prepared.card import SPLITS
 from . import rivals
 from .child import run_python
 from .harness import Report

@@ -19,7 +19,8 @@ from model_zoo.history.item_dict import ItemDict
 from ..common.places import CONFIG
 from ..config.feature_map import build_feature_map
 from ..config.read import dataset_part
-from ..datasets import SEED, layout, synthetic
+from ..datasets import SEED, synthetic
+from ..datasets.prepared import layout
 from .child import in_own_process
 from .rivals import SHORTEST
 

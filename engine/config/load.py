@@ -9,7 +9,7 @@ from typing import Any
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
-from ..datasets.card import card_beside, fingerprint
+from ..datasets.prepared.card import card_beside, fingerprint
 from .models import find_model
 from .options import RunOptions
 from .read import load_experiment, redirect, resolve_paths

@@ -1,8 +1,8 @@
 """Data sets: make, fetch or convert one into LongCTR's parquet layout, and check it.
 
-``movielens``, ``ebnerd`` and ``generic`` read raw data as a ``log``, of which ``interactions``
-writes a folder. ``synthetic`` makes data, and ``hub`` fetches it. ``layout`` makes
-folders, ``card`` describes them, and ``check`` checks them. ``command`` is ``data/prepare.py``.
+``raw`` reads tables, ``forms`` says what their columns mean, ``writing`` makes a folder of the
+log, and ``prepared`` is about that folder. ``hub`` fetches a data set and ``synthetic`` makes one.
+``command`` is ``data/prepare.py``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def ensure_generated(params: dict[str, Any]) -> None:
     """Generate the data set of an experiment if it is a generated one and not there yet."""
     folder = Path(params["data_root"]) / params["dataset_id"]
     if params["dataset_id"] in GENERATED and not folder.exists():
-        from .card import describe
-        from .layout import AlreadyThereError, new_folder, write
+        from .prepared.card import describe
+        from .prepared.layout import AlreadyThereError, new_folder, write
         from .synthetic import SIZES, generate
 
         # Another process may write it while this one waits.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import UserError, run_command
 from ..common.places import HOME, PREPARE_COMMAND
 from . import GENERATED, SEED
-from .mapping import Mapping
-from .mapping_file import READY, read_mapping, ready_names
-from .mapping_keys import GROUPS
+from .forms.mapping import Mapping
+from .forms.mapping_file import READY, read_mapping, ready_names
+from .forms.mapping_keys import GROUPS
 from .paper import NAMES
 
 if TYPE_CHECKING:
-    from .layout import Dataset
-    from .log import Log
+    from .prepared.layout import Dataset
+    from .writing.log import Log
 
 # Fewer impressions would leave a split empty, fewer items a theme.
 LEAST = {"impressions": 20, "items": 100, "seed": 0}
@@ -32,14 +32,14 @@ def main() -> None:
 def _run() -> int:
     args = _parser().parse_args()
     if args.command == "check":
-        from .check import check
+        from .prepared.check import check
 
         report = check(Path(args.folder).resolve())
         print(report)
         return 2 if report.errors else 0
 
-    from . import data_profile, layout, ready_config
-    from .card import describe
+    from .prepared import data_profile, layout, ready_config
+    from .prepared.card import describe
 
     output = Path(args.output or HOME / "data" / args.command)
     with layout.new_folder(output, args.overwrite) as folder:
@@ -55,7 +55,10 @@ def _run() -> int:
 
 def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Write what the command line names into a folder; returns the card."""
-    from . import ebnerd, hub, interactions, layout, movielens
+    from . import hub
+    from .forms import ebnerd, movielens
+    from .prepared import layout
+    from .writing import interactions
 
     match args.command:
         case "movielens":
@@ -70,14 +73,14 @@ def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             return hub.download(published, folder, args.offline)
     each: Any = map
     if args.engine == "ray":
-        from .ray_blocks import each_on_ray as each
+        from .writing.ray_blocks import each_on_ray as each
     return interactions.write(log, folder, args.memory, each)
 
 
 def _own_log(args: argparse.Namespace) -> Log:
     """The log of a table, encoded like another where the command line says so."""
-    from .generic import load
-    from .like import Prepared
+    from .forms.generic import load
+    from .writing.like import Prepared
 
     flags = _given(args)
     if args.like is None:

@@ -14,9 +14,9 @@ from zipfile import BadZipFile
 
 from ..common.errors import UserError
 from . import paper
-from .card import FILES
-from .check import read_errors
-from .layout import finish
+from .prepared.card import FILES
+from .prepared.check import read_errors
+from .prepared.layout import finish
 
 OWNER = "reczoo"
 

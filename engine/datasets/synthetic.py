@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from model_zoo.training.metrics import auc, grouped_auc
 
-from .card import SPLITS
-from .features import list_column
-from .layout import Dataset
+from .prepared.card import SPLITS
+from .prepared.layout import Dataset
+from .writing.features import list_column
 
 WIDTH = 64  # D
 EMBEDDING = f"image_emb_dim{WIDTH}"

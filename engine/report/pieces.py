@@ -12,7 +12,7 @@ from model_zoo.registry import BACKBONES, MIXTURES, backbone_of, mixture_of, var
 from ..analysis.lineup import fullest_backbone
 from ..analysis.results import DatasetResults
 from ..analysis.tables.grid import settings
-from ..datasets.card import longest_history
+from ..datasets.prepared.card import longest_history
 from ..study.call import Call, calls, default_budget
 from ..study.experiments import UNTUNED, distinct, plan
 

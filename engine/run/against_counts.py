@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from ..baseline import record
-from ..datasets.card import CARD
+from ..datasets.prepared.card import CARD
 
 Result = dict[str, Any]
 Baselines = dict[int, record.Entry | None]  # by max_len

@@ -30,7 +30,7 @@ from ..config.load import Experiment
 from ..config.models import AdoptedModel, build, own_words
 from ..config.read import DATA_FILES
 from ..datasets import ensure_generated
-from ..datasets.card import SPLITS, card_beside, fingerprint
+from ..datasets.prepared.card import SPLITS, card_beside, fingerprint
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results

@@ -16,7 +16,7 @@ from model_zoo.training.metrics import correction
 from ..baseline import record
 from ..common.errors import UserError
 from ..common.text_table import text_table
-from ..datasets.card import sampling
+from ..datasets.prepared.card import sampling
 from .against_counts import baselines_of, verdicts
 
 Result = dict[str, Any]

@@ -20,7 +20,7 @@ from ..config.load import load
 from ..config.models import model_files
 from ..config.options import RunOptions
 from ..config.read import dataset_part, resolve_paths
-from ..datasets.card import card_beside, longest_history
+from ..datasets.prepared.card import card_beside, longest_history
 from ..tuner.checks import data_hash
 from ..tuner.engines import LocalEngine, require_devices, run_expid_command
 from ..tuner.folder import Folder

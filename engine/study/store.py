@@ -15,7 +15,7 @@ from ..common.errors import UserError
 from ..common.files import write_json, write_text, write_yaml
 from ..common.places import HOME
 from ..config.read import PATHS
-from ..datasets.card import CARD
+from ..datasets.prepared.card import CARD
 from ..tuner.space import Space
 from ..tuner.trial import DONE, Trial
 from .call import Call, set_words

@@ -20,7 +20,7 @@ from ..config.options import RunOptions
 from ..config.read import DATA_FILES, DATA_PATHS, redirect, resolve_paths
 from ..config.validate import check
 from ..datasets import ensure_generated
-from ..datasets.card import fingerprint
+from ..datasets.prepared.card import fingerprint
 from ..loader.columns import open_parquet
 from .space import Space
 from .trial import as_text

@@ -16,7 +16,7 @@ from ..common.files import write_text
 from ..common.places import RUN_COMMAND
 from ..common.text_table import text_table
 from ..config.options import RunOptions
-from ..datasets.card import card_beside, sampling
+from ..datasets.prepared.card import card_beside, sampling
 from .folder import Folder
 from .search import Search
 from .space import Space

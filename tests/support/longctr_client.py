@@ -17,7 +17,8 @@ import yaml
 from torch import nn
 
 from engine.config.read import read_yaml
-from engine.datasets import layout, synthetic
+from engine.datasets import synthetic
+from engine.datasets.prepared import layout
 
 from .command_line import ROOT
 

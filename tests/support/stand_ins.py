@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 
 from engine.common.errors import UserError, run_command
 from engine.common.places import HOME
-from engine.datasets import layout, paper
-from engine.datasets.card import SPLITS, describe
-from engine.datasets.layout import Dataset
+from engine.datasets import paper
+from engine.datasets.prepared import layout
+from engine.datasets.prepared.card import SPLITS, describe
+from engine.datasets.prepared.layout import Dataset
 from model_zoo.training.metrics import auc, grouped_auc
 
 from .stand_in_columns import THEMES, item_info, lists, sample_features, series, skewed

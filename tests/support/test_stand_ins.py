@@ -14,8 +14,9 @@ import model_zoo
 from engine.common.errors import UserError
 from engine.config.read import load_experiment, read_yaml
 from engine.config.validate import check
-from engine.datasets import layout, paper
-from engine.datasets.card import CARD, SPLITS
+from engine.datasets import paper
+from engine.datasets.prepared import layout
+from engine.datasets.prepared.card import CARD, SPLITS
 
 from . import stand_ins
 from .helpers import CONFIG, build_model, loader

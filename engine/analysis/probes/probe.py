@@ -28,7 +28,7 @@ from model_zoo.sequence_model import SequenceModel
 from ...common.errors import UserError
 from ...config.feature_map import build_feature_map
 from ...config.models import build, find_model
-from ...datasets.card import card_beside
+from ...datasets.prepared.card import card_beside
 from ...loader.loader import SequenceLoader
 from ...run.experiment import make_loaders
 from .expert_themes import describe_codes, match

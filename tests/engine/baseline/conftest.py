@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.datasets import layout, ready_config
+from engine.datasets.prepared import layout, ready_config
 
 MakeData = Callable[..., dict[str, Any]]
 

@@ -12,7 +12,7 @@ from engine.baseline import record
 from engine.baseline.__main__ import main
 from engine.baseline.measure import measure
 from engine.common.errors import UserError
-from engine.datasets.card import FILES, fingerprint
+from engine.datasets.prepared.card import FILES, fingerprint
 
 from ...support.command_line import Outcome, run_here
 from .conftest import MakeData

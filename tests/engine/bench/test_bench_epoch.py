@@ -25,7 +25,8 @@ from engine.bench.__main__ import main
 from engine.common.errors import UserError
 from engine.common.places import CONFIG
 from engine.config.read import model_part, read_yaml
-from engine.datasets import layout, synthetic
+from engine.datasets import synthetic
+from engine.datasets.prepared import layout
 
 from ...support.command_line import Outcome, run_module
 

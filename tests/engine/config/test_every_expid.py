@@ -13,14 +13,10 @@ from engine.config.feature_map import build_feature_map
 from engine.config.load import load
 from engine.config.options import RunOptions
 from engine.config.read import list_experiments
-from engine.datasets import (
-    ebnerd,
-    interactions,
-    layout,
-    movielens,
-    paper,
-    synthetic,
-)
+from engine.datasets import paper, synthetic
+from engine.datasets.forms import ebnerd, movielens
+from engine.datasets.prepared import layout
+from engine.datasets.writing import interactions
 from engine.run.experiment import make_loaders
 
 from ...support import stand_ins

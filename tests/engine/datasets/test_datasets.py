@@ -13,8 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.datasets import interactions, layout, movielens, synthetic
-from engine.datasets.card import CARD, SPLITS
+from engine.datasets import synthetic
+from engine.datasets.forms import movielens
+from engine.datasets.prepared import layout
+from engine.datasets.prepared.card import CARD, SPLITS
+from engine.datasets.writing import interactions
 from model_zoo.training.metrics import auc
 
 from ...support.command_line import ROOT, environment

@@ -16,8 +16,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from engine.datasets import layout, paper
-from engine.datasets.card import CARD, FILES, fingerprint
+from engine.datasets import paper
+from engine.datasets.prepared import layout
+from engine.datasets.prepared.card import CARD, FILES, fingerprint
 
 from ...support import stand_ins
 from ...support.command_line import ROOT, environment
@@ -29,7 +30,7 @@ import json, sys
 from pathlib import Path
 from huggingface_hub import constants
 from engine.datasets.hub import download
-from engine.datasets.layout import new_folder
+from engine.datasets.prepared.layout import new_folder
 from engine.common.errors import UserError
 
 for line in sys.stdin:

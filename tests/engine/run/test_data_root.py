@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.config import read as config
-from engine.datasets import layout, synthetic
+from engine.datasets import synthetic
+from engine.datasets.prepared import layout
 
 from ...support.command_line import Workspace, run_expid_in, run_expid_often, snapshot
 

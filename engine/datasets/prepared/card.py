@@ -1,0 +1,76 @@
+"""The card of a prepared data set, and the names of the files that it describes.
+
+Runs, studies and reports read cards, so this file imports nothing slow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ...common.errors import UserError
+
+SPLITS = ("train", "valid", "test")
+FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "user_info", "item_info"))
+CARD = "dataset_card.json"
+
+
+def card_beside(data: str | Path) -> dict[str, Any]:
+    """Read the card that lies beside a file of samples; the result is empty where there is none.
+
+    Raises:
+        UserError: the card is damaged.
+    """
+    path = Path(data).parent / CARD
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is no data set card ({error}); prepare the data again") from None
+
+
+def longest_history(card: dict[str, Any]) -> int | None:
+    """The number of items in the longest history of a sample; None if the card does not say."""
+    return max((s["history_length"]["max"] for s in card.get("splits", {}).values()), default=None)
+
+
+def sampling(card: dict[str, Any]) -> str:
+    """How the negatives were drawn, such as ``sampled negatives (4, time)``; empty if none were."""
+    drawn = card.get("negatives")
+    return f"sampled negatives ({drawn['per_positive']}, {drawn['from']})" if drawn else ""
+
+
+def fingerprint(paths: Iterable[str | Path]) -> str:
+    """A digest of the content of data files. Every result records it."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def describe(card: dict[str, Any]) -> str:
+    """The card as a short text for a terminal."""
+    lines = [
+        f"{card['dataset_id']}: {card['users']:,} users, {card['items']:,} items, "
+        f"{card['interactions']:,} interactions in histories, hash {card['hash']}"
+    ]
+    for name, split in card["splits"].items():
+        length = split["history_length"]
+        lines.append(
+            f"  {name:5}  {split['rows']:>9,} samples, {split['users']:>7,} users, "
+            f"label rate {split['label_rate']:.3f}, history mean {length['mean']:.1f}, "
+            f"max {length['max']:,}"
+        )
+    if sampled := sampling(card):
+        lines.append(
+            f"  {sampled}, {card['negatives']['rate']:.2g} of all that could have been drawn: "
+            "an AUC does not compare with one from exposures, and a score is no probability"
+        )
+    if "bayes_auc" in card:
+        lines.append(f"  Bayes-optimal test AUC {card['bayes_auc']['test']:.4f}")
+    return "\n".join(lines)

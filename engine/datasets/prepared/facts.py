@@ -1,0 +1,229 @@
+"""How well a single fact tells the label of a prepared data set.
+
+Each fact gives a number to every sample of a seeded choice, and its AUC is reported as it is: 0.03
+tells the label as well as 0.97. The facts are:
+
+- ``in the history``: whether the candidate is an item of the sample's history;
+- ``popularity``: how many events of histories have the candidate before the sample's moment or,
+  where moments are not known, how many training samples have it;
+- ``place in the group``: the sample's place in the file among those of its ``group_index``, as a
+  share, where the files have this column;
+- ``length of the history``, and ``time``;
+- each feature. A number is taken as it is. A category stands for its label rate in the training
+  samples, and a sequence for the mean rate of its values. A vector is projected on the difference
+  between the mean vectors of clicked and other training samples. These three are learned, so their
+  AUC is that of validation and test samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+
+from model_zoo.training.metrics import auc
+
+from .. import SEED
+from .card import SPLITS
+from .data_profile import events_of
+
+ROWS = 200_000  # samples that are chosen
+TELLING = 0.45  # distance of an AUC to 0.5 from which the fact alone tells the label
+FAIR = 0.02  # such a distance that is no reason for a warning, beside the noise
+FAIR_POPULARITY = 0.1
+HISTORY, POPULARITY, PLACE = "in the history", "popularity", "place in the group"
+PAIR = ["user_index", "item_index"]
+LENGTH, TIME, FEATURE = "length of the history", "time", "feature "
+
+
+class Fact(NamedTuple):
+    """How well a fact tells the label.
+
+    Attributes:
+        auc: of the fact's number.
+        noise: three standard errors of the AUC of a fact that tells nothing.
+        clicked_only: whether the number is 0 for all samples of label 0.
+    """
+
+    auc: float
+    noise: float
+    clicked_only: bool
+
+
+def measure(
+    folder: Path, features: dict[str, dict[str, Any]], label: str, timed: bool, rows: int = ROWS
+) -> dict[str, Fact]:
+    """The facts of a prepared folder by name; those that have no AUC are left out.
+
+    Args:
+        features: the feature map's specifications.
+        label: the label's column.
+        timed: whether ``time``, where the samples have it, is a moment and no mere place.
+        rows: number of samples to choose.
+    """
+    columns = [pl.col(label).cast(pl.Int64).alias("label"), pl.all().exclude(label)]
+    files = [folder / f"{name}.parquet" for name in SPLITS]
+    scans = [pl.scan_parquet(file).select(columns) for file in files]
+    every = pl.concat(scans, how="diagonal_relaxed").with_row_index("row")
+    sizes = [pq.read_metadata(file).num_rows for file in files]
+    split = pl.when(pl.col("row") < sizes[0]).then(pl.lit("train")).otherwise(pl.lit("later"))
+    samples = _choose(every, sum(sizes), rows).with_columns(split=split)
+    timed &= "time" in samples
+    before = timed and "full_time_seq" in pl.read_parquet_schema(folder / "user_info.parquet")
+    scores = {
+        HISTORY: _in_history(folder, samples),
+        POPULARITY: _popularity(folder, samples) if before else _targets(scans[0], samples),
+        LENGTH: samples["seq_len"],
+    }
+    if "group_index" in samples:
+        scores[PLACE] = _place(every, samples)
+    if timed:
+        scores[TIME] = samples["time"]
+    found = {name: _fact(samples["label"], score) for name, score in scores.items()}
+    for name, spec in features.items():
+        if spec["type"] != "meta":
+            found[f"{FEATURE}{name}"] = _feature(folder, scans[0], samples, name, spec)
+    return {name: fact for name, fact in found.items() if fact is not None}
+
+
+def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterator[str]:
+    """Say which facts alone tell the label, or do so because of how negatives were drawn.
+
+    Args:
+        found: see ``measure``.
+        negatives: the card's entry, for a data set with sampled negatives.
+    """
+    fair: dict[str, float] = {}
+    if negatives:
+        of_items = [POPULARITY, *(name for name in found if name.startswith(FEATURE))]
+        fair = dict.fromkeys((PLACE, LENGTH, TIME), FAIR)
+        fair |= dict.fromkeys(of_items, FAIR_POPULARITY)
+        fair |= {HISTORY: FAIR} if negatives["targets"] == "first" else {}
+    for name, fact in found.items():
+        distance, shown = abs(fact.auc - 0.5), f"{name} alone has an AUC of {fact.auc:.3f}"
+        if distance > max(TELLING, fact.noise):
+            yield f"{shown}, so it tells the label; leave it out, or mend how samples were made"
+        elif name in fair and distance > fair[name] + fact.noise:
+            yield (
+                f"{shown} because of how negatives were drawn, where 0.5 would be fair; "
+                "a model that learns this knows nothing of users"
+            )
+        elif name == HISTORY and not negatives and fact.clicked_only and distance > fact.noise:
+            yield (
+                f"{shown}, since no sample of label 0 has its item in the history: negatives seem to "
+                "be drawn among items that the user never had; leave out clicks on items of the history"
+            )
+
+
+def _choose(every: pl.LazyFrame, total: int, rows: int) -> pl.DataFrame:
+    """Some of all samples, in their order."""
+    chosen = np.random.default_rng(SEED).choice(total, min(rows, total), replace=False)
+    wanted = pl.LazyFrame({"row": np.sort(chosen)}, schema={"row": pl.get_index_type()})
+    samples = every.join(wanted, on="row", how="semi").collect(engine="streaming").sort("row")
+    return samples.with_columns(pl.col(*PAIR, "seq_len").cast(pl.Int64))
+
+
+def _in_history(folder: Path, samples: pl.DataFrame) -> pl.Series:
+    """Whether the candidate of each sample is an item of its history."""
+    asked = samples.select("row", *PAIR, "seq_len")
+    shown = [
+        asked.join(events, on=PAIR).filter(pl.col("place") < pl.col("seq_len")).select("row")
+        for events in events_of(folder)
+    ]
+    return samples["row"].is_in(pl.concat(shown)["row"].implode())
+
+
+def _popularity(folder: Path, samples: pl.DataFrame) -> pl.Series:
+    """The number of events of histories with each sample's candidate before its moment."""
+    asked = samples.select("row", "item_index", pl.col("time").cast(pl.Int64)).sort("time")
+    count = pl.zeros(len(asked), pl.Int64, eager=True)
+    for events in events_of(folder):
+        known = events.join(asked, on="item_index", how="semi").sort("time")
+        so_far = pl.int_range(1, pl.len() + 1).over("item_index")
+        known = known.select("item_index", "time", count=so_far)
+        last = asked.join_asof(
+            known, on="time", by="item_index", allow_exact_matches=False, check_sortedness=False
+        )
+        count += last["count"].fill_null(0)
+    return asked.with_columns(count=count).sort("row")["count"]
+
+
+def _targets(train: pl.LazyFrame, samples: pl.DataFrame) -> pl.Series:
+    """The number of other training samples with each sample's candidate."""
+    targets = train.group_by(pl.col("item_index").cast(pl.Int64)).agg(count=pl.len().cast(pl.Int64))
+    asked = samples.lazy().select("item_index", own=pl.col("split") == "train")
+    both = asked.join(targets, on="item_index", how="left", maintain_order="left")
+    others = pl.col("count").fill_null(0) - pl.col("own").cast(pl.Int64)
+    return both.select(others).collect(engine="streaming").to_series()
+
+
+def _place(every: pl.LazyFrame, samples: pl.DataFrame) -> pl.Series:
+    """The place of each sample among those of its group, as a share."""
+    chosen = samples.lazy().select("group_index").unique()
+    groups = every.select("row", "group_index").join(chosen, on="group_index", how="semi")
+    place = (pl.col("row").rank("ordinal") - 0.5) / pl.len()
+    placed = groups.collect(engine="streaming").select("row", place=place.over("group_index"))
+    return samples.select("row").join(placed, on="row", maintain_order="left")["place"]
+
+
+def _feature(
+    folder: Path, train: pl.LazyFrame, samples: pl.DataFrame, name: str, spec: dict[str, Any]
+) -> Fact | None:
+    """The fact that a feature is."""
+    key, values = name, samples.get_column(name, default=pl.Series())
+    if spec.get("source") == "item":
+        table = pl.read_parquet(folder / "item_info.parquet", columns=[name])[name]
+        key, values = "item_index", table.gather(samples["item_index"])
+    if spec["type"] == "numeric":
+        return _fact(samples["label"], values)
+    if spec["type"] == "embedding":
+        score = _projection(values, samples)
+    else:
+        counts = {"n": pl.len(), "clicked": pl.col("label").sum()}
+        rows = train.group_by(value=key).agg(**counts).collect(engine="streaming")
+        if key != name:
+            rows = rows.with_columns(value=table.gather(rows["value"]))
+        score = _label_rates(values, rows)
+    later = samples["split"] == "later"
+    return _fact(samples["label"].filter(later), score.filter(later))
+
+
+def _label_rates(values: pl.Series, rows: pl.DataFrame) -> pl.Series:
+    """For each value, or list of values, the label rate that training rows show.
+
+    Args:
+        rows: ``value``; ``n``, how many samples have it; ``clicked``, how many of these are clicked.
+    """
+    each = pl.DataFrame({"value": values}).with_row_index("sample")
+    if isinstance(values.dtype, pl.List | pl.Array):
+        rows, each = rows.explode("value"), each.explode("value")
+    known = rows.group_by("value").sum()
+    overall = float(known["clicked"].sum()) / max(1, int(known["n"].sum()))
+    rate = (pl.col("clicked") + overall) / (pl.col("n") + 1)
+    each = each.join(known.select("value", rate=rate), on="value", how="left")
+    means = each.group_by("sample").agg(pl.col("rate").fill_null(overall).mean())
+    return means.sort("sample")["rate"]
+
+
+def _projection(vectors: pl.Series, samples: pl.DataFrame) -> pl.Series:
+    """How far each vector lies towards the clicked ones of the training samples."""
+    x_BD = vectors.explode().to_numpy().reshape(len(vectors), -1)
+    training = samples["split"] == "train"
+    clicked_B, other_B = ((training & (samples["label"] == y)).to_numpy() for y in (1, 0))
+    if not clicked_B.any() or not other_B.any():
+        return pl.zeros(len(x_BD), eager=True)
+    return pl.Series(x_BD @ (x_BD[clicked_B].mean(0) - x_BD[other_B].mean(0)))
+
+
+def _fact(labels: pl.Series, score: pl.Series) -> Fact | None:
+    """The fact that a number of each sample is; None if all labels are the same."""
+    clicked, others = int(labels.sum()), int((1 - labels).sum())
+    if not clicked or not others:
+        return None
+    noise = 3 * ((clicked + others + 1) / (12 * clicked * others)) ** 0.5
+    value = auc(labels.to_numpy(), score.to_numpy())
+    return Fact(value, noise, not score.filter(labels == 0).cast(pl.Boolean).any())

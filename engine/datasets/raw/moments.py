@@ -1,0 +1,245 @@
+"""When events happened: how times are written, in which unit, and what is no time.
+
+Times are read as whole numbers. Dates, and numbers with fractions, become microseconds since 1970.
+Other numbers stay as they are, and their size tells the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from ...common.errors import UserError
+from .raw_files import readable
+from .source import Source
+from .values import as_whole
+
+DATES = (
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y-%m-%d %H:%M:%S%.f%#z",
+    "%Y-%m-%dT%H:%M:%S%.f%#z",
+    "%Y-%m-%d %H:%M:%S%.f UTC",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d",
+    *(f"{day}{clock}" for day in ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
+      for clock in (" %I:%M:%S %p", " %H:%M:%S", " %H:%M", "")),
+)  # fmt: skip
+DIGITS = ("%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # dates that look like numbers
+NO_YEAR = "%m%d"
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+# Seconds from 1979 to 2100: a number between these limits in one unit is not so in another.
+FIRST, LAST = 300_000_000, 4_102_444_800
+SAMPLE = 1_000  # values that decide how times are written
+DAY = 86_400 * PER_SECOND["us"]
+SHOWN = 3  # values that a message shows
+Bound = str | int | float
+Parse = Callable[[pl.Expr], pl.Expr]
+
+
+def times(
+    tables: Sequence[Source],
+    column: str,
+    form: str | None = None,
+    unit: str | None = None,
+    span: Sequence[Bound] = (),
+) -> tuple[list[pl.Expr], str]:
+    """The moments of tables, and their unit, see ``as_times``."""
+    parse, expects, unit = as_times(tables, column, form, unit, span)
+    return [table.read(column, parse, expects) for table in tables], unit
+
+
+def as_times(
+    tables: Sequence[Source],
+    column: str,
+    form: str | None = None,
+    unit: str | None = None,
+    span: Sequence[Bound] = (),
+) -> tuple[Parse, str, str]:
+    """How values become moments, what they must be, and the unit: ``s, ms, us`` or ``unknown``.
+
+    Args:
+        form: how dates are written, in strftime's letters. Without it, the first values decide.
+        unit: of numbers. Without it, their size decides.
+        span: first and last moment; rows outside are left out.
+
+    Raises:
+        UserError: the form or the unit cannot be told, or some times are in another unit.
+    """
+    where = f"{tables[0].path}, column {column}"
+    dates = _dates(tables, column, form, where)
+    if dates and unit:
+        raise UserError(f"{where} holds dates, and --time-unit is for numbers; leave it out")
+    raws = [table.raw(column) for table in tables]
+    values = [dates[0](raw) if dates else raw.cast(pl.Float64, strict=False) for raw in raws]
+    facts = _facts(tables, values)
+    if facts["rows"] > 1 and facts["low"] == facts["high"]:
+        raise UserError(
+            f"{where} is {facts['low']} in every row, so it orders nothing; write another --time, or "
+            "--order row if the rows of a user are in order"
+        )
+    found = {name: facts[name] for name in (["us"] if dates else PER_SECOND) if facts[name]}
+    unit = unit or max(found, key=lambda name: found[name], default="us" if dates else "unknown")
+    parse, expects, own = dates or (_numbers(unit, facts["fractions"]), "a whole number", None)
+    outside, why = [], "outside of --time-range"
+    if span:
+        first, last = _bound(span[0], unit, own), _bound(span[1], unit, own, last=True)
+        outside = [(value < first) | (value > last) for value in values]
+    elif found and unit != "unknown" and facts["rows"] > found.get(unit, 0):
+        outside = [~_within(value, unit) for value in values]
+        why = f"column {column} is no moment of our time in {unit}"
+        if not tables[0].lenient:
+            raise _mixed(tables, column, outside, where, unit)
+    for table, rows in zip(tables, outside, strict=False):
+        table.left_out[why] = rows.fill_null(False)
+    micro = unit == "ns" or (facts["fractions"] and unit != "unknown")
+    return parse, expects, "us" if micro else unit
+
+
+def _facts(tables: Sequence[Source], values: Sequence[pl.Expr]) -> dict[str, Any]:
+    """How many times there are, how many of them are of our time in each unit, and their range."""
+    each = zip(tables, values, strict=True)
+    rows = pl.concat([table.frame.select(time=value) for table, value in each])
+    time = pl.col("time")
+    facts = rows.select(
+        rows=time.count(),
+        low=time.min(),
+        high=time.max(),
+        fractions=(time.cast(pl.Float64) % 1 != 0).any(),
+        **{unit: _within(time, unit).sum() for unit in PER_SECOND},
+    )
+    with readable(tables[0].path):
+        return facts.collect(engine="streaming").row(0, named=True)
+
+
+def _within(value: pl.Expr, unit: str) -> pl.Expr:
+    """Whether numbers are moments of our time in a unit."""
+    return (value >= FIRST * PER_SECOND[unit]) & (value < LAST * PER_SECOND[unit])
+
+
+def _numbers(unit: str, fractions: bool) -> Parse:
+    """How to read numbers of a unit."""
+    if fractions:
+        scale = PER_SECOND["us"] / PER_SECOND.get(unit, 1)
+        return lambda raw: (
+            (raw.cast(pl.Float64, strict=False) * scale).round().cast(pl.Int64, strict=False)
+        )
+    return (lambda raw: as_whole(raw) // 1000) if unit == "ns" else as_whole
+
+
+def _bound(bound: Bound, unit: str, own: str | None, last: bool = False) -> float:
+    """A bound of a range as a number of a unit; a last day is meant as a whole.
+
+    Args:
+        own: the form of the column's dates, or nothing if they are no texts. None if the column has
+            numbers, so that a number is no date.
+    """
+    texts = pl.Series([str(bound)])
+    number = texts.cast(pl.Float64, strict=False)[0]
+    form = own if own and _read(texts, own)[0] is not None else None
+    if form is None and (number is None or own is not None):
+        form = _form(texts, f"--time-range: values such as {bound!r}")
+    if form is None:
+        return number
+    if unit not in PER_SECOND:
+        raise UserError(
+            f"--time-range {bound} is a date, and the unit of times is unknown; add --time-unit"
+        )
+    moment = pl.select(_parsed(pl.lit(str(bound)), form)).item()
+    if last and "%H" not in form:
+        moment += DAY - 1
+    return moment / PER_SECOND["us"] * PER_SECOND[unit]
+
+
+def _mixed(
+    tables: Sequence[Source], column: str, outside: Sequence[pl.Expr], where: str, unit: str
+) -> UserError:
+    """The error of times that are not in the unit of most of them."""
+    each = zip(tables, outside, strict=True)
+    texts = pl.concat([_texts(table, column, rows) for table, rows in each])
+    return UserError(
+        f"{where}: most values are times in {unit}, but not {_examples(texts)}; bring them into one "
+        "unit, or leave such rows out with --time-range FIRST LAST, or with --bad-rows leave_out"
+    )
+
+
+def _dates(
+    tables: Sequence[Source], column: str, form: str | None, where: str
+) -> tuple[Parse, str, str] | None:
+    """How to read dates, what they are for a message, and their form; nothing if times are numbers."""
+    for kind in (table.kind(column) for table in tables):
+        if kind.is_nested() or kind == pl.Duration:
+            raise UserError(f"{where} is {kind}, which is no time of an event; name another column")
+    known = [table.kind(column) in (pl.Date, pl.Datetime) for table in tables]
+    if all(known):
+        return lambda raw: raw.dt.epoch("us"), "a date", ""
+    if any(known):
+        raise UserError(f"{where} holds dates only in one of two tables; bring them into one form")
+    if form is None:
+        texts = pl.concat([_texts(table, column) for table in tables])
+        form = _form(texts, f"{where}: values such as {_examples(texts)}")
+        if tables[0].kind(column) == pl.String and texts.str.contains(r"^\d\.\d+[eE]").any():
+            print(
+                f"{where}: values such as {_examples(texts)} have few digits, so moments are rounded"
+            )
+    return (lambda raw: _parsed(raw, form), f"a date in the form {form}", form) if form else None
+
+
+def _form(texts: pl.Series, where: str) -> str | None:
+    """The form of dates that fits most of some texts; nothing if they are numbers."""
+    numbers = texts.cast(pl.Float64, strict=False).is_not_null()
+    if 2 * numbers.sum() >= len(texts):
+        if len(texts) and _read(texts, NO_YEAR).is_not_null().all():
+            raise UserError(
+                f"{where} look like a month and a day; write --time-format {NO_YEAR} if they are, or "
+                "--time-unit unknown if they are numbers of another kind"
+            )
+        return next((f for f in DIGITS if len(texts) and _read(texts, f).is_not_null().all()), None)
+    read = {form: _read(texts, form) for form in DATES}
+    most = max(moments.count() for moments in read.values())
+    forms = [form for form, moments in read.items() if moments.count() == most]
+    if 2 * most <= len(texts):
+        raise UserError(
+            f"{where} are no dates in a known form; write --time-format, such as '%d.%m.%Y %H:%M'"
+        )
+    if not all(read[form].equals(read[forms[0]]) for form in forms):
+        raise UserError(
+            f"{where} can be read as {' or as '.join(forms)}; write one as --time-format"
+        )
+    return forms[0]
+
+
+def _read(texts: pl.Series, form: str) -> pl.Series:
+    """Dates of our time, and null for what is none."""
+    moment = _parsed(pl.lit(texts), form)
+    return pl.select(pl.when(_within(moment, "us")).then(moment)).to_series()
+
+
+def _parsed(raw: pl.Expr, form: str) -> pl.Expr:
+    """Dates of a form, in microseconds. Years that are not written are 2000."""
+    text = raw.cast(pl.String).str.strip_chars()
+    written = datetime(2000, 12, 31, 23, 59, 59).strftime(form)
+    if written.isdigit():  # a number has lost its zeros
+        text = text.str.zfill(len(written))
+    if "%H" in form and "%M" not in form:  # polars reads no hour alone
+        text, form = text + ":00", form + ":%M"
+    if "%Y" not in form and "%y" not in form:
+        text, form = "2000 " + text, "%Y " + form
+    return text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us")
+
+
+def _texts(table: Source, column: str, which: pl.Expr | None = None) -> pl.Series:
+    """The first values of a column, as texts."""
+    text = pl.col(column).cast(pl.String).str.strip_chars()
+    with readable(table.path):
+        rows = table.frame.filter(text != "" if which is None else which)
+        return rows.select(text).head(SAMPLE).collect(engine="streaming").to_series()
+
+
+def _examples(texts: pl.Series) -> str:
+    return ", ".join(map(repr, texts.unique(maintain_order=True).head(SHOWN)))

@@ -1,0 +1,265 @@
+"""The files of a raw table, and the one lazy table that they are together.
+
+Text files come as columns of texts. Files may have unlike columns, or columns of other types. Folders
+such as ``dt=2024-01-01`` hold the value of a column. Hidden files are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+from glob import has_magic
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import polars as pl
+
+from ...common.errors import UserError
+
+TEST = "#test"  # whether a row is of the test table
+PART = "#part"  # the file, or else the folder, that holds all rows of a row's user
+LINE = "#line"  # a line of a text that polars cannot cut into fields
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PARQUET = ".parquet"
+ENDINGS = (*SEPARATORS, PARQUET)
+COMPRESSED = (".gz", ".zst")
+NULLS = ("NULL", "null", "\\N", "NaN", "nan", "None", "<NA>")  # how exports write a missing value
+NEVER = "\0"  # a separator that no text has
+SHOWN = 300  # characters of a file's content that a message shows
+PARTITION = re.compile(r"([^=]+)=(.*)")
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the files of a table are written.
+
+    Attributes:
+        separator: what separates the fields; by default the ending tells it.
+        quotes: whether fields may be quoted; those of a ``.tsv`` never are.
+        columns: names of all columns, where no header names them.
+        partitioned: whether rows are to have a column ``PART``.
+    """
+
+    separator: str | None = None
+    quotes: bool = True
+    columns: Sequence[str] = ()
+    partitioned: bool = False
+
+
+PLAIN = Form()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table.
+
+    Attributes:
+        path: of the file.
+        frame: its rows.
+        first_line: the line of the first row; None in Parquet.
+        quoted: whether a stray quote could swallow lines of it.
+    """
+
+    path: Path
+    frame: pl.LazyFrame
+    first_line: int | None
+    quoted: bool = False
+
+
+def parts_of(path: Path, form: Form) -> list[Part]:
+    """The files of a path, in the order of their names.
+
+    Args:
+        path: a file, a folder with all below it, or a pattern such as ``logs/**/*.csv``.
+    """
+    parts, root = [], _root(path)
+    for file in _files(path, root, form.separator):
+        with readable(file):
+            part = _parquet(file) if _ending(file) == PARQUET else _text(file, form)
+            frame = part.frame
+            names = frame.collect_schema().names()
+            frame = frame.rename({name: name.strip() for name in names if name != name.strip()})
+            folders = file.relative_to(root).parts[:-1]
+            found = [PARTITION.fullmatch(folder) for folder in folders]
+            values = {match[1]: unquote(match[2]) for match in found if match}
+            frame = frame.with_columns(
+                pl.lit(None if value == NO_VALUE else value, pl.String).alias(name)
+                for name, value in values.items()
+                if name not in frame.collect_schema()
+            )
+            if form.partitioned:
+                frame = frame.with_columns(pl.lit((*folders, file.name)[0]).alias(PART))
+            parts.append(Part(file, frame, part.first_line, part.quoted))
+    return parts
+
+
+def marked(part: Part, test: bool) -> Part:
+    """A part whose rows say whether they are of the test table."""
+    return replace(part, frame=part.frame.with_columns(pl.lit(test).alias(TEST)))
+
+
+def together(parts: Sequence[Part]) -> pl.LazyFrame:
+    """The rows of all files, one file after the other. What a file lacks is missing there."""
+    schemas: list[dict[str, Any]] = [dict(part.frame.collect_schema()) for part in parts]
+    kinds: dict[str, Any] = {}
+    for name in dict.fromkeys(name for schema in schemas for name in schema):
+        kinds[name] = reduce(_common, [schema[name] for schema in schemas if name in schema])
+    frames = [
+        part.frame.cast({name: kinds[name] for name, kind in schema.items() if kind != kinds[name]})
+        for part, schema in zip(parts, schemas, strict=True)
+    ]
+    return pl.concat(frames, how="diagonal")
+
+
+def _common(first: Any, second: Any) -> Any:
+    """A type that holds the values of two, without rounding a number."""
+    if first == second or second == pl.Null:
+        return first
+    if first == pl.Null:
+        return second
+    if isinstance(first, pl.List) and isinstance(second, pl.List):
+        return pl.List(_common(first.inner, second.inner))
+    whole = first.is_integer() and second.is_integer()
+    if whole and pl.UInt64 not in (first, second):
+        return pl.Int64()
+    if first.is_float() and second.is_float():
+        return pl.Float64()
+    if first.is_temporal() and second.is_temporal():
+        return pl.Datetime("us")
+    return pl.String()
+
+
+def _parquet(file: Path) -> Part:
+    frame = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+    schema = frame.collect_schema()
+    texts = [_given(name) for name, kind in schema.items() if kind == pl.String]
+    fractions = [pl.col(name).fill_nan(None) for name, kind in schema.items() if kind.is_float()]
+    return Part(file, frame.with_columns(*texts, *fractions), None)
+
+
+def _text(file: Path, form: Form) -> Part:
+    ending = _ending(file)
+    separator = unescaped(form.separator) if form.separator else SEPARATORS[ending]
+    quoted = form.quotes and ending != ".tsv"
+    lines = len(separator.encode()) > 1
+
+    def scan(header: bool) -> pl.LazyFrame:
+        return pl.scan_csv(
+            file,
+            separator=NEVER if lines else separator,
+            quote_char='"' if quoted and not lines else None,
+            has_header=header,
+            infer_schema=False,
+            glob=False,
+            null_values=None if lines else list(NULLS),
+        )
+
+    frame = scan(header=False)
+    first = frame.head(1).collect()
+    names = [str(name or "").strip() for name in first.row(0)]
+    if lines:
+        names = [name.strip() for name in names[0].split(separator)]
+    if form.columns and len(names) != len(form.columns):
+        raise UserError(
+            f"{file} has {len(names)} columns, and --columns names {len(form.columns)}: "
+            f"{', '.join(form.columns)}; name all of them in order"
+        )
+    if not form.columns and (double := [name for name in names if name and names.count(name) > 1]):
+        raise UserError(
+            f"{file} has two columns {double[0]!r}; rename one, or name all columns with --columns if "
+            "the first line is a row"
+        )
+    header = not form.columns or names == list(form.columns)
+    first_line = 2 if header else 1
+    if lines:
+        frame = cut(frame.slice(first_line - 1), form.columns or names, separator)
+    elif header:
+        frame = scan(header=True)
+    else:
+        frame = frame.rename(dict(zip(first.columns, form.columns, strict=True)))
+    return Part(file, frame, first_line, quoted and not lines and file.suffix not in COMPRESSED)
+
+
+def cut(lines: pl.LazyFrame, names: Sequence[str], separator: str) -> pl.LazyFrame:
+    """Cut lines into fields; ``LINE`` stays, and is cleared where the line has as many as it must."""
+    line = pl.nth(0)
+    fields = line.str.strip_suffix("\r").str.split(separator)
+    wrong = pl.when(fields.list.len() != len(names)).then(line)
+    each = {name: fields.list.get(i, null_on_oob=True) for i, name in enumerate(names)}
+    return lines.select(wrong.alias(LINE), **each).with_columns(map(_given, names))
+
+
+def _given(column: str) -> pl.Expr:
+    """A column of texts, null where the text says that there is no value."""
+    text = pl.col(column)  # comparisons stream, which ``is_in`` and ``replace`` do not
+    return pl.when(~pl.any_horizontal(text == null for null in NULLS)).then(text).alias(column)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Surround polars' reading of ``path``, so that its errors name the file."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = " ".join(str(error).split())[:SHOWN]
+        if "ragged" in reason:
+            reason = "a line has more fields than the first; if stray quotes do it, add --no-quotes"
+        raise UserError(f"{path} cannot be read ({reason}); mend it, or name another") from None
+
+
+def unescaped(separator: str) -> str:
+    """A separator, where ``\\t`` and ``\\x01`` may be written so."""
+    try:
+        return separator.encode().decode("unicode_escape") if separator[:1] == "\\" else separator
+    except UnicodeDecodeError:
+        known = r"\t or \x01, or \\\\ for a backslash"
+        raise UserError(f"the separator {separator} is no character; write {known}") from None
+
+
+def _root(path: Path) -> Path:
+    """The folder that the files of a path lie in: the longest without a pattern."""
+    if path.is_dir():
+        return path
+    parents = [path.parent, *path.parent.parents]
+    return path.parent if path.exists() else next(p for p in parents if not has_magic(str(p)))
+
+
+def _files(path: Path, root: Path, separator: str | None) -> list[Path]:
+    """The files of a table, which have one ending."""
+    if path.is_file():
+        files = [path]
+    else:
+        pattern = "**/*" if path.is_dir() else str(path.relative_to(root))
+        files = sorted(file for file in root.glob(pattern) if _is_table(file, root, separator))
+    if not files:
+        raise UserError(
+            f"{path} does not exist, or is a folder without tables; name a file that ends with "
+            f"{', '.join(ENDINGS)}, a folder of such files, or a pattern such as '*.csv'"
+        )
+    endings = sorted({_ending(file) for file in files})
+    if len(endings) > 1 or (endings[0] not in ENDINGS and separator is None):
+        raise UserError(
+            f"{path} ends with {', '.join(endings)}; all files must end with one of "
+            f"{', '.join(ENDINGS)}, or write --separator"
+        )
+    return files
+
+
+def _is_table(file: Path, root: Path, separator: str | None) -> bool:
+    """Whether a file that was found is meant: it is not hidden, and has some content."""
+    hidden = any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+    known = separator is not None or _ending(file) in ENDINGS
+    return known and not hidden and file.is_file() and file.stat().st_size > 0
+
+
+def _ending(file: Path) -> str:
+    """The ending of a file, without that of a compression."""
+    name = file.name.lower()
+    for compression in COMPRESSED:
+        name = name.removesuffix(compression)
+    return Path(name).suffix

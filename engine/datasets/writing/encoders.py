@@ -1,0 +1,170 @@
+"""The encoders of a data set, which its folder keeps, so that other rows can be encoded like it.
+
+``encoders/encoders.json`` describes each feature and what its encoder learned. A vocabulary is a
+Parquet file beside it, with the columns ``value`` and ``id``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from numpy.typing import NDArray
+
+from ...common.errors import UserError
+from ...config.convert import WRONG, convert
+from ...config.feature_map import read_feature_map
+from ..prepared.layout import ENCODERS
+from .features import FIRST, CategoricalEncoder, Encoder, Feature
+
+FILE = "encoders.json"
+# The row that holds a feature, and what FuxiCTR's specification says of it.
+SOURCES: dict[str, dict[str, Any]] = {"item": {"source": "item"}, "sample": {}}
+
+
+class Encoders:
+    """The encoders of a data set, new ones or loaded ones.
+
+    Args:
+        folder: the data set that loaded ones come from. New items follow those of its item table.
+
+    Attributes:
+        by_source: the encoders of the features of ``item`` and of ``sample``.
+        themes: for each item the raw values of its categories, see ``Encoder.theme``.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder, self.themes = folder, pl.DataFrame()
+        self.by_source: dict[str, list[Encoder]] = {source: [] for source in SOURCES}
+
+    def of(self, source: str, features: list[Feature]) -> list[Encoder]:
+        """The encoders of all features of a source. Loaded ones stay in their order."""
+        if self.folder is None:
+            self.by_source[source] = [feature.encoder() for feature in features]
+        named = {feature.name: feature for feature in features}
+        for encoder in self.by_source[source]:
+            encoder.feature = named[encoder.feature.name]
+        return self.by_source[source]
+
+    def specs(self, source: str) -> dict[str, dict[str, Any]]:
+        """FuxiCTR's specification of the features of a source."""
+        return {e.feature.name: SOURCES[source] | e.spec() for e in self.by_source[source]}
+
+    def item_table(
+        self, items: pl.DataFrame, features: list[Feature], times_N: NDArray
+    ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
+        """The item table of a data set, and FuxiCTR's specification of its features.
+
+        Args:
+            items: a raw column for each feature. Its rows follow those of the item table that
+                loaded encoders come with or, for new ones, the padding.
+            features: what to make of the columns; the first is the item's id.
+            times_N: how often each item occurs in the training data.
+        """
+        known = None if self.folder is None else pl.read_parquet(self.folder / "item_info.parquet")
+        columns: dict[str, pl.Series] = {}
+        for encoder in self.of("item", features):
+            name = encoder.feature.name
+            encoder.observe(items[name], times_N)
+            encoded = encoder.encode(items[name])
+            before = _padding(encoded) if known is None else known[name]
+            columns[name] = pl.concat([before, encoded])
+        self.themes = self._themes(items)
+        table = pl.DataFrame(columns)
+        index = pl.int_range(pl.len(), dtype=pl.Int64).alias("item_index")
+        return table.select(index, pl.all()), self.specs("item")
+
+    def _themes(self, items: pl.DataFrame) -> pl.DataFrame:
+        """The themes of all items; ``items`` are those that ``item_table`` is given."""
+        of_features = self.by_source["item"][1:]  # the first is the id
+        themes = {e.feature.name: e.theme(items[e.feature.name]) for e in of_features}
+        new = pl.DataFrame({name: theme for name, theme in themes.items() if theme is not None})
+        if self.folder is None:
+            return new
+        known = pl.read_parquet(self.folder / "item_ids.parquet")
+        return pl.concat([known, new], how="diagonal_relaxed").select(new.columns)
+
+    def grown(self) -> dict[str, int]:
+        """How many values got ids that they did not have when the encoders were loaded."""
+        every = (e for encoders in self.by_source.values() for e in encoders)
+        new = {
+            e.feature.name: len(e.vocabulary()) - len(e.known)
+            for e in every
+            if isinstance(e, CategoricalEncoder)
+        }
+        return {name: count for name, count in new.items() if count}
+
+    def save(self, folder: Path) -> None:
+        """Write the encoders, if there are any, into the folder of a data set."""
+        entries: list[dict[str, Any]] = []
+        for source, encoders in self.by_source.items():
+            for encoder in encoders:
+                (folder / ENCODERS).mkdir(exist_ok=True)
+                entry = {"source": source} | asdict(encoder.feature)
+                entry |= {name: getattr(encoder, name) for name in encoder.STATE}
+                if isinstance(encoder, CategoricalEncoder):
+                    entry["vocabulary"] = f"{len(entries)}.parquet"
+                    values = encoder.vocabulary()
+                    ids = pl.int_range(FIRST, FIRST + len(values), eager=True)
+                    vocabulary = pl.DataFrame({"value": values, "id": ids})
+                    vocabulary.write_parquet(folder / ENCODERS / entry["vocabulary"])
+                entries.append(entry)
+        if entries:
+            (folder / ENCODERS / FILE).write_text(json.dumps(entries, indent=2))
+
+
+def load(folder: Path, grow: bool = False) -> Encoders:
+    """The encoders that a data set keeps; they encode as they did when it was prepared.
+
+    Args:
+        folder: a prepared data set.
+        grow: whether ``observe`` still gives ids to new values, after the known ones.
+
+    Raises:
+        UserError: the data set keeps no encoders, or they are damaged.
+    """
+    path = folder / ENCODERS / FILE
+    if not path.exists():
+        raise UserError(
+            f"{folder} keeps no encoders, for there is no {path}; name a data set that "
+            "`prepare.py generic` wrote, or prepare this one again"
+        )
+    loaded = Encoders(folder)
+    prepared, _ = read_feature_map(folder / "feature_map.json")
+    try:
+        for entry in json.loads(path.read_text()):
+            encoder = _restored(path, entry)
+            encoder.fixed, encoder.grows = True, grow
+            loaded.by_source[entry["source"]].append(encoder)
+        specs = loaded.specs("item") | loaded.specs("sample")
+        for name in specs | prepared:
+            if specs.get(name, {"type": "meta"}) != prepared.get(name):
+                raise ValueError(f"{name} is not as in feature_map.json")
+    except (*WRONG, KeyError, AttributeError, OSError, pl.exceptions.PolarsError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path.parent} is damaged ({reason}); prepare the data again") from None
+    return loaded
+
+
+def _restored(path: Path, entry: dict[str, Any]) -> Encoder:
+    """The encoder that an entry of ``encoders.json`` describes."""
+    encoder = Feature(**{field.name: entry[field.name] for field in fields(Feature)}).encoder()
+    for name in encoder.STATE:
+        setattr(encoder, name, convert(entry[name], type(getattr(encoder, name))))
+    if isinstance(encoder, CategoricalEncoder):
+        vocabulary = pl.read_parquet(path.parent / entry["vocabulary"]).sort("id")
+        ids = pl.int_range(FIRST, FIRST + len(vocabulary), eager=True)
+        if not vocabulary["id"].equals(ids):
+            raise ValueError(f"{entry['vocabulary']} lacks an id, or has one twice")
+        encoder.known = vocabulary.select("value")
+    return encoder
+
+
+def _padding(encoded: pl.Series) -> pl.Series:
+    """The zero, or the list of zeros, of the padding item."""
+    first = encoded[0]
+    zero = [0] * len(first) if isinstance(first, pl.Series) else 0
+    return pl.Series([zero], dtype=encoded.dtype)

@@ -1,0 +1,283 @@
+"""Turn a log of interactions into LongCTR's layout, also if the log is larger than memory.
+
+A log is one table of events in any order. An event with a label is a sample; a positive event joins
+its user's history. The history of a sample holds what its user did *strictly before* the moment of
+the sample. Events of one moment never see each other, so nothing of an impression leaks into it.
+
+The log is streamed. ``numbering`` writes its events as numbers, in blocks of users. ``samples`` turns
+each block into samples and histories. This file puts them together.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ...common.errors import UserError
+from ..prepared.card import SPLITS
+from ..prepared.layout import finish
+from .encoders import Encoders
+from .histories import ListRecipe, stored_events
+from .log import Log
+from .negatives import Negatives, TapeWriter
+from .numbering import Numbered, number, time_at
+from .samples import KNOWN, ROUNDING, Block, Recipe, Span
+
+LAST = 2**63 - 1  # a moment after all others
+NAMES = {"train": "training", "valid": "validation", "test": "test"}
+ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group
+MEMORY = 4.0  # GiB
+INDEX = ("user_index", "item_index", "seq_len", "time", "group_index")
+T = TypeVar("T")
+Each = Callable[[Callable[[Span], T], list[Span]], Iterator[T]]
+
+
+def write(log: Log, folder: Path, memory: float = MEMORY, each: Each = map) -> dict[str, Any]:
+    """Write the data set of a log into a folder, made if missing, and show progress.
+
+    Args:
+        memory: GiB to take at most, if users and items alone do not take more.
+        each: works on the blocks: ``map``, or ``ray_blocks.each_on_ray``.
+
+    Returns:
+        The card.
+
+    Raises:
+        UserError: a split would be empty, or its labels are all the same.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as scratch:
+        return _Writer(log, folder, Path(scratch), memory, each).run()
+
+
+class _Writer:
+    """One run of ``write``; ``scratch`` is a folder for temporary files."""
+
+    def __init__(self, log: Log, folder: Path, scratch: Path, memory: float, each: Each) -> None:
+        self.log, self.folder, self.scratch = log, folder, scratch
+        self.memory, self.each = memory, each
+        self.source = log.about["source"]
+        self.encoders = log.like.encoders() if log.like else Encoders()
+        self.sample_encoders = self.encoders.of("sample", log.sample_features)
+        self.names = [encoder.feature.name for encoder in self.sample_encoders]
+        self.files: dict[Path, pq.ParquetWriter] = {}
+        self.closing = ExitStack()  # closes the files
+        self.merged = 0  # events of the same user, item and moment as another
+        self.groups = self.drawable = 0  # see ``samples.Block``
+        self.owners: list[pl.Series] = []  # whose the histories are, where rows show lists
+        self.listed = "history" in log.events.collect_schema()
+
+    def run(self) -> dict[str, Any]:
+        """Write everything; returns the card."""
+        events = self.log.events
+        if self.listed:
+            events = stored_events(events, self.source, self.scratch)
+        drawn = self.log.negatives.per_positive if self.log.negatives else 0
+        numbered = number(events, self.source, self.scratch, self.log.like, self.memory, drawn)
+        users, items = numbered.users, numbered.items
+        recipe = self._recipe(numbered)
+        times_N = np.zeros(len(items), np.int64)
+        counts = np.zeros((len(SPLITS), 2), np.int64)  # samples by split and label
+        label = pl.col("label").cast(pl.Int64).alias(self.log.label)
+        owner = ["group_user"] if self.listed else []
+        with self.closing:
+            for block in self._results(recipe.make_block, numbered, "sorting users"):
+                samples, histories = self._count_on(block)
+                self._append(self.scratch / "user_info.parquet", histories)
+                for i, name in enumerate(SPLITS):
+                    part = samples.filter(pl.col("split") == i)
+                    counts[i] += np.bincount(part["label"], minlength=2)
+                    if name == "train":
+                        self._learn(part, histories, times_N)
+                    raw = part.select(*INDEX, *owner, label, *self.names)
+                    self._append(self.scratch / f"{name}.parquet", raw)
+        self._require_usable(counts)
+        specs = self._write_tables()
+        known = 0 if self.log.like is None else len(self.log.like.items)
+        table, item_specs = self.log.item_table(items[known:], times_N[known:], self.encoders)
+        table.write_parquet(self.folder / "item_info.parquet")
+        self._write_ids(numbered)
+        self.encoders.save(self.folder)
+        about = self.log.about | {"events": users["events"].sum(), "events_merged": self.merged}
+        about |= {"time_unit": self.log.time_unit, "seed": self.log.seed}
+        if self.log.like is not None:
+            about |= self.log.like.described(self.encoders)
+        return finish(
+            self.folder, item_specs | specs, self.log.label, about | self._sampling(counts)
+        )
+
+    def _write_ids(self, numbered: Numbered) -> None:
+        """Write whose numbers the indices of users and items are, and the themes of items."""
+        users = numbered.users.select("user_index", "user")
+        if self.listed:
+            users = users[pl.concat(self.owners)].select(
+                pl.int_range(pl.len()).alias("user_index"), "user"
+            )
+        users.write_parquet(self.folder / "user_ids.parquet")
+        ids = numbered.items.with_row_index("item_index", 1).select("item_index", "item")
+        if self.log.item_names is not None:
+            ids = ids.join(self.log.item_names, on="item", how="left", maintain_order="left")
+        ids.with_columns(self.encoders.themes).write_parquet(self.folder / "item_ids.parquet")
+
+    def _count_on(self, block: Block) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Samples and histories of a block, with numbers that follow those of the block before."""
+        samples = block.samples.with_columns(pl.col("group_index") + self.groups)
+        histories = block.histories
+        self.groups += block.groups
+        self.drawable += block.drawable
+        self.merged += block.merged
+        if self.listed:
+            following = pl.col("^(user_index|group_user)$") + sum(map(len, self.owners))
+            samples, histories = samples.with_columns(following), histories.with_columns(following)
+            self.owners.append(histories["user"])
+            histories = histories.drop("user")
+        return samples, histories
+
+    def _recipe(self, numbered: Numbered) -> Recipe:
+        """How blocks become samples, which takes a look at all of them."""
+        log, columns = self.log, pl.scan_parquet(numbered.blocks).collect_schema().names()
+        recipe = (ListRecipe if self.listed else Recipe)(
+            blocks=numbered.blocks,
+            features=self.names,
+            split=log.split,
+            exposures=log.exposures,
+            negatives=log.negatives,
+            seed=log.seed,
+            tested="test" in columns,
+            timed=log.time_unit != "order",
+            tape=self.scratch / "tape",
+        )
+        if log.negatives:
+            recipe = self._write_tape(numbered, recipe, log.negatives)
+        samples = pl.scan_parquet(recipe.blocks).filter(pl.col("label").is_not_null())
+        if recipe.tested:
+            samples = samples.filter(~pl.col("test").fill_null(False))
+        last = samples.select(pl.len()).collect(engine="streaming").item() - 1
+        if last < 0:
+            raise UserError(
+                f"{self.source}: no event is a sample; name data that say what was shown"
+            )
+        if log.split.by == "user" or log.split.starts is not None:
+            return replace(recipe, starts=log.split.starts or ())
+        times, ends = samples.select("time"), log.split.ends(recipe.tested)
+        starts = [time_at(times, int(end * last + ROUNDING)) if end < 1 else LAST for end in ends]
+        return replace(recipe, starts=tuple(starts))
+
+    def _write_tape(self, numbered: Numbered, recipe: Recipe, negatives: Negatives) -> Recipe:
+        """Write what negatives are drawn from; returns the recipe for blocks that are in order."""
+        tapes = [TapeWriter(recipe.tape / str(pool)) for pool in range(recipe.pools)]
+        known, ordered = np.zeros(len(numbered.items) + 1, bool), self.scratch / "ordered"
+        sort_block = partial(recipe.sort_block, ordered)
+        for drawn_from, merged in self._results(sort_block, numbered, "finding positives"):
+            known[drawn_from["item_index"]] = True
+            for pool, tape in enumerate(tapes):
+                own = drawn_from.filter(pl.col("pool") == pool)
+                tape.add(own["time"].to_numpy(), own["item_index"].to_numpy())
+            self.merged += merged
+        if (items := int(known.sum())) <= negatives.per_positive:
+            raise UserError(
+                f"--negatives {negatives.per_positive} are too many, for {self.source} has "
+                f"{items} items to draw from; write fewer"
+            )
+        for tape in tapes:
+            tape.finish(distinct=negatives.source == "uniform")
+        np.save(recipe.tape / KNOWN, known)
+        shutil.rmtree(recipe.blocks)
+        return replace(recipe, blocks=ordered, items=items)
+
+    def _results(self, work: Callable[[Span], T], numbered: Numbered, what: str) -> Iterator[T]:
+        """What ``work`` makes of each block."""
+        spans = numbered.spans()
+        results = self.each(work, spans)
+        yield from tqdm(results, total=len(spans), desc=what, unit="block", leave=False)
+
+    def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
+        """Show the encoders what training shows: targets, and the items that they can see.
+
+        Sampled negatives do not count. With them, the item of a positive would on average be rarer
+        than that of a negative, since a sample always counts its own.
+        """
+        if self.log.negatives:
+            samples = samples.filter(pl.col("label") == 1)
+        once = np.ones(len(samples), np.int64)
+        for encoder in self.sample_encoders:
+            encoder.observe(samples[encoder.feature.name], once)
+        seen = samples.group_by("user_index").agg(pl.col("seq_len").max())
+        visible = histories.join(seen, on="user_index").select(
+            pl.col("full_item_seq").list.head(pl.col("seq_len"))
+        )
+        for items in (samples["item_index"], visible.to_series().explode().drop_nulls()):
+            times_N += np.bincount(items.cast(pl.Int64) - 1, minlength=len(times_N))
+
+    def _append(self, path: Path, frame: pl.DataFrame) -> None:
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        if path not in self.files:
+            self.files[path] = self.closing.enter_context(pq.ParquetWriter(path, table.schema))
+        self.files[path].write_table(table)
+
+    def _require_usable(self, counts: NDArray) -> None:
+        for name, samples in zip(SPLITS, counts.sum(1), strict=True):
+            if not samples:
+                raise UserError(
+                    f"{self.source}: no sample falls into {name} when split by "
+                    f"{self.log.split.by}; use another split or other shares"
+                )
+        for name, present in zip(SPLITS, counts > 0, strict=True):
+            if self.log.negatives and not present[0]:
+                raise UserError(
+                    f"{self.source}: no negative could be drawn for the {NAMES[name]} data, because "
+                    "the users have every item; name a log with more items"
+                )
+            if not present.all():
+                shares = "" if name == "train" else "; write --split user or other shares"
+                raise UserError(
+                    f"{self.source}: every label of the {NAMES[name]} data is {int(present.argmax())}; "
+                    f"both 0 and 1 are needed{shares} (see --label, --exposures, --negatives, and "
+                    "--positive, the least rating that counts as 1, which is 4 unless you write it)"
+                )
+
+    def _sampling(self, counts: NDArray) -> dict[str, Any]:
+        """The card's entry on sampled negatives, if there are any."""
+        negatives = self.log.negatives
+        if negatives is None:
+            return {}
+        zeros, ones = counts.sum(0)
+        if zeros < negatives.per_positive * ones:
+            print(
+                f"{negatives.per_positive * ones - zeros:,} of {negatives.per_positive * ones:,} "
+                "negatives could not be drawn, because their users have nearly every item"
+            )
+        said = {"per_positive": negatives.per_positive, "from": negatives.source}
+        rate = float(zeros / self.drawable)
+        return {"negatives": said | {"targets": negatives.targets, "rate": rate}}
+
+    def _write_tables(self) -> dict[str, dict[str, Any]]:
+        """Write histories and encoded samples, in parts whose sizes do not depend on the blocks.
+
+        Returns:
+            The specifications of the samples' features.
+        """
+        with self.closing:
+            for name, rows in ROWS.items():
+                raw = pq.ParquetFile(self.scratch / f"{name}.parquet")
+                for batch in raw.iter_batches(rows):
+                    part = pl.DataFrame(batch)
+                    if name in SPLITS:
+                        part = part.with_columns(
+                            e.encode(part[e.feature.name]).alias(e.feature.name)
+                            for e in self.sample_encoders
+                        )
+                    self._append(self.folder / f"{name}.parquet", part)
+        return self.encoders.specs("sample")

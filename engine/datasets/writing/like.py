@@ -1,0 +1,95 @@
+"""A prepared data set that another log is encoded like: its mapping, its items, its encoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ...common.errors import UserError
+from ..forms.mapping_file import as_entry
+from ..prepared.card import card_beside
+from ..raw.raw_files import readable
+from .encoders import Encoders, load
+from .features import Feature
+
+# Keys of a mapping that are of one log alone.
+ONE_LOG = ("input", "partitioned", "test_input", "exposures", "source", "time_range")
+FEATURES = ("item_features", "user_features", "sample_features")
+
+
+class Prepared:
+    """A data set of ``prepare.py generic``, as the preparation of another log needs it.
+
+    Args:
+        folder: of the data set.
+        grow: whether new items and values get ids of their own, after all known ones.
+
+    Attributes:
+        card: of the data set.
+        items: column ``item``; row i is the item of index i + 1.
+
+    Raises:
+        UserError: the data set keeps no encoders, or a file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, grow: bool = False) -> None:
+        self.folder, self.grow = folder, grow
+        self.card = card_beside(folder / "train.parquet")
+        if "mapping" not in self.card:
+            raise UserError(
+                f"--like {folder} names no data set of `prepare.py generic`, whose card has the mapping "
+                "of its columns; name another folder"
+            )
+        by_source = self.encoders().by_source
+        self.kinds = {e.feature.name: (s, e.feature.kind) for s in by_source for e in by_source[s]}
+        with readable(folder):
+            self.items = pl.read_parquet(folder / "item_ids.parquet", columns=["item"])
+            rows = pl.scan_parquet(folder / "item_info.parquet").select(pl.len()).collect().item()
+        if rows != 1 + len(self.items):
+            raise UserError(
+                f"{folder}: item_info.parquet and item_ids.parquet have other items; prepare the data "
+                "again"
+            )
+
+    def encoders(self) -> Encoders:
+        """Its encoders, as they were when it was prepared."""
+        return load(self.folder, self.grow)
+
+    def mapping(self) -> dict[str, Any]:
+        """What columns mean in any log like this one; features have the kinds that were guessed."""
+        mapping = {key: value for key, value in self.card["mapping"].items() if key not in ONE_LOG}
+        for key in mapping.keys() & FEATURES:
+            entries = [as_entry(entry) for entry in mapping[key]]
+            mapping[key] = [e | {"kind": self.kinds.get(e["name"], (0, None))[1]} for e in entries]
+        return mapping
+
+    def with_items(self, items: pl.DataFrame) -> pl.DataFrame:
+        """The items of the data set, and after them those of ``items`` that it does not have."""
+        new = items.join(self.items, on="item", how="anti", maintain_order="left")
+        print(f"{len(new):,} items are not in {self.folder}", flush=True)
+        return pl.concat([self.items, new], how="diagonal")
+
+    def described(self, encoders: Encoders) -> dict[str, Any]:
+        """What the card of a data set says that is like this one and has these encoders."""
+        about = {"like": {key: self.card[key] for key in ("dataset_id", "hash")}}
+        return about | ({"grown": encoders.grown()} if self.grow else {})
+
+    def require_same(self, **features: list[Feature]) -> None:
+        """Reject other features than those of the data set.
+
+        Args:
+            features: of ``item`` and of ``sample``.
+
+        Raises:
+            UserError: names the first feature that differs.
+        """
+        kinds = {f.name: (source, f.kind) for source in features for f in features[source]}
+        for name in self.kinds | kinds:
+            here, there = (" ".join(k.get(name, ["missing"])) for k in (kinds, self.kinds))
+            if here != there:
+                raise UserError(
+                    f"feature {name} is {here} here and {there} in {self.folder}, but --like needs "
+                    "the same features; leave the flags of features out, or write NAME:KIND"
+                )

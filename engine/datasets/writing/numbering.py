@@ -1,0 +1,157 @@
+"""Number the users and the items of a log, and write its events as numbers in blocks of users.
+
+The log is read once. Each block holds about as many events as the memory allows, and its users follow
+those of the block before. So blocks can be sorted one by one, and time grows with the log while memory
+does not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from ...common.errors import UserError
+from ..raw.raw_files import PART
+from .like import Prepared
+from .samples import Span
+
+BLOCK = 4_000_000  # events that are sorted at a time; more gain nothing
+LEAST = 100_000  # events of a block, however little memory there is
+# Bytes, measured on logs of 2 to 50 million events: of the program, and of each user and each item.
+PROGRAM, ID = 600 * 2**20, 200
+# How often an event is in memory while its block is sorted, and how often each of its negatives is.
+COPIES, NEGATIVE_COPIES = 14, 6
+IN_MEMORY = 1_000_000  # times that are sorted at once, to find a moment
+SLICES = 10_000
+
+
+class Numbered(NamedTuple):
+    """A log as numbers.
+
+    Attributes:
+        users: ``user_index, user``, the number of ``events`` and the ``block`` of each user.
+        items: ``item``, and ``row``, the row of its earliest event; row i is the item of index i + 1.
+            Items that come from another data set have no ``row``.
+        blocks: folder of the blocks, see ``samples.Recipe.read``.
+    """
+
+    users: pl.DataFrame
+    items: pl.DataFrame
+    blocks: Path
+
+    def spans(self) -> list[Span]:
+        """All blocks in order."""
+        index = pl.col("user_index")
+        spans = self.users.group_by("block").agg(index.min(), index.max().alias("last"))
+        return [Span(*row) for row in spans.sort("block").iter_rows()]
+
+
+def number(
+    events: pl.LazyFrame,
+    source: str,
+    scratch: Path,
+    like: Prepared | None,
+    memory: float,
+    negatives: int,
+) -> Numbered:
+    """Write the events of a log as numbers, block by block.
+
+    Args:
+        events: see ``log.Log``.
+        source: names the log in messages.
+        scratch: folder for temporary files.
+        like: a data set whose items keep their indices; without one, the ids are sorted.
+        memory: GiB that blocks should be made for.
+        negatives: how many are drawn for each event.
+    """
+    raw, blocks = scratch / "raw.parquet", scratch / "blocks"
+    print("reading the log ...", flush=True)
+    events.sink_parquet(raw, compression="lz4", maintain_order=False)
+    events = pl.scan_parquet(raw).drop_nulls(["user", "item", "time"])
+    users = _users(events)
+    earliest = events.group_by("item").agg(pl.col("time").min())
+    first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
+    items = first.collect(engine="streaming").sort("item")
+    count = f"{users['events'].sum():,} events of {len(users):,} users and {len(items):,} items"
+    print(count, flush=True)
+    if left_out := pq.read_metadata(raw).num_rows - users["events"].sum():
+        print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
+    if users.is_empty():
+        raise UserError(f"{source} has no events; name data with some")
+    most = _events_at_a_time(events, len(users) + len(items), memory, negatives)
+    users = users.with_columns(block=_blocks(users, source, most))
+    items = items if like is None else like.with_items(items)
+    items = items.with_row_index("item_index", 1)
+    events = events.join(users.lazy().select("user", "user_index", "block"), on="user")
+    events = events.join(items.lazy().select("item", "item_index"), on="item")
+    keyed = pl.PartitionBy(blocks, key="block", include_key=False)
+    events = events.drop("user", "item", PART, strict=False)
+    events.sink_parquet(keyed, compression="lz4", maintain_order=False, mkdir=True)
+    raw.unlink()
+    return Numbered(users, items.select("item", "row"), blocks)
+
+
+def _users(events: pl.LazyFrame) -> pl.DataFrame:
+    """The users of a log in the order of their ids; of a partitioned log, part after part."""
+    counts, order = {"events": pl.len()}, ["user"]
+    if PART in events.collect_schema():
+        part = pl.col(PART)
+        counts, order = counts | {"part": part.min(), "other": part.max()}, ["part", "user"]
+    users = events.group_by("user").agg(**counts).collect(engine="streaming")
+    return users.sort(order).with_row_index("user_index")
+
+
+def _events_at_a_time(events: pl.LazyFrame, ids: int, memory: float, negatives: int) -> int:
+    """How many events a block may have; see ``number``."""
+    some = events.drop("user", "item", PART, strict=False).head(LEAST).collect()
+    width = 8 + some.estimated_size() / len(some)  # two numbers stand for user and item
+    spare = memory * 2**30 - PROGRAM - ID * ids
+    each = width * (COPIES + NEGATIVE_COPIES * negatives)
+    if (lacking := LEAST * each - spare) > 0:
+        needed = memory + lacking / 2**30
+        print(f"{ids:,} users and items need about {needed:.1f} GiB of memory", flush=True)
+    return int(min(BLOCK, max(LEAST, spare / each)))
+
+
+def _blocks(users: pl.DataFrame, source: str, most: int) -> pl.Series:
+    """The block of each user: of about ``most`` events or, in a partitioned log, the part."""
+    if "part" not in users.columns:
+        return (users["events"].cum_sum() - 1) // most
+    double = users.filter(pl.col("part") != pl.col("other"))
+    if len(double):
+        user, part, other = double.select("user", "part", "other").row(0)
+        raise UserError(
+            f"--partitioned: {source} has events of user {user!r} in {part} and in {other}; write all "
+            "events of a user to one file or folder, or leave --partitioned out"
+        )
+    part, events = users.group_by("part").agg(pl.col("events").sum()).sort("events", "part").row(-1)
+    if events > most:
+        print(f"{part} has {events:,} events; parts of {most:,} would fit into --memory")
+    return users["part"].rank("dense") - 1
+
+
+def time_at(times: pl.LazyFrame, place: int) -> Any:
+    """The number at a place of the sorted column ``time``, of which few are in memory at once.
+
+    The range of the numbers is cut into slices of one width. Only the slice that holds the place is
+    sorted or, while it is large, cut again.
+    """
+    time = pl.col("time")
+    while True:
+        count, low, high = _one_row(times.select(pl.len(), time.min(), time.max().alias("high")))
+        if low == high:
+            return low
+        if count <= IN_MEMORY:
+            return times.sort("time").slice(place, 1).collect().item()
+        slice_of = ((time - low) / (high - low) * SLICES).cast(pl.Int64)
+        sizes = times.group_by(slice_of).len().collect(engine="streaming").sort("time")
+        below = sizes.with_columns(below=pl.col("len").cum_sum() - pl.col("len"))
+        chosen, _, skipped = below.filter(pl.col("below") <= place).row(-1)
+        times, place = times.filter(slice_of == chosen), place - skipped
+
+
+def _one_row(frame: pl.LazyFrame) -> tuple[Any, ...]:
+    return frame.collect(engine="streaming").row(0)
