@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from ..analysis.conditions import on_device, usual_device
+from ..analysis.remarks import on_device, usual_device
 from ..analysis.results import DatasetResults, Run
+from ..analysis.tables.comparison import mean_std
 from ..analysis.tables.cost_table import Quantity
 from ..analysis.tables.grid import Entry, plus_minus, points
-from ..analysis.tables.significance import mean_std
 from ..common.errors import UserError
 
 TABLES = {"table1", "table2"}  # the paper's comparisons, all tuned alike

@@ -15,15 +15,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..analysis.catalogue import TABLES
-from ..analysis.figures import FIGURES
+from ..analysis.catalogue import FIGURES, TABLES
 from ..analysis.figures.style import svg
 from ..analysis.results import DatasetResults, read_results
 from ..analysis.tables.cost_table import COSTS
 from ..analysis.tables.formats import html
 from ..analysis.tables.grid import settings
-from ..analysis.tables.published_table import without_runs
-from ..analysis.tables.tuning_table import tuning
+from ..analysis.tables.published import without_runs
+from ..analysis.tables.quality_tables import tuning
 from ..baseline import record
 from ..study.call import calls, widest
 from ..tuner.trial import as_text

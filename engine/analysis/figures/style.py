@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 
-from ..conditions import span
 from ..lineup import ordered_backbones, ordered_mixtures
-from ..sentences import sentences
+from ..remarks import sentences, span
 
 styled = rc_context(fname=Path(__file__).with_name("figures.mplstyle"))
 """Decorator of the functions that draw."""

@@ -31,8 +31,7 @@ from ...config.models import build, find_model
 from ...datasets.prepared.card import card_beside
 from ...loader.loader import SequenceLoader
 from ...run.experiment import make_loaders
-from .expert_themes import describe_codes, match
-from .item_experts import dispatch, experts_of, usual_experts
+from .item_experts import describe_codes, dispatch, experts_of, match, usual_experts
 from .sessions import measure, planted_agreement
 
 MAX_USERS = 2_000
@@ -99,8 +98,8 @@ def probe(
         ``dispatch``: for each branch that routes items, what ``item_experts.dispatch`` gives.
 
         ``themes``: None without such a branch. ``kind`` says what the categories are, ``codes`` is what
-        ``expert_themes.describe_codes`` gives (None without codes), and with categories there are the
-        numbers of ``expert_themes.match``.
+        ``item_experts.describe_codes`` gives (None without codes), and with categories there are the
+        numbers of ``item_experts.match``.
 
     Raises:
         UserError: the model is not of the zoo, or no user has a history.

@@ -14,9 +14,8 @@ from statistics import fmean
 from typing import Any
 
 from ...baseline.record import ALL
-from ..conditions import batch_note, conditions, device_note, limit_note
+from ..remarks import batch_note, conditions, device_note, limit_note, sentences
 from ..results import METRICS, Cell, DatasetResults
-from ..sentences import sentences
 from .comparison import Group, Standing, compare
 from .grid import Column, Entry, Table, grouped, plus_minus, points, tested
 from .published import Published, published

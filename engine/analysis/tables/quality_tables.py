@@ -1,6 +1,6 @@
-"""The tables of quality: Tables 1 and 2 of the paper, and what single keys of the configuration change.
+"""The tables of quality: Tables 1 and 2 of the paper, what single keys change, and the trials of tuning.
 
-Each is None if no data set has a run of its experiment.
+Each is None if no data set has what it shows.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import json
 from model_zoo.registry import OURS, backbone_of, label, mixture_of, variant
 
 from ..lineup import ordered_backbones, ordered_models, row_labels
-from ..results import Cell, DatasetResults
+from ..remarks import sentences
+from ..results import METRICS, Cell, DatasetResults
 from .comparison import Group
-from .grid import Table, settings
+from .grid import Entry, Table, header, points, settings
 from .metric_table import Plan, metric_table
 from .published import models_of
 
@@ -90,3 +91,18 @@ def _parts(results: list[DatasetResults], experiment: str) -> Parts:
 
 def _models(parts: Parts) -> list[str]:
     return [cell.model for _, cells in parts for cell in cells.values()]
+
+
+def tuning(results: list[DatasetResults]) -> Table | None:
+    """Every trial of tuning with its validation metrics; None without a trial."""
+    rows, records = [], []
+    for home, trial in ((data, t) for data in results for t in data.tuning):
+        valid = {metric: trial["valid"].get(metric) for metric in METRICS}
+        texts = [home.title, trial["model"], settings(trial["tuned"]), str(trial["seed"])]
+        metrics = (Entry(points(value), value) for value in valid.values())
+        rows.append((*map(Entry, texts), *metrics, Entry("yes" if trial["chosen"] else "")))
+        own = {key: trial[key] for key in ("model", "expid", "seed", "chosen")}
+        tuned = json.dumps(trial["tuned"])
+        records.append({"dataset_id": home.dataset_id, **own, "tuned": tuned, **valid})
+    headings = header("Data set", "Model", "Tuned", "Seed", *METRICS, "Chosen")
+    return Table("Tuning", headings, 3, rows, sentences("tuning"), records) if rows else None
