@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.files import writing
 from .figures import alphas, dispatch, routing_history, scaling, session_hopping, themes, utility
 from .figures.style import Figure, save
 from .results import DatasetResults, read_results
@@ -79,8 +80,6 @@ def _write(
         for path in folder.glob(f"{name}.*"):
             path.unlink()
         return []
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return write(folder, name, content)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None

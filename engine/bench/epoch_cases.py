@@ -40,7 +40,7 @@ def epoch(report: Report, args: argparse.Namespace) -> None:
     """One epoch by run_expid.py, from start-up to test metrics.
 
     The rival is LongCTR's own run_expid.py with its loader and FuxiCTR's fit, evaluate and metrics (see
-    longctr_run.py). Both sides are processes of their own. They start Python, read the data, train one
+    rivals.py). Both sides are processes of their own. They start Python, read the data, train one
     epoch, validate, load the best weights, and evaluate validation and test. Nothing of that is left
     out. LongCTR's loader runs in the training process: with worker processes it took a fifth longer on
     two cores.
@@ -121,7 +121,7 @@ def _run_rounds(
         if side == "longctr":
             metrics = folder / f"{expid}.json"
             files = [Path(args.longctr).resolve(), folder / f"start_{i}.model", metrics]
-            script = ["-m", "engine.bench.longctr_run", *map(str, files)]
+            script = ["-m", "engine.bench.rivals", *map(str, files)]
         command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
         used[side].append(run_python(*command, log=folder / f"{expid}.txt", **variables))
         print(f"{name}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)

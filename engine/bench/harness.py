@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from ..common.text_table import text_table
-from ..run.flop_counter import count_flops
+from ..run.flops import count_flops
 
 #: Options that most commands have, with their defaults.
 COMMON: dict[str, Any] = {"batch": 1024, "repeats": 5, "threads": None, "device": "cpu"}

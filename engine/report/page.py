@@ -26,8 +26,7 @@ from ..analysis.tables.quality_tables import tuning
 from ..baseline import record
 from ..study.call import calls, widest
 from ..tuner.trial import as_text
-from .embedded import embedded
-from .groups import best_first, groups, metric
+from .groups import best_first, embedded, groups, metric
 from .pieces import PIECES, state
 
 HERE = Path(__file__).parent

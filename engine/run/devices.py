@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from ..common.errors import UserError
-from ..common.memory import forget_peak, memory
 
 
 def require_device(gpu: int) -> None:
@@ -30,9 +33,20 @@ def peak_memory(gpu: int) -> Callable[[], int | None]:
         torch.cuda.init()
         torch.cuda.reset_peak_memory_stats(gpu)
         return lambda: torch.cuda.max_memory_allocated(gpu)
+    # What was freed goes back to the system first, for malloc may keep it.
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
     try:
-        forget_peak()
-        memory("VmHWM")
-    except OSError:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    except OSError:  # no Linux, or one that does not allow it
         return lambda: None
-    return lambda: memory("VmHWM")
+    return _peak_of_process
+
+
+def _peak_of_process() -> int | None:
+    """The peak in bytes, as the kernel counts it; None where it does not.
+
+    ``getrusage`` would count the peak of the process that started this one, too.
+    """
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else None

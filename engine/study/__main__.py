@@ -30,9 +30,8 @@ from ..tuner.space import Space
 from ..tuner.trial import DONE
 from .call import BUDGET, Call, default_budget
 from .experiments import ALONE, EXPERIMENTS, UNTUNED, distinct, plan
-from .run_queue import StudySearch
+from .run_queue import StudySearch, model_space
 from .store import Store, portable
-from .tuning import model_space
 
 DECIDED = dict.fromkeys(
     ("seed", "model", "dataset_id", "model_root", "model_id"), "the study decides it"

@@ -26,7 +26,7 @@ def draw(results: DatasetResults) -> Figure | None:
         return None
     models = list(dict.fromkeys(cell.model for cell in cells))
     figure, panels = style.panels(len(models), len(metrics), (9.2, 0.8 + 3.4 * len(models)))
-    highest = {}
+    highest: dict[str, str] = {}
     for axes, (model, metric) in zip(panels.flat, product(models, metrics), strict=True):
         own = [cell for cell in cells if cell.model == model]
         places = [(cell.varied["alpha_item"], cell.varied["alpha_window"]) for cell in own]
@@ -37,8 +37,8 @@ def draw(results: DatasetResults) -> Figure | None:
         bar = figure.colorbar(_triangle(axes, means), ax=axes, format="%.2f", label=label)
         bar.outline.set_visible(False)
     seeds = style.seeds(cell.runs for cell in cells)
-    facts = {"dataset": results.title, "seeds": seeds}
-    return style.finish(figure, "; ".join(highest.values()), "alphas", **facts)
+    title = "; ".join(highest.values())
+    return style.finish(figure, title, "alphas", dataset=results.title, seeds=seeds)
 
 
 def _triangle(axes: Axes, means: Means) -> AxesImage:

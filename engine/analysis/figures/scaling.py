@@ -54,8 +54,8 @@ def draw(results: DatasetResults) -> Figure | None:
         ]
     over = style.over_seeds(cell.runs for cell in cells)
     best = f"{label(OURS)} has its highest mean AUC at {'; '.join(highest)}"
-    facts = {"dataset": results.title, "seeds": over, "legend": legend}
-    return style.finish(figure, best if highest else "Scaling", "scaling", **facts)
+    facts = {"dataset": results.title, "seeds": over}
+    return style.finish(figure, best if highest else "Scaling", "scaling", legend=legend, **facts)
 
 
 def _lines(results: DatasetResults, name: str) -> Lines:

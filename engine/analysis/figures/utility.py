@@ -34,9 +34,9 @@ def draw(results: DatasetResults) -> Figure | None:
         for mixture, look in style.mixture_looks(cell.model for cell in cells).items()
     ]
     legend = [*panels[0, 0].get_legend_handles_labels()[0], *mixtures]
-    over = style.over_seeds(cell.runs for cell in cells)
-    facts = {"dataset": results.title, "seeds": over, "legend": legend}
-    return style.finish(figure, "Utility and cost of each model", "utility_flops", **facts)
+    facts = {"dataset": results.title, "seeds": style.over_seeds(cell.runs for cell in cells)}
+    title = "Utility and cost of each model"
+    return style.finish(figure, title, "utility_flops", legend=legend, **facts)
 
 
 def _points(axes: Axes, cells: list[Cell], metric: str) -> None:

@@ -135,7 +135,7 @@ def imagined_runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def run(*arguments: str, log: Path, **variables: str) -> tuple[float, int]:
         started.append([*arguments])
         metrics = {"AUC": 0.75, "gAUC": 0.625, "logloss": 0.5}
-        if "engine.bench.longctr_run" in arguments:
+        if "engine.bench.rivals" in arguments:
             Path(arguments[4]).write_text(json.dumps([metrics, metrics]))
             return 10.0, 2**30
         expid = arguments[arguments.index("--expid") + 1]
