@@ -154,10 +154,8 @@ def rounded(content: Any) -> Any:
 
 def _users(loader: SequenceLoader, max_users: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:
     """Users ``(U,)`` in order, their items ``(U, L)``, left padded with 0, and the mask."""
-    parts = loader.samples.batches(BATCH * 64, None)
-    keys = ("user_index", "seq_len")
-    samples = (pl.DataFrame({key: part[key] for key in keys}) for part in parts)
-    longest = pl.concat(samples).cast(pl.Int64).group_by("user_index").max()
+    samples = pl.read_parquet(loader.samples.path, columns=["user_index", "seq_len"])
+    longest = samples.cast(pl.Int64).group_by("user_index").max()
     longest = longest.filter(pl.col("seq_len") > 0).sort("user_index")
     if longest.is_empty():
         raise UserError(

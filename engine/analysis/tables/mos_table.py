@@ -48,13 +48,8 @@ def mos_table(results: list[DatasetResults]) -> Table | None:
         [Column(part.title, part.metric, partial(_entry, part)) for part in parts],
         sentences("mos"),
         [
-            {
-                "dataset_id": part.dataset_id,
-                "backbone": backbone_of(model),
-                "router": mixture_of(model),
-                "metric": part.metric,
-                **gain._asdict(),
-            }
+            {"dataset_id": part.dataset_id, "backbone": backbone_of(model)}
+            | {"router": mixture_of(model), "metric": part.metric, **gain._asdict()}
             for part in parts
             for model, gain in part.gains.items()
         ],

@@ -65,11 +65,8 @@ def published(
     longctr = _cell("longctr.csv", metric, place | {"max_len": str(max_len)})
     note = _cell("paper_notes.csv", "note", place | {"table": table, "metric": metric})
     # Decimal: 0.7111 and not its neighbour 71.11 / 100.
-    return Published(
-        float(Decimal(paper) / 100) if paper else None,
-        float(longctr) if longctr else None,
-        note or "",
-    )
+    printed = float(Decimal(paper) / 100) if paper else None
+    return Published(printed, float(longctr) if longctr else None, note or "")
 
 
 def models_of(table: str) -> list[str]:
@@ -103,6 +100,7 @@ def published_table(results: list[DatasetResults]) -> Table:
     }
     places = [(name, metric) for name in NAMES for metric in METRICS]
     absent = without_runs(results)
+    notes = ["published", *(["absent"] if absent else [])]
     return grouped(
         "What the paper and LongCTR print",
         ["Table", "Model", "Variant"],
@@ -112,9 +110,7 @@ def published_table(results: list[DatasetResults]) -> Table:
             for name, metric in places
             for source, heading in (("paper", metric), ("longctr", f"LongCTR's {metric}"))
         ],
-        sentences(
-            "published", *(["absent"] if absent else []), max_len=MAX_LEN, names=", ".join(absent)
-        ),
+        sentences(*notes, max_len=MAX_LEN, names=", ".join(absent)),
         [
             {"dataset_id": name, "table": table, "model": model, "metric": metric}
             | published(table, name, model, metric, MAX_LEN)._asdict()
