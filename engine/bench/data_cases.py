@@ -26,7 +26,7 @@ from ..loader.loader import SequenceLoader
 from ..run.cpu import keep_freed_memory
 from . import rivals
 from .child import in_own_process, run_python, with_peak
-from .harness import COMMON, Case, Report
+from .harness import Case, Report
 from .inputs import SIZE, ensure_data, feature_map
 
 RIVAL, LAZY, READ = "LongCTR's loader", "ours, no feature read", "ours, all features read"
@@ -34,13 +34,6 @@ FEW = 40  # users of the data set with which libraries are warmed up
 METRICS = ["AUC", "gAUC", "logloss"]
 BLOCK = 1_000_000  # rows of a log that are drawn at a time
 COLUMNS = "--user user --item item --time time --label click --item-features category"
-DEFAULTS = {
-    "loader": COMMON
-    | {"batch": 8192, "repeats": 7, "length": 200, "data": None}
-    | {"users": SIZE.users, "longctr": None},
-    "metrics": {"rows": 1_000_000, "users": 11_000, "repeats": 5},
-    "prepare": {"rows": [50_000_000, 200_000_000], "users": 400_000},
-}
 
 
 def loader(report: Report, args: argparse.Namespace) -> None:

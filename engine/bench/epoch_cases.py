@@ -7,7 +7,6 @@ import json
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import polars as pl
 
@@ -29,11 +28,6 @@ ROWS = {
     "micro": {"TWIN": 32_768, "SDIM": 65_536, "TransAct": 4_096},
 }
 FIRST_SEED = 2024  # of the first round; each round has one of its own
-UNSET = ("users", "rows", "length", "batch", "threads", "data", "longctr")
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "epoch": {"size": "small", "models": ["TWIN", "SDIM", "TransAct"], "repeats": 2}
-    | dict.fromkeys(UNSET)
-}
 
 
 def epoch(report: Report, args: argparse.Namespace) -> None:

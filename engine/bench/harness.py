@@ -31,8 +31,6 @@ from torch.profiler import ProfilerActivity, profile
 from ..common.text_table import text_table
 from ..run.flops import count_flops
 
-#: Options that most commands have, with their defaults.
-COMMON: dict[str, Any] = {"batch": 1024, "repeats": 5, "threads": None, "device": "cpu"}
 NO_SETTINGS = ("folder", "json", "plot", "longctr", "data")
 FLOAT = 4  # bytes
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, to measure the machine with

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from itertools import cycle
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +25,9 @@ from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.steps import Stepper
 from model_zoo.training.trainable import Trainable
 
+from ..config.read import read_yaml
 from . import rivals
-from .harness import COMMON, FLOAT, Case, Report
+from .harness import FLOAT, Case, Report
 from .inputs import ITEMS, WIDTH, Draw, RandomBatch, evenly, feature_map, random_batch
 
 TOLERANCE = 1e-4
@@ -52,29 +54,12 @@ class Subject(NamedTuple):
     changes: Mapping[str, Any] = {}
 
 
-MAX_POOL = {"concat_max_pool": True}
-TWO_LAYERS = MAX_POOL | {"transformer_layers": 2}
-SUBJECTS = {
-    "TWIN": Subject("TWIN", "at least 5", "at most 2"),
-    "SDIM": Subject("SDIM", "at least 4", "at most 2", changes={"reuse_hash": True}),
-    "TransAct": Subject("TransAct", "at least 30", "", 0.25, {"concat_max_pool": False}),
-    "TransAct-max-pool": Subject("TransAct", "at least 1.5", "at most 1.5", 0.25, MAX_POOL),
-    "TransAct-2-layers": Subject("TransAct", "at least 1.5", "", 0.25, TWO_LAYERS),
-    "MIRRN": Subject("MIRRN", "at least 3"),
-    "Mamba4Rec": Subject("Mamba4Rec", "", "at most 1.5"),
-}
+KNOWN = read_yaml(Path(__file__).with_name("subjects.yaml"))
+SUBJECTS = {name: Subject(**about) for name, about in KNOWN.items()}
 FIVE = 5  # experts per branch, where lengths differ
 MIXTURE, POSITIONS = f"{OURS}, {FIVE} experts", f"{OURS}, {FIVE} experts, positions routed"
 LINES = {"vanilla": "o-", MIXTURE: "s-", POSITIONS: "^--"}  # of the plot
 BATCHES = 8  # that take turns, with tables of different sizes
-DEFAULTS = {
-    "step": COMMON
-    | {"models": [*SUBJECTS], "length": 200, "amp": None, "compile": False, "longctr": None},
-    "growth": COMMON
-    | {"model": "TWIN", "lengths": [100, 200, 500, 1000, 2000]}
-    | {"experts": [1, 2, 4, 8, 16], "plot": None},
-    "table": COMMON | {"rows": [10_000, 10_000_000], "length": 200},
-}
 
 
 def step(report: Report, args: argparse.Namespace) -> None:
