@@ -33,7 +33,8 @@ RIVAL, LAZY, READ = "LongCTR's loader", "ours, no feature read", "ours, all feat
 FEW = 40  # users of the data set with which libraries are warmed up
 METRICS = ["AUC", "gAUC", "logloss"]
 BLOCK = 1_000_000  # rows of a log that are drawn at a time
-COLUMNS = "--user user --item item --time time --label click --item-features category"
+COLUMNS = "--user user --item item --time time --label click --item-features category "
+COLUMNS += "--sample-features place"
 
 
 def loader(report: Report, args: argparse.Namespace) -> None:
@@ -143,14 +144,8 @@ def prepare(report: Report, args: argparse.Namespace) -> None:
     per_row, log, output = {}, args.folder / "log.csv", args.folder / "data"
     for rows in args.rows:
         write_log(log, rows, max(1, args.users * rows // args.rows[0]))
-        command = [
-            str(HOME / "data" / "prepare.py"),
-            "generic",
-            "--input",
-            str(log),
-            *COLUMNS.split(),
-        ]
-        command += ["--sample-features", "place", "--output", str(output)]
+        command = [str(HOME / "data" / "prepare.py"), "generic", *COLUMNS.split()]
+        command += ["--input", str(log), "--output", str(output)]
         before = _processor_time()
         seconds, peak = run_python(*command, log=args.folder / "prepare.txt")
         per_row[rows] = (_processor_time() - before) / rows

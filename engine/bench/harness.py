@@ -70,8 +70,8 @@ class Report:
 
     def __init__(self, title: str, args: argparse.Namespace) -> None:
         self.title = title
-        given = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS}
-        self.settings = {n: value for n, value in given.items() if value not in (None, False)}
+        given = {name: value for name, value in vars(args).items() if value not in (None, False)}
+        self.settings = {name: value for name, value in given.items() if name not in NO_SETTINGS}
         self.device: torch.device = args.device
         self.machine: dict[str, float] = {}  # its speeds, once a floor is shown
         self.times: dict[str, dict[str, Any]] = {}

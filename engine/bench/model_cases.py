@@ -119,7 +119,7 @@ def growth(report: Report, args: argparse.Namespace) -> None:
         over = {MIXTURE: {f"vanilla{at}": ""}, POSITIONS: {MIXTURE + at: ""}}
         for name, count in (counts | {POSITIONS: FIVE}).items():
             model = build(mixture, args, max_len=length, num_experts=count)
-            cases.append(step_case(name + at, model, batch, over.get(name), name == POSITIONS))
+            cases.append(step_case(name + at, model, batch, over.get(name, {}), name == POSITIONS))
         report.time(cases, args.batch)
     ends = max(args.experts), min(args.experts)
     report.compare(*(f"{OURS}, {count} experts, length {middle}" for count in ends))
@@ -210,11 +210,7 @@ def from_few(count: int) -> Draw:
 
 
 def build(
-    name: str,
-    args: argparse.Namespace,
-    checkout: str | None = None,
-    items: int = ITEMS,
-    **changes: Any,
+    name: str, args: argparse.Namespace, checkout: str = "", items: int = ITEMS, **changes: Any
 ) -> Any:
     """Build a model in training mode, always with the same first weights.
 
@@ -245,11 +241,7 @@ def train_step(model: Any) -> Any:
 
 
 def step_case(
-    name: str,
-    model: Any,
-    batch: RandomBatch,
-    over: Mapping[str, str] | None = None,
-    plain: bool = False,
+    name: str, model: Any, batch: RandomBatch, over: Mapping[str, str] = {}, plain: bool = False
 ) -> Case:
     """Make a case of a train step; a mixture is in its joint stage, with codes of k-means.
 
@@ -267,7 +259,7 @@ def step_case(
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # An embedding and a gradient of each distinct item; of each position its index and its item.
     items = 2 * FLOAT * len(index.unique()) * width + index.numel() * (8 + FLOAT * width)
-    return Case(name, lambda: train(given), over or {}, ADAM_PASSES * FLOAT * parameters + items)
+    return Case(name, lambda: train(given), over, ADAM_PASSES * FLOAT * parameters + items)
 
 
 def _plain(batch: RandomBatch) -> Batch:

@@ -49,6 +49,8 @@ def build(folder: Path) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    environment.globals |= {"as_html": html, "as_text": as_text, "metric": metric, "state": state}
+    environment.globals |= {"settings": settings, "tuning": tuning, "counting_rows": record.rows}
     return environment.get_template("page.html.j2").render(
         home=folder,
         sections=sections,
@@ -63,13 +65,6 @@ def build(folder: Path) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(HERE / "page.css").read_text("utf-8"),
-        as_html=html,
-        as_text=as_text,
-        counting_rows=record.rows,
-        metric=metric,
-        settings=settings,
-        state=state,
-        tuning=tuning,
     )
 
 

@@ -13,13 +13,12 @@ import torch
 from ..common.errors import UserError
 
 
-def require_device(gpu: int) -> None:
+def require_devices(*gpus: int) -> None:
     """Raise a UserError if a CUDA device does not exist; -1 is the CPU."""
-    if gpu >= 0 and (not torch.cuda.is_available() or gpu >= torch.cuda.device_count()):
-        raise UserError(
-            f"--gpu {gpu}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
-            "write --gpu -1 for the CPU"
-        )
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if missing := [gpu for gpu in gpus if gpu >= devices]:
+        sees = f"torch {torch.__version__} sees {devices} CUDA devices"
+        raise UserError(f"--gpu {missing[0]}: {sees}; write --gpu -1 for the CPU")
 
 
 def peak_memory(gpu: int) -> Callable[[], int | None]:

@@ -37,7 +37,7 @@ from ..loader.loader import SequenceLoader
 from . import summary as results
 from .artifacts import RunFiles
 from .cpu import set_up_cpu
-from .devices import peak_memory, require_device
+from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
 from .tensorboard import ScalarWriter
 
@@ -58,7 +58,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     """
     params, options = experiment.params, experiment.options
     expid, resume = params["model_id"], options.resume
-    require_device(options.gpu)
+    require_devices(options.gpu)
     set_up_cpu()
     peak = peak_memory(options.gpu)
     files = RunFiles(params, experiment.changes)

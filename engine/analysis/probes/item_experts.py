@@ -147,16 +147,13 @@ def describe_codes(
         categories there are ``main_category`` and ``main_share`` of its items as well.
     """
     cosine_IE = unit(z_IC) @ unit(codes_EC).T
+    categories = [None] * len(item_I) if label_I is None else label_I.tolist()
     codes: list[dict[str, Any]] = []
     for e, cosine_I in enumerate(cosine_IE.T):
         own = np.flatnonzero(expert_I == e)
         order = own[np.argsort(-cosine_I[own], kind="stable")[:NEAREST]]
         nearest = [
-            {
-                "item": int(item_I[i]),
-                "cosine": float(cosine_I[i]),
-                "category": None if label_I is None else int(label_I[i]),
-            }
+            {"item": int(item_I[i]), "cosine": float(cosine_I[i]), "category": categories[i]}
             for i in order
         ]
         codes.append({"items": len(own), "nearest": nearest})
