@@ -12,7 +12,7 @@ from ..common.errors import UserError, run_command
 from ..common.places import HOME, PREPARE_COMMAND
 from . import GENERATED, SEED
 from .forms.mapping import Mapping
-from .forms.mapping_file import READY, read_mapping, ready_names
+from .forms.mapping_file import READY, mapping_like, read_mapping, ready_names
 from .forms.mapping_keys import GROUPS
 from .paper import NAMES
 
@@ -90,7 +90,7 @@ def _own_log(args: argparse.Namespace) -> Log:
             )
         return load(read_mapping(args.mapping, flags))
     like = Prepared(Path(args.like), args.grow)
-    return load(read_mapping(args.mapping, flags, like.mapping()), like)
+    return load(read_mapping(args.mapping, flags, mapping_like(like)), like)
 
 
 def _session_hopping(args: argparse.Namespace) -> Dataset:

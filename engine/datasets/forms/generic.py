@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 import polars as pl
 
-from ..raw import lists, moments, values
+from ..raw import moments, values
 from ..raw.raw_files import PART, TEST, Form
 from ..raw.source import ROW, Source
-from ..raw.unfolded import Candidates, Events, items_of, labels_of
 from ..writing.features import Feature
 from ..writing.like import Prepared
 from ..writing.log import Log
@@ -21,6 +20,8 @@ from ..writing.samples import Split
 from .described import ITEM_ID, RESERVED, Described, item_rows, require_distinct, with_users
 from .mapping import Mapping
 from .mapping_keys import ROW_ORDER
+from .shown import shown_lists
+from .unfolded import items_of, labels_of, unfolded
 
 POSITIVE = 4.0  # the least rating that counts, unless the mapping says otherwise
 Columns = dict[str, pl.Expr]
@@ -38,17 +39,13 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     quoted = not mapping.no_quotes
     form = Form(mapping.separator, quoted, mapping.columns, mapping.partitioned)
     lenient = mapping.bad_rows == "leave_out"
-    table = Source(mapping.input, form, mapping.test_input, lenient)
-    if mapping.events_in_row is not None:
-        table = Events(table, mapping)
-    elif mapping.candidates:
-        table = Candidates(table, mapping)
+    table = unfolded(Source(mapping.input, form, mapping.test_input, lenient), mapping)
     shown = Source(mapping.exposures, form, lenient=lenient) if mapping.exposures else table
     tables = [table] if shown is table else [table, shown]
     columns, unit = _moments(tables, mapping)
     label, positive = _label(table, mapping)
     if mapping.history:
-        columns[0] |= lists.shown(table, mapping, columns[0]["time"], unit)
+        columns[0] |= shown_lists(table, mapping, columns[0]["time"], unit)
         positive = pl.lit(False)
     context = Described(shown, mapping.sample_features, mapping)
     own_items = Described(table, () if mapping.items else mapping.item_features, mapping)

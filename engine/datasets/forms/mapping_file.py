@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from ...common.errors import UserError, did_you_mean
 from ...config.convert import WRONG, convert, describe
@@ -11,7 +11,13 @@ from ...config.read import read_yaml
 from .mapping import Mapping
 from .mapping_keys import ROW_ORDER
 
+if TYPE_CHECKING:
+    from ..writing.like import Prepared
+
 READY = Path(__file__).parent / "ready"  # a mapping for each public log that is known by name
+# Keys of a mapping that are of one log alone.
+ONE_LOG = ("input", "partitioned", "test_input", "exposures", "source", "time_range")
+FEATURES = ("item_features", "user_features", "sample_features")
 PATHS = ("input", "test_input", "exposures", "items", "users")
 
 
@@ -96,6 +102,15 @@ def read_mapping(
         if "events_in_row" in given:
             given = {"order": ROW_ORDER} | given
     return Mapping(**given)
+
+
+def mapping_like(like: Prepared) -> dict[str, Any]:
+    """What columns mean in any log like a data set; features have the kinds that were guessed."""
+    mapping = {key: value for key, value in like.card["mapping"].items() if key not in ONE_LOG}
+    for key in mapping.keys() & FEATURES:
+        entries = [as_entry(entry) for entry in mapping[key]]
+        mapping[key] = [e | {"kind": like.kinds.get(e["name"], (0, None))[1]} for e in entries]
+    return mapping
 
 
 def ready_names() -> list[str]:

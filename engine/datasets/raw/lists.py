@@ -7,21 +7,18 @@ between the entries. A missing value and an empty text are an empty list.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
 from ...common.errors import UserError
-from ..forms.mapping import Mapping
-from . import moments, values
+from . import values
 from .raw_files import readable, unescaped
-from .source import PLACE, Parse, Source
+from .source import FILE_ROW, PLACE, ROW, Source
 
 SEPARATORS = (",", ";", "|", "#", "\x1d", " ")
 ENTRY = r"""(?:"[^"\\]*"|'[^'\\]*'|[^\s,\[\]"'\\]+)"""  # of a list in brackets
 BRACKETS = rf"^\[\s*(?:{ENTRY}\s*(?:,\s*{ENTRY}\s*)*)?,?\s*\]$"
-FLAG = "--history-separator"
-CARRIER = "#carrier"  # whether a row has the list of its row in the file
 SHOWN = 3  # values that a message shows
 
 
@@ -31,17 +28,22 @@ class Entries(Source):
     Args:
         table: its other columns are repeated. ``check`` checks it first.
         columns: the lists by the names of their columns, of one length in each row; see ``parallel``.
+        grouped: whether the entries of one row keep its ``ROW``; otherwise they are numbered anew.
 
     Attributes:
-        frame: has the column ``PLACE`` beside those of ``table``.
+        frame: has the columns ``PLACE`` and ``FILE_ROW`` beside those of ``table``.
     """
 
-    def __init__(self, table: Source, columns: dict[str, pl.Expr]) -> None:
+    located_by = FILE_ROW
+
+    def __init__(self, table: Source, columns: dict[str, pl.Expr], grouped: bool = True) -> None:
         self.table, self.path, self.lenient = table, table.path, table.lenient
         count, *others = (values.list.len() for values in columns.values())
         rows = table.frame.filter(count > 0, *(other == count for other in others))
-        rows = rows.with_columns(pl.int_ranges(count).alias(PLACE), **columns)
-        self._start(rows.explode(*columns, PLACE), table.parts)
+        places = pl.int_ranges(count).alias(PLACE)
+        rows = rows.with_columns(pl.col(ROW).alias(FILE_ROW), places, **columns)
+        rows = rows.explode(*columns, PLACE)
+        self._start(rows if grouped else rows.drop(ROW).with_row_index(ROW), table.parts)
 
     def check(self) -> None:
         self.table.check()
@@ -132,82 +134,3 @@ def _separator(table: Source, column: str, flag: str, feature: bool) -> str:
         f"{table.path}, column {column}: values such as {seen} hold {what} of the separators "
         f"{known}; write {flag}"
     )
-
-
-def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str, pl.Expr]:
-    """What the rows of a table show of their users: ``history`` and, if named, ``history_time``.
-
-    Entries are ids and moments, oldest first. Of a row that became several, the first has them,
-    and any that follows a bad one, which may be left out.
-
-    Args:
-        table: has read its other columns already.
-        time: the moment of a row.
-        unit: of the moments.
-
-    Raises:
-        UserError: the lists have other times than the rows. What is wrong in one row ``check`` finds.
-    """
-    item, moment, action = mapping.history, mapping.history_time, mapping.history_action
-    assert item
-    columns = [column for column in (item, moment, action) if column]
-    table.require(*columns)
-    carrier = pl.col(PLACE) == 0 if PLACE in table.schema else pl.lit(True)
-    if table.lenient:
-        carrier |= pl.any_horizontal(bad for _, bad, _ in table.checks).shift(1)
-    frame, carrier = table.frame.with_columns(carrier.alias(CARRIER)), pl.col(CARRIER)
-    table.frame = frame.with_columns(pl.when(carrier).then(pl.col(columns)))
-    lists = parallel(table, columns, mapping.history_separator, FLAG)
-    kind = table.kind(item)
-    lists[item] = _each(lists[item], values.as_id(getattr(kind, "inner", kind)))
-    if mapping.history_padding is not None:
-        padding = str(mapping.history_padding)
-        lists = _where(lists, item, lambda entry: entry.fill_null("") != padding)
-    if action:
-        kept = mapping.history_actions or mapping.positive_actions
-        lists = _where(lists, action, lambda entry: values.one_of(entry.cast(pl.String), kept))
-    expects = "an id in each place, or name what fills empty places with --history-padding"
-    table.checks.append((item, lists[item].list.contains(None), expects))
-    found = {"history": lists[item]}
-    if moment:
-        found["history_time"] = _times(table, moment, lists[moment], mapping, unit)
-    if mapping.history_order == "newest":
-        found = {name: values.list.reverse() for name, values in found.items()}
-    if moment:
-        times = found["history_time"]
-        wrong = {
-            "times that do not fall, or --history-order newest if the newest entry is first": (
-                times.list.diff().list.min() < 0
-            ),
-            f"times up to that of the row in column {mapping.time}, for later ones tell what follows": (
-                times.list.max() > time
-            ),
-        }
-        table.checks += [(moment, bad.fill_null(False), expects) for expects, bad in wrong.items()]
-    return {name: pl.when(carrier).then(values) for name, values in found.items()}
-
-
-def _times(table: Source, column: str, lists: pl.Expr, mapping: Mapping, unit: str) -> pl.Expr:
-    """The moments in lists, which must be in the unit of the rows' moments."""
-    entries = [Entries(table, {column: lists})]
-    parse, expects, own = moments.as_times(entries, column, mapping.time_format, mapping.time_unit)
-    if own != unit:
-        raise UserError(
-            f"{table.path}: the times in column {column} are read as {own}, and those in column "
-            f"{mapping.time} as {unit}; bring both into one unit"
-        )
-    times = _each(lists, parse)
-    table.checks.append((column, times.list.contains(None), f"{expects} in each place"))
-    return times
-
-
-def _each(lists: pl.Expr, parse: Parse) -> pl.Expr:
-    return lists.list.eval(parse(pl.element()))
-
-
-def _where(
-    lists: dict[str, pl.Expr], name: str, keep: Callable[[pl.Expr], pl.Expr]
-) -> dict[str, pl.Expr]:
-    """Parallel lists without the places where an entry of the list ``name`` is not to be kept."""
-    places = lists[name].list.eval(keep(pl.element()).arg_true())
-    return {name: values.list.gather(places) for name, values in lists.items()}

@@ -27,8 +27,9 @@ from .raw_files import (
 
 ROW = "#row"  # the number of a row, beside the table's own columns
 BLANK = "blank in each column that is needed"
-OURS = {ROW, TEST, PART}  # columns that no file has
 PLACE = "#place"  # of an entry in a list, from 0, where entries are rows
+FILE_ROW = "#file row"  # the row that an entry stands in
+OURS = {ROW, TEST, PART, LINE, PLACE, FILE_ROW}  # columns that no file has
 Parse = Callable[[pl.Expr], pl.Expr]
 
 
@@ -75,7 +76,7 @@ class Source:
         self.blank = pl.lit(True)  # whether a row has none of the columns that must be there
         self.left_out: dict[str, pl.Expr] = {}
         if LINE in self.schema:
-            count = len(self.schema.keys() - OURS) - 1
+            count = len(self.schema.keys() - OURS)
             self.checks.append((LINE, pl.col(LINE).is_not_null(), f"a line of {count} fields"))
 
     def read(self, column: str, parse: Parse, expects: str, optional: bool = False) -> pl.Expr:
@@ -93,7 +94,7 @@ class Source:
         if not optional:
             self.blank &= ~given
             for part in self.parts:
-                names = [name for name in part.frame.collect_schema() if name not in (TEST, LINE)]
+                names = [name for name in part.frame.collect_schema() if name not in OURS]
                 require_columns(part.path, names, [column])
         self.checks.append((column, parsed.is_null() & (given | (not optional)), expects))
         return parsed
