@@ -484,8 +484,8 @@ BAD = {
     "a name of a scratch column": (
         nothing, {"sample_features": [{"name": "chance", "column": "price"}]}, ("chance has a name that is taken",)
     ),
-    "negative seed": (nothing, {"seed": -1}, ("--seed -1 is out of range; write a number from 0 to",)),
-    "large seed": (nothing, {"seed": 2**64}, ("is out of range",)),
+    "negative seed": (nothing, {"seed": -1}, ("--seed is -1; write a number from 0 to",)),
+    "large seed": (nothing, {"seed": 2**64}, ("--seed is 18446744073709551616; write",)),
     "test rows of exposures": (
         nothing, {"rating": None, "exposures": "in/log.csv", "test_input": "in/log.csv"}, ("--test-input and --exposures exclude",)
     ),
@@ -493,9 +493,9 @@ BAD = {
         broken("price", 30, "1e300"), {"item_features": ["price:numeric"]}, ("price, line 32: the value is '1e300'; write a number up to 3.4e+38",)
     ),
     "no such action": (nothing, {"rating": None, "action": "device", "positive_actions": ["Phone"]}, ("column device has no 'Phone'; there are phone, web",)),
-    "columns twice": (nothing, {"item": "who"}, ("--user, --item and --time must name three different columns; got who, who, when",)),
-    "positive without rating": (nothing, {"rating": None, "label": "stars", "positive": 3.0}, ("--positive 3 has no meaning without --rating",)),
-    "min count": (nothing, {"min_count": 0}, ("--min-count 0 is too small; write 1 or more",)),
+    "columns twice": (nothing, {"item": "who"}, ("--user and --item and --time must name three different columns; got who, who, when",)),
+    "positive without rating": (nothing, {"rating": None, "label": "stars", "positive": 3.0}, ("--positive needs --rating; add it",)),
+    "min count": (nothing, {"min_count": 0}, ("--min-count is 0; write 1 or more",)),
     "all rare": (nothing, {"min_count": 10_000}, ("--min-count 10000 is too large, for no item occurs so often",)),
     "infinite time": (broken("when", 0, "inf"), {}, ("column when, line 2: the value is 'inf'; write a date",)),
     "none of the items": (
