@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -56,8 +57,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
     if like is not None:
         like.require_same(item=[ids, *items.features], sample=features)
-    for source in tables:
-        source.check()
+    left_out = sum((Counter(source.check()) for source in tables), Counter[str]())
     own = context.columns if shown is table else {}
     frame = table.rows().select(row=ROW, **columns[0], label=label, positive=positive, **own)
     if shown is not table:
@@ -72,7 +72,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
         frame = with_users(frame, people)
     negatives = Negatives(mapping.negatives, mapping.negatives_from, mapping.targets)
     about: dict[str, Any] = {"source": mapping.source or Path(mapping.input).name}
-    about |= {"licence": mapping.licence, "mapping": mapping.said()}
+    about |= {"licence": mapping.licence, "mapping": mapping.said(), "left_out": left_out}
     return Log(
         events=frame,
         item_table=partial(item_rows, items, ids),

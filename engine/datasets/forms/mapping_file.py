@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 READY = Path(__file__).parent / "ready"  # a mapping for each public log that is known by name
 # Keys of a mapping that are of one log alone.
-ONE_LOG = ("input", "partitioned", "test_input", "exposures", "source", "time_range")
+ONE_LOG = (
+    "input",
+    "partitioned",
+    "test_input",
+    "exposures",
+    "source",
+    "time_range",
+    "sample_users",
+)
 FEATURES = ("item_features", "user_features", "sample_features")
 PATHS = ("input", "test_input", "exposures", "items", "users")
 
