@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from ...common.errors import UserError, did_you_mean
 from ...config.convert import WRONG, convert, describe
 from ...config.read import read_yaml
-from .mapping import Mapping
+from .mapping import WITHOUT_TIMES, Mapping
 from .mapping_keys import ROW_ORDER
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def read_mapping(
         if name not in given and (name != "item" or "candidates" not in given):
             raise UserError(f"--{name} is missing; the command needs input, user and item")
     if "time" not in given:
-        given = {"split": "user", "negatives_from": "popularity"} | given
+        given = WITHOUT_TIMES | given
         if "events_in_row" in given:
             given = {"order": ROW_ORDER} | given
     return Mapping(**given)
