@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -58,8 +59,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
     if like is not None:
         like.require_same(item=[ids, *items.features], sample=features)
-    for source in tables:
-        source.check()
+    left_out = sum((Counter(source.check()) for source in tables), Counter[str]())
     columns[-1] |= {"label": pl.lit(0, pl.Int8), "positive": pl.lit(False)}
     columns[0] |= {"label": label, "positive": positive}
     columns[-1] |= context.columns
@@ -73,6 +73,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
         frame = with_users(frame, people)
     negatives = Negatives(mapping.negatives, mapping.negatives_from, mapping.targets)
     name = mapping.source or Path(mapping.input).name
+    about = {"source": name, "licence": mapping.licence, "mapping": mapping.said()}
     return Log(
         events=frame,
         item_table=partial(item_rows, items, ids),
@@ -84,7 +85,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
         time_unit=unit,
         negatives=negatives if mapping.negatives else None,
         seed=mapping.seed,
-        about={"source": name, "licence": mapping.licence, "mapping": mapping.said()},
+        about=about | {"left_out": left_out},
     )
 
 

@@ -43,9 +43,8 @@ class Entries(Source):
         rows = rows.explode(*columns, PLACE)
         self._start(rows if grouped else rows.drop(ROW).with_row_index(ROW), table.parts)
 
-    def check(self) -> None:
-        self.table.check()
-        super().check()
+    def check(self) -> dict[str, int]:
+        return self.table.check() | super().check()
 
 
 def parallel(

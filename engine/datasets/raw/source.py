@@ -115,8 +115,11 @@ class Source:
         bad = [bad for _, bad, _ in self.checks] if self.lenient else []
         return pl.any_horizontal(self.blank, *self.left_out.values(), *bad)
 
-    def check(self) -> None:
+    def check(self) -> dict[str, int]:
         """Read the table once, reject the first bad value, and say how many rows are left out.
+
+        Returns:
+            The same, by the reason.
 
         Raises:
             UserError: names the file, the column and the row.
@@ -141,13 +144,14 @@ class Source:
                 found[f"column {column} is not {expects.split(';')[0]}"] = place
             elif place is not None:
                 raise self._error(column, bad & (pl.col(ROW) == place), expects)
-        for what, count in found.items():
-            if count:
-                print(f"{self.path}: {count:,} rows are left out: {what}", flush=True)
+        left_out = {what: count for what, count in found.items() if count}
+        for what, count in left_out.items():
+            print(f"{self.path}: {count:,} rows are left out: {what}", flush=True)
         if not kept:
             which = "no rows that are kept" if rows else "no rows"
             raise UserError(f"{self.path} has {which}; name a table with some")
         self._warn_of_quotes(rows)
+        return left_out
 
     def _error(self, column: str, bad: pl.Expr, expects: str) -> UserError:
         """The error of a value."""
