@@ -34,6 +34,8 @@ FLOORS = (
     ("ops",),
     ("compat", "batch", "atomic"),
 )
+# The folders of ``engine/datasets`` likewise.
+DATA_FLOORS = ("command", "forms", "writing", "prepared", "raw")
 # What a room may import beside the standard library, the project and torch, by the longest prefix.
 ALLOWED = {
     "model_zoo": {"fuxictr"},
@@ -107,6 +109,15 @@ def test_the_zoo_imports_downwards_and_relatively(path: Path) -> None:
     for name in imported(path):
         if own and name.startswith("model_zoo.") and room(name) != own:
             assert floor[room(name)] > floor[own], f"{path} imports {name}, which is above it"
+
+
+def test_the_data_sets_import_downwards() -> None:
+    floor = {f"engine.datasets.{name}": number for number, name in enumerate(DATA_FLOORS)}
+    for module, path in MODULES.items():
+        own = floor.get(".".join(module.split(".")[:3]), -1)
+        for name in imported(path):
+            below = floor.get(".".join(name.split(".")[:3]), len(floor))
+            assert below >= own, f"{path} imports {name}, which is above it"
 
 
 def test_there_is_no_circle() -> None:
