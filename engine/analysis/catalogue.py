@@ -64,10 +64,8 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
             drawn = ((data.folder / "figures", FIGURES[name](data)) for data in results)
             paths = [path for home, figure in drawn for path in _write(save, home, name, figure)]
         if names and not paths:
-            raise UserError(
-                f"{name}: the results below {folder} lack what it shows; docs/studies.md says which "
-                "study makes it"
-            )
+            advice = "docs/studies.md says which study makes it"
+            raise UserError(f"{name}: the results below {folder} lack what it shows; {advice}")
         written += paths
     return written
 

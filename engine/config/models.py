@@ -76,9 +76,8 @@ def own_words(model_class: type[StagedModel], expid: str) -> Iterator[None]:
     except Exception as error:
         if not issubclass(model_class, AdoptedModel):
             raise
-        raise UserError(
-            f"{expid}: {model_class.__name__}'s own code fails ({_reason(error)})"
-        ) from error
+        what = f"{model_class.__name__}'s own code fails ({_reason(error)})"
+        raise UserError(f"{expid}: {what}") from error
 
 
 class AdoptedModel(StagedModel):
@@ -108,30 +107,24 @@ def model_files(folder: Path) -> list[str]:
     packages = {path.parent.name for path in folder.glob("*/__init__.py")}
     files = {path.stem for path in folder.glob("*.py") if f"class {path.stem}(" in path.read_text()}
     if not packages | files:
-        raise UserError(
-            f"--model-zoo {folder}: is no folder with a package or a file for each model; name one, "
-            "such as a LongCTR checkout"
-        )
+        what = "is no folder with a package or a file for each model"
+        raise UserError(f"--model-zoo {folder}: {what}; name one, such as a LongCTR checkout")
     return sorted(packages | files)
 
 
 def _import_class(name: str, folder: Path) -> type[BaseModel]:
-    path = str(folder.resolve())
+    path, where = str(folder.resolve()), f"--model-zoo {folder}: {name}"
     if path not in sys.path:
         sys.path.append(path)  # last, so that its run_expid.py and config hide nothing of ours
     try:
         module = importlib.import_module(name)
         model = getattr(module, name)
     except Exception as error:  # foreign code may raise anything
-        raise UserError(
-            f"--model-zoo {folder}: {name} cannot be imported ({_reason(error)})"
-        ) from error
+        raise UserError(f"{where} cannot be imported ({_reason(error)})") from error
     if not Path(str(module.__file__)).is_relative_to(path):
-        raise UserError(
-            f"--model-zoo {folder}: {name} was found in {module.__file__} first; rename one of them"
-        )
+        raise UserError(f"{where} was found in {module.__file__} first; rename one of them")
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise UserError(f"--model-zoo {folder}: {name}.{name} is not a FuxiCTR BaseModel")
+        raise UserError(f"{where}.{name} is not a FuxiCTR BaseModel")
     return model
 
 

@@ -98,9 +98,8 @@ def groups(results: DatasetResults) -> list[Group]:
     outside: dict[str, Group] = {}
     for run in sorted(results.runs, key=lambda run: run["seed"]):
         if lacking := sorted(NEEDED - run.keys()):
-            raise UserError(
-                f"{run['file']}: lacks {', '.join(lacking)}; no result of this version: run it again"
-            )
+            advice = "no result of this version: run it again"
+            raise UserError(f"{run['file']}: lacks {', '.join(lacking)}; {advice}")
         where = "outside the study" if results.study else "other settings"
         alone = Group(run["expid"], run["model"], [where])
         group = planned.get(alone.expid, alone)

@@ -45,10 +45,9 @@ class RunFiles:
         known = (before.keys() | now.keys()) - {"dataset_hash", *NO_NUMBERS}
         changed = sorted(key for key in known if before.get(key) != now.get(key))
         if before and changed:
-            raise UserError(
-                f"--resume: {changed[0]} was {before.get(changed[0])!r} when the run started and "
-                f"is {now.get(changed[0])!r} now; put it back, or start again without --resume"
-            )
+            was, new = (params.get(changed[0]) for params in (before, now))
+            what = f"{changed[0]} was {was!r} when the run started and is {new!r} now"
+            raise UserError(f"--resume: {what}; put it back, or start again without --resume")
 
     def require_same_data(self, dataset_hash: str, resume: bool) -> None:
         """Raise a UserError if a run to resume, or a result to overwrite, is on other data."""
@@ -58,10 +57,8 @@ class RunFiles:
                 other = "start again without --resume"
                 if file == self.result:  # starting again would overwrite it
                     other = "write --model-root DIR, another folder for results"
-                raise UserError(
-                    f"{file}: is of a run on other data (hash {before}, now {dataset_hash}); put the "
-                    f"data back, or {other}"
-                )
+                what = f"is of a run on other data (hash {before}, now {dataset_hash})"
+                raise UserError(f"{file}: {what}; put the data back, or {other}")
 
     def finished(self) -> bool:
         """Whether there is a result, and no run has started after it."""
@@ -82,22 +79,19 @@ class RunFiles:
             assert handler.stream is not None  # it is open from the start
             lock(handler.stream)
             if resume and self.finished():  # since this process looked
-                raise UserError(
-                    f"{self.name}: another run_expid.py has just finished it, see {self.result}"
-                )
+                what = f"another run_expid.py has just finished it, see {self.result}"
+                raise UserError(f"{self.name}: {what}")
             if not resume:
                 handler.stream.truncate(0)
                 self.state.unlink(missing_ok=True)
                 self.progress.unlink(missing_ok=True)
         except BlockingIOError:
-            raise UserError(
-                f"{self.name}: another run_expid.py is running it, see {self.log}; wait for it, or "
-                "write another --seed"
-            ) from None
+            what = f"another run_expid.py is running it, see {self.log}"
+            advice = "wait for it, or write another --seed"
+            raise UserError(f"{self.name}: {what}; {advice}") from None
         except OSError as error:
-            raise UserError(
-                f"model_root: {self.folder} cannot be written ({error.strerror})"
-            ) from None
+            what = f"{self.folder} cannot be written ({error.strerror})"
+            raise UserError(f"model_root: {what}") from None
         form = "%(asctime)s P%(process)d %(levelname)s %(message)s"
         handler.setFormatter(logging.Formatter(form))
         handlers: list[logging.Handler] = [handler, logging.StreamHandler(sys.stdout)]

@@ -24,10 +24,9 @@ class ScalarWriter:
         try:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
         except ImportError:
-            raise UserError(
-                "tensorboard: True needs the package tensorboard, which is not installed; "
-                "run pip install -r requirements-extras.txt, or write False"
-            ) from None
+            what = "needs the package tensorboard, which is not installed"
+            advice = "run pip install -r requirements-extras.txt, or write False"
+            raise UserError(f"tensorboard: True {what}; {advice}") from None
         shutil.rmtree(folder, ignore_errors=True)
         self._writer = SummaryWriter(str(folder))
         self._written = 0

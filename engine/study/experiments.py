@@ -17,6 +17,7 @@ LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
 # Paper, figure 7: all fusion weights in steps of 0.2 whose sum is at most 1.
 ALPHAS = [{"alpha_item": i / 5, "alpha_window": w / 5} for i in range(6) for w in range(6 - i)]
+Names = Sequence[str]
 AS_IT_IS: Sequence[dict[str, Any]] = ({},)
 KNOBS = read_yaml(Path(__file__).with_name("knobs.yaml"))
 
@@ -57,10 +58,7 @@ class Planned(NamedTuple):
 
 
 def plan(
-    experiment: str,
-    backbones: Sequence[str] = (),
-    variants: Sequence[str] = (),
-    own: Sequence[str] = (),
+    experiment: str, backbones: Names = (), variants: Names = (), own: Names = ()
 ) -> list[Planned]:
     """The configurations that an experiment compares.
 
@@ -100,9 +98,8 @@ def distinct(cells: list[Planned], longest: int | None) -> list[Planned]:
     return [c for c in cells if "max_len" not in c.varied or c.varied["max_len"] in kept]
 
 
-def _require_known(experiment: str, flag: str, names: Sequence[str], known: Sequence[str]) -> None:
+def _require_known(experiment: str, flag: str, names: Names, known: Names) -> None:
     for name in names:
         if name not in known:
-            raise UserError(
-                f"--{flag} {name}: {experiment} has {', '.join(known)}{did_you_mean(name, known)}"
-            )
+            has = f"{experiment} has {', '.join(known)}{did_you_mean(name, known)}"
+            raise UserError(f"--{flag} {name}: {has}")

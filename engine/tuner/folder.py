@@ -86,9 +86,8 @@ class Folder:
         try:
             trial.restore(json.loads(file.read_text()))
         except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{file}: this is not a status file; delete it to run the trial again"
-            ) from None
+            advice = "delete it to run the trial again"
+            raise UserError(f"{file}: this is not a status file; {advice}") from None
 
     def started(self, space: Space) -> Iterator[Trial]:
         """The trials that earlier calls have started with values of this space, sorted by name."""
@@ -131,11 +130,12 @@ class Folder:
             found = trial.dataset_hash
             expected = expected or found
             if found not in (None, expected):
+                what = f"{trial.name} ran on other data (hash {found}, not {expected})"
                 files = f"{self._status(trial)} and {self.runs / trial.run_name}.json"
-                raise UserError(
-                    f"{trial.name} ran on other data (hash {found}, not {expected}); put the data back, "
-                    f"take another folder than {self.path}, or delete {files} to run it again"
+                advice = (
+                    f"put the data back, take another folder than {self.path}, or delete {files}"
                 )
+                raise UserError(f"{what}; {advice} to run it again")
 
     def _status(self, trial: Trial) -> Path:
         return self._trials / f"{trial.name}.json"

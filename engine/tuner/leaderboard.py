@@ -22,6 +22,7 @@ from .search import Search
 from .space import Space
 from .trial import DONE, FAILED, QUEUED, Trial, as_text
 
+Rows = list[list[str]]
 BARS = "bars_leaderboard.csv"
 BARS_COLUMNS = (
     "Year", "Publication", "Model", "Paper URL", "gAUC", "AUC", "Logloss", "Running Steps",
@@ -113,9 +114,7 @@ def failures(folder: Folder, trials: Iterable[Trial]) -> list[str]:
     return [f"failed: {trial.name}: {trial.reason}\n  {folder.log(trial)}" for trial in failed]
 
 
-def _tables(
-    space: Space, order: list[Trial], monitor: Monitor
-) -> tuple[list[list[str]], list[list[str]]]:
+def _tables(space: Space, order: list[Trial], monitor: Monitor) -> tuple[Rows, Rows]:
     """The table for people, and ``leaderboard.csv`` with every digit; each begins with its header."""
     measured = next((trial.metrics for trial in order if trial.metrics), {})
     metrics = [(split, name) for split in ("valid", "test") for name in measured.get(split, ())]

@@ -126,11 +126,7 @@ SHUFFLES = 10  # of the labels, for the null
 
 
 def describe_codes(
-    z_IC: NDArray,
-    codes_EC: NDArray,
-    expert_I: NDArray,
-    item_I: NDArray,
-    label_I: NDArray | None,
+    z_IC: NDArray, codes_EC: NDArray, expert_I: NDArray, item_I: NDArray, label_I: NDArray | None
 ) -> list[dict[str, Any]]:
     """What each code of a codebook stands for.
 

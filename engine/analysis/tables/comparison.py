@@ -91,7 +91,7 @@ def ranks(values: list[float]) -> list[int]:
     return [int(rank) for rank in stats.rankdata(-np.array(values, np.float64), method="min")]
 
 
-Values = dict[int, float]  # a metric by seed
+Values = Mapping[str, dict[int, float]]  # a metric by model and seed
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Standing(NamedTuple):
     mark: str = ""
 
 
-def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standing]:
+def compare(groups: list[Group], values: Values) -> dict[str, Standing]:
     """The standing of every model that has values.
 
     The p values of the gains are one family of tests, and the p values of the marks another.
@@ -169,9 +169,7 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standin
     return standings
 
 
-def _marks(
-    groups: list[list[str]], means: dict[str, float], values: dict[str, Values]
-) -> dict[str, str]:
+def _marks(groups: list[list[str]], means: dict[str, float], values: Values) -> dict[str, str]:
     """Models that are significantly better than the next by mean, as ``best`` or ``second``."""
     marks: dict[str, str] = {}
     pairs: dict[str, tuple[str, str]] = {}
@@ -187,9 +185,7 @@ def _marks(
     }
 
 
-def paired_gains(
-    pairs: Mapping[str, tuple[str, str]], values: Mapping[str, Values]
-) -> dict[str, Comparison]:
+def paired_gains(pairs: Mapping[str, tuple[str, str]], values: Values) -> dict[str, Comparison]:
     """The gain of the first model of each pair over the second; p is Holm-corrected over all pairs.
 
     Args:
