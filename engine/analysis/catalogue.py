@@ -70,9 +70,7 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
     return written
 
 
-def _write(
-    write: Callable[[Path, str, Any], list[Path]], folder: Path, name: str, content: Any
-) -> list[Path]:
+def _write(write: Callable[..., list[Path]], folder: Path, name: str, content: Any) -> list[Path]:
     """Write a table or figure in all its forms, or delete what was written from results that are gone."""
     if content is None:
         for path in folder.glob(f"{name}.*"):

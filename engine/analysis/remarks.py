@@ -41,16 +41,14 @@ def on_device(runs: Collection[Run], device: str) -> list[Run]:
 
 def device_note(cell: Cell, reference: Cell) -> str:
     """A note on the runs of the same seed that were on different devices; empty without such runs."""
-    devices = {
-        seed: (cell.runs[seed]["device"], reference.runs[seed]["device"])
-        for seed in sorted(cell.runs.keys() & reference.runs.keys())
-    }
+    seeds = sorted(cell.runs.keys() & reference.runs.keys())
+    devices = {seed: (cell.runs[seed]["device"], reference.runs[seed]["device"]) for seed in seeds}
     mixed = {seed: pair for seed, pair in devices.items() if pair[0] != pair[1]}
     if not mixed:
         return ""
     own, others = (" and ".join(sorted(set(names))) for names in zip(*mixed.values(), strict=True))
-    seeds = ", ".join(map(str, mixed))
-    return f"{cell.model} on {own}, {reference.model} on {others}: seed {seeds}"
+    which = ", ".join(map(str, mixed))
+    return f"{cell.model} on {own}, {reference.model} on {others}: seed {which}"
 
 
 def batch_note(cell: Cell, name: str) -> str:

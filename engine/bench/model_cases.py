@@ -209,9 +209,7 @@ def from_few(count: int) -> Draw:
 # ---------------------------------------------------------------- a step, for other commands too
 
 
-def build(
-    name: str, args: Namespace, checkout: str = "", items: int = ITEMS, **changes: Any
-) -> Any:
+def build(name: str, args: Namespace, checkout: str = "", items: int = ITEMS, **keys: Any) -> Any:
     """Build a model in training mode, always with the same first weights.
 
     Args:
@@ -219,7 +217,7 @@ def build(
         args: the command's options, which name the device and the folder for checkpoints.
         checkout: LongCTR's root folder, if its model of this name is wanted instead of ours.
         items: rows of the item table.
-        changes: hyper-parameters that differ from the shipped experiment's.
+        keys: hyper-parameters that differ from the shipped experiment's.
     """
     options = rivals.published(name) | {"metrics": ["AUC"], "verbose": 0}
     options |= {"model_root": str(args.folder), "gpu": 0 if args.device.type == "cuda" else -1}
@@ -227,7 +225,7 @@ def build(
     if checkout:
         model_class = rivals.load_class(checkout, f"{name}/{name}.py", name)
     torch.manual_seed(0)
-    return model_class(feature_map(items), **options | changes).train()
+    return model_class(feature_map(items), **options | keys).train()
 
 
 def train_step(model: Any) -> Any:

@@ -74,10 +74,8 @@ def model_part(config_dir: str | Path, expid: str) -> dict[str, Any]:
     """
     entries = _entries(config_dir, "model_config")
     if expid not in entries:
-        advice = (
-            f"run_expid.py --config {config_dir} --list shows all{did_you_mean(expid, entries)}"
-        )
-        raise UserError(f"--expid {expid}: is not in {config_dir}; {advice}")
+        what = f"is not in {config_dir}; run_expid.py --config {config_dir} --list shows all"
+        raise UserError(f"--expid {expid}: {what}{did_you_mean(expid, entries)}")
     base = entries.get("Base") or {}
     return {**_mapping(config_dir, "Base", base), **_mapping(config_dir, expid, entries[expid])}
 

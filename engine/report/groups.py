@@ -145,15 +145,8 @@ def embedded(known: list[Group], folder: Path) -> str:
         folder: the folder that the page is about; files are named relative to it.
     """
     texts: dict[str, int] = {}
-    content = {
-        "groups": [
-            {"expid": group.expid, "runs": [_run(run, folder, texts) for run in group.runs]}
-            for group in known
-        ],
-        "texts": list(texts),
-        "colours": EXPERT_COLOURS,
-        "plain": PLAIN,
-    }
+    own = [{"expid": g.expid, "runs": [_run(r, folder, texts) for r in g.runs]} for g in known]
+    content = {"groups": own, "texts": list(texts), "colours": EXPERT_COLOURS, "plain": PLAIN}
     rounded = json.loads(
         json.dumps(content),
         parse_float=lambda text: float(f"{float(text):.6g}"),

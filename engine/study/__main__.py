@@ -34,9 +34,8 @@ from .experiments import ALONE, EXPERIMENTS, UNTUNED, distinct, plan
 from .run_queue import StudySearch, model_space
 from .store import Store, portable
 
-DECIDED = dict.fromkeys(
-    ("seed", "model", "dataset_id", "model_root", "model_id"), "the study decides it"
-)
+OWN = ("seed", "model", "dataset_id", "model_root", "model_id")
+DECIDED = dict.fromkeys(OWN, "the study decides it")
 
 
 def main() -> int:
@@ -52,10 +51,8 @@ def main() -> int:
     dataset_part(args.config, args.dataset, f"--dataset {args.dataset}")
     own = model_files(zoo) if zoo else []
     planned = plan(args.experiment, args.backbones, args.variants, own)
-    spaces = {
-        name: model_space(f"{name}_{args.dataset}", options, call.budget)
-        for name in dict.fromkeys(cell.model for cell in planned)
-    }
+    models = dict.fromkeys(cell.model for cell in planned)
+    spaces = {m: model_space(f"{m}_{args.dataset}", options, call.budget) for m in models}
     space = next(iter(spaces.values()))
     require_devices(*args.gpu)
     longest = longest_history(card_beside(HOME / space.dataset["train_data"]))
@@ -138,9 +135,8 @@ def _parser() -> CommandLine:
     queue = "folder of checkpoints and logs (default: checkpoints/study/<name of output>)"
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--dataset", required=True, help="data set id, as in <model>_<dataset>")
-    parser.add_argument(
-        "--seeds", type=positive, default=5, help="how many: 1, 2, ... (default: 5)"
-    )
+    seeds = "how many: 1, 2, ... (default: 5)"
+    parser.add_argument("--seeds", type=positive, default=5, help=seeds)
     parser.add_argument("--budget", type=positive, help=budget)
     parser.add_argument("--backbones", nargs="+", default=[], help=backbones)
     parser.add_argument("--variants", nargs="+", default=[], help=variants)

@@ -167,11 +167,9 @@ def _options(changes: dict[str, Any], budget: int) -> str:
 
 def _small(entry: dict[str, Any]) -> dict[str, Any]:
     """An evaluation without the cosines of the codes, which are most of its size."""
-    routing = {
-        name: {k: v for k, v in branch.items() if k != "code_cosine"}
-        for name, branch in entry["routing"].items()
-    }
-    return entry | {"routing": routing}
+    branches = entry["routing"].items()
+    kept = {n: {k: v for k, v in own.items() if k != "code_cosine"} for n, own in branches}
+    return entry | {"routing": kept}
 
 
 def _key(cell: dict[str, Any]) -> str:

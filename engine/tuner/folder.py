@@ -132,10 +132,8 @@ class Folder:
             if found not in (None, expected):
                 what = f"{trial.name} ran on other data (hash {found}, not {expected})"
                 files = f"{self._status(trial)} and {self.runs / trial.run_name}.json"
-                advice = (
-                    f"put the data back, take another folder than {self.path}, or delete {files}"
-                )
-                raise UserError(f"{what}; {advice} to run it again")
+                advice = f"take another folder than {self.path}, or delete {files} to run it again"
+                raise UserError(f"{what}; put the data back, {advice}")
 
     def _status(self, trial: Trial) -> Path:
         return self._trials / f"{trial.name}.json"

@@ -26,12 +26,7 @@ def draw(results: DatasetResults) -> Figure | None:
     """A row for each item, a column for each router of one backbone; None without probes of a mixture."""
     probes = {name: group[0] for name, group in probes_of(results).items()}
     # Of a branch where no item appears often enough there is nothing to show.
-    branches = {
-        name: branch
-        for name, probe in probes.items()
-        for branch in probe["dispatch"].values()
-        if branch["most"]
-    }
+    branches = {n: b for n, p in probes.items() for b in p["dispatch"].values() if b["most"]}
     models = fullest_backbone(branches)
     if not models:
         return None

@@ -43,15 +43,11 @@ def draw(results: DatasetResults) -> Figure | None:
             style.outer_labels(axes, words, f"test {metric}, points")
         if best := ", ".join(_highest(lines, key)):
             highest.append(f"{best} ({what})")
-    legend = [
-        style.legend_entry(label(backbone), color=look.colour, marker=look.marker)
-        for backbone, look in style.backbone_looks(cell.model for cell in cells).items()
-    ]
+    looks = style.backbone_looks(cell.model for cell in cells).items()
+    entry = style.legend_entry
+    legend = [entry(label(name), color=look.colour, marker=look.marker) for name, look in looks]
     if any(not mixture_of(cell.model) for cell in cells):
-        legend += [
-            style.legend_entry(label(mixture), color="0.3", linestyle=dashes)
-            for mixture, dashes in DASHES.items()
-        ]
+        legend += [entry(label(m), color="0.3", linestyle=dash) for m, dash in DASHES.items()]
     over = style.over_seeds(cell.runs for cell in cells)
     best = f"{label(OURS)} has its highest mean AUC at {'; '.join(highest)}"
     facts = {"dataset": results.title, "seeds": over}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from matplotlib import rc_context
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -85,9 +84,7 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def finish(
-    figure: Figure, title: str, *names: str, legend: Sequence[Artist] = (), **facts: Any
-) -> Figure:
+def finish(figure: Figure, title: str, *names: str, legend: Sequence = (), **facts: Any) -> Figure:
     """Write what is seen above a figure and what it was measured on below; returns the figure.
 
     Args:

@@ -195,10 +195,7 @@ def paired_gains(pairs: Mapping[str, tuple[str, str]], values: Values) -> dict[s
     Returns:
         the gains by name; pairs without a common seed are missing.
     """
-    found = {
-        name: gain
-        for name, (model, other) in pairs.items()
-        if (gain := paired(values.get(model, {}), values.get(other, {})))
-    }
+    known = {n: paired(values.get(a, {}), values.get(b, {})) for n, (a, b) in pairs.items()}
+    found = {name: gain for name, gain in known.items() if gain}
     corrected = holm([gain.p for gain in found.values()])
     return {n: g._replace(p=p) for (n, g), p in zip(found.items(), corrected, strict=True)}

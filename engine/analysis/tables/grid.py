@@ -100,8 +100,7 @@ def grouped(
     upper = (("", len(labels)), *((text, len(list(group))) for text, group in titles))
     lower = header(*labels, *(column.heading for column in columns))
     entries = [
-        (*map(Entry, texts), *(column.entry(name) for column in columns))
-        for name, texts in rows.items()
+        (*map(Entry, texts), *(c.entry(name) for c in columns)) for name, texts in rows.items()
     ]
     return Table(title, (upper, *lower), len(labels), entries, notes, records)
 

@@ -67,11 +67,9 @@ class Block:
     @cached_property
     def standings(self) -> dict[str, Standing]:
         """The standing of each name with a value: not all experiments compute all metrics."""
-        values = {
-            name: cell.values(self.metric, self.plan.split)
-            for name, cell in self.cells.items()
-            if self.metric in cell.first_run["metrics"][self.plan.split]
-        }
+        metric, split = self.metric, self.plan.split
+        ran = {n: c for n, c in self.cells.items() if metric in c.first_run["metrics"][split]}
+        values = {name: cell.values(metric, split) for name, cell in ran.items()}
         return compare(self.plan.groups, {name: found for name, found in values.items() if found})
 
     @cached_property

@@ -38,9 +38,8 @@ def routing_table(results: list[DatasetResults]) -> Table | None:
             measures = (_measure(record[name], record[f"{name}_std"]) for name in MEASURES)
             rows.append((*map(Entry, labels), Entry(dead, record["most_dead"]), *measures))
             records.append(record)
-    headings = header(
-        "Data set", "Backbone", "Router", "Changed", "Experts of", "dead", *MEASURES.values()
-    )
+    own = "Data set", "Backbone", "Router", "Changed", "Experts of", "dead"
+    headings = header(*own, *MEASURES.values())
     title = "Routing on test data at the end of training"
     return Table(title, headings, 5, rows, sentences("routing"), records) if rows else None
 
