@@ -93,9 +93,8 @@ class Folder:
         """The trials that earlier calls have started with values of this space, sorted by name."""
         for file in sorted(self._trials.glob(f"{space.expid}_*.json")):
             tuned = read_if_whole(file).get("tuned", {})
-            if tuned.keys() == space.choices.keys() and all(
-                tuned[key] in values for key, values in space.choices.items()
-            ):
+            fits = all(tuned.get(key) in values for key, values in space.choices.items())
+            if fits and tuned.keys() == space.choices.keys():
                 trial = space.trial(tuned)
                 self.restore(trial)
                 if trial.attempts:

@@ -99,9 +99,7 @@ def grouped(
     titles = groupby(column.title for column in columns)
     upper = (("", len(labels)), *((text, len(list(group))) for text, group in titles))
     lower = header(*labels, *(column.heading for column in columns))
-    entries = [
-        (*map(Entry, texts), *(c.entry(name) for c in columns)) for name, texts in rows.items()
-    ]
+    entries = [(*map(Entry, texts), *(c.entry(n) for c in columns)) for n, texts in rows.items()]
     return Table(title, (upper, *lower), len(labels), entries, notes, records)
 
 
