@@ -8,16 +8,15 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import writing
-from .figures import alphas, dispatch, routing_history, scaling, session_hopping, themes, utility
+from .figures import routing, session_hopping, sweeps, themes, utility
 from .figures.style import Figure, save
 from .results import DatasetResults, read_results
 from .tables.cost_table import cost
 from .tables.formats import write_table
 from .tables.grid import Table
-from .tables.mos_table import mos_table
 from .tables.published import published_table
 from .tables.quality_tables import knobs, table1, table2, tuning
-from .tables.routing_table import routing_table
+from .tables.router_tables import mos_table, routing_table
 
 TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
     "table1": table1,
@@ -33,10 +32,10 @@ TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
 FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
     "session_hopping": session_hopping.draw,
     "utility_flops": utility.draw,
-    "dispatch": dispatch.draw,
-    "scaling": scaling.draw,
-    "alphas": alphas.draw,
-    "routing_history": routing_history.draw,
+    "dispatch": routing.dispatch,
+    "scaling": sweeps.scaling,
+    "alphas": sweeps.alphas,
+    "routing_history": routing.routing_history,
     "themes": themes.draw,
 }
 

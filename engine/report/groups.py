@@ -18,11 +18,11 @@ from statistics import median
 from typing import Any
 
 from ..analysis.figures.style import EXPERT_COLOURS
-from ..analysis.remarks import on_device, usual_device
 from ..analysis.results import DatasetResults, Run
 from ..analysis.tables.comparison import mean_std
 from ..analysis.tables.cost_table import Quantity
 from ..analysis.tables.grid import Entry, plus_minus, points
+from ..analysis.wording import on_device, usual_device
 from ..common.errors import UserError
 
 TABLES = {"table1", "table2"}  # the paper's comparisons, all tuned alike
@@ -31,6 +31,10 @@ NEEDED = {
     "seed", "model", "versions", "command", "params", "routing", "num_parameters", "flops_per_sample",
     "train_samples_per_s", "test_samples_per_s", "peak_memory_bytes", "seconds", "device", "bayes",
 }  # fmt: skip
+KEPT = (
+    "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
+    "peak_memory_bytes", "seconds",
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -129,12 +133,6 @@ def metric(name: str, values: Iterable[float | None]) -> Entry:
     mean, std = mean_std(known)
     show = "{:.4f}".format if name in PLAIN else points
     return Entry(plus_minus(mean, std, show), mean)
-
-
-KEPT = (
-    "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
-    "peak_memory_bytes", "seconds",
-)  # fmt: skip
 
 
 def embedded(known: list[Group], folder: Path) -> str:

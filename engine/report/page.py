@@ -24,7 +24,7 @@ from ..analysis.tables.grid import settings
 from ..analysis.tables.published import without_runs
 from ..analysis.tables.quality_tables import tuning
 from ..baseline import record
-from ..study.call import calls, widest
+from ..study.experiments import calls, widest
 from ..tuner.trial import as_text
 from .groups import best_first, embedded, groups, metric
 from .pieces import PIECES, state

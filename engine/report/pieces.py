@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from model_zoo.registry import BACKBONES, MIXTURES, backbone_of, mixture_of, variant
 
-from ..analysis.lineup import fullest_backbone
 from ..analysis.results import DatasetResults
 from ..analysis.tables.grid import settings
+from ..analysis.wording import fullest_backbone
 from ..config.read import read_yaml
 from ..datasets.prepared.card import longest_history
-from ..study.call import Call, calls, default_budget
-from ..study.experiments import UNTUNED, distinct, plan
+from ..study.experiments import UNTUNED, Call, calls, default_budget, distinct, plan
 
 Configuration = tuple[str, str]  # a model, and what is varied
 

@@ -35,11 +35,10 @@ from ..datasets.prepared.card import SPLITS, card_beside, fingerprint
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results
-from .artifacts import RunFiles
+from .artifacts import RunFiles, ScalarWriter
 from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
-from .tensorboard import ScalarWriter
 
 Loaders = dict[str, SequenceLoader]  # by split
 CODE = ("run_expid.py", "engine", "model_zoo")

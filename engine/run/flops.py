@@ -40,6 +40,9 @@ from ..loader.loader import SequenceLoader
 from ..loader.random_batch import one_sample, random_batch
 
 aten = torch.ops.aten
+SAMPLES = 256  # samples to average over, since FLOPs depend on a sample's length and experts
+RANDOM_SAMPLES = 32  # random samples to average over, which all have the same length
+ITEMS = 2_000  # size of the random catalogue
 
 
 def count_flops(function: Callable[[], object]) -> float:
@@ -121,11 +124,6 @@ def transform(x: Tensor, dim: list[int], *others: Any, out_val: Tensor, **option
     length = math.prod(max(x.shape[d], out_val.shape[d]) for d in dim)
     each = 5.0 if x.is_complex() and out_val.is_complex() else 2.5
     return each * max(x.numel(), out_val.numel()) * math.log2(length)
-
-
-SAMPLES = 256  # samples to average over, since FLOPs depend on a sample's length and experts
-RANDOM_SAMPLES = 32  # random samples to average over, which all have the same length
-ITEMS = 2_000  # size of the random catalogue
 
 
 class Flops(NamedTuple):

@@ -29,8 +29,7 @@ from ..tuner.leaderboard import exit_code, failures
 from ..tuner.scheduler import Scheduler
 from ..tuner.space import Space
 from ..tuner.trial import DONE
-from .call import BUDGET, Call, default_budget
-from .experiments import ALONE, EXPERIMENTS, UNTUNED, distinct, plan
+from .experiments import ALONE, BUDGET, EXPERIMENTS, UNTUNED, Call, default_budget, distinct, plan
 from .run_queue import StudySearch, model_space
 from .store import Store, portable
 

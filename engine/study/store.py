@@ -17,8 +17,7 @@ from ..config.read import PATHS
 from ..datasets.prepared.card import CARD
 from ..tuner.space import Space
 from ..tuner.trial import DONE, Trial
-from .call import Call, set_words
-from .experiments import Planned
+from .experiments import Call, Planned, set_words
 
 
 class Store:

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 
-from ..lineup import ordered_backbones, ordered_mixtures
-from ..remarks import sentences, span
+from ..wording import ordered_backbones, ordered_mixtures, sentences, span
 
 styled = rc_context(fname=Path(__file__).with_name("figures.mplstyle"))
 """Decorator of the functions that draw."""

@@ -23,6 +23,8 @@ from model_zoo.moe.branch import Branch
 from .sessions import unit
 
 SEEN = 5  # appearances that an item must have to be the least popular one or to have a consistency
+NEAREST = 8  # items listed for each code
+SHUFFLES = 10  # of the labels, for the null
 
 
 def dispatch(
@@ -119,10 +121,6 @@ def tally(gates_PE: NDArray, row_P: NDArray) -> tuple[NDArray, NDArray]:
 def shares(count_E: NDArray) -> list[float]:
     """Counts as shares of their sum; zeros if there is nothing."""
     return (count_E / max(1, count_E.sum())).tolist()
-
-
-NEAREST = 8  # items listed for each code
-SHUFFLES = 10  # of the labels, for the null
 
 
 def describe_codes(

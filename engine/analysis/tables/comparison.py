@@ -12,6 +12,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95  # of intervals
 SIGNIFICANT = 0.05  # a best or second best is marked if its corrected p is below this
+Values = Mapping[str, dict[int, float]]  # a metric by model and seed
 
 
 class Comparison(NamedTuple):
@@ -89,9 +90,6 @@ def mean_std(values: Iterable[float]) -> tuple[float, float | None]:
 def ranks(values: list[float]) -> list[int]:
     """Competition ranking, 1 is the largest; ties share the smallest rank, as in the paper."""
     return [int(rank) for rank in stats.rankdata(-np.array(values, np.float64), method="min")]
-
-
-Values = Mapping[str, dict[int, float]]  # a metric by model and seed
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from model_zoo.registry import backbone_of, mixture_of
 
-from ..lineup import ordered_models, row_labels
-from ..remarks import on_device, sentences, usual_device
 from ..results import Cell, DatasetResults, Run
+from ..wording import on_device, ordered_models, row_labels, sentences, usual_device
 from .grid import Column, Entry, Table, grouped
 
 

@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import Any
 
 from ...baseline.record import ALL
-from ..remarks import batch_note, conditions, device_note, limit_note, sentences
 from ..results import METRICS, Cell, DatasetResults
+from ..wording import batch_note, conditions, device_note, limit_note, sentences
 from .comparison import Group, Standing, compare
 from .grid import Column, Entry, Table, grouped, plus_minus, points, tested
 from .published import Published, published

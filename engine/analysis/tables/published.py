@@ -20,12 +20,13 @@ from typing import NamedTuple
 from model_zoo.registry import BASELINES
 
 from ...datasets.paper import NAMES
-from ..lineup import ordered_models, row_labels
-from ..remarks import sentences
 from ..results import METRICS, DatasetResults
+from ..wording import ordered_models, row_labels, sentences
 from .grid import Column, Entry, Table, grouped, points
 
 FOLDER = Path(__file__).with_name("printed")
+MAX_LEN = 200  # in this project's configurations of these data sets
+TITLES = {"table1": "Table 1", "table2": "Table 2"}
 
 
 class Published(NamedTuple):
@@ -84,10 +85,6 @@ def _cell(file: str, column: str, place: dict[str, str]) -> str | None:
 def _rows(file: str) -> list[dict[str, str]]:
     with open(FOLDER / file, encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
-
-
-MAX_LEN = 200  # in this project's configurations of these data sets
-TITLES = {"table1": "Table 1", "table2": "Table 2"}
 
 
 def published_table(results: list[DatasetResults]) -> Table:

@@ -9,9 +9,8 @@ import json
 
 from model_zoo.registry import OURS, backbone_of, label, mixture_of, variant
 
-from ..lineup import ordered_backbones, ordered_models, row_labels
-from ..remarks import sentences
 from ..results import METRICS, Cell, DatasetResults
+from ..wording import ordered_backbones, ordered_models, row_labels, sentences
 from .comparison import Group
 from .grid import Entry, Table, header, points, settings
 from .metric_table import Plan, metric_table
