@@ -34,6 +34,7 @@ OPTIONAL: dict[str, Any] = {
     "task": Literal["binary_classification"],
     "monitor_mode": Literal["max", "min"],
     "eval_steps": int | None,
+    "match_span": Literal["all", "max_len"],
     "loss": Literal[LOSSES],
     "optimizer": Literal[
         "adam", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "SGD"
@@ -67,7 +68,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         r"epochs|max_len|(batch|hidden)_size|learning_rate|max_gradient_norm|early_stop_patience"
         r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn)_hidden_units"
-        r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward",
+        r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward|match_windows",
         lambda number: number > 0,
         "above 0",
     ),
