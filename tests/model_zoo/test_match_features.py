@@ -52,7 +52,7 @@ def test_a_checkpoint_without_the_numbers_does_not_fit(tiny_data: Path, tmp_path
         model = build_model(tiny_params(tiny_data, "TWIN", match_features=on, **changes))
         torch.save(model.state_dict(), tmp_path / name)
     built(tiny_data, "TWIN_MoS", backbone_checkpoint=str(tmp_path / "with"), **changes)
-    with pytest.raises(ValueError, match="size mismatch for classifier.* the configuration that"):
+    with pytest.raises(ValueError, match=r"size mismatch for classifier.* the configuration that"):
         built(tiny_data, "TWIN_MoS", backbone_checkpoint=str(tmp_path / "without"), **changes)
 
 
