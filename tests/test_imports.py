@@ -34,6 +34,8 @@ FLOORS = (
     ("ops",),
     ("compat", "batch", "atomic"),
 )
+# The folders of ``engine/datasets`` likewise.
+DATA_FLOORS = ("command", "forms", "writing", "prepared", "raw")
 # What a room may import beside the standard library, the project and torch, by the longest prefix.
 ALLOWED = {
     "model_zoo": {"fuxictr"},
@@ -109,6 +111,15 @@ def test_the_zoo_imports_downwards_and_relatively(path: Path) -> None:
             assert floor[room(name)] > floor[own], f"{path} imports {name}, which is above it"
 
 
+def test_the_data_sets_import_downwards() -> None:
+    floor = {f"engine.datasets.{name}": number for number, name in enumerate(DATA_FLOORS)}
+    for module, path in MODULES.items():
+        own = floor.get(".".join(module.split(".")[:3]), -1)
+        for name in imported(path):
+            below = floor.get(".".join(name.split(".")[:3]), len(floor))
+            assert below >= own, f"{path} imports {name}, which is above it"
+
+
 def test_there_is_no_circle() -> None:
     edges = {name: {n for n in imported(path) if n in MODULES} for name, path in MODULES.items()}
     # A package that lists what is in it is not imported by its own parts.
@@ -179,7 +190,7 @@ def test_plain_imports_do_nothing() -> None:
     code = """
 import os, sys
 before = dict(os.environ)
-import engine, engine.run.cpu, engine.run.command, engine.common.memory, engine.config.options
+import engine, engine.run.cpu, engine.run.command, engine.config.options
 assert dict(os.environ) == before
 assert "torch" not in sys.modules and "numpy" not in sys.modules
 from engine.run.cpu import set_up_threads

@@ -12,7 +12,7 @@ from ..common.errors import UserError, run_command
 from ..common.places import HOME, PREPARE_COMMAND
 from . import GENERATED, SEED
 from .forms.mapping import Mapping
-from .forms.mapping_file import READY, read_mapping, ready_names
+from .forms.mapping_file import READY, mapping_like, read_mapping, ready_names
 from .forms.mapping_keys import GROUPS
 from .paper import NAMES
 
@@ -49,6 +49,9 @@ def _run() -> int:
     if args.command not in (*NAMES, "session_hopping"):  # a log, of which more is known
         print(data_profile.describe(output))
         print(f"look for leaks: {PREPARE_COMMAND} check {quote(str(output))}")
+        print(
+            f"see what a long history is worth: python -m engine.baseline --data {quote(str(output))}"
+        )
     print(f"train on it: {command}")
     return 0
 
@@ -90,7 +93,7 @@ def _own_log(args: argparse.Namespace) -> Log:
             )
         return load(read_mapping(args.mapping, flags))
     like = Prepared(Path(args.like), args.grow)
-    return load(read_mapping(args.mapping, flags, like.mapping()), like)
+    return load(read_mapping(args.mapping, flags, mapping_like(like)), like)
 
 
 def _session_hopping(args: argparse.Namespace) -> Dataset:

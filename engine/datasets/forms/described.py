@@ -140,8 +140,7 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
 
 def _values(table: Source, feature: Feature) -> pl.Expr:
     if feature.kind == "sequence" and table.kind(feature.column) == pl.String:
-        flag = f"{{name: {feature.name}, kind: sequence, separator: ...}} in a mapping file"
-        return lists.lists(table, feature.column, feature.separator, flag, feature=True)
+        return lists.lists(table, feature.column, feature.separator)
     value = values.feature(table, feature.column, feature.kind)
     if feature.missing is None:
         return value

@@ -7,22 +7,17 @@ between the entries. A missing value and an empty text are an empty list.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
-from ...common.errors import UserError
-from ..forms.mapping import Mapping
-from . import moments, values
-from .raw_files import readable, unescaped
-from .source import PLACE, Parse, Source
+from .raw_files import unescaped
+from .source import FILE_ROW, PLACE, ROW, Source, examples
 
-SEPARATORS = (",", ";", "|", "#", "\x1d", " ")
+SEPARATORS = ("|", ";", ",", "\x1d", "#", " ")  # in the order in which they are tried for features
+NUMBERS = r"^[-\d ]+$"
 ENTRY = r"""(?:"[^"\\]*"|'[^'\\]*'|[^\s,\[\]"'\\]+)"""  # of a list in brackets
 BRACKETS = rf"^\[\s*(?:{ENTRY}\s*(?:,\s*{ENTRY}\s*)*)?,?\s*\]$"
-FLAG = "--history-separator"
-CARRIER = "#carrier"  # whether a row has the list of its row in the file
-SHOWN = 3  # values that a message shows
 
 
 class Entries(Source):
@@ -31,21 +26,25 @@ class Entries(Source):
     Args:
         table: its other columns are repeated. ``check`` checks it first.
         columns: the lists by the names of their columns, of one length in each row; see ``parallel``.
+        grouped: whether the entries of one row keep its ``ROW``; otherwise they are numbered anew.
 
     Attributes:
-        frame: has the column ``PLACE`` beside those of ``table``.
+        frame: has the columns ``PLACE`` and ``FILE_ROW`` beside those of ``table``.
     """
 
-    def __init__(self, table: Source, columns: dict[str, pl.Expr]) -> None:
+    located_by = FILE_ROW
+
+    def __init__(self, table: Source, columns: dict[str, pl.Expr], grouped: bool = True) -> None:
         self.table, self.path, self.lenient = table, table.path, table.lenient
         count, *others = (values.list.len() for values in columns.values())
         rows = table.frame.filter(count > 0, *(other == count for other in others))
-        rows = rows.with_columns(pl.int_ranges(count).alias(PLACE), **columns)
-        self._start(rows.explode(*columns, PLACE), table.parts)
+        places = pl.int_ranges(count).alias(PLACE)
+        rows = rows.with_columns(pl.col(ROW).alias(FILE_ROW), places, **columns)
+        rows = rows.explode(*columns, PLACE)
+        self._start(rows if grouped else rows.drop(ROW).with_row_index(ROW), table.parts)
 
-    def check(self) -> None:
-        self.table.check()
-        super().check()
+    def check(self) -> dict[str, int]:
+        return self.table.check() | super().check()
 
 
 def parallel(
@@ -59,16 +58,14 @@ def parallel(
     return parsed
 
 
-def lists(
-    table: Source, column: str, separator: str | None, flag: str, feature: bool = False
-) -> pl.Expr:
+def lists(table: Source, column: str, separator: str | None, flag: str | None = None) -> pl.Expr:
     """The lists of a column: of texts or, in Parquet, of what the file holds.
 
     Args:
         separator: stands between the entries of a text; ``\\x1d`` and ``\\t`` may be written so.
             Without it, the first values decide.
-        flag: where the user names the separator, for messages.
-        feature: whether values may be missing, and texts without a separator are lists of one value.
+        flag: where the user names the separator, for messages. None for a feature, of which values
+            may be missing, and where the first of ``SEPARATORS`` that occurs is taken.
 
     Raises:
         UserError: the column holds no lists, or its separator cannot be told from the values.
@@ -78,19 +75,19 @@ def lists(
         entry = pl.List(kind.inner)
         return table.read(column, lambda raw: raw.cast(entry).fill_null([]), "a list")
     if kind != pl.String:
-        raise UserError(f"{table.path}, column {column} is {kind}, which is no list of values")
+        raise table.wrong(column, f" is {kind}, which is no list of values")
     if separator is None:
-        separator = _separator(table, column, flag, feature)
+        separator = _separator(table, column, flag)
     separator = unescaped(separator)
     parse, expects = _in_brackets, "a list such as [1, 2] or ['a', 'b'], without backslashes"
     if separator:
         parse, expects = (lambda text: _separated(text, separator)), "a list"
 
     def parse_all(raw: pl.Expr) -> pl.Expr:
-        text = raw.str.strip_chars().fill_null("")
+        text = raw.fill_null("")
         return pl.when(text == "").then(pl.lit([], pl.List(pl.String))).otherwise(parse(text))
 
-    return table.read(column, parse_all, expects, optional=feature)
+    return table.read(column, parse_all, expects, optional=flag is None)
 
 
 def _in_brackets(text: pl.Expr) -> pl.Expr:
@@ -110,104 +107,23 @@ def _separated(text: pl.Expr, separator: str) -> pl.Expr:
     return whole.str.split(separator).list.eval(pl.when(entry != "").then(entry))
 
 
-def _separator(table: Source, column: str, flag: str, feature: bool) -> str:
+def _separator(table: Source, column: str, flag: str | None) -> str:
     """What separates the entries of the first lists; nothing if they are in brackets."""
-    text = pl.col(column).str.strip_chars()
-    with readable(table.path):
-        given = (
-            table.frame.select(text).filter(text != "").head(values.SAMPLE).collect().to_series()
-        )
+    given = table.first(column)
     if given.str.starts_with("[").any():
         return ""
     found = [s for s in SEPARATORS if given.str.contains(s, literal=True).any()]
+    if flag is None:  # blanks are often inside of a value, but not between whole numbers
+        if found[:1] == [" "] and not given.str.contains(NUMBERS).all():
+            found = []
+        how = f"values are separated by {found[0]!r}" if found else "each text is one value"
+        print(f"{table.path}, column {column}: {how}", flush=True)
+        return (found or SEPARATORS)[0]
     if len(found) == 2 and found[1] == " ":  # blanks beside another separator mean nothing
         rest = given.str.replace_all(rf"\s*{re.escape(found[0])}\s*", "")
         found = found if rest.str.contains(" ", literal=True).any() else found[:1]
-    if len(found) == 1 or given.is_empty() or (feature and not found):
-        return (*found, SEPARATORS[0])[0]
-    seen = ", ".join(repr(value) for value in given.unique(maintain_order=True).head(SHOWN))
-    known = ", ".join(repr(separator) for separator in SEPARATORS)
-    what = "more than one" if found else "none"
-    raise UserError(
-        f"{table.path}, column {column}: values such as {seen} hold {what} of the separators "
-        f"{known}; write {flag}"
-    )
-
-
-def shown(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str, pl.Expr]:
-    """What the rows of a table show of their users: ``history`` and, if named, ``history_time``.
-
-    Entries are ids and moments, oldest first. Of a row that became several, the first has them,
-    and any that follows a bad one, which may be left out.
-
-    Args:
-        table: has read its other columns already.
-        time: the moment of a row.
-        unit: of the moments.
-
-    Raises:
-        UserError: the lists have other times than the rows. What is wrong in one row ``check`` finds.
-    """
-    item, moment, action = mapping.history, mapping.history_time, mapping.history_action
-    assert item
-    columns = [column for column in (item, moment, action) if column]
-    table.require(*columns)
-    carrier = pl.col(PLACE) == 0 if PLACE in table.schema else pl.lit(True)
-    if table.lenient:
-        carrier |= pl.any_horizontal(bad for _, bad, _ in table.checks).shift(1)
-    frame, carrier = table.frame.with_columns(carrier.alias(CARRIER)), pl.col(CARRIER)
-    table.frame = frame.with_columns(pl.when(carrier).then(pl.col(columns)))
-    lists = parallel(table, columns, mapping.history_separator, FLAG)
-    kind = table.kind(item)
-    lists[item] = _each(lists[item], values.as_id(getattr(kind, "inner", kind)))
-    if mapping.history_padding is not None:
-        padding = str(mapping.history_padding)
-        lists = _where(lists, item, lambda entry: entry.fill_null("") != padding)
-    if action:
-        kept = mapping.history_actions or mapping.positive_actions
-        lists = _where(lists, action, lambda entry: values.one_of(entry.cast(pl.String), kept))
-    expects = "an id in each place, or name what fills empty places with --history-padding"
-    table.checks.append((item, lists[item].list.contains(None), expects))
-    found = {"history": lists[item]}
-    if moment:
-        found["history_time"] = _times(table, moment, lists[moment], mapping, unit)
-    if mapping.history_order == "newest":
-        found = {name: values.list.reverse() for name, values in found.items()}
-    if moment:
-        times = found["history_time"]
-        wrong = {
-            "times that do not fall, or --history-order newest if the newest entry is first": (
-                times.list.diff().list.min() < 0
-            ),
-            f"times up to that of the row in column {mapping.time}, for later ones tell what follows": (
-                times.list.max() > time
-            ),
-        }
-        table.checks += [(moment, bad.fill_null(False), expects) for expects, bad in wrong.items()]
-    return {name: pl.when(carrier).then(values) for name, values in found.items()}
-
-
-def _times(table: Source, column: str, lists: pl.Expr, mapping: Mapping, unit: str) -> pl.Expr:
-    """The moments in lists, which must be in the unit of the rows' moments."""
-    entries = [Entries(table, {column: lists})]
-    parse, expects, own = moments.as_times(entries, column, mapping.time_format, mapping.time_unit)
-    if own != unit:
-        raise UserError(
-            f"{table.path}: the times in column {column} are read as {own}, and those in column "
-            f"{mapping.time} as {unit}; bring both into one unit"
-        )
-    times = _each(lists, parse)
-    table.checks.append((column, times.list.contains(None), f"{expects} in each place"))
-    return times
-
-
-def _each(lists: pl.Expr, parse: Parse) -> pl.Expr:
-    return lists.list.eval(parse(pl.element()))
-
-
-def _where(
-    lists: dict[str, pl.Expr], name: str, keep: Callable[[pl.Expr], pl.Expr]
-) -> dict[str, pl.Expr]:
-    """Parallel lists without the places where an entry of the list ``name`` is not to be kept."""
-    places = lists[name].list.eval(keep(pl.element()).arg_true())
-    return {name: values.list.gather(places) for name, values in lists.items()}
+    if len(found) == 1 or given.is_empty():
+        return (found or SEPARATORS)[0]
+    known = ", ".join(map(repr, SEPARATORS))
+    what = f"hold {'more than one' if found else 'none'} of the separators {known}; write {flag}"
+    raise table.wrong(column, f": values such as {examples(given)} {what}")

@@ -8,15 +8,10 @@ from typing import Any
 import polars as pl
 
 from ...common.errors import UserError
-from ..forms.mapping_file import as_entry
 from ..prepared.card import card_beside
 from ..raw.raw_files import readable
 from .encoders import Encoders, load
 from .features import Feature
-
-# Keys of a mapping that are of one log alone.
-ONE_LOG = ("input", "partitioned", "test_input", "exposures", "source", "time_range")
-FEATURES = ("item_features", "user_features", "sample_features")
 
 
 class Prepared:
@@ -28,6 +23,7 @@ class Prepared:
 
     Attributes:
         card: of the data set.
+        kinds: where a feature of a name comes from, ``item`` or ``sample``, and its kind.
         items: column ``item``; row i is the item of index i + 1.
 
     Raises:
@@ -56,14 +52,6 @@ class Prepared:
     def encoders(self) -> Encoders:
         """Its encoders, as they were when it was prepared."""
         return load(self.folder, self.grow)
-
-    def mapping(self) -> dict[str, Any]:
-        """What columns mean in any log like this one; features have the kinds that were guessed."""
-        mapping = {key: value for key, value in self.card["mapping"].items() if key not in ONE_LOG}
-        for key in mapping.keys() & FEATURES:
-            entries = [as_entry(entry) for entry in mapping[key]]
-            mapping[key] = [e | {"kind": self.kinds.get(e["name"], (0, None))[1]} for e in entries]
-        return mapping
 
     def with_items(self, items: pl.DataFrame) -> pl.DataFrame:
         """The items of the data set, and after them those of ``items`` that it does not have."""
