@@ -94,8 +94,8 @@ def advice(found: dict[str, Any]) -> str:
         )
     if not kappas:
         return (
-            "Whether a long history or a mixture pays is open, for no categorical feature of the items "
-            "tells their themes."
+            "Whether a long history or a mixture pays is open, for no raw categories of the items are "
+            "known."
         )
     if max(kappas) < HOPPING:
         return (
