@@ -82,8 +82,7 @@ def check(folder: Path) -> Report:
         for name, split in card["splits"].items():
             empty = split["history_length"]["histogram"]["0+"] / split["rows"]
             report.facts.append(f"{name} samples without a history: {empty:.1%}")
-            if split["label_rate"] in (0, 1):
-                rate = split["label_rate"]
+            if (rate := split["label_rate"]) in (0, 1):
                 report.warnings.append(f"{name}: every label, or nearly so, is {rate:g}")
         _find_duplicates(samples, saved | card, report)
         _find_leaks(samples, _clicks(folder), report)
