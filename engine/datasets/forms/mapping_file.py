@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..writing.like import Prepared
 
 READY = Path(__file__).parent / "ready"  # a mapping for each public log that is known by name
-# Keys of a mapping that are of one log alone.
-ONE_LOG = (
+# Keys that are of one log alone.
+LOG_KEYS = {
     "input",
     "partitioned",
     "test_input",
@@ -24,7 +24,7 @@ ONE_LOG = (
     "source",
     "time_range",
     "sample_users",
-)
+}
 FEATURES = ("item_features", "user_features", "sample_features")
 PATHS = ("input", "test_input", "exposures", "items", "users")
 
@@ -114,7 +114,7 @@ def read_mapping(
 
 def mapping_like(like: Prepared) -> dict[str, Any]:
     """What columns mean in any log like a data set; features have the kinds that were guessed."""
-    mapping = {key: value for key, value in like.card["mapping"].items() if key not in ONE_LOG}
+    mapping = {key: value for key, value in like.card["mapping"].items() if key not in LOG_KEYS}
     for key in mapping.keys() & FEATURES:
         entries = [as_entry(entry) for entry in mapping[key]]
         mapping[key] = [e | {"kind": like.kinds.get(e["name"], (0, None))[1]} for e in entries]

@@ -7,6 +7,7 @@ import gzip
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -353,6 +354,42 @@ def test_texts_as_sequences(tmp_path: Path, name: str) -> None:
     items = pl.read_parquet(tmp_path / "out" / "item_ids.parquet")["item"].to_list()
     found = [[raw[i - 2] for i in ids if i] for ids in written]
     assert found == [lists[int(item) % 4] for item in items]
+
+
+# ---------------------------------------------------------------- a part of the users
+
+
+def splitmix(value: int) -> int:
+    """The first number of SplitMix64, in Python's whole numbers."""
+    bits = 2**64 - 1
+    value = (value + 0x9E3779B97F4A7C15) & bits
+    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & bits
+    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & bits
+    return value ^ value >> 31
+
+
+@pytest.mark.parametrize("seed", [7, 2**64 - 1])
+def test_a_share_of_the_users_is_always_the_same(tmp_path: Path, seed: int) -> None:
+    """The data are those of a log of these users, whose texts alone choose them."""
+    users = [*(f"ü{n}" for n in range(200)), *map(str, range(-100, 100))]
+    table = random_table(rows=4000)
+    rng = np.random.default_rng(1)
+    table = table.with_columns(who=pl.Series(rng.choice(users, len(table))))
+
+    def draw(user: str) -> float:
+        key = splitmix(seed ^ zlib.crc32(user.encode()))
+        return (splitmix((key + 0x9E3779B97F4A7C15) % 2**64) >> 11) / 2**53
+
+    kept = [user for user in users if draw(user) < 0.3]
+    assert 80 < len(kept) < 160
+    table.write_csv(tmp_path / "all.csv")
+    table.filter(pl.col("who").is_in(kept)).write_csv(tmp_path / "kept.csv")
+    own = {"item_features": ["price"], "seed": seed}
+    found = prepare(tmp_path, input=str(tmp_path / "all.csv"), sample_users=0.3, **own)
+    ids = pl.read_parquet(tmp_path / "out" / "user_ids.parquet")
+    expected = prepare(tmp_path, input=str(tmp_path / "kept.csv"), **own)
+    assert ids.equals(pl.read_parquet(tmp_path / "out" / "user_ids.parquet"))
+    assert_same(found, expected)
 
 
 # ---------------------------------------------------------------- from a command to a model
