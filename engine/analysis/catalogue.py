@@ -12,10 +12,9 @@ from .figures import routing, session_hopping, sweeps, themes, utility
 from .figures.style import Figure, save
 from .results import DatasetResults, read_results
 from .tables.cost_table import cost
-from .tables.formats import write_table
-from .tables.grid import Table
+from .tables.grid import Table, write_table
+from .tables.metric_tables import knobs, table1, table2, tuning
 from .tables.published import published_table
-from .tables.quality_tables import knobs, table1, table2, tuning
 from .tables.router_tables import mos_table, routing_table
 
 TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {

@@ -90,6 +90,18 @@ def on_device(runs: Collection[Run], device: str) -> list[Run]:
     return [run for run in runs if run["device"] == device]
 
 
+def share_on(runs: Collection[Run], device: str) -> str:
+    """How many of some runs were on a device, such as ``2 of 3 runs``; empty if all were."""
+    count = len(on_device(runs, device))
+    return f"{count} of {len(runs)} runs" if count < len(runs) else ""
+
+
+def oddities(cell: Cell, name: str, reference: Cell | None) -> tuple[str, ...]:
+    """The notes on the runs of a cell, which a table calls by this name, and of its reference."""
+    devices = device_note(cell, reference) if reference else ""
+    return tuple(filter(None, (batch_note(cell, name), devices, limit_note(cell))))
+
+
 def device_note(cell: Cell, reference: Cell) -> str:
     """A note on the runs of the same seed that were on different devices; empty without such runs."""
     seeds = sorted(cell.runs.keys() & reference.runs.keys())

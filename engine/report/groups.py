@@ -22,7 +22,7 @@ from ..analysis.results import DatasetResults, Run
 from ..analysis.tables.comparison import mean_std
 from ..analysis.tables.cost_table import Quantity
 from ..analysis.tables.grid import Entry, plus_minus, points
-from ..analysis.wording import on_device, usual_device
+from ..analysis.wording import share_on, usual_device
 from ..common.errors import UserError
 
 TABLES = {"table1", "table2"}  # the paper's comparisons, all tuned alike
@@ -75,8 +75,8 @@ class Group:
     def device(self) -> str:
         """The device whose costs are shown. If other runs were elsewhere, their number shows."""
         device = usual_device(self.runs)
-        measured, runs = len(on_device(self.runs, device)), len(self.runs)
-        return device + (f" ({measured} of {runs} runs)" if measured < runs else "")
+        few = share_on(self.runs, device)
+        return f"{device} ({few})" if few else device
 
     def cost(self, quantity: Quantity) -> Entry:
         """The median of a cost over the runs that measured it, as in the cost table."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from model_zoo.registry import backbone_of, mixture_of
 
 from ..results import Cell, DatasetResults, Run
-from ..wording import on_device, ordered_models, row_labels, sentences, usual_device
+from ..wording import on_device, ordered_models, row_labels, sentences, share_on, usual_device
 from .grid import Column, Entry, Table, grouped
 
 
@@ -130,5 +130,4 @@ def _device(cells: Cells, model: str) -> Entry:
         return Entry()
     runs = cells[model].runs.values()
     device = usual_device(runs)
-    n = len(on_device(runs, device))
-    return Entry(device, secondary=(f"{n} of {len(runs)} runs",) if n < len(runs) else ())
+    return Entry(device, secondary=tuple(filter(None, [share_on(runs, device)])))
