@@ -209,6 +209,9 @@ def _records(block: Block) -> Iterator[dict[str, Any]]:
         }
 
 
+# ---------------------------------------------------------------- the tables
+
+
 def table1(results: list[DatasetResults]) -> Table | None:
     """Each backbone that has runs, without and with each mixture; gains are over the vanilla backbone."""
     parts = _parts(results, "table1")
