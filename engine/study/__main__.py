@@ -113,8 +113,7 @@ def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:
         if not checkpoint.exists():
             print(f"{trial.name}: no probe, {checkpoint} is missing; another --output runs it anew")
             continue
-        seed = trial.params["seed"]
-        of_trial = RunOptions(config=folder.path, seed=seed, model_zoo=model_zoo)
+        of_trial = RunOptions(config=folder.path, seed=trial.params["seed"], model_zoo=model_zoo)
         params = load(trial.expid, of_trial).params
         write_json(target, probe(*load_trained(params, checkpoint), params))
 

@@ -139,6 +139,5 @@ def _load(axes: Axes, reports: Timed) -> None:
     areas = axes.stackplot(times, np.transpose(shares), edgecolor="white", linewidth=0.6)
     for expert, area in enumerate(areas):
         hatch = style.HATCHES[expert % len(style.HATCHES)]
-        colour = style.expert_colour(expert)
-        area.set(facecolor=colour, hatch=hatch, label=f"expert {expert + 1}")
+        area.set(facecolor=style.expert_colour(expert), hatch=hatch, label=f"expert {expert + 1}")
     axes.set_ylim(0, 1)

@@ -44,8 +44,8 @@ def alphas(results: DatasetResults) -> Figure | None:
         means = dict(zip(places, (in_points(cell, metric)[0] for cell in own), strict=True))
         highest.setdefault(model, _highest_alphas(model, means))  # by the AUC, which comes first
         axes.set_title(f"{model}, test {metric}")
-        label = f"test {metric}, points"
-        bar = figure.colorbar(_triangle(axes, means), ax=axes, format="%.2f", label=label)
+        unit = f"test {metric}, points"
+        bar = figure.colorbar(_triangle(axes, means), ax=axes, format="%.2f", label=unit)
         bar.outline.set_visible(False)
     seeds = style.seeds(cell.runs for cell in cells)
     title = "; ".join(highest.values())
