@@ -63,20 +63,11 @@ def cost(results: list[DatasetResults]) -> Table | None:
             columns += [Column(dataset_id, "device of speed and memory", partial(_device, cells))]
         elif devices:
             notes += sentences("one_device", dataset=dataset_id, device=devices.pop())
-    return grouped(
-        "Cost",
-        ["Model", "Variant"],
-        {model: row_labels(model) for model in models},
-        columns,
-        [*sentences("cost"), *notes],
-        [
-            {"dataset_id": dataset_id, **_measured(cells, model, quantity)}
-            for model in models
-            for dataset_id, cells in parts
-            if model in cells
-            for quantity in COSTS
-        ],
-    )
+    rows = {model: row_labels(model) for model in models}
+    ran = [(model, name, cells) for model in models for name, cells in parts if model in cells]
+    records = [{"dataset_id": n, **_measured(cells, m, q)} for m, n, cells in ran for q in COSTS]
+    below = [*sentences("cost"), *notes]
+    return grouped("Cost", ["Model", "Variant"], rows, columns, below, records)
 
 
 def _cells(data: DatasetResults) -> Cells:

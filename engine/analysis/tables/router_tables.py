@@ -49,19 +49,16 @@ def mos_table(results: list[DatasetResults]) -> Table | None:
     models = ordered_models(model for part in parts for model in part.gains)
     if not models:
         return None
-    return grouped(
-        f"{label(OURS)} against the other routers",
-        ["Backbone", f"{label(OURS)} minus"],
-        {model: row_labels(model) for model in models},
-        [Column(part.title, part.metric, partial(_entry, part)) for part in parts],
-        sentences("mos"),
-        [
-            {"dataset_id": part.dataset_id, "backbone": backbone_of(model)}
-            | {"router": mixture_of(model), "metric": part.metric, **gain._asdict()}
-            for part in parts
-            for model, gain in part.gains.items()
-        ],
-    )
+    title, minus = f"{label(OURS)} against the other routers", f"{label(OURS)} minus"
+    rows = {model: row_labels(model) for model in models}
+    columns = [Column(part.title, part.metric, partial(_entry, part)) for part in parts]
+    records = [
+        {"dataset_id": part.dataset_id, "backbone": backbone_of(model)}
+        | {"router": mixture_of(model), "metric": part.metric, **gain._asdict()}
+        for part in parts
+        for model, gain in part.gains.items()
+    ]
+    return grouped(title, ["Backbone", minus], rows, columns, sentences("mos"), records)
 
 
 def _rivals(data: DatasetResults, metric: str) -> Rivals:
