@@ -35,7 +35,7 @@ from ...run.experiment import Loaders, make_loaders
 from .item_experts import describe_codes, dispatch, experts_of, match, usual_experts
 from .sessions import measure, planted_agreement
 
-MAX_USERS = 2_000
+USERS = 2_000  # at most
 MAX_ITEMS = 200  # newest of each user
 BATCH = 256  # users that are routed at a time
 DIGITS = 4
@@ -69,11 +69,7 @@ def load_trained(params: Params, checkpoint: Path) -> tuple[SequenceModel, Loade
 
 
 def probe(
-    model: SequenceModel,
-    loaders: Loaders,
-    params: Params,
-    max_users: int = MAX_USERS,
-    seed: int = 0,
+    model: SequenceModel, loaders: Loaders, params: Params, max_users: int = USERS, seed: int = 0
 ) -> dict[str, Any]:
     """Measure a trained model. It is left in evaluation mode and otherwise as it was.
 
