@@ -6,8 +6,6 @@ trials, files for programs, and the best experiment.
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import sys
 import time
@@ -23,7 +21,7 @@ from model_zoo.registry import publication
 from ..baseline import record
 from ..common.files import write_text
 from ..common.places import RUN_COMMAND
-from ..common.text_table import text_table
+from ..common.text_table import csv_text, text_table
 from ..config.options import RunOptions
 from ..datasets.prepared.card import card_beside, sampling
 from .folder import Folder
@@ -93,7 +91,7 @@ def write_report(folder: Folder, search: Search, options: RunOptions) -> str:
     lines = [f"# {search.space.expid}: best on validation first", *beside, ""]
     lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in markdown]
     write_text(folder.path / "table.md", "\n".join([*lines, ""]))
-    write_text(folder.path / "leaderboard.csv", _csv(board))
+    write_text(folder.path / "leaderboard.csv", csv_text(board))
     parts = ["\n".join([text_table(header, rows), *beside])]
     if order and order[0].status == DONE:
         parts.append(_write_best(search.space, folder, order[0], options))
@@ -158,7 +156,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, options: RunOptions)
     year, venue, paper = (entry.year, entry.venue, entry.paper) if entry else ("", "", "")
     metrics = [f"{test[m]:.6f}" if m in test else "" for m in ("gAUC", "AUC", "logloss")]
     row = [year, venue, model, paper, *metrics, steps, ""]
-    write_text(folder.path / BARS, _csv([list(BARS_COLUMNS), row]))
+    write_text(folder.path / BARS, csv_text([BARS_COLUMNS, row]))
 
     def listed(split: str) -> str:
         return ", ".join(f"{m} {value:.6f}" for m, value in trial.metrics[split].items())
@@ -168,12 +166,6 @@ def _write_best(space: Space, folder: Folder, trial: Trial, options: RunOptions)
         f"valid {listed('valid')}\ntest  {listed('test')}\n"
         f"{RUN_COMMAND} --config {quote(steps)} --expid {quote(expid)}{zoo}"
     )
-
-
-def _csv(rows: list[list[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
 
 
 def exit_code(search: Search) -> int:

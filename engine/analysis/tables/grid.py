@@ -5,12 +5,10 @@ The files ``table.*.j2`` beside this one are the layouts.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
-from io import StringIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...common.files import write_text
+from ...common.text_table import csv_text
 from .comparison import SIGNIFICANT
 
 Header = tuple[tuple[tuple[str, int], ...], ...]
@@ -174,11 +173,7 @@ def markdown(table: Table) -> str:
 
 def long_csv(table: Table) -> str:
     """The records with full precision: metrics are fractions, missing values are empty."""
-    text = StringIO()
-    writer = csv.DictWriter(text, list(table.records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.records)
-    return text.getvalue()
+    return csv_text([table.records[0], *(record.values() for record in table.records)])
 
 
 def latex(table: Table) -> str:
