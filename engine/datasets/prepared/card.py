@@ -16,6 +16,7 @@ from ...common.errors import UserError
 SPLITS = ("train", "valid", "test")
 FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "user_info", "item_info"))
 CARD = "dataset_card.json"
+SECOND = {"s": 1, "ms": 1000, "us": 1_000_000}  # in a card's ``time_unit``; others are not known
 
 
 def card_beside(data: str | Path) -> dict[str, Any]:
