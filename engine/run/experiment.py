@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -35,12 +36,12 @@ from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results
 from .artifacts import RunFiles
-from .code_version import commit_of
 from .cpu import set_up_cpu
-from .devices import peak_memory, require_device
+from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
 from .tensorboard import ScalarWriter
 
+CODE = ("run_expid.py", "engine", "model_zoo")
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
 
@@ -57,7 +58,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     """
     params, options = experiment.params, experiment.options
     expid, resume = params["model_id"], options.resume
-    require_device(options.gpu)
+    require_devices(options.gpu)
     set_up_cpu()
     peak = peak_memory(options.gpu)
     files = RunFiles(params, experiment.changes)
@@ -73,6 +74,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
     files.require_same_data(about["dataset_hash"], resume)
     files.open(params, about["dataset_hash"], resume)
     logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
+    if params.get("match_features") and params["match_windows"] is None:
+        logging.info("match_features: without times, of which the data have none, or no known unit")
     if resume and not files.state.exists():
         logging.info("--resume: nothing was saved yet, so the run starts at its beginning")
     before = files.fit_seconds()
@@ -187,22 +190,35 @@ def _evaluate(
 def make_loaders(
     params: dict[str, Any], feature_map: FeatureMap, device: str
 ) -> dict[str, SequenceLoader]:
-    """The loader of each split; they share histories and item tables.
+    """The loader of each split; they share histories, item tables and the index of matches.
 
     Raises:
         UserError: a file is damaged, or a split has no samples.
     """
-    shared = {
-        "user_info": Histories(params["user_info"]),
-        "item_info": ItemTable(params["item_info"], feature_map),
-        "device": device,
-    }
-    shuffle = {"train": params.get("shuffle", True)}
-    return {
-        split: SequenceLoader(
-            feature_map,
-            params[f"{split}_data"],
-            **params | shared | {"shuffle": shuffle.get(split, False)},
-        )
-        for split in SPLITS
-    }
+    histories, items = Histories(params["user_info"]), ItemTable(params["item_info"], feature_map)
+    shared = params | {"user_info": histories, "item_info": items, "device": device}
+    loaders = {}
+    for split in SPLITS:
+        options = shared | {"shuffle": split == "train" and params.get("shuffle", True)}
+        loaders[split] = SequenceLoader(feature_map, params[f"{split}_data"], **options)
+        shared["match_features"] = loaders[split].matches
+    return loaders
+
+
+def commit_of(root: Path) -> str:
+    """The commit that is checked out in ``root``, with ``-dirty`` at its end if code was changed.
+
+    It is empty without git, and if ``root`` only lies inside another repository.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", *words]
+        return subprocess.check_output(command, cwd=root, stderr=subprocess.DEVNULL, text=True)
+
+    try:
+        if not git("ls-files", "--", *CODE):
+            return ""
+        commit = git("rev-parse", "--short=12", "HEAD").strip()
+        return commit + ("-dirty" if git("status", "--porcelain", "--", *CODE) else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, no checkout, or no commit yet
+        return ""
