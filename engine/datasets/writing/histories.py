@@ -17,12 +17,11 @@ import polars as pl
 
 from ...common.errors import UserError
 from ..raw.source import PLACE
-from .samples import CARRIED, Block, Recipe
+from .samples import CARRIED, LAST, Recipe, Span
 
 PARTS = 64  # of the users; the lists of one part are sorted at a time
 PADDED = 0.1  # share of the lists from which an item that stands twice at an end looks like padding
 ANSWER = 0.5  # share of the clicked rows whose list may have the clicked item at an end
-LAST = 2**63 - 1  # a moment after all others
 LISTS = ("history", "history_time")  # columns of a log
 LIST = "#list"  # of an event: the row whose list is stored
 SEEN = "#seen"  # of a sample: how many entries of that list it shows
@@ -148,31 +147,22 @@ class ListRecipe(Recipe):
         entries = events.filter(is_entry).select(columns)
         return pl.concat([samples, entries], how="diagonal_relaxed")
 
-    def block(self, events: pl.DataFrame, first: int, last: int) -> Block:
-        had = events.select("user_index", "item_index", "time")
-        found = self.finish(self.samples(events), pl.DataFrame(), had)
-        samples, histories = _by_list(found.samples, events.filter(pl.col(PLACE).is_not_null()))
-        return found._replace(samples=samples, histories=histories)
-
-
-def _by_list(samples: pl.DataFrame, entries: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Samples and histories with a ``user_index`` for each list that a sample reads.
-
-    The samples get ``group_user``, and the histories have the former ``user_index`` as ``user``.
-    """
-    key = ["user_index", LIST]
-    index = samples.select(key).unique().sort(key).with_row_index("index")
-    index = index.with_columns(pl.col("index").cast(pl.Int64))
-    index = index.with_columns(group_user=pl.col("index").first().over("user_index"))
-    columns = {"full_item_seq": "item_index"}
-    if "history_time" in entries.columns:
-        columns["full_time_seq"] = "history_time"
-    lists = entries.sort(*key, PLACE).group_by(key, maintain_order=True).agg(**columns)
-    histories = index.join(lists, on=key, how="left", maintain_order="left").select(
-        pl.col("index").alias("user_index"),
-        pl.col("user_index").alias("user"),
-        pl.col(*columns).fill_null([]),
-    )
-    samples = samples.join(index, on=key, how="left", maintain_order="left")
-    samples = samples.drop("user_index", LIST, SEEN, REPEATED).rename({"index": "user_index"})
-    return samples, histories
+    def with_histories(
+        self, samples: pl.DataFrame, events: pl.DataFrame, span: Span
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        key, entries = ["user_index", LIST], events.filter(pl.col(PLACE).is_not_null())
+        index = samples.select(key).unique().sort(key).with_row_index("index")
+        index = index.with_columns(pl.col("index").cast(pl.Int64))
+        index = index.with_columns(group_user=pl.col("index").first().over("user_index"))
+        columns = {"full_item_seq": "item_index"}
+        if "history_time" in entries.columns:
+            columns["full_time_seq"] = "history_time"
+        lists = entries.sort(*key, PLACE).group_by(key, maintain_order=True).agg(**columns)
+        histories = index.join(lists, on=key, how="left", maintain_order="left").select(
+            pl.col("index").alias("user_index"),
+            pl.col("user_index").alias("user"),
+            pl.col(*columns).fill_null([]),
+        )
+        samples = samples.join(index, on=key, how="left", maintain_order="left")
+        samples = samples.drop("user_index", LIST, SEEN, REPEATED).rename({"index": "user_index"})
+        return samples, histories

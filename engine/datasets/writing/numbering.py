@@ -35,12 +35,10 @@ class Numbered(NamedTuple):
         users: ``user_index, user``, the number of ``events`` and the ``block`` of each user.
         items: ``item``, and ``row``, the row of its earliest event; row i is the item of index i + 1.
             Items that come from another data set have no ``row``.
-        blocks: folder of the blocks, see ``samples.Recipe.read``.
     """
 
     users: pl.DataFrame
     items: pl.DataFrame
-    blocks: Path
 
     def spans(self) -> list[Span]:
         """All blocks in order."""
@@ -57,7 +55,7 @@ def number(
     memory: float,
     negatives: int,
 ) -> Numbered:
-    """Write the events of a log as numbers, block by block.
+    """Write the events of a log as numbers, block by block, into the folder ``blocks`` of ``scratch``.
 
     Args:
         events: see ``log.Log``.
@@ -91,7 +89,7 @@ def number(
     events = events.drop("user", "item", PART, strict=False)
     events.sink_parquet(keyed, compression="lz4", maintain_order=False, mkdir=True)
     raw.unlink()
-    return Numbered(users, items.select("item", "row"), blocks)
+    return Numbered(users, items.select("item", "row"))
 
 
 def _users(events: pl.LazyFrame) -> pl.DataFrame:
