@@ -64,28 +64,34 @@ class Encoders:
             features: what to make of the columns; the first is the item's id.
             times_N: how often each item occurs in the training data.
         """
-        known = None if self.folder is None else pl.read_parquet(self.folder / "item_info.parquet")
+        known = ids = None
+        if self.folder is not None:
+            known = pl.read_parquet(self.folder / "item_info.parquet")
+            ids = pl.read_parquet(self.folder / "item_ids.parquet")
         columns: dict[str, pl.Series] = {}
+        themes: dict[str, pl.Series] = {}
         for encoder in self.of("item", features):
             name = encoder.feature.name
             encoder.observe(items[name], times_N)
             encoded = encoder.encode(items[name])
             before = _padding(encoded) if known is None else known[name]
+            if columns and (theme := encoder.theme(items[name])) is not None:  # the first is the id
+                themes[name] = theme
+                if (
+                    ids is not None
+                    and name in ids.columns
+                    and encoder.feature.kind == "categorical"
+                ):
+                    # A known item may have a value that had no id and has one now.
+                    before = pl.concat([before[:1], encoder.encode(ids[name])])
             columns[name] = pl.concat([before, encoded])
-        self.themes = self._themes(items)
+        self.themes = pl.DataFrame(themes)
+        if ids is not None:
+            both = pl.concat([ids, self.themes], how="diagonal_relaxed")
+            self.themes = both.select(*themes)
         table = pl.DataFrame(columns)
         index = pl.int_range(pl.len(), dtype=pl.Int64).alias("item_index")
         return table.select(index, pl.all()), self.specs("item")
-
-    def _themes(self, items: pl.DataFrame) -> pl.DataFrame:
-        """The themes of all items; ``items`` are those that ``item_table`` is given."""
-        of_features = self.by_source["item"][1:]  # the first is the id
-        themes = {e.feature.name: e.theme(items[e.feature.name]) for e in of_features}
-        new = pl.DataFrame({name: theme for name, theme in themes.items() if theme is not None})
-        if self.folder is None:
-            return new
-        known = pl.read_parquet(self.folder / "item_ids.parquet")
-        return pl.concat([known, new], how="diagonal_relaxed").select(new.columns)
 
     def grown(self) -> dict[str, int]:
         """How many values got ids that they did not have when the encoders were loaded."""

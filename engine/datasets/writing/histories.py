@@ -17,9 +17,12 @@ import polars as pl
 
 from ...common.errors import UserError
 from ..raw.source import PLACE
+from .numbering import spare
 from .samples import CARRIED, LAST, Recipe, Span
 
-PARTS = 64  # of the users; the lists of one part are sorted at a time
+SOME = 100_000  # rows from all over a log that tell how large it is in memory
+LEAST = 2**26  # bytes of the lists that are sorted at a time, however little memory there is
+COPIES = 8  # how often such a list is in memory while it is sorted
 PADDED = 0.1  # share of the lists from which an item that stands twice at an end looks like padding
 ANSWER = 0.5  # share of the clicked rows whose list may have the clicked item at an end
 LISTS = ("history", "history_time")  # columns of a log
@@ -28,21 +31,27 @@ SEEN = "#seen"  # of a sample: how many entries of that list it shows
 REPEATED = "#repeated"  # of a sample of label 1: whether they hold the item
 
 
-def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFrame:
+def stored_events(events: pl.LazyFrame, source: str, scratch: Path, memory: float) -> pl.LazyFrame:
     """The events of a log whose rows show lists, with the entries of the stored lists as events.
 
     Args:
         events: see ``log.Log``.
         source: names the log in messages.
         scratch: folder for temporary files.
+        memory: GiB that the lists of some users should fit into.
 
     Raises:
         UserError: most lists hold the clicked item of their own row at an end.
     """
     print("sorting lists ...", flush=True)
-    raw, done = scratch / "lists", scratch / "stored"
-    by_user = pl.PartitionBy(raw, key=(pl.col("user").hash() % PARTS).alias("part"))
+    whole, raw, done = scratch / "rows.parquet", scratch / "lists", scratch / "stored"
+    events.sink_parquet(whole, compression="lz4", maintain_order=False)
+    events = pl.scan_parquet(whole)
+    by_user = pl.PartitionBy(
+        raw, key=(pl.col("user").hash() % _parts(events, memory)).alias("part")
+    )
     events.sink_parquet(by_user, compression="lz4", maintain_order=False, mkdir=True)
+    whole.unlink()
     done.mkdir()
     ends = clicked = lists = stored_entries = 0
     known, doubled = False, Counter[str]()
@@ -72,6 +81,14 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
                 f"them up, add --history-padding {item}",
             )
     return pl.scan_parquet(done)
+
+
+def _parts(events: pl.LazyFrame, memory: float) -> int:
+    """Into how many parts the users are divided, so that the lists of one fit into the memory."""
+    every = 1 + events.select(pl.len()).collect().item() // SOME
+    some = events.with_row_index("place").filter(pl.col("place") % every == 0)
+    size = some.collect(engine="streaming").estimated_size() * every
+    return 1 + int(size / max(LEAST, spare(memory) / COPIES))
 
 
 def _warn(source: str, what: str) -> None:

@@ -11,6 +11,7 @@ each block into samples and histories. This file puts them together.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,11 +32,13 @@ from .encoders import Encoders
 from .histories import ListRecipe, stored_events
 from .log import Log
 from .negatives import write_tapes
-from .numbering import Numbered, number, time_at
-from .samples import LAST, ROUNDING, Block, Recipe, Span
+from .numbering import Numbered, number, spare, time_at
+from .samples import LAST, ROUNDING, Recipe, Span
 
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
-ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group
+ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group, at most
+LEAST = 2**26  # bytes of the rows that are written at a time, however little memory there is
+COPIES = 6  # how often they are in memory
 MEMORY = 4.0  # GiB
 INDEX = ("user_index", "item_index", "seq_len", "time", "group_index")
 T = TypeVar("T")
@@ -71,6 +74,7 @@ class _Writer:
         self.sample_encoders = self.encoders.of("sample", log.sample_features)
         self.names = [encoder.feature.name for encoder in self.sample_encoders]
         self.files: dict[Path, pq.ParquetWriter] = {}
+        self.sizes = Counter[Path]()  # bytes in memory of all that went into a file
         self.closing = ExitStack()  # closes the files
         self.groups = self.lists = self.drawable = 0  # of the blocks so far; see ``samples.Block``
         self.listed = "history" in log.events.collect_schema()
@@ -79,17 +83,23 @@ class _Writer:
         """Write everything; returns the card."""
         events = self.log.events
         if self.listed:
-            events = stored_events(events, self.source, self.scratch)
+            events = stored_events(events, self.source, self.scratch, self.memory)
         drawn = self.log.negatives.per_positive if self.log.negatives else 0
         numbered = number(events, self.source, self.scratch, self.log.like, self.memory, drawn)
         items = numbered.items
+        self.ids = len(numbered.users) + len(items)
         recipe = self._sorted(numbered)
         times_N = np.zeros(len(items), np.int64)
         counts = np.zeros((len(SPLITS), 2), np.int64)  # samples by split and label
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
         with self.closing:
             for block in self._results(recipe.make_block, numbered, "making samples"):
-                samples, histories = self._count_on(block)
+                following = pl.col("^(user_index|group_user)$") + self.lists
+                samples = block.samples.with_columns(following, pl.col("group_index") + self.groups)
+                histories = block.histories.with_columns(following)
+                self.groups += samples["group_index"].n_unique()
+                self.lists += len(histories) * self.listed
+                self.drawable += block.drawable
                 self._append(self.scratch / "user_info.parquet", histories)
                 for i, name in enumerate(SPLITS):
                     part = samples.filter(pl.col("split") == i)
@@ -126,18 +136,6 @@ class _Writer:
         if self.log.item_names is not None:
             ids = ids.join(self.log.item_names, on="item", how="left", maintain_order="left")
         ids.with_columns(self.encoders.themes).write_parquet(self.folder / "item_ids.parquet")
-
-    def _count_on(self, block: Block) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Samples and histories of a block, with numbers that follow those of the block before."""
-        samples = block.samples.with_columns(pl.col("group_index") + self.groups)
-        histories = block.histories
-        self.groups += samples["group_index"].n_unique()
-        self.drawable += block.drawable
-        if self.listed:
-            following = pl.col("^(user_index|group_user)$") + self.lists
-            samples, histories = samples.with_columns(following), histories.with_columns(following)
-            self.lists += len(histories)
-        return samples, histories
 
     def _sorted(self, numbered: Numbered) -> Recipe:
         """Put all blocks in order; returns the recipe that makes samples of them.
@@ -213,14 +211,16 @@ class _Writer:
         if path not in self.files:
             self.files[path] = self.closing.enter_context(pq.ParquetWriter(path, table.schema))
         self.files[path].write_table(table)
+        self.sizes[path] += table.nbytes
 
     def _require_usable(self, counts: NDArray) -> None:
-        for name, present in zip(SPLITS, counts > 0, strict=True):
-            if not present.any():
+        for name, samples in zip(SPLITS, counts.sum(1), strict=True):
+            if not samples:
                 raise UserError(
                     f"{self.source}: no sample falls into {name} when split by "
                     f"{self.log.split.by}; use another split or other shares"
                 )
+        for name, present in zip(SPLITS, counts > 0, strict=True):
             if self.log.negatives and not present[0]:
                 raise UserError(
                     f"{self.source}: no negative could be drawn for the {NAMES[name]} data, because "
@@ -256,9 +256,13 @@ class _Writer:
             The specifications of the samples' features.
         """
         with self.closing:
-            for name, rows in ROWS.items():
-                raw = pq.ParquetFile(self.scratch / f"{name}.parquet")
-                for batch in raw.iter_batches(rows):
+            for name, most in ROWS.items():
+                path = self.scratch / f"{name}.parquet"
+                raw = pq.ParquetFile(path)
+                width = self.sizes[path] / raw.metadata.num_rows
+                fitting = int(max(LEAST, spare(self.memory, self.ids) / COPIES) / width)
+                # A power of two, so that most limits give the same files.
+                for batch in raw.iter_batches(min(most, 2 ** max(0, fitting.bit_length() - 1))):
                     part = pl.DataFrame(batch).drop("user", strict=False)
                     if name in SPLITS:
                         part = part.with_columns(

@@ -26,6 +26,7 @@ COLUMNS = {"time": np.int64, "item_index": np.int32}  # the files of a tape
 KNOWN = "known.npy"  # beside them: whether each item is on the tape
 SLICE = 4_000_000  # events of the tape that are sorted at a time
 SAMPLE = 1_000  # one of so many events is looked at, to cut the tape into such slices
+FEW = 0.05  # share of the items that may be left to a user who draws from a list of them
 TRIES = 8  # draws for each negative, before the stretch is doubled
 NONE = 0  # the item where nothing could be drawn
 
@@ -59,22 +60,20 @@ def write_tapes(positives: pl.LazyFrame, folder: Path, items: int, distinct: boo
         items: the largest index of an item.
         distinct: keep only the first event of each item.
     """
+    slices, known_PI = folder / "slices", {}
     some = positives.with_row_index("place").filter(pl.col("place") % SAMPLE == 0).select("time")
     edges = np.sort(some.collect(engine="streaming").to_series())[:: max(1, SLICE // SAMPLE)][1:]
     number = pl.col("time").map_batches(
-        lambda times: pl.Series(np.searchsorted(edges, times, "right")),
-        pl.Int64,
-        is_elementwise=True,
+        lambda times: pl.Series(edges.searchsorted(times, "right")), pl.Int64, is_elementwise=True
     )
-    keyed = pl.PartitionBy(
-        folder / "slices", key=["pool", number.alias("slice")], include_key=False
-    )
+    keyed = pl.PartitionBy(slices, key=["pool", number.alias("slice")], include_key=False)
     positives.sink_parquet(keyed, compression="lz4", maintain_order=True, mkdir=True)
-    known = {}
-    for pool in (folder / "slices").iterdir():
+    for pool in slices.iterdir():
         own, known_I = folder / pool.name, np.zeros(items + 1, bool)
         own.mkdir()
-        for part in sorted(pool.iterdir(), key=lambda part: int(part.name.removeprefix("slice="))):
+        for i in range(len(edges) + 1):
+            if not (part := pool / f"slice={i}").exists():
+                continue
             events = pl.read_parquet(part, hive_partitioning=False).sort(
                 "time", maintain_order=True
             )
@@ -85,11 +84,11 @@ def write_tapes(positives: pl.LazyFrame, folder: Path, items: int, distinct: boo
             for name, kind in COLUMNS.items():
                 with open(own / name, "ab") as file:
                     events[name].to_numpy().astype(kind).tofile(file)
+        known_PI[pool] = known_I
         np.save(own / KNOWN, known_I)
-        known[pool] = known_I
-    shutil.rmtree(folder / "slices")
-    np.save(folder / KNOWN, np.any([*known.values()], axis=0))
-    return int(np.load(folder / KNOWN).sum())
+    shutil.rmtree(slices)
+    np.save(folder / KNOWN, known_I := np.any([*known_PI.values()], axis=0))
+    return int(known_I.sum())
 
 
 class Tape:
@@ -104,6 +103,7 @@ class Tape:
     def __init__(self, folder: Path, source: str, timed: bool) -> None:
         columns = (np.memmap(folder / name, kind, "r") for name, kind in COLUMNS.items())
         self.times_T, self.items_T = columns
+        self.known_I = np.load(folder / KNOWN)
         self.source, self.timed = source, timed
 
     def stretches(self, time_P: NDArray) -> tuple[NDArray, NDArray]:
@@ -133,8 +133,10 @@ class Tape:
         """
         drawn_PN = np.full((len(key_P), count), NONE, np.int64)
         start_P, end_P = self.stretches(time_P)
+        dense_P = barred.count(user_P) > (1 - FEW) * self.known_I.sum()
+        self._draw_rest(np.flatnonzero(dense_P), drawn_PN, key_P, user_P, barred)
         filled_P = np.zeros(len(key_P), np.int64)
-        open_P = np.arange(len(key_P))  # positives that lack some
+        open_P = np.flatnonzero(~dense_P)  # positives that lack some
         draw, length = 0, len(self.items_T)
         while len(open_P):
             start, end = start_P[open_P], end_P[open_P]
@@ -160,11 +162,12 @@ class Tape:
         self, rest_P: NDArray, drawn_PN: NDArray, key_P: NDArray, user_P: NDArray, barred: Barred
     ) -> None:
         """Draw from a list of what is left, for positives that have nearly every item."""
-        if len(rest_P):
-            item_I = np.unique(self.items_T).astype(np.int64)
+        item_I, user = np.flatnonzero(self.known_I), None
         for p in rest_P:
-            left = item_I[~barred.has(np.broadcast_to(user_P[p], len(item_I)), item_I)]
-            left = left[~np.isin(left, drawn_PN[p])]
+            if user_P[p] != user:
+                user = user_P[p]
+                free = item_I[~barred.has(np.full(len(item_I), user), item_I)]
+            left = free[~np.isin(free, drawn_PN[p])]
             order = np.argsort(chance.uniform(np.broadcast_to(key_P[p], len(left)), left))
             lacking = np.flatnonzero(drawn_PN[p] == NONE)
             chosen = left[order][: len(lacking)]
@@ -181,6 +184,12 @@ class Barred:
     def __init__(self, user: NDArray, item: NDArray) -> None:
         self.items = int(item.max(initial=0)) + 1
         self.pairs = np.unique(user.astype(np.int64) * self.items + item)
+
+    def count(self, user: NDArray) -> NDArray[np.int64]:
+        """How many items each user may not have."""
+        user = user.astype(np.int64)
+        edges = [np.searchsorted(self.pairs, (user + i) * self.items) for i in (0, 1)]
+        return edges[1] - edges[0]
 
     def has(self, user: NDArray, item: NDArray) -> NDArray[np.bool_]:
         """Whether each pair is among them."""

@@ -106,12 +106,16 @@ def _events_at_a_time(events: pl.LazyFrame, ids: int, memory: float, negatives: 
     """How many events a block may have; see ``number``."""
     some = events.drop("user", "item", PART, strict=False).head(LEAST).collect()
     width = 8 + some.estimated_size() / len(some)  # two numbers stand for user and item
-    spare = memory * 2**30 - PROGRAM - ID * ids
-    each = width * (COPIES + NEGATIVE_COPIES * negatives)
-    if (lacking := LEAST * each - spare) > 0:
+    each, free = width * (COPIES + NEGATIVE_COPIES * negatives), spare(memory, ids)
+    if (lacking := LEAST * each - free) > 0:
         needed = memory + lacking / 2**30
         print(f"{ids:,} users and items need about {needed:.1f} GiB of memory", flush=True)
-    return int(min(BLOCK, max(LEAST, spare / each)))
+    return int(min(BLOCK, max(LEAST, free / each)))
+
+
+def spare(memory: float, ids: int = 0) -> float:
+    """The bytes that some GiB leave to events, beside the program and so many users and items."""
+    return memory * 2**30 - PROGRAM - ID * ids
 
 
 def _blocks(users: pl.DataFrame, source: str, most: int) -> pl.Series:

@@ -192,7 +192,8 @@ class Recipe:
         drawn_PN = np.empty((len(samples), count), np.int64)
         for pool in np.unique(pool_P):
             tape = Tape(self.scratch / "tape" / f"pool={pool}", negatives.source, self.timed)
-            barred, own = Barred(*(column.to_numpy() for column in had)), pool_P == pool
+            on_tape, own = had.filter(tape.known_I[had["item_index"]]), pool_P == pool
+            barred = Barred(*(column.to_numpy() for column in on_tape))
             drawn_PN[own] = tape.draw(count, key_P[own], time_P[own], owner_P[own], barred)
         place = np.repeat(np.arange(len(samples)), count)
         drawn = samples[place].with_columns(
@@ -207,7 +208,8 @@ def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
     """Events sorted by user and time, with ``seq_len``: positive events at earlier moments.
 
     Where events are merged, the features are those of the first sample. A click that is logged
-    apart has none, and would give the label away.
+    apart has none, and would give the label away. A sample of a given test set joins no history that
+    other samples of its user read.
     """
     sample = pl.col("label").is_not_null()
     ordered = (
@@ -221,6 +223,11 @@ def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
         )
         .with_columns(pl.col("user_index", "item_index").cast(pl.Int64))
     )
+    if "test" in features:
+        test = pl.col("test").fill_null(False)
+        others = pl.col("time").filter(~test, pl.col("label").is_not_null())
+        early = test & (pl.col("time") < others.max().over("user_index")).fill_null(False)
+        ordered = ordered.with_columns(pl.col("positive") & ~early)
     # Comparisons with the row before take a tenth of the time that windows (``over``) do.
     so_far = pl.col("positive").cast(pl.Int64).cum_sum() - pl.col("positive")
     new_user = pl.col("user_index").diff().fill_null(1) != 0
