@@ -27,6 +27,7 @@ KNOWN = "known.npy"  # beside them: whether each item is on the tape
 SLICE = 4_000_000  # events of the tape that are sorted at a time
 SAMPLE = 1_000  # one of so many events is looked at, to cut the tape into such slices
 FEW = 0.05  # share of the items that may be left to a user who draws from a list of them
+PAIRS = 2**20  # of a positive and such an item that are looked at together
 TRIES = 8  # draws for each negative, before the stretch is doubled
 NONE = 0  # the item where nothing could be drawn
 
@@ -162,16 +163,19 @@ class Tape:
         self, rest_P: NDArray, drawn_PN: NDArray, key_P: NDArray, user_P: NDArray, barred: Barred
     ) -> None:
         """Draw from a list of what is left, for positives that have nearly every item."""
-        item_I, user = np.flatnonzero(self.known_I), None
-        for p in rest_P:
-            if user_P[p] != user:
-                user = user_P[p]
-                free = item_I[~barred.has(np.full(len(item_I), user), item_I)]
-            left = free[~np.isin(free, drawn_PN[p])]
-            order = np.argsort(chance.uniform(np.broadcast_to(key_P[p], len(left)), left))
-            lacking = np.flatnonzero(drawn_PN[p] == NONE)
-            chosen = left[order][: len(lacking)]
-            drawn_PN[p, lacking[: len(chosen)]] = chosen
+        if not len(rest_P):
+            return
+        item_I = np.flatnonzero(self.known_I)
+        for own_P in np.split(rest_P, np.flatnonzero(np.diff(user_P[rest_P])) + 1):  # of one user
+            free_I = item_I[~barred.has(np.full(len(item_I), user_P[own_P[0]]), item_I)]
+            for some_P in np.array_split(own_P, 1 + len(own_P) * len(free_I) // PAIRS):
+                chance_PI = chance.uniform(key_P[some_P, None], free_I)
+                chance_PI[(drawn_PN[some_P, None] == free_I[:, None]).any(2)] = 1  # drawn before
+                order_PI, left_P = np.argsort(chance_PI), (chance_PI < 1).sum(1)
+                lacks_PN = drawn_PN[some_P] == NONE
+                rank_PN = lacks_PN.cumsum(1) - 1
+                p, n = np.nonzero(lacks_PN & (rank_PN < left_P[:, None]))
+                drawn_PN[some_P[p], n] = free_I[order_PI[p, rank_PN[p, n]]]
 
 
 class Barred:
