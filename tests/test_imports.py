@@ -190,7 +190,7 @@ def test_plain_imports_do_nothing() -> None:
     code = """
 import os, sys
 before = dict(os.environ)
-import engine, engine.run.cpu, engine.run.command, engine.common.memory, engine.config.options
+import engine, engine.run.cpu, engine.run.command, engine.config.options
 assert dict(os.environ) == before
 assert "torch" not in sys.modules and "numpy" not in sys.modules
 from engine.run.cpu import set_up_threads

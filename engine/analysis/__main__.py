@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..common.errors import run_command
-from .catalogue import TABLES, write_artefacts
-from .figures import FIGURES
+from .catalogue import FIGURES, TABLES, write_artefacts
 
 
 def main() -> None:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from .figures import FIGURES
-from .figures.style import save
+from ..common.files import writing
+from .figures import alphas, dispatch, routing_history, scaling, session_hopping, themes, utility
+from .figures.style import Figure, save
 from .results import DatasetResults, read_results
 from .tables.cost_table import cost
 from .tables.formats import write_table
 from .tables.grid import Table
 from .tables.mos_table import mos_table
-from .tables.published_table import published_table
-from .tables.quality_tables import knobs, table1, table2
+from .tables.published import published_table
+from .tables.quality_tables import knobs, table1, table2, tuning
 from .tables.routing_table import routing_table
-from .tables.tuning_table import tuning
 
 TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
     "table1": table1,
@@ -28,6 +28,16 @@ TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
     "cost": cost,
     "tuning": tuning,
     "published": published_table,
+}
+# Each draws what is in the results, and nothing where that is missing.
+FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
+    "session_hopping": session_hopping.draw,
+    "utility_flops": utility.draw,
+    "dispatch": dispatch.draw,
+    "scaling": scaling.draw,
+    "alphas": alphas.draw,
+    "routing_history": routing_history.draw,
+    "themes": themes.draw,
 }
 
 
@@ -70,8 +80,6 @@ def _write(
         for path in folder.glob(f"{name}.*"):
             path.unlink()
         return []
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return write(folder, name, content)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None

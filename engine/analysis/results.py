@@ -16,7 +16,6 @@ the tuner are left out, since its trials are there to be chosen from.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +26,7 @@ from model_zoo.registry import BASELINES, OURS, mixture_of
 
 from ..baseline import record
 from ..common.errors import UserError
+from ..common.files import read_json
 from ..config.read import NO_NUMBERS, PATHS
 from ..datasets.prepared.card import sampling
 
@@ -148,18 +148,6 @@ def read_results(folder: Path) -> list[DatasetResults]:
             f"{folder}: has no results; run_expid.py and engine.study write them, see docs/studies.md"
         )
     return [_dataset(home, runs) for home, runs in sorted(homes.items())]
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete or restore it") from None
 
 
 def _dataset(home: Path, runs: list[Run]) -> DatasetResults:

@@ -37,6 +37,11 @@ def of(results: Path, dataset_hash: str, max_len: int) -> Entry | None:
     return _read(results / FILE).get(dataset_hash, {}).get(str(max_len))
 
 
+def lengths(results: Path, dataset_hash: str) -> list[int]:
+    """The values of ``max_len`` for which the baseline of some data was measured."""
+    return sorted(map(int, _read(results / FILE).get(dataset_hash, {})))
+
+
 def add(results: Path, dataset_hash: str, max_len: int, entry: Entry) -> Path:
     """Keep the baseline of some data; returns the file.
 

@@ -19,41 +19,18 @@ import tempfile
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
-from typing import Any
 
 from model_zoo.registry import BACKBONES
 
 from ..common.errors import UserError, run_command
 from ..config.command_line import CommandLine, positive
+from ..config.read import read_yaml
 from ..run.cpu import set_up_cpu, set_up_threads
 from .rivals import SHORTEST
 
-# A command is the function ``command(report, args)`` of its module. ``DEFAULTS[command]`` there names
-# those of the options below that it has.
-COMMANDS = dict.fromkeys(("loader", "metrics", "prepare"), "data_cases")
-COMMANDS |= dict.fromkeys(("dispatch", "scan"), "part_cases")
-COMMANDS |= dict.fromkeys(("step", "growth", "table"), "model_cases")
-COMMANDS |= {"epoch": "epoch_cases"}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {"choices": [*BACKBONES], "help": "backbone to measure"},
-    "models": {"metavar": "NAME", "help": "models to measure"},
-    "size": {"choices": ("small", "micro"), "help": "of the generated data"},
-    "data": {"metavar": "DIR", "help": "data set's folder, generated there if missing (temporary)"},
-    "users": {"type": positive, "help": "users of generated data"},
-    "rows": {"type": positive, "help": "predictions, lines of the log, training samples, or items"},
-    "length": {"type": positive, "help": "items of a history"},
-    "lengths": {"type": positive, "help": "lengths of histories to compare"},
-    "experts": {"type": positive, "help": "numbers of experts per branch to compare"},
-    "batch": {"type": positive, "help": "samples of a batch"},
-    "repeats": {"type": positive, "help": "rounds, in each of which every case runs once"},
-    "threads": {"type": positive, "help": "threads of torch; with 1, ratios are steady"},
-    "amp": {"choices": ("bf16",), "help": "precision of our models"},
-    "compile": {"action": "store_true", "help": "compile our models with torch.compile"},
-    "device": {"choices": ("cpu", "cuda"), "help": "where the models run"},
-    "longctr": {"metavar": "DIR", "help": "checkout of LongCTR, the rival"},
-    "plot": {"metavar": "FILE", "help": "draw the result there, as .svg, .png or .pdf"},
-    "json": {"metavar": "FILE", "help": "write the result there too"},
-}
+KNOWN = read_yaml(Path(__file__).with_name("commands.yaml"))
+COMMANDS, OPTIONS = KNOWN["commands"], KNOWN["options"]
+OPTIONS["model"] = {"choices": [*BACKBONES], "help": "backbone to measure"}
 
 
 def main() -> None:
@@ -62,13 +39,14 @@ def main() -> None:
     parser = CommandLine("engine.bench", description=__doc__, formatter_class=raw)
     parser.add_argument("command", metavar="COMMAND", choices=COMMANDS)
     command = parser.parse_args(sys.argv[1:2]).command
-    module = import_module(f".{COMMANDS[command]}", __package__)
+    module = import_module(f".{COMMANDS[command]['file']}", __package__)
     measure = getattr(module, command)
     about = str(getdoc(measure))
     parser = CommandLine(f"engine.bench {command}", description=about, formatter_class=raw)
-    for option, default in (module.DEFAULTS[command] | {"json": None}).items():
+    for option, default in (COMMANDS[command]["options"] | {"json": None}).items():
         known = OPTIONS[option] | ({"nargs": "+"} if isinstance(default, list) else {})
         known |= {"choices": default} if option == "models" else {}
+        known |= {"type": positive} if not known.keys() & {"action", "choices", "metavar"} else {}
         known["help"] += f" (default: {default})" if default else ""
         parser.add_argument(f"--{option}", default=default, **known)
     args = parser.parse_args(sys.argv[2:])

@@ -26,21 +26,15 @@ from ..loader.loader import SequenceLoader
 from ..run.cpu import keep_freed_memory
 from . import rivals
 from .child import in_own_process, run_python, with_peak
-from .harness import COMMON, Case, Report
+from .harness import Case, Report
 from .inputs import SIZE, ensure_data, feature_map
 
 RIVAL, LAZY, READ = "LongCTR's loader", "ours, no feature read", "ours, all features read"
 FEW = 40  # users of the data set with which libraries are warmed up
 METRICS = ["AUC", "gAUC", "logloss"]
 BLOCK = 1_000_000  # rows of a log that are drawn at a time
-COLUMNS = "--user user --item item --time time --label click --item-features category"
-DEFAULTS = {
-    "loader": COMMON
-    | {"batch": 8192, "repeats": 7, "length": 200, "data": None}
-    | {"users": SIZE.users, "longctr": None},
-    "metrics": {"rows": 1_000_000, "users": 11_000, "repeats": 5},
-    "prepare": {"rows": [50_000_000, 200_000_000], "users": 400_000},
-}
+COLUMNS = "--user user --item item --time time --label click --item-features category "
+COLUMNS += "--sample-features place"
 
 
 def loader(report: Report, args: argparse.Namespace) -> None:
@@ -150,14 +144,8 @@ def prepare(report: Report, args: argparse.Namespace) -> None:
     per_row, log, output = {}, args.folder / "log.csv", args.folder / "data"
     for rows in args.rows:
         write_log(log, rows, max(1, args.users * rows // args.rows[0]))
-        command = [
-            str(HOME / "data" / "prepare.py"),
-            "generic",
-            "--input",
-            str(log),
-            *COLUMNS.split(),
-        ]
-        command += ["--sample-features", "place", "--output", str(output)]
+        command = [str(HOME / "data" / "prepare.py"), "generic", *COLUMNS.split()]
+        command += ["--input", str(log), "--output", str(output)]
         before = _processor_time()
         seconds, peak = run_python(*command, log=args.folder / "prepare.txt")
         per_row[rows] = (_processor_time() - before) / rows

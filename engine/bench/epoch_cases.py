@@ -7,7 +7,6 @@ import json
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import polars as pl
 
@@ -29,18 +28,13 @@ ROWS = {
     "micro": {"TWIN": 32_768, "SDIM": 65_536, "TransAct": 4_096},
 }
 FIRST_SEED = 2024  # of the first round; each round has one of its own
-UNSET = ("users", "rows", "length", "batch", "threads", "data", "longctr")
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "epoch": {"size": "small", "models": ["TWIN", "SDIM", "TransAct"], "repeats": 2}
-    | dict.fromkeys(UNSET)
-}
 
 
 def epoch(report: Report, args: argparse.Namespace) -> None:
     """One epoch by run_expid.py, from start-up to test metrics.
 
     The rival is LongCTR's own run_expid.py with its loader and FuxiCTR's fit, evaluate and metrics (see
-    longctr_run.py). Both sides are processes of their own. They start Python, read the data, train one
+    rivals.py). Both sides are processes of their own. They start Python, read the data, train one
     epoch, validate, load the best weights, and evaluate validation and test. Nothing of that is left
     out. LongCTR's loader runs in the training process: with worker processes it took a fifth longer on
     two cores.
@@ -121,7 +115,7 @@ def _run_rounds(
         if side == "longctr":
             metrics = folder / f"{expid}.json"
             files = [Path(args.longctr).resolve(), folder / f"start_{i}.model", metrics]
-            script = ["-m", "engine.bench.longctr_run", *map(str, files)]
+            script = ["-m", "engine.bench.rivals", *map(str, files)]
         command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
         used[side].append(run_python(*command, log=folder / f"{expid}.txt", **variables))
         print(f"{name}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)

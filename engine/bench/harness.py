@@ -29,10 +29,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from ..common.text_table import text_table
-from ..run.flop_counter import count_flops
+from ..run.flops import count_flops
 
-#: Options that most commands have, with their defaults.
-COMMON: dict[str, Any] = {"batch": 1024, "repeats": 5, "threads": None, "device": "cpu"}
 NO_SETTINGS = ("folder", "json", "plot", "longctr", "data")
 FLOAT = 4  # bytes
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, to measure the machine with
@@ -72,8 +70,8 @@ class Report:
 
     def __init__(self, title: str, args: argparse.Namespace) -> None:
         self.title = title
-        given = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS}
-        self.settings = {n: value for n, value in given.items() if value not in (None, False)}
+        given = {name: value for name, value in vars(args).items() if value not in (None, False)}
+        self.settings = {name: value for name, value in given.items() if name not in NO_SETTINGS}
         self.device: torch.device = args.device
         self.machine: dict[str, float] = {}  # its speeds, once a floor is shown
         self.times: dict[str, dict[str, Any]] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from itertools import cycle
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +25,9 @@ from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.steps import Stepper
 from model_zoo.training.trainable import Trainable
 
+from ..config.read import read_yaml
 from . import rivals
-from .harness import COMMON, FLOAT, Case, Report
+from .harness import FLOAT, Case, Report
 from .inputs import ITEMS, WIDTH, Draw, RandomBatch, evenly, feature_map, random_batch
 
 TOLERANCE = 1e-4
@@ -52,29 +54,12 @@ class Subject(NamedTuple):
     changes: Mapping[str, Any] = {}
 
 
-MAX_POOL = {"concat_max_pool": True}
-TWO_LAYERS = MAX_POOL | {"transformer_layers": 2}
-SUBJECTS = {
-    "TWIN": Subject("TWIN", "at least 5", "at most 2"),
-    "SDIM": Subject("SDIM", "at least 4", "at most 2", changes={"reuse_hash": True}),
-    "TransAct": Subject("TransAct", "at least 30", "", 0.25, {"concat_max_pool": False}),
-    "TransAct-max-pool": Subject("TransAct", "at least 1.5", "at most 1.5", 0.25, MAX_POOL),
-    "TransAct-2-layers": Subject("TransAct", "at least 1.5", "", 0.25, TWO_LAYERS),
-    "MIRRN": Subject("MIRRN", "at least 3"),
-    "Mamba4Rec": Subject("Mamba4Rec", "", "at most 1.5"),
-}
+KNOWN = read_yaml(Path(__file__).with_name("subjects.yaml"))
+SUBJECTS = {name: Subject(**about) for name, about in KNOWN.items()}
 FIVE = 5  # experts per branch, where lengths differ
 MIXTURE, POSITIONS = f"{OURS}, {FIVE} experts", f"{OURS}, {FIVE} experts, positions routed"
 LINES = {"vanilla": "o-", MIXTURE: "s-", POSITIONS: "^--"}  # of the plot
 BATCHES = 8  # that take turns, with tables of different sizes
-DEFAULTS = {
-    "step": COMMON
-    | {"models": [*SUBJECTS], "length": 200, "amp": None, "compile": False, "longctr": None},
-    "growth": COMMON
-    | {"model": "TWIN", "lengths": [100, 200, 500, 1000, 2000]}
-    | {"experts": [1, 2, 4, 8, 16], "plot": None},
-    "table": COMMON | {"rows": [10_000, 10_000_000], "length": 200},
-}
 
 
 def step(report: Report, args: argparse.Namespace) -> None:
@@ -134,7 +119,7 @@ def growth(report: Report, args: argparse.Namespace) -> None:
         over = {MIXTURE: {f"vanilla{at}": ""}, POSITIONS: {MIXTURE + at: ""}}
         for name, count in (counts | {POSITIONS: FIVE}).items():
             model = build(mixture, args, max_len=length, num_experts=count)
-            cases.append(step_case(name + at, model, batch, over.get(name), name == POSITIONS))
+            cases.append(step_case(name + at, model, batch, over.get(name, {}), name == POSITIONS))
         report.time(cases, args.batch)
     ends = max(args.experts), min(args.experts)
     report.compare(*(f"{OURS}, {count} experts, length {middle}" for count in ends))
@@ -225,11 +210,7 @@ def from_few(count: int) -> Draw:
 
 
 def build(
-    name: str,
-    args: argparse.Namespace,
-    checkout: str | None = None,
-    items: int = ITEMS,
-    **changes: Any,
+    name: str, args: argparse.Namespace, checkout: str = "", items: int = ITEMS, **changes: Any
 ) -> Any:
     """Build a model in training mode, always with the same first weights.
 
@@ -260,11 +241,7 @@ def train_step(model: Any) -> Any:
 
 
 def step_case(
-    name: str,
-    model: Any,
-    batch: RandomBatch,
-    over: Mapping[str, str] | None = None,
-    plain: bool = False,
+    name: str, model: Any, batch: RandomBatch, over: Mapping[str, str] = {}, plain: bool = False
 ) -> Case:
     """Make a case of a train step; a mixture is in its joint stage, with codes of k-means.
 
@@ -282,7 +259,7 @@ def step_case(
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # An embedding and a gradient of each distinct item; of each position its index and its item.
     items = 2 * FLOAT * len(index.unique()) * width + index.numel() * (8 + FLOAT * width)
-    return Case(name, lambda: train(given), over or {}, ADAM_PASSES * FLOAT * parameters + items)
+    return Case(name, lambda: train(given), over, ADAM_PASSES * FLOAT * parameters + items)
 
 
 def _plain(batch: RandomBatch) -> Batch:

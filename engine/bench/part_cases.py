@@ -25,7 +25,7 @@ from model_zoo.moe.branch import Branch, compact
 from model_zoo.ops.scan import selective_scan, selective_scan_reference
 
 from .child import in_own_process, with_peak
-from .harness import COMMON, FLOAT, Case, Report
+from .harness import FLOAT, Case, Report
 from .inputs import random_batch
 from .model_cases import build, train_step
 
@@ -34,10 +34,6 @@ CHANNELS, STATE = 128, 16  # Mamba4Rec: hidden 64, expanded 2 times
 SLOW = 500  # from this length on the loop, quadratic in it, runs once
 LOOP, OURS = "loop over x[:, t]", "selective_scan"
 SCANS = {LOOP: selective_scan_reference, OURS: selective_scan}
-DEFAULTS = {
-    "dispatch": COMMON | {"length": 200},
-    "scan": COMMON | {"length": [200, 1000], "batch": 256},
-}
 
 
 def dispatch(report: Report, args: argparse.Namespace) -> None:

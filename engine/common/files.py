@@ -16,17 +16,43 @@ from model_zoo.atomic import written_whole
 from .errors import UserError
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); delete or restore it") from None
+
+
+def read_if_whole(path: Path) -> dict[str, Any]:
+    """Read a mapping from a JSON file; it is empty if the file is missing or incomplete."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """Raise a UserError with the reason if what is written inside cannot be; ``what`` names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: cannot be written ({error.strerror})") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file under a temporary name, and then rename it.
 
     Raises:
         UserError: it cannot be written. The file is as it was before.
     """
-    try:
-        with written_whole(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    with writing(path), written_whole(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -67,8 +93,8 @@ def lock(file: IO, wait: bool = False) -> None:
     except BlockingIOError:
         raise
     except OSError as error:  # some network drives
-        what = f"the drive has no locks ({error.strerror}); write to another drive"
-        raise UserError(f"{file.name}: {what}") from None
+        reason = f"the drive has no locks ({error.strerror}); write to another drive"
+        raise UserError(f"{file.name}: {reason}") from None
 
 
 @contextmanager

@@ -54,23 +54,19 @@ OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("target_item_field", "sequence_item_field"), str),
 }
 KEYS = REQUIRED | OPTIONAL | {"model_id": str}
+NOT_BELOW_0 = r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer"
+ABOVE_0 = (
+    r"epochs|max_len|(batch|hidden)_size|learning_rate|max_gradient_norm|early_stop_patience"
+    r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn)_hidden_units"
+    r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward"
+)
 # The allowed numbers of every key that fits the pattern. The first pattern that fits counts.
 RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (r"\w*dropout", lambda number: 0 <= number < 1, "from 0 to below 1"),
     (r"negative_sampling_rate", lambda number: 0 < number <= 1, "above 0, and not above 1"),
     (r"seed", lambda number: 0 <= number < 2**32, "not below 0, and below 2**32"),
-    (
-        r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer",
-        lambda number: number >= 0,
-        "not below 0",
-    ),
-    (
-        r"epochs|max_len|(batch|hidden)_size|learning_rate|max_gradient_norm|early_stop_patience"
-        r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn)_hidden_units"
-        r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward",
-        lambda number: number > 0,
-        "above 0",
-    ),
+    (NOT_BELOW_0, lambda number: number >= 0, "not below 0"),
+    (ABOVE_0, lambda number: number > 0, "above 0"),
 )
 # FuxiCTR evaluates these texts as code, so only texts that fit the pattern are allowed.
 ACTIVATION = (

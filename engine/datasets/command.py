@@ -49,6 +49,9 @@ def _run() -> int:
     if args.command not in (*NAMES, "session_hopping"):  # a log, of which more is known
         print(data_profile.describe(output))
         print(f"look for leaks: {PREPARE_COMMAND} check {quote(str(output))}")
+        print(
+            f"see what a long history is worth: python -m engine.baseline --data {quote(str(output))}"
+        )
     print(f"train on it: {command}")
     return 0
 

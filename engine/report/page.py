@@ -15,20 +15,18 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..analysis.catalogue import TABLES
-from ..analysis.figures import FIGURES
+from ..analysis.catalogue import FIGURES, TABLES
 from ..analysis.figures.style import svg
 from ..analysis.results import DatasetResults, read_results
 from ..analysis.tables.cost_table import COSTS
 from ..analysis.tables.formats import html
 from ..analysis.tables.grid import settings
-from ..analysis.tables.published_table import without_runs
-from ..analysis.tables.tuning_table import tuning
+from ..analysis.tables.published import without_runs
+from ..analysis.tables.quality_tables import tuning
 from ..baseline import record
 from ..study.call import calls, widest
 from ..tuner.trial import as_text
-from .embedded import embedded
-from .groups import best_first, groups, metric
+from .groups import best_first, embedded, groups, metric
 from .pieces import PIECES, state
 
 HERE = Path(__file__).parent
@@ -51,6 +49,8 @@ def build(folder: Path) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    environment.globals |= {"as_html": html, "as_text": as_text, "metric": metric, "state": state}
+    environment.globals |= {"settings": settings, "tuning": tuning, "counting_rows": record.rows}
     return environment.get_template("page.html.j2").render(
         home=folder,
         sections=sections,
@@ -65,13 +65,6 @@ def build(folder: Path) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(HERE / "page.css").read_text("utf-8"),
-        as_html=html,
-        as_text=as_text,
-        counting_rows=record.rows,
-        metric=metric,
-        settings=settings,
-        state=state,
-        tuning=tuning,
     )
 
 

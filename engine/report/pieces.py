@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from model_zoo.registry import BACKBONES, MIXTURES, backbone_of, mixture_of, variant
 
 from ..analysis.lineup import fullest_backbone
 from ..analysis.results import DatasetResults
 from ..analysis.tables.grid import settings
+from ..config.read import read_yaml
 from ..datasets.prepared.card import longest_history
 from ..study.call import Call, calls, default_budget
 from ..study.experiments import UNTUNED, distinct, plan
@@ -33,67 +35,50 @@ class Coverage(NamedTuple):
     some_seeds: Collection[Configuration] = ()
 
 
-class Piece(NamedTuple):
-    """A table or a figure.
-
-    Attributes:
-        name: its name in ``TABLES`` or ``FIGURES`` of the analysis.
-        paper: its number in the paper; empty where the paper has none.
-        title: what it is about.
-        coverage: how much of it the results have.
-        alt: what a figure shows, in one sentence; empty for a table.
-    """
-
-    name: str
-    paper: str
-    title: str
-    coverage: Callable[[DatasetResults], Coverage]
-    alt: str = ""
-
-
 # ---------------------------------------------------------------- how much of it there is
 
 
-def _runs(*studies: str, mixed: bool = False) -> Callable[[DatasetResults], Coverage]:
-    """Need every configuration of some experiments; with ``mixed`` only those of mixtures."""
-
-    def coverage(results: DatasetResults) -> Coverage:
-        planned = _planned(results, *studies)
-        if mixed:
-            planned = {s: [c for c in all_of if mixture_of(c[0])] for s, all_of in planned.items()}
-        cells = [cell for study in studies for cell in results.experiment(study)]
-        parts = [cell for cell in cells if not cell.runs.keys() >= set(cell.seeds)]
-        found, some_seeds = (
-            {(cell.model, settings(cell.varied)) for cell in some} for some in (cells, parts)
-        )
-        return Coverage(planned, found - some_seeds, some_seeds)
-
-    return coverage
-
-
-def _tuned(results: DatasetResults) -> Coverage:
-    """Need tuning trials of every model of Tables 1 and 2."""
-    found = {(trial["model"], "") for trial in results.tuning}
-    return Coverage(_planned(results, "table1", "table2"), found)
-
-
-def _routing_history(results: DatasetResults) -> Coverage:
-    """Need runs of all mixtures of one backbone."""
-    return _one_backbone("table1", [cell.model for cell in results.experiment("table1")])
-
-
-def _dispatch(results: DatasetResults) -> Coverage:
-    """Need probes of all mixtures of one backbone."""
-    probes = results.probes.values()
-    return _one_backbone("routers", [p["about"]["model"] for p in probes if p["dispatch"]])
-
-
-def _probe(has: Callable[[dict[str, Any]], Any]) -> Callable[[DatasetResults], Coverage]:
-    """Need one probe, of any model, for which ``has`` is true."""
-    wanted = [("any model", "")]
-    return lambda results: Coverage(
-        {"routers": wanted}, wanted if any(map(has, results.probes.values())) else ()
+def _runs(results: DatasetResults, *studies: str) -> Coverage:
+    """Every configuration of some experiments."""
+    cells = [cell for study in studies for cell in results.experiment(study)]
+    parts = [cell for cell in cells if not cell.runs.keys() >= set(cell.seeds)]
+    found, some_seeds = (
+        {(cell.model, settings(cell.varied)) for cell in some} for some in (cells, parts)
     )
+    return Coverage(_planned(results, *studies), found - some_seeds, some_seeds)
+
+
+def _mixtures(results: DatasetResults, *studies: str) -> Coverage:
+    """Every configuration of some experiments that has a mixture."""
+    runs = _runs(results, *studies)
+    mixed = {s: [c for c in planned if mixture_of(c[0])] for s, planned in runs.planned.items()}
+    return runs._replace(planned=mixed)
+
+
+def _tuned(results: DatasetResults, *studies: str) -> Coverage:
+    """Tuning trials of every model of some experiments."""
+    found = {(trial["model"], "") for trial in results.tuning}
+    return Coverage(_planned(results, *studies), found)
+
+
+def _probe(results: DatasetResults, part: str, key: str) -> Coverage:
+    """One probe, of any model, that has this part of the numbers."""
+    wanted = [("any model", "")]
+    there = any((probe[part] or {}).get(key) for probe in results.probes.values())
+    return Coverage({"routers": wanted}, wanted if there else ())
+
+
+def _one_backbone(results: DatasetResults, study: str) -> Coverage:
+    """Runs, or with ``routers`` probes, of all mixtures of one backbone: a figure has room for one.
+
+    It is the backbone that has the most.
+    """
+    models = [cell.model for cell in results.experiment(study)]
+    if study == "routers":
+        models = [p["about"]["model"] for p in results.probes.values() if p["dispatch"]]
+    backbone = backbone_of(next(iter(fullest_backbone(models) or BACKBONES)))
+    planned = {study: [(variant(backbone, mixture), "") for mixture in MIXTURES]}
+    return Coverage(planned, {(model, "") for model in models})
 
 
 def _planned(results: DatasetResults, *studies: str) -> dict[str, list[Configuration]]:
@@ -104,11 +89,28 @@ def _planned(results: DatasetResults, *studies: str) -> dict[str, list[Configura
     }
 
 
-def _one_backbone(study: str, models: list[str]) -> Coverage:
-    """Need all mixtures of the backbone that has the most: a figure has room for one backbone."""
-    backbone = backbone_of(next(iter(fullest_backbone(models) or BACKBONES)))
-    planned = {study: [(variant(backbone, mixture), "") for mixture in MIXTURES]}
-    return Coverage(planned, {(model, "") for model in models})
+NEEDS: dict[str, Callable[..., Coverage]] = {
+    "runs": _runs, "mixtures": _mixtures, "tuned": _tuned, "probe": _probe, "one_backbone": _one_backbone,
+}  # fmt: skip
+
+
+class Piece(NamedTuple):
+    """A table or a figure, as ``pieces.yaml`` describes it."""
+
+    name: str
+    title: str
+    needs: list[str]
+    paper: str = ""
+    alt: str = ""
+
+    def coverage(self, results: DatasetResults) -> Coverage:
+        """How much of it the results have."""
+        kind, *of = self.needs
+        return NEEDS[kind](results, *of)
+
+
+KNOWN = read_yaml(Path(__file__).with_name("pieces.yaml"))
+PIECES = [Piece(name, **about) for name, about in KNOWN.items()]
 
 
 # ---------------------------------------------------------------- in words
@@ -181,49 +183,3 @@ def _command(results: DatasetResults, study: str, models: Sequence[str]) -> str:
         variants=[],
         changes={key: value for key, value in like.changes.items() if key not in varied},
     ).command
-
-
-# ---------------------------------------------------------------- all of them
-
-
-PIECES = (
-    Piece("table1", "Table 1", "backbones and mixtures", _runs("table1")),
-    Piece("table2", "Table 2", "MoS and models of long histories", _runs("table2")),
-    Piece(
-        "session_hopping", "Figures 2 and 8", "session hopping",
-        _probe(lambda probe: probe["session_hopping"]["users"]),
-        "similarity of the items in three users' histories, and how alike items within a session, in "
-        "adjacent and in distant sessions are, against shuffled histories",
-    ),
-    Piece(
-        "utility_flops", "Figure 4", "utility and FLOPs", _runs("table1"),
-        "test AUC and gAUC of every variant of every backbone over its FLOPs per sample",
-    ),
-    Piece(
-        "dispatch", "Figures 5 and 9", "dispatch of popular and rare items", _dispatch,
-        "shares of the experts that a popular and a rare item go to, by router, in training and in evaluation",
-    ),
-    Piece(
-        "scaling", "Figure 6", "history length and number of experts", _runs("length", "experts"),
-        "test AUC and gAUC over the longest history and over the number of experts, by backbone",
-    ),
-    Piece(
-        "alphas", "Figure 7", "fusion weights", _runs("alphas"),
-        "test AUC and gAUC over the weights of item experts and window experts",
-    ),
-    Piece(
-        "routing_history", "", "routing over training", _routing_history,
-        "load of each expert, its entropy and the movement of the codes over the epochs, by mixture",
-    ),
-    Piece(
-        "themes", "", "themes of the experts",
-        _probe(lambda probe: probe["themes"] and probe["themes"]["codes"]),
-        "agreement of experts with known categories, and the items nearest to each code of MoS",
-    ),
-    Piece("mos", "", "MoS against the other routers", _runs("table1", mixed=True)),
-    Piece("routing", "", "load of the experts over all seeds", _runs("table1", mixed=True)),
-    Piece("knobs", "", "knobs, one key changed at a time", _runs("knobs")),
-    Piece("cost", "", "cost of the models of Tables 1 and 2", _runs("table1", "table2")),
-    Piece("tuning", "", "tuning of the models of Tables 1 and 2", _tuned),
-)  # fmt: skip
-"""All of them in the order of the page: the paper's, then ours."""

@@ -23,24 +23,33 @@ def verdicts(runs: list[Result], baselines: Baselines) -> list[str]:
     """A line for each experiment that loses to the baseline, or the command that measures it."""
     lines = []
     for max_len, entry in baselines.items():
-        tests: dict[str, list[float]] = {}
-        for run in (run for run in runs if run["params"]["max_len"] == max_len):
-            data, results = Path(run["params"]["train_data"]).parent, _folder(run)
+        own = [run for run in runs if run["params"]["max_len"] == max_len]
+        if entry is None:
+            lines += _missing(own[0], max_len)
+            continue
+        best, tests = entry["metrics"][record.ALL]["test"]["AUC"], dict[str, list[float]]()
+        for run in own:
             tests.setdefault(run["expid"], []).append(run["metrics"]["test"].get("AUC", 1.0))
-        if entry:
-            best = entry["metrics"][record.ALL]["test"]["AUC"]
-            lines += [
-                f"{expid} loses to the counting baseline, which is no neural model: test AUC "
-                f"{fmean(found):.4f} against {best:.4f}"
-                for expid, found in tests.items()
-                if fmean(found) < best
-            ]
-        elif (data / CARD).exists():
-            how = record.command(data, results, max_len)
-            lines.append(
-                f"the counting baseline, which these models should beat, is missing: {how}"
-            )
+        lines += [
+            f"{expid} loses to the counting baseline, which is no neural model: test AUC "
+            f"{fmean(found):.4f} against {best:.4f}"
+            for expid, found in tests.items()
+            if fmean(found) < best
+        ]
     return lines
+
+
+def _missing(run: Result, max_len: int) -> list[str]:
+    """The command that measures the baseline of a run, if its data were prepared here."""
+    data, results = Path(run["params"]["train_data"]).parent, _folder(run)
+    if not (data / CARD).exists():
+        return []
+    others = ", ".join(map(str, record.lengths(results, run["dataset_hash"])))
+    said = (
+        f"was measured for max_len {others} and not for {max_len}" if others else "was not measured"
+    )
+    how = record.command(data, results, max_len)
+    return [f"the counting baseline, which these models should beat, {said}: {how}"]
 
 
 def _folder(run: Result) -> Path:

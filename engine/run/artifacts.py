@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.files import lock, write_json
+from ..common.files import lock, read_if_whole, write_json
 from ..config.read import NO_NUMBERS
 
 
@@ -36,9 +36,9 @@ class RunFiles:
 
     def require_unchanged(self, params: dict[str, Any]) -> None:
         """Raise a UserError if a parameter that can change the result differs on resume."""
-        before = _content(self.result).get("params", {})
+        before = read_if_whole(self.result).get("params", {})
         if self.started_with.exists():
-            before = _content(self.started_with)
+            before = read_if_whole(self.started_with)
             if not before:  # the machine crashed while the file was written: the run starts again
                 self.state.unlink(missing_ok=True)
         now = json.loads(json.dumps(params))  # a file turns tuples into lists
@@ -53,7 +53,7 @@ class RunFiles:
     def require_same_data(self, dataset_hash: str, resume: bool) -> None:
         """Raise a UserError if a run to resume, or a result to overwrite, is on other data."""
         for file in (self.result, self.started_with) if resume else (self.result,):
-            before = _content(file).get("dataset_hash", dataset_hash)
+            before = read_if_whole(file).get("dataset_hash", dataset_hash)
             if before != dataset_hash:
                 other = "start again without --resume"
                 if file == self.result:  # starting again would overwrite it
@@ -109,7 +109,7 @@ class RunFiles:
 
     def fit_seconds(self) -> float:
         """How long a killed run had trained at its last evaluation; 0 if the run starts anew."""
-        return _content(self.progress).get("fit_seconds", 0.0)  # older files lack it
+        return read_if_whole(self.progress).get("fit_seconds", 0.0)  # older files lack it
 
     def close(self) -> None:
         """Close the log, and delete the files that only a resume needs."""
@@ -131,14 +131,6 @@ class LogFile(logging.FileHandler):
 def _end_logging() -> None:
     """Close log and console, since a message between two runs belongs to neither."""
     logging.basicConfig(level=logging.WARNING, handlers=[], force=True)
-
-
-def _content(file: Path) -> dict[str, Any]:
-    """The content of a JSON file; it is empty if the file is missing or incomplete."""
-    try:
-        return dict(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _digest(changes: dict[str, Any]) -> str:

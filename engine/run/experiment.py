@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -35,12 +36,12 @@ from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results
 from .artifacts import RunFiles
-from .code_version import commit_of
 from .cpu import set_up_cpu
-from .devices import peak_memory, require_device
+from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
 from .tensorboard import ScalarWriter
 
+CODE = ("run_expid.py", "engine", "model_zoo")
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
 
@@ -57,7 +58,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     """
     params, options = experiment.params, experiment.options
     expid, resume = params["model_id"], options.resume
-    require_device(options.gpu)
+    require_devices(options.gpu)
     set_up_cpu()
     peak = peak_memory(options.gpu)
     files = RunFiles(params, experiment.changes)
@@ -192,17 +193,30 @@ def make_loaders(
     Raises:
         UserError: a file is damaged, or a split has no samples.
     """
-    shared = {
-        "user_info": Histories(params["user_info"]),
-        "item_info": ItemTable(params["item_info"], feature_map),
-        "device": device,
-    }
-    shuffle = {"train": params.get("shuffle", True)}
-    return {
-        split: SequenceLoader(
-            feature_map,
-            params[f"{split}_data"],
-            **params | shared | {"shuffle": shuffle.get(split, False)},
-        )
-        for split in SPLITS
-    }
+    histories, items = Histories(params["user_info"]), ItemTable(params["item_info"], feature_map)
+    shared = params | {"user_info": histories, "item_info": items, "device": device}
+
+    def loader(split: str) -> SequenceLoader:
+        options = shared | {"shuffle": split == "train" and params.get("shuffle", True)}
+        return SequenceLoader(feature_map, params[f"{split}_data"], **options)
+
+    return {split: loader(split) for split in SPLITS}
+
+
+def commit_of(root: Path) -> str:
+    """The commit that is checked out in ``root``, with ``-dirty`` at its end if code was changed.
+
+    It is empty without git, and if ``root`` only lies inside another repository.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", *words]
+        return subprocess.check_output(command, cwd=root, stderr=subprocess.DEVNULL, text=True)
+
+    try:
+        if not git("ls-files", "--", *CODE):
+            return ""
+        commit = git("rev-parse", "--short=12", "HEAD").strip()
+        return commit + ("-dirty" if git("status", "--porcelain", "--", *CODE) else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, no checkout, or no commit yet
+        return ""

@@ -21,8 +21,9 @@ from ..config.models import model_files
 from ..config.options import RunOptions
 from ..config.read import dataset_part, resolve_paths
 from ..datasets.prepared.card import card_beside, longest_history
+from ..run.devices import require_devices
 from ..tuner.checks import data_hash
-from ..tuner.engines import LocalEngine, require_devices, run_expid_command
+from ..tuner.engines import LocalEngine, run_expid_command
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import exit_code, failures
 from ..tuner.scheduler import Scheduler
@@ -30,9 +31,8 @@ from ..tuner.space import Space
 from ..tuner.trial import DONE
 from .call import BUDGET, Call, default_budget
 from .experiments import ALONE, EXPERIMENTS, UNTUNED, distinct, plan
-from .run_queue import StudySearch
+from .run_queue import StudySearch, model_space
 from .store import Store, portable
-from .tuning import model_space
 
 DECIDED = dict.fromkeys(
     ("seed", "model", "dataset_id", "model_root", "model_id"), "the study decides it"
@@ -57,7 +57,7 @@ def main() -> int:
         for name in dict.fromkeys(cell.model for cell in planned)
     }
     space = next(iter(spaces.values()))
-    require_devices(args.gpu)
+    require_devices(*args.gpu)
     longest = longest_history(card_beside(HOME / space.dataset["train_data"]))
     planned = distinct(planned, longest)
     if not planned:

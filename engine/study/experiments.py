@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, OURS, VANILLA, variant
 
 from ..common.errors import UserError, did_you_mean
+from ..config.read import read_yaml
 
 ALONE = "vanilla"  # the name of a backbone without a mixture in --variants
 LENGTHS = (100, 200, 300, 400)  # paper, figure 6
@@ -16,34 +18,7 @@ EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
 # Paper, figure 7: all fusion weights in steps of 0.2 whose sum is at most 1.
 ALPHAS = [{"alpha_item": i / 5, "alpha_window": w / 5} for i in range(6) for w in range(6 - i)]
 AS_IT_IS: Sequence[dict[str, Any]] = ({},)
-# Decisions that the papers leave open. Each entry changes the literal configuration, which comes first.
-KNOBS: dict[str, tuple[dict[str, Any], ...]] = {
-    "DSelectK": (
-        {},
-        {"router_topk": 1},
-        {"num_experts": 4},  # with 4 or 8 every code has an expert
-        {"num_experts": 8},
-        {"dselect_mode": "static"},
-    ),
-    "GShard": ({}, {"router_topk": 1}),
-    "ExpertChoice": ({}, {"router_topk": 1}),
-    OURS: (
-        {},
-        {"codebook_restarts": 50},
-        {"router_weight": "softmax_topk"},
-        {"router_topk": 2},
-        {"router_topk": 2, "router_weight": "softmax_topk"},
-        {"router_temperature": 0.2, "router_topk": 2},
-        {"codebook_init": "random"},
-        {"codebook_decay": 0.9},
-        {"window_anchor": "end"},
-        {"alpha_window": 0.0, "alpha_item": 0.5},
-        {"alpha_item": 0.0, "alpha_window": 0.5},
-        {"backbone_warmup_epochs": 0.0, "expert_warmup_epochs": 0.0},
-        {"expert_warmup_epochs": 0.0},
-    ),
-}
-
+KNOBS = read_yaml(Path(__file__).with_name("knobs.yaml"))
 
 Rows = Mapping[str, Sequence[dict[str, Any]]]
 """The mixtures that each backbone gets, and for each mixture the keys that its configurations set."""

@@ -10,9 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..analysis.results import read_json
 from ..common.errors import UserError
-from ..common.files import write_json, write_text, write_yaml
+from ..common.files import read_json, write_json, write_text, write_yaml, writing
 from ..common.places import HOME
 from ..config.read import PATHS
 from ..datasets.prepared.card import CARD
@@ -45,10 +44,8 @@ class Store:
         self.study: dict[str, Any] = {"dataset_id": call.dataset, "dataset_hash": dataset_hash}
         self.study |= {"studies": [], "cells": [], "tuning": [], **known}
         self._require_alike(dataset_hash)
-        try:
+        with writing(f"--output {output}"):
             self._runs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
 
     def _require_alike(self, dataset_hash: str) -> None:
         """Raise a UserError if this call's results cannot be compared with those in the folder."""

@@ -59,22 +59,19 @@ def check_space(space: Space, options: RunOptions) -> Space:
         for key, values in space.choices.items()
     }
     for key, values in choices.items():
-        for i, value in enumerate(values):
-            if value in values[:i]:
-                raise UserError(
-                    f"{space.file}, tuner_space, {key}: {value!r} is there twice; write it once"
-                )
+        if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+            where = f"{space.file}, tuner_space, {key}"
+            raise UserError(f"{where}: {twice[0]!r} is there twice; write it once")
     settled = {key: value for key, value in params.items() if key not in choices}
     params = resolve_paths(params, options.home)
     if options.data_root is not None:
         params = redirect(params, options.data_root)
         settled |= {key: params[key] for key in DATA_PATHS}
-    space = replace(
-        space,
-        model={key: settled.get(key, value) for key, value in space.model.items()},
-        dataset={key: settled.get(key, value) for key, value in space.dataset.items()},
-        choices=choices,
+    model, dataset = (
+        {key: settled.get(key, value) for key, value in part.items()}
+        for part in (space.model, space.dataset)
     )
+    space = replace(space, model=model, dataset=dataset, choices=choices)
     ensure_generated(params)
     for key in DATA_FILES:
         open_parquet(Path(params[key]))

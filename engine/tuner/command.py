@@ -9,7 +9,7 @@ from pathlib import Path
 from ..common.errors import UserError, run_command
 from ..config.command_line import CommandLine, positive
 from ..config.options import RunOptions
-from .engines import CPU, Engine, LocalEngine, require_devices, run_expid_command
+from .engines import CPU, Engine, LocalEngine, run_expid_command
 from .folder import Folder
 from .leaderboard import exit_code, write_report
 from .scheduler import Scheduler
@@ -33,11 +33,12 @@ def _tune() -> int:
             import_module(module, __package__)
     options = RunOptions(model_zoo=args.model_zoo, data_root=args.data_root)
     space = read_space(args.config, options, args.expid)
-    from .checks import check_space, data_hash  # imports torch, after what can be said without it
+    from ..run.devices import require_devices  # imports torch, after what can be said without it
+    from .checks import check_space, data_hash
 
     space = check_space(space, options)
     if args.engine == "local":
-        require_devices(args.gpu)
+        require_devices(*args.gpu)
     output = options.home / "checkpoints" / "tuner" / (args.expid or args.config.stem)
     folder = Folder(args.output or output)
     folder.open()

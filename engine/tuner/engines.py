@@ -147,14 +147,6 @@ def run_expid_command(config: Path, model_zoo: Path | None) -> list[str]:
     return [sys.executable, "-u", *RUN_EXPID, "--config", str(config), *zoo]
 
 
-def require_devices(gpus: Sequence[int]) -> None:
-    """Raise a UserError if a CUDA device does not exist."""
-    from ..run.devices import require_device  # imports torch
-
-    for gpu in gpus:
-        require_device(gpu)
-
-
 def _device_name(gpu: int) -> str:
     """The name by which torch knows a device."""
     return "cpu" if gpu == CPU else f"cuda:{gpu}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..common.errors import UserError
-from ..common.files import lock, write_json, write_yaml
+from ..common.files import lock, read_if_whole, write_json, write_yaml, writing
 from .space import Space
 from .trial import Trial
 
@@ -40,12 +40,10 @@ class Folder:
         if (self.path / "model_config.yaml").exists() and not self._trials.exists():
             what = "has a configuration that no tuner has written"
             raise UserError(f"--output {self.path}: {what}; write another folder")
-        try:
+        with writing(f"--output {self.path}"):
             for path in (self.runs, self._trials):
                 path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "tuner.lock", "a+")  # noqa: SIM115
-        except OSError as error:
-            raise UserError(f"--output {self.path}: cannot be written ({error.strerror})") from None
         self._lock.seek(0)
         process = self._lock.read() or "unknown"
         try:
@@ -68,12 +66,12 @@ class Folder:
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
         """The result of a trial's finished run; None if there is none that can be read."""
-        return _read_if_whole(self.runs / f"{trial.run_name}.json")
+        return read_if_whole(self.runs / f"{trial.run_name}.json") or None
 
     def evaluations(self, trial: Trial) -> list[dict[str, Any]]:
         """The evaluations of a trial's run so far, or of the whole run after its end."""
         files = (f"{trial.run_name}.json", f"{trial.run_name}.progress.json")
-        found = (_read_if_whole(self.runs / file) or {} for file in files)
+        found = (read_if_whole(self.runs / file) for file in files)
         return next((content["stage_log"] for content in found if "stage_log" in content), [])
 
     def save(self, trial: Trial) -> None:
@@ -95,7 +93,7 @@ class Folder:
     def started(self, space: Space) -> Iterator[Trial]:
         """The trials that earlier calls have started with values of this space, sorted by name."""
         for file in sorted(self._trials.glob(f"{space.expid}_*.json")):
-            tuned = (_read_if_whole(file) or {}).get("tuned", {})
+            tuned = read_if_whole(file).get("tuned", {})
             if tuned.keys() == space.choices.keys() and all(
                 tuned[key] in values for key, values in space.choices.items()
             ):
@@ -141,10 +139,3 @@ class Folder:
 
     def _status(self, trial: Trial) -> Path:
         return self._trials / f"{trial.name}.json"
-
-
-def _read_if_whole(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None

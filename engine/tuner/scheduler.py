@@ -144,28 +144,25 @@ class Scheduler:
         trial, record = self.search.trials[ended.name], self._records[ended.name]
         trial.attempts[-1]["device"] = ended.device
         if ended.code == 0 and (result := self.folder.result(trial)):
-            self._done(trial, result)
-            return
+            return self._done(trial, result)
         tail = trial.log_tail = self._tail(trial)
         reason = _reason(ended, tail)
         killed = ended.code == -signal.SIGKILL and self._memory_kills[-1] > self._memory_kills[0]
         memory = killed or (ended.code != 0 and any(map(OUT_OF_MEMORY.search, tail)))
         busy = ended.code == 2 and any(BUSY in line for line in tail)
-        if not memory and (ended.code is None or busy or ended.code in FROM_OUTSIDE):
-            record.lost += 1
-            if record.lost < LOST_TRIES:
-                self._leave(trial, QUEUED, ended.code, f"{reason}, back in the queue")
-                return
-        if memory and trial.halve_batch():
-            batch = f"out of memory, again with batch_size {trial.changes['batch_size']}"
-            self._leave(trial, QUEUED, ended.code, batch)
-            return
-        record.tries += 1
-        if record.tries < TRIES and not memory:
-            self._leave(trial, QUEUED, ended.code, f"failed ({reason}), once more")
-            return
-        trial.reason = f"out of memory: {reason}" if memory else reason
-        self._leave(trial, FAILED, ended.code, f"failed: {trial.reason}")
+        lost = not memory and (busy or ended.code is None or ended.code in FROM_OUTSIDE)
+        record.lost += lost
+        status = QUEUED
+        if lost and record.lost < LOST_TRIES:
+            text = f"{reason}, back in the queue"
+        elif memory and trial.halve_batch():
+            text = f"out of memory, again with batch_size {trial.changes['batch_size']}"
+        elif not memory and (tries := record.tries + 1) < TRIES:
+            record.tries, text = tries, f"failed ({reason}), once more"
+        else:
+            status, trial.reason = FAILED, f"out of memory: {reason}" if memory else reason
+            text = f"failed: {trial.reason}"
+        self._leave(trial, status, ended.code, text)
 
     def _done(self, trial: Trial, result: dict[str, Any]) -> None:
         trial.metrics, trial.dataset_hash = result["metrics"], result["dataset_hash"]

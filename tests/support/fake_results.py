@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.analysis.probes import expert_themes as themes
+from engine.analysis.probes import item_experts as themes
 from engine.analysis.probes import sessions as session_hopping
 from engine.analysis.probes.probe import rounded
 from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, backbone_of, mixture_of, variant

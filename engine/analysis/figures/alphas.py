@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,7 +11,6 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from ..results import DatasetResults
-from ..sentences import sentences
 from . import style
 from .selection import in_points, metrics_of
 
@@ -24,22 +25,20 @@ def draw(results: DatasetResults) -> Figure | None:
     if not metrics:
         return None
     models = list(dict.fromkeys(cell.model for cell in cells))
-    figure = Figure(figsize=(9.2, 0.8 + 3.4 * len(models)))
-    panels = figure.subplots(len(models), len(metrics), squeeze=False)
-    found: dict[tuple[str, str], Means] = {}
-    for cell in cells:
-        place = cell.varied["alpha_item"], cell.varied["alpha_window"]
-        for metric in metrics:
-            found.setdefault((cell.model, metric), {})[place] = in_points(cell, metric)[0]
-    for axes, ((model, metric), means) in zip(panels.flat, found.items(), strict=True):
-        image = _triangle(axes, means)
+    figure, panels = style.panels(len(models), len(metrics), (9.2, 0.8 + 3.4 * len(models)))
+    highest: dict[str, str] = {}
+    for axes, (model, metric) in zip(panels.flat, product(models, metrics), strict=True):
+        own = [cell for cell in cells if cell.model == model]
+        places = [(cell.varied["alpha_item"], cell.varied["alpha_window"]) for cell in own]
+        means = dict(zip(places, (in_points(cell, metric)[0] for cell in own), strict=True))
+        highest.setdefault(model, _highest(model, means))  # by the AUC, which comes first
         axes.set_title(f"{model}, test {metric}")
-        bar = figure.colorbar(image, ax=axes, format="%.2f", label=f"test {metric}, points")
+        label = f"test {metric}, points"
+        bar = figure.colorbar(_triangle(axes, means), ax=axes, format="%.2f", label=label)
         bar.outline.set_visible(False)
-    title = "; ".join(_highest(model, found[model, "AUC"]) for model in models)
     seeds = style.seeds(cell.runs for cell in cells)
-    style.finish(figure, title, sentences("alphas", dataset=results.title, seeds=seeds))
-    return figure
+    title = "; ".join(highest.values())
+    return style.finish(figure, title, "alphas", dataset=results.title, seeds=seeds)
 
 
 def _triangle(axes: Axes, means: Means) -> AxesImage:
@@ -55,9 +54,8 @@ def _triangle(axes: Axes, means: Means) -> AxesImage:
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontdict=look)
     item, window = max(means, key=means.__getitem__)
     corner = (items.index(item) - 0.5, windows.index(window) - 0.5)
-    axes.add_patch(
-        Rectangle(corner, 1, 1, fill=False, edgecolor=style.RED, linewidth=2, clip_on=False)
-    )
+    frame = Rectangle(corner, 1, 1, fill=False, edgecolor=style.RED, linewidth=2, clip_on=False)
+    axes.add_patch(frame)
     of = "weight of the {0} experts, alpha_{0}".format
     axes.set(xlabel=of("item"), ylabel=of("window"))
     style.only_ticks(axes, "x", range(len(items)), [f"{value:g}" for value in items])

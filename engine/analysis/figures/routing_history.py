@@ -14,7 +14,6 @@ from model_zoo.registry import backbone_of, label, mixture_of
 
 from ..lineup import fullest_backbone
 from ..results import DatasetResults, Run
-from ..sentences import sentences
 from . import style
 
 Timed = list[tuple[float, dict[str, Any]]]  # epochs since the start of training, and what was found
@@ -32,21 +31,16 @@ def draw(results: DatasetResults) -> Figure | None:
     columns = [(model, branch) for model in models for branch in branches[model]]
     if not columns:
         return None
-    figure = Figure(figsize=(max(7.5, 1.6 + 2.2 * len(columns)), 5.2))
-    panels = figure.subplots(
-        3, len(columns), squeeze=False, sharex="col", sharey="row", height_ratios=(2, 1, 1)
-    )
+    size, rows = (max(7.5, 1.6 + 2.2 * len(columns)), 5.2), {"height_ratios": (2, 1, 1)}
+    figure, panels = style.panels(3, len(columns), size, sharex="col", sharey="row", **rows)
     for column, (model, branch) in zip(panels.T, columns, strict=True):
         which = f", {branch} experts" if len(branches[model]) > 1 else ""
         column[0].set_title(label(mixture_of(model)) + which, pad=14)
         _column(column, runs[model], branch)
-    style.finish(
-        figure,
-        f"How the experts of {backbone_of(models[0])} share the load as training goes on",
-        sentences("routing_history", dataset=results.title, seed=runs[models[0]]["seed"]),
-        panels[0, -1].get_legend_handles_labels()[0][::-1],
-    )
-    return figure
+    facts = {"dataset": results.title, "seed": runs[models[0]]["seed"]}
+    title = f"How the experts of {backbone_of(models[0])} share the load as training goes on"
+    legend = panels[0, -1].get_legend_handles_labels()[0][::-1]
+    return style.finish(figure, title, "routing_history", legend=legend, **facts)
 
 
 def _column(panels: Any, run: Run, branch: str) -> None:

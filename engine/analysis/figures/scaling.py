@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from model_zoo.registry import OURS, VANILLA, label, mixture_of, variant
 
 from ..results import Cell, DatasetResults
-from ..sentences import sentences
 from . import style
 from .selection import in_points, metrics_of
 
@@ -34,16 +33,16 @@ def draw(results: DatasetResults) -> Figure | None:
     metrics = metrics_of(cells)
     if not metrics:
         return None
-    figure = Figure(figsize=(max(6.5, 1.4 + 3.6 * len(columns)), 5.2))
-    panels = figure.subplots(len(metrics), len(columns), squeeze=False, sharex="col", sharey="row")
+    shape, size = (len(metrics), len(columns)), (max(6.5, 1.4 + 3.6 * len(columns)), 5.2)
+    figure, panels = style.panels(*shape, size, sharex="col", sharey="row")
     highest = []
     for column, (name, lines) in zip(panels.T, columns.items(), strict=True):
         key, words, what = VARIED[name]
         for axes, metric in zip(column, metrics, strict=True):
             _points(axes, lines, key, metric)
             style.outer_labels(axes, words, f"test {metric}, points")
-        best = ", ".join(_highest(lines, key))
-        highest += [f"{best} ({what})"] if best else []
+        if best := ", ".join(_highest(lines, key)):
+            highest.append(f"{best} ({what})")
     legend = [
         style.legend_entry(label(backbone), color=look.colour, marker=look.marker)
         for backbone, look in style.backbone_looks(cell.model for cell in cells).items()
@@ -54,10 +53,9 @@ def draw(results: DatasetResults) -> Figure | None:
             for mixture, dashes in DASHES.items()
         ]
     over = style.over_seeds(cell.runs for cell in cells)
-    title = f"{label(OURS)} has its highest mean AUC at {'; '.join(highest)}"
-    facts = sentences("scaling", dataset=results.title, seeds=over)
-    style.finish(figure, title if highest else "Scaling", facts, legend)
-    return figure
+    best = f"{label(OURS)} has its highest mean AUC at {'; '.join(highest)}"
+    facts = {"dataset": results.title, "seeds": over}
+    return style.finish(figure, best if highest else "Scaling", "scaling", legend=legend, **facts)
 
 
 def _lines(results: DatasetResults, name: str) -> Lines:

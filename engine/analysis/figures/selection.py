@@ -9,7 +9,7 @@ from model_zoo.registry import OURS, mixture_of
 
 from ..lineup import ordered_models
 from ..results import METRICS, Cell, DatasetResults
-from ..tables.significance import mean_std
+from ..tables.comparison import mean_std
 
 Probe = dict[str, Any]
 

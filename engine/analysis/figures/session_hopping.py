@@ -10,7 +10,6 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from ..results import DatasetResults
-from ..sentences import sentences
 from . import style
 from .selection import typical_probe, whose
 
@@ -46,11 +45,10 @@ def draw(results: DatasetResults) -> Figure | None:
     rates.set(ylabel="share of pairs", xlabel="sessions two or more apart", title="Reappearance")
     rates.set_ylim(bottom=0)
     similarity.legend(loc="best")
-    facts = sentences("session_hopping", whose=whose(probe), users=hopping["users"])
-    if "planted_borders" in hopping:
-        facts += sentences("planted_borders", **hopping["planted_borders"])
-    style.finish(figure, _title(hopping), facts)
-    return figure
+    facts = {"whose": whose(probe), "users": hopping["users"]}
+    planted = [name for name in ("planted_borders",) if name in hopping]
+    facts |= hopping.get("planted_borders", {})
+    return style.finish(figure, _title(hopping), "session_hopping", *planted, **facts)
 
 
 def _examples(figure: SubFigure, examples: list[dict[str, Any]], num_experts: int) -> None:

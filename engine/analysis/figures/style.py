@@ -18,11 +18,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 
-from ..conditions import span
 from ..lineup import ordered_backbones, ordered_mixtures
+from ..remarks import sentences, span
 
 styled = rc_context(fname=Path(__file__).with_name("figures.mplstyle"))
 """Decorator of the functions that draw."""
@@ -76,21 +77,33 @@ def outer_labels(axes: Axes, x: str, y: str) -> None:
     axes.label_outer()
 
 
-def finish(figure: Figure, title: str, facts: Sequence[str], legend: Sequence[Artist] = ()) -> None:
-    """Write what is seen above a figure and what it was measured on below, in lines that fit.
+def panels(
+    rows: int, columns: int, size: tuple[float, float], **options: Any
+) -> tuple[Figure, NDArray]:
+    """A new figure of so many inches, and its axes ``(rows, columns)``."""
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def finish(
+    figure: Figure, title: str, *names: str, legend: Sequence[Artist] = (), **facts: Any
+) -> Figure:
+    """Write what is seen above a figure and what it was measured on below; returns the figure.
 
     Args:
         figure: has its panels.
         title: what is seen.
-        facts: what it was measured on, a line for each text.
+        names: of the sentences that say what it was measured on.
         legend: entries of a legend at the right.
+        facts: what these sentences leave open.
     """
     width = figure.get_figwidth()
     figure.suptitle(textwrap.fill(title, int(TITLE_LETTERS * width)))
-    lines = [textwrap.fill(line, int(FACT_LETTERS * width)) for line in facts]
+    lines = [textwrap.fill(line, int(FACT_LETTERS * width)) for line in sentences(*names, **facts)]
     figure.supxlabel("\n".join(lines), fontsize=7.5, color="0.35")
     if legend:
         figure.legend(handles=legend, loc="outside right center")
+    return figure
 
 
 @styled

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from model_zoo.registry import backbone_of, label, mixture_of
 
 from ..results import DatasetResults
-from ..sentences import sentences
 from . import style
 from .selection import probes_of, spread, whose
 
@@ -41,13 +40,13 @@ def draw(results: DatasetResults) -> Figure | None:
             _bars(axes, known, measure)
             axes.set(ylabel=words, xlabel="router")
     _table(figure.add_subplot(grid[2:] if known else grid[:]), found)
-    facts = sentences("themes", whose=whose(coded[0]), items=coded[0]["about"]["items"])
+    facts = {"whose": whose(coded[0]), "items": coded[0]["about"]["items"]}
+    names = ["themes"]
     if known:
-        over = style.over_seeds(known.values())
-        kind = {key: found[key] for key in ("kind", "categories")}
-        facts += sentences("categories", seeds=over, **kind)
-    style.finish(figure, _title(known), facts)
-    return figure
+        names.append("categories")
+        facts |= {key: found[key] for key in ("kind", "categories")}
+        facts["seeds"] = style.over_seeds(known.values())
+    return style.finish(figure, _title(known), *names, **facts)
 
 
 def _bars(axes: Axes, known: Known, measure: str) -> None:

@@ -31,8 +31,7 @@ from ...config.models import build, find_model
 from ...datasets.prepared.card import card_beside
 from ...loader.loader import SequenceLoader
 from ...run.experiment import make_loaders
-from .expert_themes import describe_codes, match
-from .item_experts import dispatch, experts_of, usual_experts
+from .item_experts import describe_codes, dispatch, experts_of, match, usual_experts
 from .sessions import measure, planted_agreement
 
 MAX_USERS = 2_000
@@ -99,8 +98,8 @@ def probe(
         ``dispatch``: for each branch that routes items, what ``item_experts.dispatch`` gives.
 
         ``themes``: None without such a branch. ``kind`` says what the categories are, ``codes`` is what
-        ``expert_themes.describe_codes`` gives (None without codes), and with categories there are the
-        numbers of ``expert_themes.match``.
+        ``item_experts.describe_codes`` gives (None without codes), and with categories there are the
+        numbers of ``item_experts.match``.
 
     Raises:
         UserError: the model is not of the zoo, or no user has a history.
@@ -155,10 +154,8 @@ def rounded(content: Any) -> Any:
 
 def _users(loader: SequenceLoader, max_users: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:
     """Users ``(U,)`` in order, their items ``(U, L)``, left padded with 0, and the mask."""
-    parts = loader.samples.batches(BATCH * 64, None)
-    keys = ("user_index", "seq_len")
-    samples = (pl.DataFrame({key: part[key] for key in keys}) for part in parts)
-    longest = pl.concat(samples).cast(pl.Int64).group_by("user_index").max()
+    samples = pl.read_parquet(loader.samples.path, columns=["user_index", "seq_len"])
+    longest = samples.cast(pl.Int64).group_by("user_index").max()
     longest = longest.filter(pl.col("seq_len") > 0).sort("user_index")
     if longest.is_empty():
         raise UserError(

@@ -175,11 +175,10 @@ def unit(x: NDArray) -> NDArray:
 def interval(values: Sequence[float]) -> dict[str, float | int | None]:
     """Mean and 95 % interval over the users that have the number; None where fewer than two do."""
     known = np.array([value for value in values if not np.isnan(value)])
-    if len(known) < 2:
-        mean = float(known[0]) if len(known) else None
+    mean = float(known.mean()) if len(known) else None
+    if mean is None or len(known) < 2:
         return {"mean": mean, "low": None, "high": None, "users": len(known)}
     half = 1.96 * known.std(ddof=1) / np.sqrt(len(known))
-    mean = float(known.mean())
     return {"mean": mean, "low": mean - half, "high": mean + half, "users": len(known)}
 
 

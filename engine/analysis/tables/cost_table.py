@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from model_zoo.registry import backbone_of, mixture_of
 
-from ..conditions import on_device, usual_device
 from ..lineup import ordered_models, row_labels
+from ..remarks import on_device, sentences, usual_device
 from ..results import Cell, DatasetResults, Run
-from ..sentences import sentences
 from .grid import Column, Entry, Table, grouped
 
 

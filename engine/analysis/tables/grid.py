@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from .significance import SIGNIFICANT
+from .comparison import SIGNIFICANT
 
 Header = tuple[tuple[tuple[str, int], ...], ...]
 

@@ -14,19 +14,15 @@ from statistics import fmean
 from typing import Any
 
 from ...baseline.record import ALL
-from ..conditions import batch_note, conditions, device_note, limit_note
+from ..remarks import batch_note, conditions, device_note, limit_note, sentences
 from ..results import METRICS, Cell, DatasetResults
-from ..sentences import sentences
 from .comparison import Group, Standing, compare
 from .grid import Column, Entry, Table, grouped, plus_minus, points, tested
 from .published import Published, published
 
 SOURCES = {"paper": "paper", "longctr": "LongCTR"}  # fields of ``Published``, and their headings
 SPLITS = {"test": "test", "valid": "validation"}
-BESIDE = {
-    "Counting baseline": "counting",
-    "Best possible": "best_possible",
-}  # rows, and their notes
+BESIDE = {"Counting baseline": "counting", "Best possible": "best_possible"}  # rows, their notes
 
 
 @dataclass(frozen=True)
@@ -36,19 +32,19 @@ class Plan:
     Attributes:
         name: ``table1``, ``table2`` or ``knobs``.
         title: one line.
-        split: ``test`` or ``valid``. What others publish is on test data.
         groups: who is ranked among and compared with whom; names as in ``labels``.
         labels: the labels of each row, by name.
         headings: the headings of the labels.
+        split: ``test`` or ``valid``. What others publish is on test data.
         mean_ranks: show mean ranks over data sets.
     """
 
     name: str
     title: str
-    split: str
     groups: list[Group]
     labels: Mapping[str, tuple[str, str]]
     headings: tuple[str, str]
+    split: str = "test"
     mean_ranks: bool = False
 
 
@@ -115,10 +111,6 @@ class Block:
         place = (self.plan.name, self.data.dataset_id, name, self.metric)
         return published(*place, self.max_len(name))
 
-    def published_entry(self, source: str, name: str) -> Entry:
-        """What the table shows of one source."""
-        return self.published(name).entry(source)
-
     def max_len(self, name: str) -> int | None:
         """The longest history in the runs of a cell; None without a run."""
         return self.cells[name].first_run["params"]["max_len"] if name in self.cells else None
@@ -160,7 +152,11 @@ def _columns(pair: list[Block]) -> Iterator[Column]:
     for block in pair:
         yield Column(title, block.metric, partial(_own, block))
         for source in block.sources:
-            yield Column(title, SOURCES[source], partial(block.published_entry, source))
+            yield Column(title, SOURCES[source], partial(_printed, block, source))
+
+
+def _printed(block: Block, source: str, name: str) -> Entry:
+    return block.published(name).entry(source)
 
 
 def _own(block: Block, name: str) -> Entry:
@@ -196,7 +192,7 @@ def _records(block: Block) -> Iterator[dict[str, Any]]:
     """One line of the CSV file for each model that has runs or a published number."""
     for name in block.plan.labels:
         standing, found = block.standings.get(name, Standing()), block.published(name)
-        if standing.mean is None and found.paper is None and found.longctr is None:
+        if (standing.mean, found.paper, found.longctr) == (None, None, None):
             continue
         cell = block.cells.get(name)
         yield {

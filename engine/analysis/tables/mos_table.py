@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 from model_zoo.registry import OURS, VANILLA, backbone_of, label, mixture_of, variant
 
-from ..conditions import conditions, device_note
 from ..lineup import ordered_models, row_labels
+from ..remarks import conditions, device_note, sentences
 from ..results import METRICS, Cell, DatasetResults
-from ..sentences import sentences
-from .comparison import paired_gains
+from .comparison import Comparison, paired_gains
 from .grid import Column, Entry, Table, grouped, points, tested
-from .significance import Comparison
 
 
 class Rivals(NamedTuple):
@@ -50,13 +48,8 @@ def mos_table(results: list[DatasetResults]) -> Table | None:
         [Column(part.title, part.metric, partial(_entry, part)) for part in parts],
         sentences("mos"),
         [
-            {
-                "dataset_id": part.dataset_id,
-                "backbone": backbone_of(model),
-                "router": mixture_of(model),
-                "metric": part.metric,
-                **gain._asdict(),
-            }
+            {"dataset_id": part.dataset_id, "backbone": backbone_of(model)}
+            | {"router": mixture_of(model), "metric": part.metric, **gain._asdict()}
             for part in parts
             for model, gain in part.gains.items()
         ],

@@ -1,4 +1,6 @@
-"""Published numbers to compare with; the files are in the folder ``printed`` beside this one.
+"""Published numbers to compare with, and Tables 1 and 2 as the paper prints them.
+
+The files are in the folder ``printed`` beside this one.
 
 - ``paper_table1.csv``, ``paper_table2.csv``: Tables 1 and 2 of "Mixture of Sequence" (WWW 2026) as
   printed, in points (x100), misprints included.
@@ -11,11 +13,17 @@ from __future__ import annotations
 
 import csv
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from .grid import Entry, points
+from model_zoo.registry import BASELINES
+
+from ...datasets.paper import NAMES
+from ..lineup import ordered_models, row_labels
+from ..remarks import sentences
+from ..results import METRICS, DatasetResults
+from .grid import Column, Entry, Table, grouped, points
 
 FOLDER = Path(__file__).with_name("printed")
 
@@ -57,11 +65,8 @@ def published(
     longctr = _cell("longctr.csv", metric, place | {"max_len": str(max_len)})
     note = _cell("paper_notes.csv", "note", place | {"table": table, "metric": metric})
     # Decimal: 0.7111 and not its neighbour 71.11 / 100.
-    return Published(
-        float(Decimal(paper) / 100) if paper else None,
-        float(longctr) if longctr else None,
-        note or "",
-    )
+    printed = float(Decimal(paper) / 100) if paper else None
+    return Published(printed, float(longctr) if longctr else None, note or "")
 
 
 def models_of(table: str) -> list[str]:
@@ -79,3 +84,48 @@ def _cell(file: str, column: str, place: dict[str, str]) -> str | None:
 def _rows(file: str) -> list[dict[str, str]]:
     with open(FOLDER / file, encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+MAX_LEN = 200  # in this project's configurations of these data sets
+TITLES = {"table1": "Table 1", "table2": "Table 2"}
+
+
+def published_table(results: list[DatasetResults]) -> Table:
+    """The printed values; a note says on which of the paper's data sets the results have no run."""
+    rows = {
+        (table, model): (title, *row_labels(model))
+        for table, title in TITLES.items()
+        # Table 2 shows the baselines first.
+        for model in sorted(ordered_models(models_of(table)), key=lambda m: m not in BASELINES)
+    }
+    places = [(name, metric) for name in NAMES for metric in METRICS]
+    absent = without_runs(results)
+    notes = ["published", *(["absent"] if absent else [])]
+    return grouped(
+        "What the paper and LongCTR print",
+        ["Table", "Model", "Variant"],
+        rows,
+        [
+            Column(name, heading, partial(_entry, name, metric, source))
+            for name, metric in places
+            for source, heading in (("paper", metric), ("longctr", f"LongCTR's {metric}"))
+        ],
+        sentences(*notes, max_len=MAX_LEN, names=", ".join(absent)),
+        [
+            {"dataset_id": name, "table": table, "model": model, "metric": metric}
+            | published(table, name, model, metric, MAX_LEN)._asdict()
+            for table, model in rows
+            for name, metric in places
+        ],
+    )
+
+
+def _entry(dataset_id: str, metric: str, source: str, row: tuple[str, str]) -> Entry:
+    table, model = row
+    return published(table, dataset_id, model, metric, MAX_LEN).entry(source)
+
+
+def without_runs(results: list[DatasetResults]) -> list[str]:
+    """The paper's data sets that have no results."""
+    present = {data.dataset_id for data in results}
+    return [name for name in NAMES if name not in present]

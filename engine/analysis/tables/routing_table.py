@@ -7,12 +7,11 @@ from typing import Any
 
 from model_zoo.registry import mixture_of
 
-from ..conditions import span
 from ..lineup import row_labels
+from ..remarks import sentences, span
 from ..results import Cell, DatasetResults
-from ..sentences import sentences
+from .comparison import mean_std
 from .grid import Entry, Table, header, plus_minus, settings
-from .significance import mean_std
 
 EXPERIMENTS = ("table1", "knobs")
 MEASURES = {

@@ -140,8 +140,7 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
 
 def _values(table: Source, feature: Feature) -> pl.Expr:
     if feature.kind == "sequence" and table.kind(feature.column) == pl.String:
-        flag = f"{{name: {feature.name}, kind: sequence, separator: ...}} in a mapping file"
-        value = lists.lists(table, feature.column, feature.separator, flag, feature=True)
+        value = lists.lists(table, feature.column, feature.separator)
     else:
         value = values.feature(table, feature.column, feature.kind)
     if feature.kind == "sequence":  # 1 and 1.0 are one value here, too

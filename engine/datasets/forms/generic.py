@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+from zlib import crc32
 
+import numpy as np
 import polars as pl
 
 from ..raw import moments, values
 from ..raw.raw_files import PART, TEST, Form
 from ..raw.source import ROW, Source
+from ..writing import chance
 from ..writing.features import Feature
 from ..writing.like import Prepared
 from ..writing.log import Log
@@ -36,8 +40,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     Raises:
         UserError: names the file, the column and the row.
     """
-    quoted = not mapping.no_quotes
-    form = Form(mapping.separator, quoted, mapping.columns, mapping.partitioned)
+    form = Form(mapping.separator, not mapping.no_quotes, mapping.columns, mapping.partitioned)
     lenient = mapping.bad_rows == "leave_out"
     table = unfolded(Source(mapping.input, form, mapping.test_input, lenient), mapping)
     shown = Source(mapping.exposures, form, lenient=lenient) if mapping.exposures else table
@@ -45,7 +48,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     columns, unit = _moments(tables, mapping)
     label, positive = _label(table, mapping)
     if mapping.history:
-        columns[0] |= shown_lists(table, mapping, columns[0]["time"], unit)
+        columns[0] |= shown_lists(table, mapping, columns[0], unit)
         positive = pl.lit(False)
     context = Described(shown, mapping.sample_features, mapping)
     own_items = Described(table, () if mapping.items else mapping.item_features, mapping)
@@ -56,23 +59,21 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
     if like is not None:
         like.require_same(item=[ids, *items.features], sample=features)
-    for source in tables:
-        source.check()
-    own = context.columns if shown is table else {}
-    frame = table.rows().select(row=ROW, **columns[0], label=label, positive=positive, **own)
+    left_out = sum((Counter(source.check()) for source in tables), Counter[str]())
+    columns[-1] |= {"label": pl.lit(0, pl.Int8), "positive": pl.lit(False)}
+    columns[0] |= {"label": label, "positive": positive}
+    columns[-1] |= context.columns
+    frames = [t.rows().select(row=ROW, **own) for t, own in zip(tables, columns, strict=True)]
     if shown is not table:
-        clicks = frame.filter("positive").drop("label")
-        no = {"label": pl.lit(0, pl.Int8), "positive": pl.lit(False)}
-        samples = shown.rows().select(row=ROW, **columns[1], **no, **context.columns)
-        frame = pl.concat([clicks, samples], how="diagonal_relaxed")
+        frames[0] = frames[0].filter("positive").drop("label")
+    frame = pl.concat(frames, how="diagonal_relaxed")
     if mapping.sample_users < 1:
-        chosen = pl.col("user").hash(mapping.seed) < int(mapping.sample_users * 2**64)
-        frame = frame.filter(chosen)
+        frame = frame.filter(_chosen(mapping.seed, mapping.sample_users))
     if people:
         frame = with_users(frame, people)
     negatives = Negatives(mapping.negatives, mapping.negatives_from, mapping.targets)
-    about: dict[str, Any] = {"source": mapping.source or Path(mapping.input).name}
-    about |= {"licence": mapping.licence, "mapping": mapping.said()}
+    name = mapping.source or Path(mapping.input).name
+    about = {"source": name, "licence": mapping.licence, "mapping": mapping.said()}
     return Log(
         events=frame,
         item_table=partial(item_rows, items, ids),
@@ -84,8 +85,18 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
         time_unit=unit,
         negatives=negatives if mapping.negatives else None,
         seed=mapping.seed,
-        about=about,
+        about=about | {"left_out": left_out},
     )
+
+
+def _chosen(seed: int, share: float) -> pl.Expr:
+    """Whether a row is of the share of users that is read, for ever the same ones."""
+
+    def chosen(users: pl.Series) -> pl.Series:
+        numbers = [crc32(user.encode()) for user in users.fill_null("")]
+        return pl.Series(chance.uniform(chance.keys(seed, np.array(numbers)), 0) < share)
+
+    return pl.col("user").map_batches(chosen, pl.Boolean, is_elementwise=True)
 
 
 def _described(mapping: Mapping, what: Literal["item", "user"]) -> Described | None:
@@ -106,18 +117,14 @@ def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns],
         times, unit = moments.times(
             tables, mapping.time, mapping.time_format, mapping.time_unit, mapping.time_range
         )
-    elif mapping.order and mapping.order != ROW_ORDER:
-        times, unit = [values.whole(table, mapping.order) for table in tables], "order"
+    elif mapping.order == ROW_ORDER:
+        times, unit = [pl.col(ROW).cast(pl.Int64)], "order"
     else:
-        times, unit = [pl.col(ROW).cast(pl.Int64) for _ in tables], "order"
-    columns = [
-        {
-            "user": values.identity(table, mapping.user),
-            "item": items_of(table, mapping),
-            "time": time,
-        }
-        for table, time in zip(tables, times, strict=True)
-    ]
+        times, unit = [values.whole(tables[0], str(mapping.order))], "order"
+    columns: list[Columns] = []
+    for table, time in zip(tables, times, strict=True):
+        user = values.identity(table, mapping.user)
+        columns.append({"user": user, "item": items_of(table, mapping), "time": time})
     if mapping.test_input:
         columns[0]["test"] = pl.col(TEST)
     if mapping.candidates:
@@ -139,9 +146,8 @@ def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
         done = values.action(table, mapping.action, chosen)
         label = values.one_of(done, mapping.positive_actions).cast(pl.Int8)
         if mapping.positive_actions and not mapping.negatives:
-            print(
-                f"rows with other actions than {', '.join(map(str, mapping.positive_actions))} are label 0"
-            )
+            said = ", ".join(map(str, mapping.positive_actions))
+            print(f"rows with other actions than {said} are label 0")
         if mapping.history_actions:
             return label, values.one_of(done, mapping.history_actions)
     elif mapping.candidates:

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ...common.errors import UserError
 from .mapping_keys import Keys
+
+EXCLUSIVE = (  # keys of which one at most may be written
+    ("time", "order"),
+    ("label", "rating", "action"),
+    ("events_in_row", "candidates", "exposures"),
+    ("events_in_row", "exposures", "history"),
+    ("negatives", "exposures"),
+    ("partitioned", "test_input", "exposures"),
+    ("partitioned", "history"),
+)
+NEEDS = (  # a key, and those of which one must be written with it
+    *((key, ("time",)) for key in ("time_format", "time_unit", "time_range", "exposures")),
+    *((f"history_{key}", ("history",)) for key in ("separator", "padding", "time", "action")),
+    ("history_time", ("time",)),
+    ("history_action", ("history_actions", "positive_actions")),
+    ("history_actions", ("action", "history_action")),
+    ("positive_actions", ("action",)),
+    ("positive", ("rating",)),
+    ("list_separator", ("events_in_row", "candidates")),
+    ("items", ("items_key", "item")),
+    ("users", ("user_features",)),
+    ("user_features", ("users",)),
+)
+WITHOUT_TIMES = {"split": "user", "negatives_from": "popularity"}
+VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what the value of a key must be
+    "columns": ("each name once", lambda names: len(set(names)) == len(names)),
+    "time_range": ("FIRST LAST", lambda bounds: len(bounds) in (0, 2)),
+    "negatives": ("0 or more", lambda count: count >= 0),
+    "min_count": ("1 or more", lambda count: count >= 1),
+    "seed": (f"a number from 0 to {2**64 - 1}", lambda seed: 0 <= seed < 2**64),
+    "sample_users": ("a share above 0, up to 1", lambda share: 0 < share <= 1),
+    **dict.fromkeys(("train", "valid"), ("a share above 0", lambda share: share > 0)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,16 +52,8 @@ class Mapping(Keys):
     """
 
     def __post_init__(self) -> None:
-        for checks in (
-            self._columns,
-            self._rows,
-            self._labels,
-            self._history,
-            self._order,
-            self._rest,
-        ):
-            for message in checks():
-                raise UserError(message)
+        for message in self._mistakes():
+            raise UserError(message)
 
     def said(self) -> dict[str, Any]:
         """What a user said, for the card: the keys that have another value than without a word."""
@@ -40,104 +65,42 @@ class Mapping(Keys):
         """Whether a column says what is positive."""
         return bool(self.label or self.rating or self.positive_actions)
 
-    def _columns(self) -> Iterator[str]:
-        if bool(self.time) == bool(self.order):
+    def _mistakes(self) -> Iterator[str]:
+        said = self.said()
+        for keys in EXCLUSIVE:
+            if len(several := [_flag(key) for key in keys if key in said]) > 1:
+                yield f"{' and '.join(several)} exclude each other; write one of them"
+        for key, others in NEEDS:
+            if key in said and not said.keys() & others:
+                yield f"{_flag(key)} needs {' or '.join(map(_flag, others))}; add it"
+        for key, (expects, holds) in VALUES.items():
+            if not holds(value := getattr(self, key)):
+                yield f"{_flag(key)} is {value!r}; write {expects}"
+        for key, other in WITHOUT_TIMES.items():
+            if getattr(self, key) == "time" and not self.time:
+                yield f"{_flag(key)} time needs --time; write {other}"
+        if not (self.time or self.order):
+            yield "without --time write --order and the column of the place, or row if the file is in order"
+        columns = (
+            "user",
+            "candidates" if self.candidates else "item",
+            "time" if self.time else "order",
+        )
+        names = [str(getattr(self, key)) for key in columns]
+        if len(set(names)) < 3:
+            flags = " and ".join(map(_flag, columns))
+            yield f"{flags} must name three different columns; got {', '.join(names)}"
+        if not (self.has_labels or said.keys() & ("exposures", "candidates", "negatives")):
             yield (
-                "name the column of the moments with --time; without times, name that of the place "
-                "in the user's sequence with --order, or write --order row if the file is in order"
+                "every interaction is a click, and nothing can be learned from clicks alone; write --label, "
+                "--rating, --positive-actions or --exposures, or --negatives 4 to draw four for each click"
             )
-        if len(self.time_range) not in (0, 2):
-            yield f"--time-range has {len(self.time_range)} entries; write FIRST LAST"
-        named = {"--user": self.user}
-        named |= {"--candidates": self.candidates} if self.candidates else {"--item": self.item}
-        named |= {"--time": self.time} if self.time else {"--order": str(self.order)}
-        if len(set(named.values())) < 3:
-            *flags, last = named
-            which = f"{', '.join(flags)} and {last}"
-            yield f"{which} must name three different columns; got {', '.join(named.values())}"
-        for name in self.columns:
-            if self.columns.count(name) > 1:
-                yield f"--columns names {name!r} twice; rename one of them"
+        for key in ("exposures", "candidates"):
+            if key in said and self.item_features and not self.items:
+                yield f"--item-features with {_flag(key)} need --items, a table with a row for each item"
+        if self.train + self.valid >= 1:
+            yield f"--train {self.train} and --valid {self.valid} must be together below 1"
 
-    def _rows(self) -> Iterator[str]:
-        """One row is one event, unless one key says that it holds several."""
-        lists = self.events_in_row is not None
-        several = {"--events-in-row": lists, "--candidates": self.candidates}
-        said = [
-            flag for flag, value in (several | {"--exposures": self.exposures}).items() if value
-        ]
-        if self.history and said != ["--candidates"]:
-            said += ["--history"]
-        if len(said) > 1:
-            yield f"{said[0]} and {said[1]} exclude each other; write one of them"
-        pairs = [("partitioned", name) for name in ("test_input", "exposures", "history")]
-        for pair in (*pairs, ("test_input", "exposures")):
-            if all(getattr(self, name) for name in pair):
-                first, second = (name.replace("_", "-") for name in pair)
-                yield f"--{first} and --{second} exclude each other; leave --{first} out"
-        if self.list_separator and not any(several.values()):
-            yield "--list-separator needs --events-in-row or --candidates; add one"
-        if (
-            self.item_features
-            and said[:1] in (["--exposures"], ["--candidates"])
-            and not self.items
-        ):
-            yield f"--item-features with {said[0]} need a table with a row for each item; add --items"
 
-    def _labels(self) -> Iterator[str]:
-        said = [name for name in ("label", "rating", "action") if getattr(self, name)]
-        if len(said) > 1:
-            yield f"--{said[0]} and --{said[1]} exclude each other; write one of them"
-        if self.positive is not None and not self.rating:
-            yield f"--positive {self.positive} has no meaning without --rating; add it"
-        if self.positive_actions and not self.action:
-            yield "--positive-actions have no meaning without --action; add it"
-        if self.history_actions and not (self.action or self.history_action):
-            yield "--history-actions have no meaning without --action; add it"
-        if self.negatives < 0:
-            yield f"--negatives {self.negatives} is below 0; write 0 or more"
-        if self.negatives and self.exposures:
-            yield "--negatives and --exposures exclude each other; what was not clicked is negative"
-        if not (self.has_labels or self.exposures or self.candidates or self.negatives):
-            yield (
-                "without --label, --rating or --positive-actions every interaction is a click, and "
-                "nothing can be learned from clicks alone; name a column, --exposures for what was "
-                "shown, or --negatives 4 to draw four negatives for each click"
-            )
-
-    def _history(self) -> Iterator[str]:
-        if self.history_time and self.history and not self.time:
-            yield "--history-time needs --time, to be compared with; leave it out"
-        if self.history_action and not (self.history_actions or self.positive_actions):
-            yield "--history-action needs --history-actions, the actions whose entries are kept"
-        for name in ("separator", "padding", "time", "action"):
-            if getattr(self, f"history_{name}") is not None and not self.history:
-                yield f"--history-{name} has no meaning without --history; name the column of lists"
-
-    def _order(self) -> Iterator[str]:
-        """Without times there is no moment at which all users can be cut."""
-        if self.time:
-            return
-        if self.split == "time":
-            yield "--split time needs --time; write --split user"
-        if self.negatives_from == "time" and self.negatives:
-            yield "--negatives-from time needs --time; write popularity or uniform"
-        if self.time_format or self.time_unit or self.time_range:
-            yield "--time-format, --time-unit and --time-range have no meaning without --time; add it"
-        if self.exposures:
-            yield "--exposures needs --time, because its rows and the clicks are put in one order"
-
-    def _rest(self) -> Iterator[str]:
-        if self.items and not (self.items_key or self.item):
-            yield "--items needs --items-key, its column of the item; add it"
-        if bool(self.users) != bool(self.user_features):
-            yield "--users and --user-features need each other; write both"
-        if self.min_count < 1:
-            yield f"--min-count {self.min_count} is too small; write 1 or more"
-        if not 0 <= self.seed < 2**64:
-            yield f"--seed {self.seed} is out of range; write a number from 0 to {2**64 - 1}"
-        if not 0 < self.sample_users <= 1:
-            yield f"--sample-users {self.sample_users} is no share; write a number above 0, up to 1"
-        if min(self.train, self.valid) <= 0 or self.train + self.valid >= 1:
-            shares = f"{self.train} and {self.valid}"
-            yield f"--train and --valid must be shares above 0 and together below 1; got {shares}"
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"

@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from ...common.errors import UserError, did_you_mean
 from ...config.convert import WRONG, convert, describe
 from ...config.read import read_yaml
-from .mapping import Mapping
+from .mapping import WITHOUT_TIMES, Mapping
 from .mapping_keys import ROW_ORDER
 
 if TYPE_CHECKING:
     from ..writing.like import Prepared
 
 READY = Path(__file__).parent / "ready"  # a mapping for each public log that is known by name
-# Keys of a mapping that are of one log alone.
-ONE_LOG = ("input", "partitioned", "test_input", "exposures", "source", "time_range")
+# Keys that are of one log alone.
+LOG_KEYS = {
+    "input",
+    "partitioned",
+    "test_input",
+    "exposures",
+    "source",
+    "time_range",
+    "sample_users",
+}
 FEATURES = ("item_features", "user_features", "sample_features")
 PATHS = ("input", "test_input", "exposures", "items", "users")
 
@@ -98,7 +106,7 @@ def read_mapping(
         if name not in given and (name != "item" or "candidates" not in given):
             raise UserError(f"--{name} is missing; the command needs input, user and item")
     if "time" not in given:
-        given = {"split": "user", "negatives_from": "popularity"} | given
+        given = WITHOUT_TIMES | given
         if "events_in_row" in given:
             given = {"order": ROW_ORDER} | given
     return Mapping(**given)
@@ -106,7 +114,7 @@ def read_mapping(
 
 def mapping_like(like: Prepared) -> dict[str, Any]:
     """What columns mean in any log like a data set; features have the kinds that were guessed."""
-    mapping = {key: value for key, value in like.card["mapping"].items() if key not in ONE_LOG}
+    mapping = {key: value for key, value in like.card["mapping"].items() if key not in LOG_KEYS}
     for key in mapping.keys() & FEATURES:
         entries = [as_entry(entry) for entry in mapping[key]]
         mapping[key] = [e | {"kind": like.kinds.get(e["name"], (0, None))[1]} for e in entries]

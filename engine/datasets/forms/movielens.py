@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from ...common.errors import UserError
 from ...config.feature_map import POOLING
-from ..raw.source import Lines, Source, require_unique
+from ..raw.raw_files import PLAIN, Form
+from ..raw.source import Source, require_unique
 from ..raw.values import number, whole
 from ..writing.encoders import Encoders
 from ..writing.log import Log
@@ -123,9 +124,10 @@ def _movies(folder: Path) -> pl.DataFrame:
 
 def _source(path: Path, columns: tuple[str, ...]) -> Source:
     """A table with the given columns. A text that does not name them has no others."""
-    if path.suffix in SEPARATORS:
-        return Lines(path, columns, SEPARATORS[path.suffix])
-    table = Source(path)
+    separator, form = SEPARATORS.get(path.suffix), PLAIN
+    if separator is not None:
+        form = Form(separator, columns=columns, encoding="latin-1")
+    table = Source(path, form)
     table.require(*columns)
     return table
 

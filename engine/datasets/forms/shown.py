@@ -9,14 +9,16 @@ import polars as pl
 from ...common.errors import UserError
 from ..raw import moments, values
 from ..raw.lists import Entries, parallel
-from ..raw.source import PLACE, Parse, Source
+from ..raw.source import PLACE, SAMPLE, Parse, Source, examples
 from .mapping import Mapping
 
 FLAG = "--history-separator"
 CARRIER = "#carrier"  # whether a row has the list of its row in the file
 
 
-def shown_lists(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> dict[str, pl.Expr]:
+def shown_lists(
+    table: Source, mapping: Mapping, own: dict[str, pl.Expr], unit: str
+) -> dict[str, pl.Expr]:
     """What the rows of a table show of their users: ``history`` and, if named, ``history_time``.
 
     Entries are ids and moments, oldest first. Of a row that became several, the first has them,
@@ -24,11 +26,12 @@ def shown_lists(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> di
 
     Args:
         table: has read its other columns already.
-        time: the moment of a row.
-        unit: of the moments.
+        own: the ``item`` and the ``time`` of a row.
+        unit: of the times.
 
     Raises:
-        UserError: the lists have other times than the rows. What is wrong in one row ``check`` finds.
+        UserError: the lists have other times or items than the rows. What is wrong in one row
+            ``check`` finds.
     """
     item, moment, action = mapping.history, mapping.history_time, mapping.history_action
     assert item
@@ -48,6 +51,7 @@ def shown_lists(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> di
     if action:
         kept = mapping.history_actions or mapping.positive_actions
         lists = _where(lists, action, lambda entry: values.one_of(entry.cast(pl.String), kept))
+    _require_items(table, item, lists[item], own["item"])
     expects = "an id in each place, or name what fills empty places with --history-padding"
     table.checks.append((item, lists[item].list.contains(None), expects))
     found = {"history": lists[item]}
@@ -62,11 +66,23 @@ def shown_lists(table: Source, mapping: Mapping, time: pl.Expr, unit: str) -> di
                 times.list.diff().list.min() < 0
             ),
             f"times up to that of the row in column {mapping.time}, for later ones tell what follows": (
-                times.list.max() > time
+                times.list.max() > own["time"]
             ),
         }
         table.checks += [(moment, bad.fill_null(False), expects) for expects, bad in wrong.items()]
     return {name: pl.when(carrier).then(values) for name, values in found.items()}
+
+
+def _require_items(table: Source, column: str, lists: pl.Expr, item: pl.Expr) -> None:
+    """Reject lists with entries such as ``item:category:time`` beside rows whose items are plain."""
+    entries = Entries(table, {column: lists}).first(column)
+    items = table.collect(table.frame.select(item).head(SAMPLE)).to_series()
+    if len(entries) and entries.str.contains(":").all() and not items.str.contains(":").any():
+        raise table.wrong(
+            column,
+            f": entries such as {examples(entries)} hold more than an item such as {examples(items)}; "
+            "write the items alone, and times or actions as lists in columns of their own",
+        )
 
 
 def _times(table: Source, column: str, lists: pl.Expr, mapping: Mapping, unit: str) -> pl.Expr:

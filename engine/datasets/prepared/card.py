@@ -67,9 +67,21 @@ def describe(card: dict[str, Any]) -> str:
             f"max {length['max']:,}"
         )
     if sampled := sampling(card):
+        drawn = card["negatives"]
         lines.append(
-            f"  {sampled}, {card['negatives']['rate']:.2g} of all that could have been drawn: "
-            "an AUC does not compare with one from exposures, and a score is no probability"
+            f"  {sampled}, 1 of {1 / drawn['rate']:,.0f} that could be drawn: the AUC does not compare "
+            "with that of exposures, and scores are no probabilities"
+        )
+        if "in_history" in drawn:
+            clicked, others = drawn["in_history"]
+            lines.append(
+                f"  items that the history shows: {clicked:.1%} of the clicked, {others:.1%} of the drawn"
+            )
+    for what, count in card.get("left_out", {}).items():
+        lines.append(f"  {count:,} rows are left out: {what}")
+    if merged := card.get("events_merged"):
+        lines.append(
+            f"  {merged:,} events are merged with others of the same user, item and moment"
         )
     if "bayes_auc" in card:
         lines.append(f"  Bayes-optimal test AUC {card['bayes_auc']['test']:.4f}")

@@ -43,7 +43,9 @@ class Report:
     def __str__(self) -> str:
         marked = [("warning", self.warnings), ("error", self.errors)]
         lines = [f"{kind}: {text}" for kind, texts in marked for text in texts]
-        count = f"{len(self.errors)} errors, {len(self.warnings)} warnings"
+        count = ", ".join(
+            f"{len(texts)} {kind}{'s' * (len(texts) != 1)}" for kind, texts in reversed(marked)
+        )
         return "\n".join([*self.facts, *lines, count])
 
 
@@ -74,7 +76,7 @@ def check(folder: Path) -> Report:
         timed = saved.get("time_unit") != "order"
         found = facts.measure(folder, feature_map.features, label, timed)
         shown = [f"{name} {fact.auc:.3f}" for name, fact in found.items()]
-        report.facts.append(f"AUC of single facts: {', '.join(shown)}")
+        report.facts.append(f"AUC of single facts (0.5 tells nothing): {', '.join(shown)}")
         report.warnings += facts.warnings(found, saved.get("negatives"))
         columns = [pl.col(*PAIR, "seq_len").cast(pl.Int64), pl.col(label).alias("label")]
         samples = {s: pl.scan_parquet(folder / f"{s}.parquet").select(columns) for s in SPLITS}
@@ -84,7 +86,7 @@ def check(folder: Path) -> Report:
             if split["label_rate"] in (0, 1):
                 rate = split["label_rate"]
                 report.warnings.append(f"{name}: every label, or nearly so, is {rate:g}")
-        _find_duplicates(samples, card, report)
+        _find_duplicates(samples, saved | card, report)
         clicks = _clicks(folder)
         _find_leaks(samples, clicks, report)
         _find_own_clicks(samples["test"], clicks, report)
@@ -122,7 +124,8 @@ def _collected(errors: list[str]) -> Iterator[None]:
 def _find_duplicates(samples: Samples, card: dict[str, Any], report: Report) -> None:
     """Warn of samples of the same user, target and history in two splits.
 
-    They are natural where an item is shown again, but then the labels differ now and then.
+    They are natural where an item is shown again, but then the labels differ now and then. They are
+    natural, too, where negatives were drawn for several positives of one moment.
     """
     key = [*PAIR, "seq_len"]
     for first, second in combinations(SPLITS, 2):
@@ -132,7 +135,12 @@ def _find_duplicates(samples: Samples, card: dict[str, Any], report: Report) -> 
         rows, same = counts.row(0)
         total, rate = (card["splits"][second][fact] for fact in ("rows", "label_rate"))
         report.facts.append(f"{second} samples in {first} too: {rows:,} ({rows / total:.1%})")
-        if rows and same == rows and (rate**2 + (1 - rate) ** 2) ** rows < CHANCE:
+        if (
+            "negatives" not in card
+            and rows
+            and same == rows
+            and (rate**2 + (1 - rate) ** 2) ** rows < CHANCE
+        ):
             report.warnings.append(
                 f"{rows:,} samples of {second}.parquet stand in {first}.parquet with the same history "
                 "and the same label; a model can learn them by heart"

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """The numbers of a prepared folder.
 
     Returns:
-        ``times``, the first and the last moment, or None; ``lengths``, quantiles of the lengths of
+        ``times``, the first and the last moment of samples, or None; ``lengths``, quantiles of the lengths of
         the samples' histories; ``repeats``, the share of the events whose item the user had before.
 
         ``hopping`` has ``kappa`` and ``returns`` of each theme; both are None where no user has two
@@ -67,48 +66,45 @@ def describe(folder: Path) -> str:
     """The profile as a short text for a terminal, to stand below the card."""
     found, lines = measure(folder), []
     unit = card_beside(folder / FILES[0]).get("time_unit", "unknown")
-    if found["times"] and unit != "order":
+    if unit == "order":
+        lines.append("no times, only the order of each user's events")
+    elif found["times"]:
         lines.append(f"times {' to '.join(_moment(time, unit) for time in found['times'])}")
-    lengths = [f"{quantile:.0%}: {length:,}" for quantile, length in found["lengths"].items()]
-    lines.append(f"quantiles of the lengths of histories: {', '.join(lengths)}")
-    lines.append(f"events whose item the user had before: {found['repeats']:.1%}")
+    lengths = [f"{quantile:.0%} up to {length:,}" for quantile, length in found["lengths"].items()]
+    lines.append(f"lengths of histories: {', '.join(lengths)}")
+    lines.append(
+        f"repeats: {found['repeats']:.1%} of the events show an item that the user had before"
+    )
     for name, hopping in found["hopping"].items():
         if hopping["kappa"] is not None:
             lines.append(
-                f"session hopping of {name}: kappa {hopping['kappa']:.2f}; {hopping['returns']:.0%} of "
-                "the changes return to a value that the user had before"
+                f"session hopping of {name}: kappa {hopping['kappa']:.2f}, and {hopping['returns']:.0%} of "
+                "the changes return to an earlier value"
             )
-    return "\n".join(f"  {line}" for line in [*lines, advice(found, folder)])
+    return "\n".join(f"  {line}" for line in [*lines, advice(found)])
 
 
-def advice(found: dict[str, Any], folder: Path) -> str:
-    """Whether a long history and a mixture can be expected to pay, in a sentence.
-
-    Args:
-        found: see ``measure``.
-        folder: the data set.
-    """
+def advice(found: dict[str, Any]) -> str:
+    """Whether a long history and a mixture can be expected to pay, in a sentence; see ``measure``."""
     kappas = [h["kappa"] for h in found["hopping"].values() if h["kappa"] is not None]
     if found["lengths"][0.9] <= RECENT:
-        expected = (
+        return (
             f"Nine of ten histories have at most {RECENT} items, so neither a long history nor a "
-            "mixture can be expected to pay"
+            "mixture can be expected to pay."
         )
-    elif not kappas:
-        expected = "Whether a long history or a mixture pays is open, as no theme of items is known"
-    elif max(kappas) < HOPPING:
-        expected = (
-            "Users hop little between sessions, as on MovieLens, where no mixture helped; a long "
-            "history may still pay"
+    if not kappas:
+        return (
+            "Whether a long history or a mixture pays is open, for no categorical feature of the items "
+            "tells their themes."
         )
-    else:
-        expected = (
-            "Users hop between sessions, as on Taobao and LFM-1M, so a long history and a mixture can "
-            "pay, though kappa is as high for long sessions on one theme"
+    if max(kappas) < HOPPING:
+        return (
+            "Users hop little between themes, as on MovieLens, where no mixture helped; a long history "
+            "may still pay."
         )
     return (
-        f"{expected}; what decides is how much counts gain from events older than the last {RECENT}: "
-        f"python -m engine.baseline --data {quote(str(folder))}"
+        "Users stay with a theme and hop to the next, as on Taobao and LFM-1M, so a long history and a "
+        "mixture can pay."
     )
 
 
@@ -190,15 +186,12 @@ def _themes(folder: Path) -> dict[str, pl.Series]:
 
 
 def _times(folder: Path) -> tuple[int, int] | None:
-    """The first and the last moment of histories; None if they are not known."""
-    users = pl.scan_parquet(folder / USERS)
-    if "full_time_seq" not in users.collect_schema():
+    """The first and the last moment of samples; None if they are not known."""
+    samples = pl.scan_parquet([folder / f"{name}.parquet" for name in SPLITS])
+    if "time" not in samples.collect_schema():
         return None
-    times = pl.col("full_time_seq").list
-    low, high = (
-        users.select(times.min().min(), last=times.max().max()).collect(engine="streaming").row(0)
-    )
-    return None if low is None else (low, high)
+    low, high = pl.col("time").min(), pl.col("time").max().alias("last")
+    return samples.select(low, high).collect(engine="streaming").row(0)
 
 
 def _lengths(folder: Path) -> dict[float, int]:

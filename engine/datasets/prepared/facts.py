@@ -4,15 +4,16 @@ Each fact gives a number to every sample of a seeded choice, and its AUC is repo
 tells the label as well as 0.97. The facts are:
 
 - ``in the history``: whether the candidate is an item of the sample's history;
-- ``popularity``: how many events of histories have the candidate before the sample's moment or,
-  where moments are not known, how many training samples have it;
+- ``popularity``: how many events of histories have the candidate before the sample's moment;
 - ``place in the group``: the sample's place in the file among those of its ``group_index``, as a
   share, where the files have this column;
 - ``length of the history``, and ``time``;
 - each feature. A number is taken as it is. A category stands for its label rate in the training
   samples, and a sequence for the mean rate of its values. A vector is projected on the difference
-  between the mean vectors of clicked and other training samples. These three are learned, so their
-  AUC is that of validation and test samples.
+  between the mean vectors of clicked and other training samples.
+
+The last three are learned from training samples, so their AUC is that of validation and test samples.
+So is popularity where moments are not known: it is the number of clicked training samples then.
 """
 
 from __future__ import annotations
@@ -65,29 +66,34 @@ def measure(
         timed: whether ``time``, where the samples have it, is a moment and no mere place.
         rows: number of samples to choose.
     """
-    columns = [pl.col(label).cast(pl.Int64).alias("label"), pl.all().exclude(label)]
-    files = [folder / f"{name}.parquet" for name in SPLITS]
-    scans = [pl.scan_parquet(file).select(columns) for file in files]
-    every = pl.concat(scans, how="diagonal_relaxed").with_row_index("row")
-    sizes = [pq.read_metadata(file).num_rows for file in files]
-    split = pl.when(pl.col("row") < sizes[0]).then(pl.lit("train")).otherwise(pl.lit("later"))
-    samples = _choose(every, sum(sizes), rows).with_columns(split=split)
+    every, samples = _choose(folder, label, rows)
+    train, later = every.filter(pl.col("split") == 0), samples["split"] > 0
     timed &= "time" in samples
     before = timed and "full_time_seq" in pl.read_parquet_schema(folder / "user_info.parquet")
-    scores = {
-        HISTORY: _in_history(folder, samples),
-        POPULARITY: _popularity(folder, samples) if before else _targets(scans[0], samples),
-        LENGTH: samples["seq_len"],
-    }
+    scores = {HISTORY: _in_history(folder, samples), LENGTH: samples["seq_len"]}
+    if before:
+        scores[POPULARITY] = _popularity(folder, samples)
     if "group_index" in samples:
         scores[PLACE] = _place(every, samples)
     if timed:
         scores[TIME] = samples["time"]
-    found = {name: _fact(samples["label"], score) for name, score in scores.items()}
+    learned = {} if before else {POPULARITY: _clicks(train, samples)}
     for name, spec in features.items():
         if spec["type"] != "meta":
-            found[f"{FEATURE}{name}"] = _feature(folder, scans[0], samples, name, spec)
+            of = scores if spec["type"] == "numeric" else learned
+            of[f"{FEATURE}{name}"] = _feature(folder, train, samples, name, spec)
+    found = {name: _fact(samples["label"], score) for name, score in scores.items()}
+    labels = samples["label"].filter(later)
+    found |= {name: _fact(labels, score.filter(later)) for name, score in learned.items()}
     return {name: fact for name, fact in found.items() if fact is not None}
+
+
+def shares_in_history(folder: Path, label: str) -> list[float]:
+    """Which share of the clicked samples, and of the others, show an item of their history."""
+    _, samples = _choose(folder, label, ROWS)
+    shown = _in_history(folder, samples)
+    labels = samples["label"]
+    return [int((shown & (labels == y)).sum()) / max(1, int((labels == y).sum())) for y in (1, 0)]
 
 
 def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterator[str]:
@@ -108,9 +114,11 @@ def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterat
         if distance > max(TELLING, fact.noise):
             yield f"{shown}, so it tells the label; leave it out, or mend how samples were made"
         elif name in fair and distance > fair[name] + fact.noise:
+            other = negatives and negatives["from"] != "time"
+            fairer = "; with times, --negatives-from time is fairer" if other else ""
             yield (
                 f"{shown} because of how negatives were drawn, where 0.5 would be fair; "
-                "a model that learns this knows nothing of users"
+                f"a model that learns this knows nothing of users{fairer}"
             )
         elif name == HISTORY and not negatives and fact.clicked_only and distance > fact.noise:
             yield (
@@ -119,12 +127,16 @@ def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterat
             )
 
 
-def _choose(every: pl.LazyFrame, total: int, rows: int) -> pl.DataFrame:
-    """Some of all samples, in their order."""
+def _choose(folder: Path, label: str, rows: int) -> tuple[pl.LazyFrame, pl.DataFrame]:
+    """All samples with ``row``, ``split`` (0 is training) and ``label``; and some, in their order."""
+    files = [folder / f"{name}.parquet" for name in SPLITS]
+    splits = [pl.scan_parquet(f).with_columns(split=i) for i, f in enumerate(files)]
+    every = pl.concat(splits, how="diagonal_relaxed").rename({label: "label"}).with_row_index("row")
+    every = every.with_columns(pl.col("label", *PAIR, "seq_len").cast(pl.Int64))
+    total = sum(pq.read_metadata(file).num_rows for file in files)
     chosen = np.random.default_rng(SEED).choice(total, min(rows, total), replace=False)
     wanted = pl.LazyFrame({"row": np.sort(chosen)}, schema={"row": pl.get_index_type()})
-    samples = every.join(wanted, on="row", how="semi").collect(engine="streaming").sort("row")
-    return samples.with_columns(pl.col(*PAIR, "seq_len").cast(pl.Int64))
+    return every, every.join(wanted, on="row", how="semi").collect(engine="streaming").sort("row")
 
 
 def _in_history(folder: Path, samples: pl.DataFrame) -> pl.Series:
@@ -152,13 +164,15 @@ def _popularity(folder: Path, samples: pl.DataFrame) -> pl.Series:
     return asked.with_columns(count=count).sort("row")["count"]
 
 
-def _targets(train: pl.LazyFrame, samples: pl.DataFrame) -> pl.Series:
-    """The number of other training samples with each sample's candidate."""
-    targets = train.group_by(pl.col("item_index").cast(pl.Int64)).agg(count=pl.len().cast(pl.Int64))
-    asked = samples.lazy().select("item_index", own=pl.col("split") == "train")
-    both = asked.join(targets, on="item_index", how="left", maintain_order="left")
-    others = pl.col("count").fill_null(0) - pl.col("own").cast(pl.Int64)
-    return both.select(others).collect(engine="streaming").to_series()
+def _clicks(train: pl.LazyFrame, samples: pl.DataFrame) -> pl.Series:
+    """The number of clicked training samples with each sample's candidate."""
+    clicks = (
+        train.group_by("item_index").agg(clicks=pl.col("label").sum()).collect(engine="streaming")
+    )
+    asked = samples.select("item_index").join(
+        clicks, on="item_index", how="left", maintain_order="left"
+    )
+    return asked["clicks"].fill_null(0)
 
 
 def _place(every: pl.LazyFrame, samples: pl.DataFrame) -> pl.Series:
@@ -172,24 +186,21 @@ def _place(every: pl.LazyFrame, samples: pl.DataFrame) -> pl.Series:
 
 def _feature(
     folder: Path, train: pl.LazyFrame, samples: pl.DataFrame, name: str, spec: dict[str, Any]
-) -> Fact | None:
-    """The fact that a feature is."""
+) -> pl.Series:
+    """The number that a feature gives to each sample."""
     key, values = name, samples.get_column(name, default=pl.Series())
     if spec.get("source") == "item":
         table = pl.read_parquet(folder / "item_info.parquet", columns=[name])[name]
         key, values = "item_index", table.gather(samples["item_index"])
     if spec["type"] == "numeric":
-        return _fact(samples["label"], values)
+        return values
     if spec["type"] == "embedding":
-        score = _projection(values, samples)
-    else:
-        counts = {"n": pl.len(), "clicked": pl.col("label").sum()}
-        rows = train.group_by(value=key).agg(**counts).collect(engine="streaming")
-        if key != name:
-            rows = rows.with_columns(value=table.gather(rows["value"]))
-        score = _label_rates(values, rows)
-    later = samples["split"] == "later"
-    return _fact(samples["label"].filter(later), score.filter(later))
+        return _projection(values, samples)
+    counts = {"n": pl.len(), "clicked": pl.col("label").sum()}
+    rows = train.group_by(value=key).agg(**counts).collect(engine="streaming")
+    if key != name:
+        rows = rows.with_columns(value=table.gather(rows["value"]))
+    return _label_rates(values, rows)
 
 
 def _label_rates(values: pl.Series, rows: pl.DataFrame) -> pl.Series:
@@ -212,7 +223,7 @@ def _label_rates(values: pl.Series, rows: pl.DataFrame) -> pl.Series:
 def _projection(vectors: pl.Series, samples: pl.DataFrame) -> pl.Series:
     """How far each vector lies towards the clicked ones of the training samples."""
     x_BD = vectors.explode().to_numpy().reshape(len(vectors), -1)
-    training = samples["split"] == "train"
+    training = samples["split"] == 0
     clicked_B, other_B = ((training & (samples["label"] == y)).to_numpy() for y in (1, 0))
     if not clicked_B.any() or not other_B.any():
         return pl.zeros(len(x_BD), eager=True)

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ...common.errors import UserError
-from . import values
-from .raw_files import readable, unescaped
-from .source import FILE_ROW, PLACE, ROW, Source
+from .raw_files import unescaped
+from .source import FILE_ROW, PLACE, ROW, Source, examples
 
-SEPARATORS = (",", ";", "|", "#", "\x1d", " ")
+SEPARATORS = ("|", ";", ",", "\x1d", "#", " ")  # in the order in which they are tried for features
+NUMBERS = r"^[-\d ]+$"
 ENTRY = r"""(?:"[^"\\]*"|'[^'\\]*'|[^\s,\[\]"'\\]+)"""  # of a list in brackets
 BRACKETS = rf"^\[\s*(?:{ENTRY}\s*(?:,\s*{ENTRY}\s*)*)?,?\s*\]$"
-SHOWN = 3  # values that a message shows
 
 
 class Entries(Source):
@@ -45,9 +43,8 @@ class Entries(Source):
         rows = rows.explode(*columns, PLACE)
         self._start(rows if grouped else rows.drop(ROW).with_row_index(ROW), table.parts)
 
-    def check(self) -> None:
-        self.table.check()
-        super().check()
+    def check(self) -> dict[str, int]:
+        return self.table.check() | super().check()
 
 
 def parallel(
@@ -61,16 +58,14 @@ def parallel(
     return parsed
 
 
-def lists(
-    table: Source, column: str, separator: str | None, flag: str, feature: bool = False
-) -> pl.Expr:
+def lists(table: Source, column: str, separator: str | None, flag: str | None = None) -> pl.Expr:
     """The lists of a column: of texts or, in Parquet, of what the file holds.
 
     Args:
         separator: stands between the entries of a text; ``\\x1d`` and ``\\t`` may be written so.
             Without it, the first values decide.
-        flag: where the user names the separator, for messages.
-        feature: whether values may be missing, and texts without a separator are lists of one value.
+        flag: where the user names the separator, for messages. None for a feature, of which values
+            may be missing, and where the first of ``SEPARATORS`` that occurs is taken.
 
     Raises:
         UserError: the column holds no lists, or its separator cannot be told from the values.
@@ -80,19 +75,19 @@ def lists(
         entry = pl.List(kind.inner)
         return table.read(column, lambda raw: raw.cast(entry).fill_null([]), "a list")
     if kind != pl.String:
-        raise UserError(f"{table.path}, column {column} is {kind}, which is no list of values")
+        raise table.wrong(column, f" is {kind}, which is no list of values")
     if separator is None:
-        separator = _separator(table, column, flag, feature)
+        separator = _separator(table, column, flag)
     separator = unescaped(separator)
     parse, expects = _in_brackets, "a list such as [1, 2] or ['a', 'b'], without backslashes"
     if separator:
         parse, expects = (lambda text: _separated(text, separator)), "a list"
 
     def parse_all(raw: pl.Expr) -> pl.Expr:
-        text = raw.str.strip_chars().fill_null("")
+        text = raw.fill_null("")
         return pl.when(text == "").then(pl.lit([], pl.List(pl.String))).otherwise(parse(text))
 
-    return table.read(column, parse_all, expects, optional=feature)
+    return table.read(column, parse_all, expects, optional=flag is None)
 
 
 def _in_brackets(text: pl.Expr) -> pl.Expr:
@@ -112,25 +107,23 @@ def _separated(text: pl.Expr, separator: str) -> pl.Expr:
     return whole.str.split(separator).list.eval(pl.when(entry != "").then(entry))
 
 
-def _separator(table: Source, column: str, flag: str, feature: bool) -> str:
+def _separator(table: Source, column: str, flag: str | None) -> str:
     """What separates the entries of the first lists; nothing if they are in brackets."""
-    text = pl.col(column).str.strip_chars()
-    with readable(table.path):
-        given = (
-            table.frame.select(text).filter(text != "").head(values.SAMPLE).collect().to_series()
-        )
+    given = table.first(column)
     if given.str.starts_with("[").any():
         return ""
     found = [s for s in SEPARATORS if given.str.contains(s, literal=True).any()]
+    if flag is None:  # blanks are often inside of a value, but not between whole numbers
+        if found[:1] == [" "] and not given.str.contains(NUMBERS).all():
+            found = []
+        how = f"values are separated by {found[0]!r}" if found else "each text is one value"
+        print(f"{table.path}, column {column}: {how}", flush=True)
+        return (found or SEPARATORS)[0]
     if len(found) == 2 and found[1] == " ":  # blanks beside another separator mean nothing
         rest = given.str.replace_all(rf"\s*{re.escape(found[0])}\s*", "")
         found = found if rest.str.contains(" ", literal=True).any() else found[:1]
-    if len(found) == 1 or given.is_empty() or (feature and not found):
-        return (*found, SEPARATORS[0])[0]
-    seen = ", ".join(repr(value) for value in given.unique(maintain_order=True).head(SHOWN))
-    known = ", ".join(repr(separator) for separator in SEPARATORS)
-    what = "more than one" if found else "none"
-    raise UserError(
-        f"{table.path}, column {column}: values such as {seen} hold {what} of the separators "
-        f"{known}; write {flag}"
-    )
+    if len(found) == 1 or given.is_empty():
+        return (found or SEPARATORS)[0]
+    known = ", ".join(map(repr, SEPARATORS))
+    what = f"hold {'more than one' if found else 'none'} of the separators {known}; write {flag}"
+    raise table.wrong(column, f": values such as {examples(given)} {what}")

@@ -6,15 +6,14 @@ Other numbers stay as they are, and their size tells the unit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
 from ...common.errors import UserError
-from .raw_files import readable
-from .source import Source
+from .source import Parse, Source, examples
 from .values import as_whole
 
 DATES = (
@@ -35,11 +34,8 @@ NO_YEAR = "%m%d"
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # Seconds from 1979 to 2100: a number between these limits in one unit is not so in another.
 FIRST, LAST = 300_000_000, 4_102_444_800
-SAMPLE = 1_000  # values that decide how times are written
 DAY = 86_400 * PER_SECOND["us"]
-SHOWN = 3  # values that a message shows
 Bound = str | int | float
-Parse = Callable[[pl.Expr], pl.Expr]
 
 
 def times(
@@ -75,8 +71,8 @@ def as_times(
     dates = _dates(tables, column, form, where)
     if dates and unit:
         raise UserError(f"{where} holds dates, and --time-unit is for numbers; leave it out")
-    raws = [table.raw(column) for table in tables]
-    values = [dates[0](raw) if dates else raw.cast(pl.Float64, strict=False) for raw in raws]
+    parse = dates[0] if dates else lambda raw: raw.cast(pl.Float64, strict=False)
+    values = [parse(table.raw(column)) for table in tables]
     facts = _facts(tables, values)
     if facts["rows"] > 1 and facts["low"] == facts["high"]:
         raise UserError(
@@ -84,7 +80,10 @@ def as_times(
             "--order row if the rows of a user are in order"
         )
     found = {name: facts[name] for name in (["us"] if dates else PER_SECOND) if facts[name]}
-    unit = unit or max(found, key=lambda name: found[name], default="us" if dates else "unknown")
+    most = max(found, key=lambda name: found[name], default="us" if dates else "unknown")
+    unit = unit or most
+    if unit == "unknown" and not span and len(found) > 1 and sum(found.values()) == facts["ours"]:
+        unit = most  # there are two units, for nothing lies between them
     parse, expects, own = dates or (_numbers(unit, facts["fractions"]), "a whole number", None)
     outside, why = [], "outside of --time-range"
     if span:
@@ -94,7 +93,11 @@ def as_times(
         outside = [~_within(value, unit) for value in values]
         why = f"column {column} is no moment of our time in {unit}"
         if not tables[0].lenient:
-            raise _mixed(tables, column, outside, where, unit)
+            raise UserError(
+                f"{where}: most values are times in {unit}, but not "
+                f"{examples(_texts(tables, column, outside))}; bring them into one unit, or leave such rows "
+                "out with --time-range FIRST LAST, or with --bad-rows leave_out"
+            )
     for table, rows in zip(tables, outside, strict=False):
         table.left_out[why] = rows.fill_null(False)
     micro = unit == "ns" or (facts["fractions"] and unit != "unknown")
@@ -102,7 +105,10 @@ def as_times(
 
 
 def _facts(tables: Sequence[Source], values: Sequence[pl.Expr]) -> dict[str, Any]:
-    """How many times there are, how many of them are of our time in each unit, and their range."""
+    """How many times there are, how many of them are of our time in each unit, and their range.
+
+    ``ours`` is how many are of our time in any unit, or between such.
+    """
     each = zip(tables, values, strict=True)
     rows = pl.concat([table.frame.select(time=value) for table, value in each])
     time = pl.col("time")
@@ -111,15 +117,15 @@ def _facts(tables: Sequence[Source], values: Sequence[pl.Expr]) -> dict[str, Any
         low=time.min(),
         high=time.max(),
         fractions=(time.cast(pl.Float64) % 1 != 0).any(),
+        ours=_within(time, "s", "ns").sum(),
         **{unit: _within(time, unit).sum() for unit in PER_SECOND},
     )
-    with readable(tables[0].path):
-        return facts.collect(engine="streaming").row(0, named=True)
+    return tables[0].collect(facts).row(0, named=True)
 
 
-def _within(value: pl.Expr, unit: str) -> pl.Expr:
-    """Whether numbers are moments of our time in a unit."""
-    return (value >= FIRST * PER_SECOND[unit]) & (value < LAST * PER_SECOND[unit])
+def _within(value: pl.Expr, unit: str, last: str | None = None) -> pl.Expr:
+    """Whether numbers are moments of our time in a unit, or lie between those in two units."""
+    return (value >= FIRST * PER_SECOND[unit]) & (value < LAST * PER_SECOND[last or unit])
 
 
 def _numbers(unit: str, fractions: bool) -> Parse:
@@ -156,37 +162,25 @@ def _bound(bound: Bound, unit: str, own: str | None, last: bool = False) -> floa
     return moment / PER_SECOND["us"] * PER_SECOND[unit]
 
 
-def _mixed(
-    tables: Sequence[Source], column: str, outside: Sequence[pl.Expr], where: str, unit: str
-) -> UserError:
-    """The error of times that are not in the unit of most of them."""
-    each = zip(tables, outside, strict=True)
-    texts = pl.concat([_texts(table, column, rows) for table, rows in each])
-    return UserError(
-        f"{where}: most values are times in {unit}, but not {_examples(texts)}; bring them into one "
-        "unit, or leave such rows out with --time-range FIRST LAST, or with --bad-rows leave_out"
-    )
-
-
 def _dates(
     tables: Sequence[Source], column: str, form: str | None, where: str
 ) -> tuple[Parse, str, str] | None:
     """How to read dates, what they are for a message, and their form; nothing if times are numbers."""
-    for kind in (table.kind(column) for table in tables):
+    kinds = [table.kind(column) for table in tables]
+    for kind in kinds:
         if kind.is_nested() or kind == pl.Duration:
             raise UserError(f"{where} is {kind}, which is no time of an event; name another column")
-    known = [table.kind(column) in (pl.Date, pl.Datetime) for table in tables]
+    known = [kind in (pl.Date, pl.Datetime) for kind in kinds]
     if all(known):
         return lambda raw: raw.dt.epoch("us"), "a date", ""
     if any(known):
         raise UserError(f"{where} holds dates only in one of two tables; bring them into one form")
     if form is None:
-        texts = pl.concat([_texts(table, column) for table in tables])
-        form = _form(texts, f"{where}: values such as {_examples(texts)}")
-        if tables[0].kind(column) == pl.String and texts.str.contains(r"^\d\.\d+[eE]").any():
-            print(
-                f"{where}: values such as {_examples(texts)} have few digits, so moments are rounded"
-            )
+        texts = _texts(tables, column, [None] * len(tables))
+        such = f"{where}: values such as {examples(texts)}"
+        form = _form(texts, such)
+        if kinds[0] == pl.String and texts.str.contains(r"^\d\.\d+[eE]").any():
+            print(f"{such} have few digits, so moments are rounded")
     return (lambda raw: _parsed(raw, form), f"a date in the form {form}", form) if form else None
 
 
@@ -233,13 +227,7 @@ def _parsed(raw: pl.Expr, form: str) -> pl.Expr:
     return text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us")
 
 
-def _texts(table: Source, column: str, which: pl.Expr | None = None) -> pl.Series:
-    """The first values of a column, as texts."""
-    text = pl.col(column).cast(pl.String).str.strip_chars()
-    with readable(table.path):
-        rows = table.frame.filter(text != "" if which is None else which)
-        return rows.select(text).head(SAMPLE).collect(engine="streaming").to_series()
-
-
-def _examples(texts: pl.Series) -> str:
-    return ", ".join(map(repr, texts.unique(maintain_order=True).head(SHOWN)))
+def _texts(tables: Sequence[Source], column: str, which: Sequence[pl.Expr | None]) -> pl.Series:
+    """The first values of a column of some rows of tables, as texts."""
+    each = zip(tables, which, strict=True)
+    return pl.concat([table.first(column, rows).cast(pl.String) for table, rows in each])

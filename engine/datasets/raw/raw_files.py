@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,18 @@ TEST = "#test"  # whether a row is of the test table
 PART = "#part"  # the file, or else the folder, that holds all rows of a row's user
 LINE = "#line"  # a line of a text that polars cannot cut into fields
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+GUESSES = (
+    "\t",
+    ";",
+    "|",
+    ",",
+)  # separators that a first line may have, where its ending tells none
 PARQUET = ".parquet"
 ENDINGS = (*SEPARATORS, PARQUET)
 COMPRESSED = (".gz", ".zst")
 NULLS = ("NULL", "null", "\\N", "NaN", "nan", "None", "<NA>")  # how exports write a missing value
 NEVER = "\0"  # a separator that no text has
+HEAD = 100  # rows that tell whether the first line is a header
 SHOWN = 300  # characters of a file's content that a message shows
 PARTITION = re.compile(r"([^=]+)=(.*)")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -39,16 +46,19 @@ class Form:
     """How the files of a table are written.
 
     Attributes:
-        separator: what separates the fields; by default the ending tells it.
+        separator: what separates the fields in files whose first line has it. In others, and without
+            it, the ending and the first line tell it.
         quotes: whether fields may be quoted; those of a ``.tsv`` never are.
         columns: names of all columns, where no header names them.
         partitioned: whether rows are to have a column ``PART``.
+        encoding: of texts that are not UTF-8, which are read at once.
     """
 
     separator: str | None = None
     quotes: bool = True
     columns: Sequence[str] = ()
     partitioned: bool = False
+    encoding: str | None = None
 
 
 PLAIN = Form()
@@ -71,36 +81,32 @@ class Part:
     quoted: bool = False
 
 
-def parts_of(path: Path, form: Form) -> list[Part]:
+def parts_of(path: Path, form: Form, test: bool | None = None) -> list[Part]:
     """The files of a path, in the order of their names.
 
     Args:
         path: a file, a folder with all below it, or a pattern such as ``logs/**/*.csv``.
+        test: what the column ``TEST`` of their rows says, if there is to be one.
     """
     parts, root = [], _root(path)
     for file in _files(path, root, form.separator):
         with readable(file):
             part = _parquet(file) if _ending(file) == PARQUET else _text(file, form)
-            frame = part.frame
-            names = frame.collect_schema().names()
-            frame = frame.rename({name: name.strip() for name in names if name != name.strip()})
+            frame = part.frame.rename(str.strip)
             folders = file.relative_to(root).parts[:-1]
             found = [PARTITION.fullmatch(folder) for folder in folders]
             values = {match[1]: unquote(match[2]) for match in found if match}
-            frame = frame.with_columns(
-                pl.lit(None if value == NO_VALUE else value, pl.String).alias(name)
+            more = {
+                name: pl.lit(None if value == NO_VALUE else value, pl.String)
                 for name, value in values.items()
                 if name not in frame.collect_schema()
-            )
+            }
             if form.partitioned:
-                frame = frame.with_columns(pl.lit((*folders, file.name)[0]).alias(PART))
-            parts.append(Part(file, frame, part.first_line, part.quoted))
+                more[PART] = pl.lit((*folders, file.name)[0])
+            if test is not None:
+                more[TEST] = pl.lit(test)
+            parts.append(replace(part, frame=frame.with_columns(**more)))
     return parts
-
-
-def marked(part: Part, test: bool) -> Part:
-    """A part whose rows say whether they are of the test table."""
-    return replace(part, frame=part.frame.with_columns(pl.lit(test).alias(TEST)))
 
 
 def together(parts: Sequence[Part]) -> pl.LazyFrame:
@@ -143,46 +149,66 @@ def _parquet(file: Path) -> Part:
 
 
 def _text(file: Path, form: Form) -> Part:
-    ending = _ending(file)
-    separator = unescaped(form.separator) if form.separator else SEPARATORS[ending]
-    quoted = form.quotes and ending != ".tsv"
-    lines = len(separator.encode()) > 1
-
-    def scan(header: bool) -> pl.LazyFrame:
-        return pl.scan_csv(
-            file,
-            separator=NEVER if lines else separator,
-            quote_char='"' if quoted and not lines else None,
-            has_header=header,
-            infer_schema=False,
-            glob=False,
-            null_values=None if lines else list(NULLS),
-        )
-
-    frame = scan(header=False)
-    first = frame.head(1).collect()
-    names = [str(name or "").strip() for name in first.row(0)]
+    scan = partial(pl.scan_csv, file, infer_schema=False, glob=False)
+    if form.encoding:
+        whole = pl.LazyFrame({LINE: file.read_text(form.encoding).splitlines()})
+    else:
+        whole = scan(has_header=False, separator=NEVER, quote_char=None)
+    line = "".join(whole.head(1).collect().to_series().drop_nulls())
+    separator = _separator(line, _ending(file), form)
+    lines = form.encoding is not None or len(separator.encode()) > 1
+    quoted = form.quotes and _ending(file) != ".tsv" and not lines
     if lines:
-        names = [name.strip() for name in names[0].split(separator)]
-    if form.columns and len(names) != len(form.columns):
+        frame = cut(whole, [f"column_{i}" for i in range(1 + line.count(separator))], separator)
+    else:
+        quote, nulls = '"' if quoted else None, list(NULLS)
+        scan = partial(scan, separator=separator, quote_char=quote, null_values=nulls)
+        frame = scan(has_header=False)
+    first = frame.select(pl.exclude(LINE)).head(HEAD).collect()
+    names = [str(name or "").strip() for name in first.row(0)] if len(first) else []
+    columns = list(form.columns)
+    if columns and len(names) != len(columns):
         raise UserError(
-            f"{file} has {len(names)} columns, and --columns names {len(form.columns)}: "
-            f"{', '.join(form.columns)}; name all of them in order"
+            f"{file} has {len(names)} columns, and --columns names {len(columns)}: "
+            f"{', '.join(columns)}; name all of them in order"
         )
-    if not form.columns and (double := [name for name in names if name and names.count(name) > 1]):
+    if not columns and (double := [name for name in names if name and names.count(name) > 1]):
         raise UserError(
             f"{file} has two columns {double[0]!r}; rename one, or name all columns with --columns if "
             "the first line is a row"
         )
-    header = not form.columns or names == list(form.columns)
-    first_line = 2 if header else 1
-    if lines:
-        frame = cut(frame.slice(first_line - 1), form.columns or names, separator)
-    elif header:
-        frame = scan(header=True)
+    header = columns in ([], names)
+    if not header and _is_header(first, columns):
+        raise UserError(
+            f"{file} has a header, {', '.join(names)[:SHOWN]}, and --columns is for files without one; "
+            "write the names of the header, or remove it"
+        )
+    if header and not lines:
+        frame = scan(has_header=True)
     else:
-        frame = frame.rename(dict(zip(first.columns, form.columns, strict=True)))
-    return Part(file, frame, first_line, quoted and not lines and file.suffix not in COMPRESSED)
+        frame = frame.slice(header).rename(dict(zip(first.columns, columns or names, strict=True)))
+    return Part(file, frame, 1 + header, quoted and file.suffix not in COMPRESSED)
+
+
+def _separator(line: str, ending: str, form: Form) -> str:
+    """What separates the fields of a file that begins with a line."""
+    named = [unescaped(form.separator)] if form.separator else []
+    guesses = [*named, SEPARATORS.get(ending, ","), *GUESSES]
+    count = len(form.columns) - 1
+    fitting = (s for s in guesses if (line.count(s) == count if form.columns else s in line))
+    return next(fitting, guesses[0])
+
+
+def _is_header(first: pl.DataFrame, columns: list[str]) -> bool:
+    """Whether the first of some rows names columns, in other words than those given.
+
+    It has no numbers then. And it names a column as given but for capitals, or a column has nothing
+    but numbers below it.
+    """
+    number = first.select(pl.all().cast(pl.Float64, strict=False).is_not_null())
+    names, below = first.row(0), number[1:].select(pl.all().all() & (pl.len() > 0))
+    same = [str(name).lower() == own.lower() for name, own in zip(names, columns, strict=True)]
+    return not any(number.row(0)) and (any(same) or (all(names) and any(below.row(0))))
 
 
 def cut(lines: pl.LazyFrame, names: Sequence[str], separator: str) -> pl.LazyFrame:

@@ -10,26 +10,15 @@ import polars as pl
 
 from ...common.errors import UserError
 from ...loader.columns import require_columns
-from .raw_files import (
-    LINE,
-    PART,
-    PLAIN,
-    SHOWN,
-    TEST,
-    Form,
-    Part,
-    cut,
-    marked,
-    parts_of,
-    readable,
-    together,
-)
+from .raw_files import LINE, PART, PLAIN, SHOWN, TEST, Form, Part, parts_of, readable, together
 
 ROW = "#row"  # the number of a row, beside the table's own columns
 BLANK = "blank in each column that is needed"
 PLACE = "#place"  # of an entry in a list, from 0, where entries are rows
 FILE_ROW = "#file row"  # the row that an entry stands in
 OURS = {ROW, TEST, PART, LINE, PLACE, FILE_ROW}  # columns that no file has
+SAMPLE = 10_000  # values of a column that decide how it is written
+EXAMPLES = 3  # of them, in a message
 Parse = Callable[[pl.Expr], pl.Expr]
 
 
@@ -61,10 +50,9 @@ class Source:
         lenient: bool | None = None,
     ) -> None:
         self.path, self.lenient = Path(path), lenient
-        parts = parts_of(self.path, form)
+        parts = parts_of(self.path, form, None if test is None else False)
         if test is not None:
-            parts = [marked(part, False) for part in parts]
-            parts += [marked(part, True) for part in parts_of(Path(test), form)]
+            parts += parts_of(Path(test), form, True)
         with readable(self.path):
             self._start(together(parts).with_row_index(ROW), parts)
 
@@ -86,11 +74,7 @@ class Source:
             expects: what a value must be, for the message.
             optional: whether a value may be missing.
         """
-        raw = self.raw(column)
-        given = raw.is_not_null()
-        if self.kind(column) == pl.String:
-            given &= raw != ""
-        parsed = parse(raw)
+        given, parsed = self._given(column), parse(self.raw(column))
         if not optional:
             self.blank &= ~given
             for part in self.parts:
@@ -104,6 +88,25 @@ class Source:
         raw = pl.col(column)
         return raw.str.strip_chars() if self.kind(column) == pl.String else raw
 
+    def _given(self, column: str) -> pl.Expr:
+        """Whether a column has a value."""
+        raw = self.raw(column)
+        return raw.is_not_null() & (raw != "" if self.kind(column) == pl.String else True)
+
+    def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """What is computed from the table; the error of a file that cannot be read names it."""
+        with readable(self.path):
+            return frame.collect(engine="streaming")
+
+    def first(self, column: str, which: pl.Expr | None = None) -> pl.Series:
+        """The first values of a column that are not missing, or those of some rows."""
+        rows = self.frame.filter(self._given(column) if which is None else which)
+        return self.collect(rows.select(self.raw(column)).head(SAMPLE)).to_series()
+
+    def wrong(self, column: str, what: str) -> UserError:
+        """The error of a column."""
+        return UserError(f"{self.path}, column {column}{what}")
+
     def rows(self) -> pl.LazyFrame:
         """The table without rows that are blank or left out; call it when all has been read."""
         return self.frame.filter(~self._gone())
@@ -112,8 +115,11 @@ class Source:
         bad = [bad for _, bad, _ in self.checks] if self.lenient else []
         return pl.any_horizontal(self.blank, *self.left_out.values(), *bad)
 
-    def check(self) -> None:
+    def check(self) -> dict[str, int]:
         """Read the table once, reject the first bad value, and say how many rows are left out.
+
+        Returns:
+            The same, by the reason.
 
         Raises:
             UserError: names the file, the column and the row.
@@ -124,29 +130,28 @@ class Source:
         flagged = self.frame.select(
             ROW, **flags, **self.left_out, **{BLANK: self.blank}, gone=self._gone()
         )
-        out, first = pl.any_horizontal(BLANK, *self.left_out), []
+        out = pl.any_horizontal(BLANK, *self.left_out)
+        counts = {what: (pl.col(what) & ~pl.col(BLANK)).sum() for what in self.left_out}
+        counts |= {"rows": pl.len(), "kept": (~pl.col("gone")).sum(), BLANK: pl.col(BLANK).sum()}
         for name in flags:
             bad = pl.col(name) & ~out
-            first.append((bad.sum() if self.lenient else pl.when(bad).then(ROW).min()).alias(name))
-        counts = {"rows": pl.len(), "kept": (~pl.col("gone")).sum(), BLANK: pl.col(BLANK).sum()}
-        counts |= {what: (pl.col(what) & ~pl.col(BLANK)).sum() for what in self.left_out}
-        with readable(self.path):
-            table = flagged.select(*first, **counts).collect(engine="streaming")
-        counted = table.row(0, named=True)
+            counts[name] = bad.sum() if self.lenient else pl.when(bad).then(ROW).min()
+        found = self.collect(flagged.select(**counts)).row(0, named=True)
+        rows, kept = found.pop("rows"), found.pop("kept")
         for i, (column, bad, expects) in enumerate(self.checks):
-            if not (found := counted.pop(f"#{i}")) and (self.lenient or found is None):
-                continue
-            if not self.lenient:
-                raise self._error(column, bad & (pl.col(ROW) == found), expects)
-            counted[f"column {column} is not {expects.split(';')[0]}"] = found
-        rows, kept = counted.pop("rows"), counted.pop("kept")
-        for what, count in counted.items():
-            if count:
-                print(f"{self.path}: {count:,} rows are left out: {what}", flush=True)
+            place = found.pop(f"#{i}")
+            if self.lenient:
+                found[f"column {column} is not {expects.split(';')[0]}"] = place
+            elif place is not None:
+                raise self._error(column, bad & (pl.col(ROW) == place), expects)
+        left_out = {what: count for what, count in found.items() if count}
+        for what, count in left_out.items():
+            print(f"{self.path}: {count:,} rows are left out: {what}", flush=True)
         if not kept:
             which = "no rows that are kept" if rows else "no rows"
             raise UserError(f"{self.path} has {which}; name a table with some")
         self._warn_of_quotes(rows)
+        return left_out
 
     def _error(self, column: str, bad: pl.Expr, expects: str) -> UserError:
         """The error of a value."""
@@ -192,12 +197,6 @@ class Source:
     def require(self, *columns: str) -> None:
         """Reject a table that lacks a column."""
         names = [name for name in self.schema if name not in OURS]
-        other = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
-        if other and names != list(columns):
-            raise UserError(
-                f"{self.path} has one column, {names[0][:SHOWN]!r}, which looks separated by {other!r}; "
-                "write --separator"
-            )
         numbers = 2 * sum(name.isdigit() for name in names) >= len(names)
         if numbers and not all(name in names for name in columns):
             raise UserError(
@@ -207,20 +206,9 @@ class Source:
         require_columns(self.path, names, list(columns))
 
 
-class Lines(Source):
-    """A text whose first line does not name the columns, such as the older MovieLens files.
-
-    Args:
-        path: of the file, in Latin-1.
-        columns: all that there are, in order.
-        separator: what stands between the fields.
-    """
-
-    def __init__(self, path: Path, columns: tuple[str, ...], separator: str) -> None:
-        self.path, self.lenient = path, None
-        lines = pl.LazyFrame({LINE: path.read_text(encoding="latin-1").splitlines()})
-        fields = cut(lines, columns, separator)
-        self._start(fields.with_row_index(ROW), [Part(path, fields, first_line=1)])
+def examples(values: pl.Series) -> str:
+    """Some unlike values of a column, for a message."""
+    return ", ".join(map(repr, values.unique(maintain_order=True).head(EXAMPLES)))
 
 
 def require_unique(path: Path, what: str, ids: pl.Series) -> None:

@@ -11,16 +11,13 @@ from typing import Any
 
 import polars as pl
 
-from ...common.errors import UserError
-from .raw_files import readable
 from .source import Parse, Source
 
 UNKNOWN = ("?", "-", "NA", "N/A")  # what a column of numbers has besides ``raw_files.NULLS``
 SHOWN = 20  # actions that a message shows
 LARGEST = 3.4e38  # of the numbers that models compute with
-SAMPLE = 10_000  # rows from which the kind of a column is guessed
-LONG = r"-?\d{16,}\.0"  # a whole number that was stored as a fraction, which has too few digits
-ROUNDED = rf"^(-?\d\.\d+[eE]\+?\d+|{LONG})$"  # a large number that has lost its last digits
+# A whole number that was stored as a fraction, and has lost its last digits.
+ROUNDED = r"^-?(\d\.\d+[eE]\+?\d+|\d{16,}\.0)$"
 
 
 def identity(table: Source, column: str) -> pl.Expr:
@@ -30,18 +27,10 @@ def identity(table: Source, column: str) -> pl.Expr:
     """
     kind = table.kind(column)
     if kind.is_nested():
-        raise UserError(
-            f"{table.path}, column {column} is {kind}, which holds no ids; for events in lists write "
-            "--events-in-row, and for what a row shows --history or --candidates"
+        what = (
+            f" is {kind}, which holds no ids; for events in lists write --events-in-row, and for "
         )
-    if (
-        kind == pl.String
-        and (rounded := _first(table, column).str.extract(ROUNDED).drop_nulls()).len()
-    ):
-        raise UserError(
-            f"{table.path}, column {column}: the value {rounded[0]!r} is a rounded number, so ids are "
-            "lost; write them as whole numbers or as texts"
-        )
+        raise table.wrong(column, what + "what a row shows --history or --candidates")
     digits = 7 if kind == pl.Float32 else 15
     expects = f"an id; whole numbers of more than {digits} digits must not be stored as fractions"
     return table.read(column, as_id(kind), expects)
@@ -68,16 +57,11 @@ def action(table: Source, column: str, chosen: Sequence[Any]) -> pl.Expr:
     """
     done = table.read(column, as_id(table.kind(column)), "an action")
     if chosen:
-        with readable(table.path):
-            found = (
-                table.frame.select(done).unique().collect(engine="streaming")[column].drop_nulls()
-            )
-        missing = [name for name in map(str, chosen) if name not in found]
-        if missing:
-            raise UserError(
-                f"{table.path}, column {column} has no {missing[0]!r}; there are "
-                f"{', '.join(found.sort().head(SHOWN))}"
-            )
+        found = table.collect(table.frame.select(done).unique())[column].drop_nulls()
+        for name in map(str, chosen):
+            if name not in found:
+                known = ", ".join(found.sort().head(SHOWN))
+                raise table.wrong(column, f" has no {name!r}; there are {known}")
     return done
 
 
@@ -125,9 +109,7 @@ def feature(table: Source, column: str, kind: str) -> pl.Expr:
     found = table.kind(column)
     lists = isinstance(found, pl.List | pl.Array)
     if lists != (kind in ("embedding", "sequence")):
-        raise UserError(
-            f"{table.path}, column {column} is {found}, which is no {kind}; write another kind"
-        )
+        raise table.wrong(column, f" is {found}, which is no {kind}; write another kind")
     if kind == "numeric":
         expects = f"a number up to {LARGEST}, or declare it categorical"
         return table.read(column, _as_feature, expects, True)
@@ -144,15 +126,9 @@ def guess(table: Source, column: str) -> str:
         return "embedding" if kind.inner.is_float() else "sequence"
     if kind != pl.String and not kind.is_numeric():
         return "categorical"
-    numbers = _first(table, column).cast(pl.Float64, strict=False)
+    numbers = table.first(column).cast(pl.Float64, strict=False)
     fractions = (numbers != numbers.floor()).any()
     return "numeric" if fractions and not numbers.null_count() else "categorical"
-
-
-def _first(table: Source, column: str) -> pl.Series:
-    """The first values of a column, without missing ones."""
-    with readable(table.path):
-        return table.frame.select(column).head(SAMPLE).collect().to_series().drop_nulls()
 
 
 def _as_number(raw: pl.Expr) -> pl.Expr:
@@ -171,7 +147,7 @@ def _as_feature(raw: pl.Expr) -> pl.Expr:
 def _as_id(raw: pl.Expr) -> pl.Expr:
     text = raw.cast(pl.String).str.strip_chars()
     whole = text.str.contains(r"^-?\d+\.0$")
-    exact = (text != "") & ~text.str.contains(f"^{LONG}$")
+    exact = (text != "") & ~text.str.contains(ROUNDED)
     return pl.when(exact).then(pl.when(whole).then(text.str.strip_suffix(".0")).otherwise(text))
 
 

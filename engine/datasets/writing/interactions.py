@@ -245,9 +245,13 @@ class _Writer:
                 f"{negatives.per_positive * ones - zeros:,} of {negatives.per_positive * ones:,} "
                 "negatives could not be drawn, because their users have nearly every item"
             )
-        said = {"per_positive": negatives.per_positive, "from": negatives.source}
-        rate = float(zeros / self.drawable)
-        return {"negatives": said | {"targets": negatives.targets, "rate": rate}}
+        said: dict[str, Any] = {"per_positive": negatives.per_positive, "from": negatives.source}
+        said |= {"targets": negatives.targets, "rate": float(zeros / self.drawable)}
+        if negatives.targets == "all":
+            from ..prepared.facts import shares_in_history
+
+            said |= {"in_history": shares_in_history(self.folder, self.log.label)}
+        return {"negatives": said}
 
     def _write_tables(self) -> dict[str, dict[str, Any]]:
         """Write histories and encoded samples, in parts whose sizes do not depend on the blocks.

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engine.analysis import catalogue
-from engine.analysis.catalogue import write_artefacts
-from engine.analysis.figures import FIGURES, style
+from engine.analysis.catalogue import FIGURES, write_artefacts
+from engine.analysis.figures import style
 from engine.analysis.lineup import fullest_backbone
 from engine.analysis.results import DatasetResults, read_results
 from engine.common.errors import UserError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.analysis.catalogue import TABLES
-from engine.analysis.figures import FIGURES, style
+from engine.analysis.catalogue import FIGURES, TABLES
+from engine.analysis.figures import style
 from engine.analysis.lineup import ordered_models, row_labels
 from engine.analysis.results import DatasetResults, read_results
 from engine.analysis.tables.formats import long_csv

@@ -16,7 +16,7 @@ import torch
 
 from engine.analysis.probes import item_experts as dispatch_probe
 from engine.analysis.probes import sessions as session_hopping
-from engine.analysis.probes.expert_themes import describe_codes, match
+from engine.analysis.probes.item_experts import describe_codes, match
 from engine.analysis.probes.probe import load_trained, probe
 from engine.common.errors import UserError
 from engine.config.feature_map import build_feature_map

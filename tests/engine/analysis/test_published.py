@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.analysis.results import read_results
 from engine.analysis.tables import published
-from engine.analysis.tables.published_table import published_table
+from engine.analysis.tables.published import published_table
 from engine.datasets.paper import NAMES
 
 from ...support.fake_results import write_study

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from engine.analysis.tables.comparison import Group, compare
-from engine.analysis.tables.significance import holm, mean_std, paired, ranks
+from engine.analysis.tables.comparison import Group, compare, holm, mean_std, paired, ranks
 
 
 def random_pair(n: int, seed: int = 0) -> tuple[dict[int, float], dict[int, float]]:

@@ -21,7 +21,7 @@ import polars as pl
 import pytest
 
 from engine.bench import child, epoch_cases
-from engine.bench.__main__ import main
+from engine.bench.__main__ import COMMANDS, main
 from engine.common.errors import UserError
 from engine.common.places import CONFIG
 from engine.config.read import model_part, read_yaml
@@ -30,7 +30,8 @@ from engine.datasets.prepared import layout
 
 from ...support.command_line import Outcome, run_module
 
-MODELS = epoch_cases.DEFAULTS["epoch"]["models"]
+OPTIONS = COMMANDS["epoch"]["options"]
+MODELS = OPTIONS["models"]
 LONGCTR = os.environ.get("LONGCTR_DIR")
 TINY = ("--users", "60", "--length", "60", "--repeats", "1", "--threads", "1")
 STAND_IN = """
@@ -93,7 +94,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def set_up(data: Path, folder: Path, model: str, **options: Any) -> dict[str, int]:
     """What ``epoch_cases.set_up`` makes with such options."""
-    given = epoch_cases.DEFAULTS["epoch"] | {"rows": 64, "longctr": "somewhere"} | options
+    given = OPTIONS | {"rows": 64, "longctr": "somewhere"} | options
     return epoch_cases.set_up(data, folder, model, argparse.Namespace(**given))
 
 
@@ -135,7 +136,7 @@ def imagined_runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def run(*arguments: str, log: Path, **variables: str) -> tuple[float, int]:
         started.append([*arguments])
         metrics = {"AUC": 0.75, "gAUC": 0.625, "logloss": 0.5}
-        if "engine.bench.longctr_run" in arguments:
+        if "engine.bench.rivals" in arguments:
             Path(arguments[4]).write_text(json.dumps([metrics, metrics]))
             return 10.0, 2**30
         expid = arguments[arguments.index("--expid") + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +156,20 @@ def test_overwrite_replaces_a_data_set(tmp_path: Path, command: Callable[..., Ou
 def test_a_size_that_is_unknown(tmp_path: Path, command: Callable[..., Outcome]) -> None:
     outcome = command(*SYNTHETIC, "--size", "big")
     assert outcome.code == 2 and "choose from 'micro', 'small', 'tiny'" in outcome.stderr
+
+
+def test_the_card_counts_rows_that_are_left_out_and_repeats(
+    tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    rows = [(user, item % 20, 100 * item + user) for user in range(9) for item in range(30)]
+    lines = [f"{user},{item},{time}" for user, item, time in rows]
+    lines[3], lines[5], lines[8] = "1,2,soon", "1,,3", "2,3,later"
+    (tmp_path / "log.csv").write_text("\n".join(["u,i,t", *lines]))
+    flags = "--input log.csv --user u --item i --time t --negatives 2 --targets all --bad-rows leave_out"
+    outcome = command("generic", *flags.split(), "--output", "out")
+    assert outcome.code == 0, outcome.stderr
+    card = json.loads((tmp_path / "out" / "dataset_card.json").read_text())
+    assert card["left_out"] == {"column t is not a whole number": 2, "column i is not an id": 1}
+    assert "  2 rows are left out: column t is not a whole number" in outcome.stdout.splitlines()
+    clicked, drawn = card["negatives"]["in_history"]
+    assert clicked == pytest.approx(1 / 3, abs=0.02) and 0 < drawn < 1

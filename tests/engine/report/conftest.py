@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from matplotlib.figure import Figure
 
-from engine.analysis.figures import FIGURES
+from engine.analysis.catalogue import FIGURES
 from engine.report import page
 
 

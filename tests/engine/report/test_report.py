@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.analysis.catalogue import TABLES
-from engine.analysis.figures import FIGURES
+from engine.analysis.catalogue import FIGURES, TABLES
 from engine.analysis.results import read_results
 from engine.analysis.tables.formats import html
 from engine.baseline.record import ALL, add

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.run.code_version import commit_of
+from engine.run.experiment import commit_of
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from torch import nn
 
 import model_zoo
 from engine.loader.random_batch import one_sample
-from engine.run.flop_counter import count_flops
-from engine.run.flops import describe, flops_per_sample, spread_batch
+from engine.run.flops import count_flops, describe, flops_per_sample, spread_batch
 from model_zoo.layers.mamba import Mamba
 
 from ...support.command_line import Workspace, run_module

@@ -25,8 +25,7 @@ from fuxictr.utils import print_to_list
 from engine.config.feature_map import build_feature_map
 from engine.config.load import load
 from engine.config.options import RunOptions
-from engine.run.code_version import commit_of
-from engine.run.experiment import make_loaders
+from engine.run.experiment import commit_of, make_loaders
 
 from ...support.command_line import ROOT, Outcome, Workspace, environment, run_expid_often, snapshot
 

@@ -21,9 +21,8 @@ from engine.config.read import read_yaml
 from engine.study.__main__ import main
 from engine.study.call import Call, widest
 from engine.study.experiments import EXPERIMENTS, Planned, distinct, plan
-from engine.study.run_queue import StudySearch, seeded_trial
+from engine.study.run_queue import StudySearch, balanced, model_space, seeded_trial
 from engine.study.store import Store
-from engine.study.tuning import balanced, model_space
 from engine.tuner.folder import Folder
 from model_zoo.registry import BACKBONES, BASELINES
 

@@ -144,8 +144,8 @@ def test_refused_events(tmp_path: Path, name: str) -> None:
     [
         ("N1-1 N2", {}, "column c, line 3: the value is 'N2'; write ITEM-1 or ITEM-0"),
         ("N1-1 N2-7", {}, "the value is 'N2-7'; write ITEM-1 or ITEM-0"),
-        ("N1-1 N2-0", {"item_features": ["t"]}, "--item-features with --candidates need a table"),
-        ("N1-1 N2-0", {"items": "x.csv", "item_features": ["t"]}, "--items needs --items-key"),
+        ("N1-1 N2-0", {"item_features": ["t"]}, "--item-features with --candidates need --items, a table"),
+        ("N1-1 N2-0", {"items": "x.csv", "item_features": ["t"]}, "--items needs --items-key or --item; add it"),
     ],
 )  # fmt: skip
 def test_refused_candidates(tmp_path: Path, value: str, flags: dict, says: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets.prepared import layout
+from engine.datasets.prepared.card import CARD
 from engine.datasets.prepared.check import Report, check
 
 from ....support import stand_ins
@@ -67,6 +69,11 @@ def test_samples_in_two_splits_are_counted(tiny_data: Path, tmp_path: Path) -> N
     train = pl.read_parquet(tiny_data / "train.parquet").filter(~key.is_duplicated())[:30]
     report = edited(tiny_data, tmp_path / "data", {"test": lambda _: train})
     assert any("30 samples of test.parquet stand in train.parquet" in w for w in report.warnings)
+    card = tmp_path / "data" / CARD
+    drawn = {"per_positive": 4, "from": "time", "targets": "first", "rate": 0.01}
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"negatives": drawn}))
+    natural = check(tmp_path / "data")  # drawn for two positives of one moment
+    assert not [w for w in natural.warnings if "by heart" in w]
     other = train.with_columns(is_click=1 - pl.col("is_click"))
     again = edited(tiny_data, tmp_path / "again", {"test": lambda _: other})
     assert any("test samples in train too: 30 " in fact for fact in again.facts)
@@ -165,4 +172,4 @@ def test_exit_code_of_bad_data(
         and "error: " in outcome.stdout
         and "test.parquet does not exist" in outcome.stdout
     )
-    assert outcome.stdout.endswith("1 errors, 0 warnings\n")
+    assert outcome.stdout.endswith("1 error, 0 warnings\n")

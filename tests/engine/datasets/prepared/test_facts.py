@@ -146,16 +146,26 @@ def test_facts_are_those_of_plain_loops(tmp_path: Path, monkeypatch: pytest.Monk
     assert auc == pytest.approx(plain(found))
 
 
-def test_popularity_without_moments_counts_other_training_samples(tmp_path: Path) -> None:
+def test_popularity_without_moments_counts_clicks_of_the_training_data(tmp_path: Path) -> None:
     found = tables()
     times = measured(folder_of(found, tmp_path / "data"), timed=False)
-    train = found["train"]["item_index"].to_list()
-    rows = pl.concat(found[name].with_columns(split=pl.lit(name)) for name in SPLITS)
-    score = [
-        train.count(item) - (split == "train") for item, split in rows["item_index", "split"].rows()
-    ]
+    clicked = found["train"].filter(pl.col("label") == 1)["item_index"].to_list()
+    rows = pl.concat(found[name] for name in ("valid", "test"))
+    score = [clicked.count(item) for item in rows["item_index"]]
     assert times[facts.POPULARITY].auc == pytest.approx(roc_auc_score(rows["label"], score))
     assert facts.TIME not in times
+
+
+def test_the_shares_of_samples_that_show_an_item_of_the_history(tmp_path: Path) -> None:
+    found = tables()
+    shares = facts.shares_in_history(folder_of(found, tmp_path / "data"), "label")
+    histories = dict(found["user_info"].select("user_index", "full_item_seq").rows())
+    rows = pl.concat(found[name] for name in SPLITS).rows(named=True)
+    shown = [
+        (r["label"], r["item_index"] in histories[r["user_index"]][: r["seq_len"]]) for r in rows
+    ]
+    plain = [np.mean([seen for label, seen in shown if label == y]) for y in (1, 0)]
+    assert shares == pytest.approx(plain) and min(shares) > 0
 
 
 def test_a_part_of_the_samples_is_chosen_by_a_seed(tmp_path: Path) -> None:
@@ -241,11 +251,15 @@ def test_uniform_negatives_are_less_popular(tmp_path: Path) -> None:
     facts = [warning.partition(" alone")[0] for warning in warnings]
     assert facts[0] == "popularity" and all(fact.startswith("feature") for fact in facts[1:])
     assert all("how negatives were drawn" in warning for warning in warnings)
+    assert all(warning.endswith("--negatives-from time is fairer") for warning in warnings)
 
 
 def test_the_report_shows_every_fact(tmp_path: Path) -> None:
     path = folder_of(tables(), tmp_path / "data", negatives=NEGATIVES, time_unit="order")
     text = str(check(path))
-    assert "AUC of single facts: in the history 0." in text and "feature price 0." in text
+    assert (
+        "AUC of single facts (0.5 tells nothing): in the history 0." in text
+        and "feature price 0." in text
+    )
     assert "sampled negatives (4, time)" in text
     assert "time 0." not in text and json.loads((path / CARD).read_text())["time_unit"] == "order"

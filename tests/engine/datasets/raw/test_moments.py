@@ -146,6 +146,18 @@ def test_bad_rows_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "1 rows are left out: column t is not a whole number" in out
 
 
+@pytest.mark.parametrize("unit", [None, "unknown"])
+@pytest.mark.parametrize("factor", [1000, 10**6])
+def test_an_unknown_unit_is_one_unit(tmp_path: Path, unit: str | None, factor: int) -> None:
+    """Times that count from an unknown moment may lie in the range of two units, and between them."""
+    mixed = [*SECONDS, SECONDS[0] * factor, SECONDS[1] * factor]
+    with pytest.raises(UserError, match="most values are times in s, but not '17"):
+        read(tmp_path, mixed, unit=unit)
+    assert read(tmp_path, mixed, unit=unit, lenient=True) == (SECONDS, "s")
+    counted = [SECONDS[0] // 2**n * factor for n in range(25)]
+    assert read(tmp_path, counted, unit="unknown") == (counted, "unknown")
+
+
 def test_a_flag_beats_the_size(tmp_path: Path) -> None:
     assert read(tmp_path, [5, 10, 25], unit="s") == ([5, 10, 25], "s")
     assert read(tmp_path, [0, *SECONDS], unit="unknown")[1] == "unknown"

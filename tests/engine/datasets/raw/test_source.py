@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from engine.common.errors import UserError
 from engine.datasets.raw.moments import times
 from engine.datasets.raw.raw_files import Form
-from engine.datasets.raw.source import Lines, Source
+from engine.datasets.raw.source import Source
 from engine.datasets.raw.values import feature, guess, identity, label, number, whole
 
 Files = dict[str, "str | bytes | pl.DataFrame"]
@@ -119,6 +120,11 @@ ROWS = [("a", "1"), ("b", "2")]
         ("u::i\na::1\nb::2", {"separator": "::", "columns": ["u", "i"]}),
         ("u\x01i\na\x011\nb\x012\n", {"separator": "\\x01"}),
         ('u,i,name\na,1,The "X" Band\nb,2,"Y\n', {"quotes": False}),
+        # The separator that the first line has; a named one only where it has it.
+        ("u;i\na;1\nb;2\n", {}),
+        ("u\ti\na\t1\nb\t2\n", {}),
+        ("u,i\na,1\nb,2\n", {"separator": "::"}),
+        ("a;1\nb;2\n", {"separator": "::", "columns": ["u", "i"]}),
     ],
 )
 def test_texts(tmp_path: Path, content: str, options: dict) -> None:
@@ -141,8 +147,8 @@ def test_texts(tmp_path: Path, content: str, options: dict) -> None:
         ("u,i\na,1\n", {"separator": "\\x"}, r"the separator \\x is no character"),
         ("u,i\na,1\n,2\n", {}, "line 3: the value is missing; write an id"),
         ("u,i\na,1\nNULL,2\n", {}, "line 3: the value is missing; write an id"),
-        ("u,i\na,1\n1.2345e+18,2\n", {}, r"column u: the value '1\.2345e\+18' is a rounded number"),
-        ("u,i\na,1\n123456789012345056.0,2\n", {}, r"'123456789012345056\.0' is a rounded number"),
+        ("u,i\na,1\n1.2345e+18,2\n", {}, r"line 3: the value is '1\.2345e\+18'; write an id; .* must not be stored as fractions"),
+        ("u,i\na,1\n123456789012345056.0,2\n", {}, r"'123456789012345056\.0'; write an id; whole numbers of more than 15 digits"),
         ("u,i\n" + "a,1\n" * 10_000 + "123456789012345056.0,2\n", {}, "line 10002.*must not be stored as fractions"),
         ("u,i,y,y \na,1,0,1\n", {}, "log.csv has two columns 'y'; rename one"),
         ("u::y::i::y\na::1::0::1\n", {"separator": "::"}, "has two columns 'y'; rename one"),
@@ -153,9 +159,36 @@ def test_refused_texts(tmp_path: Path, content: str, options: dict, says: str) -
         ids(source(tmp_path, {"log.csv": content}, **options), "u", "i")
 
 
+@pytest.mark.parametrize("separator", [",", "::"])
+@pytest.mark.parametrize(
+    ("rows", "header"),
+    [
+        (["uid,iid", "a,1", "b,2"], True),
+        (["U,Item", "a,x", "b,y"], True),  # but for a capital as given
+        (["uid,iid", "a,x", "b,2"], False),  # which may be ids as well
+        (["u,5", "a,1", "b,2"], False),
+        (["uid,", "a,1", "b,2"], False),
+        (["uid,iid"], False),
+    ],
+)
+def test_a_header_of_other_words_is_no_row(
+    tmp_path: Path, rows: list[str], header: bool, separator: str
+) -> None:
+    content = "\n".join(rows).replace(",", separator)
+    with pytest.raises(UserError) if header else contextlib.nullcontext() as error:
+        table = source(tmp_path, {"log.csv": content}, columns=["u", "i"], separator=separator)
+    if header:
+        said = f"has a header, {rows[0].replace(',', ', ')}, and --columns is for files without one"
+        assert said in str(error.value)
+    else:
+        found = table.frame.select(pl.col("u", "i").fill_null("")).collect().rows()
+        assert found == [tuple(row.split(",")) for row in rows]
+
+
 def test_lines_in_latin_1(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_bytes("1::Misérables, Les::Drama\n".encode("latin-1"))
-    table = Lines(tmp_path / "movies.dat", ("id", "title", "genres"), "::")
+    form = Form("::", columns=("id", "title", "genres"), encoding="latin-1")
+    table = Source(tmp_path / "movies.dat", form)
     assert table.frame.select("title").collect().item() == "Misérables, Les"
 
 

@@ -256,7 +256,7 @@ def test_times_of_another_unit_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"history_padding": 0}, "--history-padding has no meaning without --history"),
+        ({"history_padding": 0}, "--history-padding needs --history; add it"),
         ({"history": "seen", "exposures": "log.csv"}, "exclude each other"),
         ({"history": "seen", "history_action": "a"}, "needs --history-actions"),
         ({"history": "seen", "history_time": "t", "time": None, "order": "o"}, "needs --time"),

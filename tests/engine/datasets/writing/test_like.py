@@ -328,3 +328,11 @@ def test_the_command_line_replaces_the_data_set_that_it_follows(old: Path) -> No
     assert card(old)["like"]["hash"] == before["hash"] != card(old)["hash"]
     assert len(pl.read_parquet(old / "item_info.parquet")) > size
     assert "--expid TWIN_MoS_mine" in outcome.stdout
+
+
+def test_a_share_of_the_users_is_of_one_log_alone(command: Command, tmp_path: Path) -> None:
+    OLD.write_csv(tmp_path / "old.csv")
+    some = ("--input", "old.csv", *FLAGS, "--sample-users", "0.5", "--output", "some")
+    assert command("generic", *some).code == 0
+    assert command("generic", "--like", "some", "--input", "old.csv", "--output", "all").code == 0
+    assert card(tmp_path / "some")["users"] < card(tmp_path / "all")["users"] == 20

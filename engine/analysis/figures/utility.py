@@ -9,7 +9,6 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from model_zoo.registry import OURS, backbone_of, label, mixture_of
 
 from ..results import Cell, DatasetResults
-from ..sentences import sentences
 from . import style
 from .selection import in_points, metrics_of, spread
 
@@ -21,9 +20,8 @@ def draw(results: DatasetResults) -> Figure | None:
     metrics = metrics_of(cells)
     if len(cells) < 2 or not metrics:
         return None
-    figure = Figure(figsize=(8.6, 3.7))
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
+    figure, panels = style.panels(1, len(metrics), (8.6, 3.7))
+    for axes, metric in zip(panels[0], metrics, strict=True):
         _points(axes, cells, metric)
         axes.set(xscale="log", xlabel="FLOPs per sample (forward)", ylabel=f"test {metric}, points")
         low, high = axes.get_xlim()
@@ -35,11 +33,10 @@ def draw(results: DatasetResults) -> Figure | None:
         style.legend_entry(label(mixture), marker=look.marker, **hollow)
         for mixture, look in style.mixture_looks(cell.model for cell in cells).items()
     ]
-    legend = [*panels[0].get_legend_handles_labels()[0], *mixtures]
-    over = style.over_seeds(cell.runs for cell in cells)
-    facts = sentences("utility_flops", dataset=results.title, seeds=over)
-    style.finish(figure, "Utility and cost of each model", facts, legend)
-    return figure
+    legend = [*panels[0, 0].get_legend_handles_labels()[0], *mixtures]
+    facts = {"dataset": results.title, "seeds": style.over_seeds(cell.runs for cell in cells)}
+    title = "Utility and cost of each model"
+    return style.finish(figure, title, "utility_flops", legend=legend, **facts)
 
 
 def _points(axes: Axes, cells: list[Cell], metric: str) -> None:

@@ -1,10 +1,16 @@
-"""The conditions under which runs were made, and the notes that a table needs where they differ."""
+"""What stands beside numbers: the conditions of runs, notes where they differ, and sentences.
+
+The file ``sentences.yaml`` beside this one has the sentences.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from statistics import mode
+from typing import Any
 
+from ..config.read import read_yaml
 from .results import Cell, Run
 
 
@@ -66,3 +72,9 @@ def limit_note(cell: Cell) -> str:
     count = sum(last["best"] and last["epoch"] >= limit for last, limit in lasts)
     few = f"{count} of {len(lasts)} runs ended at their limit of epochs, the last the best"
     return f"{few}: longer training may give more" if count else ""
+
+
+def sentences(*names: str, **fields: Any) -> list[str]:
+    """The sentences of some tables or figures, in order, with fields filled in."""
+    known = read_yaml(Path(__file__).with_name("sentences.yaml"))
+    return [sentence.format(**fields) for name in names for sentence in known[name]]

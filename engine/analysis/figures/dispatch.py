@@ -12,7 +12,6 @@ from model_zoo.registry import backbone_of, label, mixture_of
 
 from ..lineup import fullest_backbone
 from ..results import DatasetResults
-from ..sentences import sentences
 from . import style
 from .selection import probes_of
 
@@ -36,8 +35,8 @@ def draw(results: DatasetResults) -> Figure | None:
     models = fullest_backbone(branches)
     if not models:
         return None
-    figure = Figure(figsize=(max(7.5, 1.8 + 2.1 * len(models)), 4.4))
-    panels = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey=True)
+    size = (max(7.5, 1.8 + 2.1 * len(models)), 4.4)
+    figure, panels = style.panels(2, len(models), size, sharex=True, sharey=True)
     fixed = []  # routers with one best expert for the popular item
     for column, model in zip(panels.T, models, strict=True):
         router, branch = label(mixture_of(model)), branches[model]
@@ -47,14 +46,11 @@ def draw(results: DatasetResults) -> Figure | None:
             style.outer_labels(axes, "expert", f"{ROWS[end]}\nshare of routed")
         fixed += [router] if max(branch["eval"]["most"]) >= 0.995 else []
     seen = {end: branches[models[0]][end]["appearances"] for end in ROWS}
-    about = probes[models[0]]["about"]
-    style.finish(
-        figure,
-        f"One best expert throughout for the most popular item: {', '.join(fixed) or 'no router'}",
-        sentences("dispatch", backbone=backbone_of(models[0]), **seen, **about),
-        panels[0, 0].get_legend_handles_labels()[0],
-    )
-    return figure
+    about = probes[models[0]]["about"] | {"backbone": backbone_of(models[0])} | seen
+    one = "One best expert throughout for the most popular item"
+    legend = panels[0, 0].get_legend_handles_labels()[0]
+    title = f"{one}: {', '.join(fixed) or 'no router'}"
+    return style.finish(figure, title, "dispatch", legend=legend, **about)
 
 
 def _in_numbers(branch: dict[str, Any]) -> str:
