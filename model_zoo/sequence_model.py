@@ -24,6 +24,7 @@ from .batch import Batch
 from .heads import MLPHead
 from .history.history import History
 from .history.item_dict import ItemDict
+from .history.matches import MatchReader
 from .layers.block import SequenceBlock
 from .moe.branch import Branch
 from .moe.mixtures import Mixture
@@ -43,7 +44,7 @@ LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's nam
 class SequenceModel(StagedModel):
     """A model that predicts clicks (CTR) from a user's history.
 
-    It computes ``sigmoid(head([context, target, encoder(history, target)]))``.
+    It computes ``sigmoid(head([context, target, encoder(history, target), matches]))``.
 
     Its hyper-parameters are the ones below, the keyword-only parameters of ``block``, ``mixture``
     and ``head``, and FuxiCTR's. ``hyper_parameters`` lists them.
@@ -65,6 +66,10 @@ class SequenceModel(StagedModel):
         sparse_embedding: update and regularise only the rows of large embedding tables that a batch
             reads. This is for tables of millions of rows. ``training/sparse_embedding.py`` says
             how close the results are to those with dense tables.
+        match_features: give the head numbers that say what target and history share (see
+            ``history/matches.py``).
+        match_windows: their windows of time, in seconds before the sample; None if times are not
+            known.
         kwargs: passed on to ``StagedModel``, block, mixture, head and FuxiCTR.
 
     Raises:
@@ -88,6 +93,8 @@ class SequenceModel(StagedModel):
         amp: str | None = None,
         compile: bool = False,
         sparse_embedding: bool = False,
+        match_features: bool = False,
+        match_windows: list[float] | None = None,
         **kwargs: Any,
     ) -> None:
         if loss not in LOSSES:
@@ -115,6 +122,11 @@ class SequenceModel(StagedModel):
         mixture_config = chosen(kwargs, *self.mixture.readers())
         self.encoder = self.mixture(make_block, self.item_dim, **mixture_config)
         width = feature_map.sum_emb_out_dim() + self.encoder.output_dim
+        self.matches: MatchReader | None = None
+        if match_features:
+            windows = None if match_windows is None else len(match_windows)
+            self.matches = MatchReader(feature_map.features, windows)
+            width += self.matches.width
         self.classifier = self.head(width, **chosen(kwargs, self.head))
         torch.set_rng_state(rng)
         self.reset_parameters()
@@ -181,12 +193,16 @@ class SequenceModel(StagedModel):
 
         ``aux_loss`` is the routers' auxiliary loss, a scalar.
         """
-        history, target_BD = self.embed_items(inputs)
+        columns, row_BL1, mask_BL = self._positions(inputs)
+        history, target_BD = self._embed(columns, row_BL1, mask_BL)
+        shared = []
+        if self.matches is not None:
+            shared = [self.matches.read(inputs[1], columns, row_BL1, mask_BL)]
         context = self.context_features(inputs[0])
         features = [self.embedding_layer(context, flatten_emb=True)] if context else []
         with bf16_products(self.device, enabled=self.amp == "bf16"):
             y_BH, aux_loss = self.encoder(history, target_BD)
-            features_BF = torch.cat([*features, target_BD, y_BH], dim=-1)
+            features_BF = torch.cat([*features, target_BD, y_BH, *shared], dim=-1)
             if self.compiled and len(features_BF) > 1:  # a batch of one would need another graph
                 logit = call_compiled(self.classifier, features_BF)
             else:
@@ -194,9 +210,19 @@ class SequenceModel(StagedModel):
         return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
 
     def embed_items(self, inputs: Batch) -> tuple[History, Tensor]:
-        """The history of each sample, and the embedding of its target ``(B, D)``.
+        """The history of each sample, and the embedding of its target ``(B, D)``."""
+        return self._embed(*self._positions(inputs))
 
-        ``History`` holds rows of item embeddings and looks positions up in them when it is read.
+    def _embed(
+        self, columns: Mapping[str, Tensor], row_BL1: Tensor, mask_BL: Tensor
+    ) -> tuple[History, Tensor]:
+        rows_UD = self.embedding_layer(columns, flatten_emb=True)
+        history = History(rows_UD, row_BL1[:, :-1], mask_BL)
+        return history, history.lookup(row_BL1[:, -1])
+
+    def _positions(self, inputs: Batch) -> tuple[Mapping[str, Tensor], Tensor, Tensor]:
+        """Rows of item features, the row of each position ``(B, L + 1)``, and the mask ``(B, L)``.
+
         With an ``ItemDict``, each distinct item of the batch is one row. With a plain dictionary,
         every position is a row of its own.
         """
@@ -211,10 +237,7 @@ class SequenceModel(StagedModel):
             row_BL1 = torch.arange(B * (L + 1), device=self.device).view(B, L + 1)
         if not L:  # LongCTR's loader gives this where no sample of the batch has a history
             mask_BL, row_BL1 = mask_BL.new_zeros(B, 1), row_BL1.repeat(1, 2)
-        columns = {name: self.on_device(rows) for name, rows in columns.items()}
-        rows_UD = self.embedding_layer(columns, flatten_emb=True)
-        history = History(rows_UD, row_BL1[:, :-1], mask_BL)
-        return history, history.lookup(row_BL1[:, -1])
+        return {name: self.on_device(rows) for name, rows in columns.items()}, row_BL1, mask_BL
 
     def on_device(self, x: Tensor) -> Tensor:
         """Move a part of a batch to the model's device, without waiting if its memory is pinned."""

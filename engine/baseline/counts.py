@@ -16,7 +16,8 @@ from ..config.feature_map import build_feature_map
 from ..datasets.prepared.card import SPLITS, card_beside
 from ..loader.columnar import META, Histories, ItemTable, Samples
 from ..loader.columns import Arrays, open_parquet
-from .popularity import AmongOthers, BeforeTheMoment, Times, fold_of
+from ..loader.times import Times
+from .popularity import AmongOthers, BeforeTheMoment, fold_of
 
 BLOCK = 4096  # samples that are counted at a time
 EVENTS = 2**25  # about how many events at most tell what is popular

@@ -5,47 +5,10 @@ Shape suffixes: B samples, N items, S interactions of all users, E the interacti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ..loader.columns import pieces
-
-SECOND = {"s": 1, "ms": 1000, "us": 1_000_000}  # in the ``time_unit`` of a card
 FOLDS = 5  # of users
-
-
-class Times:
-    """When all events were, in ticks since the first one: the unit of the data, or a multiple of it.
-
-    Args:
-        user_info: a Parquet file with the lists ``full_time_seq``.
-        unit: the card's ``time_unit``.
-
-    Attributes:
-        tick_S: of each event, at most ``2**31 - 1``.
-        second: how many ticks it has; None if nobody knows.
-    """
-
-    def __init__(self, user_info: Path, unit: str) -> None:
-        ends = [(t.min(), t.max()) for t in _times(user_info) if len(t)] or [(0, 0)]
-        self._first = int(min(first for first, _ in ends))
-        self._tick = 1 + (int(max(last for _, last in ends)) - self._first >> 31)
-        ticks = [self.ticks(time).astype(np.int32) for time in _times(user_info)]
-        self.tick_S = np.concatenate(ticks)
-        self.second = SECOND[unit] / self._tick if unit in SECOND else None
-
-    def ticks(self, time: NDArray) -> NDArray[np.int64]:
-        """The ticks of times of the data; times before the first event are 0."""
-        return np.clip((time - self._first) // self._tick, 0, 2**31)
-
-
-def _times(user_info: Path) -> Iterator[NDArray[np.int64]]:
-    """The times of some users at a time."""
-    for piece in pieces(user_info, ["full_time_seq"]):
-        yield np.asarray(piece["full_time_seq"].lists().flatten(), np.int64)
 
 
 class BeforeTheMoment:

@@ -110,7 +110,7 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
         raise UserError(f"{where}: type is {kind!r}; write one of {', '.join(FEATURE_TYPES)}")
     if kind == "meta":
         return {"type": "meta"}
-    kept = ("embedding_dim", "emb_output_dim", "share_embedding")
+    kept = ("embedding_dim", "emb_output_dim", "share_embedding", "oov_idx")
     spec = {"source": column.get("source", ""), "type": kind}
     spec |= {key: column[key] for key in kept if key in column}
     encoder = column.get("feature_encoder", POOLING if kind == "sequence" else None)

@@ -9,11 +9,13 @@ from typing import Any
 from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
-from ..datasets.prepared.card import card_beside, fingerprint
+from ..datasets.prepared.card import SECOND, card_beside, fingerprint
 from .models import find_model
 from .options import RunOptions
 from .read import load_experiment, redirect, resolve_paths
 from .validate import check
+
+MATCH_WINDOWS = [1800.0, 86_400.0, 604_800.0]  # half an hour, a day, a week, where times are known
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
     params = redirect(params, options.data_root)
     if negatives := card_beside(params["train_data"]).get("negatives"):
         params = {"negative_sampling_rate": negatives["rate"]} | params
+    if params.get("match_features"):
+        timed = card_beside(params["train_data"]).get("time_unit") in SECOND
+        params["match_windows"] = params.get("match_windows", MATCH_WINDOWS) if timed else None
     checkpoint = params.get("backbone_checkpoint")
     if checkpoint is not None and Path(checkpoint).is_file():
         params["backbone_checkpoint_hash"] = fingerprint([checkpoint])

@@ -34,6 +34,7 @@ OPTIONAL: dict[str, Any] = {
     "task": Literal["binary_classification"],
     "monitor_mode": Literal["max", "min"],
     "eval_steps": int | None,
+    "match_span": Literal["all", "max_len"],
     "loss": Literal[LOSSES],
     "optimizer": Literal[
         "adam", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "SGD"
@@ -58,7 +59,7 @@ NOT_BELOW_0 = r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embeddin
 ABOVE_0 = (
     r"epochs|max_len|(batch|hidden)_size|learning_rate|max_gradient_norm|early_stop_patience"
     r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn)_hidden_units"
-    r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward"
+    r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward|match_windows"
 )
 # The allowed numbers of every key that fits the pattern. The first pattern that fits counts.
 RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (

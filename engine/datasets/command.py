@@ -116,15 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--output", help=f"the folder to write, data/{name} by default")
         added.add_argument("--overwrite", action="store_true", help="replace the folder")
         if log:
-            added.add_argument(
-                "--memory", type=float, default=4.0, help="GiB that a process may take (4)"
-            )
-            added.add_argument(
-                "--engine",
-                choices=["local", "ray"],
-                default="local",
-                help="where blocks of users are sorted",
-            )
+            added.add_argument("--memory", type=float, default=4.0, help="GiB of a process (4)")
+            added.add_argument("--engine", choices=["local", "ray"], help="where users are sorted")
         return added
 
     movielens = command("movielens", "MovieLens 100K, 1M, 20M or latest")
@@ -144,14 +137,10 @@ def _parser() -> argparse.ArgumentParser:
         _add_keys(ready)
 
     for name in NAMES:
-        published = command(
-            name, "one of the paper's data sets, from the Hugging Face hub", log=False
-        )
+        published = command(name, "one of the paper's data sets, from its hub", log=False)
         published.add_argument("--offline", action="store_true", help="use the hub's cache alone")
 
-    planted = command(
-        "session_hopping", "generated users who hop between planted themes", log=False
-    )
+    planted = command("session_hopping", "users who hop between planted themes", log=False)
     planted.add_argument("--size", default="small", choices=sorted(GENERATED.values()))
     planted.add_argument("--impressions", type=int, help="samples per user")
     planted.add_argument("--items", type=int, help="rows of the item table")
@@ -165,9 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_keys(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each key of a ``Mapping``, in groups, and those of another data set."""
     parser.add_argument("--like", help="prepared data set, to encode this log as that one was")
-    parser.add_argument(
-        "--grow", action="store_true", help="with --like: new values get ids, after the known ones"
-    )
+    parser.add_argument("--grow", action="store_true", help="with --like: new values get new ids")
     group: Any = parser
     for entry in fields(Mapping):
         if entry.name in GROUPS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from model_zoo.history.item_dict import ItemDict
 
 from ..common.errors import UserError
 from .columnar import Histories, ItemTable, Samples
+from .match_index import MatchIndex
 
 
 class SequenceLoader:
@@ -42,6 +44,11 @@ class SequenceLoader:
         streaming: read one row group at a time, for samples larger than memory. Shuffling then
             changes the order of the row groups, and the order within each.
         device: where the item tables live, and what models read of a batch.
+        match_features: count what target and history share; or the ``MatchIndex`` of another loader,
+            to share it.
+        match_span: count matches in the whole history (``all``), or in its newest ``max_len`` items.
+        match_windows: seconds before the sample in which they are counted by themselves, too; None
+            where no times are known.
         kwargs: other keys of FuxiCTR's configuration, such as ``num_workers``; they change nothing.
 
     Attributes:
@@ -64,6 +71,9 @@ class SequenceLoader:
         seed: int = 2024,
         streaming: bool = False,
         device: str | torch.device = "cpu",
+        match_features: bool | MatchIndex = False,
+        match_span: Literal["all", "max_len"] = "all",
+        match_windows: list[float] | None = None,
         **kwargs: object,
     ) -> None:
         if padding != "pre":
@@ -76,6 +86,12 @@ class SequenceLoader:
         self.items = item_info.to(device)
         self.samples = Samples(data_path, feature_map, self.histories, len(self.items), streaming)
         self.histories.check_items(len(self.items), self.items.path)
+        if match_features is True:
+            newest = max_len if match_span == "max_len" else None
+            match_features = MatchIndex(
+                self.histories, self.items, feature_map, newest, match_windows
+            )
+        self.matches = match_features or None
         self.batch_size, self.shuffle, self.max_len, self.seed = batch_size, shuffle, max_len, seed
         self.device = torch.device(device)
         self.epoch = 0
@@ -107,7 +123,10 @@ class SequenceLoader:
             index_BL1 = self._send(index_BL1)
             mask_BL = (index_BL1[:, :-1] > 0).float()
             batch_dict |= {name: self._send(batch_dict[name]) for name in self.read}
-        return batch_dict, ItemDict(self.items.tables, index_BL1.long()), mask_BL
+        items = ItemDict(self.items.tables, index_BL1.long())
+        if self.matches is not None:
+            items.matches = self._send(self.matches.count(columns).numbers())
+        return batch_dict, items, mask_BL
 
     def _send(self, x: Tensor) -> Tensor:
         """Copy to the device; without pinned memory the host would wait for the GPU to catch up."""

@@ -62,6 +62,10 @@ def one_sample(batch: Batch, sample: int) -> Batch:
     keep = slice(sample, sample + 1)
     return (
         {name: column[keep] for name, column in batch_dict.items()},
-        ItemDict(items.tables, items.index[keep, -length - 1 :]),
+        ItemDict(
+            items.tables,
+            items.index[keep, -length - 1 :],
+            None if items.matches is None else items.matches[keep],
+        ),
         mask_BL[keep, -length:],
     )

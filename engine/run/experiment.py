@@ -74,6 +74,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
     files.require_same_data(about["dataset_hash"], resume)
     files.open(params, about["dataset_hash"], resume)
     logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
+    if params.get("match_features") and params["match_windows"] is None:
+        logging.info("match_features: without times, of which the data have none, or no known unit")
     if resume and not files.state.exists():
         logging.info("--resume: nothing was saved yet, so the run starts at its beginning")
     before = files.fit_seconds()
@@ -188,19 +190,19 @@ def _evaluate(
 def make_loaders(
     params: dict[str, Any], feature_map: FeatureMap, device: str
 ) -> dict[str, SequenceLoader]:
-    """The loader of each split; they share histories and item tables.
+    """The loader of each split; they share histories, item tables and the index of matches.
 
     Raises:
         UserError: a file is damaged, or a split has no samples.
     """
     histories, items = Histories(params["user_info"]), ItemTable(params["item_info"], feature_map)
     shared = params | {"user_info": histories, "item_info": items, "device": device}
-
-    def loader(split: str) -> SequenceLoader:
+    loaders = {}
+    for split in SPLITS:
         options = shared | {"shuffle": split == "train" and params.get("shuffle", True)}
-        return SequenceLoader(feature_map, params[f"{split}_data"], **options)
-
-    return {split: loader(split) for split in SPLITS}
+        loaders[split] = SequenceLoader(feature_map, params[f"{split}_data"], **options)
+        shared["match_features"] = loaders[split].matches
+    return loaders
 
 
 def commit_of(root: Path) -> str:

@@ -195,6 +195,8 @@ def describe(
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
     batch = random_batch(feature_map, [length] * RANDOM_SAMPLES, length, max(ITEMS, length + 2))
+    if model.matches is not None:  # the loader counts them
+        batch[1].matches = torch.zeros(RANDOM_SAMPLES, model.matches.counted)
     if model.branches:
         model.before_experts([batch], params["seed"])
     return num_parameters(model), flops_per_sample(model, batch)

@@ -62,29 +62,18 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
     for run, test in zip(runs, tested, strict=True):
         values = np.array([test[metric] for metric in metrics])
         tests.setdefault(run["expid"], {})[run["seed"]] = values
-        rows.append(
-            [
-                run["expid"],
-                str(run["seed"]),
-                *map(_shown, metrics, values),
-                f"{run['metrics']['valid'].get('AUC', float('nan')):.4f}",
-                f"{run['num_parameters']:,}",
-                f"{run['train_samples_per_s']:,.0f}",
-                f"{run['seconds']['total']:.0f} s",
-            ]
-        )
+        valid, seconds = run["metrics"]["valid"].get("AUC", float("nan")), run["seconds"]["total"]
+        cells = [f"{valid:.4f}", f"{run['num_parameters']:,}", f"{run['train_samples_per_s']:,.0f}"]
+        cells = [*map(_shown, metrics, values), *cells, f"{seconds:.0f} s"]
+        rows.append([run["expid"], str(run["seed"]), *cells])
     if max(map(len, tests.values())) > 1:
         for expid, seeds in tests.items():
             rows.append([expid, f"mean of {len(seeds)}", *_spread(metrics, [*seeds.values()])])
     models = {run["expid"]: run["model"] for run in runs}
     for expid, seeds in list(tests.items())[1:]:
         reference = _reference(expid, models)
-        paired = [
-            values - tests[reference][seed]
-            for seed, values in seeds.items()
-            if seed in tests[reference]
-        ]
-        if paired:
+        beside = tests[reference]
+        if paired := [seeds[seed] - beside[seed] for seed in seeds if seed in beside]:
             rows.append([f"{expid} - {reference}", "paired", *_spread(metrics, paired, sign="+")])
     for metric, value in runs[0]["bayes"].items():
         if metric in metrics:

@@ -22,11 +22,16 @@ class ItemDict(MutableMapping):
     Args:
         tables: one tensor per item feature, ``(N, ...)``, for all items; row 0 is padding.
         index: item of each position, ``(B, L + 1)``, int64; the target is the last column.
+        matches: what target and history share, ``(B, M)``, float32 (see ``matches.py``); None where
+            the loader has not counted it.
     """
 
-    def __init__(self, tables: dict[str, Tensor], index: Tensor) -> None:
+    def __init__(
+        self, tables: dict[str, Tensor], index: Tensor, matches: Tensor | None = None
+    ) -> None:
         self.tables = tables
         self.index = index
+        self.matches = matches
         self._own: dict[str, Tensor] = {}
 
     def __getitem__(self, feature: str) -> Tensor:

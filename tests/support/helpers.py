@@ -97,7 +97,11 @@ def rows_of(batch: tuple, keep: list[int], cut: int = 0) -> tuple:
     batch_dict, items, mask = batch
     return (
         {name: column[keep] for name, column in batch_dict.items()},
-        ItemDict(items.tables, items.index[keep][:, cut:]),
+        ItemDict(
+            items.tables,
+            items.index[keep][:, cut:],
+            None if items.matches is None else items.matches[keep],
+        ),
         mask[keep][:, cut:],
     )
 

@@ -145,7 +145,7 @@ def _label(table: Source, mapping: Mapping) -> tuple[pl.Expr, pl.Expr]:
         chosen = (*mapping.positive_actions, *mapping.history_actions)
         done = values.action(table, mapping.action, chosen)
         label = values.one_of(done, mapping.positive_actions).cast(pl.Int8)
-        if mapping.positive_actions and not mapping.negatives:
+        if mapping.positive_actions and not (mapping.negatives or mapping.exposures):
             said = ", ".join(map(str, mapping.positive_actions))
             print(f"rows with other actions than {said} are label 0")
         if mapping.history_actions:

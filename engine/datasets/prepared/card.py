@@ -16,6 +16,7 @@ from ...common.errors import UserError
 SPLITS = ("train", "valid", "test")
 FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "user_info", "item_info"))
 CARD = "dataset_card.json"
+SECOND = {"s": 1, "ms": 1000, "us": 1_000_000}  # in a card's ``time_unit``; others are not known
 
 
 def card_beside(data: str | Path) -> dict[str, Any]:
@@ -78,11 +79,9 @@ def describe(card: dict[str, Any]) -> str:
                 f"  items that the history shows: {clicked:.1%} of the clicked, {others:.1%} of the drawn"
             )
     for what, count in card.get("left_out", {}).items():
-        lines.append(f"  {count:,} rows are left out: {what}")
+        lines.append(f"  rows left out: {count:,} ({what})")
     if merged := card.get("events_merged"):
-        lines.append(
-            f"  {merged:,} events are merged with others of the same user, item and moment"
-        )
+        lines.append(f"  events merged: {merged:,} (same user, item and moment as another)")
     if "bayes_auc" in card:
         lines.append(f"  Bayes-optimal test AUC {card['bayes_auc']['test']:.4f}")
     return "\n".join(lines)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PAIR = ["user_index", "item_index"]
 CHANCE = 1e-3  # least chance at which samples shown twice may all have the same label
-SELF_LEAK = 0.5  # how much more often the newest history item may be a clicked target
 Samples = dict[str, pl.LazyFrame]
 
 
@@ -83,13 +82,10 @@ def check(folder: Path) -> Report:
         for name, split in card["splits"].items():
             empty = split["history_length"]["histogram"]["0+"] / split["rows"]
             report.facts.append(f"{name} samples without a history: {empty:.1%}")
-            if split["label_rate"] in (0, 1):
-                rate = split["label_rate"]
+            if (rate := split["label_rate"]) in (0, 1):
                 report.warnings.append(f"{name}: every label, or nearly so, is {rate:g}")
         _find_duplicates(samples, saved | card, report)
-        clicks = _clicks(folder)
-        _find_leaks(samples, clicks, report)
-        _find_own_clicks(samples["test"], clicks, report)
+        _find_leaks(samples, _clicks(folder), report)
     return report
 
 
@@ -164,24 +160,6 @@ def _find_leaks(samples: Samples, clicks: pl.LazyFrame, report: Report) -> None:
                 f"{found:,} clicked samples of {later}.parquet stand in histories that {names} samples "
                 "show, after their own moment: training sees what it is tested on"
             )
-
-
-def _find_own_clicks(test: pl.LazyFrame, clicks: pl.LazyFrame, report: Report) -> None:
-    """Warn of histories that hold the click that is to be predicted as their newest item."""
-    newest = test.filter(pl.col("seq_len") > 0).with_columns(place=pl.col("seq_len") - 1)
-    newest = newest.join(clicks.with_columns(same=1), on=[*PAIR, "place"], how="left")
-    same, click = pl.col("same").is_not_null(), pl.col("label") == 1
-    shares = newest.select(clicked=same.filter(click).mean(), other=same.filter(~click).mean())
-    clicked, other = shares.collect().fill_null(0).row(0)
-    report.facts.append(
-        f"test targets that are the newest history item: {clicked:.1%} of the clicked, "
-        f"{other:.1%} of the others"
-    )
-    if clicked - other > SELF_LEAK:
-        report.warnings.append(
-            "the newest item of most clicked test samples is the target itself: the history holds the "
-            "click that is to be predicted; seq_len must count earlier items only"
-        )
 
 
 def _clicks(folder: Path) -> pl.LazyFrame:

@@ -41,9 +41,9 @@ def measure(folder: Path) -> dict[str, Any]:
         ``times``, the first and the last moment of samples, or None; ``lengths``, quantiles of the lengths of
         the samples' histories; ``repeats``, the share of the events whose item the user had before.
 
-        ``hopping`` has ``kappa`` and ``returns`` of each theme; both are None where no user has two
-        values. ``returns`` is the share of the changes that go to a value that the user had before.
-        Themes are the categorical features whose raw values ``item_ids.parquet`` has.
+        ``hopping`` has ``kappa`` and ``returns`` of each theme of which a user has two values.
+        ``returns`` is the share of the changes that go to a value that the user had before. Themes
+        are the categorical features whose raw values ``item_ids.parquet`` has.
     """
     themes = _themes(folder)
     totals = {name: np.zeros(4) for name in themes}
@@ -58,7 +58,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "times": _times(folder),
         "lengths": _lengths(folder),
         "repeats": 1 - distinct / max(1, events),
-        "hopping": {name: rates(*total) for name, total in totals.items()},
+        "hopping": {name: rates(*total) for name, total in totals.items() if total[0]},
     }
 
 
@@ -76,17 +76,16 @@ def describe(folder: Path) -> str:
         f"repeats: {found['repeats']:.1%} of the events show an item that the user had before"
     )
     for name, hopping in found["hopping"].items():
-        if hopping["kappa"] is not None:
-            lines.append(
-                f"session hopping of {name}: kappa {hopping['kappa']:.2f}, and {hopping['returns']:.0%} of "
-                "the changes return to an earlier value"
-            )
+        lines.append(
+            f"session hopping of {name}: kappa {hopping['kappa']:.2f}, and {hopping['returns']:.0%} of "
+            "the changes return to an earlier value"
+        )
     return "\n".join(f"  {line}" for line in [*lines, advice(found)])
 
 
 def advice(found: dict[str, Any]) -> str:
     """Whether a long history and a mixture can be expected to pay, in a sentence; see ``measure``."""
-    kappas = [h["kappa"] for h in found["hopping"].values() if h["kappa"] is not None]
+    kappas = [hopping["kappa"] for hopping in found["hopping"].values()]
     if found["lengths"][0.9] <= RECENT:
         return (
             f"Nine of ten histories have at most {RECENT} items, so neither a long history nor a "
@@ -94,8 +93,8 @@ def advice(found: dict[str, Any]) -> str:
         )
     if not kappas:
         return (
-            "Whether a long history or a mixture pays is open, for no categorical feature of the items "
-            "tells their themes."
+            "Whether a long history or a mixture pays is open, for no raw categories of the items are "
+            "known."
         )
     if max(kappas) < HOPPING:
         return (
@@ -139,15 +138,10 @@ def hops(events: pl.DataFrame) -> NDArray[np.float64]:
     return sums.to_numpy()[0].astype(np.float64)
 
 
-def rates(pairs: float, same: float, expected: float, new: float) -> dict[str, float | None]:
-    """``kappa`` and ``returns`` from the sums of ``hops``; see ``measure``."""
-    if not pairs:
-        return {"kappa": None, "returns": None}
-    changes = pairs - same
-    return {
-        "kappa": (same - expected) / (pairs - expected),
-        "returns": (changes - new) / changes,
-    }
+def rates(pairs: float, same: float, expected: float, new: float) -> dict[str, float]:
+    """``kappa`` and ``returns`` from the sums of ``hops``, if there are pairs; see ``measure``."""
+    kappa = (same - expected) / (pairs - expected)
+    return {"kappa": kappa, "returns": 1 - new / (pairs - same)}
 
 
 def events_of(folder: Path, enough: int | None = None) -> Iterator[pl.DataFrame]:

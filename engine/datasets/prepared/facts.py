@@ -3,7 +3,8 @@
 Each fact gives a number to every sample of a seeded choice, and its AUC is reported as it is: 0.03
 tells the label as well as 0.97. The facts are:
 
-- ``in the history``: whether the candidate is an item of the sample's history;
+- ``in the history``: whether the candidate is an item of the sample's history, and ``newest of the
+  history``, whether it is the last one;
 - ``popularity``: how many events of histories have the candidate before the sample's moment;
 - ``place in the group``: the sample's place in the file among those of its ``group_index``, as a
   share, where the files have this column;
@@ -36,7 +37,9 @@ ROWS = 200_000  # samples that are chosen
 TELLING = 0.45  # distance of an AUC to 0.5 from which the fact alone tells the label
 FAIR = 0.02  # such a distance that is no reason for a warning, beside the noise
 FAIR_POPULARITY = 0.1
-HISTORY, POPULARITY, PLACE = "in the history", "popularity", "place in the group"
+OWN_CLICK = 0.25  # such a distance that tells of histories with the click that is to be predicted
+HISTORY, NEWEST = "in the history", "newest of the history"
+POPULARITY, PLACE = "popularity", "place in the group"
 PAIR = ["user_index", "item_index"]
 LENGTH, TIME, FEATURE = "length of the history", "time", "feature "
 
@@ -70,7 +73,7 @@ def measure(
     train, later = every.filter(pl.col("split") == 0), samples["split"] > 0
     timed &= "time" in samples
     before = timed and "full_time_seq" in pl.read_parquet_schema(folder / "user_info.parquet")
-    scores = {HISTORY: _in_history(folder, samples), LENGTH: samples["seq_len"]}
+    scores = _in_history(folder, samples) | {LENGTH: samples["seq_len"]}
     if before:
         scores[POPULARITY] = _popularity(folder, samples)
     if "group_index" in samples:
@@ -91,8 +94,7 @@ def measure(
 def shares_in_history(folder: Path, label: str) -> list[float]:
     """Which share of the clicked samples, and of the others, show an item of their history."""
     _, samples = _choose(folder, label, ROWS)
-    shown = _in_history(folder, samples)
-    labels = samples["label"]
+    shown, labels = _in_history(folder, samples)[HISTORY], samples["label"]
     return [int((shown & (labels == y)).sum()) / max(1, int((labels == y).sum())) for y in (1, 0)]
 
 
@@ -108,10 +110,15 @@ def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterat
         of_items = [POPULARITY, *(name for name in found if name.startswith(FEATURE))]
         fair = dict.fromkeys((PLACE, LENGTH, TIME), FAIR)
         fair |= dict.fromkeys(of_items, FAIR_POPULARITY)
-        fair |= {HISTORY: FAIR} if negatives["targets"] == "first" else {}
+        fair |= dict.fromkeys((HISTORY, NEWEST), FAIR) if negatives["targets"] == "first" else {}
     for name, fact in found.items():
         distance, shown = abs(fact.auc - 0.5), f"{name} alone has an AUC of {fact.auc:.3f}"
-        if distance > max(TELLING, fact.noise):
+        if name == NEWEST and fact.auc > 0.5 + max(OWN_CLICK, fact.noise):
+            yield (
+                f"{shown}: the history holds the click that is to be predicted; seq_len must count "
+                "earlier items only"
+            )
+        elif distance > max(TELLING, fact.noise):
             yield f"{shown}, so it tells the label; leave it out, or mend how samples were made"
         elif name in fair and distance > fair[name] + fact.noise:
             other = negatives and negatives["from"] != "time"
@@ -139,14 +146,16 @@ def _choose(folder: Path, label: str, rows: int) -> tuple[pl.LazyFrame, pl.DataF
     return every, every.join(wanted, on="row", how="semi").collect(engine="streaming").sort("row")
 
 
-def _in_history(folder: Path, samples: pl.DataFrame) -> pl.Series:
-    """Whether the candidate of each sample is an item of its history."""
-    asked = samples.select("row", *PAIR, "seq_len")
-    shown = [
-        asked.join(events, on=PAIR).filter(pl.col("place") < pl.col("seq_len")).select("row")
-        for events in events_of(folder)
-    ]
-    return samples["row"].is_in(pl.concat(shown)["row"].implode())
+def _in_history(folder: Path, samples: pl.DataFrame) -> dict[str, pl.Series]:
+    """Whether the candidate of each sample is an item of its history, and the newest one."""
+    asked, end = samples.select("row", *PAIR, "seq_len"), pl.col("seq_len")
+    found = [asked.join(events, on=PAIR) for events in events_of(folder)]
+    shown = pl.concat(found).filter(pl.col("place") < end)
+    newest = shown.filter(pl.col("place") == end - 1)
+    return {
+        name: samples["row"].is_in(rows["row"].implode())
+        for name, rows in ((HISTORY, shown), (NEWEST, newest))
+    }
 
 
 def _popularity(folder: Path, samples: pl.DataFrame) -> pl.Series:

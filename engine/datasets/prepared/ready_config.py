@@ -18,7 +18,7 @@ from .card import SPLITS, card_beside
 
 LIKE = "movielens_1m"  # the shipped data set whose models others start from
 WARM_UP = ("backbone_warmup_epochs", "expert_warmup_epochs")
-COPIED = ("type", "source", "vocab_size", "max_len", "embedding_dim", "feature_encoder")
+COPIED = ("type", "source", "oov_idx", "vocab_size", "max_len", "embedding_dim", "feature_encoder")
 
 
 def write(folder: Path, place: Path) -> str:
@@ -45,7 +45,7 @@ def write(folder: Path, place: Path) -> str:
         return f"{command} --data-root {roots[0]} --model-root {roots[1]}"
     models = read_yaml(CONFIG / "model_config.yaml")
     card = card_beside(folder / "train.parquet")
-    shared = start(card) | budget(card["splits"]["train"]["rows"])
+    shared = start(card) | budget(card["splits"]["train"]["rows"]) | {"match_features": True}
     experiments = {"Base": models["Base"] | shared}
     named = [column["name"] for column in entry["feature_cols"]]
     # With lists in rows a user has several ``user_index``.

@@ -118,7 +118,8 @@ class CategoricalEncoder(Encoder):
 
     def spec(self) -> dict[str, Any]:
         size = FIRST + len(self.vocabulary())
-        return super().spec() | {"padding_idx": PADDING, "vocab_size": size}
+        ids = {"padding_idx": PADDING, "oov_idx": UNKNOWN, "vocab_size": size}
+        return super().spec() | ids
 
 
 class SequenceEncoder(CategoricalEncoder):

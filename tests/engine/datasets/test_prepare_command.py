@@ -170,6 +170,6 @@ def test_the_card_counts_rows_that_are_left_out_and_repeats(
     assert outcome.code == 0, outcome.stderr
     card = json.loads((tmp_path / "out" / "dataset_card.json").read_text())
     assert card["left_out"] == {"column t is not a whole number": 2, "column i is not an id": 1}
-    assert "  2 rows are left out: column t is not a whole number" in outcome.stdout.splitlines()
+    assert "  rows left out: 2 (column t is not a whole number)" in outcome.stdout.splitlines()
     clicked, drawn = card["negatives"]["in_history"]
     assert clicked == pytest.approx(1 / 3, abs=0.02) and 0 < drawn < 1

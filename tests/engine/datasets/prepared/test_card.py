@@ -25,5 +25,5 @@ def test_rows_that_are_gone_are_told(tiny_data: Path) -> None:
     card.pop("bayes_auc")
     card |= {"left_out": {"column t is not a number": 1200}, "events_merged": 3}
     gone, merged = describe(card).splitlines()[-2:]
-    assert gone == "  1,200 rows are left out: column t is not a number"
-    assert merged.startswith("  3 events are merged")
+    assert gone == "  rows left out: 1,200 (column t is not a number)"
+    assert merged.startswith("  events merged: 3 ")

@@ -12,7 +12,7 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets.prepared import layout
-from engine.datasets.prepared.card import CARD
+from engine.datasets.prepared.card import CARD, SPLITS
 from engine.datasets.prepared.check import Report, check
 
 from ....support import stand_ins
@@ -145,7 +145,7 @@ def test_a_history_with_the_click_itself(tiny_data: Path, tmp_path: Path) -> Non
         items = [users[u][s - 1] if s and y else i for u, s, i, y in rows]
         return table.with_columns(pl.Series("item_index", items))
 
-    report = edited(tiny_data, tmp_path / "data", {"test": newest})
+    report = edited(tiny_data, tmp_path / "data", dict.fromkeys(SPLITS, newest))
     assert any("the history holds the click that is to be predicted" in w for w in report.warnings)
 
 

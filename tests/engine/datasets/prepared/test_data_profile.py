@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
 from engine.datasets.prepared import data_profile
 from engine.datasets.prepared.data_profile import advice, describe, hops, measure, rates
@@ -29,9 +30,14 @@ HISTORIES: Histories = [
 ]
 
 
-def kappa(histories: Histories) -> dict[str, float | None]:
+def sums(histories: Histories) -> NDArray:
     rows = [(user, value) for user, values in enumerate(histories) for value in values]
-    return rates(*hops(pl.DataFrame(rows, ["user_index", "value"], orient="row")))
+    schema = {"user_index": pl.Int64, "value": pl.String}
+    return hops(pl.DataFrame(rows, schema, orient="row"))
+
+
+def kappa(histories: Histories) -> dict[str, float]:
+    return rates(*sums(histories))
 
 
 def hopping(values: list[str]) -> int:
@@ -69,7 +75,7 @@ def test_kappa_of_shuffled_histories_is_zero() -> None:
 
 @pytest.mark.parametrize("histories", [[], [[]], [["a"]], [["a", "a"], ["b"]], [[None, "a"]]])
 def test_there_is_no_kappa_without_two_values(histories: Histories) -> None:
-    assert kappa(histories) == {"kappa": None, "returns": None}
+    assert sums(histories)[0] == 0
 
 
 def prepared(path: Path, **about: Any) -> Path:
@@ -111,6 +117,13 @@ def test_many_events_are_measured_on_some_users(
     assert kept.equals(some) and 0.2 < len(some) / len(every) < 0.5
 
 
+def test_a_theme_of_one_value_has_no_kappa(tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "data")
+    ids = pl.read_parquet(folder / "item_ids.parquet")
+    ids.with_columns(theme=pl.lit("a")).write_parquet(folder / "item_ids.parquet")
+    assert measure(folder)["hopping"] == {} and "kappa" not in describe(folder)
+
+
 def test_a_folder_in_words(tmp_path: Path) -> None:
     text = describe(prepared(tmp_path / "seconds", time_unit="ns"))
     assert "times 1970-01-01 00:00 to 1970-01-01 00:00" in text
@@ -129,12 +142,11 @@ def test_a_folder_in_words(tmp_path: Path) -> None:
     [
         (20, [0.9], "at most 20 items"),
         (500, [], "open"),
-        (500, [None], "open"),
-        (500, [0.2, None], "hop little"),
+        (500, [0.2, 0.1], "hop little"),
         (500, [0.2, 0.34], "a mixture can pay"),
     ],
 )
-def test_advice(length: int, kappas: list[float | None], says: str) -> None:
+def test_advice(length: int, kappas: list[float], says: str) -> None:
     hopping = {str(i): {"kappa": kappa, "returns": kappa} for i, kappa in enumerate(kappas)}
     sentence = advice({"lengths": {0.9: length}, "hopping": hopping})
     assert says in sentence and len(sentence.split()) <= 25

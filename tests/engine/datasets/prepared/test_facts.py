@@ -111,6 +111,9 @@ def plain(found: dict[str, pl.DataFrame]) -> dict[str, float]:
         facts.HISTORY: lambda r: (
             r["item_index"] in histories[r["user_index"]]["full_item_seq"][: r["seq_len"]]
         ),
+        facts.NEWEST: lambda r: (
+            [r["item_index"]] == histories[r["user_index"]]["full_item_seq"][: r["seq_len"]][-1:]
+        ),
         facts.POPULARITY: lambda r: sum(
             item == r["item_index"] and time < r["time"] for item, time in events
         ),

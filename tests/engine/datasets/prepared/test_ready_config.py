@@ -42,6 +42,15 @@ def test_the_start_of_every_model_follows_from_the_negatives(
             assert start == ("partial(nn.init.normal_, std=1e-4)", 1e-5)
 
 
+@pytest.mark.parametrize("unit", ["s", "order", None])
+def test_matches_are_counted_in_windows_where_times_are_known(
+    unit: str | None, tiny_data: Path, tmp_path: Path
+) -> None:
+    for params in written(tiny_data, tmp_path, time_unit=unit).values():
+        assert params["match_features"] is True
+        assert params["match_windows"] == ([1800, 86_400, 604_800] if unit == "s" else None)
+
+
 def test_a_key_that_all_models_share_is_written_once(tiny_data: Path, tmp_path: Path) -> None:
     written(tiny_data, tmp_path, negatives=NEGATIVES)
     config = tmp_path / "mine" / "config"

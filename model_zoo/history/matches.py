@@ -1,0 +1,184 @@
+"""What the candidate and the events of its history share, as numbers that a head can read.
+
+An event matches in a feature if it has the candidate's value. Of a list of values, it counts by the
+share of the candidate's values that it has. Padding and the id of rare values never match. For each
+feature with ids these are the numbers:
+
+- how many events match, and which share of the history they are;
+- ``1 / place`` of the newest match, where the last event has place 1; 0 if nothing matches;
+- where times are known, how recent the newest match is, and how many matches are in each window of
+  time before the sample. Recency falls from 1 to 0 with the logarithm of the seconds.
+
+Where times are known, the recency of the last event comes too. For each feature of vectors, the
+numbers are a histogram of the cosines between the candidate and the events (SimTier, Wang et al.).
+Numbers of events are ``log(1 + number) / 5``.
+
+Shape suffixes: B samples, L positions, U rows (distinct items), F features with ids, K values of an
+item, W windows of time, T tiers of cosines, M numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .history import History
+from .item_dict import ItemDict
+
+LARGE = 5.0  # about the logarithm of the number of matches in a long history
+LONG = 18.0  # about the logarithm of the seconds of two years
+TIERS = 8  # of cosines from -1 to 1
+
+
+class Matches(NamedTuple):
+    """What matches; ``inf`` is the place and the gap of what is not there.
+
+    Attributes:
+        length_B: events of the history.
+        count_BF: events that match.
+        place_BF: place of the newest match; the last event has place 1.
+        gap_BF: seconds since the newest match; None where no times are known, as in what follows.
+        recent_BFW: matches in each window of time.
+        last_B: seconds since the last event.
+    """
+
+    length_B: Tensor
+    count_BF: Tensor
+    place_BF: Tensor
+    gap_BF: Tensor | None = None
+    recent_BFW: Tensor | None = None
+    last_B: Tensor | None = None
+
+    def numbers(self) -> Tensor:
+        """The numbers for the head, ``(B, M)``, float32, from 0 to about 1."""
+        share_BF = self.count_BF / self.length_B.clamp(min=1)[:, None]
+        found = [scaled(self.count_BF), share_BF, 1 / self.place_BF]
+        if self.gap_BF is not None and self.recent_BFW is not None and self.last_B is not None:
+            found += [recency(self.gap_BF), scaled(self.recent_BFW).flatten(1)]
+            found += [recency(self.last_B)[:, None]]
+        return torch.cat(found, dim=1)
+
+
+def scaled(count: Tensor) -> Tensor:
+    """A number of events, from 0 to about 1."""
+    return count.log1p() / LARGE
+
+
+def recency(gap: Tensor) -> Tensor:
+    """How recent something is that was ``gap`` seconds ago, from 0 (never) to 1 (now)."""
+    return (1 - gap.log1p() / LONG).clamp(min=0)
+
+
+class MatchReader:
+    """Reads the numbers of a batch, from its ``ItemDict`` or from the items themselves.
+
+    Args:
+        features: FuxiCTR's specification of each feature.
+        windows: how many windows of time there are; None if times are not read.
+
+    Attributes:
+        counted: how many of the numbers are about ids and times.
+        width: how many there are.
+    """
+
+    def __init__(self, features: Mapping[str, dict[str, Any]], windows: int | None) -> None:
+        self.rare = id_features(features)
+        self.timed = windows is not None
+        items = {name: spec for name, spec in features.items() if spec.get("source") == "item"}
+        self.vectors = [name for name, spec in items.items() if spec["type"] == "embedding"]
+        self.counted = 3 * len(self.rare)
+        if windows is not None:
+            self.counted += (1 + windows) * len(self.rare) + 1
+        self.width = self.counted + TIERS * len(self.vectors)
+
+    @torch.no_grad()
+    def read(
+        self,
+        items: Mapping[str, Tensor],
+        columns: Mapping[str, Tensor],
+        row_BL1: Tensor,
+        mask_BL: Tensor,
+    ) -> Tensor:
+        """The numbers ``(B, M)``.
+
+        Args:
+            items: the ``ItemDict`` of the batch, which may have the numbers about ids, or LongCTR's
+                plain dictionary.
+            columns: the features of the items, U rows.
+            row_BL1: the row of each position; the target is the last column.
+            mask_BL: true at real items.
+
+        Raises:
+            ValueError: times are to be read, but the batch has none.
+        """
+        counted_BM = items.matches if isinstance(items, ItemDict) else None
+        if counted_BM is None:
+            if self.timed:
+                raise ValueError(
+                    "match_windows: the batch has no times; leave the key out, or use the loader of "
+                    "this project with match_features: True"
+                )
+            values = {
+                name: distinct_values(columns[name], rare) for name, rare in self.rare.items()
+            }
+            counted_BM = count_matches(values, row_BL1, mask_BL).numbers()
+        tiers = [tier_counts(columns[name], row_BL1, mask_BL) for name in self.vectors]
+        return torch.cat([counted_BM, *map(scaled, tiers)], dim=1)
+
+
+def id_features(features: Mapping[str, dict[str, Any]]) -> dict[str, int]:
+    """The item features that have ids, each with the id of its rare values; 0 if it has none."""
+    return {
+        name: spec.get("oov_idx", 0)
+        for name, spec in features.items()
+        if spec.get("source") == "item" and spec["type"] in ("categorical", "sequence")
+    }
+
+
+def distinct_values(ids: Tensor, rare: int) -> Tensor:
+    """The values of each item that can match, once each and the largest first, ``(U, K)``; else 0.
+
+    Args:
+        ids: of a feature, ``(U,)`` or ``(U, K)``.
+        rare: the id of rare values.
+    """
+    value_UK = ids.reshape(len(ids), -1)
+    value_UK = value_UK.masked_fill(value_UK == rare, 0)
+    if value_UK.shape[1] > 1:
+        value_UK = value_UK.sort(1, descending=True).values
+        again_UK = F.pad(value_UK[:, 1:] == value_UK[:, :-1], (1, 0))
+        value_UK = value_UK.masked_fill(again_UK, 0)
+    return value_UK
+
+
+def count_matches(values: Mapping[str, Tensor], row_BL1: Tensor, mask_BL: Tensor) -> Matches:
+    """Count the matches of a batch by comparing each event with its candidate."""
+    L = mask_BL.shape[1]
+    counts, places = [], []
+    place_L = torch.arange(L, 0, -1, device=mask_BL.device).float()
+    for value_UK in values.values():
+        value_BLK, own_BK = value_UK[row_BL1[:, :-1]], value_UK[row_BL1[:, -1]]
+        own_B = (own_BK > 0).sum(1, keepdim=True).clamp(min=1)
+        match_BL = torch.zeros_like(mask_BL, dtype=torch.float32)
+        for own_B11 in own_BK[..., None, None].unbind(1):
+            match_BL += ((value_BLK == own_B11) & (own_B11 > 0)).any(2)
+        match_BL *= mask_BL
+        counts.append(match_BL.sum(1) / own_B[:, 0])
+        places.append(torch.where(match_BL > 0, place_L, torch.inf).amin(1))
+    return Matches(mask_BL.sum(1).float(), torch.stack(counts, 1), torch.stack(places, 1))
+
+
+def tier_counts(vector_UD: Tensor, row_BL1: Tensor, mask_BL: Tensor) -> Tensor:
+    """How many events have a cosine with the candidate in each tier, ``(B, T)``; zeros have none."""
+    unit_UD = F.normalize(vector_UD.float(), dim=1)
+    history = History(unit_UD, row_BL1[:, :-1], mask_BL)
+    cosine_BL = history.scores(unit_UD[row_BL1[:, -1:]])[:, 0]
+    known_U = unit_UD.any(1)
+    known_BL = mask_BL & known_U[row_BL1[:, :-1]] & known_U[row_BL1[:, -1:]]
+    tier_BL = ((cosine_BL + 1) / 2 * TIERS).long().clamp(0, TIERS - 1)
+    found_BT = cosine_BL.new_zeros(len(mask_BL), TIERS)
+    return found_BT.scatter_add_(1, tier_BL, known_BL.float())
