@@ -97,12 +97,12 @@ class CategoricalEncoder(Encoder):
         both = pl.concat([self.counts, seen], how="vertical_relaxed")
         self.counts = both.group_by("value").agg(pl.col("times").sum())
 
-    def vocabulary(self) -> pl.Series:
-        """The values that have an id of their own, in the order of their ids."""
+    def vocabulary(self) -> pl.DataFrame:
+        """Columns ``value`` and ``id`` of the values that have an id of their own, in this order."""
         often = self.counts.filter(pl.col("times") >= self.feature.min_count)
         values = [self.known, often.select(pl.col("value").sort())]
-        both = pl.concat(values, how="vertical_relaxed")
-        return both.unique(keep="first", maintain_order=True)["value"]
+        both = pl.concat(values, how="vertical_relaxed").unique(keep="first", maintain_order=True)
+        return both.with_columns(id=pl.int_range(FIRST, FIRST + pl.len()))
 
     def encode(self, values: pl.Series) -> pl.Series:
         return pl.select(self.ids(pl.lit(values))).to_series()
@@ -113,8 +113,9 @@ class CategoricalEncoder(Encoder):
     def ids(self, values: pl.Expr) -> pl.Expr:
         """The id of each value."""
         known = self.vocabulary()
-        ids = pl.int_range(FIRST, FIRST + len(known), eager=True)
-        return values.replace_strict(known, ids, default=UNKNOWN, return_dtype=pl.Int64)
+        return values.replace_strict(
+            known["value"], known["id"], default=UNKNOWN, return_dtype=pl.Int64
+        )
 
     def spec(self) -> dict[str, Any]:
         size = FIRST + len(self.vocabulary())

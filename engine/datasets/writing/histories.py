@@ -44,14 +44,11 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path, memory: floa
         UserError: most lists hold the clicked item of their own row at an end.
     """
     print("sorting lists ...", flush=True)
-    whole, raw, done = scratch / "rows.parquet", scratch / "lists", scratch / "stored"
-    events.sink_parquet(whole, compression="lz4", maintain_order=False)
-    events = pl.scan_parquet(whole)
+    raw, done = scratch / "lists", scratch / "stored"
     by_user = pl.PartitionBy(
         raw, key=(pl.col("user").hash() % _parts(events, memory)).alias("part")
     )
     events.sink_parquet(by_user, compression="lz4", maintain_order=False, mkdir=True)
-    whole.unlink()
     done.mkdir()
     ends = clicked = lists = stored_entries = 0
     known, doubled = False, Counter[str]()
@@ -159,10 +156,7 @@ class ListRecipe(Recipe):
         samples = super().order(events.filter(~is_entry)).with_columns(seq_len=SEEN)
         if self.negatives and self.negatives.targets == "first":
             samples = samples.with_columns(label=pl.when(~pl.col(REPEATED)).then("label"))
-        columns = ["user_index", "item_index", "time", "positive", LIST, PLACE]
-        columns += [name for name in LISTS if name in events.columns]
-        entries = events.filter(is_entry).select(columns)
-        return pl.concat([samples, entries], how="diagonal_relaxed")
+        return pl.concat([samples, events.filter(is_entry)], how="diagonal_relaxed")
 
     def with_histories(
         self, samples: pl.DataFrame, events: pl.DataFrame, span: Span

@@ -28,11 +28,12 @@ from tqdm import tqdm
 from ...common.errors import UserError
 from ..prepared.card import SPLITS
 from ..prepared.layout import finish
+from .by_time import times_at
 from .encoders import Encoders
 from .histories import ListRecipe, stored_events
 from .log import Log
 from .negatives import write_tapes
-from .numbering import Numbered, number, spare, time_at
+from .numbering import Numbered, number, spare
 from .samples import LAST, ROUNDING, Recipe, Span
 
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
@@ -81,11 +82,15 @@ class _Writer:
 
     def run(self) -> dict[str, Any]:
         """Write everything; returns the card."""
-        events = self.log.events
+        log = self.scratch / "log.parquet"
+        print("reading the log ...", flush=True)
+        self.log.events.sink_parquet(log, compression="lz4", maintain_order=False)
+        events = pl.scan_parquet(log)
         if self.listed:
             events = stored_events(events, self.source, self.scratch, self.memory)
         drawn = self.log.negatives.per_positive if self.log.negatives else 0
         numbered = number(events, self.source, self.scratch, self.log.like, self.memory, drawn)
+        log.unlink()
         items = numbered.items
         self.ids = len(numbered.users) + len(items)
         recipe = self._sorted(numbered)
@@ -159,7 +164,9 @@ class _Writer:
         ordered = pl.scan_parquet(self.scratch / "ordered")
         self.kept = ordered.select(pl.len()).collect().item()
         samples = ordered.filter(pl.col("label").is_not_null())
-        if samples.head(1).collect().is_empty():
+        others = samples.filter(~pl.col("test").fill_null(False)) if recipe.tested else samples
+        count = others.select(pl.len()).collect(engine="streaming").item()
+        if not count:
             raise UserError(
                 f"{self.source}: no event is a sample; name data that say what was shown"
             )
@@ -173,14 +180,12 @@ class _Writer:
                     f"{items} items to draw from; write fewer"
                 )
             recipe = replace(recipe, items=items)
-        if log.split.by == "user" or log.split.starts is not None:
-            return replace(recipe, starts=log.split.starts or recipe.starts)
-        if recipe.tested:
-            samples = samples.filter(~pl.col("test").fill_null(False))
-        last = samples.select(pl.len()).collect(engine="streaming").item() - 1
-        times, ends = samples.select("time"), log.split.ends(recipe.tested)
-        starts = [time_at(times, int(end * last + ROUNDING)) if end < 1 else LAST for end in ends]
-        return replace(recipe, starts=tuple(starts))
+        starts = log.split.starts or recipe.starts
+        if log.split.by == "time" and not log.split.starts:
+            ends = [end for end in log.split.ends(recipe.tested) if end < 1]
+            places = [int(end * (count - 1) + ROUNDING) for end in ends]
+            starts = (*times_at(others, places), LAST)[:2]
+        return replace(recipe, starts=starts)
 
     def _results(self, work: Callable[[Span], T], numbered: Numbered, what: str) -> Iterator[T]:
         """What ``work`` makes of each block."""

@@ -19,13 +19,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from . import chance
+from .by_time import slice_of
 
 WINDOW = 2_000  # events from the moment on, or fewer in a small log
 SHARE, LEAST = 50, 200  # a window has at most a 50th of the log, but at least 200 events
 COLUMNS = {"time": np.int64, "item_index": np.int32}  # the files of a tape
 KNOWN = "known.npy"  # beside them: whether each item is on the tape
-SLICE = 4_000_000  # events of the tape that are sorted at a time
-SAMPLE = 1_000  # one of so many events is looked at, to cut the tape into such slices
 FEW = 0.05  # share of the items that may be left to a user who draws from a list of them
 PAIRS = 2**20  # of a positive and such an item that are looked at together
 TRIES = 8  # draws for each negative, before the stretch is doubled
@@ -62,22 +61,15 @@ def write_tapes(positives: pl.LazyFrame, folder: Path, items: int, distinct: boo
         distinct: keep only the first event of each item.
     """
     slices, known_PI = folder / "slices", {}
-    some = positives.with_row_index("place").filter(pl.col("place") % SAMPLE == 0).select("time")
-    edges = np.sort(some.collect(engine="streaming").to_series())[:: max(1, SLICE // SAMPLE)][1:]
-    number = pl.col("time").map_batches(
-        lambda times: pl.Series(edges.searchsorted(times, "right")), pl.Int64, is_elementwise=True
-    )
-    keyed = pl.PartitionBy(slices, key=["pool", number.alias("slice")], include_key=False)
+    number = slice_of(positives).alias("slice")
+    keyed = pl.PartitionBy(slices, key=["pool", number], include_key=False)
     positives.sink_parquet(keyed, compression="lz4", maintain_order=True, mkdir=True)
     for pool in slices.iterdir():
         own, known_I = folder / pool.name, np.zeros(items + 1, bool)
         own.mkdir()
-        for i in range(len(edges) + 1):
-            if not (part := pool / f"slice={i}").exists():
-                continue
-            events = pl.read_parquet(part, hive_partitioning=False).sort(
-                "time", maintain_order=True
-            )
+        for part in sorted(pool.iterdir(), key=lambda part: int(part.name.removeprefix("slice="))):
+            events = pl.read_parquet(part, hive_partitioning=False)
+            events = events.sort("time", maintain_order=True)
             if distinct:
                 events = events.unique("item_index", keep="first", maintain_order=True)
                 events = events.filter(~known_I[events["item_index"]])

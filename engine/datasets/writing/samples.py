@@ -117,10 +117,7 @@ class Recipe:
             samples, drawable = self._with_negatives(samples, had, self.negatives)
         else:
             key = ["user_index", "group" if "group" in samples.columns else "time"]
-            groups = samples.select(key).unique(maintain_order=True).with_row_index("group_index")
-            samples = samples.join(
-                groups, on=key, how="left", maintain_order="left", nulls_equal=True
-            )
+            samples = with_number(samples, key, "group_index")
         columns = (samples[name].to_numpy() for name in ("user_index", "time", "item_index"))
         chances = pl.Series("chance", chance.keys(self.seed, *columns))
         samples = samples.with_columns(chances, pl.col("group_index").cast(pl.Int64))
@@ -181,12 +178,11 @@ class Recipe:
             had: ``user_index, item_index, time`` of what the users had.
         """
         by = ["user_index"] if negatives.targets == "first" else ["user_index", "time"]
-        owners = samples.select(by).unique(maintain_order=True).with_row_index("owner")
-        columns = ["user_index", "item_index", "time", "owner", "pool"]
-        keyed = samples.join(owners, on=by, how="left", maintain_order="left")
-        keyed = keyed.with_columns(pool=self.pool).select(columns)
-        user_P, item_P, time_P, owner_P, pool_P = (column.to_numpy() for column in keyed)
-        had = had.join(owners, on=by).select("owner", "item_index").unique()
+        keyed = with_number(samples, by, "owner").with_columns(pool=self.pool)
+        columns = ("user_index", "item_index", "time", "owner", "pool")
+        user_P, item_P, time_P, owner_P, pool_P = (keyed[name].to_numpy() for name in columns)
+        had = had.join(keyed.select(*by, "owner").unique(), on=by)
+        had = had.select("owner", "item_index").unique()
         had = had.filter(np.load(self.scratch / "tape" / KNOWN)[had["item_index"]])
         key_P, count = chance.keys(self.seed, user_P, item_P, time_P), negatives.per_positive
         drawn_PN = np.empty((len(samples), count), np.int64)
@@ -199,9 +195,15 @@ class Recipe:
         drawn = samples[place].with_columns(
             item_index=pl.Series(drawn_PN.ravel()), label=pl.lit(0, samples["label"].dtype)
         )
-        sizes = np.bincount(had["owner"], minlength=len(owners))
+        sizes = np.bincount(had["owner"], minlength=len(samples))
         drawable = int((self.items - sizes[owner_P]).sum())
         return pl.concat([samples, drawn.filter(pl.col("item_index") != NONE)]), drawable
+
+
+def with_number(samples: pl.DataFrame, by: list[str], name: str) -> pl.DataFrame:
+    """Samples with a column that numbers what some columns hold, in the order of appearance."""
+    groups = samples.select(by).unique(maintain_order=True).with_row_index(name)
+    return samples.join(groups, on=by, how="left", maintain_order="left", nulls_equal=True)
 
 
 def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:

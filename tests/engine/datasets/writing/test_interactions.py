@@ -12,7 +12,7 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets.prepared.card import SPLITS
-from engine.datasets.writing import interactions, numbering
+from engine.datasets.writing import by_time, interactions, numbering
 from engine.datasets.writing.encoders import Encoders
 from engine.datasets.writing.features import Feature
 from engine.datasets.writing.log import Log
@@ -127,31 +127,14 @@ def read_samples(folder: Path, rows: list[Row]) -> dict[str, list[tuple]]:
     return {split: sorted(part) for split, part in found.items()}
 
 
-@pytest.mark.parametrize("least", [-(10**18), -3, 0])
-@pytest.mark.parametrize("span", [1, 2, 100, 10**9, 10**18, 1e-3, 1e300])
-def test_times_are_found_without_sorting_all(
-    monkeypatch: pytest.MonkeyPatch, least: int, span: float
-) -> None:
-    monkeypatch.setattr(numbering, "IN_MEMORY", 5)
-    rng = np.random.default_rng(0)
-    time = (
-        rng.random(300) ** 9 * span + least
-        if isinstance(span, float)
-        else rng.integers(span, size=300) + least
-    )
-    time[:50] = time[50]
-    for place in (0, 1, 60, 150, 298, 299):
-        found = numbering.time_at(pl.LazyFrame({"time": time}), place)
-        assert found == np.sort(time)[place]
-
-
 @pytest.mark.parametrize("exposures", [False, True], ids=["labelled", "exposures"])
 @pytest.mark.parametrize("moments", [12, 40, 10_000])
 def test_split_by_time_against_a_plain_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: int, exposures: bool
 ) -> None:
     monkeypatch.setattr(numbering, "BLOCK", 100)  # several blocks of users
-    monkeypatch.setattr(numbering, "IN_MEMORY", 20)  # the times are cut into slices
+    monkeypatch.setattr(by_time, "SAMPLE", 2)
+    monkeypatch.setattr(by_time, "SLICE", 20)  # the times are cut into slices
     rows = random_rows(moments, moments, exposures)
     interactions.write(log(rows, Split("time", 0.6, 0.2), exposures), tmp_path / "data")
     times = times_of(rows)

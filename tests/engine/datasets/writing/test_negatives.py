@@ -13,7 +13,7 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets.prepared.card import SPLITS
-from engine.datasets.writing import chance, interactions, negatives, numbering
+from engine.datasets.writing import by_time, chance, interactions, negatives, numbering
 from engine.datasets.writing.encoders import Encoders
 from engine.datasets.writing.features import Feature
 from engine.datasets.writing.log import Log
@@ -91,8 +91,8 @@ def test_what_may_be_drawn(
 ) -> None:
     """Each positive and its negatives share all but the item; none stands twice or was the user's."""
     monkeypatch.setattr(negatives, "LEAST", 60)  # the log is small, so that this is the window
-    monkeypatch.setattr(negatives, "SLICE", 40)  # the tape is sorted in many slices
-    monkeypatch.setattr(negatives, "SAMPLE", 1)
+    monkeypatch.setattr(by_time, "SLICE", 40)  # the tape is sorted in many slices
+    monkeypatch.setattr(by_time, "SAMPLE", 1)
     events = random_events(0, 900, users=30, items=200, moments=300)
     card = write(events, tmp_path / "data", Negatives(3, source, targets), time_unit="s")
     positives = first_events(events) if targets == "first" else set(events)
@@ -124,6 +124,8 @@ def test_what_may_be_drawn(
         elif source == "uniform" and len(before) > 300:
             assert set(drawn) <= {e[1] for e in tape if e[2] <= time}
     assert found == positives and (near > 100 or source != "time")
+    assert ("in_history" in card["negatives"]) == (targets == "all")
+    card["negatives"].pop("in_history", None)
     assert card["negatives"] | {"rate": 0} == {
         "per_positive": 3, "from": source, "targets": targets, "rate": 0,
     }  # fmt: skip
@@ -165,8 +167,8 @@ def test_the_same_bytes_in_any_blocks(
     cards = []
     for block, slices in ((10**6, 10**6), (50, 30), (200, 7)):
         monkeypatch.setattr(numbering, "BLOCK", block)
-        monkeypatch.setattr(negatives, "SLICE", slices)
-        monkeypatch.setattr(negatives, "SAMPLE", 3)
+        monkeypatch.setattr(by_time, "SLICE", slices)
+        monkeypatch.setattr(by_time, "SAMPLE", 3)
         cards.append(write(events, tmp_path / str(block), Negatives(2, source), time_unit="s"))
     assert len({card["hash"] for card in cards}) == 1
     other = write(events, tmp_path / "seed", Negatives(2, source), time_unit="s", seed=7)
@@ -320,8 +322,8 @@ def test_a_tape_is_in_the_order_of_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distinct: bool
 ) -> None:
     """However it is cut into slices; events of one moment stay in the order that they come in."""
-    monkeypatch.setattr(negatives, "SLICE", 30)
-    monkeypatch.setattr(negatives, "SAMPLE", 2)
+    monkeypatch.setattr(by_time, "SLICE", 30)
+    monkeypatch.setattr(by_time, "SAMPLE", 2)
     rng = np.random.default_rng(0)
     time, item, pool = (
         rng.integers(40, size=(700)),
