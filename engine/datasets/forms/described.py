@@ -138,8 +138,11 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
 
 def _values(table: Source, feature: Feature) -> pl.Expr:
     if feature.kind == "sequence" and table.kind(feature.column) == pl.String:
-        return lists.lists(table, feature.column, feature.separator)
-    value = values.feature(table, feature.column, feature.kind)
+        value = lists.lists(table, feature.column, feature.separator)
+    else:
+        value = values.feature(table, feature.column, feature.kind)
+    if feature.kind == "sequence":  # 1 and 1.0 are one value here, too
+        return value.list.eval(values.as_id(pl.String())(pl.element()))
     if feature.missing is None:
         return value
     return pl.when(value != str(feature.missing)).then(value)
