@@ -190,7 +190,7 @@ def _evaluate(
 def make_loaders(
     params: dict[str, Any], feature_map: FeatureMap, device: str
 ) -> dict[str, SequenceLoader]:
-    """The loader of each split; they share histories, item tables and the index of matches.
+    """The loader of each split; they share all tables and the index of matches.
 
     Raises:
         UserError: a file is damaged, or a split has no samples.
@@ -201,7 +201,7 @@ def make_loaders(
     for split in SPLITS:
         options = shared | {"shuffle": split == "train" and params.get("shuffle", True)}
         loaders[split] = SequenceLoader(feature_map, params[f"{split}_data"], **options)
-        shared["match_features"] = loaders[split].matches
+        shared |= {"match_features": loaders[split].matches, "event_cols": loaders[split].events}
     return loaders
 
 
