@@ -232,8 +232,7 @@ class _Writer:
                 shares = "" if name == "train" else "; write --split user or other shares"
                 raise UserError(
                     f"{self.source}: every label of the {NAMES[name]} data is {int(present.argmax())}; "
-                    f"both 0 and 1 are needed{shares} (see --label, --exposures, --negatives, and "
-                    "--positive, the least rating that counts as 1, which is 4 unless you write it)"
+                    f"both 0 and 1 are needed{shares} (see --label, --positive, --exposures, --negatives)"
                 )
 
     def _sampling(self, counts: NDArray) -> dict[str, Any]:

@@ -73,7 +73,9 @@ def number(
     if left_out := rows - count:
         print(f"{left_out:,} events without a user, an item or a time are left out", flush=True)
     if users.is_empty():
-        raise UserError(f"{source} has no events; name data with some")
+        raise UserError(
+            f"{source} has no events; name data with some, or more users with --sample-users"
+        )
     most = _events_at_a_time(events, len(users) + len(items), memory, negatives)
     users = users.with_columns(block=_blocks(users, source, most))
     items = items if like is None else like.with_items(items)
