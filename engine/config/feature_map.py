@@ -49,6 +49,7 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
         what = f"{feature_map.group_id!r} is not one of the features of {params['dataset_id']}"
         hint = did_you_mean(feature_map.group_id, feature_map.features)
         raise UserError(f"group_id: {what}{hint}")
+    _check_events(params)
     feature_map.default_emb_dim = params.get("embedding_dim")
     feature_map.num_fields = feature_map.get_num_fields()
     feature_map.set_column_index()
@@ -98,6 +99,14 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
     if not columns:
         raise UserError(f"{params['dataset_id']}, {key}: is empty; name the columns")
     return columns
+
+
+def _check_events(params: dict[str, Any]) -> None:
+    """Reject features of events that the loader could not read; FuxiCTR knows none of them."""
+    for column in _columns(params, "event_cols") if params.get("event_cols") else []:
+        if not isinstance(size := column.get("vocab_size"), int) or size < 1:
+            where = f"{params['dataset_id']}, event_cols, {column['name']!r}"
+            raise UserError(f"{where}: vocab_size is {size!r}; write how many buckets it has")
 
 
 def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ OPTIONAL: dict[str, Any] = {
     "task": Literal["binary_classification"],
     "monitor_mode": Literal["max", "min"],
     "eval_steps": int | None,
+    "event_cols": list | None,
     "match_span": Literal["all", "max_len"],
     "loss": Literal[LOSSES],
     "optimizer": Literal[

@@ -183,7 +183,7 @@ def _evaluate(model: StagedModel, loaders: Loaders, metrics: list[str]) -> dict[
 
 
 def make_loaders(params: Params, feature_map: FeatureMap, device: str) -> Loaders:
-    """The loader of each split; they share histories, item tables and the index of matches.
+    """The loader of each split; they share all tables and the index of matches.
 
     Raises:
         UserError: a file is damaged, or a split has no samples.
@@ -194,7 +194,7 @@ def make_loaders(params: Params, feature_map: FeatureMap, device: str) -> Loader
     for split in SPLITS:
         options = shared | {"shuffle": split == "train" and params.get("shuffle", True)}
         loaders[split] = SequenceLoader(feature_map, params[f"{split}_data"], **options)
-        shared["match_features"] = loaders[split].matches
+        shared |= {"match_features": loaders[split].matches, "event_cols": loaders[split].events}
     return loaders
 
 

@@ -36,7 +36,7 @@ from ..config.options import RunOptions
 from ..config.read import Params
 from ..datasets import ensure_generated
 from ..loader.loader import SequenceLoader
-from ..loader.random_batch import one_sample, random_batch
+from ..loader.random_batch import one_sample, random_batch, random_events
 
 aten = torch.ops.aten
 SAMPLES = 256  # samples to average over, since FLOPs depend on a sample's length and experts
@@ -188,6 +188,7 @@ def describe(params: Params, model_class: type[SequenceModel], length: int) -> t
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
     batch = random_batch(feature_map, [length] * RANDOM_SAMPLES, length, max(ITEMS, length + 2))
+    batch[1].events = random_events(params.get("event_cols") or [], batch[2])
     if model.matches is not None:  # the loader counts them
         batch[1].matches = torch.zeros(RANDOM_SAMPLES, model.matches.counted)
     if model.branches:

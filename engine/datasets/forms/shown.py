@@ -9,7 +9,7 @@ import polars as pl
 from ...common.errors import UserError
 from ..raw import moments, values
 from ..raw.lists import Entries, parallel
-from ..raw.source import PLACE, SAMPLE, Parse, Source, examples
+from ..raw.source import EXAMPLES, PLACE, SAMPLE, Parse, Source, examples
 from .mapping import Mapping
 
 FLAG = "--history-separator"
@@ -71,8 +71,9 @@ def shown_lists(
 
 def _require_items(table: Source, column: str, lists: pl.Expr, item: pl.Expr) -> None:
     """Reject lists with entries such as ``item:category:time`` beside rows whose items are plain."""
-    entries = Entries(table, {column: lists}).first(column)
-    items = table.collect(table.frame.select(item).head(SAMPLE)).to_series()
+    rows = table.frame.select(entries=lists.list.head(EXAMPLES), item=item).head(SAMPLE)
+    first = table.collect(rows)  # a look into whole lists would read the whole table
+    entries, items = first["entries"].explode().drop_nulls(), first["item"]
     if len(entries) and entries.str.contains(":").all() and not items.str.contains(":").any():
         raise table.wrong(
             column,

@@ -118,10 +118,8 @@ def together(parts: Sequence[Part]) -> pl.LazyFrame:
 
 def _common(first: Any, second: Any) -> Any:
     """A type that holds the values of two, without rounding a number."""
-    if first == second or second == pl.Null:
-        return first
-    if first == pl.Null:
-        return second
+    if first == second or pl.Null in (first, second):
+        return second if first == pl.Null else first
     if isinstance(first, pl.List) and isinstance(second, pl.List):
         return pl.List(_common(first.inner, second.inner))
     whole = first.is_integer() and second.is_integer()

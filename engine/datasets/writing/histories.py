@@ -22,7 +22,7 @@ from .samples import CARRIED, LAST, Recipe, Span
 
 SOME = 100_000  # rows from all over a log that tell how large it is in memory
 LEAST = 2**26  # bytes of the lists that are sorted at a time, however little memory there is
-COPIES = 8  # how often such a list is in memory while it is sorted
+COPIES = 12  # how often such a list is in memory while it is sorted, as measured
 PADDED = 0.1  # share of the lists from which an item that stands twice at an end looks like padding
 ANSWER = 0.5  # share of the clicked rows whose list may have the clicked item at an end
 LISTS = ("history", "history_time")  # columns of a log
@@ -122,11 +122,9 @@ def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     lists = lists.with_columns(whole.alias(LIST), length.cast(pl.Int64).alias(SEEN))
 
     kept = lists.filter((pl.col("row") == pl.col(LIST)) & (length > 0)).drop("row", SEEN)
-    entries = kept.with_columns(pl.int_ranges(length).alias(PLACE)).explode(*columns, PLACE)
     # The moment is the last, because the features of an item are those of its earliest event.
-    entries = entries.rename({"history": "item"}).with_columns(
-        time=pl.lit(LAST, pl.Int64), positive=pl.lit(True)
-    )
+    kept = kept.with_columns(pl.int_ranges(length).alias(PLACE), time=LAST, positive=True)
+    entries = kept.explode(*columns, PLACE).rename({"history": "item"})
     by_row = lists.select("user", "row", LIST, SEEN)
     samples = events.drop(columns).join(by_row, on=["user", "row"])
     by_click = lists.select("user", "history", clicked="row")

@@ -147,7 +147,7 @@ class _Writer:
 
         What takes a look at all blocks is done here: where the splits begin, and the tape.
         """
-        log, blocks = self.log, pl.scan_parquet(self.scratch / "blocks")
+        log = self.log
         recipe = (ListRecipe if self.listed else Recipe)(
             scratch=self.scratch,
             features=self.names,
@@ -155,7 +155,6 @@ class _Writer:
             exposures=log.exposures,
             negatives=log.negatives,
             seed=log.seed,
-            tested="test" in blocks.collect_schema(),
             timed=log.time_unit != "order",
         )
         for _ in self._results(recipe.sort_block, numbered, "sorting users"):
@@ -164,7 +163,8 @@ class _Writer:
         ordered = pl.scan_parquet(self.scratch / "ordered")
         self.kept = ordered.select(pl.len()).collect().item()
         samples = ordered.filter(pl.col("label").is_not_null())
-        others = samples.filter(~pl.col("test").fill_null(False)) if recipe.tested else samples
+        tested = "test" in ordered.collect_schema()
+        others = samples.filter(~pl.col("test").fill_null(False)) if tested else samples
         count = others.select(pl.len()).collect(engine="streaming").item()
         if not count:
             raise UserError(
@@ -179,13 +179,10 @@ class _Writer:
                     f"--negatives {negatives.per_positive} are too many, for {self.source} has "
                     f"{items} items to draw from; write fewer"
                 )
-            recipe = replace(recipe, items=items)
-        starts = log.split.starts or recipe.starts
-        if log.split.by == "time" and not log.split.starts:
-            ends = [end for end in log.split.ends(recipe.tested) if end < 1]
-            places = [int(end * (count - 1) + ROUNDING) for end in ends]
-            starts = (*times_at(others, places), LAST)[:2]
-        return replace(recipe, starts=starts)
+        if log.split.by == "user" or log.split.starts:
+            return replace(recipe, starts=log.split.starts or recipe.starts)
+        places = [int(end * (count - 1) + ROUNDING) for end in log.split.ends(tested) if end < 1]
+        return replace(recipe, starts=(*times_at(others, places), LAST)[:2])
 
     def _results(self, work: Callable[[Span], T], numbered: Numbered, what: str) -> Iterator[T]:
         """What ``work`` makes of each block."""

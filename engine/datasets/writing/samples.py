@@ -77,9 +77,7 @@ class Recipe:
             are what ``sort_block`` and ``write_tapes`` write.
         features: names of the samples' features.
         split, exposures, negatives, seed: see ``log.Log``.
-        tested: whether events say which samples are the test set.
         timed: whether moments are known, and not just an order.
-        items: the number of items that negatives are drawn from.
         starts: the first moments of validation and test, for a split by time.
     """
 
@@ -89,9 +87,7 @@ class Recipe:
     exposures: bool
     negatives: Negatives | None
     seed: int
-    tested: bool
     timed: bool
-    items: int = 0
     starts: tuple[int, ...] = (LAST, LAST)
     carried: ClassVar[tuple[str, ...]] = CARRIED
 
@@ -139,14 +135,15 @@ class Recipe:
 
     def with_split(self, events: pl.DataFrame) -> pl.DataFrame:
         """Ordered events with the ``split`` of each sample: 0 training, 1 validation, 2 test."""
-        tested = pl.col("test").fill_null(False) if self.tested else pl.repeat(False, pl.len())
+        given = "test" in events.columns
+        tested = pl.col("test").fill_null(False) if given else pl.repeat(False, pl.len())
         place, edges = pl.col("time"), [pl.lit(start) for start in self.starts]
         if self.split.by == "user":
             own = (pl.col("label").is_not_null() & ~tested).cast(pl.Int64)
             place = (own.cum_sum() - own).over("user_index")
             if "group" in events.columns:  # an impression stays whole
                 place = place.min().over("user_index", "group")
-            shares, count = self.split.ends(self.tested), own.sum().over("user_index")
+            shares, count = self.split.ends(given), own.sum().over("user_index")
             edges = [(share * count + ROUNDING).floor() for share in shares]
         split = pl.when(tested).then(2).when(place < edges[0]).then(0).when(place < edges[1])
         return events.with_columns(split=split.then(1).otherwise(2))
@@ -178,12 +175,15 @@ class Recipe:
             had: ``user_index, item_index, time`` of what the users had.
         """
         by = ["user_index"] if negatives.targets == "first" else ["user_index", "time"]
-        keyed = with_number(samples, by, "owner").with_columns(pool=self.pool)
-        columns = ("user_index", "item_index", "time", "owner", "pool")
-        user_P, item_P, time_P, owner_P, pool_P = (keyed[name].to_numpy() for name in columns)
+        keyed = samples.select("user_index", "item_index", "time", pool=self.pool)
+        keyed, columns = with_number(keyed, by, "owner"), [*keyed.columns, "owner"]
+        user_P, item_P, time_P, pool_P, owner_P = (keyed[name].to_numpy() for name in columns)
         had = had.join(keyed.select(*by, "owner").unique(), on=by)
-        had = had.select("owner", "item_index").unique()
-        had = had.filter(np.load(self.scratch / "tape" / KNOWN)[had["item_index"]])
+        had, known_I = (
+            had.select("owner", "item_index").unique(),
+            np.load(self.scratch / "tape" / KNOWN),
+        )
+        had = had.filter(known_I[had["item_index"]])
         key_P, count = chance.keys(self.seed, user_P, item_P, time_P), negatives.per_positive
         drawn_PN = np.empty((len(samples), count), np.int64)
         for pool in np.unique(pool_P):
@@ -196,7 +196,7 @@ class Recipe:
             item_index=pl.Series(drawn_PN.ravel()), label=pl.lit(0, samples["label"].dtype)
         )
         sizes = np.bincount(had["owner"], minlength=len(samples))
-        drawable = int((self.items - sizes[owner_P]).sum())
+        drawable = int((known_I.sum() - sizes[owner_P]).sum())
         return pl.concat([samples, drawn.filter(pl.col("item_index") != NONE)]), drawable
 
 
