@@ -19,7 +19,7 @@ from model_zoo.history.item_dict import ItemDict
 
 from ..common.errors import UserError
 from .columnar import Histories, ItemTable, Samples
-from .match_index import MatchIndex
+from .match_index import MATCHES, MatchIndex
 
 
 class SequenceLoader:
@@ -84,7 +84,6 @@ class SequenceLoader:
             item_info = ItemTable(item_info, feature_map)
         self.histories = user_info
         self.items = item_info.to(device)
-        self.samples = Samples(data_path, feature_map, self.histories, len(self.items), streaming)
         self.histories.check_items(len(self.items), self.items.path)
         if match_features is True:
             newest = max_len if match_span == "max_len" else None
@@ -92,6 +91,10 @@ class SequenceLoader:
                 self.histories, self.items, feature_map, newest, match_windows
             )
         self.matches = match_features or None
+        derive = self.matches and self.matches.column
+        self.samples = Samples(
+            data_path, feature_map, self.histories, len(self.items), streaming, derive
+        )
         self.batch_size, self.shuffle, self.max_len, self.seed = batch_size, shuffle, max_len, seed
         self.device = torch.device(device)
         self.epoch = 0
@@ -119,14 +122,13 @@ class SequenceLoader:
         )
         index_BL1, mask_BL = map(torch.from_numpy, positions)
         batch_dict = {name: torch.from_numpy(column) for name, column in columns.items()}
+        matches = batch_dict.pop(MATCHES, None)
         if self.device.type != "cpu":
             index_BL1 = self._send(index_BL1)
             mask_BL = (index_BL1[:, :-1] > 0).float()
             batch_dict |= {name: self._send(batch_dict[name]) for name in self.read}
-        items = ItemDict(self.items.tables, index_BL1.long())
-        if self.matches is not None:
-            items.matches = self._send(self.matches.count(columns).numbers())
-        return batch_dict, items, mask_BL
+            matches = self._send(matches) if matches is not None else None
+        return batch_dict, ItemDict(self.items.tables, index_BL1.long(), matches), mask_BL
 
     def _send(self, x: Tensor) -> Tensor:
         """Copy to the device; without pinned memory the host would wait for the GPU to catch up."""
