@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -70,6 +71,8 @@ class SequenceModel(StagedModel):
             ``history/matches.py``).
         match_windows: their windows of time, in seconds before the sample; None if times are not
             known.
+        event_cols: the features that events have of their own, ``{name, vocab_size}`` each. Batches
+            have them in ``ItemDict.events``. Blocks that cannot read them run as without.
         kwargs: passed on to ``StagedModel``, block, mixture, head and FuxiCTR.
 
     Raises:
@@ -95,6 +98,7 @@ class SequenceModel(StagedModel):
         sparse_embedding: bool = False,
         match_features: bool = False,
         match_windows: list[float] | None = None,
+        event_cols: list[dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         if loss not in LOSSES:
@@ -118,7 +122,8 @@ class SequenceModel(StagedModel):
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim, initializer)
         if sparse_embedding:
             use_sparse_gradients(self.embedding_layer)
-        make_block = partial(self.block, self.item_dim, **chosen(kwargs, self.block))
+        self.event_sizes = {column["name"]: column["vocab_size"] for column in event_cols or []}
+        make_block = partial(self._block, **chosen(kwargs, self.block))
         mixture_config = chosen(kwargs, *self.mixture.readers())
         self.encoder = self.mixture(make_block, self.item_dim, **mixture_config)
         width = feature_map.sum_emb_out_dim() + self.encoder.output_dim
@@ -141,6 +146,12 @@ class SequenceModel(StagedModel):
             for module in self.modules():
                 if isinstance(module, SequenceBlock):
                     module.compiled = True
+
+    def _block(self, **settings: Any) -> SequenceBlock:
+        block = self.block(self.item_dim, **settings)
+        if self.event_sizes:
+            block.read_events(list(self.event_sizes.values()))
+        return block
 
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
@@ -195,6 +206,7 @@ class SequenceModel(StagedModel):
         """
         columns, row_BL1, mask_BL = self._positions(inputs)
         history, target_BD = self._embed(columns, row_BL1, mask_BL)
+        history.events = self._event_columns(inputs[1])
         shared = []
         if self.matches is not None:
             shared = [self.matches.read(inputs[1], columns, row_BL1, mask_BL)]
@@ -238,6 +250,16 @@ class SequenceModel(StagedModel):
         if not L:  # LongCTR's loader gives this where no sample of the batch has a history
             mask_BL, row_BL1 = mask_BL.new_zeros(B, 1), row_BL1.repeat(1, 2)
         return {name: self.on_device(rows) for name, rows in columns.items()}, row_BL1, mask_BL
+
+    def _event_columns(self, items: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The buckets of the events, ``(B, L)`` for each feature; all features share one numbering."""
+        given = getattr(items, "events", {})
+        if missing := [name for name in self.event_sizes if name not in given]:
+            reason = "leave it out, or use this project's loader"
+            raise ValueError(f"event_cols: the batch has no {missing[0]!r}; {reason}")
+        first = accumulate(self.event_sizes.values(), initial=0)
+        names = zip(self.event_sizes, first, strict=False)
+        return tuple(self.on_device(given[name]).long() + start for name, start in names)
 
     def on_device(self, x: Tensor) -> Tensor:
         """Move a part of a batch to the model's device, without waiting if its memory is pinned."""

@@ -15,9 +15,8 @@ def main() -> None:
         description="Write tables (Markdown, CSV, LaTeX, HTML) and figures (SVG, PNG) from results.",
     )
     parser.add_argument("results", type=Path, help="folder of engine.study or run_expid.py")
-    parser.add_argument(
-        "--only", nargs="+", choices=[*TABLES, *FIGURES], help="default: all there is data for"
-    )
+    default = "default: all there is data for"
+    parser.add_argument("--only", nargs="+", choices=[*TABLES, *FIGURES], help=default)
     args = parser.parse_args()
     for path in write_artefacts(args.results, args.only):
         print(path)

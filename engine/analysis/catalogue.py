@@ -8,16 +8,14 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import writing
-from .figures import alphas, dispatch, routing_history, scaling, session_hopping, themes, utility
+from .figures import routing, session_hopping, sweeps, themes, utility
 from .figures.style import Figure, save
 from .results import DatasetResults, read_results
 from .tables.cost_table import cost
-from .tables.formats import write_table
-from .tables.grid import Table
-from .tables.mos_table import mos_table
+from .tables.grid import Table, write_table
+from .tables.metric_tables import knobs, table1, table2, tuning
 from .tables.published import published_table
-from .tables.quality_tables import knobs, table1, table2, tuning
-from .tables.routing_table import routing_table
+from .tables.router_tables import mos_table, routing_table
 
 TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
     "table1": table1,
@@ -33,10 +31,10 @@ TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
 FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
     "session_hopping": session_hopping.draw,
     "utility_flops": utility.draw,
-    "dispatch": dispatch.draw,
-    "scaling": scaling.draw,
-    "alphas": alphas.draw,
-    "routing_history": routing_history.draw,
+    "dispatch": routing.dispatch,
+    "scaling": sweeps.scaling,
+    "alphas": sweeps.alphas,
+    "routing_history": routing.routing_history,
     "themes": themes.draw,
 }
 
@@ -64,17 +62,13 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
             drawn = ((data.folder / "figures", FIGURES[name](data)) for data in results)
             paths = [path for home, figure in drawn for path in _write(save, home, name, figure)]
         if names and not paths:
-            raise UserError(
-                f"{name}: the results below {folder} lack what it shows; docs/studies.md says which "
-                "study makes it"
-            )
+            advice = "docs/studies.md says which study makes it"
+            raise UserError(f"{name}: the results below {folder} lack what it shows; {advice}")
         written += paths
     return written
 
 
-def _write(
-    write: Callable[[Path, str, Any], list[Path]], folder: Path, name: str, content: Any
-) -> list[Path]:
+def _write(write: Callable[..., list[Path]], folder: Path, name: str, content: Any) -> list[Path]:
     """Write a table or figure in all its forms, or delete what was written from results that are gone."""
     if content is None:
         for path in folder.glob(f"{name}.*"):

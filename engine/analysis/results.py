@@ -144,9 +144,8 @@ def read_results(folder: Path) -> list[DatasetResults]:
             run = content | {"file": path, "expid": expid, "changes": changes}
             homes.setdefault(home, []).append(run)
     if not homes:
-        raise UserError(
-            f"{folder}: has no results; run_expid.py and engine.study write them, see docs/studies.md"
-        )
+        advice = "run_expid.py and engine.study write them, see docs/studies.md"
+        raise UserError(f"{folder}: has no results; {advice}")
     return [_dataset(home, runs) for home, runs in sorted(homes.items())]
 
 
@@ -154,10 +153,9 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
     first = runs[0]
     other = next((run for run in runs if run["dataset_hash"] != first["dataset_hash"]), None)
     if other:
-        raise UserError(
-            f"{other['file']}: ran on other data (hash {other['dataset_hash']}) than {first['file']} "
-            f"({first['dataset_hash']}); results on different data are not compared: move one away"
-        )
+        what = f"ran on other data (hash {other['dataset_hash']}) than {first['file']}"
+        advice = "results on different data are not compared: move one away"
+        raise UserError(f"{other['file']}: {what} ({first['dataset_hash']}); {advice}")
     by_expid: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         by_expid.setdefault(run["expid"], {})[run["seed"]] = run
@@ -166,9 +164,8 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
     try:
         cells = _planned(study, by_expid) if study else _plain(by_expid)
     except KeyError as error:
-        raise UserError(
-            f"{home / 'study.json'}: a cell lacks {error}; the study's own command writes the file anew"
-        ) from None
+        advice = "the study's own command writes the file anew"
+        raise UserError(f"{home / 'study.json'}: a cell lacks {error}; {advice}") from None
     return DatasetResults(
         folder=home,
         dataset_id=first["dataset_id"],
@@ -212,9 +209,7 @@ def _plain(by_expid: dict[str, dict[int, Run]]) -> list[Cell]:
         for table in tables:
             if (table, model) in cells:
                 other = cells[table, model].first_run["file"]
-                raise UserError(
-                    f"{run['file']} and {other}: two experiments of {model}; a table has one for "
-                    "each model: put them into separate folders"
-                )
+                advice = "a table has one for each model: put them into separate folders"
+                raise UserError(f"{run['file']} and {other}: two experiments of {model}; {advice}")
             cells[table, model] = Cell(table, model, {}, expid, runs=runs)
     return list(cells.values())

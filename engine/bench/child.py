@@ -39,9 +39,8 @@ def run_python(*arguments: str, log: Path, **variables: str) -> tuple[float, int
     command = [sys.executable, *arguments]
     with open(log, "wb") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=log.parent, env=os.environ | variables, stdout=output, stderr=output
-        )
+        env = os.environ | variables
+        process = subprocess.Popen(command, cwd=log.parent, env=env, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import resource
 import shutil
+from argparse import Namespace
 from collections.abc import Iterator
 from functools import cache, partial
 from itertools import islice
@@ -37,7 +37,7 @@ COLUMNS = "--user user --item item --time time --label click --item-features cat
 COLUMNS += "--sample-features place"
 
 
-def loader(report: Report, args: argparse.Namespace) -> None:
+def loader(report: Report, args: Namespace) -> None:
     """Loader: one shuffled training batch of MicroVideo1.7M_x2's shape.
 
     The data set is generated, or it is that of --data. The rival, LongCTR's loader, builds every item
@@ -105,12 +105,12 @@ def _whole_batches(loader: Any) -> Iterator[Batch]:
         yield from islice(loader, loader.num_samples // loader.batch_size)
 
 
-def _all_features(batch: Batch, args: argparse.Namespace) -> tuple[list[Tensor], Batch]:
+def _all_features(batch: Batch, args: Namespace) -> tuple[list[Tensor], Batch]:
     """Bring all item features of a batch to the device, as a LongCTR model reads them."""
     return [rows.to(args.device) for rows in dict(batch[1]).values()], batch
 
 
-def metrics(report: Report, args: argparse.Namespace) -> None:
+def metrics(report: Report, args: Namespace) -> None:
     """Metrics: AUC, gAUC and logloss of float32 scores with ties.
 
     A case is one evaluation of a data set: AUC and logloss over all predictions, gAUC over the users.
@@ -134,7 +134,7 @@ def metrics(report: Report, args: argparse.Namespace) -> None:
         report.agree(name, a, b, tolerance=1e-9)
 
 
-def prepare(report: Report, args: argparse.Namespace) -> None:
+def prepare(report: Report, args: Namespace) -> None:
     """Prepare random logs by data/prepare.py generic: time and peak memory of its process.
 
     There is a log for each of --rows. The first has so many users, and the others have as many rows of
@@ -157,9 +157,8 @@ def prepare(report: Report, args: argparse.Namespace) -> None:
         )
         shutil.rmtree(output)
     ratio = per_row[args.rows[-1]] / per_row[args.rows[0]]
-    report.notes.append(
-        f"processor time of a row, last log over first: {ratio:.2f} (goal: at most 1.3)"
-    )
+    what = "processor time of a row, last log over first"
+    report.notes.append(f"{what}: {ratio:.2f} (goal: at most 1.3)")
 
 
 def _processor_time() -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from argparse import Namespace
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -23,14 +23,12 @@ from .inputs import ensure_data
 DATASET = "session_hopping"  # its feature columns are those of all sizes
 BATCH = {"small": 2048}  # the published 8192 would make 8 steps of it
 # The most training samples, so that LongCTR's run takes minutes at most.
-ROWS = {
-    "small": {"TWIN": 32_768, "TransAct": 8_192},
-    "micro": {"TWIN": 32_768, "SDIM": 65_536, "TransAct": 4_096},
-}
+ROWS = {"small": {"TWIN": 32_768, "TransAct": 8_192}}
+ROWS["micro"] = {"TWIN": 32_768, "SDIM": 65_536, "TransAct": 4_096}
 FIRST_SEED = 2024  # of the first round; each round has one of its own
 
 
-def epoch(report: Report, args: argparse.Namespace) -> None:
+def epoch(report: Report, args: Namespace) -> None:
     """One epoch by run_expid.py, from start-up to test metrics.
 
     The rival is LongCTR's own run_expid.py with its loader and FuxiCTR's fit, evaluate and metrics (see
@@ -57,7 +55,7 @@ def epoch(report: Report, args: argparse.Namespace) -> None:
         _run_rounds(report, folder, model, samples["train"], args)
 
 
-def set_up(data: Path, folder: Path, model: str, args: argparse.Namespace) -> dict[str, int]:
+def set_up(data: Path, folder: Path, model: str, args: Namespace) -> dict[str, int]:
     """Write samples, and the experiments of both sides for each round, into a new folder.
 
     Validation and test have an eighth of the training samples at most. Returns the number of samples
@@ -99,9 +97,7 @@ def set_up(data: Path, folder: Path, model: str, args: argparse.Namespace) -> di
     return samples
 
 
-def _run_rounds(
-    report: Report, folder: Path, model: str, samples: int, args: argparse.Namespace
-) -> None:
+def _run_rounds(report: Report, folder: Path, model: str, samples: int, args: Namespace) -> None:
     """Run both sides in turns, and put times and validation metrics into the report."""
     variables = {"PYTHONPATH": str(HOME)}
     variables |= {"OMP_NUM_THREADS": str(args.threads)} if args.threads else {}

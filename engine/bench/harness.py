@@ -12,10 +12,10 @@ matrix product.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -33,6 +33,7 @@ from ..run.flops import count_flops
 
 NO_SETTINGS = ("folder", "json", "plot", "longctr", "data")
 FLOAT = 4  # bytes
+Tensors = Sequence[Tensor]
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, to measure the machine with
 # The columns of both tables: what each shows, and what that is multiplied by.
 TIMES = {"median ms": ("median_s", 1e3), "min ms": ("min_s", 1e3), "max ms": ("max_s", 1e3)}
@@ -68,7 +69,7 @@ class Report:
         args: the command's options, which become the settings of the report.
     """
 
-    def __init__(self, title: str, args: argparse.Namespace) -> None:
+    def __init__(self, title: str, args: Namespace) -> None:
         self.title = title
         given = {name: value for name, value in vars(args).items() if value not in (None, False)}
         self.settings = {name: value for name, value in given.items() if name not in NO_SETTINGS}
@@ -81,9 +82,7 @@ class Report:
         if "longctr" in args and not args.longctr:
             self.notes.append("no rival: name a checkout of LongCTR with --longctr DIR to have one")
 
-    def agree(
-        self, what: str, ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float
-    ) -> None:
+    def agree(self, what: str, ours: Tensors, theirs: Tensors, tolerance: float) -> None:
         """Compare outputs before they are timed, and keep the largest difference by ``what``.
 
         The difference is relative to the largest number of ``theirs``, or to 1 if all are smaller.

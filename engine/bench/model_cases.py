@@ -8,7 +8,7 @@ Shape suffix: N items of the table.
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from itertools import cycle
 from pathlib import Path
@@ -62,7 +62,7 @@ LINES = {"vanilla": "o-", MIXTURE: "s-", POSITIONS: "^--"}  # of the plot
 BATCHES = 8  # that take turns, with tables of different sizes
 
 
-def step(report: Report, args: argparse.Namespace) -> None:
+def step(report: Report, args: Namespace) -> None:
     """Train step: forward, backward, optimiser; MicroVideo1.7M_x2's shape.
 
     Each model takes turns with its rival, LongCTR's model, and with its MoS, all on the same batch.
@@ -102,7 +102,7 @@ def _prediction(model: Any, batch: Batch) -> list[Tensor]:
     return [found]
 
 
-def growth(report: Report, args: argparse.Namespace) -> None:
+def growth(report: Report, args: Namespace) -> None:
     """Growth of a train step with the length of the history and with the number of experts.
 
     Vanilla and MoS of one backbone take turns. A third line shows what routing each distinct item once
@@ -130,7 +130,7 @@ def _middle(lengths: Iterable[int]) -> int:
     return min((length for length in lengths if length > 100), default=max(lengths))
 
 
-def plot(report: Report, args: argparse.Namespace) -> None:
+def plot(report: Report, args: Namespace) -> None:
     """Draw the median milliseconds of a step by length and by experts, into ``args.plot``."""
     from matplotlib.figure import Figure
 
@@ -160,7 +160,7 @@ def plot(report: Report, args: argparse.Namespace) -> None:
     figure.savefig(args.plot)
 
 
-def table(report: Report, args: argparse.Namespace) -> None:
+def table(report: Report, args: Namespace) -> None:
     """Train step of TWIN by size of the item table (--rows), with sparse_embedding.
 
     A large table differs from a small one in two ways: it is large, and a batch shows more distinct
@@ -209,9 +209,7 @@ def from_few(count: int) -> Draw:
 # ---------------------------------------------------------------- a step, for other commands too
 
 
-def build(
-    name: str, args: argparse.Namespace, checkout: str = "", items: int = ITEMS, **changes: Any
-) -> Any:
+def build(name: str, args: Namespace, checkout: str = "", items: int = ITEMS, **keys: Any) -> Any:
     """Build a model in training mode, always with the same first weights.
 
     Args:
@@ -219,7 +217,7 @@ def build(
         args: the command's options, which name the device and the folder for checkpoints.
         checkout: LongCTR's root folder, if its model of this name is wanted instead of ours.
         items: rows of the item table.
-        changes: hyper-parameters that differ from the shipped experiment's.
+        keys: hyper-parameters that differ from the shipped experiment's.
     """
     options = rivals.published(name) | {"metrics": ["AUC"], "verbose": 0}
     options |= {"model_root": str(args.folder), "gpu": 0 if args.device.type == "cuda" else -1}
@@ -227,7 +225,7 @@ def build(
     if checkout:
         model_class = rivals.load_class(checkout, f"{name}/{name}.py", name)
     torch.manual_seed(0)
-    return model_class(feature_map(items), **options | changes).train()
+    return model_class(feature_map(items), **options | keys).train()
 
 
 def train_step(model: Any) -> Any:

@@ -8,7 +8,7 @@ D item width, H output width, W width.
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ LOOP, OURS = "loop over x[:, t]", "selective_scan"
 SCANS = {LOOP: selective_scan_reference, OURS: selective_scan}
 
 
-def dispatch(report: Report, args: argparse.Namespace) -> None:
+def dispatch(report: Report, args: Namespace) -> None:
     """Dispatch: forward and backward of TWIN_MoS's encoder, against running every expert.
 
     The encoder has 5 item and 5 window experts, and k = 1. The reference does what the equations say
@@ -61,10 +61,8 @@ def dispatch(report: Report, args: argparse.Namespace) -> None:
             forward().square().mean().backward()
 
     exact = {"encoder": lambda: encoder(*inputs)[0], "item branch": lambda: item(*inputs)[0]}
-    in_full = {
-        "encoder": partial(every_expert_of_all_branches, encoder, *inputs),
-        "item branch": partial(every_expert, item, *inputs),
-    }
+    in_full = {"encoder": partial(every_expert_of_all_branches, encoder, *inputs)}
+    in_full["item branch"] = partial(every_expert, item, *inputs)
     pair = exact["encoder"](), in_full["encoder"]()
     report.agree_with_gradients("encoder", *pair, leaves[:2], TOLERANCE)
     cases, few = [], history_module.FEW_QUERIES
@@ -97,7 +95,7 @@ def every_expert_of_all_branches(encoder: Any, history: History, target_BD: Tens
     return y_BH
 
 
-def scan(report: Report, args: argparse.Namespace) -> None:
+def scan(report: Report, args: Namespace) -> None:
     """Selective scan: forward and backward; train step of Mamba4Rec; float32.
 
     The rival is a loop in plain torch that indexes x[:, t]. It is our reference, and its backward pass
@@ -118,9 +116,8 @@ def scan(report: Report, args: argparse.Namespace) -> None:
         cases = [Case(LOOP + at, loop, over, once=length >= SLOW), Case(OURS + at, ours)]
         report.time(cases, args.batch)
         _time_model(report, length, args)
-        loop_bytes, our_bytes = (
-            in_own_process(peak_bytes, name, length, args.batch, args.device) for name in SCANS
-        )
+        sizes = length, args.batch, args.device
+        loop_bytes, our_bytes = (in_own_process(peak_bytes, name, *sizes) for name in SCANS)
         report.notes.append(
             f"peak memory of both scans{at}: {loop_bytes / 1e6:,.0f} MB and {our_bytes / 1e6:,.0f} MB; "
             f"ours takes {our_bytes / max(1, loop_bytes):.0%} of the loop's (goal: at most a third)"
@@ -162,7 +159,7 @@ def random_inputs(length: int, batch_size: int, device: torch.device) -> list[Te
     return [x.to(device).requires_grad_() for x in inputs]
 
 
-def _time_model(report: Report, length: int, args: argparse.Namespace) -> None:
+def _time_model(report: Report, length: int, args: Namespace) -> None:
     """Time a train step at MicroVideo1.7M_x2's shape with the last layer in both ways."""
     batch = random_batch(args.batch, length, args.device)
     model = build("Mamba4Rec", args, max_len=length)

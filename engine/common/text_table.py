@@ -1,6 +1,11 @@
-"""Tables for a terminal."""
+"""Tables for a terminal, and as CSV."""
 
 from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any
 
 
 def text_table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
@@ -21,3 +26,10 @@ def text_table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), ruler, *map(line, rows)])
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV, a line each; None is empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

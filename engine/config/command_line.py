@@ -22,12 +22,10 @@ class CommandLine(argparse.ArgumentParser):
     def add_places(self, config: str = "configuration directory (default: config/)") -> None:
         """Add the folders of configurations, of models and of data; ``config`` describes the first."""
         self.add_argument("--config", type=Path, default=CONFIG, help=config)
-        self.add_argument(
-            "--model-zoo", type=Path, help="folder of your own FuxiCTR models, or of LongCTR's"
-        )
-        self.add_argument(
-            "--data-root", type=Path, help="folder of the data sets, in place of data_root"
-        )
+        models = "folder of your own FuxiCTR models, or of LongCTR's"
+        data = "folder of the data sets, in place of data_root"
+        self.add_argument("--model-zoo", type=Path, help=models)
+        self.add_argument("--data-root", type=Path, help=data)
 
     def add_changes(self) -> None:
         """Add ``--set``, which ``parse_changes`` reads."""

@@ -39,9 +39,8 @@ def with_expids(text: str) -> str:
     """
     own, mark, _ = text.partition(MARK)
     if not mark:
-        raise UserError(
-            f"model_config.yaml: has no line {MARK.strip()!r}; add it after the presets"
-        )
+        what = f"has no line {MARK.strip()!r}"
+        raise UserError(f"model_config.yaml: {what}; add it after the presets")
     return own + mark + "".join(f"{line}\n" for line in _lines(own))
 
 
@@ -62,9 +61,8 @@ def _lines(presets: str) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = CommandLine(
-        prog="python -m engine.config.expids", description="Write the experiments of all models."
-    )
+    about = "Write the experiments of all models."
+    parser = CommandLine(prog="python -m engine.config.expids", description=about)
     parser.add_argument("--config", type=Path, default=CONFIG, help="configuration directory")
     folder = parser.parse_args().config
     file = folder / "model_config.yaml"

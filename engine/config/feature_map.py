@@ -46,10 +46,10 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
     feature_map.labels = [label["name"] for label in _columns(params, "label_col")]
     feature_map.group_id = params.get("group_id")
     if feature_map.group_id and feature_map.group_id not in feature_map.features:
-        raise UserError(
-            f"group_id: {feature_map.group_id!r} is not one of the features of "
-            f"{params['dataset_id']}{did_you_mean(feature_map.group_id, feature_map.features)}"
-        )
+        what = f"{feature_map.group_id!r} is not one of the features of {params['dataset_id']}"
+        hint = did_you_mean(feature_map.group_id, feature_map.features)
+        raise UserError(f"group_id: {what}{hint}")
+    _check_events(params)
     feature_map.default_emb_dim = params.get("embedding_dim")
     feature_map.num_fields = feature_map.get_num_fields()
     feature_map.set_column_index()
@@ -82,9 +82,8 @@ def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
             raise ValueError("a feature has no type")
         return features, str(content["labels"][0])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
-        raise UserError(
-            f"{path}: not a FuxiCTR feature map ({error!r}); prepare the data again"
-        ) from None
+        what = f"not a FuxiCTR feature map ({error!r})"
+        raise UserError(f"{path}: {what}; prepare the data again") from None
 
 
 def _columns(params: dict[str, Any], key: str) -> list[dict]:
@@ -102,6 +101,14 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
     return columns
 
 
+def _check_events(params: dict[str, Any]) -> None:
+    """Reject features of events that the loader could not read; FuxiCTR knows none of them."""
+    for column in _columns(params, "event_cols") if params.get("event_cols") else []:
+        if not isinstance(size := column.get("vocab_size"), int) or size < 1:
+            where = f"{params['dataset_id']}, event_cols, {column['name']!r}"
+            raise UserError(f"{where}: vocab_size is {size!r}; write how many buckets it has")
+
+
 def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[str, Any]:
     """The specification of a feature, as FuxiCTR's ``FeatureProcessor`` would write it."""
     where = f"{params['dataset_id']}, feature {column['name']!r}"
@@ -116,10 +123,8 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
     encoder = column.get("feature_encoder", POOLING if kind == "sequence" else None)
     for part in encoder if isinstance(encoder, list) else [encoder]:
         if part not in NO_ENCODER + ENCODERS and not re.fullmatch(LINEAR, str(part)):
-            raise UserError(
-                f"{where}: feature_encoder is {part!r}; "
-                f"write one of {', '.join(ENCODERS)} or nn.Linear(in, out, bias=False)"
-            )
+            known = f"{', '.join(ENCODERS)} or nn.Linear(in, out, bias=False)"
+            raise UserError(f"{where}: feature_encoder is {part!r}; write one of {known}")
     if encoder not in NO_ENCODER:
         spec["feature_encoder"] = encoder
     if kind == "embedding":
@@ -130,11 +135,10 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
         for key in ("vocab_size", "max_len") if kind == "sequence" else ("vocab_size",):
             spec[key] = column.get(key, prepared.get(key))
             if spec[key] is None:
-                raise UserError(
-                    f"{where}: {key} is neither in dataset_config.yaml nor in the feature_map.json "
-                    f"of the prepared data in {Path(params['data_root'], params['dataset_id'])}; "
-                    "write it, or prepare the data (see data/README.md)"
-                )
+                data = f"the prepared data in {Path(params['data_root'], params['dataset_id'])}"
+                what = f"is neither in dataset_config.yaml nor in the feature_map.json of {data}"
+                advice = "write it, or prepare the data (see data/README.md)"
+                raise UserError(f"{where}: {key} {what}; {advice}")
     for key in ("embedding_dim", "emb_output_dim", "pretrain_dim", "vocab_size", "max_len"):
         size = spec.get(key, 1)
         if not isinstance(size, int) or size < 1:

@@ -25,6 +25,9 @@ except ImportError:  # PyYAML was built without libyaml
 from ..common.errors import UserError, did_you_mean
 from ..common.text_table import text_table
 
+Params = dict[str, Any]
+"""The parameters of an experiment, or a part of them, by key."""
+
 DATA_FILES = ("train_data", "valid_data", "test_data", "user_info", "item_info")
 DATA_PATHS = ("data_root", *DATA_FILES)
 PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
@@ -36,24 +39,18 @@ LISTED = ("model", "dataset_id", "max_len", "batch_size", "learning_rate", "epoc
 
 def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:
     """The experiments of a configuration directory: ``expid -> (model, dataset_id)``."""
-    return {
-        expid: (params.get("model", "?"), params.get("dataset_id", "?"))
-        for expid, params in _experiments(config_dir)
-    }
+    known = _experiments(config_dir)
+    return {expid: (own.get("model", "?"), own.get("dataset_id", "?")) for expid, own in known}
 
 
 def describe_experiments(config_dir: str | Path) -> str:
     """A table of all experiments in a configuration directory, with their main parameters."""
-    rows = [
-        [str(expid), *(str(params.get(key, "?")) for key in LISTED)]
-        for expid, params in _experiments(config_dir)
-    ]
+    known = _experiments(config_dir)
+    rows = [[str(expid), *(str(own.get(key, "?")) for key in LISTED)] for expid, own in known]
     return text_table(["expid", *LISTED], rows, left=3)
 
 
-def load_experiment(
-    config_dir: str | Path, expid: str, changes: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def load_experiment(config_dir: str | Path, expid: str, changes: Mapping[str, Any] = {}) -> Params:
     """Read the parameters of an experiment, merged as by FuxiCTR's ``load_config``.
 
     They come from ``Base``, the experiment, its data set and ``changes``. Later values replace
@@ -62,7 +59,6 @@ def load_experiment(
     Raises:
         UserError: the experiment or its data set is not in the configuration.
     """
-    changes = changes or {}
     params = {**model_part(config_dir, expid), **changes}
     if "dataset_id" not in params:
         raise UserError(f"{config_dir}, {expid}: dataset_id is missing")
@@ -78,10 +74,8 @@ def model_part(config_dir: str | Path, expid: str) -> dict[str, Any]:
     """
     entries = _entries(config_dir, "model_config")
     if expid not in entries:
-        raise UserError(
-            f"--expid {expid}: is not in {config_dir}; run_expid.py --config {config_dir} --list shows all"
-            f"{did_you_mean(expid, entries)}"
-        )
+        what = f"is not in {config_dir}; run_expid.py --config {config_dir} --list shows all"
+        raise UserError(f"--expid {expid}: {what}{did_you_mean(expid, entries)}")
     base = entries.get("Base") or {}
     return {**_mapping(config_dir, "Base", base), **_mapping(config_dir, expid, entries[expid])}
 
@@ -97,10 +91,9 @@ def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[st
     """
     datasets = _entries(config_dir, "dataset_config")
     if dataset_id not in datasets:
-        raise UserError(
-            f"{config_dir}, {expid}: dataset_id {dataset_id!r} is not in dataset_config.yaml"
-            f"{did_you_mean(dataset_id, datasets) or '; it has ' + ', '.join(sorted(datasets))}"
-        )
+        hint = did_you_mean(dataset_id, datasets) or "; it has " + ", ".join(sorted(datasets))
+        what = f"dataset_id {dataset_id!r} is not in dataset_config.yaml"
+        raise UserError(f"{config_dir}, {expid}: {what}{hint}")
     return with_tables(_mapping(config_dir, dataset_id, datasets[dataset_id]))
 
 
@@ -203,8 +196,7 @@ def _entries(config_dir: str | Path, kind: str) -> dict[str, Any]:
     if not files[0].exists():
         files = sorted(Path(config_dir, kind).glob("*.yaml"))
     if not files:
-        raise UserError(
-            f"--config {config_dir}: has no {kind}.yaml; name a configuration directory"
-        )
+        advice = "name a configuration directory"
+        raise UserError(f"--config {config_dir}: has no {kind}.yaml; {advice}")
     content = {key: entry for file in files for key, entry in read_yaml(file).items()}
     return {key: entry for key, entry in content.items() if not str(key).startswith(".")}

@@ -34,6 +34,7 @@ OPTIONAL: dict[str, Any] = {
     "task": Literal["binary_classification"],
     "monitor_mode": Literal["max", "min"],
     "eval_steps": int | None,
+    "event_cols": list | None,
     "match_span": Literal["all", "max_len"],
     "loss": Literal[LOSSES],
     "optimizer": Literal[
@@ -76,14 +77,13 @@ ACTIVATION = (
     "relu, sigmoid, tanh, softmax, prelu, dice, or an activation of torch.nn such as GELU or SiLU",
 )
 REGULARIZER = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)", "a number, l1(x) or l2(x)"
-PATTERNS = {
-    **dict.fromkeys(("dnn_activations", "hidden_activations"), ACTIVATION),
-    **dict.fromkeys(("embedding_regularizer", "net_regularizer"), REGULARIZER),
-}
+PATTERNS = dict.fromkeys(("dnn_activations", "hidden_activations"), ACTIVATION)
+PATTERNS |= dict.fromkeys(("embedding_regularizer", "net_regularizer"), REGULARIZER)
 # Arguments of a model or of its training that no configuration gives
 FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evaluation")
 GROUPED = r"gAUC|avgAUC|MRR|NDCG\(k=\d+\)"
 METRICS = re.compile(r"AUC|logloss|binary_crossentropy|calibration|ECE|" + GROUPED)
+EXAMPLES = ("AUC", "gAUC", "logloss", "MRR", "NDCG(k=5)", "calibration", "ECE")
 LOWER_IS_BETTER = ("logloss", "binary_crossentropy", "ECE")
 
 
@@ -101,9 +101,8 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
     checked = {}
     for key, value in params.items():
         if key not in known and model.any_keyword:
-            _warn(
-                f"{expid}: {model.__name__} does not name `{key}`, which is passed on as it is{did_you_mean(key, known)}"
-            )
+            hint = f"which is passed on as it is{did_you_mean(key, known)}"
+            _warn(f"{expid}: {model.__name__} does not name `{key}`, {hint}")
             known[key] = Any
         elif key not in known:
             hint = _models_with(key, model) or did_you_mean(key, known)
@@ -163,26 +162,20 @@ def _check_value(expid: str, key: str, value: Any) -> None:
 
 def _check_metrics(expid: str, params: dict[str, Any]) -> None:
     """Raise a UserError for an unknown metric, or for a monitor that is not among the metrics."""
-    metrics, monitor = params["metrics"], params["monitor"]
+    metrics, monitor, where = params["metrics"], params["monitor"], f"{expid}, monitor"
     for metric in metrics:
         if not METRICS.fullmatch(metric):
-            raise UserError(
-                f"{expid}, metrics: {metric!r} is not a metric"
-                f"{did_you_mean(metric, ('AUC', 'gAUC', 'logloss', 'MRR', 'NDCG(k=5)', 'calibration', 'ECE'))}"
-            )
+            hint = did_you_mean(metric, EXAMPLES)
+            raise UserError(f"{expid}, metrics: {metric!r} is not a metric{hint}")
     if not monitor:
-        raise UserError(f"{expid}, monitor: is empty; write one of the metrics {metrics}")
+        raise UserError(f"{where}: is empty; write one of the metrics {metrics}")
     sign = -1 if params.get("monitor_mode") == "min" else 1
     for metric, weight in ({monitor: 1} if isinstance(monitor, str) else monitor).items():
         if metric not in metrics:
-            raise UserError(
-                f"{expid}, monitor: {metric!r} is not one of the metrics {metrics}"
-                f"{did_you_mean(metric, metrics)}"
-            )
+            hint = did_you_mean(metric, metrics)
+            raise UserError(f"{where}: {metric!r} is not one of the metrics {metrics}{hint}")
         if metric == "calibration":
-            raise UserError(f"{expid}, monitor: calibration is best at 1; write AUC or logloss")
+            raise UserError(f"{where}: calibration is best at 1; write AUC or logloss")
         if metric in LOWER_IS_BETTER and weight * sign > 0:
-            raise UserError(
-                f"{expid}, monitor: {metric} is best where it is lowest; write monitor_mode: min, or "
-                "give it a weight below 0"
-            )
+            advice = "write monitor_mode: min, or give it a weight below 0"
+            raise UserError(f"{where}: {metric} is best where it is lowest; {advice}")

@@ -69,23 +69,18 @@ def _fetch(name: str, offline: bool) -> Path:
     except (HTTPError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         if isinstance(error, RepositoryNotFoundError):  # also where access is gated
-            problem = (
-                f"{hub}/datasets/{repository} is unknown there, or needs access ({reason}); "
-                "set HF_TOKEN to a token that may read it"
-            )
+            problem = f"{hub}/datasets/{repository} is unknown there, or needs access ({reason})"
+            remedy = "set HF_TOKEN to a token that may read it"
         elif offline:
-            problem = (
-                f"{repository} is not wholly in the hub's cache, {constants.HF_HUB_CACHE}, and "
-                "offline mode allows nothing else; run the command once with a network"
-            )
+            cache = constants.HF_HUB_CACHE
+            problem = f"{repository} is not wholly in the hub's cache, {cache}, in offline mode"
+            remedy = "run the command once with a network"
         else:
-            problem = (
-                f"{hub} could not be reached, or the transfer broke off ({reason}); what has come "
-                "is kept, so run the command again to go on, or set HF_ENDPOINT to a mirror"
-            )
+            problem = f"{hub} could not be reached, or the transfer broke off ({reason})"
+            remedy = "run the command again to go on, or set HF_ENDPOINT to a mirror"
+        by_hand = f"copy the files ({', '.join(FILES)}) to data/{name} by hand"
         raise UserError(
-            f"{problem}; or copy the files ({', '.join(FILES)}) to data/{name} by hand, which is "
-            "all that training needs"
+            f"{problem}; {remedy}; or {by_hand}, which is all that training needs"
         ) from None
     return Path(folder)
 

@@ -77,20 +77,20 @@ def generate(size: Size, seed: int) -> Dataset:
     rng = np.random.default_rng(seed)
     theme_N, embedding_ND, direction_ZNR = _items(size, rng)
     catalogue = [np.flatnonzero(theme_N == theme) for theme in range(size.themes)]
-    histories, impressions = [], []
-    for user in range(size.users):
-        history, shown = _user(size, rng, catalogue, direction_ZNR)
-        histories.append(history)
-        impressions.append(shown.with_columns(user_index=pl.lit(user, pl.Int64)))
+    drawn = [_user(size, rng, catalogue, direction_ZNR) for _ in range(size.users)]
+    shown = [m.with_columns(user_index=pl.lit(user, pl.Int64)) for user, (_, m) in enumerate(drawn)]
     # In time order of each user: the last tenth is the test set, the tenth before it validation.
     place = pl.int_range(pl.len()).over("user_index") / size.impressions
-    table = pl.concat(impressions).with_columns(
+    table = pl.concat(shown).with_columns(
         split=pl.when(place < 0.8).then(0).when(place < 0.9).then(1).otherwise(2)
     )
     parts = {name: table.filter(pl.col("split") == i) for i, name in enumerate(SPLITS)}
     columns = ["user_index", "item_index", "seq_len", "is_click"]
     bayes = {name: _bayes(part) for name, part in parts.items()}
-    users = {"user_index": np.arange(size.users), "full_item_seq": histories}
+    users = {
+        "user_index": np.arange(size.users),
+        "full_item_seq": [history for history, _ in drawn],
+    }
     return Dataset(
         splits={name: part.select(columns) for name, part in parts.items()},
         user_info=pl.DataFrame(users),

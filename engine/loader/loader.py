@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from model_zoo.history.item_dict import ItemDict
 
 from ..common.errors import UserError
 from .columnar import Histories, ItemTable, Samples
+from .event_columns import EventColumns
 from .match_index import MATCHES, MatchIndex
 
 
@@ -49,6 +50,8 @@ class SequenceLoader:
         match_span: count matches in the whole history (``all``), or in its newest ``max_len`` items.
         match_windows: seconds before the sample in which they are counted by themselves, too; None
             where no times are known.
+        event_cols: the features that events have of their own (see ``EventColumns``); or the
+            ``EventColumns`` of another loader, to share them.
         kwargs: other keys of FuxiCTR's configuration, such as ``num_workers``; they change nothing.
 
     Attributes:
@@ -74,6 +77,7 @@ class SequenceLoader:
         match_features: bool | MatchIndex = False,
         match_span: Literal["all", "max_len"] = "all",
         match_windows: list[float] | None = None,
+        event_cols: list[dict[str, Any]] | EventColumns | None = None,
         **kwargs: object,
     ) -> None:
         if padding != "pre":
@@ -95,6 +99,9 @@ class SequenceLoader:
         self.samples = Samples(
             data_path, feature_map, self.histories, len(self.items), streaming, derive
         )
+        if isinstance(event_cols, list):
+            event_cols = EventColumns(self.histories, event_cols, feature_map)
+        self.events = event_cols
         self.batch_size, self.shuffle, self.max_len, self.seed = batch_size, shuffle, max_len, seed
         self.device = torch.device(device)
         self.epoch = 0
@@ -128,7 +135,11 @@ class SequenceLoader:
             mask_BL = (index_BL1[:, :-1] > 0).float()
             batch_dict |= {name: self._send(batch_dict[name]) for name in self.read}
             matches = self._send(matches) if matches is not None else None
-        return batch_dict, ItemDict(self.items.tables, index_BL1.long(), matches), mask_BL
+        items = ItemDict(self.items.tables, index_BL1.long(), matches)
+        if self.events is not None:
+            buckets = self.events.batch(columns, positions[1])
+            items.events = {name: self._send(torch.from_numpy(x)) for name, x in buckets.items()}
+        return batch_dict, items, mask_BL
 
     def _send(self, x: Tensor) -> Tensor:
         """Copy to the device; without pinned memory the host would wait for the GPU to catch up."""

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from model_zoo.history.matches import Matches, distinct_values, id_features
 
 from ..common.errors import UserError
-from ..datasets.prepared.card import card_beside
 from .columnar import Histories, ItemTable
 from .columns import Arrays
-from .times import Times
+from .times import known_times
 
 MATCHES = "(matches)"  # name of the column
 
@@ -73,13 +72,7 @@ class MatchIndex:
             keys.append(self._key(user_S[shown_E], value_N[item_S[shown_E]]) + position_S[shown_E])
         self._keys = np.sort(np.concatenate([[-1], *keys]))  # one is before all others
         if windows is not None:
-            path = histories.path
-            self._times = Times(path, card_beside(path).get("time_unit", ""))
-            if "time" not in feature_map.features or len(self._times.tick_S) != len(item_S):
-                raise UserError(
-                    f"match_windows: {path.parent} lacks times of samples (`time`, a meta feature) or "
-                    "of each event (`full_time_seq`); prepare it again, or write match_windows: null"
-                )
+            self._times = known_times(histories, feature_map, "match_windows")
             self._ticks = np.append(self._times.tick_S, 0)
             self._moments = (user_S << 32) + self._times.tick_S
 

@@ -5,6 +5,8 @@ Shape suffixes: B samples, L history length.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from fuxictr.features import FeatureMap
 from torch import Tensor
@@ -54,6 +56,11 @@ def random_batch(
     return batch_dict, ItemDict(tables, index_BL1), mask_BL
 
 
+def random_events(event_cols: list[dict[str, Any]], mask_BL: Tensor) -> dict[str, Tensor]:
+    """Random buckets of event features, as ``ItemDict.events`` has them."""
+    return {c["name"]: torch.randint(c["vocab_size"], mask_BL.shape) for c in event_cols}
+
+
 def one_sample(batch: Batch, sample: int) -> Batch:
     """One sample of a batch with an ``ItemDict``, without its padding; one column is kept at least."""
     batch_dict, items, mask_BL = batch
@@ -66,6 +73,7 @@ def one_sample(batch: Batch, sample: int) -> Batch:
             items.tables,
             items.index[keep, -length - 1 :],
             None if items.matches is None else items.matches[keep],
+            {name: bucket_BL[keep, -length:] for name, bucket_BL in items.events.items()},
         ),
         mask_BL[keep, -length:],
     )

@@ -16,9 +16,8 @@ def main() -> None:
         prog="python -m engine.report",
         description="Write one HTML page with all results below a folder; it needs no network.",
     )
-    parser.add_argument(
-        "results", type=Path, help="folder that engine.study or run_expid.py wrote to"
-    )
+    results = "folder that engine.study or run_expid.py wrote to"
+    parser.add_argument("results", type=Path, help=results)
     parser.add_argument("-o", "--output", type=Path, help="the page (RESULTS/report.html)")
     args = parser.parse_args()
     output = args.output or args.results / "report.html"

@@ -18,11 +18,11 @@ from statistics import median
 from typing import Any
 
 from ..analysis.figures.style import EXPERT_COLOURS
-from ..analysis.remarks import on_device, usual_device
 from ..analysis.results import DatasetResults, Run
 from ..analysis.tables.comparison import mean_std
 from ..analysis.tables.cost_table import Quantity
 from ..analysis.tables.grid import Entry, plus_minus, points
+from ..analysis.wording import share_on, usual_device
 from ..common.errors import UserError
 
 TABLES = {"table1", "table2"}  # the paper's comparisons, all tuned alike
@@ -31,6 +31,10 @@ NEEDED = {
     "seed", "model", "versions", "command", "params", "routing", "num_parameters", "flops_per_sample",
     "train_samples_per_s", "test_samples_per_s", "peak_memory_bytes", "seconds", "device", "bayes",
 }  # fmt: skip
+KEPT = (
+    "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
+    "peak_memory_bytes", "seconds",
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -71,8 +75,8 @@ class Group:
     def device(self) -> str:
         """The device whose costs are shown. If other runs were elsewhere, their number shows."""
         device = usual_device(self.runs)
-        measured, runs = len(on_device(self.runs, device)), len(self.runs)
-        return device + (f" ({measured} of {runs} runs)" if measured < runs else "")
+        few = share_on(self.runs, device)
+        return f"{device} ({few})" if few else device
 
     def cost(self, quantity: Quantity) -> Entry:
         """The median of a cost over the runs that measured it, as in the cost table."""
@@ -98,9 +102,8 @@ def groups(results: DatasetResults) -> list[Group]:
     outside: dict[str, Group] = {}
     for run in sorted(results.runs, key=lambda run: run["seed"]):
         if lacking := sorted(NEEDED - run.keys()):
-            raise UserError(
-                f"{run['file']}: lacks {', '.join(lacking)}; no result of this version: run it again"
-            )
+            advice = "no result of this version: run it again"
+            raise UserError(f"{run['file']}: lacks {', '.join(lacking)}; {advice}")
         where = "outside the study" if results.study else "other settings"
         alone = Group(run["expid"], run["model"], [where])
         group = planned.get(alone.expid, alone)
@@ -132,12 +135,6 @@ def metric(name: str, values: Iterable[float | None]) -> Entry:
     return Entry(plus_minus(mean, std, show), mean)
 
 
-KEPT = (
-    "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
-    "peak_memory_bytes", "seconds",
-)  # fmt: skip
-
-
 def embedded(known: list[Group], folder: Path) -> str:
     """Return all runs as JSON that is safe inside a ``<script>``, grouped as they are given.
 
@@ -146,15 +143,8 @@ def embedded(known: list[Group], folder: Path) -> str:
         folder: the folder that the page is about; files are named relative to it.
     """
     texts: dict[str, int] = {}
-    content = {
-        "groups": [
-            {"expid": group.expid, "runs": [_run(run, folder, texts) for run in group.runs]}
-            for group in known
-        ],
-        "texts": list(texts),
-        "colours": EXPERT_COLOURS,
-        "plain": PLAIN,
-    }
+    own = [{"expid": g.expid, "runs": [_run(r, folder, texts) for r in g.runs]} for g in known]
+    content = {"groups": own, "texts": list(texts), "colours": EXPERT_COLOURS, "plain": PLAIN}
     rounded = json.loads(
         json.dumps(content),
         parse_float=lambda text: float(f"{float(text):.6g}"),

@@ -19,12 +19,11 @@ from ..analysis.catalogue import FIGURES, TABLES
 from ..analysis.figures.style import svg
 from ..analysis.results import DatasetResults, read_results
 from ..analysis.tables.cost_table import COSTS
-from ..analysis.tables.formats import html
-from ..analysis.tables.grid import settings
+from ..analysis.tables.grid import html, settings
+from ..analysis.tables.metric_tables import tuning
 from ..analysis.tables.published import without_runs
-from ..analysis.tables.quality_tables import tuning
 from ..baseline import record
-from ..study.call import calls, widest
+from ..study.experiments import calls, widest
 from ..tuner.trial import as_text
 from .groups import best_first, embedded, groups, metric
 from .pieces import PIECES, state

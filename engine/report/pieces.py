@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from model_zoo.registry import BACKBONES, MIXTURES, backbone_of, mixture_of, variant
 
-from ..analysis.lineup import fullest_backbone
 from ..analysis.results import DatasetResults
 from ..analysis.tables.grid import settings
+from ..analysis.wording import fullest_backbone
 from ..config.read import read_yaml
 from ..datasets.prepared.card import longest_history
-from ..study.call import Call, calls, default_budget
-from ..study.experiments import UNTUNED, distinct, plan
+from ..study.experiments import UNTUNED, Call, calls, default_budget, distinct, plan
 
 Configuration = tuple[str, str]  # a model, and what is varied
 
@@ -42,9 +41,7 @@ def _runs(results: DatasetResults, *studies: str) -> Coverage:
     """Every configuration of some experiments."""
     cells = [cell for study in studies for cell in results.experiment(study)]
     parts = [cell for cell in cells if not cell.runs.keys() >= set(cell.seeds)]
-    found, some_seeds = (
-        {(cell.model, settings(cell.varied)) for cell in some} for some in (cells, parts)
-    )
+    found, some_seeds = ({(c.model, settings(c.varied)) for c in some} for some in (cells, parts))
     return Coverage(_planned(results, *studies), found - some_seeds, some_seeds)
 
 
@@ -83,10 +80,8 @@ def _one_backbone(results: DatasetResults, study: str) -> Coverage:
 
 def _planned(results: DatasetResults, *studies: str) -> dict[str, list[Configuration]]:
     longest = longest_history(results.card)
-    return {
-        study: [(p.model, settings(p.varied)) for p in distinct(plan(study), longest)]
-        for study in studies
-    }
+    cells = {study: distinct(plan(study), longest) for study in studies}
+    return {study: [(c.model, settings(c.varied)) for c in own] for study, own in cells.items()}
 
 
 NEEDS: dict[str, Callable[..., Coverage]] = {
@@ -139,11 +134,9 @@ def state(coverage: Coverage, results: DatasetResults) -> State:
     if not lacking:
         return State("present", "", [])
     started = len(absent) < len(wanted)
-    commands = [
-        _command(results, study, rest if started else [])
-        for study, planned in coverage.planned.items()
-        if (rest := [configuration[0] for configuration in planned if configuration in lacking])
-    ]
+    # By study, the models that lack something.
+    rest = {s: [c[0] for c in planned if c in lacking] for s, planned in coverage.planned.items()}
+    commands = [_command(results, s, own if started else []) for s, own in rest.items() if own]
     if not started:
         return State("absent", "", commands)
     noun = "configurations" if any(varied for _, varied in wanted) else "models"

@@ -45,11 +45,9 @@ def _missing(run: Result, max_len: int) -> list[str]:
     if not (data / CARD).exists():
         return []
     others = ", ".join(map(str, record.lengths(results, run["dataset_hash"])))
-    said = (
-        f"was measured for max_len {others} and not for {max_len}" if others else "was not measured"
-    )
-    how = record.command(data, results, max_len)
-    return [f"the counting baseline, which these models should beat, {said}: {how}"]
+    length = f"{max_len}, but for {others}" if others else max_len
+    said = f"the counting baseline to beat was not measured for max_len {length}"
+    return [f"{said}: {record.command(data, results, max_len)}"]
 
 
 def _folder(run: Result) -> Path:

@@ -1,11 +1,13 @@
-"""The files of a run: their names, their lock, and the checks before a resume."""
+"""The files of a run: their names, their lock, the checks before a resume, and numbers for TensorBoard."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,9 @@ class RunFiles:
         known = (before.keys() | now.keys()) - {"dataset_hash", *NO_NUMBERS}
         changed = sorted(key for key in known if before.get(key) != now.get(key))
         if before and changed:
-            raise UserError(
-                f"--resume: {changed[0]} was {before.get(changed[0])!r} when the run started and "
-                f"is {now.get(changed[0])!r} now; put it back, or start again without --resume"
-            )
+            was, new = (params.get(changed[0]) for params in (before, now))
+            what = f"{changed[0]} was {was!r} when the run started and is {new!r} now"
+            raise UserError(f"--resume: {what}; put it back, or start again without --resume")
 
     def require_same_data(self, dataset_hash: str, resume: bool) -> None:
         """Raise a UserError if a run to resume, or a result to overwrite, is on other data."""
@@ -58,10 +59,8 @@ class RunFiles:
                 other = "start again without --resume"
                 if file == self.result:  # starting again would overwrite it
                     other = "write --model-root DIR, another folder for results"
-                raise UserError(
-                    f"{file}: is of a run on other data (hash {before}, now {dataset_hash}); put the "
-                    f"data back, or {other}"
-                )
+                what = f"is of a run on other data (hash {before}, now {dataset_hash})"
+                raise UserError(f"{file}: {what}; put the data back, or {other}")
 
     def finished(self) -> bool:
         """Whether there is a result, and no run has started after it."""
@@ -82,22 +81,19 @@ class RunFiles:
             assert handler.stream is not None  # it is open from the start
             lock(handler.stream)
             if resume and self.finished():  # since this process looked
-                raise UserError(
-                    f"{self.name}: another run_expid.py has just finished it, see {self.result}"
-                )
+                what = f"another run_expid.py has just finished it, see {self.result}"
+                raise UserError(f"{self.name}: {what}")
             if not resume:
                 handler.stream.truncate(0)
                 self.state.unlink(missing_ok=True)
                 self.progress.unlink(missing_ok=True)
         except BlockingIOError:
-            raise UserError(
-                f"{self.name}: another run_expid.py is running it, see {self.log}; wait for it, or "
-                "write another --seed"
-            ) from None
+            what = f"another run_expid.py is running it, see {self.log}"
+            advice = "wait for it, or write another --seed"
+            raise UserError(f"{self.name}: {what}; {advice}") from None
         except OSError as error:
-            raise UserError(
-                f"model_root: {self.folder} cannot be written ({error.strerror})"
-            ) from None
+            what = f"{self.folder} cannot be written ({error.strerror})"
+            raise UserError(f"model_root: {what}") from None
         form = "%(asctime)s P%(process)d %(levelname)s %(message)s"
         handler.setFormatter(logging.Formatter(form))
         handlers: list[logging.Handler] = [handler, logging.StreamHandler(sys.stdout)]
@@ -138,3 +134,47 @@ def _digest(changes: dict[str, Any]) -> str:
     kept = {key: value for key, value in changes.items() if key not in NO_NUMBERS}
     text = json.dumps(kept, sort_keys=True)
     return f"_set_{hashlib.sha256(text.encode()).hexdigest()[:12]}" if kept else ""
+
+
+class ScalarWriter:
+    """Writes each evaluation of a run's stage log once; the step is the evaluation's number from 1.
+
+    Args:
+        folder: the folder of the event file. The files of an earlier run there are removed.
+
+    Raises:
+        UserError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
+        except ImportError:
+            what = "needs the package tensorboard, which is not installed"
+            advice = "run pip install -r requirements-extras.txt, or write False"
+            raise UserError(f"tensorboard: True {what}; {advice}") from None
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(str(folder))
+        self._written = 0
+
+    def write(self, stage_log: list[dict[str, Any]]) -> None:
+        """Add the new evaluations, which are all evaluations so far after a resume."""
+        for step, entry in enumerate(stage_log[self._written :], start=self._written + 1):
+            for tag, value in scalars(entry):
+                self._writer.add_scalar(tag, value, step)
+        self._written = len(stage_log)
+        self._writer.flush()
+
+
+def scalars(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The tag and the value of each number of an evaluation that TensorBoard can draw."""
+    known = ("train_loss", "learning_rate", "samples_per_s", "valid_seconds")
+    for key, value in entry.items():
+        if isinstance(value, float | int) and not isinstance(value, bool) and key != "epoch":
+            yield (f"train/{key}" if key in known else f"valid/{key}"), value
+    for branch, routing in entry["routing"].items():
+        for key, value in routing.items():
+            if isinstance(value, float):
+                yield f"routing/{branch}/{key}", value
+        for expert, share in enumerate(routing["item_share"]):
+            yield f"routing/{branch}/load/{expert}", share

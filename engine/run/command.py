@@ -33,9 +33,8 @@ def _run() -> int:
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
     parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
     parser.add_argument("--resume", action="store_true", help="go on with killed runs")
-    parser.add_argument(
-        "--model-root", type=Path, help="folder for results, in place of model_root"
-    )
+    results = "folder for results, in place of model_root"
+    parser.add_argument("--model-root", type=Path, help=results)
     parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
     args = parser.parse_args()
     if args.list or not args.expid:

@@ -27,20 +27,19 @@ from model_zoo.training.trainable import log_metrics
 from ..common.errors import UserError
 from ..common.files import write_json
 from ..config.feature_map import build_feature_map
-from ..config.load import Experiment
-from ..config.models import AdoptedModel, build, own_words
-from ..config.read import DATA_FILES
+from ..config.load import AdoptedModel, Experiment, build, own_words
+from ..config.read import DATA_FILES, Params
 from ..datasets import ensure_generated
 from ..datasets.prepared.card import SPLITS, card_beside, fingerprint
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results
-from .artifacts import RunFiles
+from .artifacts import RunFiles, ScalarWriter
 from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
-from .tensorboard import ScalarWriter
 
+Loaders = dict[str, SequenceLoader]  # by split
 CODE = ("run_expid.py", "engine", "model_zoo")
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
@@ -95,7 +94,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     return result
 
 
-def _build(experiment: Experiment, name: str) -> tuple[StagedModel, dict[str, SequenceLoader]]:
+def _build(experiment: Experiment, name: str) -> tuple[StagedModel, Loaders]:
     """Build the model with its initial weights, and the loaders of the checked data."""
     params, model_class, gpu = experiment.params, experiment.model_class, experiment.options.gpu
     seed_everything(params["seed"])
@@ -136,9 +135,7 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | packages | ({"commit": commit} if commit else {})
 
 
-def _train(
-    model: StagedModel, loaders: dict[str, SequenceLoader], params: dict[str, Any], files: RunFiles
-) -> float:
+def _train(model: StagedModel, loaders: Loaders, params: Params, files: RunFiles) -> float:
     """Train to the end, and return the seconds that it took, including those before a kill."""
     start = time.perf_counter() - files.fit_seconds()
     scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
@@ -154,9 +151,7 @@ def _train(
     return time.perf_counter() - start
 
 
-def _evaluate(
-    model: StagedModel, loaders: dict[str, SequenceLoader], metrics: list[str]
-) -> dict[str, Any]:
+def _evaluate(model: StagedModel, loaders: Loaders, metrics: list[str]) -> dict[str, Any]:
     """The part of a result that is measured on the trained model."""
     stage = model.stage_log[-1]["stage"]  # the last one, in which everything trains
     evaluated = (*model.stage_start, *model.stage_log)
@@ -187,10 +182,8 @@ def _evaluate(
     }
 
 
-def make_loaders(
-    params: dict[str, Any], feature_map: FeatureMap, device: str
-) -> dict[str, SequenceLoader]:
-    """The loader of each split; they share histories, item tables and the index of matches.
+def make_loaders(params: Params, feature_map: FeatureMap, device: str) -> Loaders:
+    """The loader of each split; they share all tables and the index of matches.
 
     Raises:
         UserError: a file is damaged, or a split has no samples.
@@ -201,7 +194,7 @@ def make_loaders(
     for split in SPLITS:
         options = shared | {"shuffle": split == "train" and params.get("shuffle", True)}
         loaders[split] = SequenceLoader(feature_map, params[f"{split}_data"], **options)
-        shared["match_features"] = loaders[split].matches
+        shared |= {"match_features": loaders[split].matches, "event_cols": loaders[split].events}
     return loaders
 
 

@@ -31,14 +31,17 @@ from model_zoo.training.base_model import StagedModel
 from ..common.text_table import text_table
 from ..config.command_line import CommandLine, positive
 from ..config.feature_map import build_feature_map
-from ..config.load import load
-from ..config.models import build
+from ..config.load import build, load
 from ..config.options import RunOptions
+from ..config.read import Params
 from ..datasets import ensure_generated
 from ..loader.loader import SequenceLoader
-from ..loader.random_batch import one_sample, random_batch
+from ..loader.random_batch import one_sample, random_batch, random_events
 
 aten = torch.ops.aten
+SAMPLES = 256  # samples to average over, since FLOPs depend on a sample's length and experts
+RANDOM_SAMPLES = 32  # random samples to average over, which all have the same length
+ITEMS = 2_000  # size of the random catalogue
 
 
 def count_flops(function: Callable[[], object]) -> float:
@@ -75,9 +78,7 @@ class FlopCounter(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # torch imports its compiler to skip this class
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
@@ -122,11 +123,6 @@ def transform(x: Tensor, dim: list[int], *others: Any, out_val: Tensor, **option
     length = math.prod(max(x.shape[d], out_val.shape[d]) for d in dim)
     each = 5.0 if x.is_complex() and out_val.is_complex() else 2.5
     return each * max(x.numel(), out_val.numel()) * math.log2(length)
-
-
-SAMPLES = 256  # samples to average over, since FLOPs depend on a sample's length and experts
-RANDOM_SAMPLES = 32  # random samples to average over, which all have the same length
-ITEMS = 2_000  # size of the random catalogue
 
 
 class Flops(NamedTuple):
@@ -176,14 +172,11 @@ def spread_batch(loader: SequenceLoader, size: int = SAMPLES) -> Batch:
         rows = chosen[(start <= chosen) & (chosen < stop)] - start
         parts.append({name: column[rows] for name, column in columns.items()})
         start = stop
-    return loader.collate(
-        {name: np.concatenate([part[name] for part in parts]) for name in columns}
-    )
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in columns}
+    return loader.collate(whole)
 
 
-def describe(
-    params: dict[str, Any], model_class: type[SequenceModel], length: int
-) -> tuple[int, Flops]:
+def describe(params: Params, model_class: type[SequenceModel], length: int) -> tuple[int, Flops]:
     """The parameters and FLOPs of an untrained model, on random histories of one length.
 
     Routers with a codebook start from k-means, as they do in training.
@@ -195,6 +188,7 @@ def describe(
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
     batch = random_batch(feature_map, [length] * RANDOM_SAMPLES, length, max(ITEMS, length + 2))
+    batch[1].events = random_events(params.get("event_cols") or [], batch[2])
     if model.matches is not None:  # the loader counts them
         batch[1].matches = torch.zeros(RANDOM_SAMPLES, model.matches.counted)
     if model.branches:
@@ -203,9 +197,8 @@ def describe(
 
 
 def main() -> int:
-    parser = CommandLine(
-        prog="python -m engine.flops", description="Parameters and FLOPs per sample of models."
-    )
+    about = "Parameters and FLOPs per sample of models."
+    parser = CommandLine(prog="python -m engine.flops", description=about)
     parser.add_places()
     parser.add_argument("--expid", nargs="+", required=True, help="experiment ids")
     parser.add_argument("--length", type=positive, help="items of the history; default: max_len")

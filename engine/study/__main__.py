@@ -16,8 +16,7 @@ from ..common.errors import UserError, run_command
 from ..common.files import write_json
 from ..common.places import CONFIG, HOME
 from ..config.command_line import CommandLine, parse_changes, positive
-from ..config.load import load
-from ..config.models import model_files
+from ..config.load import load, model_files
 from ..config.options import RunOptions
 from ..config.read import dataset_part, resolve_paths
 from ..datasets.prepared.card import card_beside, longest_history
@@ -29,14 +28,12 @@ from ..tuner.leaderboard import exit_code, failures
 from ..tuner.scheduler import Scheduler
 from ..tuner.space import Space
 from ..tuner.trial import DONE
-from .call import BUDGET, Call, default_budget
-from .experiments import ALONE, EXPERIMENTS, UNTUNED, distinct, plan
+from .experiments import ALONE, BUDGET, EXPERIMENTS, UNTUNED, Call, default_budget, distinct, plan
 from .run_queue import StudySearch, model_space
 from .store import Store, portable
 
-DECIDED = dict.fromkeys(
-    ("seed", "model", "dataset_id", "model_root", "model_id"), "the study decides it"
-)
+OWN = ("seed", "model", "dataset_id", "model_root", "model_id")
+DECIDED = dict.fromkeys(OWN, "the study decides it")
 
 
 def main() -> int:
@@ -52,10 +49,8 @@ def main() -> int:
     dataset_part(args.config, args.dataset, f"--dataset {args.dataset}")
     own = model_files(zoo) if zoo else []
     planned = plan(args.experiment, args.backbones, args.variants, own)
-    spaces = {
-        name: model_space(f"{name}_{args.dataset}", options, call.budget)
-        for name in dict.fromkeys(cell.model for cell in planned)
-    }
+    models = dict.fromkeys(cell.model for cell in planned)
+    spaces = {m: model_space(f"{m}_{args.dataset}", options, call.budget) for m in models}
     space = next(iter(spaces.values()))
     require_devices(*args.gpu)
     longest = longest_history(card_beside(HOME / space.dataset["train_data"]))
@@ -118,8 +113,7 @@ def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:
         if not checkpoint.exists():
             print(f"{trial.name}: no probe, {checkpoint} is missing; another --output runs it anew")
             continue
-        seed = trial.params["seed"]
-        of_trial = RunOptions(config=folder.path, seed=seed, model_zoo=model_zoo)
+        of_trial = RunOptions(config=folder.path, seed=trial.params["seed"], model_zoo=model_zoo)
         params = load(trial.expid, of_trial).params
         write_json(target, probe(*load_trained(params, checkpoint), params))
 
@@ -138,9 +132,8 @@ def _parser() -> CommandLine:
     queue = "folder of checkpoints and logs (default: checkpoints/study/<name of output>)"
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--dataset", required=True, help="data set id, as in <model>_<dataset>")
-    parser.add_argument(
-        "--seeds", type=positive, default=5, help="how many: 1, 2, ... (default: 5)"
-    )
+    seeds = "how many: 1, 2, ... (default: 5)"
+    parser.add_argument("--seeds", type=positive, default=5, help=seeds)
     parser.add_argument("--budget", type=positive, help=budget)
     parser.add_argument("--backbones", nargs="+", default=[], help=backbones)
     parser.add_argument("--variants", nargs="+", default=[], help=variants)

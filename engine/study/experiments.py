@@ -1,14 +1,17 @@
-"""The configurations that each experiment of the paper compares."""
+"""What a study runs: the configurations that each experiment of the paper compares, and calls of studies."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, OURS, VANILLA, variant
 
+from ..analysis.results import DatasetResults
 from ..common.errors import UserError, did_you_mean
 from ..config.read import read_yaml
 
@@ -17,6 +20,7 @@ LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
 # Paper, figure 7: all fusion weights in steps of 0.2 whose sum is at most 1.
 ALPHAS = [{"alpha_item": i / 5, "alpha_window": w / 5} for i in range(6) for w in range(6 - i)]
+Names = Sequence[str]
 AS_IT_IS: Sequence[dict[str, Any]] = ({},)
 KNOBS = read_yaml(Path(__file__).with_name("knobs.yaml"))
 
@@ -41,6 +45,7 @@ EXPERIMENTS: dict[str, tuple[str, Rows]] = {
 }
 WITH_BASELINES = ("table2",)
 UNTUNED = ("knobs",)  # tuning would set the keys that these compare
+BUDGET = 3
 
 
 class Planned(NamedTuple):
@@ -57,10 +62,7 @@ class Planned(NamedTuple):
 
 
 def plan(
-    experiment: str,
-    backbones: Sequence[str] = (),
-    variants: Sequence[str] = (),
-    own: Sequence[str] = (),
+    experiment: str, backbones: Names = (), variants: Names = (), own: Names = ()
 ) -> list[Planned]:
     """The configurations that an experiment compares.
 
@@ -100,9 +102,97 @@ def distinct(cells: list[Planned], longest: int | None) -> list[Planned]:
     return [c for c in cells if "max_len" not in c.varied or c.varied["max_len"] in kept]
 
 
-def _require_known(experiment: str, flag: str, names: Sequence[str], known: Sequence[str]) -> None:
+def _require_known(experiment: str, flag: str, names: Names, known: Names) -> None:
     for name in names:
         if name not in known:
-            raise UserError(
-                f"--{flag} {name}: {experiment} has {', '.join(known)}{did_you_mean(name, known)}"
-            )
+            has = f"{experiment} has {', '.join(known)}{did_you_mean(name, known)}"
+            raise UserError(f"--{flag} {name}: {has}")
+
+
+def default_budget(experiment: str) -> int:
+    """The number of tuning trials of each model; 1 for experiments that compare single keys."""
+    return 1 if experiment in UNTUNED else BUDGET
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of ``python -m engine.study``, without settings of one machine.
+
+    Attributes:
+        experiment: a key of ``EXPERIMENTS``.
+        dataset: the data set id; the experiments are ``<model>_<dataset>``.
+        seeds: how many seeds each configuration has. They are 1, 2, ..., so that runs pair up.
+        budget: the number of tuning trials of each model; 1 takes the configuration as it is.
+        backbones: the backbones to run; empty takes all.
+        variants: the variants of the backbones, ``vanilla`` or a mixture; empty takes all.
+        changes: keys that are set in every configuration.
+        config: the configuration directory; empty is the repository's.
+        output: the folder of results.
+        model_zoo: the folder of the user's own models; empty is none.
+    """
+
+    experiment: str
+    dataset: str
+    seeds: int = 5
+    budget: int = BUDGET
+    backbones: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
+    changes: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    output: str = "results"
+    model_zoo: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command line of the call."""
+        words = ["python", "-m", "engine.study", self.experiment, "--dataset", self.dataset]
+        words += ["--seeds", str(self.seeds)]
+        words += [] if self.experiment in UNTUNED else ["--budget", str(self.budget)]
+        words += ["--backbones", *self.backbones] if self.backbones else []
+        words += ["--variants", *self.variants] if self.variants else []
+        words += ["--set", *set_words(self.changes)] if self.changes else []
+        words += ["--config", self.config] if self.config else []
+        words += ["--model-zoo", self.model_zoo] if self.model_zoo else []
+        return shlex.join([*words, "--output", self.output])
+
+    def covers(self, other: Call) -> bool:
+        """Say whether this call runs everything that the other one does."""
+        same = replace(other, seeds=self.seeds, backbones=self.backbones, variants=self.variants)
+        pairs = (self.backbones, other.backbones), (self.variants, other.variants)
+        return self == same and self.seeds >= other.seeds and all(_has(*pair) for pair in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes that are set, for ``study.json``."""
+        return {key: value for key, value in asdict(self).items() if value not in ("", [], {})}
+
+
+def calls(results: DatasetResults) -> list[Call]:
+    """The calls of the studies that were run on a data set.
+
+    Raises:
+        UserError: ``study.json`` has an entry that is not a call.
+    """
+    try:
+        return [Call(**entry) for entry in results.study.get("studies", [])]
+    except TypeError as error:
+        where = f"{results.folder / 'study.json'}, studies"
+        raise UserError(f"{where}: an entry is not a call ({error}); delete it") from None
+
+
+def widest(studies: Iterable[Call]) -> list[Call]:
+    """The calls that no other call covers."""
+    kept: list[Call] = []
+    for call in studies:
+        if not any(other.covers(call) for other in kept):
+            kept = [other for other in kept if not call.covers(other)] + [call]
+    return kept
+
+
+def _has(names: list[str], others: list[str]) -> bool:
+    """Say whether the names include all of the others; an empty list stands for all names."""
+    return not names or (bool(others) and set(others) <= set(names))
+
+
+def set_words(changes: dict[str, Any]) -> list[str]:
+    """The words after ``--set`` that make these changes."""
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]

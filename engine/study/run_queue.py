@@ -12,6 +12,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..config.convert import WRONG, convert
 from ..config.options import RunOptions
+from ..config.read import Params
 from ..tuner.checks import check_space
 from ..tuner.folder import Folder
 from ..tuner.leaderboard import Monitor
@@ -79,20 +80,12 @@ class StudySearch(Search):
         """Write all known results to the store's index."""
         call = self.store.call
         shared = {"seeds": self.seeds, "budget": call.budget, "changes": call.changes}
-        cells = [
-            {**cell._asdict(), "expid": self.runs[cell.key][0].label, **shared}
-            for cell in self.planned
-            if cell.key in self.runs
-        ]
+        known = [cell for cell in self.planned if cell.key in self.runs]
+        cells = [{**c._asdict(), "expid": self.runs[c.key][0].label, **shared} for c in known]
         tuning = [
-            {
-                "model": model,
-                "expid": trial.label,
-                "seed": trial.params["seed"],
-                "tuned": _without_seed(trial.tuned),
-                "valid": trial.metrics["valid"],
-                "chosen": self._has_ended(model) and trial is self.chosen(model),
-            }
+            {"model": model, "expid": trial.label, "seed": trial.params["seed"]}
+            | {"tuned": _without_seed(trial.tuned), "valid": trial.metrics["valid"]}
+            | {"chosen": self._has_ended(model) and trial is self.chosen(model)}
             for model, trials in self.tuning.items()
             for trial in trials
             if trial.status == DONE
@@ -195,9 +188,7 @@ def model_space(expid: str, options: RunOptions, budget: int) -> Space:
     return check_space(space, options)
 
 
-def balanced(
-    choices: dict[str, list[Any]], own: dict[str, Any], count: int
-) -> list[dict[str, Any]]:
+def balanced(choices: dict[str, list[Any]], own: Params, count: int) -> list[Params]:
     """Choose ``count`` combinations that use the values of each key as evenly as possible.
 
     Args:

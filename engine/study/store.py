@@ -17,8 +17,7 @@ from ..config.read import PATHS
 from ..datasets.prepared.card import CARD
 from ..tuner.space import Space
 from ..tuner.trial import DONE, Trial
-from .call import Call, set_words
-from .experiments import Planned
+from .experiments import Call, Planned, set_words
 
 
 class Store:
@@ -167,11 +166,9 @@ def _options(changes: dict[str, Any], budget: int) -> str:
 
 def _small(entry: dict[str, Any]) -> dict[str, Any]:
     """An evaluation without the cosines of the codes, which are most of its size."""
-    routing = {
-        name: {k: v for k, v in branch.items() if k != "code_cosine"}
-        for name, branch in entry["routing"].items()
-    }
-    return entry | {"routing": routing}
+    branches = entry["routing"].items()
+    kept = {n: {k: v for k, v in own.items() if k != "code_cosine"} for n, own in branches}
+    return entry | {"routing": kept}
 
 
 def _key(cell: dict[str, Any]) -> str:

@@ -2,6 +2,6 @@
 
 ``space`` reads a grid, and ``checks`` rejects values that cannot run. ``trial`` and ``folder`` keep the
 trials on disk. ``search`` and ``optuna_search`` choose the next trial. ``engines`` and ``ray_engine``
-run trials. ``scheduler`` is the loop between search and engine. ``display`` shows the progress, and
-``leaderboard`` writes the report.
+run trials. ``scheduler`` is the loop between search and engine. ``leaderboard`` shows the progress and
+writes the report.
 """

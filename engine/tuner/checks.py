@@ -15,7 +15,7 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
-from ..config.models import build, find_model
+from ..config.load import build, find_model
 from ..config.options import RunOptions
 from ..config.read import DATA_FILES, DATA_PATHS, redirect, resolve_paths
 from ..config.validate import check
@@ -54,10 +54,7 @@ def check_space(space: Space, options: RunOptions) -> Space:
 
     first = {key: values[0] for key, values in space.choices.items()}
     params = checked(first)
-    choices = {
-        key: [checked(first | {key: value})[key] for value in values]
-        for key, values in space.choices.items()
-    }
+    choices = {k: [checked(first | {k: v})[k] for v in vs] for k, vs in space.choices.items()}
     for key, values in choices.items():
         if twice := [value for i, value in enumerate(values) if value in values[:i]]:
             where = f"{space.file}, tuner_space, {key}"
@@ -67,10 +64,8 @@ def check_space(space: Space, options: RunOptions) -> Space:
     if options.data_root is not None:
         params = redirect(params, options.data_root)
         settled |= {key: params[key] for key in DATA_PATHS}
-    model, dataset = (
-        {key: settled.get(key, value) for key, value in part.items()}
-        for part in (space.model, space.dataset)
-    )
+    parts = space.model, space.dataset
+    model, dataset = ({k: settled.get(k, v) for k, v in part.items()} for part in parts)
     space = replace(space, model=model, dataset=dataset, choices=choices)
     ensure_generated(params)
     for key in DATA_FILES:

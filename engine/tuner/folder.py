@@ -86,17 +86,15 @@ class Folder:
         try:
             trial.restore(json.loads(file.read_text()))
         except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{file}: this is not a status file; delete it to run the trial again"
-            ) from None
+            advice = "delete it to run the trial again"
+            raise UserError(f"{file}: this is not a status file; {advice}") from None
 
     def started(self, space: Space) -> Iterator[Trial]:
         """The trials that earlier calls have started with values of this space, sorted by name."""
         for file in sorted(self._trials.glob(f"{space.expid}_*.json")):
             tuned = read_if_whole(file).get("tuned", {})
-            if tuned.keys() == space.choices.keys() and all(
-                tuned[key] in values for key, values in space.choices.items()
-            ):
+            fits = all(tuned.get(key) in values for key, values in space.choices.items())
+            if fits and tuned.keys() == space.choices.keys():
                 trial = space.trial(tuned)
                 self.restore(trial)
                 if trial.attempts:
@@ -131,11 +129,10 @@ class Folder:
             found = trial.dataset_hash
             expected = expected or found
             if found not in (None, expected):
+                what = f"{trial.name} ran on other data (hash {found}, not {expected})"
                 files = f"{self._status(trial)} and {self.runs / trial.run_name}.json"
-                raise UserError(
-                    f"{trial.name} ran on other data (hash {found}, not {expected}); put the data back, "
-                    f"take another folder than {self.path}, or delete {files} to run it again"
-                )
+                advice = f"take another folder than {self.path}, or delete {files} to run it again"
+                raise UserError(f"{what}; put the data back, {advice}")
 
     def _status(self, trial: Trial) -> Path:
         return self._trials / f"{trial.name}.json"

@@ -1,27 +1,35 @@
-"""The report of the tuner: a table of all trials, files for programs, and the best experiment."""
+"""What the tuner shows: the progress while trials run, then its report.
+
+The progress is one line on a terminal, and otherwise a line for each change. The report is a table of all
+trials, files for programs, and the best experiment.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from shlex import quote
-from typing import Any
+from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from model_zoo.registry import publication
 
 from ..baseline import record
 from ..common.files import write_text
 from ..common.places import RUN_COMMAND
-from ..common.text_table import text_table
+from ..common.text_table import csv_text, text_table
 from ..config.options import RunOptions
 from ..datasets.prepared.card import card_beside, sampling
 from .folder import Folder
 from .search import Search
 from .space import Space
-from .trial import DONE, FAILED, QUEUED, Trial, as_text
+from .trial import DONE, ENDED, FAILED, PRUNED, QUEUED, RUNNING, Trial, as_text
 
+Rows = list[list[str]]
 BARS = "bars_leaderboard.csv"
 BARS_COLUMNS = (
     "Year", "Publication", "Model", "Paper URL", "gAUC", "AUC", "Logloss", "Running Steps",
@@ -83,7 +91,7 @@ def write_report(folder: Folder, search: Search, options: RunOptions) -> str:
     lines = [f"# {search.space.expid}: best on validation first", *beside, ""]
     lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in markdown]
     write_text(folder.path / "table.md", "\n".join([*lines, ""]))
-    write_text(folder.path / "leaderboard.csv", _csv(board))
+    write_text(folder.path / "leaderboard.csv", csv_text(board))
     parts = ["\n".join([text_table(header, rows), *beside])]
     if order and order[0].status == DONE:
         parts.append(_write_best(search.space, folder, order[0], options))
@@ -113,9 +121,7 @@ def failures(folder: Folder, trials: Iterable[Trial]) -> list[str]:
     return [f"failed: {trial.name}: {trial.reason}\n  {folder.log(trial)}" for trial in failed]
 
 
-def _tables(
-    space: Space, order: list[Trial], monitor: Monitor
-) -> tuple[list[list[str]], list[list[str]]]:
+def _tables(space: Space, order: list[Trial], monitor: Monitor) -> tuple[Rows, Rows]:
     """The table for people, and ``leaderboard.csv`` with every digit; each begins with its header."""
     measured = next((trial.metrics for trial in order if trial.metrics), {})
     metrics = [(split, name) for split in ("valid", "test") for name in measured.get(split, ())]
@@ -150,7 +156,7 @@ def _write_best(space: Space, folder: Folder, trial: Trial, options: RunOptions)
     year, venue, paper = (entry.year, entry.venue, entry.paper) if entry else ("", "", "")
     metrics = [f"{test[m]:.6f}" if m in test else "" for m in ("gAUC", "AUC", "logloss")]
     row = [year, venue, model, paper, *metrics, steps, ""]
-    write_text(folder.path / BARS, _csv([list(BARS_COLUMNS), row]))
+    write_text(folder.path / BARS, csv_text([BARS_COLUMNS, row]))
 
     def listed(split: str) -> str:
         return ", ".join(f"{m} {value:.6f}" for m, value in trial.metrics[split].items())
@@ -162,12 +168,66 @@ def _write_best(space: Space, folder: Folder, trial: Trial, options: RunOptions)
     )
 
 
-def _csv(rows: list[list[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
-
-
 def exit_code(search: Search) -> int:
     """The exit code of the tuner: 1 if a trial failed or was left over, else 0."""
     return int(any(trial.status in (FAILED, QUEUED) for trial in search.selected()))
+
+
+class Display:
+    """Shows how many trials have which status, the best validation score so far, and the time left.
+
+    Args:
+        search: the trials to count.
+        file: where to write; default: the standard output.
+    """
+
+    def __init__(self, search: Search, file: TextIO | None = None) -> None:
+        self.search, self.monitor = search, Monitor(search.space.model)
+        self.file = file = file or sys.stdout
+        self._start = time.monotonic()
+        self._ended_before = sum(trial.status != QUEUED for trial in search.selected())
+        self._counts: Counter[str] = Counter()
+        self._stages: dict[str, str] = {}
+        # The line is cut at the width of the terminal, so what matters comes first.
+        self._bar = tqdm(file=file, bar_format="{desc}", disable=not file.isatty())
+
+    def event(self, trial: Trial, text: str) -> None:
+        """Show that a trial has changed its state."""
+        self._stages.pop(trial.name, None)
+        if trial.status == DONE:
+            value = self.monitor.value(trial.metrics["valid"])
+            text += f", valid {self.monitor} {value:.6f}"
+        self._print(f"{trial.name} {text}")
+
+    def evaluated(self, trial: Trial, entry: dict[str, Any]) -> None:
+        """Show an evaluation of a running trial."""
+        self._stages[trial.name] = f"{entry['stage']} epoch {entry['epoch']:g}"
+
+    def refresh(self) -> None:
+        """Count the trials again and show the counts, on a new line if this is no terminal."""
+        trials, size = self.search.selected(), self.search.size
+        counts = Counter(trial.status for trial in trials)
+        line = f"{counts[DONE]} of {size} done, {counts[RUNNING]} running, {counts[FAILED]} failed"
+        if counts[PRUNED]:
+            line += f", {counts[PRUNED]} pruned"
+        if done := [trial.metrics["valid"] for trial in trials if trial.status == DONE]:
+            best = max(done, key=self.monitor)
+            line += f", best {self.monitor} {self.monitor.value(best):.4f}"
+        ended = sum(counts[status] for status in ENDED)
+        if self._ended_before < ended < size:
+            pace = (time.monotonic() - self._start) / (ended - self._ended_before)
+            line += f", {tqdm.format_interval(pace * (size - ended))} left"
+        if not self._bar.disable:
+            running = ", ".join(f"{name[-12:]} {stage}" for name, stage in self._stages.items())
+            self._bar.set_description_str(line + (f" | {running}" if running else ""))
+        elif counts != self._counts:
+            self._print(line)
+        self._counts = counts
+
+    def _print(self, line: str) -> None:
+        tqdm.write(line, file=self.file)  # above the bar, if there is one
+        self.file.flush()
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._bar.close()

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .display import Display
 from .engines import Engine, Exit, Job
 from .folder import Folder
+from .leaderboard import Display
 from .search import Search
 from .trial import DONE, ENDED, FAILED, PRUNED, QUEUED, RUNNING, Trial, as_text
 

@@ -185,10 +185,8 @@ def with_choices(space: Space, tuner_space: dict[str, Any]) -> Space:
         if key in NOT_TUNED:
             raise UserError(f"{where}: cannot be tuned; {NOT_TUNED[key]}")
         if key not in known:
-            raise UserError(
-                f"{where}: not a key of {space.expid} or of its data set; write it there first"
-                f"{did_you_mean(key, known)}"
-            )
+            what = f"not a key of {space.expid} or of its data set; write it there first"
+            raise UserError(f"{where}: {what}{did_you_mean(key, known)}")
         if not values:
             raise UserError(f"{where}: the value is an empty list; write the values to try")
     return replace(space, choices={key: listed[key] for key in known if key in listed})

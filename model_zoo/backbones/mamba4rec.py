@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..history.history import History, Segments
 from ..layers.block import SequenceBlock
+from ..layers.events import EventInput
 from ..layers.mamba import Mamba, newest
 from ..ops.dropout import Dropout
 from ..ops.functional import check_sizes
@@ -25,7 +26,7 @@ class Mamba4RecBlock(SequenceBlock):
 
     The original scores an item by its inner product with h. Here the head gets ``[h, h * target]``,
     of width 2 * W. Without history, both halves are zero. The last layer computes only what h
-    needs.
+    needs. With event features, the input of a position is ``LayerNorm(project(x) + sum_e v_e)``.
 
     Args:
         item_dim: D, width of an item.
@@ -63,13 +64,20 @@ class Mamba4RecBlock(SequenceBlock):
             for _ in range(num_layers)
         )
         self.output_dim = 2 * width
+        self.events: EventInput | None = None
+
+    def read_events(self, sizes: list[int]) -> None:
+        self.events = EventInput(self.output_dim // 2, sizes)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         has_history_B1 = history.mask_BL[:, -1:]
         history, real = self._without_padding(history)
         if not len(history):
             return target_BD.new_zeros(len(target_BD), self.output_dim)
-        x_BLW = self.norm(self.dropout(history.project(self.project)))
+        x_BLW = history.project(self.project)
+        if self.events is not None:
+            x_BLW = x_BLW + self.events(history)
+        x_BLW = self.norm(self.dropout(x_BLW))
         for layer in self.layers[:-1]:
             x_BLW = layer(x_BLW, real)
         h_BW = self.layers[-1](x_BLW, real, last=True)[:, 0]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..history.history import History
+from ..layers.events import EventInput
 from ..layers.short_long import ShortLongBlock
 from ..ops.functional import check_sizes
 from ..ops.precision import unrounded
@@ -23,7 +24,8 @@ class SDIMBlock(ShortLongBlock):
 
     It follows LongCTR, but with the mask of the recent items corrected, and with the same hashes
     throughout evaluation. Each expert has its own hashes. The output is ``[long, short]``, of width
-    2 * D.
+    2 * D. With event features, a colliding item adds ``x + sum_e v_e`` to the sum; the hash is that
+    of the item x alone. Only the attention over recent items has biases.
 
     Args:
         item_dim: D, width of an item.
@@ -55,6 +57,11 @@ class SDIMBlock(ShortLongBlock):
             raise ValueError(f"hash_bits={hash_bits} does not fit in 64 bits; write 1 to 62")
         self.register_buffer("rotations_DHT", torch.randn(item_dim, num_hashes, hash_bits))
         self.reuse_hash, self.l2_norm = reuse_hash, l2_norm
+        self.events: EventInput | None = None
+
+    def read_events(self, sizes: list[int]) -> None:
+        self.short_attention.read_events(sizes)
+        self.events = EventInput(len(self.rotations_DHT), sizes)
 
     def init_weights(self) -> None:
         """Draw random rotations; FuxiCTR calls this."""
@@ -69,11 +76,14 @@ class SDIMBlock(ShortLongBlock):
     def _long_interest(self, history: History, target_BD: Tensor) -> Tensor:
         """For each hash, sum the items that collide with the target; then average, ``(B, D)``."""
         collide_BLH = self._collisions(history, target_BD) & history.mask_BL[:, :, None]
-        collide_BLH = collide_BLH.to(target_BD.dtype)
+        weights_BHL = collide_BLH.to(target_BD.dtype).transpose(1, 2)
         if not self.l2_norm:
-            return history.weighted_sum(collide_BLH.mean(-1)[:, None, :])[:, 0]
-        sums_BHD = history.weighted_sum(collide_BLH.transpose(1, 2))
-        return F.normalize(sums_BHD, dim=-1).mean(1)
+            weights_BHL = weights_BHL.mean(1, keepdim=True)
+        if self.events is None:
+            sums_BHD = history.weighted_sum(weights_BHL)
+        else:
+            sums_BHD = self.events.fold(history.weighted_sum(weights_BHL, self.events.buckets))
+        return (F.normalize(sums_BHD, dim=-1) if self.l2_norm else sums_BHD).mean(1)
 
     @torch.no_grad()
     def _collisions(self, history: History, target_BD: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ from ..sequence_model import SequenceModel
 class TransActBlock(SequenceBlock):
     """The block of TransAct: an encoder over ``[item, target]`` pairs, read at the newest pairs.
 
-    A maximum over all positions may be appended. The block follows LongCTR, and so has no action
-    types, no positions and no time window. If a history is shorter than ``first_k_cols``, zeros
-    take the place of the missing older outputs. Without history, the output is zero. Its width is
+    A maximum over all positions may be appended. The block follows LongCTR, and so has no positions
+    and no time window. With event features, an item's half of a pair is ``x + sum_e v_e``, with e the
+    buckets of the event. If a history is shorter than ``first_k_cols``, zeros take the place of the missing older outputs. Without history, the output is zero. Its width is
     ``(first_k_cols + concat_max_pool) * 2 * D``.
 
     Args:
@@ -70,6 +70,9 @@ class TransActBlock(SequenceBlock):
         self.first_k_cols = first_k_cols
         self.longctr_compat = longctr_compat
         self.output_dim = (first_k_cols + concat_max_pool) * width
+
+    def read_events(self, sizes: list[int]) -> None:
+        cast(PairEncoderLayer, self.layers[0]).read_events(sizes)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         mask_BL = history.mask_BL

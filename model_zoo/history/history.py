@@ -1,22 +1,25 @@
 """Left-padded histories, stored as indices into rows of item vectors.
 
 Shape suffixes: B samples, L history length, K positions kept, T windows, S items per window, H
-queries per sample, U rows (distinct items, or windows), P selected samples, or positions of a packed
-history, D item width, Z width of a function.
+queries per sample, N buckets of all event columns, U rows (distinct items, or windows), P selected
+samples, or positions of a packed history, D item width, Z width of a function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.functional import FEW_QUERIES, attend
+from ..ops.dropout import keep_factors
+from ..ops.functional import FEW_QUERIES, masked_softmax
 from ..ops.precision import at_least_float32, unrounded
+from .buckets import bucket_scores, bucket_sums
 from .rows import RowTable, WindowTable, gather_rows
+from .windows import find_windows
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,30 @@ class History:
     with few queries per sample read the rows in place. Otherwise rows are gathered. The rows can be
     differentiated once. A second derivative is an error.
 
+    What an event had of its own, as its action or its age, stands beside the item as a bucket. All
+    columns of buckets share one numbering, 0 to N - 1. ``attend`` and ``weighted_sum`` can read the
+    vector ``[item, ones at the buckets]`` of width D + N, which is never written out on a CPU.
+
     Args:
         rows: item vectors ``(U, D)``, usually one row per distinct item of the batch; or the rows
             of another history.
         index_BL: row of each position, int64.
         mask_BL: bool, True at real positions; the newest position is column ``L - 1``.
+        events: the columns of buckets, ``(B, L)`` each, int64.
 
-    The index of a padded position may be that of any row, so readers must mask the position.
+    The index of a padded position may be that of any row, and its buckets may be any, so readers must
+    mask the position.
     """
 
-    def __init__(self, rows: Tensor | RowTable, index_BL: Tensor, mask_BL: Tensor) -> None:
+    def __init__(
+        self,
+        rows: Tensor | RowTable,
+        index_BL: Tensor,
+        mask_BL: Tensor,
+        events: Iterable[Tensor] = (),
+    ) -> None:
         self._rows = rows if isinstance(rows, RowTable) else RowTable(rows)
-        self.index_BL, self.mask_BL = index_BL, mask_BL
+        self.index_BL, self.mask_BL, self.events = index_BL, mask_BL, tuple(events)
         self._x_BLD: Tensor | None = None
 
     @classmethod
@@ -128,48 +143,79 @@ class History:
     def attend(
         self, query_BHD: Tensor, dropout: float = 0.0, topk: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Attention of H queries per sample over the items; see ``functional.attend``.
+        """Attention of H queries per sample over the items, with the results of ``functional.attend``.
 
         With ``topk`` each query attends only to the real items that score best with it. The choice
-        of these items has no gradient.
+        of these items has no gradient. Queries of width D + N also read the buckets: their last N
+        numbers are biases of the scores, and the result has the sum of the weights in each bucket.
         """
+        query_BHD = at_least_float32(query_BHD)
         if topk is not None and topk < len(self):
             return self._attend_best(query_BHD, dropout, topk)
-        if self._rows.kernels and query_BHD.shape[1] <= FEW_QUERIES:
-            return self._rows.attend(query_BHD, self.index_BL, self.mask_BL, dropout)
-        return attend(query_BHD, self.embed(), self.mask_BL, dropout)
+        weights_BHL = masked_softmax(self._dot(query_BHD), self.mask_BL[:, None])
+        if dropout and self._in_place(query_BHD):
+            weights_BHL = weights_BHL * keep_factors(weights_BHL, dropout)
+        elif dropout:
+            weights_BHL = F.dropout(weights_BHL, dropout)
+        buckets = query_BHD.shape[-1] - self._rows.width
+        return self.weighted_sum(weights_BHL, buckets), weights_BHL.sum(-1)
 
     def _attend_best(self, query_BHD: Tensor, dropout: float, topk: int) -> tuple[Tensor, Tensor]:
         scores_BHL = self.scores(query_BHD).masked_fill_(~self.mask_BL[:, None], -torch.inf)
         best_BHK, index_BHK = scores_BHL.topk(topk, dim=-1, sorted=False)
         # Every query has its own items, so each becomes a sample of its own.
         index_BK, real_BK = (x.flatten(1) for x in (index_BHK, best_BHK > -torch.inf))
-        index_PK = self.index_BL.gather(1, index_BK).view(-1, topk)
-        chosen = History(self._rows, index_PK, real_BK.view(-1, topk))
+        chosen = self.take(index_BK, real_BK)._moved(lambda x: x.view(-1, topk))
         pooled_P1D, total_P1 = chosen.attend(query_BHD.flatten(0, 1)[:, None], dropout)
         return pooled_P1D.view_as(query_BHD), total_P1.view(query_BHD.shape[:2])
 
     @torch.no_grad()
     def scores(self, query_BHD: Tensor) -> Tensor:
-        """The product of each query with each position's item, ``(B, H, L)``, outside autograd."""
-        query_BHD = at_least_float32(query_BHD)
-        with unrounded(query_BHD):
-            if self._rows.kernels and query_BHD.shape[1] <= FEW_QUERIES:
-                return self._rows.dot(query_BHD, self.index_BL)
-            return query_BHD @ self.embed_detached().mT
+        """The product of each query with each position, ``(B, H, L)``, outside autograd."""
+        return self._dot(at_least_float32(query_BHD))
 
-    def weighted_sum(self, weights_BHL: Tensor) -> Tensor:
-        """``sum_l weight_l item_l``, ``(B, H, D)``; weights of padded positions must be zero."""
-        if self._rows.kernels and weights_BHL.shape[1] <= FEW_QUERIES:
-            return self._rows.weighted_sum(weights_BHL, self.index_BL)
-        with unrounded(weights_BHL):
-            return weights_BHL @ self.embed()
+    def weighted_sum(self, weights_BHL: Tensor, buckets: int = 0) -> Tensor:
+        """``sum_l weight_l item_l``, ``(B, H, D)``; weights of padded positions must be zero.
+
+        With N ``buckets``, the sum of the weights in each follows, ``(B, H, D + N)``.
+        """
+        if self._in_place(weights_BHL):
+            sums_BHD = self._rows.weighted_sum(weights_BHL, self.index_BL)
+        else:
+            with unrounded(weights_BHL):
+                sums_BHD = weights_BHL @ at_least_float32(self.embed())
+        if not buckets:
+            return sums_BHD
+        sums_BHN = bucket_sums(weights_BHL, self.events, buckets, self._rows.kernels)
+        return torch.cat([sums_BHD, sums_BHN], dim=-1)
+
+    def _in_place(self, x_BHD: Tensor) -> bool:
+        """Whether kernels read the rows in place: for few queries on a CPU."""
+        return self._rows.kernels and x_BHD.shape[1] <= FEW_QUERIES
+
+    def _dot(self, query_BHD: Tensor) -> Tensor:
+        """The product of queries, of width D or D + N, with each position, ``(B, H, L)``."""
+        items_BHD, bias_BHN = query_BHD.tensor_split([self._rows.width], dim=-1)
+        with unrounded(query_BHD):
+            if self._in_place(query_BHD):
+                scores_BHL = self._rows.dot(items_BHD, self.index_BL)
+            else:
+                x_BLD = self.embed() if torch.is_grad_enabled() else self.embed_detached()
+                scores_BHL = items_BHD @ at_least_float32(x_BLD).mT
+            if bias_BHN.shape[-1]:
+                scores_BHL = scores_BHL + bucket_scores(bias_BHN, self.events, self._rows.kernels)
+            return scores_BHL
 
     # ---------------------------------------------------------------- moving positions
 
+    def _moved(self, move: Callable[[Tensor], Tensor], mask_BL: Tensor | None = None) -> History:
+        """The history whose index and buckets, and mask if none is given, are moved alike."""
+        mask_BL = move(self.mask_BL) if mask_BL is None else mask_BL
+        return History(self._rows, move(self.index_BL), mask_BL, map(move, self.events))
+
     def take(self, index_BK: Tensor, mask_BK: Tensor) -> History:
         """The history of the columns ``index_BK``, which are real where ``mask_BK`` is True."""
-        return History(self._rows, self.index_BL.gather(1, index_BK), mask_BK)
+        return self._moved(lambda x: x.gather(1, index_BK), mask_BK)
 
     def subsequences(self, sample_P: Tensor, index_PK: Tensor, mask_PK: Tensor) -> History:
         """The columns ``index_PK`` of samples, real where ``mask_PK`` is True, for experts.
@@ -182,12 +228,11 @@ class History:
         """The newest ``count`` columns (fewer if the history is shorter)."""
         if count >= len(self):
             return self
-        keep = slice(len(self) - count, None)
-        return History(self._rows, self.index_BL[:, keep], self.mask_BL[:, keep])
+        return self._moved(lambda x: x[:, len(self) - count :])
 
     def samples(self, index_P: Tensor | slice) -> History:
         """The histories of some samples."""
-        return History(self._rows, self.index_BL[index_P], self.mask_BL[index_P])
+        return self._moved(lambda x: x[index_P])
 
     def split(self, counts: list[int], widths: list[int]) -> list[History]:
         """The histories of consecutive groups of samples, each cut to its newest columns.
@@ -196,20 +241,21 @@ class History:
             counts: number of samples in each group.
             widths: number of columns of each group.
         """
-        groups = zip(self.index_BL.split(counts), self.mask_BL.split(counts), strict=True)
+        columns = (x.split(counts) for x in (self.index_BL, self.mask_BL, *self.events))
         return [
-            History(self._rows, index_PL, mask_PL).last(width)
-            for (index_PL, mask_PL), width in zip(groups, widths, strict=True)
+            History(self._rows, index_PL, mask_PL, events).last(width)
+            for width, index_PL, mask_PL, *events in zip(widths, *columns, strict=True)
         ]
 
     def with_mask(self, mask_BL: Tensor) -> History:
         """The same history with another mask."""
-        return History(self._rows, self.index_BL, mask_BL)
+        return self._moved(lambda x: x, mask_BL)
 
     def contiguous(self) -> History:
         """The same history without slices or cached vectors, as torch.compile needs it."""
-        rows = RowTable(self.rows_UD, kernels=False)
-        return History(rows, self.index_BL.contiguous(), self.mask_BL.contiguous())
+        history = self._moved(Tensor.contiguous)
+        history._rows = RowTable(self.rows_UD, kernels=False)
+        return history
 
     def packed(self) -> tuple[History, Segments]:
         """Pack the real positions of all samples into one history ``(1, P)``, sample by sample.
@@ -220,8 +266,7 @@ class History:
         age_P = (self.mask_BL.cumsum(1, dtype=torch.int32) - 1).flatten()[real_P]
         length_B = self.mask_BL.sum(1)
         stop_B = length_B.cumsum(0)
-        index_1P = self.index_BL.flatten()[real_P][None]
-        packed = History(self._rows, index_1P, torch.ones_like(index_1P, dtype=torch.bool))
+        packed = self._moved(lambda x: x.flatten()[real_P][None])
         return packed, Segments(stop_B - length_B, stop_B, age_P)
 
     # ---------------------------------------------------------------- windows
@@ -235,62 +280,20 @@ class History:
         shown_U[self.index_BL[self.mask_BL]] = True
         row_U = (shown_U.cumsum(0) - 1).clamp(min=0)
         rows = self._rows.select(shown_U.nonzero().flatten())
-        return History(rows, row_U[self.index_BL], self.mask_BL)
+        return History(rows, row_U[self.index_BL], self.mask_BL, self.events)
 
     def windows(self, size: int, stride: int, anchor: str) -> History:
         """The history of window means (paper 4.2), left-padded; each window is a row of its own.
 
-        Windows are counted from each user's own items and not from column 0 of the padded batch. So
-        a prediction cannot depend on other samples. A history shorter than ``size`` is one partial
-        window. A mean is over real items only.
-
-        Args:
-            size: items per window.
-            stride: items between two window starts.
-            anchor: with ``start``, as in the paper, the first window starts at the first item. Up
-                to ``stride - 1`` of the newest items may then be in no window. With ``end``, the
-                last window ends at the newest item, and the oldest window may be partial.
+        A mean is over real items only. The buckets of a window are those of its newest item.
+        ``find_windows`` describes the windows.
         """
-        L = len(self)
-        device = self.mask_BL.device
-        length_B = self.mask_BL.sum(1)
-        beyond_B = (length_B - size).clamp(min=0)
-        step_up = 0 if anchor == "start" else stride - 1
-        count_B = (beyond_B + step_up) // stride + (length_B > 0)
-        T = max(0, L - size + step_up) // stride + 1
-        from_newest_T = torch.arange(T - 1, -1, -1, device=device)
-        mask_BT = from_newest_T < count_B[:, None]
-        sample_U, slot_U, row_BT = window_rows(mask_BT, every=not self._rows.kernels)
-        if anchor == "start":
-            first_U = (count_B[sample_U] - 1 - from_newest_T[slot_U]) * stride
-        else:
-            first_U = length_B[sample_U] - size - from_newest_T[slot_U] * stride
-        item_US = first_U[:, None] + torch.arange(size, device=device)
-        inside_US = (item_US >= 0) & (item_US < length_B[sample_U, None])
-        column_US = (item_US + (L - length_B)[sample_U, None]).clamp(0, L - 1)
+        every = not self._rows.kernels
+        found = find_windows(self.mask_BL, size, stride, anchor, every)
+        sample_U, column_US, inside_US, row_BT, mask_BT = found
         share_US = inside_US.to(self.rows_UD.dtype)
         share_US /= share_US.sum(1, keepdim=True).clamp(min=1)
-        items_US = self.index_BL[sample_U[:, None], column_US]
-        return History(self._rows.windows(items_US, share_US), row_BT, mask_BT)
-
-
-def window_rows(mask_BT: Tensor, every: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose the windows that become rows.
-
-    Args:
-        mask_BT: True at real windows.
-        every: whether all slots become rows. Otherwise real windows and the first slot do, so that
-            there is at least one row. A host would have to wait for a GPU to count them.
-
-    Returns:
-        The sample and the slot of each of the V rows, ``(V,)`` each, and the row of each slot,
-        ``(B, T)``.
-    """
-    B, T = mask_BT.shape
-    if every:
-        row_BT = torch.arange(B * T, device=mask_BT.device).view(B, T)
-        return row_BT.flatten() // T, row_BT.flatten() % T, row_BT
-    kept_BT = mask_BT.clone()
-    kept_BT[0, 0] = True
-    sample_V, slot_V = kept_BT.nonzero(as_tuple=True)
-    return sample_V, slot_V, (kept_BT.flatten().cumsum(0) - 1).view(B, T).clamp(min=0)
+        rows = self._rows.windows(self.index_BL[sample_U[:, None], column_US], share_US)
+        newest_U = column_US.masked_fill(~inside_US, 0).amax(1)
+        events = [x[sample_U, newest_U][row_BT] for x in self.events]
+        return History(rows, row_BT, mask_BT, events)

@@ -24,14 +24,20 @@ class ItemDict(MutableMapping):
         index: item of each position, ``(B, L + 1)``, int64; the target is the last column.
         matches: what target and history share, ``(B, M)``, float32 (see ``matches.py``); None where
             the loader has not counted it.
+        events: for each event feature, the bucket of each event of the history, ``(B, L)``, integers.
     """
 
     def __init__(
-        self, tables: dict[str, Tensor], index: Tensor, matches: Tensor | None = None
+        self,
+        tables: dict[str, Tensor],
+        index: Tensor,
+        matches: Tensor | None = None,
+        events: dict[str, Tensor] | None = None,
     ) -> None:
         self.tables = tables
         self.index = index
         self.matches = matches
+        self.events = events or {}
         self._own: dict[str, Tensor] = {}
 
     def __getitem__(self, feature: str) -> Tensor:

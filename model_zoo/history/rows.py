@@ -33,8 +33,6 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..ops.compiled import on_eager_cpu
-from ..ops.dropout import keep_factors
-from ..ops.functional import masked_softmax
 
 
 def gather_rows(rows_UD: Tensor, index_BL: Tensor) -> Tensor:
@@ -63,7 +61,7 @@ class RowTable:
     def __init__(self, rows_UD: Tensor, kernels: bool | None = None) -> None:
         self.rows_UD = rows_UD
         self.kernels = on_eager_cpu(rows_UD) if kernels is None else kernels
-        self.num_rows = len(rows_UD)
+        self.num_rows, self.width = rows_UD.shape
 
     @torch.no_grad()
     def linear(self, layer: nn.Linear) -> Tensor:
@@ -85,15 +83,6 @@ class RowTable:
         index_P1 = index_BL.reshape(-1, 1)  # a position is a sum of one row
         ones_P11 = self.rows_UD.new_ones(len(index_P1), 1, 1)
         return self.weighted_sum(ones_P11, index_P1).view(*index_BL.shape, self.rows_UD.shape[1])
-
-    def attend(
-        self, query_BHD: Tensor, index_BL: Tensor, mask_BL: Tensor, dropout: float
-    ) -> tuple[Tensor, Tensor]:
-        """Compute ``functional.attend`` over the positions' rows; needs ``kernels``."""
-        weights_BHL = masked_softmax(self.dot(query_BHD, index_BL), mask_BL[:, None])
-        if dropout:
-            weights_BHL = weights_BHL * keep_factors(weights_BHL, dropout)
-        return self.weighted_sum(weights_BHL, index_BL), weights_BHL.sum(-1)
 
     def windows(self, index_VS: Tensor, share_VS: Tensor) -> RowTable:
         """A table of V rows, each a weighted sum of S rows of this table."""
@@ -121,7 +110,7 @@ class WindowTable(RowTable):
 
     def __init__(self, parent: RowTable, index_VS: Tensor, share_VS: Tensor) -> None:
         self._parent, self._index_VS, self._share_VS = parent, index_VS, share_VS
-        self.num_rows, self.kernels = len(share_VS), True
+        self.num_rows, self.width, self.kernels = len(share_VS), parent.width, True
 
     @cached_property
     @torch.enable_grad()

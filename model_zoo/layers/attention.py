@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..history.history import History
 from ..ops.functional import check_sizes
+from .events import EventBias
 
 
 class TargetAttention(nn.Module):
@@ -22,6 +23,9 @@ class TargetAttention(nn.Module):
     It uses ``q W_k x_i = (W_k^T q) x_i`` and ``sum_i a_i W_v x_i = W_v sum_i a_i x_i``. A head then
     needs D multiplications per item instead of D * A. The results are the same up to rounding. A
     sample without real items gets exact zeros.
+
+    After ``read_events``, with e the buckets of position i, the scores of a head are
+    ``q W_k x_i + sum_e b_e``, and its output is ``sum_i a_i W_v (x_i + sum_e v_e)``.
 
     Args:
         input_dim: D, width of items and target.
@@ -60,12 +64,20 @@ class TargetAttention(nn.Module):
             self.W_v = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_o = nn.Linear(attention_dim, input_dim, bias=False)
         self.dropout = dropout
+        self.events: EventBias | None = None
+
+    def read_events(self, sizes: list[int]) -> None:
+        """Read the columns ``History.events``; see ``EventBias``."""
+        self.events = EventBias(self.input_dim, sizes, self.num_heads)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         """The attended history, ``(B, D)``."""
         rate = self.dropout if self.training else 0.0
-        pooled_BHD, _ = history.attend(self._query(target_BD), rate, self.topk)
-        return self._project(pooled_BHD)
+        query_BHD = self._query(target_BD)
+        if self.events is None:
+            return self._project(history.attend(query_BHD, rate, self.topk)[0])
+        pooled_BHD, _ = history.attend(self.events.extend(query_BHD), rate, self.topk)
+        return self._project(self.events.fold(pooled_BHD))
 
     def _query(self, target_BD: Tensor) -> Tensor:
         """Each head's scaled query ``W_k^T q`` in the space of the items, ``(B, H, D)``."""

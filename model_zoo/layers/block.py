@@ -50,6 +50,12 @@ class SequenceBlock(nn.Module, ABC):
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         """The output of each sample, ``(B, H)``."""
 
+    def read_events(self, sizes: list[int]) -> None:
+        """Read the columns ``History.events`` from now on; a block that cannot read them ignores them.
+
+        ``sizes`` has the number of buckets of each.
+        """
+
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the weights of LongCTR's model to the names of this block, by default unchanged.

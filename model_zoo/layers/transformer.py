@@ -6,6 +6,7 @@ Shape suffixes: B samples, L positions, R positions read, W width of a position,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..history.history import History
 from ..ops.dropout import Dropout
 from ..ops.functional import FEW_QUERIES, attend, check_heads
+from .events import EventInput
 
 
 class EncoderLayer(nn.Module):
@@ -132,19 +134,32 @@ class PairEncoderLayer(EncoderLayer):
 
     Here W = 2 * D. The target's half is the same at every position, so it is projected once. In a
     key it would add the same number to every score, so it is left out there. The item's half is
-    projected once for each distinct item of the batch.
+    projected once for each distinct item of the batch. After ``read_events``, the item's half is
+    ``x + sum_e v_e``, with e the buckets of the position.
     """
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.events: EventInput | None = None
+
+    def read_events(self, sizes: list[int]) -> None:
+        """Read the columns ``History.events``; see ``EventInput``."""
+        self.events = EventInput(self.W_q.in_features // 2, sizes)
 
     def forward(  # type: ignore[override]  # a pair is no single tensor
         self, history: History, target_BD: Tensor, mask_BL: Tensor, last: int | None = None
     ) -> Tensor:
         """The layer's output ``(B, R, W)`` at the newest ``last`` positions (default: all)."""
         recent = history if last is None else history.last(last)
-        x_BRD, target_B1D = recent.embed(), target_BD[:, None]
+        events, x_BRD, target_B1D = self.events, recent.embed(), target_BD[:, None]
         D = x_BRD.shape[-1]
+        if events is not None:
+            x_BRD = x_BRD + events(recent)
 
         def item_half(linear: nn.Linear, items: History) -> Tensor:
-            return items.project(lambda x: F.linear(x, linear.weight[:, :D]))
+            weight_WD = linear.weight[:, :D]
+            half = items.project(lambda x: F.linear(x, weight_WD))
+            return half if events is None else half + events(items, weight_WD)
 
         def target_half(linear: nn.Linear) -> Tensor:
             return F.linear(target_B1D, linear.weight[:, D:], linear.bias)
@@ -152,7 +167,11 @@ class PairEncoderLayer(EncoderLayer):
         read_BRW = torch.cat([x_BRD, target_B1D.expand_as(x_BRD)], dim=-1)
         if self.reads_few(last):
             query_BND = self._carried(self.W_q(read_BRW), self.W_k.weight[:, :D])
+            if events is not None:
+                query_BND = events.extend(query_BND)
             pooled_BND, total_BN = history.with_mask(mask_BL).attend(query_BND, self._rate())
+            if events is not None:
+                pooled_BND = events.fold(pooled_BND)
             constant_BW = target_half(self.W_v)[:, 0]
             mixed = self._values(pooled_BND, total_BN, self.W_v.weight[:, :D], constant_BW)
         else:

@@ -1,7 +1,8 @@
 """Imitates ``run_expid.py`` without torch: ``fake_run.py PLAN FOLDER --expid EXPID``.
 
 The plan is a JSON file with ``epochs``, ``seconds`` per epoch, and ``modes``: what befalls an
-experiment whose ``topk`` is that key. Scores follow from the parameters alone, and epochs that were
+experiment whose ``topk`` is that key. With ``until``, an epoch is followed by the next one only once a
+file of that name exists. Scores follow from the parameters alone, and epochs that were
 finished before a kill are not run again.
 """
 
@@ -40,6 +41,8 @@ def main() -> None:
         log.append({"stage": "joint", "epoch": epoch, **scores(params, epoch)})
         write(progress, {"stage_log": log})
         write(state, log)
+        while "until" in plan and not Path(plan["until"]).exists():
+            time.sleep(0.02)
         marker = Path(f"{run}.once")
         if mode == "fails once" and not marker.exists():
             marker.touch()

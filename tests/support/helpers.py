@@ -101,6 +101,7 @@ def rows_of(batch: tuple, keep: list[int], cut: int = 0) -> tuple:
             items.tables,
             items.index[keep][:, cut:],
             None if items.matches is None else items.matches[keep],
+            {name: bucket_BL[keep][:, cut:] for name, bucket_BL in items.events.items()},
         ),
         mask[keep][:, cut:],
     )

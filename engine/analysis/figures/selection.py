@@ -7,9 +7,9 @@ from typing import Any
 
 from model_zoo.registry import OURS, mixture_of
 
-from ..lineup import ordered_models
 from ..results import METRICS, Cell, DatasetResults
 from ..tables.comparison import mean_std
+from ..wording import ordered_models
 
 Probe = dict[str, Any]
 

@@ -56,9 +56,8 @@ def _examples(figure: SubFigure, examples: list[dict[str, Any]], num_experts: in
     if not examples:
         return
     ratios = (4, 1) if num_experts else (4,)
-    panels = figure.subplots(
-        len(ratios), len(examples), squeeze=False, sharex="col", height_ratios=ratios
-    )
+    shape = len(ratios), len(examples)
+    panels = figure.subplots(*shape, squeeze=False, sharex="col", height_ratios=ratios)
     for (heat, *below), example in zip(panels.T, examples, strict=True):
         colours = {"cmap": "cividis", "vmin": -0.5, "vmax": 1}
         image = heat.imshow(_matrix(example), aspect="auto", interpolation="nearest", **colours)

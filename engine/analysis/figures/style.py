@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from matplotlib import rc_context
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,8 +21,7 @@ from numpy.typing import NDArray
 
 from model_zoo.registry import BACKBONES, MIXTURES, VANILLA
 
-from ..lineup import ordered_backbones, ordered_mixtures
-from ..remarks import sentences, span
+from ..wording import ordered_backbones, ordered_mixtures, sentences, span
 
 styled = rc_context(fname=Path(__file__).with_name("figures.mplstyle"))
 """Decorator of the functions that draw."""
@@ -85,9 +83,7 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def finish(
-    figure: Figure, title: str, *names: str, legend: Sequence[Artist] = (), **facts: Any
-) -> Figure:
+def finish(figure: Figure, title: str, *names: str, legend: Sequence = (), **facts: Any) -> Figure:
     """Write what is seen above a figure and what it was measured on below; returns the figure.
 
     Args:

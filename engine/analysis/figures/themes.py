@@ -85,8 +85,7 @@ def _table(axes: Axes, found: dict[str, Any]) -> None:
     axes.set_title("items nearest to each code, with their category")
     axes.axis("off")
     for row, code in enumerate(found["codes"]):
-        colour = style.expert_colour(row)
-        axes.barh(row, 0.012, 0.75, color=colour, edgecolor="0.3", linewidth=0.5)
+        axes.barh(row, 0.012, 0.75, color=style.expert_colour(row), edgecolor="0.3", linewidth=0.5)
         head = f"expert {row + 1}: {code['items']:,} items"
         if code.get("main_category") is not None:
             main = code["main_name"] or f"{found['kind']} {code['main_category']}"

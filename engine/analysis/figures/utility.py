@@ -29,10 +29,8 @@ def draw(results: DatasetResults) -> Figure | None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
     hollow = {"color": "0.3", "linestyle": "", "fillstyle": "none", "markeredgewidth": 1.3}
-    mixtures = [
-        style.legend_entry(label(mixture), marker=look.marker, **hollow)
-        for mixture, look in style.mixture_looks(cell.model for cell in cells).items()
-    ]
+    looks = style.mixture_looks(cell.model for cell in cells).items()
+    mixtures = [style.legend_entry(label(m), marker=look.marker, **hollow) for m, look in looks]
     legend = [*panels[0, 0].get_legend_handles_labels()[0], *mixtures]
     facts = {"dataset": results.title, "seeds": style.over_seeds(cell.runs for cell in cells)}
     title = "Utility and cost of each model"

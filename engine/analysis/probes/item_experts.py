@@ -23,6 +23,8 @@ from model_zoo.moe.branch import Branch
 from .sessions import unit
 
 SEEN = 5  # appearances that an item must have to be the least popular one or to have a consistency
+NEAREST = 8  # items listed for each code
+SHUFFLES = 10  # of the labels, for the null
 
 
 def dispatch(
@@ -121,16 +123,8 @@ def shares(count_E: NDArray) -> list[float]:
     return (count_E / max(1, count_E.sum())).tolist()
 
 
-NEAREST = 8  # items listed for each code
-SHUFFLES = 10  # of the labels, for the null
-
-
 def describe_codes(
-    z_IC: NDArray,
-    codes_EC: NDArray,
-    expert_I: NDArray,
-    item_I: NDArray,
-    label_I: NDArray | None,
+    z_IC: NDArray, codes_EC: NDArray, expert_I: NDArray, item_I: NDArray, label_I: NDArray | None
 ) -> list[dict[str, Any]]:
     """What each code of a codebook stands for.
 

@@ -10,7 +10,7 @@ P appearances.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ from model_zoo.sequence_model import SequenceModel
 
 from ...common.errors import UserError
 from ...config.feature_map import build_feature_map
-from ...config.models import build, find_model
+from ...config.load import build, find_model
+from ...config.read import Params
 from ...datasets.prepared.card import card_beside
 from ...loader.loader import SequenceLoader
-from ...run.experiment import make_loaders
+from ...run.experiment import Loaders, make_loaders
 from .item_experts import describe_codes, dispatch, experts_of, match, usual_experts
 from .sessions import measure, planted_agreement
 
-MAX_USERS = 2_000
+USERS = 2_000  # at most
 MAX_ITEMS = 200  # newest of each user
 BATCH = 256  # users that are routed at a time
 DIGITS = 4
@@ -42,9 +43,7 @@ KINDS = {"genres": "first genre", "cate_id": "category"}  # item features that a
 PLANTED = "planted theme"
 
 
-def load_trained(
-    params: dict[str, Any], checkpoint: Path
-) -> tuple[SequenceModel, dict[str, SequenceLoader]]:
+def load_trained(params: Params, checkpoint: Path) -> tuple[SequenceModel, Loaders]:
     """Load the model with the weights of a checkpoint, on the CPU, and the loaders of its data.
 
     Args:
@@ -64,19 +63,13 @@ def load_trained(
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises anything for a damaged file
         reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{checkpoint}: not weights of {params['model']} as {params['model_id']} describes it ({reason})"
-        ) from None
+        what = f"not weights of {params['model']} as {params['model_id']} describes it ({reason})"
+        raise UserError(f"{checkpoint}: {what}") from None
     return model, make_loaders(params, feature_map, "cpu")
 
 
 def probe(
-    model: SequenceModel,
-    loaders: Mapping[str, SequenceLoader],
-    params: dict[str, Any],
-    *,
-    max_users: int = MAX_USERS,
-    seed: int = 0,
+    model: SequenceModel, loaders: Loaders, params: Params, max_users: int = USERS, seed: int = 0
 ) -> dict[str, Any]:
     """Measure a trained model. It is left in evaluation mode and otherwise as it was.
 
@@ -158,15 +151,13 @@ def _users(loader: SequenceLoader, max_users: int, seed: int) -> tuple[NDArray, 
     longest = samples.cast(pl.Int64).group_by("user_index").max()
     longest = longest.filter(pl.col("seq_len") > 0).sort("user_index")
     if longest.is_empty():
-        raise UserError(
-            f"{loader.samples.path}: no user has a history, so there is nothing to probe"
-        )
+        what = "no user has a history, so there is nothing to probe"
+        raise UserError(f"{loader.samples.path}: {what}")
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(longest), min(max_users, len(longest)), replace=False))
     user_U, length_U = longest[drawn].to_numpy().T
-    index_UL1, mask_UL = loader.histories.batch(
-        user_U, length_U, np.zeros_like(user_U), min(MAX_ITEMS, loader.max_len)
-    )
+    size, none_U = min(MAX_ITEMS, loader.max_len), np.zeros_like(user_U)
+    index_UL1, mask_UL = loader.histories.batch(user_U, length_U, none_U, size)
     return user_U, index_UL1[:, :-1].astype(np.int64), mask_UL > 0
 
 
@@ -180,9 +171,7 @@ def _history(
         return model.embed_items(({}, items, torch.from_numpy(mask_UL).float()))[0]
 
 
-def _categories(
-    loader: SequenceLoader, params: dict[str, Any]
-) -> tuple[str | None, NDArray | None]:
+def _categories(loader: SequenceLoader, params: Params) -> tuple[str | None, NDArray | None]:
     """What is known about the items' themes, and the label of each item ``(N,)``, 0 unknown."""
     feature = next((name for name in KINDS if name in loader.items.tables), None)
     if feature is None:

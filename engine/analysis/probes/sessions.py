@@ -58,10 +58,8 @@ def measure(histories: Sequence[NDArray], users: Sequence[int], seed: int) -> di
     shuffled = [x_LD[rng.permutation(len(x_LD))] for x_LD in real]
     threshold = shuffled_similarity(shuffled)
     found = [user_statistics(x_LD, borders(x_LD, threshold)) for x_LD in real]
-    null = [
-        user_statistics(x_LD, borders(x_LD, threshold), statistics["bar"])
-        for x_LD, statistics in zip(shuffled, found, strict=True)
-    ]
+    pairs = zip(shuffled, found, strict=True)
+    null = [user_statistics(x_LD, borders(x_LD, threshold), own["bar"]) for x_LD, own in pairs]
     score_U = np.array([statistics["score"] for statistics in found])
     return {
         "window": WINDOW,

@@ -12,6 +12,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95  # of intervals
 SIGNIFICANT = 0.05  # a best or second best is marked if its corrected p is below this
+Values = Mapping[str, dict[int, float]]  # a metric by model and seed
 
 
 class Comparison(NamedTuple):
@@ -91,9 +92,6 @@ def ranks(values: list[float]) -> list[int]:
     return [int(rank) for rank in stats.rankdata(-np.array(values, np.float64), method="min")]
 
 
-Values = dict[int, float]  # a metric by seed
-
-
 @dataclass(frozen=True)
 class Group:
     """Models that are ranked among each other.
@@ -136,7 +134,7 @@ class Standing(NamedTuple):
     mark: str = ""
 
 
-def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standing]:
+def compare(groups: list[Group], values: Values) -> dict[str, Standing]:
     """The standing of every model that has values.
 
     The p values of the gains are one family of tests, and the p values of the marks another.
@@ -169,9 +167,7 @@ def compare(groups: list[Group], values: dict[str, Values]) -> dict[str, Standin
     return standings
 
 
-def _marks(
-    groups: list[list[str]], means: dict[str, float], values: dict[str, Values]
-) -> dict[str, str]:
+def _marks(groups: list[list[str]], means: dict[str, float], values: Values) -> dict[str, str]:
     """Models that are significantly better than the next by mean, as ``best`` or ``second``."""
     marks: dict[str, str] = {}
     pairs: dict[str, tuple[str, str]] = {}
@@ -187,9 +183,7 @@ def _marks(
     }
 
 
-def paired_gains(
-    pairs: Mapping[str, tuple[str, str]], values: Mapping[str, Values]
-) -> dict[str, Comparison]:
+def paired_gains(pairs: Mapping[str, tuple[str, str]], values: Values) -> dict[str, Comparison]:
     """The gain of the first model of each pair over the second; p is Holm-corrected over all pairs.
 
     Args:
@@ -199,10 +193,7 @@ def paired_gains(
     Returns:
         the gains by name; pairs without a common seed are missing.
     """
-    found = {
-        name: gain
-        for name, (model, other) in pairs.items()
-        if (gain := paired(values.get(model, {}), values.get(other, {})))
-    }
+    known = {n: paired(values.get(a, {}), values.get(b, {})) for n, (a, b) in pairs.items()}
+    found = {name: gain for name, gain in known.items() if gain}
     corrected = holm([gain.p for gain in found.values()])
     return {n: g._replace(p=p) for (n, g), p in zip(found.items(), corrected, strict=True)}

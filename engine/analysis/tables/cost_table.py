@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from model_zoo.registry import backbone_of, mixture_of
 
-from ..lineup import ordered_models, row_labels
-from ..remarks import on_device, sentences, usual_device
 from ..results import Cell, DatasetResults, Run
+from ..wording import on_device, ordered_models, row_labels, sentences, share_on, usual_device
 from .grid import Column, Entry, Table, grouped
 
 
@@ -64,20 +63,11 @@ def cost(results: list[DatasetResults]) -> Table | None:
             columns += [Column(dataset_id, "device of speed and memory", partial(_device, cells))]
         elif devices:
             notes += sentences("one_device", dataset=dataset_id, device=devices.pop())
-    return grouped(
-        "Cost",
-        ["Model", "Variant"],
-        {model: row_labels(model) for model in models},
-        columns,
-        [*sentences("cost"), *notes],
-        [
-            {"dataset_id": dataset_id, **_measured(cells, model, quantity)}
-            for model in models
-            for dataset_id, cells in parts
-            if model in cells
-            for quantity in COSTS
-        ],
-    )
+    rows = {model: row_labels(model) for model in models}
+    ran = [(model, name, cells) for model in models for name, cells in parts if model in cells]
+    records = [{"dataset_id": n, **_measured(cells, m, q)} for m, n, cells in ran for q in COSTS]
+    below = [*sentences("cost"), *notes]
+    return grouped("Cost", ["Model", "Variant"], rows, columns, below, records)
 
 
 def _cells(data: DatasetResults) -> Cells:
@@ -131,5 +121,4 @@ def _device(cells: Cells, model: str) -> Entry:
         return Entry()
     runs = cells[model].runs.values()
     device = usual_device(runs)
-    n = len(on_device(runs, device))
-    return Entry(device, secondary=(f"{n} of {len(runs)} runs",) if n < len(runs) else ())
+    return Entry(device, secondary=tuple(filter(None, [share_on(runs, device)])))

@@ -1,15 +1,32 @@
-"""A table between its numbers and its four forms (``formats.py``)."""
+"""A table between its numbers and its four forms: Markdown, CSV, LaTeX and HTML.
+
+The files ``table.*.j2`` beside this one are the layouts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from html import escape
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ...common.files import write_text
+from ...common.text_table import csv_text
 from .comparison import SIGNIFICANT
 
 Header = tuple[tuple[tuple[str, int], ...], ...]
+LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#",
+    "$": r"\$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$",
+    "[": "{[}", "]": "{]}",  # after \\ a bracket would be read as a length
+})  # fmt: skip
+MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|*`"})
 
 
 @dataclass(frozen=True)
@@ -99,10 +116,7 @@ def grouped(
     titles = groupby(column.title for column in columns)
     upper = (("", len(labels)), *((text, len(list(group))) for text, group in titles))
     lower = header(*labels, *(column.heading for column in columns))
-    entries = [
-        (*map(Entry, texts), *(column.entry(name) for column in columns))
-        for name, texts in rows.items()
-    ]
+    entries = [(*map(Entry, texts), *(c.entry(n) for c in columns)) for n, texts in rows.items()]
     return Table(title, (upper, *lower), len(labels), entries, notes, records)
 
 
@@ -137,3 +151,51 @@ def p_value(p: float) -> str:
 def settings(varied: Mapping[str, Any]) -> str:
     """Keys and their values as a table shows them."""
     return ", ".join(f"{key} = {value}" for key, value in varied.items())
+
+
+def write_table(folder: Path, name: str, table: Table) -> list[Path]:
+    """Write ``NAME.md``, ``.csv``, ``.tex`` and ``.html`` into a folder that exists; returns their paths.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    forms = {"md": markdown, "csv": long_csv, "tex": latex, "html": html}
+    paths = [folder / f"{name}.{ending}" for ending in forms]
+    for path, form in zip(paths, forms.values(), strict=True):
+        write_text(path, form(table))
+    return paths
+
+
+def markdown(table: Table) -> str:
+    """GitHub's Markdown; the header's rows become one, since it has no others."""
+    return _render("md", table, lambda text: escape(text, quote=False).translate(MARKDOWN))
+
+
+def long_csv(table: Table) -> str:
+    """The records with full precision: metrics are fractions, missing values are empty."""
+    return csv_text([table.records[0], *(record.values() for record in table.records)])
+
+
+def latex(table: Table) -> str:
+    """A ``table`` for a document that loads ``booktabs``: best in bold, second underlined."""
+    return _render("tex", table, lambda text: text.translate(LATEX))
+
+
+def html(table: Table) -> str:
+    """A ``<table>``, and its notes; ``data-value`` has the number of a cell unrounded, to sort by."""
+    return _render("html", table, escape)
+
+
+def _render(form: str, table: Table, text: Callable[[str], str]) -> str:
+    """The table in a form; ``text`` gives a plain text in this form."""
+    return _environment().get_template(f"table.{form}.j2").render(table=table, text=text)
+
+
+@cache
+def _environment() -> Environment:
+    """Templates with brackets instead of braces, which LaTeX has everywhere."""
+    return Environment(
+        block_start_string="[%", block_end_string="%]", variable_start_string="[[",
+        variable_end_string="]]", trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        undefined=StrictUndefined, loader=FileSystemLoader(Path(__file__).parent),
+    )  # fmt: skip

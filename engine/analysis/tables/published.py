@@ -20,12 +20,13 @@ from typing import NamedTuple
 from model_zoo.registry import BASELINES
 
 from ...datasets.paper import NAMES
-from ..lineup import ordered_models, row_labels
-from ..remarks import sentences
 from ..results import METRICS, DatasetResults
+from ..wording import ordered_models, row_labels, sentences
 from .grid import Column, Entry, Table, grouped, points
 
 FOLDER = Path(__file__).with_name("printed")
+MAX_LEN = 200  # in this project's configurations of these data sets
+TITLES = {"table1": "Table 1", "table2": "Table 2"}
 
 
 class Published(NamedTuple):
@@ -86,10 +87,6 @@ def _rows(file: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-MAX_LEN = 200  # in this project's configurations of these data sets
-TITLES = {"table1": "Table 1", "table2": "Table 2"}
-
-
 def published_table(results: list[DatasetResults]) -> Table:
     """The printed values; a note says on which of the paper's data sets the results have no run."""
     rows = {
@@ -101,23 +98,20 @@ def published_table(results: list[DatasetResults]) -> Table:
     places = [(name, metric) for name in NAMES for metric in METRICS]
     absent = without_runs(results)
     notes = ["published", *(["absent"] if absent else [])]
-    return grouped(
-        "What the paper and LongCTR print",
-        ["Table", "Model", "Variant"],
-        rows,
-        [
-            Column(name, heading, partial(_entry, name, metric, source))
-            for name, metric in places
-            for source, heading in (("paper", metric), ("longctr", f"LongCTR's {metric}"))
-        ],
-        sentences(*notes, max_len=MAX_LEN, names=", ".join(absent)),
-        [
-            {"dataset_id": name, "table": table, "model": model, "metric": metric}
-            | published(table, name, model, metric, MAX_LEN)._asdict()
-            for table, model in rows
-            for name, metric in places
-        ],
-    )
+    columns = [
+        Column(name, heading, partial(_entry, name, metric, source))
+        for name, metric in places
+        for source, heading in (("paper", metric), ("longctr", f"LongCTR's {metric}"))
+    ]
+    records = [
+        {"dataset_id": name, "table": table, "model": model, "metric": metric}
+        | published(table, name, model, metric, MAX_LEN)._asdict()
+        for table, model in rows
+        for name, metric in places
+    ]
+    below = sentences(*notes, max_len=MAX_LEN, names=", ".join(absent))
+    title, headings = "What the paper and LongCTR print", ["Table", "Model", "Variant"]
+    return grouped(title, headings, rows, columns, below, records)
 
 
 def _entry(dataset_id: str, metric: str, source: str, row: tuple[str, str]) -> Entry:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 from ..prepared.layout import META
 from ..raw import lists, values
-from ..raw.raw_files import readable
 from ..raw.source import ROW, Source, require_unique
 from ..writing.encoders import Encoders
 from ..writing.features import FIRST, Feature
@@ -64,10 +63,9 @@ class Described:
             UserError: the table has two rows for an id, or has none of the ids.
         """
         name = what if self.keyed else "row"
-        with readable(self.table.path):
-            rows = self.table.rows().select(**{name: self.key}, **self.columns)
-            rows = rows.join(known.select(name), on=name, how="semi").unique(maintain_order=True)
-            found = rows.collect(engine="streaming")
+        rows = self.table.rows().select(**{name: self.key}, **self.columns)
+        rows = rows.join(known.select(name), on=name, how="semi").unique(maintain_order=True)
+        found = self.table.collect(rows)
         if self.keyed:
             ids = known.collect(engine="streaming")
             require_unique(self.table.path, what, found[what])
@@ -140,8 +138,11 @@ def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
 
 def _values(table: Source, feature: Feature) -> pl.Expr:
     if feature.kind == "sequence" and table.kind(feature.column) == pl.String:
-        return lists.lists(table, feature.column, feature.separator)
-    value = values.feature(table, feature.column, feature.kind)
+        value = lists.lists(table, feature.column, feature.separator)
+    else:
+        value = values.feature(table, feature.column, feature.kind)
+    if feature.kind == "sequence":  # 1 and 1.0 are one value here, too
+        return value.list.eval(values.as_id(pl.String())(pl.element()))
     if feature.missing is None:
         return value
     return pl.when(value != str(feature.missing)).then(value)

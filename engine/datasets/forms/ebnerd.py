@@ -34,13 +34,13 @@ BEHAVIORS = ("user_id", "impression_time", "article_ids_inview", "article_ids_cl
 HISTORY = ("user_id", "article_id_fixed", "impression_time_fixed")
 PARTS = ("train", "validation")
 LEAKS = {
-    "next_read_time": "is measured after the impression",
-    "next_scroll_percentage": "is measured after the impression",
-    "read_time": "is measured during the impression",
-    "scroll_percentage": "is measured during the impression",
-    "total_inviews": "counts views until the end of the collection",
-    "total_pageviews": "counts views until the end of the collection",
-    "total_read_time": "sums reading until the end of the collection",
+    "is measured after the impression": ("next_read_time", "next_scroll_percentage"),
+    "is measured during the impression": ("read_time", "scroll_percentage"),
+    "counts until the end of the collection": (
+        "total_inviews",
+        "total_pageviews",
+        "total_read_time",
+    ),
 }
 
 
@@ -68,10 +68,10 @@ def load(
     folder = Path(folder)
     user = tuple(USER if sample_features is None else sample_features)
     article = tuple(ARTICLE if item_features is None else item_features)
-    for name in (*user, *article):
-        if name in LEAKS:
+    for why, names in LEAKS.items():
+        if leak := {*user, *article}.intersection(names):
             raise UserError(
-                f"feature {name} {LEAKS[name]}, so a model that reads it sees the future; leave it out"
+                f"feature {min(leak)} {why}, so a model that reads it sees the future; leave it out"
             )
     parts = [folder / part for part in PARTS if (folder / part).is_dir()] or [folder]
     behaviors = [_scan(part / "behaviors.parquet", *BEHAVIORS, *user) for part in parts]
@@ -79,7 +79,7 @@ def load(
     split = Split()
     if len(parts) > 1:  # from the first moment of the second part on, and from its middle on
         moment = _microseconds("impression_time")
-        edges = behaviors[1].select(moment.min(), moment.quantile(0.5, "lower").alias("middle"))
+        edges = behaviors[1].select(moment.min(), middle=moment.quantile(0.5, "lower"))
         first, middle = edges.collect().row(0)
         if first is None:
             raise UserError(

@@ -114,9 +114,9 @@ def _described(mapping: Mapping, what: Literal["item", "user"]) -> Described | N
 def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns], str]:
     """Who did something, to which item, and when, in each table; and the unit of the times."""
     if mapping.time:
-        times, unit = moments.times(
-            tables, mapping.time, mapping.time_format, mapping.time_unit, mapping.time_range
-        )
+        form = (mapping.time_format, mapping.time_unit, mapping.time_range)
+        parse, expects, unit = moments.times(tables, mapping.time, *form)
+        times = [table.read(mapping.time, parse, expects) for table in tables]
     elif mapping.order == ROW_ORDER:
         times, unit = [pl.col(ROW).cast(pl.Int64)], "order"
     else:

@@ -15,18 +15,10 @@ if TYPE_CHECKING:
     from ..writing.like import Prepared
 
 READY = Path(__file__).parent / "ready"  # a mapping for each public log that is known by name
-# Keys that are of one log alone.
-LOG_KEYS = {
-    "input",
-    "partitioned",
-    "test_input",
-    "exposures",
-    "source",
-    "time_range",
-    "sample_users",
-}
 FEATURES = ("item_features", "user_features", "sample_features")
 PATHS = ("input", "test_input", "exposures", "items", "users")
+# Keys that are of one log alone.
+ONE_LOG = (*PATHS[:3], "partitioned", "source", "time_range", "sample_users")
 
 
 def typed(where: str, given: dict[str, Any], form: type) -> dict[str, Any]:
@@ -114,7 +106,7 @@ def read_mapping(
 
 def mapping_like(like: Prepared) -> dict[str, Any]:
     """What columns mean in any log like a data set; features have the kinds that were guessed."""
-    mapping = {key: value for key, value in like.card["mapping"].items() if key not in LOG_KEYS}
+    mapping = {key: value for key, value in like.card["mapping"].items() if key not in ONE_LOG}
     for key in mapping.keys() & FEATURES:
         entries = [as_entry(entry) for entry in mapping[key]]
         mapping[key] = [e | {"kind": like.kinds.get(e["name"], (0, None))[1]} for e in entries]

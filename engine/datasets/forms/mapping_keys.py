@@ -32,17 +32,11 @@ class Keys:
 
     input: str = key("CSV, TSV or Parquet: a file, a folder or a pattern", MISSING)
     columns: tuple[str, ...] = key("names of all columns, for text files without a header", ())
-    separator: str | None = key("what separates the fields of a text file")
+    separator: str | None = key("what separates the fields of text files, where it is not seen")
     no_quotes: bool = key('" is an ordinary character', False)
-    partitioned: bool = key(
-        "each file or folder in the input holds all events of its users, as after a partition by a hash "
-        "of the user",
-        False,
-    )
+    partitioned: bool = key("each file or folder of the input holds all events of its users", False)
     test_input: str | None = key("a table like the input, whose rows are the test split")
-    bad_rows: Literal["error", "leave_out"] = key(
-        "error (default), or leave_out: rows of the log that cannot be read are counted", "error"
-    )
+    bad_rows: Literal["error", "leave_out"] = key("error (default) or leave_out", "error")
     exposures: str | None = key("table of what was shown; its rows are the samples")
     items: str | None = key("table with a row for each item")
     items_columns: tuple[str, ...] = key("names of its columns, where it has no header", ())
@@ -60,20 +54,13 @@ class Keys:
     time_unit: Literal["s", "ms", "us", "ns", "unknown"] | None = key(
         "of times that are numbers: s, ms, us, ns or unknown, where their size does not tell it"
     )
-    time_range: tuple[str | int | float, ...] = key(
-        "first and last moment, as numbers or dates; rows outside are left out", ()
-    )
-    order: str | None = key(
-        "without times: column of the place in the user's sequence, or 'row' for the order of the file"
-    )
+    time_range: tuple[str | int | float, ...] = key("first and last moment that are read", ())
+    order: str | None = key("without times: column of the place, or row: the order of the file")
 
     events_in_row: tuple[str, ...] | None = key(
-        "each row holds all events of a user: the columns of item, time, label, rating and action, and "
-        "those named here, are lists"
+        "a row holds all events of a user, as lists in the columns of events and in those named here"
     )
-    candidates: str | None = key(
-        "column with the list of what a row was shown: ITEM-1 and ITEM-0, or items beside lists of labels"
-    )
+    candidates: str | None = key("column with what a row showed, such as ITEM-1 ITEM-0")
     list_separator: str | None = key("what separates the entries of such lists")
 
     history: str | None = key("column with the list of what the user had before the row")
@@ -81,29 +68,20 @@ class Keys:
     history_order: Literal["oldest", "newest"] = key("which entry is first (oldest)", "oldest")
     history_padding: str | int | None = key("entry that only fills lists up; it is left out")
     history_time: str | None = key("column with the list of the entries' times")
-    history_action: str | None = key(
-        "column with the list of what the user did; entries of --history-actions are kept"
-    )
+    history_action: str | None = key("column with the list of what the user did at each entry")
 
     label: str | None = key("column of 0 and 1")
     rating: str | None = key("column of numbers; high ones count as liked")
     positive: int | float | None = key("least rating that counts as liked (4)")
     action: str | None = key("column of what the user did")
     positive_actions: tuple[str | int, ...] = key("actions that count as positive", ())
-    history_actions: tuple[str | int, ...] = key(
-        "actions that histories hold (the positive ones)", ()
-    )
+    history_actions: tuple[str | int, ...] = key("actions in histories (the positive ones)", ())
 
     negatives: int = key("negatives to draw for each positive event (0)", 0)
     negatives_from: Literal["time", "popularity", "uniform"] = key(
-        "time: items of the events that follow (default); popularity: of all events before; "
-        "uniform: of all items known by then",
-        "time",
+        "time: events that follow (default); popularity: events before; uniform: all items", "time"
     )
-    targets: Literal["first", "all"] = key(
-        "first: a user's first event with an item is a sample (default); all: repeats are, too",
-        "first",
-    )
+    targets: Literal["first", "all"] = key("a user's first events with items, or all", "first")
     seed: int = key(f"of what is drawn ({SEED})", SEED)
     sample_users: float = key("share of the users to read, to try things on a part (1)", 1.0)
 

@@ -40,7 +40,6 @@ RATINGS = {  # what each file calls these columns
 }
 MOVIES = ("movies.csv", "movies.dat", "u.genre")  # the last one goes with u.item
 CATEGORICAL = {"source": "item", "type": "categorical", "padding_idx": 0}
-SEPARATORS = {".dat": "::", ".data": "\t", ".item": "|"}
 
 
 def load(folder: str | Path) -> Log:
@@ -75,12 +74,12 @@ def load(folder: str | Path) -> Log:
 
 def _first(folder: Path, names: Iterable[str]) -> Path:
     """The first of some files that a folder has."""
-    present = [folder / name for name in names if (folder / name).exists()]
-    if not present:
-        raise UserError(
-            f"--input {folder} has none of {', '.join(names)}; name a folder of MovieLens data"
-        )
-    return present[0]
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise UserError(
+        f"--input {folder} has none of {', '.join(names)}; name a folder of MovieLens data"
+    )
 
 
 def _ratings(path: Path) -> pl.DataFrame:
@@ -124,10 +123,8 @@ def _movies(folder: Path) -> pl.DataFrame:
 
 def _source(path: Path, columns: tuple[str, ...]) -> Source:
     """A table with the given columns. A text that does not name them has no others."""
-    separator, form = SEPARATORS.get(path.suffix), PLAIN
-    if separator is not None:
-        form = Form(separator, columns=columns, encoding="latin-1")
-    table = Source(path, form)
+    named = path.suffix in (".csv", ".parquet")
+    table = Source(path, PLAIN if named else Form("::", columns=columns, encoding="latin-1"))
     table.require(*columns)
     return table
 

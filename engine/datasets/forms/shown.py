@@ -9,7 +9,7 @@ import polars as pl
 from ...common.errors import UserError
 from ..raw import moments, values
 from ..raw.lists import Entries, parallel
-from ..raw.source import PLACE, SAMPLE, Parse, Source, examples
+from ..raw.source import EXAMPLES, PLACE, SAMPLE, Parse, Source, examples
 from .mapping import Mapping
 
 FLAG = "--history-separator"
@@ -61,22 +61,19 @@ def shown_lists(
         found = {name: values.list.reverse() for name, values in found.items()}
     if moment:
         times = found["history_time"]
-        wrong = {
-            "times that do not fall, or --history-order newest if the newest entry is first": (
-                times.list.diff().list.min() < 0
-            ),
-            f"times up to that of the row in column {mapping.time}, for later ones tell what follows": (
-                times.list.max() > own["time"]
-            ),
-        }
-        table.checks += [(moment, bad.fill_null(False), expects) for expects, bad in wrong.items()]
+        falling, late = times.list.diff().list.min() < 0, times.list.max() > own["time"]
+        order = "times that do not fall, or --history-order newest if the newest entry is first"
+        table.checks.append((moment, falling.fill_null(False), order))
+        future = f"times up to that of the row in column {mapping.time}, for later ones tell what follows"
+        table.checks.append((moment, late.fill_null(False), future))
     return {name: pl.when(carrier).then(values) for name, values in found.items()}
 
 
 def _require_items(table: Source, column: str, lists: pl.Expr, item: pl.Expr) -> None:
     """Reject lists with entries such as ``item:category:time`` beside rows whose items are plain."""
-    entries = Entries(table, {column: lists}).first(column)
-    items = table.collect(table.frame.select(item).head(SAMPLE)).to_series()
+    rows = table.frame.select(entries=lists.list.head(EXAMPLES), item=item).head(SAMPLE)
+    first = table.collect(rows)  # a look into whole lists would read the whole table
+    entries, items = first["entries"].explode().drop_nulls(), first["item"]
     if len(entries) and entries.str.contains(":").all() and not items.str.contains(":").any():
         raise table.wrong(
             column,
@@ -88,7 +85,7 @@ def _require_items(table: Source, column: str, lists: pl.Expr, item: pl.Expr) ->
 def _times(table: Source, column: str, lists: pl.Expr, mapping: Mapping, unit: str) -> pl.Expr:
     """The moments in lists, which must be in the unit of the rows' moments."""
     entries = [Entries(table, {column: lists})]
-    parse, expects, own = moments.as_times(entries, column, mapping.time_format, mapping.time_unit)
+    parse, expects, own = moments.times(entries, column, mapping.time_format, mapping.time_unit)
     if own != unit:
         raise UserError(
             f"{table.path}: the times in column {column} are read as {own}, and those in column "

@@ -17,16 +17,8 @@ from .source import Parse, Source, examples
 from .values import as_whole
 
 DATES = (
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f%#z",
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S%.f UTC",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%d",
-    "%Y/%m/%d %H:%M:%S",
-    "%Y/%m/%d",
-    *(f"{day}{clock}" for day in ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
+    *(f"%Y-%m-%d{gap}%H:%M:%S%.f{zone}" for gap in " T" for zone in ("", "%#z", " UTC")),
+    *(f"{day}{clock}" for day in ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
       for clock in (" %I:%M:%S %p", " %H:%M:%S", " %H:%M", "")),
 )  # fmt: skip
 DIGITS = ("%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # dates that look like numbers
@@ -39,18 +31,6 @@ Bound = str | int | float
 
 
 def times(
-    tables: Sequence[Source],
-    column: str,
-    form: str | None = None,
-    unit: str | None = None,
-    span: Sequence[Bound] = (),
-) -> tuple[list[pl.Expr], str]:
-    """The moments of tables, and their unit, see ``as_times``."""
-    parse, expects, unit = as_times(tables, column, form, unit, span)
-    return [table.read(column, parse, expects) for table in tables], unit
-
-
-def as_times(
     tables: Sequence[Source],
     column: str,
     form: str | None = None,
@@ -145,16 +125,16 @@ def _bound(bound: Bound, unit: str, own: str | None, last: bool = False) -> floa
         own: the form of the column's dates, or nothing if they are no texts. None if the column has
             numbers, so that a number is no date.
     """
-    texts = pl.Series([str(bound)])
-    number = texts.cast(pl.Float64, strict=False)[0]
-    form = own if own and _read(texts, own)[0] is not None else None
-    if form is None and (number is None or own is not None):
-        form = _form(texts, f"--time-range: values such as {bound!r}")
-    if form is None:
+    text = pl.Series([str(bound)])
+    number = text.cast(pl.Float64, strict=False)[0]
+    if own is None and number is not None:
         return number
-    if unit not in PER_SECOND:
+    form = own if own and _read(text, own)[0] is not None else None
+    form = form or _form(text, f"--time-range: values such as {bound!r}")
+    if form is None or unit not in PER_SECOND:
         raise UserError(
-            f"--time-range {bound} is a date, and the unit of times is unknown; add --time-unit"
+            f"--time-range {bound} cannot be compared with times of the unit {unit}; write it as the "
+            "times are, or add --time-unit"
         )
     moment = pl.select(_parsed(pl.lit(str(bound)), form)).item()
     if last and "%H" not in form:

@@ -6,7 +6,6 @@ such as ``dt=2024-01-01`` hold the value of a column. Hidden files are passed ov
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,7 +36,6 @@ NULLS = ("NULL", "null", "\\N", "NaN", "nan", "None", "<NA>")  # how exports wri
 NEVER = "\0"  # a separator that no text has
 HEAD = 100  # rows that tell whether the first line is a header
 SHOWN = 300  # characters of a file's content that a message shows
-PARTITION = re.compile(r"([^=]+)=(.*)")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -93,14 +91,10 @@ def parts_of(path: Path, form: Form, test: bool | None = None) -> list[Part]:
         with readable(file):
             part = _parquet(file) if _ending(file) == PARQUET else _text(file, form)
             frame = part.frame.rename(str.strip)
-            folders = file.relative_to(root).parts[:-1]
-            found = [PARTITION.fullmatch(folder) for folder in folders]
-            values = {match[1]: unquote(match[2]) for match in found if match}
-            more = {
-                name: pl.lit(None if value == NO_VALUE else value, pl.String)
-                for name, value in values.items()
-                if name not in frame.collect_schema()
-            }
+            folders, more = file.relative_to(root).parts[:-1], {}
+            for name, sign, value in (folder.partition("=") for folder in folders):
+                if name and sign and name not in frame.collect_schema():
+                    more[name] = pl.lit(None if value == NO_VALUE else unquote(value), pl.String)
             if form.partitioned:
                 more[PART] = pl.lit((*folders, file.name)[0])
             if test is not None:
@@ -124,10 +118,8 @@ def together(parts: Sequence[Part]) -> pl.LazyFrame:
 
 def _common(first: Any, second: Any) -> Any:
     """A type that holds the values of two, without rounding a number."""
-    if first == second or second == pl.Null:
-        return first
-    if first == pl.Null:
-        return second
+    if first == second or pl.Null in (first, second):
+        return second if first == pl.Null else first
     if isinstance(first, pl.List) and isinstance(second, pl.List):
         return pl.List(_common(first.inner, second.inner))
     whole = first.is_integer() and second.is_integer()
@@ -158,15 +150,15 @@ def _text(file: Path, form: Form) -> Part:
     separator = _separator(line, _ending(file), form)
     lines = form.encoding is not None or len(separator.encode()) > 1
     quoted = form.quotes and _ending(file) != ".tsv" and not lines
+    columns = list(form.columns)
     if lines:
-        frame = cut(whole, [f"column_{i}" for i in range(1 + line.count(separator))], separator)
+        frame = _cut(whole, columns or [*map(str, range(1 + line.count(separator)))], separator)
     else:
         quote, nulls = '"' if quoted else None, list(NULLS)
         scan = partial(scan, separator=separator, quote_char=quote, null_values=nulls)
         frame = scan(has_header=False)
     first = frame.select(pl.exclude(LINE)).head(HEAD).collect()
     names = [str(name or "").strip() for name in first.row(0)] if len(first) else []
-    columns = list(form.columns)
     if columns and len(names) != len(columns):
         raise UserError(
             f"{file} has {len(names)} columns, and --columns names {len(columns)}: "
@@ -211,7 +203,7 @@ def _is_header(first: pl.DataFrame, columns: list[str]) -> bool:
     return not any(number.row(0)) and (any(same) or (all(names) and any(below.row(0))))
 
 
-def cut(lines: pl.LazyFrame, names: Sequence[str], separator: str) -> pl.LazyFrame:
+def _cut(lines: pl.LazyFrame, names: Sequence[str], separator: str) -> pl.LazyFrame:
     """Cut lines into fields; ``LINE`` stays, and is cleared where the line has as many as it must."""
     line = pl.nth(0)
     fields = line.str.strip_suffix("\r").str.split(separator)
@@ -256,31 +248,27 @@ def _root(path: Path) -> Path:
 
 
 def _files(path: Path, root: Path, separator: str | None) -> list[Path]:
-    """The files of a table, which have one ending."""
-    if path.is_file():
-        files = [path]
-    else:
+    """The files of a table, which have one ending. They are not hidden, and have some content."""
+    found = [path] if path.is_file() else []
+    if not found:
         pattern = "**/*" if path.is_dir() else str(path.relative_to(root))
-        files = sorted(file for file in root.glob(pattern) if _is_table(file, root, separator))
-    if not files:
+        for file in sorted(root.glob(pattern)):
+            hidden = any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+            known = separator is not None or _ending(file) in ENDINGS
+            if known and not hidden and file.is_file() and file.stat().st_size:
+                found.append(file)
+    endings = sorted({_ending(file) for file in found})
+    if not found:
         raise UserError(
             f"{path} does not exist, or is a folder without tables; name a file that ends with "
             f"{', '.join(ENDINGS)}, a folder of such files, or a pattern such as '*.csv'"
         )
-    endings = sorted({_ending(file) for file in files})
     if len(endings) > 1 or (endings[0] not in ENDINGS and separator is None):
         raise UserError(
             f"{path} ends with {', '.join(endings)}; all files must end with one of "
             f"{', '.join(ENDINGS)}, or write --separator"
         )
-    return files
-
-
-def _is_table(file: Path, root: Path, separator: str | None) -> bool:
-    """Whether a file that was found is meant: it is not hidden, and has some content."""
-    hidden = any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
-    known = separator is not None or _ending(file) in ENDINGS
-    return known and not hidden and file.is_file() and file.stat().st_size > 0
+    return found
 
 
 def _ending(file: Path) -> str:

@@ -18,7 +18,7 @@ from ...common.errors import UserError
 from ...config.convert import WRONG, convert
 from ...config.feature_map import read_feature_map
 from ..prepared.layout import ENCODERS
-from .features import FIRST, CategoricalEncoder, Encoder, Feature
+from .features import CategoricalEncoder, Encoder, Feature
 
 FILE = "encoders.json"
 # The row that holds a feature, and what FuxiCTR's specification says of it.
@@ -64,37 +64,35 @@ class Encoders:
             features: what to make of the columns; the first is the item's id.
             times_N: how often each item occurs in the training data.
         """
-        known = None if self.folder is None else pl.read_parquet(self.folder / "item_info.parquet")
+        known = ids = pl.DataFrame()
+        if self.folder is not None:
+            names = ("item_info", "item_ids")
+            known, ids = (pl.read_parquet(self.folder / f"{name}.parquet") for name in names)
         columns: dict[str, pl.Series] = {}
         for encoder in self.of("item", features):
             name = encoder.feature.name
             encoder.observe(items[name], times_N)
             encoded = encoder.encode(items[name])
-            before = _padding(encoded) if known is None else known[name]
+            before = _padding(encoded) if self.folder is None else known[name]
+            if name in ids.columns and encoder.feature.kind == "categorical":
+                # A known item may have a value that had no id, and has one now.
+                before = pl.concat([before[:1], encoder.encode(ids[name])])
             columns[name] = pl.concat([before, encoded])
-        self.themes = self._themes(items)
+        _, *others = (
+            (e.feature.name, e.theme(items[e.feature.name])) for e in self.by_source["item"]
+        )
+        new = pl.DataFrame({name: theme for name, theme in others if theme is not None})
+        self.themes = pl.concat([ids, new], how="diagonal_relaxed").select(new.columns)
         table = pl.DataFrame(columns)
         index = pl.int_range(pl.len(), dtype=pl.Int64).alias("item_index")
         return table.select(index, pl.all()), self.specs("item")
 
-    def _themes(self, items: pl.DataFrame) -> pl.DataFrame:
-        """The themes of all items; ``items`` are those that ``item_table`` is given."""
-        of_features = self.by_source["item"][1:]  # the first is the id
-        themes = {e.feature.name: e.theme(items[e.feature.name]) for e in of_features}
-        new = pl.DataFrame({name: theme for name, theme in themes.items() if theme is not None})
-        if self.folder is None:
-            return new
-        known = pl.read_parquet(self.folder / "item_ids.parquet")
-        return pl.concat([known, new], how="diagonal_relaxed").select(new.columns)
-
     def grown(self) -> dict[str, int]:
         """How many values got ids that they did not have when the encoders were loaded."""
-        every = (e for encoders in self.by_source.values() for e in encoders)
-        new = {
-            e.feature.name: len(e.vocabulary()) - len(e.known)
-            for e in every
-            if isinstance(e, CategoricalEncoder)
-        }
+        every = [
+            e for es in self.by_source.values() for e in es if isinstance(e, CategoricalEncoder)
+        ]
+        new = {e.feature.name: len(e.vocabulary()) - len(e.known) for e in every}
         return {name: count for name, count in new.items() if count}
 
     def save(self, folder: Path) -> None:
@@ -107,10 +105,7 @@ class Encoders:
                 entry |= {name: getattr(encoder, name) for name in encoder.STATE}
                 if isinstance(encoder, CategoricalEncoder):
                     entry["vocabulary"] = f"{len(entries)}.parquet"
-                    values = encoder.vocabulary()
-                    ids = pl.int_range(FIRST, FIRST + len(values), eager=True)
-                    vocabulary = pl.DataFrame({"value": values, "id": ids})
-                    vocabulary.write_parquet(folder / ENCODERS / entry["vocabulary"])
+                    encoder.vocabulary().write_parquet(folder / ENCODERS / entry["vocabulary"])
                 entries.append(entry)
         if entries:
             (folder / ENCODERS / FILE).write_text(json.dumps(entries, indent=2))
@@ -156,15 +151,13 @@ def _restored(path: Path, entry: dict[str, Any]) -> Encoder:
         setattr(encoder, name, convert(entry[name], type(getattr(encoder, name))))
     if isinstance(encoder, CategoricalEncoder):
         vocabulary = pl.read_parquet(path.parent / entry["vocabulary"]).sort("id")
-        ids = pl.int_range(FIRST, FIRST + len(vocabulary), eager=True)
-        if not vocabulary["id"].equals(ids):
-            raise ValueError(f"{entry['vocabulary']} lacks an id, or has one twice")
         encoder.known = vocabulary.select("value")
+        if not encoder.vocabulary().equals(vocabulary):
+            raise ValueError(f"{entry['vocabulary']} lacks an id, or has one twice")
     return encoder
 
 
 def _padding(encoded: pl.Series) -> pl.Series:
     """The zero, or the list of zeros, of the padding item."""
-    first = encoded[0]
-    zero = [0] * len(first) if isinstance(first, pl.Series) else 0
+    zero = [0] * len(encoded[0]) if isinstance(encoded.dtype, pl.List) else 0
     return pl.Series([zero], dtype=encoded.dtype)

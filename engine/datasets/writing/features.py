@@ -86,10 +86,8 @@ class CategoricalEncoder(Encoder):
         known: column ``value``, from the start on, in the order of the ids.
     """
 
-    def __init__(self, feature: Feature) -> None:
-        super().__init__(feature)
-        self.known = pl.DataFrame(schema={"value": pl.Null})
-        self.counts = pl.DataFrame(schema={"value": pl.Null, "times": pl.Int64})
+    known = pl.DataFrame(schema={"value": pl.Null})
+    counts = pl.DataFrame(schema={"value": pl.Null, "times": pl.Int64})
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         if not self.grows:
@@ -99,12 +97,12 @@ class CategoricalEncoder(Encoder):
         both = pl.concat([self.counts, seen], how="vertical_relaxed")
         self.counts = both.group_by("value").agg(pl.col("times").sum())
 
-    def vocabulary(self) -> pl.Series:
-        """The values that have an id of their own, in the order of their ids."""
+    def vocabulary(self) -> pl.DataFrame:
+        """Columns ``value`` and ``id`` of the values that have an id of their own, in this order."""
         often = self.counts.filter(pl.col("times") >= self.feature.min_count)
         values = [self.known, often.select(pl.col("value").sort())]
-        both = pl.concat(values, how="vertical_relaxed")
-        return both.unique(keep="first", maintain_order=True)["value"]
+        both = pl.concat(values, how="vertical_relaxed").unique(keep="first", maintain_order=True)
+        return both.with_columns(id=pl.int_range(FIRST, FIRST + pl.len()))
 
     def encode(self, values: pl.Series) -> pl.Series:
         return pl.select(self.ids(pl.lit(values))).to_series()
@@ -115,8 +113,9 @@ class CategoricalEncoder(Encoder):
     def ids(self, values: pl.Expr) -> pl.Expr:
         """The id of each value."""
         known = self.vocabulary()
-        ids = pl.int_range(FIRST, FIRST + len(known), eager=True)
-        return values.replace_strict(known, ids, default=UNKNOWN, return_dtype=pl.Int64)
+        return values.replace_strict(
+            known["value"], known["id"], default=UNKNOWN, return_dtype=pl.Int64
+        )
 
     def spec(self) -> dict[str, Any]:
         size = FIRST + len(self.vocabulary())
@@ -128,10 +127,7 @@ class SequenceEncoder(CategoricalEncoder):
     """Turns a list into a few ids; shorter lists are padded at the end."""
 
     STATE = ("longest",)
-
-    def __init__(self, feature: Feature) -> None:
-        super().__init__(feature)
-        self.longest = 1
+    longest = 1
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         lists = self._lists(values)
@@ -160,10 +156,7 @@ class NumericEncoder(Encoder):
     """Scales a number to mean 0 and deviation 1; missing and infinite ones become the mean."""
 
     STATE = ("mean", "deviation")
-
-    def __init__(self, feature: Feature) -> None:
-        super().__init__(feature)
-        self.count, self.mean, self.deviation = 0, 0.0, 0.0
+    count, mean, deviation = 0, 0.0, 0.0
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         numbers = values.cast(pl.Float64)
@@ -188,10 +181,7 @@ class EmbeddingEncoder(Encoder):
     """Keeps a vector as it is. All have one width. Missing and empty ones become zeros."""
 
     STATE = ("width",)
-
-    def __init__(self, feature: Feature) -> None:
-        super().__init__(feature)
-        self.width = 0
+    width = 0
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
         self.width = self.width or int(values.list.len().fill_null(0).to_numpy().max(initial=0))
@@ -200,23 +190,22 @@ class EmbeddingEncoder(Encoder):
         where = f"column {self.feature.name}"
         if not self.width:
             raise UserError(f"{where} holds no vector in the training data; leave it out")
-        given = (values.list.len() > 0).fill_null(False)
-        vectors = values.filter(given)
-        other = vectors.list.len().filter(vectors.list.len() != self.width)
-        if len(other):
+        length = values.list.len().fill_null(0)
+        if len(other := length.filter(~length.is_in([0, self.width]))):
             raise UserError(
                 f"{where} has vectors of {self.width} and of {other[0]} numbers; give all of them "
                 "one width"
             )
-        flat = vectors.explode().cast(pl.Float32).to_numpy()
-        if not np.isfinite(flat).all():
+        kind = pl.List(pl.Float32)
+        zeros = pl.lit([0.0] * self.width, kind)
+        given = pl.when(pl.lit(length > 0)).then(pl.lit(values.cast(kind))).otherwise(zeros)
+        encoded = pl.select(given).to_series()
+        if not np.isfinite(encoded.explode().to_numpy()).all():
             raise UserError(
                 f"{where} has vectors with missing or infinite numbers; fill them in, or leave the "
                 "whole vector out"
             )
-        encoded = np.zeros((len(values), self.width), np.float32)
-        encoded[given.to_numpy()] = flat.reshape(-1, self.width)
-        return list_column(encoded, pl.Float32)
+        return encoded
 
     def spec(self) -> dict[str, Any]:
         widths = {"embedding_dim": self.width, "pretrain_dim": self.width}

@@ -17,32 +17,37 @@ import polars as pl
 
 from ...common.errors import UserError
 from ..raw.source import PLACE
-from .samples import CARRIED, Block, Recipe
+from .numbering import spare
+from .samples import CARRIED, LAST, Recipe, Span
 
-PARTS = 64  # of the users; the lists of one part are sorted at a time
+SOME = 100_000  # rows from all over a log that tell how large it is in memory
+LEAST = 2**26  # bytes of the lists that are sorted at a time, however little memory there is
+COPIES = 12  # how often such a list is in memory while it is sorted, as measured
 PADDED = 0.1  # share of the lists from which an item that stands twice at an end looks like padding
 ANSWER = 0.5  # share of the clicked rows whose list may have the clicked item at an end
-LAST = 2**63 - 1  # a moment after all others
 LISTS = ("history", "history_time")  # columns of a log
 LIST = "#list"  # of an event: the row whose list is stored
 SEEN = "#seen"  # of a sample: how many entries of that list it shows
 REPEATED = "#repeated"  # of a sample of label 1: whether they hold the item
 
 
-def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFrame:
+def stored_events(events: pl.LazyFrame, source: str, scratch: Path, memory: float) -> pl.LazyFrame:
     """The events of a log whose rows show lists, with the entries of the stored lists as events.
 
     Args:
         events: see ``log.Log``.
         source: names the log in messages.
         scratch: folder for temporary files.
+        memory: GiB that the lists of some users should fit into.
 
     Raises:
         UserError: most lists hold the clicked item of their own row at an end.
     """
     print("sorting lists ...", flush=True)
     raw, done = scratch / "lists", scratch / "stored"
-    by_user = pl.PartitionBy(raw, key=(pl.col("user").hash() % PARTS).alias("part"))
+    by_user = pl.PartitionBy(
+        raw, key=(pl.col("user").hash() % _parts(events, memory)).alias("part")
+    )
     events.sink_parquet(by_user, compression="lz4", maintain_order=False, mkdir=True)
     done.mkdir()
     ends = clicked = lists = stored_entries = 0
@@ -73,6 +78,14 @@ def stored_events(events: pl.LazyFrame, source: str, scratch: Path) -> pl.LazyFr
                 f"them up, add --history-padding {item}",
             )
     return pl.scan_parquet(done)
+
+
+def _parts(events: pl.LazyFrame, memory: float) -> int:
+    """Into how many parts the users are divided, so that the lists of one fit into the memory."""
+    every = 1 + events.select(pl.len()).collect().item() // SOME
+    some = events.with_row_index("place").filter(pl.col("place") % every == 0)
+    size = some.collect(engine="streaming").estimated_size() * every
+    return 1 + int(size / max(LEAST, spare(memory) / COPIES))
 
 
 def _warn(source: str, what: str) -> None:
@@ -109,11 +122,9 @@ def stored(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     lists = lists.with_columns(whole.alias(LIST), length.cast(pl.Int64).alias(SEEN))
 
     kept = lists.filter((pl.col("row") == pl.col(LIST)) & (length > 0)).drop("row", SEEN)
-    entries = kept.with_columns(pl.int_ranges(length).alias(PLACE)).explode(*columns, PLACE)
     # The moment is the last, because the features of an item are those of its earliest event.
-    entries = entries.rename({"history": "item"}).with_columns(
-        time=pl.lit(LAST, pl.Int64), positive=pl.lit(True)
-    )
+    kept = kept.with_columns(pl.int_ranges(length).alias(PLACE), time=LAST, positive=True)
+    entries = kept.explode(*columns, PLACE).rename({"history": "item"})
     by_row = lists.select("user", "row", LIST, SEEN)
     samples = events.drop(columns).join(by_row, on=["user", "row"])
     by_click = lists.select("user", "history", clicked="row")
@@ -143,36 +154,24 @@ class ListRecipe(Recipe):
         samples = super().order(events.filter(~is_entry)).with_columns(seq_len=SEEN)
         if self.negatives and self.negatives.targets == "first":
             samples = samples.with_columns(label=pl.when(~pl.col(REPEATED)).then("label"))
-        columns = ["user_index", "item_index", "time", "positive", LIST, PLACE]
-        columns += [name for name in LISTS if name in events.columns]
-        entries = events.filter(is_entry).select(columns)
-        return pl.concat([samples, entries], how="diagonal_relaxed")
+        return pl.concat([samples, events.filter(is_entry)], how="diagonal_relaxed")
 
-    def block(self, events: pl.DataFrame, first: int, last: int) -> Block:
-        had = events.select("user_index", "item_index", "time")
-        found = self.finish(self.samples(events), pl.DataFrame(), had)
-        samples, histories = _by_list(found.samples, events.filter(pl.col(PLACE).is_not_null()))
-        return found._replace(samples=samples, histories=histories)
-
-
-def _by_list(samples: pl.DataFrame, entries: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Samples and histories with a ``user_index`` for each list that a sample reads.
-
-    The samples get ``group_user``, and the histories have the former ``user_index`` as ``user``.
-    """
-    key = ["user_index", LIST]
-    index = samples.select(key).unique().sort(key).with_row_index("index")
-    index = index.with_columns(pl.col("index").cast(pl.Int64))
-    index = index.with_columns(group_user=pl.col("index").first().over("user_index"))
-    columns = {"full_item_seq": "item_index"}
-    if "history_time" in entries.columns:
-        columns["full_time_seq"] = "history_time"
-    lists = entries.sort(*key, PLACE).group_by(key, maintain_order=True).agg(**columns)
-    histories = index.join(lists, on=key, how="left", maintain_order="left").select(
-        pl.col("index").alias("user_index"),
-        pl.col("user_index").alias("user"),
-        pl.col(*columns).fill_null([]),
-    )
-    samples = samples.join(index, on=key, how="left", maintain_order="left")
-    samples = samples.drop("user_index", LIST, SEEN, REPEATED).rename({"index": "user_index"})
-    return samples, histories
+    def with_histories(
+        self, samples: pl.DataFrame, events: pl.DataFrame, span: Span
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        key, entries = ["user_index", LIST], events.filter(pl.col(PLACE).is_not_null())
+        index = samples.select(key).unique().sort(key).with_row_index("index")
+        index = index.with_columns(pl.col("index").cast(pl.Int64))
+        index = index.with_columns(group_user=pl.col("index").first().over("user_index"))
+        columns = {"full_item_seq": "item_index"}
+        if "history_time" in entries.columns:
+            columns["full_time_seq"] = "history_time"
+        lists = entries.sort(*key, PLACE).group_by(key, maintain_order=True).agg(**columns)
+        histories = index.join(lists, on=key, how="left", maintain_order="left").select(
+            pl.col("index").alias("user_index"),
+            pl.col("user_index").alias("user"),
+            pl.col(*columns).fill_null([]),
+        )
+        samples = samples.join(index, on=key, how="left", maintain_order="left")
+        samples = samples.drop("user_index", LIST, SEEN, REPEATED).rename({"index": "user_index"})
+        return samples, histories

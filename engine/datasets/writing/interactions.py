@@ -11,10 +11,10 @@ each block into samples and histories. This file puts them together.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -28,16 +28,18 @@ from tqdm import tqdm
 from ...common.errors import UserError
 from ..prepared.card import SPLITS
 from ..prepared.layout import finish
+from .by_time import times_at
 from .encoders import Encoders
 from .histories import ListRecipe, stored_events
 from .log import Log
-from .negatives import Negatives, TapeWriter
-from .numbering import Numbered, number, time_at
-from .samples import KNOWN, ROUNDING, Block, Recipe, Span
+from .negatives import write_tapes
+from .numbering import Numbered, number, spare
+from .samples import LAST, ROUNDING, Recipe, Span
 
-LAST = 2**63 - 1  # a moment after all others
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
-ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group
+ROWS = {**dict.fromkeys(SPLITS, 2**20), "user_info": 2**14}  # of a row group, at most
+LEAST = 2**26  # bytes of the rows that are written at a time, however little memory there is
+COPIES = 6  # how often they are in memory
 MEMORY = 4.0  # GiB
 INDEX = ("user_index", "item_index", "seq_len", "time", "group_index")
 T = TypeVar("T")
@@ -73,35 +75,43 @@ class _Writer:
         self.sample_encoders = self.encoders.of("sample", log.sample_features)
         self.names = [encoder.feature.name for encoder in self.sample_encoders]
         self.files: dict[Path, pq.ParquetWriter] = {}
+        self.sizes = Counter[Path]()  # bytes in memory of all that went into a file
         self.closing = ExitStack()  # closes the files
-        self.merged = 0  # events of the same user, item and moment as another
-        self.groups = self.drawable = 0  # see ``samples.Block``
-        self.owners: list[pl.Series] = []  # whose the histories are, where rows show lists
+        self.groups = self.lists = self.drawable = 0  # of the blocks so far; see ``samples.Block``
         self.listed = "history" in log.events.collect_schema()
 
     def run(self) -> dict[str, Any]:
         """Write everything; returns the card."""
-        events = self.log.events
+        log = self.scratch / "log.parquet"
+        print("reading the log ...", flush=True)
+        self.log.events.sink_parquet(log, compression="lz4", maintain_order=False)
+        events = pl.scan_parquet(log)
         if self.listed:
-            events = stored_events(events, self.source, self.scratch)
+            events = stored_events(events, self.source, self.scratch, self.memory)
         drawn = self.log.negatives.per_positive if self.log.negatives else 0
         numbered = number(events, self.source, self.scratch, self.log.like, self.memory, drawn)
-        users, items = numbered.users, numbered.items
-        recipe = self._recipe(numbered)
+        log.unlink()
+        items = numbered.items
+        self.ids = len(numbered.users) + len(items)
+        recipe = self._sorted(numbered)
         times_N = np.zeros(len(items), np.int64)
         counts = np.zeros((len(SPLITS), 2), np.int64)  # samples by split and label
         label = pl.col("label").cast(pl.Int64).alias(self.log.label)
-        owner = ["group_user"] if self.listed else []
         with self.closing:
-            for block in self._results(recipe.make_block, numbered, "sorting users"):
-                samples, histories = self._count_on(block)
+            for block in self._results(recipe.make_block, numbered, "making samples"):
+                following = pl.col("^(user_index|group_user)$") + self.lists
+                samples = block.samples.with_columns(following, pl.col("group_index") + self.groups)
+                histories = block.histories.with_columns(following)
+                self.groups += samples["group_index"].n_unique()
+                self.lists += len(histories) * self.listed
+                self.drawable += block.drawable
                 self._append(self.scratch / "user_info.parquet", histories)
                 for i, name in enumerate(SPLITS):
                     part = samples.filter(pl.col("split") == i)
                     counts[i] += np.bincount(part["label"], minlength=2)
                     if name == "train":
                         self._learn(part, histories, times_N)
-                    raw = part.select(*INDEX, *owner, label, *self.names)
+                    raw = part.select(*INDEX, "^group_user$", label, *self.names)
                     self._append(self.scratch / f"{name}.parquet", raw)
         self._require_usable(counts)
         specs = self._write_tables()
@@ -110,92 +120,69 @@ class _Writer:
         table.write_parquet(self.folder / "item_info.parquet")
         self._write_ids(numbered)
         self.encoders.save(self.folder)
-        about = self.log.about | {"events": users["events"].sum(), "events_merged": self.merged}
+        count = numbered.users["events"].sum()
+        about = self.log.about | {"events": count, "events_merged": count - self.kept}
         about |= {"time_unit": self.log.time_unit, "seed": self.log.seed}
         if self.log.like is not None:
             about |= self.log.like.described(self.encoders)
-        return finish(
-            self.folder, item_specs | specs, self.log.label, about | self._sampling(counts)
-        )
+        about |= self._sampling(counts)
+        return finish(self.folder, item_specs | specs, self.log.label, about)
 
     def _write_ids(self, numbered: Numbered) -> None:
         """Write whose numbers the indices of users and items are, and the themes of items."""
         users = numbered.users.select("user_index", "user")
         if self.listed:
-            users = users[pl.concat(self.owners)].select(
-                pl.int_range(pl.len()).alias("user_index"), "user"
+            lists = pl.read_parquet(
+                self.scratch / "user_info.parquet", columns=["user_index", "user"]
             )
+            users = lists.with_columns(users["user"].gather(lists["user"]))
         users.write_parquet(self.folder / "user_ids.parquet")
         ids = numbered.items.with_row_index("item_index", 1).select("item_index", "item")
         if self.log.item_names is not None:
             ids = ids.join(self.log.item_names, on="item", how="left", maintain_order="left")
         ids.with_columns(self.encoders.themes).write_parquet(self.folder / "item_ids.parquet")
 
-    def _count_on(self, block: Block) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Samples and histories of a block, with numbers that follow those of the block before."""
-        samples = block.samples.with_columns(pl.col("group_index") + self.groups)
-        histories = block.histories
-        self.groups += block.groups
-        self.drawable += block.drawable
-        self.merged += block.merged
-        if self.listed:
-            following = pl.col("^(user_index|group_user)$") + sum(map(len, self.owners))
-            samples, histories = samples.with_columns(following), histories.with_columns(following)
-            self.owners.append(histories["user"])
-            histories = histories.drop("user")
-        return samples, histories
+    def _sorted(self, numbered: Numbered) -> Recipe:
+        """Put all blocks in order; returns the recipe that makes samples of them.
 
-    def _recipe(self, numbered: Numbered) -> Recipe:
-        """How blocks become samples, which takes a look at all of them."""
-        log, columns = self.log, pl.scan_parquet(numbered.blocks).collect_schema().names()
+        What takes a look at all blocks is done here: where the splits begin, and the tape.
+        """
+        log = self.log
         recipe = (ListRecipe if self.listed else Recipe)(
-            blocks=numbered.blocks,
+            scratch=self.scratch,
             features=self.names,
             split=log.split,
             exposures=log.exposures,
             negatives=log.negatives,
             seed=log.seed,
-            tested="test" in columns,
             timed=log.time_unit != "order",
-            tape=self.scratch / "tape",
         )
-        if log.negatives:
-            recipe = self._write_tape(numbered, recipe, log.negatives)
-        samples = pl.scan_parquet(recipe.blocks).filter(pl.col("label").is_not_null())
-        if recipe.tested:
-            samples = samples.filter(~pl.col("test").fill_null(False))
-        last = samples.select(pl.len()).collect(engine="streaming").item() - 1
-        if last < 0:
+        for _ in self._results(recipe.sort_block, numbered, "sorting users"):
+            pass
+        shutil.rmtree(self.scratch / "blocks")
+        ordered = pl.scan_parquet(self.scratch / "ordered")
+        self.kept = ordered.select(pl.len()).collect().item()
+        samples = ordered.filter(pl.col("label").is_not_null())
+        tested = "test" in ordered.collect_schema()
+        others = samples.filter(~pl.col("test").fill_null(False)) if tested else samples
+        count = others.select(pl.len()).collect(engine="streaming").item()
+        if not count:
             raise UserError(
                 f"{self.source}: no event is a sample; name data that say what was shown"
             )
-        if log.split.by == "user" or log.split.starts is not None:
-            return replace(recipe, starts=log.split.starts or ())
-        times, ends = samples.select("time"), log.split.ends(recipe.tested)
-        starts = [time_at(times, int(end * last + ROUNDING)) if end < 1 else LAST for end in ends]
-        return replace(recipe, starts=tuple(starts))
-
-    def _write_tape(self, numbered: Numbered, recipe: Recipe, negatives: Negatives) -> Recipe:
-        """Write what negatives are drawn from; returns the recipe for blocks that are in order."""
-        tapes = [TapeWriter(recipe.tape / str(pool)) for pool in range(recipe.pools)]
-        known, ordered = np.zeros(len(numbered.items) + 1, bool), self.scratch / "ordered"
-        sort_block = partial(recipe.sort_block, ordered)
-        for drawn_from, merged in self._results(sort_block, numbered, "finding positives"):
-            known[drawn_from["item_index"]] = True
-            for pool, tape in enumerate(tapes):
-                own = drawn_from.filter(pl.col("pool") == pool)
-                tape.add(own["time"].to_numpy(), own["item_index"].to_numpy())
-            self.merged += merged
-        if (items := int(known.sum())) <= negatives.per_positive:
-            raise UserError(
-                f"--negatives {negatives.per_positive} are too many, for {self.source} has "
-                f"{items} items to draw from; write fewer"
-            )
-        for tape in tapes:
-            tape.finish(distinct=negatives.source == "uniform")
-        np.save(recipe.tape / KNOWN, known)
-        shutil.rmtree(recipe.blocks)
-        return replace(recipe, blocks=ordered, items=items)
+        if negatives := log.negatives:
+            positives = samples.select("time", "item_index", pool=recipe.pool)
+            distinct = negatives.source == "uniform"
+            items = write_tapes(positives, self.scratch / "tape", len(numbered.items), distinct)
+            if items <= negatives.per_positive:
+                raise UserError(
+                    f"--negatives {negatives.per_positive} are too many, for {self.source} has "
+                    f"{items} items to draw from; write fewer"
+                )
+        if log.split.by == "user" or log.split.starts:
+            return replace(recipe, starts=log.split.starts or recipe.starts)
+        places = [int(end * (count - 1) + ROUNDING) for end in log.split.ends(tested) if end < 1]
+        return replace(recipe, starts=(*times_at(others, places), LAST)[:2])
 
     def _results(self, work: Callable[[Span], T], numbered: Numbered, what: str) -> Iterator[T]:
         """What ``work`` makes of each block."""
@@ -226,6 +213,7 @@ class _Writer:
         if path not in self.files:
             self.files[path] = self.closing.enter_context(pq.ParquetWriter(path, table.schema))
         self.files[path].write_table(table)
+        self.sizes[path] += table.nbytes
 
     def _require_usable(self, counts: NDArray) -> None:
         for name, samples in zip(SPLITS, counts.sum(1), strict=True):
@@ -244,8 +232,7 @@ class _Writer:
                 shares = "" if name == "train" else "; write --split user or other shares"
                 raise UserError(
                     f"{self.source}: every label of the {NAMES[name]} data is {int(present.argmax())}; "
-                    f"both 0 and 1 are needed{shares} (see --label, --exposures, --negatives, and "
-                    "--positive, the least rating that counts as 1, which is 4 unless you write it)"
+                    f"both 0 and 1 are needed{shares} (see --label, --positive, --exposures, --negatives)"
                 )
 
     def _sampling(self, counts: NDArray) -> dict[str, Any]:
@@ -274,10 +261,14 @@ class _Writer:
             The specifications of the samples' features.
         """
         with self.closing:
-            for name, rows in ROWS.items():
-                raw = pq.ParquetFile(self.scratch / f"{name}.parquet")
-                for batch in raw.iter_batches(rows):
-                    part = pl.DataFrame(batch)
+            for name, most in ROWS.items():
+                path = self.scratch / f"{name}.parquet"
+                raw = pq.ParquetFile(path)
+                width = self.sizes[path] / raw.metadata.num_rows
+                fitting = int(max(LEAST, spare(self.memory, self.ids) / COPIES) / width)
+                # A power of two, so that most limits give the same files.
+                for batch in raw.iter_batches(min(most, 2 ** max(0, fitting.bit_length() - 1))):
+                    part = pl.DataFrame(batch).drop("user", strict=False)
                     if name in SPLITS:
                         part = part.with_columns(
                             e.encode(part[e.feature.name]).alias(e.feature.name)

@@ -9,20 +9,24 @@ Shape suffixes: P positives, N negatives of a positive, T places on the tape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.lib.format import open_memmap
+import polars as pl
 from numpy.typing import NDArray
 
 from . import chance
+from .by_time import slice_of
 
 WINDOW = 2_000  # events from the moment on, or fewer in a small log
 SHARE, LEAST = 50, 200  # a window has at most a 50th of the log, but at least 200 events
-SLICE = 4_000_000  # events of the tape that are sorted at a time
+COLUMNS = {"time": np.int64, "item_index": np.int32}  # the files of a tape
+KNOWN = "known.npy"  # beside them: whether each item is on the tape
+FEW = 0.05  # share of the items that may be left to a user who draws from a list of them
+PAIRS = 2**20  # of a positive and such an item that are looked at together
 TRIES = 8  # draws for each negative, before the stretch is doubled
 NONE = 0  # the item where nothing could be drawn
 
@@ -47,80 +51,52 @@ class Negatives:
     targets: Literal["first", "all"] = "first"
 
 
-class TapeWriter:
-    """Collects positives block after block, and writes them in the order of time.
+def write_tapes(positives: pl.LazyFrame, folder: Path, items: int, distinct: bool) -> int:
+    """Write the tape of each pool; returns how many items are on one.
 
     Args:
-        folder: an empty one, for the tape and for pieces of it.
+        positives: ``time, item_index, pool``. Those of one moment stay in this order.
+        folder: gets a folder for each pool.
+        items: the largest index of an item.
+        distinct: keep only the first event of each item.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.pieces, self.total = folder, 0, 0
-        folder.mkdir(parents=True)
-
-    def add(self, time_T: NDArray[np.int64], item_T: NDArray[np.int64]) -> None:
-        """Add the positives of some users. Positives of one moment stay in this order."""
-        order = np.argsort(time_T, kind="stable")
-        np.save(self.folder / f"time_{self.pieces}.npy", time_T[order])
-        np.save(self.folder / f"item_{self.pieces}.npy", item_T[order].astype(np.int32))
-        self.pieces, self.total = self.pieces + 1, self.total + len(order)
-
-    def finish(self, distinct: bool) -> None:
-        """Write the tape.
-
-        Args:
-            distinct: keep only the first event of each item.
-        """
-        size = (max(1, self.total),)  # a file of nothing cannot be mapped
-        times = open_memmap(self.folder / "times.npy", "w+", np.int64, size)
-        items = open_memmap(self.folder / "items.npy", "w+", np.int32, size)
-        end, known = 0, np.zeros(0, bool)
-        for time_T, item_T in self._slices():
+    slices, known_PI = folder / "slices", {}
+    number = slice_of(positives).alias("slice")
+    keyed = pl.PartitionBy(slices, key=["pool", number], include_key=False)
+    positives.sink_parquet(keyed, compression="lz4", maintain_order=True, mkdir=True)
+    for pool in slices.iterdir():
+        own, known_I = folder / pool.name, np.zeros(items + 1, bool)
+        own.mkdir()
+        for part in sorted(pool.iterdir(), key=lambda part: int(part.name.removeprefix("slice="))):
+            events = pl.read_parquet(part, hive_partitioning=False)
+            events = events.sort("time", maintain_order=True)
             if distinct:
-                known = np.r_[known, np.zeros(max(0, item_T.max() + 1 - len(known)), bool)]
-                first = np.sort(np.unique(item_T, return_index=True)[1])
-                first = first[~known[item_T[first]]]
-                time_T, item_T = time_T[first], item_T[first]
-                known[item_T] = True
-            times[end : end + len(time_T)], items[end : end + len(time_T)] = time_T, item_T
-            end += len(time_T)
-        np.save(self.folder / "length.npy", end)
-        for piece in range(self.pieces):
-            (self.folder / f"time_{piece}.npy").unlink()
-            (self.folder / f"item_{piece}.npy").unlink()
-
-    def _slices(self) -> Iterator[tuple[NDArray, NDArray]]:
-        """The sorted positives of one stretch of time after the other."""
-        names = [(f"time_{i}.npy", f"item_{i}.npy") for i in range(self.pieces)]
-        pieces = [[np.load(self.folder / name, mmap_mode="r") for name in pair] for pair in names]
-        every = max(1, SLICE // 1000)
-        some = np.sort(np.concatenate([time_T[::every] for time_T, _ in pieces]))
-        edges = np.unique(some[::1000])[1:]  # about SLICE events between two of them
-        cuts = [np.r_[0, np.searchsorted(time_T, edges), len(time_T)] for time_T, _ in pieces]
-        for i in range(len(edges) + 1):
-            parts = [
-                (time_T[cut[i] : cut[i + 1]], item_T[cut[i] : cut[i + 1]])
-                for (time_T, item_T), cut in zip(pieces, cuts, strict=True)
-            ]
-            time_T, item_T = (np.concatenate(column) for column in zip(*parts, strict=True))
-            order = np.argsort(time_T, kind="stable")
-            if len(order):
-                yield time_T[order], item_T[order]
+                events = events.unique("item_index", keep="first", maintain_order=True)
+                events = events.filter(~known_I[events["item_index"]])
+            known_I[events["item_index"]] = True
+            for name, kind in COLUMNS.items():
+                with open(own / name, "ab") as file:
+                    events[name].to_numpy().astype(kind).tofile(file)
+        known_PI[pool] = known_I
+        np.save(own / KNOWN, known_I)
+    shutil.rmtree(slices)
+    np.save(folder / KNOWN, known_I := np.any([*known_PI.values()], axis=0))
+    return int(known_I.sum())
 
 
 class Tape:
     """The items that negatives are drawn from, and the moments at which they are on the tape.
 
     Args:
-        folder: what a ``TapeWriter`` wrote.
+        folder: of one pool, which ``write_tapes`` wrote.
         source: see ``Negatives``.
         timed: whether moments are known.
     """
 
     def __init__(self, folder: Path, source: str, timed: bool) -> None:
-        length = int(np.load(folder / "length.npy"))
-        self.times_T = np.load(folder / "times.npy", mmap_mode="r")[:length]
-        self.items_T = np.load(folder / "items.npy", mmap_mode="r")[:length]
+        columns = (np.memmap(folder / name, kind, "r") for name, kind in COLUMNS.items())
+        self.times_T, self.items_T = columns
+        self.known_I = np.load(folder / KNOWN)
         self.source, self.timed = source, timed
 
     def stretches(self, time_P: NDArray) -> tuple[NDArray, NDArray]:
@@ -150,8 +126,10 @@ class Tape:
         """
         drawn_PN = np.full((len(key_P), count), NONE, np.int64)
         start_P, end_P = self.stretches(time_P)
+        dense_P = barred.count(user_P) > (1 - FEW) * self.known_I.sum()
+        self._draw_rest(np.flatnonzero(dense_P), drawn_PN, key_P, user_P, barred)
         filled_P = np.zeros(len(key_P), np.int64)
-        open_P = np.arange(len(key_P))  # positives that lack some
+        open_P = np.flatnonzero(~dense_P)  # positives that lack some
         draw, length = 0, len(self.items_T)
         while len(open_P):
             start, end = start_P[open_P], end_P[open_P]
@@ -177,15 +155,19 @@ class Tape:
         self, rest_P: NDArray, drawn_PN: NDArray, key_P: NDArray, user_P: NDArray, barred: Barred
     ) -> None:
         """Draw from a list of what is left, for positives that have nearly every item."""
-        if len(rest_P):
-            item_I = np.unique(self.items_T).astype(np.int64)
-        for p in rest_P:
-            left = item_I[~barred.has(np.broadcast_to(user_P[p], len(item_I)), item_I)]
-            left = left[~np.isin(left, drawn_PN[p])]
-            order = np.argsort(chance.uniform(np.broadcast_to(key_P[p], len(left)), left))
-            lacking = np.flatnonzero(drawn_PN[p] == NONE)
-            chosen = left[order][: len(lacking)]
-            drawn_PN[p, lacking[: len(chosen)]] = chosen
+        if not len(rest_P):
+            return
+        item_I = np.flatnonzero(self.known_I)
+        for own_P in np.split(rest_P, np.flatnonzero(np.diff(user_P[rest_P])) + 1):  # of one user
+            free_I = item_I[~barred.has(np.full(len(item_I), user_P[own_P[0]]), item_I)]
+            for some_P in np.array_split(own_P, 1 + len(own_P) * len(free_I) // PAIRS):
+                chance_PI = chance.uniform(key_P[some_P, None], free_I)
+                chance_PI[(drawn_PN[some_P, None] == free_I[:, None]).any(2)] = 1  # drawn before
+                order_PI, left_P = np.argsort(chance_PI), (chance_PI < 1).sum(1)
+                lacks_PN = drawn_PN[some_P] == NONE
+                rank_PN = lacks_PN.cumsum(1) - 1
+                p, n = np.nonzero(lacks_PN & (rank_PN < left_P[:, None]))
+                drawn_PN[some_P[p], n] = free_I[order_PI[p, rank_PN[p, n]]]
 
 
 class Barred:
@@ -198,6 +180,12 @@ class Barred:
     def __init__(self, user: NDArray, item: NDArray) -> None:
         self.items = int(item.max(initial=0)) + 1
         self.pairs = np.unique(user.astype(np.int64) * self.items + item)
+
+    def count(self, user: NDArray) -> NDArray[np.int64]:
+        """How many items each user may not have."""
+        user = user.astype(np.int64)
+        edges = [np.searchsorted(self.pairs, (user + i) * self.items) for i in (0, 1)]
+        return edges[1] - edges[0]
 
     def has(self, user: NDArray, item: NDArray) -> NDArray[np.bool_]:
         """Whether each pair is among them."""

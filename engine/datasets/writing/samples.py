@@ -9,11 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import polars as pl
 
-from ..prepared.card import SPLITS
 from . import chance
-from .negatives import NONE, Barred, Negatives, Tape
+from .negatives import KNOWN, NONE, Barred, Negatives, Tape
 
-KNOWN = "known.npy"  # whether each item is on a tape
+LAST = 2**63 - 1  # a moment after all others
 ROUNDING = 1e-9  # added to a share times a count, because 0.7 + 0.1 is less than 0.8
 CARRIED = ("group", "test")  # columns that an event may have beside its features
 
@@ -40,11 +39,8 @@ class Split:
         Args:
             tested: whether the test set is given, so that the others are divided in two only.
         """
-        return (
-            (self.train / (self.train + self.valid), 1.0)
-            if tested
-            else (self.train, self.train + self.valid)
-        )
+        both = self.train + self.valid
+        return (self.train / both, 1.0) if tested else (self.train, both)
 
 
 class Span(NamedTuple):
@@ -60,18 +56,16 @@ class Block(NamedTuple):
 
     Attributes:
         samples: ``user_index, item_index, seq_len, time, group_index, label, split`` and the features,
-            in the time order of each user. Rows of one moment are in random order.
-        histories: ``user_index, full_item_seq, full_time_seq``.
-        groups: how many ``group_index`` there are, from 0 on.
+            in the time order of each user. Rows of one moment are in random order. ``group_index``
+            counts from 0 on, and leaves out none.
+        histories: ``user_index, full_item_seq, full_time_seq``. Where a user has several, ``user_index``
+            of these and of ``samples`` counts from 0 on, and ``user`` is whose they are.
         drawable: how many negatives could have been drawn.
-        merged: events of the same user, item and moment as another.
     """
 
     samples: pl.DataFrame
     histories: pl.DataFrame
-    groups: int
     drawable: int
-    merged: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,66 +73,53 @@ class Recipe:
     """How a block of events becomes samples and histories. It can be sent to another process.
 
     Attributes:
-        blocks: folder of the events, with a folder for each block.
+        scratch: folder that has the events of each block in ``blocks``. ``ordered`` and ``tape`` in it
+            are what ``sort_block`` and ``write_tapes`` write.
         features: names of the samples' features.
         split, exposures, negatives, seed: see ``log.Log``.
-        tested: whether events say which samples are the test set.
-        starts: the first moments of validation and test, for a split by time.
-        items: the number of items that negatives are drawn from.
         timed: whether moments are known, and not just an order.
-        tape: folder of the tapes that negatives are drawn from, one for each pool.
+        starts: the first moments of validation and test, for a split by time.
     """
 
-    blocks: Path
+    scratch: Path
     features: list[str]
     split: Split
     exposures: bool
     negatives: Negatives | None
     seed: int
-    tested: bool
     timed: bool
-    tape: Path
-    items: int = 0
-    starts: tuple[int, ...] = ()
+    starts: tuple[int, ...] = (LAST, LAST)
     carried: ClassVar[tuple[str, ...]] = CARRIED
 
-    def read(self, block: int) -> pl.DataFrame:
-        """The events of a block, with ``user_index`` and ``item_index``."""
-        return pl.read_parquet(self.blocks / f"block={block}", hive_partitioning=False)
-
-    @property
-    def pools(self) -> int:
-        """Into how many pools the events that negatives are drawn from are divided.
-
-        With a split by user, training, validation and test each draw from their own events. From one
-        pool an item with many positives in training would have many negatives in the test.
-        """
-        return len(SPLITS) if self.split.by == "user" else 1
-
-    def sort_block(self, target: Path, span: Span) -> tuple[pl.DataFrame, int]:
-        """Write a block in order into another folder of blocks.
-
-        Returns:
-            ``time, item_index, pool`` of the events that negatives are drawn from; and how many
-            events are gone, because they are merged with others.
-        """
-        events = self.read(span.block)
-        ordered = self.order(events)
-        folder = target / f"block={span.block}"
-        folder.mkdir(parents=True, exist_ok=True)
-        ordered.write_parquet(folder / "events.parquet", compression="lz4")
-        if self.split.by == "time":  # which needs moments that are not known yet
-            drawn_from = ordered.filter(pl.col("label").is_not_null()).with_columns(pool=0)
-        else:
-            drawn_from = self.samples(ordered).rename({"split": "pool"})
-        return drawn_from.select("time", "item_index", "pool"), len(events) - len(ordered)
+    def sort_block(self, span: Span) -> None:
+        """Write the events of a block in order and, for a split by user, with ``split``."""
+        folder = self.scratch / "blocks" / f"block={span.block}"
+        ordered = self.order(pl.read_parquet(folder, hive_partitioning=False))
+        if self.split.by == "user":
+            ordered = self.with_split(ordered)
+        ordered.write_parquet(self._ordered(span), compression="lz4", mkdir=True)
 
     def make_block(self, span: Span) -> Block:
-        """Read a block and make its samples and histories."""
-        events = self.read(span.block)
-        ordered = events if self.negatives else self.order(events)  # or else ``sort_block`` did it
-        block = self.block(ordered, span.first, span.last)
-        return block._replace(merged=len(events) - len(ordered))
+        """The samples and the histories of a block that is in order."""
+        events = pl.read_parquet(self._ordered(span))
+        if self.split.by == "time":
+            events = self.with_split(events)
+        if self.exposures:
+            events = labelled(events, self.starts)
+        samples, drawable = events.filter(pl.col("label").is_not_null()).drop("positive"), 0
+        if self.negatives:
+            had = events.select("user_index", "item_index", "time")
+            samples = samples.with_row_index("group_index")
+            samples, drawable = self._with_negatives(samples, had, self.negatives)
+        else:
+            key = ["user_index", "group" if "group" in samples.columns else "time"]
+            samples = with_number(samples, key, "group_index")
+        columns = (samples[name].to_numpy() for name in ("user_index", "time", "item_index"))
+        chances = pl.Series("chance", chance.keys(self.seed, *columns))
+        samples = samples.with_columns(chances, pl.col("group_index").cast(pl.Int64))
+        samples = samples.sort("user_index", "time", "chance", "group_index")
+        samples = samples.drop("chance", *CARRIED, strict=False)
+        return Block(*self.with_histories(samples, events, span), drawable)
 
     def order(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events in the order of time, with ``seq_len``; see ``in_time_order``."""
@@ -146,98 +127,91 @@ class Recipe:
         events = in_time_order(events, [*self.features, *carried])
         if self.negatives:
             positive = pl.col("label") == 1
-            if (
-                self.negatives.targets == "first"
-            ):  # neither shown by the history, nor clicked before
+            if self.negatives.targets == "first":  # neither in the history nor clicked before
                 had = (pl.col("positive") | positive.fill_null(False)).cast(pl.Int64)
                 positive &= (had.cum_sum() - had).over("user_index", "item_index") == 0
             events = events.with_columns(label=pl.when(positive).then("label"))
         return events
 
-    def samples(self, events: pl.DataFrame) -> pl.DataFrame:
-        """The ordered events that are samples, with ``split``: 0 training, 1 validation, 2 test."""
-        samples = events.filter(pl.col("label").is_not_null())
-        tested = pl.col("test").fill_null(False) if self.tested else pl.repeat(False, pl.len())
+    def with_split(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Ordered events with the ``split`` of each sample: 0 training, 1 validation, 2 test."""
+        given = "test" in events.columns
+        tested = pl.col("test").fill_null(False) if given else pl.repeat(False, pl.len())
+        place, edges = pl.col("time"), [pl.lit(start) for start in self.starts]
         if self.split.by == "user":
-            own = (~tested).cast(pl.Int64)
+            own = (pl.col("label").is_not_null() & ~tested).cast(pl.Int64)
             place = (own.cum_sum() - own).over("user_index")
             if "group" in events.columns:  # an impression stays whole
                 place = place.min().over("user_index", "group")
-            edges = tuple(
-                (share * own.sum().over("user_index") + ROUNDING).floor()
-                for share in self.split.ends(self.tested)
-            )
-        else:
-            place, edges = pl.col("time"), tuple(map(pl.lit, self.starts))
-        split = (
-            pl.when(tested).then(2).when(place < edges[0]).then(0).when(place < edges[1]).then(1)
-        )
-        return samples.with_columns(split=split.otherwise(2))
+            shares, count = self.split.ends(given), own.sum().over("user_index")
+            edges = [(share * count + ROUNDING).floor() for share in shares]
+        split = pl.when(tested).then(2).when(place < edges[0]).then(0).when(place < edges[1])
+        return events.with_columns(split=split.then(1).otherwise(2))
 
-    def block(self, events: pl.DataFrame, first: int, last: int) -> Block:
-        """What the ordered events of the users ``first`` to ``last`` become."""
-        if self.exposures:
-            events = labelled(events, self.starts)
-        samples, histories = self.samples(events), histories_of(events, first, last)
-        return self.finish(samples, histories, events.select("user_index", "item_index", "time"))
+    def with_histories(
+        self, samples: pl.DataFrame, events: pl.DataFrame, span: Span
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The samples, and the histories that they read; see ``Block``."""
+        return samples, histories_of(events, span.first, span.last)
 
-    def finish(self, samples: pl.DataFrame, histories: pl.DataFrame, had: pl.DataFrame) -> Block:
-        """Number the groups, draw the negatives, and put rows of one moment in random order.
+    @property
+    def pool(self) -> pl.Expr:
+        """The tape that negatives of a sample are drawn from.
+
+        With a split by user, training, validation and test each have their own. From one tape an item
+        with many positives in training would have many negatives in the test.
+        """
+        return pl.col("split") if self.split.by == "user" else pl.repeat(0, pl.len())
+
+    def _ordered(self, span: Span) -> Path:
+        return self.scratch / "ordered" / f"{span.block:09}.parquet"
+
+    def _with_negatives(
+        self, samples: pl.DataFrame, had: pl.DataFrame, negatives: Negatives
+    ) -> tuple[pl.DataFrame, int]:
+        """The positives and their negatives, and how many negatives could have been drawn.
 
         Args:
             had: ``user_index, item_index, time`` of what the users had.
         """
-        samples, drawable = samples.drop("positive", strict=False), 0
-        if self.negatives:
-            samples = samples.with_row_index("group_index")
-            samples, drawable = self._with_negatives(samples, had)
-        else:
-            key = ["user_index", "group" if "group" in samples.columns else "time"]
-            groups = samples.select(key).unique(maintain_order=True).with_row_index("group_index")
-            samples = samples.join(
-                groups, on=key, how="left", maintain_order="left", nulls_equal=True
-            )
-        columns = (samples[name].to_numpy() for name in ("user_index", "time", "item_index"))
-        chances = pl.Series("chance", chance.keys(self.seed, *columns))
-        samples = samples.with_columns(chances, pl.col("group_index").cast(pl.Int64))
-        samples = samples.sort("user_index", "time", "chance", "group_index").drop(
-            "chance", *CARRIED, strict=False
+        by = ["user_index"] if negatives.targets == "first" else ["user_index", "time"]
+        keyed = samples.select("user_index", "item_index", "time", pool=self.pool)
+        keyed, columns = with_number(keyed, by, "owner"), [*keyed.columns, "owner"]
+        user_P, item_P, time_P, pool_P, owner_P = (keyed[name].to_numpy() for name in columns)
+        had = had.join(keyed.select(*by, "owner").unique(), on=by)
+        had, known_I = (
+            had.select("owner", "item_index").unique(),
+            np.load(self.scratch / "tape" / KNOWN),
         )
-        count = int(samples["group_index"].to_numpy().max(initial=-1)) + 1
-        return Block(samples, histories, count, drawable)
-
-    def _with_negatives(self, samples: pl.DataFrame, had: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """The positives and their negatives, and how many negatives could have been drawn."""
-        assert self.negatives is not None
-        user, item, time, split = (
-            samples[name].to_numpy() for name in ("user_index", "item_index", "time", "split")
-        )
-        by = ["user_index"] if self.negatives.targets == "first" else ["user_index", "time"]
-        owners = samples.select(by).unique(maintain_order=True).with_row_index("owner")
-        owner = samples.join(owners, on=by, how="left", maintain_order="left")["owner"].to_numpy()
-        had = had.join(owners, on=by).select("owner", "item_index").unique()
-        had = had.filter(np.load(self.tape / KNOWN)[had["item_index"]])
-        barred = Barred(had["owner"].to_numpy(), had["item_index"].to_numpy())
-        key, count = chance.keys(self.seed, user, item, time), self.negatives.per_positive
+        had = had.filter(known_I[had["item_index"]])
+        key_P, count = chance.keys(self.seed, user_P, item_P, time_P), negatives.per_positive
         drawn_PN = np.empty((len(samples), count), np.int64)
-        for pool in range(self.pools):
-            tape = Tape(self.tape / str(pool), self.negatives.source, self.timed)
-            own = (split == pool) | (self.pools == 1)
-            drawn_PN[own] = tape.draw(count, key[own], time[own], owner[own], barred)
+        for pool in np.unique(pool_P):
+            tape = Tape(self.scratch / "tape" / f"pool={pool}", negatives.source, self.timed)
+            on_tape, own = had.filter(tape.known_I[had["item_index"]]), pool_P == pool
+            barred = Barred(*(column.to_numpy() for column in on_tape))
+            drawn_PN[own] = tape.draw(count, key_P[own], time_P[own], owner_P[own], barred)
         place = np.repeat(np.arange(len(samples)), count)
-        negatives = samples[place].with_columns(
+        drawn = samples[place].with_columns(
             item_index=pl.Series(drawn_PN.ravel()), label=pl.lit(0, samples["label"].dtype)
         )
-        sizes = np.bincount(had["owner"], minlength=len(owners))
-        drawable = int((self.items - sizes[owner]).sum())
-        return pl.concat([samples, negatives.filter(pl.col("item_index") != NONE)]), drawable
+        sizes = np.bincount(had["owner"], minlength=len(samples))
+        drawable = int((known_I.sum() - sizes[owner_P]).sum())
+        return pl.concat([samples, drawn.filter(pl.col("item_index") != NONE)]), drawable
+
+
+def with_number(samples: pl.DataFrame, by: list[str], name: str) -> pl.DataFrame:
+    """Samples with a column that numbers what some columns hold, in the order of appearance."""
+    groups = samples.select(by).unique(maintain_order=True).with_row_index(name)
+    return samples.join(groups, on=by, how="left", maintain_order="left", nulls_equal=True)
 
 
 def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
     """Events sorted by user and time, with ``seq_len``: positive events at earlier moments.
 
     Where events are merged, the features are those of the first sample. A click that is logged
-    apart has none, and would give the label away.
+    apart has none, and would give the label away. A sample of a given test set joins no history that
+    other samples of its user read.
     """
     sample = pl.col("label").is_not_null()
     ordered = (
@@ -251,6 +225,11 @@ def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
         )
         .with_columns(pl.col("user_index", "item_index").cast(pl.Int64))
     )
+    if "test" in features:
+        test = pl.col("test").fill_null(False)
+        others = pl.col("time").filter(~test, pl.col("label").is_not_null())
+        early = test & (pl.col("time") < others.max().over("user_index")).fill_null(False)
+        ordered = ordered.with_columns(pl.col("positive") & ~early)
     # Comparisons with the row before take a tenth of the time that windows (``over``) do.
     so_far = pl.col("positive").cast(pl.Int64).cum_sum() - pl.col("positive")
     new_user = pl.col("user_index").diff().fill_null(1) != 0
@@ -279,7 +258,7 @@ def labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
 
 
 def histories_of(events: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
-    """``user_index, full_item_seq, full_time_seq`` of the users ``first`` to ``last``, empty lists too."""
+    """The histories of the users ``first`` to ``last``, empty ones too; see ``Block``."""
     users = pl.DataFrame({"user_index": pl.int_range(first, last + 1, eager=True)})
     by_user = events.filter("positive").group_by("user_index", maintain_order=True)
     lists = by_user.agg(full_item_seq="item_index", full_time_seq="time")

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from engine.analysis import catalogue
 from engine.analysis.catalogue import FIGURES, write_artefacts
 from engine.analysis.figures import style
-from engine.analysis.lineup import fullest_backbone
 from engine.analysis.results import DatasetResults, read_results
+from engine.analysis.wording import fullest_backbone
 from engine.common.errors import UserError
 
 from ...support.fake_results import write_probe, write_study

@@ -6,9 +6,9 @@ import pytest
 
 from engine.analysis.catalogue import FIGURES, TABLES
 from engine.analysis.figures import style
-from engine.analysis.lineup import ordered_models, row_labels
 from engine.analysis.results import DatasetResults, read_results
-from engine.analysis.tables.formats import long_csv
+from engine.analysis.tables.grid import long_csv
+from engine.analysis.wording import ordered_models, row_labels
 
 from ...support.fake_results import write_probe, write_run
 

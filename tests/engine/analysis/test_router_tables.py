@@ -11,8 +11,7 @@ import pytest
 
 from engine.analysis.results import METRICS, read_results
 from engine.analysis.tables.grid import Table
-from engine.analysis.tables.mos_table import mos_table
-from engine.analysis.tables.routing_table import routing_table
+from engine.analysis.tables.router_tables import mos_table, routing_table
 from model_zoo import registry
 
 from ...support.fake_results import OF_TABLES, write_study

@@ -13,10 +13,9 @@ import pytest
 
 from engine.analysis.results import read_results
 from engine.analysis.tables.cost_table import cost
-from engine.analysis.tables.formats import html, latex, long_csv, markdown, write_table
-from engine.analysis.tables.grid import Entry, Table
+from engine.analysis.tables.grid import Entry, Table, html, latex, long_csv, markdown, write_table
+from engine.analysis.tables.metric_tables import knobs, table1, table2, tuning
 from engine.analysis.tables.published import published_table
-from engine.analysis.tables.quality_tables import knobs, table1, table2, tuning
 
 from ...support.fake_results import OF_TABLES, write_study
 

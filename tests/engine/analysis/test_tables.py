@@ -16,8 +16,8 @@ from engine.analysis.catalogue import write_artefacts
 from engine.analysis.results import METRICS, read_results
 from engine.analysis.tables.cost_table import cost
 from engine.analysis.tables.grid import Entry, Table, p_value
-from engine.analysis.tables.mos_table import mos_table
-from engine.analysis.tables.quality_tables import knobs, table1, table2, tuning
+from engine.analysis.tables.metric_tables import knobs, table1, table2, tuning
+from engine.analysis.tables.router_tables import mos_table
 from engine.baseline.record import ALL, add
 from engine.common.errors import UserError
 from model_zoo.registry import BACKBONES, BASELINES, variant

@@ -251,7 +251,7 @@ def test_a_broken_checkout_is_named(tmp_path: Path) -> None:
 
 
 def report() -> harness.Report:
-    return harness.Report("a title", harness.argparse.Namespace(device=CPU, repeats=3, amp=None))
+    return harness.Report("a title", harness.Namespace(device=CPU, repeats=3, amp=None))
 
 
 def test_cases_take_turns() -> None:

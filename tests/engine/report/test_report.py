@@ -14,7 +14,7 @@ import pytest
 
 from engine.analysis.catalogue import FIGURES, TABLES
 from engine.analysis.results import read_results
-from engine.analysis.tables.formats import html
+from engine.analysis.tables.grid import html
 from engine.baseline.record import ALL, add
 from engine.common.errors import UserError, run_command
 from engine.report.__main__ import main

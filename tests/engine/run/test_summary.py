@@ -101,7 +101,7 @@ def test_the_command_of_a_missing_baseline_is_shown_for_prepared_data(tmp_path: 
     (tmp_path / "dataset_card.json").write_text("{}")
     last = summary([result("TWIN", 1, 0.5, params=params)]).splitlines()[-1]
     assert last.endswith("--max-len 50 --model-root here") and tmp_path.name in last
-    assert "was not measured: python" in last
+    assert "was not measured for max_len 50: python" in last
 
 
 def test_a_baseline_of_another_length_is_told_to_be_one(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_baseline_of_another_length_is_told_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "dataset_card.json").write_text("{}")
     data = {"train_data": str(tmp_path / "train.parquet"), "model_root": str(tmp_path)}
     last = summary([result("TWIN", 1, 0.5, params=PARAMS | data)]).splitlines()[-1]
-    assert "was measured for max_len 20, 200 and not for 50: python" in last
+    assert "was not measured for max_len 50, but for 20, 200: python" in last
 
 
 def test_sampled_negatives_are_named_above_the_table() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.common.errors import UserError
-from engine.run.tensorboard import ScalarWriter
+from engine.run.artifacts import ScalarWriter
 
 from ...support.command_line import Workspace
 

@@ -19,8 +19,7 @@ from engine.common.errors import UserError
 from engine.config.options import RunOptions
 from engine.config.read import read_yaml
 from engine.study.__main__ import main
-from engine.study.call import Call, widest
-from engine.study.experiments import EXPERIMENTS, Planned, distinct, plan
+from engine.study.experiments import EXPERIMENTS, Call, Planned, distinct, plan, widest
 from engine.study.run_queue import StudySearch, balanced, model_space, seeded_trial
 from engine.study.store import Store
 from engine.tuner.folder import Folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.tuner.display import Display
+from engine.tuner.leaderboard import Display
 from engine.tuner.search import Search
 from engine.tuner.space import Space
 from engine.tuner.trial import DONE, FAILED, RUNNING, Trial

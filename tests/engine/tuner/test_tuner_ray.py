@@ -23,22 +23,30 @@ from .test_tuner_scheduler import GRID
 def test_a_lost_node_is_nobodys_failure(cluster: Any, tmp_path: Path) -> None:
     """Its trials run again, and the reports are those of one machine."""
     calm, lossy = FakeTuner(tmp_path / "calm"), FakeTuner(tmp_path / "lossy")
-    for tuner in (calm, lossy):
+    lost = tmp_path / "lost"
+    for tuner, plan in ((calm, {}), (lossy, {"until": str(lost)})):
         tuner.path.mkdir()
-        tuner.write(GRID, epochs=3, seconds=0.4)
+        tuner.write(GRID, epochs=3, **plan)
     assert calm.run(jobs=4) == 0
+
+    def devices() -> list[str]:
+        """Where the attempts of all trials ran; a lost one on "a machine"."""
+        return [a["device"] for status in lossy.status().values() for a in status["attempts"]]
+
     second = cluster.add_node(num_cpus=1)
     states = lossy.out / "runs" / "tiny"
     with start(lossy, "ray") as process:
-        wait_for(lambda: len(list(states.glob("*.resume"))) == 2)  # one on each node
+        # One on each node, and both wait, so that none ends before the loss is noticed.
+        wait_for(lambda: len(list(states.glob("*.resume"))) == 2, seconds=180)
         cluster.remove_node(second, allow_graceful=False)
-        shown, _ = process.communicate(timeout=120)
+        wait_for(lambda: "a machine" in devices(), seconds=180)
+        lost.touch()
+        shown, _ = process.communicate(timeout=600)
     assert process.returncode == 0, shown
     assert lossy.reports() == {
         name: text.replace(str(calm.path), str(lossy.path)) for name, text in calm.reports().items()
     }
-    attempts = [a for status in lossy.status().values() for a in status["attempts"]]
-    assert "a machine" in {attempt["device"] for attempt in attempts} and len(attempts) > 12
+    assert len(devices()) > 12
     assert "raylet" not in shown and "a machine was lost, back in the queue" in shown
 
 

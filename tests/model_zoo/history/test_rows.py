@@ -45,7 +45,7 @@ def test_equals_gathering(U: int, H: int, dtype: torch.dtype) -> None:
 
     def ours() -> list[Tensor]:
         table, positions = RowTable(rows_UD), index(U)
-        pooled_BHD, total_BH = table.attend(query_BHD, positions, mask_BL, 0.0)
+        pooled_BHD, total_BH = History(table, positions, mask_BL).attend(query_BHD)
         return [
             pooled_BHD,
             total_BH,

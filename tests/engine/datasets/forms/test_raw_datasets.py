@@ -106,7 +106,7 @@ def test_ebnerd_features(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         ({"sample_features": ["next_read_time"]}, "next_read_time is measured after"),
-        ({"item_features": ["total_pageviews"]}, "total_pageviews counts views"),
+        ({"item_features": ["total_pageviews"]}, "total_pageviews counts until the end"),
         ({"sample_features": ["gendre"]}, "column 'gendre' is missing.*did you mean `gender`"),
         ({"embeddings": "names.parquet"}, "no column of vectors, only article_id, name"),
     ],

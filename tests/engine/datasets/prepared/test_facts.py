@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from engine.datasets.prepared import data_profile, facts
 from engine.datasets.prepared.card import CARD, SPLITS
 from engine.datasets.prepared.check import check
 from engine.datasets.prepared.layout import Dataset, write
+
+from ....support.command_line import Outcome
 
 Edit = Callable[[pl.DataFrame], pl.DataFrame]
 USERS, ITEMS = 40, 30
@@ -266,3 +269,31 @@ def test_the_report_shows_every_fact(tmp_path: Path) -> None:
     )
     assert "sampled negatives (4, time)" in text
     assert "time 0." not in text and json.loads((path / CARD).read_text())["time_unit"] == "order"
+
+
+@pytest.mark.skipif(
+    "REAL_DATA_DIR" not in os.environ, reason="set REAL_DATA_DIR to a folder with taobao"
+)
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ((), {}),
+        (("--split", "user"), {}),
+        (("--targets", "all"), {facts.HISTORY: 0.62, facts.POPULARITY: 0.54}),
+        (("--negatives-from", "uniform"), {facts.POPULARITY: 0.085}),
+    ],
+)
+def test_what_sampling_makes_of_a_real_log(
+    flags: tuple[str, ...], told: dict[str, float], tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    """Only repeats and negatives drawn from the past tell anything, and the latter is warned of."""
+    log = Path(os.environ["REAL_DATA_DIR"]) / "taobao" / "events.parquet"
+    given = f"--input {log} --user user --item item --time time --negatives 4 --min-count 5 --output out"
+    assert command("generic", *given.split(), *flags).code == 0
+    done = command("check", "out")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("AUC of single")]
+    for fact in line.partition(": ")[2].split(", "):
+        name, _, auc = fact.rpartition(" ")
+        assert float(auc) == pytest.approx(told.get(name, 0.5), abs=0.02), fact
+    warned = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == ("uniform" in flags)

@@ -26,7 +26,8 @@ def read(folder: Path, values: list[Any], kind: str = "csv", **options: Any) -> 
     table = pl.DataFrame({"t": values, "other": "x"}, strict=False)
     table.write_csv(path) if kind == "csv" else table.write_parquet(path)
     source = Source(path, lenient=options.pop("lenient", False))
-    (expression,), unit = times([source], "t", **options)
+    parse, expects, unit = times([source], "t", **options)
+    expression = source.read("t", parse, expects)
     identity(source, "other")
     source.check()
     found = source.rows().select(expression).collect().to_series()
@@ -176,10 +177,8 @@ def test_tables_of_one_log_have_one_form(tmp_path: Path) -> None:
     for name, values in {"a": [1, 2, 3], "b": [1.5, 2.5, 3.5]}.items():
         pl.DataFrame({"t": values}).write_parquet(tmp_path / f"{name}.parquet")
     tables = [Source(tmp_path / f"{name}.parquet") for name in "ab"]
-    read = [
-        t.rows().select(e).collect()["t"].to_list()
-        for t, e in zip(tables, times(tables, "t")[0], strict=True)
-    ]
+    parse, expects, _ = times(tables, "t")
+    read = [t.frame.select(t.read("t", parse, expects)).collect()["t"].to_list() for t in tables]
     assert read == [[10**6, 2 * 10**6, 3 * 10**6], [1_500_000, 2_500_000, 3_500_000]]
 
 
@@ -187,5 +186,6 @@ def test_tables_of_one_log_may_be_of_unlike_files(tmp_path: Path) -> None:
     pl.DataFrame({"t": [1, 2]}).write_parquet(tmp_path / "a.parquet")
     (tmp_path / "b.csv").write_text("u,t\na, 3\nb, 4\n")
     tables = [Source(tmp_path / "a.parquet"), Source(tmp_path / "b.csv")]
-    read = zip(tables, times(tables, "t")[0], strict=True)
-    assert [t.rows().select(e).collect()["t"].to_list() for t, e in read] == [[1, 2], [3, 4]]
+    parse, expects, _ = times(tables, "t")
+    read = [t.frame.select(t.read("t", parse, expects)).collect()["t"].to_list() for t in tables]
+    assert read == [[1, 2], [3, 4]]

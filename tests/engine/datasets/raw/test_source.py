@@ -248,7 +248,7 @@ def test_blanks_around_values(tmp_path: Path) -> None:
     table = source(tmp_path, {"log.csv": "u, n, t, y\na, 5, 1600000000, 1\nb, , 1600000001, 0\n"})
     read = {
         "n": feature(table, "n", "numeric"),
-        "t": times([table], "t")[0][0],
+        "t": table.read("t", *times([table], "t")[:2]),
         "y": label(table, "y"),
     }
     ids(table, "u")

@@ -14,7 +14,7 @@ from engine.datasets.forms import generic
 from engine.datasets.forms.mapping_file import read_mapping
 from engine.datasets.prepared.card import SPLITS
 from engine.datasets.raw.source import PLACE
-from engine.datasets.writing import interactions
+from engine.datasets.writing import histories, interactions, numbering
 from engine.datasets.writing.histories import LIST, REPEATED, SEEN, stored_events
 
 from ....support.command_line import run_script
@@ -43,7 +43,7 @@ def stored(rows: list[dict[str, Any]], folder: Path) -> pl.DataFrame:
     frame = frame.with_columns(
         pl.when("first").then(pl.col("^history.*$")), pl.col("label").cast(pl.Int8)
     )
-    return stored_events(frame.drop("first").lazy(), "a test", folder).collect()
+    return stored_events(frame.drop("first").lazy(), "a test", folder, memory=4.0).collect()
 
 
 @pytest.mark.parametrize("timed", [False, True])
@@ -287,10 +287,26 @@ def test_files_do_not_depend_on_parts_or_blocks(
     table = random_log(6, window=4)
     flags = {"history": "seen", "negatives": 2, "targets": "all"}
     whole = prepare(tmp_path, table, **flags)
-    monkeypatch.setattr("engine.datasets.writing.histories.PARTS", 3)
-    monkeypatch.setattr("engine.datasets.writing.numbering.BLOCK", 100)
+    monkeypatch.setattr(histories, "LEAST", 1_000)
+    monkeypatch.setattr(numbering, "PROGRAM", 4 * 2**30)  # no memory is left
+    monkeypatch.setattr(numbering, "BLOCK", 100)
     for name, file in prepare(tmp_path, table, **flags).items():
         assert file.equals(whole[name]), name
+
+
+def test_the_memory_says_into_how_many_parts_lists_are_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In proportion to their size, also where those of the first rows are few."""
+    monkeypatch.setattr(numbering, "PROGRAM", 0)
+    monkeypatch.setattr(histories, "LEAST", 1)
+    monkeypatch.setattr(histories, "SOME", 90)
+    lists = [list(map(str, range(n // 10))) for n in range(1000)]
+    events = pl.DataFrame({"user": "a", "row": range(1000), "history": lists}).lazy()
+    size = events.collect().estimated_size()
+    for parts in (1, 4, 40):
+        memory = histories.COPIES * size / parts / 2**30
+        assert histories._parts(events, memory) == pytest.approx(1 + parts, rel=0.5)
 
 
 def test_labels_may_be_one_hot(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from engine.common.errors import UserError
 from engine.datasets.prepared.card import SPLITS
-from engine.datasets.writing import interactions, numbering
+from engine.datasets.writing import by_time, interactions, numbering
 from engine.datasets.writing.encoders import Encoders
 from engine.datasets.writing.features import Feature
 from engine.datasets.writing.log import Log
@@ -76,6 +77,11 @@ def events_of(rows: list[Row]) -> dict[str, list[list]]:
     return {user: sorted(events, key=lambda e: e[1]) for user, events in sorted(users.items())}
 
 
+def times_of(rows: list[Row]) -> list[int]:
+    """The moments of all samples in order, doubles made one."""
+    return sorted(e[1] for events in events_of(rows).values() for e in events if e[2] is not None)
+
+
 def samples_of(rows: list[Row], exposures: bool, starts: tuple[int, ...] = ()) -> list[tuple]:
     """``(user, time, item, label, history, place)`` by definition."""
     found = []
@@ -121,34 +127,17 @@ def read_samples(folder: Path, rows: list[Row]) -> dict[str, list[tuple]]:
     return {split: sorted(part) for split, part in found.items()}
 
 
-@pytest.mark.parametrize("least", [-(10**18), -3, 0])
-@pytest.mark.parametrize("span", [1, 2, 100, 10**9, 10**18, 1e-3, 1e300])
-def test_times_are_found_without_sorting_all(
-    monkeypatch: pytest.MonkeyPatch, least: int, span: float
-) -> None:
-    monkeypatch.setattr(numbering, "IN_MEMORY", 5)
-    rng = np.random.default_rng(0)
-    time = (
-        rng.random(300) ** 9 * span + least
-        if isinstance(span, float)
-        else rng.integers(span, size=300) + least
-    )
-    time[:50] = time[50]
-    for place in (0, 1, 60, 150, 298, 299):
-        found = numbering.time_at(pl.LazyFrame({"time": time}), place)
-        assert found == np.sort(time)[place]
-
-
 @pytest.mark.parametrize("exposures", [False, True], ids=["labelled", "exposures"])
 @pytest.mark.parametrize("moments", [12, 40, 10_000])
 def test_split_by_time_against_a_plain_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: int, exposures: bool
 ) -> None:
     monkeypatch.setattr(numbering, "BLOCK", 100)  # several blocks of users
-    monkeypatch.setattr(numbering, "IN_MEMORY", 20)  # the times are cut into slices
+    monkeypatch.setattr(by_time, "SAMPLE", 2)
+    monkeypatch.setattr(by_time, "SLICE", 20)  # the times are cut into slices
     rows = random_rows(moments, moments, exposures)
     interactions.write(log(rows, Split("time", 0.6, 0.2), exposures), tmp_path / "data")
-    times = sorted(r[3] for r in rows if r[4] is not None)
+    times = times_of(rows)
     starts = times[int(0.6 * (len(times) - 1) + 1e-9)], times[int(0.8 * (len(times) - 1) + 1e-9)]
     samples = samples_of(rows, exposures, starts)
     found = read_samples(tmp_path / "data", rows)
@@ -194,6 +183,44 @@ def test_given_moments_split(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_shares_are_of_the_samples_that_are_left(tmp_path: Path) -> None:
+    """Rows that stand twice, here all of the first half, count once."""
+    rows: list[Row] = [(t, f"u{t % 7}", f"i{t}", t, t % 2, t % 2 == 1, "mail") for t in range(100)]
+    rows += [(100 + n * 50 + t, *rows[t][1:]) for n in range(3) for t in range(50)]
+    card = interactions.write(log(rows, Split("time", 0.6, 0.2)), tmp_path / "data")
+    assert [card["splits"][s]["rows"] for s in SPLITS] == [59, 20, 21]
+    assert (card["events"], card["events_merged"]) == (250, 150)
+
+
+@pytest.mark.parametrize("split", ["time", "user"])
+def test_a_given_test_set_is_in_no_history_of_the_others(tmp_path: Path, split: str) -> None:
+    """Its rows are spread over all moments; those after the user's other samples are history."""
+    rng = np.random.default_rng(5)
+    rows: list[Row] = [
+        (n, f"u{rng.integers(9)}", f"i{n}", int(t), 1, True, "mail")
+        for n, t in enumerate(rng.permutation(300))
+    ]
+    rows = [row if n % 5 else (*row[:4], 0, False, "mail") for n, row in enumerate(rows)]
+    given = log(rows, Split(split))
+    tested = {row[2] for row in rows if row[0] % 3 == 0 or row[3] > 260}
+    given.events = given.events.with_columns(test=pl.col("item").is_in(list(tested)))
+    interactions.write(given, tmp_path / "data")
+    found = read_samples(tmp_path / "data", rows)
+    assert {s[2] for s in found["test"]} == tested
+    positives = {row[2]: row for row in rows if row[5]}
+    last = {
+        s[0]: max(o[1] for o in found["train"] + found["valid"] if o[0] == s[0])
+        for s in found["train"]
+    }
+    late = 0
+    for user, time, _, _, history, _ in (s for part in found.values() for s in part):
+        own = [row for row in positives.values() if row[1] == user and row[3] < time]
+        read = {row[2] for row in own if row[2] not in tested or row[3] > last[user]}
+        assert set(history) == read
+        late += len(read & tested)
+    assert late
+
+
 def test_same_bytes_again_whatever_the_order_of_the_rows(tmp_path: Path) -> None:
     rows = random_rows(3, 50)
     first = interactions.write(log(rows, Split()), tmp_path / "a")
@@ -207,7 +234,7 @@ def test_vocabularies_are_learned_from_the_training_data(tmp_path: Path) -> None
     rows = random_rows(4, 1000)
     interactions.write(log(rows, Split("time", 0.3, 0.3), min_count=6), tmp_path / "data")
     samples = samples_of(rows, False)
-    times = sorted(r[3] for r in rows if r[4] is not None)
+    times = times_of(rows)
     train = [s for s in samples if s[1] < times[int(0.3 * (len(times) - 1))]]
     counts: dict[str, int] = defaultdict(int)
     for _, _, item, *_ in train:
@@ -259,3 +286,23 @@ def test_same_bytes_with_any_number_of_threads(tmp_path: Path, exposures: bool) 
 def test_useless_logs(tmp_path: Path, rows: list[Row], split: Split, says: str) -> None:
     with pytest.raises(UserError, match=says):
         interactions.write(log(rows, split), tmp_path / "data")
+
+
+def test_wide_rows_are_written_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the memory allows, and never more than ``ROWS``."""
+    rows = random_rows(9, 400)
+    monkeypatch.setattr(interactions, "LEAST", 1)
+    monkeypatch.setattr(numbering, "PROGRAM", 0)
+    monkeypatch.setattr(numbering, "ID", 0)
+    groups, tables = [], []
+    for number, memory in enumerate((4.0, 2e-5, 0)):
+        folder = tmp_path / str(number)
+        interactions.write(log(rows, Split()), folder, memory)
+        parquet = [pq.ParquetFile(folder / f"{name}.parquet") for name in ("train", "user_info")]
+        groups.append([file.num_row_groups for file in parquet])
+        tables.append([file.read() for file in parquet])
+    assert groups[0] == [1, 1] and groups[2] == [len(table) for table in tables[0]]
+    assert 1 < groups[1][0] < groups[2][0] / 8
+    assert tables[0] == tables[1] == tables[2]

@@ -179,6 +179,47 @@ def test_grow_gives_ids_to_what_is_frequent_and_moves_none(old: Path, command: C
         assert more.head(len(first)).equals(first) and len(more) > len(first)
 
 
+def test_a_value_has_one_id_however_it_is_written(old: Path, command: Command) -> None:
+    """As a text, a whole number or a fraction, alone or in a list."""
+    number = pl.col("size")
+    base = OLD.with_columns(tags=pl.format("{}|{}", number, number + 1))
+    base.write_csv("old.csv")
+    made = command("generic", "--input", "old.csv", *FLAGS, "--output", "texts")
+    assert made.code == 0, made.stderr
+    base = base.with_columns(what=pl.format("new{}", "what"))
+    pair = pl.concat_list(number, number + 1)
+    base.with_columns(tags=pair).write_parquet("whole.parquet")
+    fractions = base.with_columns(number.cast(pl.Float64), tags=pair.cast(pl.List(pl.Float64)))
+    fractions.write_parquet("parts.parquet")
+    base.with_columns(tags=pl.format("{}.0|{}", number, number + 1)).write_csv("mixed.csv")
+    for name in ("whole.parquet", "parts.parquet", "mixed.csv"):
+        new = like(command, f"new_{name}", "--grow", "--input", name, base="texts")
+        assert card(new)["grown"].keys() == {"item_id"}, name
+        info = pl.read_parquet(new / "item_info.parquet").select("size", "tags", "price")
+        assert info[1:41].equals(info[41:]), name
+
+
+def test_known_items_have_the_ids_of_values_that_have_grown(old: Path, command: Command) -> None:
+    """A value too rare for an id of its own, which new items make frequent."""
+    size = pl.col("size")
+    base = OLD.with_columns(pl.when(pl.col("what") == "i7").then(77).otherwise(size).alias("size"))
+    base.write_csv("old.csv")
+    flags = ("--grow", "--min-count", "25")
+    made = command("generic", "--input", "old.csv", *FLAGS, *flags[1:], "--output", "rare")
+    assert made.code == 0, made.stderr
+    NEW.with_columns(pl.when(size < 100).then(size).otherwise(77).alias("size")).write_csv(
+        "new.csv"
+    )
+    new = like(command, "grown", *flags, base="rare")
+    before, after = (pl.read_parquet(f / "item_info.parquet") for f in (Path("rare"), new))
+    values = pl.read_parquet(new / "item_ids.parquet")["size"]
+    ids = dict(zip(values, after["size"][1:], strict=True))
+    assert after["size"][1:].to_list() == [ids[value] for value in values]
+    old_ids = dict(zip(values, before["size"][1:], strict=False))
+    assert old_ids["77"] == 1 < ids["77"] and "77" in values[40:]
+    assert all(ids[value] == number for value, number in old_ids.items() if number > 1)
+
+
 def test_items_that_a_table_of_items_lacks(old: Path, command: Command) -> None:
     """Where all new items lack, they have rows all the same."""
     table = OLD.select("what", "price").unique("what")

@@ -13,11 +13,11 @@ import pytest
 
 from engine.common.errors import UserError
 from engine.datasets.prepared.card import SPLITS
-from engine.datasets.writing import chance, interactions, negatives, numbering
+from engine.datasets.writing import by_time, chance, interactions, negatives, numbering
 from engine.datasets.writing.encoders import Encoders
 from engine.datasets.writing.features import Feature
 from engine.datasets.writing.log import Log
-from engine.datasets.writing.negatives import NONE, Barred, Negatives, Tape, TapeWriter
+from engine.datasets.writing.negatives import NONE, Barred, Negatives, Tape, write_tapes
 from engine.datasets.writing.samples import Split
 from model_zoo.training.metrics import auc
 
@@ -91,7 +91,8 @@ def test_what_may_be_drawn(
 ) -> None:
     """Each positive and its negatives share all but the item; none stands twice or was the user's."""
     monkeypatch.setattr(negatives, "LEAST", 60)  # the log is small, so that this is the window
-    monkeypatch.setattr(negatives, "SLICE", 40)  # the tape is sorted in many slices
+    monkeypatch.setattr(by_time, "SLICE", 40)  # the tape is sorted in many slices
+    monkeypatch.setattr(by_time, "SAMPLE", 1)
     events = random_events(0, 900, users=30, items=200, moments=300)
     card = write(events, tmp_path / "data", Negatives(3, source, targets), time_unit="s")
     positives = first_events(events) if targets == "first" else set(events)
@@ -123,6 +124,8 @@ def test_what_may_be_drawn(
         elif source == "uniform" and len(before) > 300:
             assert set(drawn) <= {e[1] for e in tape if e[2] <= time}
     assert found == positives and (near > 100 or source != "time")
+    assert ("in_history" in card["negatives"]) == (targets == "all")
+    card["negatives"].pop("in_history", None)
     assert card["negatives"] | {"rate": 0} == {
         "per_positive": 3, "from": source, "targets": targets, "rate": 0,
     }  # fmt: skip
@@ -133,15 +136,19 @@ def test_what_may_be_drawn(
         assert card["negatives"]["rate"] == pytest.approx(3 * len(positives) / could)
 
 
+def write_tape(folder: Path, time_T: Any, item_T: Any, source: str = "time") -> Tape:
+    """The tape of one pool."""
+    positives = pl.DataFrame({"time": time_T, "item_index": item_T, "pool": 0})
+    write_tapes(positives.lazy(), folder, max(item_T), source == "uniform")
+    return Tape(folder / "pool=0", source, timed=True)
+
+
 @pytest.mark.parametrize("source", ["time", "popularity", "uniform"])
 def test_how_often_items_are_drawn(tmp_path: Path, source: Any) -> None:
     """In proportion to their events or, uniformly, all alike."""
     rng = np.random.default_rng(1)
-    writer = TapeWriter(tmp_path / "tape")
     item_T = rng.choice([1, 1, 1, 1, 2, 2, 3, 9], size=5000)
-    writer.add(np.arange(5000), item_T)
-    writer.finish(distinct=source == "uniform")
-    tape = Tape(tmp_path / "tape", source, timed=True)
+    tape = write_tape(tmp_path, np.arange(5000), item_T, source)
     key_P = chance.keys(3, np.arange(40_000))
     nobody, nothing = np.zeros(40_000, int), Barred(np.zeros(1, int), np.array([9]))
     drawn_PN = tape.draw(1, key_P, np.full(40_000, 2500), nobody, nothing)
@@ -160,7 +167,8 @@ def test_the_same_bytes_in_any_blocks(
     cards = []
     for block, slices in ((10**6, 10**6), (50, 30), (200, 7)):
         monkeypatch.setattr(numbering, "BLOCK", block)
-        monkeypatch.setattr(negatives, "SLICE", slices)
+        monkeypatch.setattr(by_time, "SLICE", slices)
+        monkeypatch.setattr(by_time, "SAMPLE", 3)
         cards.append(write(events, tmp_path / str(block), Negatives(2, source), time_unit="s"))
     assert len({card["hash"] for card in cards}) == 1
     other = write(events, tmp_path / "seed", Negatives(2, source), time_unit="s", seed=7)
@@ -298,10 +306,7 @@ def test_negatives_do_not_make_an_item_frequent(tmp_path: Path) -> None:
 
 
 def test_nothing_is_drawn_from_an_empty_tape(tmp_path: Path) -> None:
-    writer = TapeWriter(tmp_path / "tape")
-    writer.add(np.zeros(3, int), np.array([4, 4, 4]))
-    writer.finish(distinct=False)
-    tape = Tape(tmp_path / "tape", "time", timed=True)
+    tape = write_tape(tmp_path, np.zeros(3, int), np.array([4, 4, 4]))
     drawn = tape.draw(
         2,
         chance.keys(0, np.arange(1)),
@@ -310,3 +315,54 @@ def test_nothing_is_drawn_from_an_empty_tape(tmp_path: Path) -> None:
         Barred(np.zeros(1, int), np.array([4])),
     )
     assert drawn.tolist() == [[NONE, NONE]]
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_a_tape_is_in_the_order_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distinct: bool
+) -> None:
+    """However it is cut into slices; events of one moment stay in the order that they come in."""
+    monkeypatch.setattr(by_time, "SLICE", 30)
+    monkeypatch.setattr(by_time, "SAMPLE", 2)
+    rng = np.random.default_rng(0)
+    time, item, pool = (
+        rng.integers(40, size=(700)),
+        rng.integers(1, 90, size=700),
+        np.arange(700) % 2,
+    )
+    frame = pl.DataFrame({"time": time, "item_index": item, "pool": pool})
+    found = write_tapes(frame.lazy(), tmp_path, 89, distinct)
+    assert found == len(set(item))
+    for number in range(2):
+        tape = Tape(tmp_path / f"pool={number}", "time", timed=True)
+        own = sorted(
+            (row for row in zip(time, item, pool, strict=True) if row[2] == number),
+            key=lambda row: row[0],
+        )
+        seen: set[int] = set()
+        if distinct:
+            own = [row for row in own if row[1] not in seen and not seen.add(row[1])]  # type: ignore[func-returns-value]
+        assert tape.times_T.tolist() == [row[0] for row in own]
+        assert tape.items_T.tolist() == [row[1] for row in own]
+
+
+def test_a_user_with_few_items_left_draws_from_these_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them as often, and none of the rest; another user draws as without the first."""
+    tape = write_tape(tmp_path, np.arange(3000), np.arange(3000) % 100 + 1)
+    has, barred = Barred.has, Barred(np.zeros(96, int), np.arange(1, 97))
+    asked: list[int] = []
+    monkeypatch.setattr(
+        Barred, "has", lambda self, user, item: asked.append(len(user)) or has(self, user, item)
+    )
+    time_P = np.full(4000, 1500)
+    drawn_PN = tape.draw(2, chance.keys(1, np.arange(4000)), time_P, np.zeros(4000, int), barred)
+    assert asked == [100]  # once for all positives of the user, and each item
+    assert all(len(set(row)) == 2 for row in drawn_PN.tolist())
+    shares = np.bincount(drawn_PN.ravel(), minlength=101)[97:] / 8000
+    assert shares.sum() == 1 and np.abs(shares - 0.25).max() < 0.02
+    keys, users = chance.keys(2, np.arange(50)), np.ones(50, int)
+    alone = tape.draw(2, keys, time_P[:50], users, barred)
+    users[::2] = 0
+    assert (tape.draw(2, keys, time_P[:50], users, barred)[1::2] == alone[1::2]).all()

@@ -198,9 +198,3 @@ def test_without_ray_it_says_what_to_install(
     done = command("generic", "--input", "log.csv", *FLAGS, "--engine", "ray", "--output", "out")
     assert done.code == 2 and "pip install ray==2" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
-
-
-def test_equal_times_are_not_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pl.LazyFrame, "sort", None)
-    monkeypatch.setattr(numbering, "IN_MEMORY", 5)
-    assert numbering.time_at(pl.LazyFrame({"time": [7] * 20}), 3) == 7

@@ -1,13 +1,16 @@
-"""Scaling with the history's length and with the number of experts (paper, figure 6)."""
+"""The figures over keys that are varied: fusion weights (paper, figure 7), history length and experts (figure 6)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 
 from model_zoo.registry import OURS, VANILLA, label, mixture_of, variant
 
@@ -15,18 +18,72 @@ from ..results import Cell, DatasetResults
 from . import style
 from .selection import in_points, metrics_of
 
+Means = dict[tuple[float, float], float]  # a mean metric in points by alpha_item and alpha_window
 VARIED = {
     "length": ("max_len", "longest history (items)", "items"),
     "experts": ("num_experts", "experts per branch", "experts"),
 }
 Lines = dict[str, list[Cell]]  # the cells of each model in the order of what is varied
-
 DASHES = {OURS: "-", VANILLA: ":"}
 SPREAD = 0.012  # of an axis, between the backbones' points, so that error bars stay apart
 
 
 @style.styled
-def draw(results: DatasetResults) -> Figure | None:
+def alphas(results: DatasetResults) -> Figure | None:
+    """A triangle for each model and metric, the highest mean framed; None without the experiment."""
+    cells = results.experiment("alphas")
+    metrics = metrics_of(cells)
+    if not metrics:
+        return None
+    models = list(dict.fromkeys(cell.model for cell in cells))
+    figure, panels = style.panels(len(models), len(metrics), (9.2, 0.8 + 3.4 * len(models)))
+    highest: dict[str, str] = {}
+    for axes, (model, metric) in zip(panels.flat, product(models, metrics), strict=True):
+        own = [cell for cell in cells if cell.model == model]
+        places = [(cell.varied["alpha_item"], cell.varied["alpha_window"]) for cell in own]
+        means = dict(zip(places, (in_points(cell, metric)[0] for cell in own), strict=True))
+        highest.setdefault(model, _highest_alphas(model, means))  # by the AUC, which comes first
+        axes.set_title(f"{model}, test {metric}")
+        unit = f"test {metric}, points"
+        bar = figure.colorbar(_triangle(axes, means), ax=axes, format="%.2f", label=unit)
+        bar.outline.set_visible(False)
+    seeds = style.seeds(cell.runs for cell in cells)
+    title = "; ".join(highest.values())
+    return style.finish(figure, title, "alphas", dataset=results.title, seeds=seeds)
+
+
+def _triangle(axes: Axes, means: Means) -> AxesImage:
+    items, windows = (sorted(set(weights)) for weights in zip(*means, strict=True))
+    grid = np.full((len(windows), len(items)), np.nan)
+    for (item, window), mean in means.items():
+        grid[windows.index(window), items.index(item)] = mean
+    image = axes.imshow(grid, origin="lower", cmap="cividis", aspect="auto")
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for (row, column), value in np.ndenumerate(grid):
+        if not np.isnan(value):
+            look = {"color": "black" if value > middle else "white", "fontsize": 7.5}
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontdict=look)
+    item, window = max(means, key=means.__getitem__)
+    corner = (items.index(item) - 0.5, windows.index(window) - 0.5)
+    frame = Rectangle(corner, 1, 1, fill=False, edgecolor=style.RED, linewidth=2, clip_on=False)
+    axes.add_patch(frame)
+    of = "weight of the {0} experts, alpha_{0}".format
+    axes.set(xlabel=of("item"), ylabel=of("window"))
+    style.only_ticks(axes, "x", range(len(items)), [f"{value:g}" for value in items])
+    style.only_ticks(axes, "y", range(len(windows)), [f"{value:g}" for value in windows])
+    return image
+
+
+def _highest_alphas(model: str, means: Means) -> str:
+    """Where a model's mean is highest, and the highest of those that fuse all three parts."""
+    item, window = best = max(means, key=means.__getitem__)
+    text = f"{model}: highest mean AUC {means[best]:.2f} at alpha_item {item:g}, alpha_window {window:g}"
+    fused = [mean for (i, w), mean in means.items() if min(i, w) > 0 and i + w < 1]
+    return f"{text}; with all three parts at most {max(fused):.2f}" if fused else text
+
+
+@style.styled
+def scaling(results: DatasetResults) -> Figure | None:
     """AUC and gAUC over what is varied, a column for each experiment that was run; None without."""
     columns = {name: _lines(results, name) for name in VARIED if results.experiment(name)}
     cells = [cell for lines in columns.values() for line in lines.values() for cell in line]
@@ -41,17 +98,13 @@ def draw(results: DatasetResults) -> Figure | None:
         for axes, metric in zip(column, metrics, strict=True):
             _points(axes, lines, key, metric)
             style.outer_labels(axes, words, f"test {metric}, points")
-        if best := ", ".join(_highest(lines, key)):
+        if best := ", ".join(_highest_values(lines, key)):
             highest.append(f"{best} ({what})")
-    legend = [
-        style.legend_entry(label(backbone), color=look.colour, marker=look.marker)
-        for backbone, look in style.backbone_looks(cell.model for cell in cells).items()
-    ]
+    looks = style.backbone_looks(cell.model for cell in cells).items()
+    entry = style.legend_entry
+    legend = [entry(label(name), color=look.colour, marker=look.marker) for name, look in looks]
     if any(not mixture_of(cell.model) for cell in cells):
-        legend += [
-            style.legend_entry(label(mixture), color="0.3", linestyle=dashes)
-            for mixture, dashes in DASHES.items()
-        ]
+        legend += [entry(label(m), color="0.3", linestyle=dash) for m, dash in DASHES.items()]
     over = style.over_seeds(cell.runs for cell in cells)
     best = f"{label(OURS)} has its highest mean AUC at {'; '.join(highest)}"
     facts = {"dataset": results.title, "seeds": over}
@@ -92,7 +145,7 @@ def _points(axes: Axes, lines: Lines, key: str, metric: str) -> None:
     style.only_ticks(axes, "x", values)
 
 
-def _highest(lines: Lines, key: str) -> Iterator[str]:
+def _highest_values(lines: Lines, key: str) -> Iterator[str]:
     """Where MoS has its highest mean AUC, for each backbone with several values."""
     for backbone in style.backbone_looks(lines):
         line = lines.get(variant(backbone, OURS), [])

@@ -1,17 +1,68 @@
-"""What stands beside numbers: the conditions of runs, notes where they differ, and sentences.
+"""The words of tables and figures: models in order and by name, conditions of runs, notes, and sentences.
 
-The file ``sentences.yaml`` beside this one has the sentences.
+The registry's order of models comes first. Models that this checkout does not know come last: results may
+come from another one. The sentences are in ``sentences.yaml`` beside this file.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from statistics import mode
 from typing import Any
 
+from model_zoo.registry import (
+    BACKBONES,
+    BASELINES,
+    MIXTURES,
+    VANILLA,
+    backbone_of,
+    in_order,
+    label,
+    mixture_of,
+    variant,
+)
+
 from ..config.read import read_yaml
 from .results import Cell, Run
+
+
+def ordered_backbones(models: Iterable[str]) -> list[str]:
+    """The backbones and baselines that models are or are variants of."""
+    return in_order(map(backbone_of, models), [*BACKBONES, *BASELINES])
+
+
+def ordered_mixtures(models: Iterable[str]) -> list[str]:
+    """The mixtures of models; a vanilla model or a baseline counts as ``VANILLA``."""
+    return in_order(map(mixture_of, models), [VANILLA, *MIXTURES])
+
+
+def ordered_models(models: Iterable[str]) -> list[str]:
+    """Distinct models: each backbone with its variants."""
+    known = set(models)
+    return [
+        model
+        for backbone in ordered_backbones(known)
+        for mixture in ordered_mixtures(known)
+        if (model := variant(backbone, mixture)) in known
+    ]
+
+
+def fullest_backbone(models: Iterable[str]) -> list[str]:
+    """The models with a mixture on the backbone that has the most of these; the first of equal backbones.
+
+    It is what a figure with room for one backbone shows; empty if no model has a mixture.
+    """
+    routed = [model for model in ordered_models(models) if mixture_of(model)]
+    count = Counter(map(backbone_of, routed))
+    return [model for model in routed if backbone_of(model) == max(count, key=count.__getitem__)]
+
+
+def row_labels(model: str) -> tuple[str, str]:
+    """The two labels of a model's row: backbone and variant; a baseline has no variant."""
+    name = label(backbone_of(model))
+    return name, "" if model in BASELINES else label(mixture_of(model))
 
 
 def conditions(cells: Collection[Cell]) -> list[str]:
@@ -39,18 +90,28 @@ def on_device(runs: Collection[Run], device: str) -> list[Run]:
     return [run for run in runs if run["device"] == device]
 
 
+def share_on(runs: Collection[Run], device: str) -> str:
+    """How many of some runs were on a device, such as ``2 of 3 runs``; empty if all were."""
+    count = len(on_device(runs, device))
+    return f"{count} of {len(runs)} runs" if count < len(runs) else ""
+
+
+def oddities(cell: Cell, name: str, reference: Cell | None) -> tuple[str, ...]:
+    """The notes on the runs of a cell, which a table calls by this name, and of its reference."""
+    devices = device_note(cell, reference) if reference else ""
+    return tuple(filter(None, (batch_note(cell, name), devices, limit_note(cell))))
+
+
 def device_note(cell: Cell, reference: Cell) -> str:
     """A note on the runs of the same seed that were on different devices; empty without such runs."""
-    devices = {
-        seed: (cell.runs[seed]["device"], reference.runs[seed]["device"])
-        for seed in sorted(cell.runs.keys() & reference.runs.keys())
-    }
+    seeds = sorted(cell.runs.keys() & reference.runs.keys())
+    devices = {seed: (cell.runs[seed]["device"], reference.runs[seed]["device"]) for seed in seeds}
     mixed = {seed: pair for seed, pair in devices.items() if pair[0] != pair[1]}
     if not mixed:
         return ""
     own, others = (" and ".join(sorted(set(names))) for names in zip(*mixed.values(), strict=True))
-    seeds = ", ".join(map(str, mixed))
-    return f"{cell.model} on {own}, {reference.model} on {others}: seed {seeds}"
+    which = ", ".join(map(str, mixed))
+    return f"{cell.model} on {own}, {reference.model} on {others}: seed {which}"
 
 
 def batch_note(cell: Cell, name: str) -> str:

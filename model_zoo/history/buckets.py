@@ -1,0 +1,42 @@
+"""Biases and sums over the buckets of events, which are columns ``(B, L)`` of one shared numbering.
+
+On a CPU they are gathered and scattered. On a GPU the gradients of these would add in any order, so
+there they are products with ones at the buckets.
+
+Shape suffixes: B samples, L history length, H queries, N buckets of all columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def bucket_scores(bias_BHN: Tensor, events: Iterable[Tensor], gather: bool) -> Tensor:
+    """The sum of the biases of each position's buckets, ``(B, H, L)``."""
+    if not gather:
+        return bias_BHN @ ones(bias_BHN, events).mT
+    heads = (-1, bias_BHN.shape[1], -1)
+    first, *others = (bias_BHN.gather(2, column[:, None].expand(heads)) for column in events)
+    return sum(others, start=first)
+
+
+def bucket_sums(
+    weights_BHL: Tensor, events: Iterable[Tensor], buckets: int, gather: bool
+) -> Tensor:
+    """The sum of the weights in each bucket, ``(B, H, N)``."""
+    sums_BHN = weights_BHL.new_zeros(*weights_BHL.shape[:2], buckets)
+    if not gather:
+        return weights_BHL @ ones(sums_BHN, events)
+    for column in events:
+        sums_BHN = sums_BHN.scatter_add(2, column[:, None].expand_as(weights_BHL), weights_BHL)
+    return sums_BHN
+
+
+def ones(like_BHN: Tensor, events: Iterable[Tensor]) -> Tensor:
+    """Ones at the buckets of each position, ``(B, L, N)``, and zeros elsewhere."""
+    column_BLE = torch.stack(list(events), dim=-1)
+    ones_BLN = like_BHN.new_zeros(*column_BLE.shape[:2], like_BHN.shape[-1])
+    return ones_BLN.scatter_(2, column_BLE, 1.0)
