@@ -134,6 +134,7 @@ def state(coverage: Coverage, results: DatasetResults) -> State:
     if not lacking:
         return State("present", "", [])
     started = len(absent) < len(wanted)
+    # By study, the models that lack something.
     rest = {s: [c[0] for c in planned if c in lacking] for s, planned in coverage.planned.items()}
     commands = [_command(results, s, own if started else []) for s, own in rest.items() if own]
     if not started:

@@ -81,8 +81,7 @@ class StudySearch(Search):
         call = self.store.call
         shared = {"seeds": self.seeds, "budget": call.budget, "changes": call.changes}
         known = [cell for cell in self.planned if cell.key in self.runs]
-        labels = (self.runs[cell.key][0].label for cell in known)
-        cells = [{**c._asdict(), "expid": n, **shared} for c, n in zip(known, labels, strict=True)]
+        cells = [{**c._asdict(), "expid": self.runs[c.key][0].label, **shared} for c in known]
         tuning = [
             {"model": model, "expid": trial.label, "seed": trial.params["seed"]}
             | {"tuned": _without_seed(trial.tuned), "valid": trial.metrics["valid"]}
