@@ -32,7 +32,9 @@ OTHER_DATA = "results on different data are not compared; run the tuner once for
 NOT_TUNED = {
     **dict.fromkeys(("metrics", "monitor", "monitor_mode"), "all trials must be measured alike"),
     **dict.fromkeys(("dataset_id", *read.DATA_PATHS), OTHER_DATA),
-    **dict.fromkeys(("data_format", "feature_cols", "label_col", "group_id"), OTHER_DATA),
+    **dict.fromkeys(
+        ("data_format", "feature_cols", "event_cols", "label_col", "group_id"), OTHER_DATA
+    ),
     "model_root": "the tuner decides where files go",
     "model_id": "the tuner names its trials",
 }

@@ -31,7 +31,7 @@ def bucket_sums(
     if not gather:
         return weights_BHL @ ones(sums_BHN, events)
     for column in events:
-        sums_BHN = sums_BHN.scatter_add(2, column[:, None].expand_as(weights_BHL), weights_BHL)
+        sums_BHN.scatter_add_(2, column[:, None].expand_as(weights_BHL), weights_BHL)
     return sums_BHN
 
 
