@@ -25,7 +25,8 @@ from .batch import Batch
 from .heads import MLPHead
 from .history.history import History
 from .history.item_dict import ItemDict
-from .history.matches import MatchReader
+from .history.matches import MatchReader, id_features
+from .history.rare_ids import RareIds
 from .layers.block import SequenceBlock
 from .moe.branch import Branch
 from .moe.mixtures import Mixture
@@ -71,6 +72,8 @@ class SequenceModel(StagedModel):
             ``history/matches.py``).
         match_windows: their windows of time, in seconds before the sample; None if times are not
             known.
+        rare_id_rate: hide an id from training with probability ``rate / (rate + n)``, if n training
+            samples have it (see ``history/rare_ids.py``).
         event_cols: the features that events have of their own, ``{name, vocab_size}`` each. Batches
             have them in ``ItemDict.events``. Blocks that cannot read them run as without.
         kwargs: passed on to ``StagedModel``, block, mixture, head and FuxiCTR.
@@ -98,6 +101,7 @@ class SequenceModel(StagedModel):
         sparse_embedding: bool = False,
         match_features: bool = False,
         match_windows: list[float] | None = None,
+        rare_id_rate: float = 0.0,
         event_cols: list[dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -127,6 +131,8 @@ class SequenceModel(StagedModel):
         mixture_config = chosen(kwargs, *self.mixture.readers())
         self.encoder = self.mixture(make_block, self.item_dim, **mixture_config)
         width = feature_map.sum_emb_out_dim() + self.encoder.output_dim
+        ids = id_features(feature_map.features)
+        self.rare_ids = RareIds(ids, rare_id_rate) if rare_id_rate else None
         self.matches: MatchReader | None = None
         if match_features:
             windows = None if match_windows is None else len(match_windows)
@@ -188,6 +194,17 @@ class SequenceModel(StagedModel):
     def enter(self, stage: StageName) -> None:
         self.encoder.enter(stage)
 
+    def before_training(self, batches: Iterable[Batch]) -> None:
+        if self.rare_ids is not None:
+            features = self.feature_map.features
+            sizes = {name: features[name]["vocab_size"] for name in self.rare_ids.unknown}
+            self.rare_ids.count(map(self._candidates, batches), sizes)
+
+    def _candidates(self, inputs: Batch) -> dict[str, Tensor]:
+        """The item features of the target of each sample."""
+        columns, row_BL1, _ = self._positions(inputs)
+        return {name: rows.index_select(0, row_BL1[:, -1]) for name, rows in columns.items()}
+
     @torch.no_grad()
     def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
         self.eval()
@@ -205,7 +222,9 @@ class SequenceModel(StagedModel):
         ``aux_loss`` is the routers' auxiliary loss, a scalar.
         """
         columns, row_BL1, mask_BL = self._positions(inputs)
-        history, target_BD = self._embed(columns, row_BL1, mask_BL)
+        hides = self.training and self.rare_ids is not None
+        shown = self.rare_ids.hide(columns) if hides else columns
+        history, target_BD = self._embed(shown, row_BL1, mask_BL)
         history.events = self._event_columns(inputs[1])
         shared = []
         if self.matches is not None:

@@ -81,6 +81,7 @@ class Trainer:
         """
         torch.manual_seed(self.seed)
         saved, stages = self._resume(), self.model.stages(self.epochs)
+        self.model.before_training(self.train_loader)
         first_with_experts = [stage.name != StageName.BACKBONE for stage in stages].index(True)
         for index in range(self.progress.stage_index, len(stages)):
             if saved is None and index == first_with_experts:

@@ -136,6 +136,9 @@ class Trainable(BaseModel, ABC):
         """The sequences of a batch that each branch routes, by the name of the branch."""
         return {}
 
+    def before_training(self, batches: Iterable[Batch]) -> None:
+        """Learn what the model has to know of the training data, in one pass over them."""
+
     def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
         """Prepare the experts for the first stage that trains them.
 
