@@ -230,7 +230,9 @@ def test_items_alone_give_the_numbers_of_the_loader(data: Path, windows: list | 
 def test_cosines_are_counted_in_tiers(data: Path) -> None:
     batch = spread_batch(make(data))
     model = twin(data)
-    found = model.matches.read(batch[1], *model._positions(batch))[:, -8:]
+    found = model.matches.read(batch[1], *model._positions(batch))[:, model.matches.counted :][
+        :, :8
+    ]
     image = batch[1].tables["image"].double().numpy()
     for row, index in enumerate(batch[1].index.tolist()):
         wanted, target = np.zeros(8), image[index[-1]]
