@@ -8,7 +8,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import writing
-from .figures import routing, session_hopping, sweeps, themes, utility
+from .figures import metric_figures, probe_figures, router_figures
 from .figures.style import Figure, save
 from .results import DatasetResults, read_results
 from .tables.cost_table import cost
@@ -29,13 +29,13 @@ TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
 }
 # Each draws what is in the results, and nothing where that is missing.
 FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
-    "session_hopping": session_hopping.draw,
-    "utility_flops": utility.draw,
-    "dispatch": routing.dispatch,
-    "scaling": sweeps.scaling,
-    "alphas": sweeps.alphas,
-    "routing_history": routing.routing_history,
-    "themes": themes.draw,
+    "session_hopping": probe_figures.session_hopping,
+    "utility_flops": metric_figures.utility_flops,
+    "dispatch": router_figures.dispatch,
+    "scaling": metric_figures.scaling,
+    "alphas": metric_figures.alphas,
+    "routing_history": router_figures.routing_history,
+    "themes": probe_figures.themes,
 }
 
 

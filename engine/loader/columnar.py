@@ -7,7 +7,7 @@ Shape suffixes: B samples, L padded length, S interactions of all users.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +170,7 @@ class Samples:
         histories: what ``user_index`` and ``seq_len`` are checked against.
         num_items: what ``item_index`` is checked against.
         streaming: hold one row group at a time in memory.
+        derive: makes further columns from those of some rows.
     """
 
     def __init__(
@@ -179,10 +180,11 @@ class Samples:
         histories: Histories,
         num_items: int,
         streaming: bool = False,
+        derive: Callable[[Arrays], Arrays] | None = None,
     ) -> None:
         path = Path(path)
         self.path = path if path.suffix == ".parquet" else Path(f"{path}.parquet")
-        self.feature_map = feature_map
+        self.feature_map, self._derive = feature_map, derive
         own = [k for k, v in feature_map.features.items() if v.get("source") != "item"]
         self.names = list(dict.fromkeys([*INDEX, *own, *feature_map.labels]))
         self.file = open_parquet(self.path, self.names)
@@ -245,7 +247,7 @@ class Samples:
             (seq_len < 0) | (seq_len > longest),
             lambda i: f"the value is {seq_len[i]}, {whose} {user[i]} has {longest[i]} items",
         )
-        return arrays
+        return arrays | (self._derive(arrays) if self._derive else {})
 
 
 def _values(metadata: pq.FileMetaData, column: str) -> int:

@@ -14,10 +14,9 @@ from fuxictr.features import FeatureMap
 from numpy.typing import NDArray
 
 from ..common.errors import UserError
-from ..datasets.prepared.card import card_beside
 from .columnar import Histories
 from .columns import Arrays, pieces
-from .times import Times
+from .times import known_times
 
 TIME_GAP = "time_gap"  # a feature that is computed, from the event to the moment of the sample
 
@@ -45,14 +44,7 @@ class EventColumns:
         self._sizes = {column["name"]: column["vocab_size"] for column in event_cols}
         self._tapes = {n: self._read(n, size) for n, size in self._sizes.items() if n != TIME_GAP}
         if TIME_GAP in self._sizes:
-            path = histories.path
-            self._times = Times(path, card_beside(path).get("time_unit", ""))
-            timed = len(self._times.tick_S) == len(histories.items)
-            if not timed or "time" not in feature_map.features:
-                raise UserError(
-                    f"event_cols, {TIME_GAP}: {path.parent} lacks times of samples (`time`, a meta "
-                    "feature) or of each event (`full_time_seq`); prepare it again, or leave it out"
-                )
+            self._times = known_times(histories, feature_map, f"event_cols, {TIME_GAP}")
             self._tapes[TIME_GAP] = np.append(self._times.tick_S, 0)
 
     def _read(self, name: str, size: int) -> NDArray:

@@ -20,7 +20,7 @@ from model_zoo.history.item_dict import ItemDict
 from ..common.errors import UserError
 from .columnar import Histories, ItemTable, Samples
 from .event_columns import EventColumns
-from .match_index import MatchIndex
+from .match_index import MATCHES, MatchIndex
 
 
 class SequenceLoader:
@@ -88,7 +88,6 @@ class SequenceLoader:
             item_info = ItemTable(item_info, feature_map)
         self.histories = user_info
         self.items = item_info.to(device)
-        self.samples = Samples(data_path, feature_map, self.histories, len(self.items), streaming)
         self.histories.check_items(len(self.items), self.items.path)
         if match_features is True:
             newest = max_len if match_span == "max_len" else None
@@ -96,6 +95,10 @@ class SequenceLoader:
                 self.histories, self.items, feature_map, newest, match_windows
             )
         self.matches = match_features or None
+        derive = self.matches and self.matches.column
+        self.samples = Samples(
+            data_path, feature_map, self.histories, len(self.items), streaming, derive
+        )
         if isinstance(event_cols, list):
             event_cols = EventColumns(self.histories, event_cols, feature_map)
         self.events = event_cols
@@ -126,13 +129,13 @@ class SequenceLoader:
         )
         index_BL1, mask_BL = map(torch.from_numpy, positions)
         batch_dict = {name: torch.from_numpy(column) for name, column in columns.items()}
+        matches = batch_dict.pop(MATCHES, None)
         if self.device.type != "cpu":
             index_BL1 = self._send(index_BL1)
             mask_BL = (index_BL1[:, :-1] > 0).float()
             batch_dict |= {name: self._send(batch_dict[name]) for name in self.read}
-        items = ItemDict(self.items.tables, index_BL1.long())
-        if self.matches is not None:
-            items.matches = self._send(self.matches.count(columns).numbers())
+            matches = self._send(matches) if matches is not None else None
+        items = ItemDict(self.items.tables, index_BL1.long(), matches)
         if self.events is not None:
             buckets = self.events.batch(columns, positions[1])
             items.events = {name: self._send(torch.from_numpy(x)) for name, x in buckets.items()}

@@ -1,11 +1,11 @@
 """An index of all events by what they show, which counts the matches of a sample by a few searches.
 
-An event has a key for each of its values: ``value * S + its place on the tape``. Values of different
-features differ, and the keys are sorted. The events of a user with one value, within some bounds of
-the history, then lie between two places of the keys.
+An event has a key for each of its values: ``(user * V + value) * P + its position`` in the history,
+where V and P are above all values and positions. Values of different features differ, and keys are
+sorted. So the events of a user with one value are neighbours, the oldest first.
 
 Shape suffixes: B samples, F features, N items, K values of an item in all features, S interactions of
-all users, W windows of time.
+all users, W windows of time, and the whole, H values that a history shows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from model_zoo.history.matches import Matches, distinct_values, id_features
 
 from ..common.errors import UserError
-from ..datasets.prepared.card import card_beside
 from .columnar import Histories, ItemTable
 from .columns import Arrays
-from .times import Times
+from .times import known_times
 
-NEVER = np.float32(np.inf)
+MATCHES = "(matches)"  # name of the column
 
 
 class MatchIndex:
@@ -49,69 +48,68 @@ class MatchIndex:
         windows: Sequence[float] | None = None,
     ) -> None:
         self._offsets, self._newest = histories.offsets, newest
-        self._windows = None if windows is None else np.array(windows)
-        item_S, self._size = histories.items, len(histories.items)
+        self._windows = None if windows is None else np.array([np.inf, *windows])
+        length_U, item_S = histories.lengths(), histories.items
+        user_S = np.repeat(np.arange(len(histories)), length_U)
         columns: list[NDArray] = []
-        self._first, count = [], 0
+        self._first, self._values = [], 1
         for name, rare in id_features(feature_map.features).items():
             value_NK = distinct_values(items.tables[name], rare).cpu().numpy()
-            self._first.append(sum(column.shape[1] for column in columns))
-            columns.append(np.where(value_NK > 0, value_NK + count, 0))
-            count += int(value_NK.max(initial=0))
-        value_NK = np.concatenate(columns, axis=1)
-        self._base_NK = value_NK * self._size  # the key of a value at place 0
-        self._values_NF = np.maximum(
-            1, np.add.reduceat(value_NK > 0, self._first, 1, dtype=np.int32)
-        )
-        place_S = np.arange(self._size)
-        keys = (self._base_NK[item_S, k] + place_S for k in range(value_NK.shape[1]))
-        shown = (value_NK[item_S, k] > 0 for k in range(value_NK.shape[1]))
-        self._keys = np.concatenate([key[found] for key, found in zip(keys, shown, strict=True)])
-        self._keys.sort()
-        self._keys = np.append(self._keys, np.iinfo(np.int64).max)  # so that there is one
+            self._first.append(len(columns))
+            columns += list(np.where(value_NK > 0, value_NK + self._values, 0).T)
+            self._values += 1 + int(value_NK.max())
+        self._positions = 1 + int(length_U.max(initial=0))
+        if self._values * len(length_U) * self._positions >= 2**63:
+            raise UserError(
+                f"match_features: {histories.path} has too many users to index; leave it out"
+            )
+        self._value_NK = np.stack(columns, axis=1)
+        self._share_NF = 1 / np.maximum(1, np.add.reduceat(self._value_NK > 0, self._first, 1, int))
+        position_S = np.arange(len(item_S)) - self._offsets[user_S]
+        keys = []
+        for value_N in columns:
+            shown_E = np.flatnonzero(value_N[item_S])
+            keys.append(self._key(user_S[shown_E], value_N[item_S[shown_E]]) + position_S[shown_E])
+        self._keys = np.sort(np.concatenate([[-1], *keys]))  # one is before all others
         if windows is not None:
-            path = histories.path
-            self._times = Times(path, card_beside(path).get("time_unit", ""))
-            if "time" not in feature_map.features or len(self._times.tick_S) != self._size:
-                raise UserError(
-                    f"match_windows: {path.parent} lacks times of samples (`time`, a meta feature) or "
-                    "of each event (`full_time_seq`); prepare it again, or write match_windows: null"
-                )
+            self._times = known_times(histories, feature_map, "match_windows")
             self._ticks = np.append(self._times.tick_S, 0)
-            user_S = np.repeat(np.arange(len(histories)), histories.lengths())
             self._moments = (user_S << 32) + self._times.tick_S
+
+    def _key(self, user: NDArray, value: NDArray) -> NDArray:
+        """The key of a value at the first position of a user."""
+        return (user * self._values + value) * self._positions
+
+    def column(self, rows: Arrays) -> Arrays:
+        """The numbers of some samples ``(B, M)``, as a further column."""
+        return {MATCHES: self.count(rows).numbers().numpy()}
 
     def count(self, rows: Arrays) -> Matches:
         """Count the matches of some samples, given as columns."""
-        user_B, item_B = rows["user_index"], rows["item_index"]
-        start_B, end_B = self._offsets[user_B], self._offsets[user_B] + rows["seq_len"]
-        if self._newest is not None:
-            start_B = np.maximum(start_B, end_B - self._newest)
-        base_BK, values_BF = self._base_NK[item_B], self._values_NF[item_B]
-        stop_BK = self._keys.searchsorted(base_BK + end_B[:, None])
-        count_BK = stop_BK - self._keys.searchsorted(base_BK + start_B[:, None])
-        place_BK = end_B[:, None] - (self._keys[stop_BK - 1] - base_BK)
-        place_BK = np.where(count_BK > 0, place_BK, NEVER)
-        count_BF = np.add.reduceat(count_BK, self._first, 1) / values_BF
+        user_B, end_B, item_B = rows["user_index"], rows["seq_len"], rows["item_index"]
+        start_B = np.zeros_like(end_B) if self._newest is None else (end_B - self._newest).clip(0)
+        value_BK = self._value_NK[item_B]
+        key_BK = self._key(user_B[:, None], value_BK)
+        stop_BK = self._keys.searchsorted(key_BK + end_B[:, None])
+        last_BK = self._keys[stop_BK - 1] - key_BK  # position of the newest event with the value
+        found_BK = (value_BK > 0) & (last_BK >= start_B[:, None])
+        place_BK = np.where(found_BK, end_B[:, None] - last_BK, np.inf)
         place_BF = np.minimum.reduceat(place_BK, self._first, 1)
-        found = [end_B - start_B, count_BF, place_BF]
+        begin_BW, gap_BG = start_B[:, None], None
         if self._windows is not None:
-            now_B = self._times.ticks(rows["time"])
-            known_BF = place_BF < NEVER
-            newest_BF = np.where(known_BF, end_B[:, None] - place_BF, -1).astype(np.int64)
-            gap_BF = np.where(known_BF, self._since(now_B[:, None], newest_BF), NEVER)
-            begin_BW = now_B[:, None] - self._windows * self._times.second
-            begin_BW = (user_B[:, None] << 32) + begin_BW.clip(0).astype(np.int64)
-            begin_BW = self._moments.searchsorted(begin_BW)
+            origin_B, now_B = self._offsets[user_B], self._times.ticks(rows["time"])
+            place_BG = np.column_stack([place_BF, np.where(end_B > 0, 1.0, np.inf)])
+            event_BG = np.where(place_BG < np.inf, (origin_B + end_B)[:, None] - place_BG, -1)
+            ago_BG = (now_B[:, None] - self._ticks[event_BG.astype(int)]).clip(0)
+            gap_BG = np.where(place_BG < np.inf, ago_BG / self._times.second, np.inf)
+            moment_BW = (now_B[:, None] - self._windows * self._times.second).clip(0)
+            moment_BW = (user_B[:, None] << 32) + moment_BW.astype(int)
+            begin_BW = self._moments.searchsorted(moment_BW) - origin_B[:, None]
             begin_BW = begin_BW.clip(start_B[:, None], end_B[:, None])
-            recent_BKW = stop_BK[..., None] - self._keys.searchsorted(
-                base_BK[..., None] + begin_BW[:, None]
-            )
-            recent_BFW = np.add.reduceat(recent_BKW, self._first, 1) / values_BF[..., None]
-            last_B = np.where(end_B > start_B, self._since(now_B, end_B - 1), NEVER)
-            found += [gap_BF, recent_BFW, last_B]
-        return Matches(*(torch.from_numpy(x.astype(np.float32)) for x in found))
-
-    def _since(self, now: NDArray, place: NDArray) -> NDArray:
-        """Seconds from events, at their places on the tape, to the moments of samples."""
-        return (now - self._ticks[place]).clip(0) / self._times.second
+        row_H = found_BK.nonzero()[0]
+        count_BKW = np.zeros((*found_BK.shape, begin_BW.shape[1]))
+        begin_HW = self._keys.searchsorted(key_BK[found_BK][:, None] + begin_BW[row_H])
+        count_BKW[found_BK] = stop_BK[found_BK][:, None] - begin_HW
+        count_BFW = np.add.reduceat(count_BKW, self._first, 1) * self._share_NF[item_B][..., None]
+        found = (end_B - start_B, count_BFW, place_BF, gap_BG)
+        return Matches(*(torch.from_numpy(x.astype(np.float32)) for x in found if x is not None))

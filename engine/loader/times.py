@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from fuxictr.features import FeatureMap
 from numpy.typing import NDArray
 
-from ..datasets.prepared.card import SECOND
+from ..common.errors import UserError
+from ..datasets.prepared.card import SECOND, card_beside
+from .columnar import Histories
 from .columns import pieces
 
 
@@ -38,6 +41,22 @@ class Times:
     def ticks(self, time: NDArray) -> NDArray[np.int64]:
         """The ticks of times of the data; times before the first event are 0."""
         return np.clip((time - self._first) // self._tick, 0, 2**31)
+
+
+def known_times(histories: Histories, feature_map: FeatureMap, key: str) -> Times:
+    """When all events were, for a key that needs it.
+
+    Raises:
+        UserError: the data do not say when the events or the samples were.
+    """
+    path = histories.path
+    times = Times(path, card_beside(path).get("time_unit", ""))
+    if len(times.tick_S) == len(histories.items) and "time" in feature_map.features:
+        return times
+    raise UserError(
+        f"{key}: {path.parent} lacks times of samples (`time`, a meta feature) or of each event "
+        "(`full_time_seq`); prepare it again, or do without"
+    )
 
 
 def _times(user_info: Path) -> Iterator[NDArray[np.int64]]:

@@ -1,1 +1,1 @@
-"""The figures: each file draws one."""
+"""The figures, by what they are drawn from."""

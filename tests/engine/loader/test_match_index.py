@@ -102,10 +102,10 @@ def plain_numbers(data: Path, newest: int | None, windows: list[float] | None) -
         return {*(values if isinstance(values, list) else [values])} - {0, RARE[name]}
 
     def scaled(count: float) -> float:
-        return np.log(1 + count) / 5
+        return np.log(1 + count)
 
     def recency(gap: float) -> float:
-        return max(0, 1 - np.log(1 + gap) / 18)
+        return max(0, 5 - np.log(1 + gap) / 3.6)
 
     found = []
     for row in pl.read_parquet(data / "train.parquet").to_dicts():
@@ -122,17 +122,18 @@ def plain_numbers(data: Path, newest: int | None, windows: list[float] | None) -
             name: min((i for i, x in enumerate(reversed(shares[name])) if x), default=inf)
             for name in names
         }
-        numbers = [scaled(sum(shares[name])) for name in names]
+        numbers = []
+        for name in names:
+            numbers.append(scaled(sum(shares[name])))
+            for window in windows or ():
+                near = [s for s, age in zip(shares[name], ages, strict=True) if age <= window]
+                numbers.append(scaled(sum(near)))
         numbers += [sum(shares[name]) / max(1, len(events)) for name in names]
         numbers += [1 / (1 + first[name]) for name in names]
         if windows is not None:
             numbers += [
                 recency(ages[-1 - first[name]]) if first[name] < inf else 0.0 for name in names
             ]
-            for name in names:
-                for window in windows:
-                    near = [s for s, age in zip(shares[name], ages, strict=True) if age <= window]
-                    numbers.append(scaled(sum(near)))
             numbers.append(recency(ages[-1]) if ages else 0.0)
         found.append(numbers)
     return found
@@ -230,9 +231,9 @@ def test_cosines_are_counted_in_tiers(data: Path) -> None:
             norms = np.linalg.norm(image[item]) * np.linalg.norm(target)
             if norms:
                 wanted[min(7, int((image[item] @ target / norms + 1) * 4))] += 1
-        assert found[row].numpy() == pytest.approx(np.log1p(wanted) / 5, abs=1e-6)
+        assert found[row].numpy() == pytest.approx(np.log1p(wanted), abs=1e-6)
 
 
 def test_matches_without_times_have_three_numbers_for_each_feature() -> None:
-    never = Matches(torch.zeros(2), torch.zeros(2, 4), torch.full((2, 4), inf))
+    never = Matches(torch.zeros(2), torch.zeros(2, 4, 1), torch.full((2, 4), inf))
     assert never.numbers().shape == (2, 12) and not never.numbers().any()
