@@ -58,6 +58,7 @@ def load(folder: Path, event_cols: list[dict[str, Any]] = EVENT_COLS, **options:
         "feature_cols": [{"name": meta, "type": "meta"}, item],
         "label_col": {"name": "label"},
         "event_cols": event_cols,
+        "embedding_dim": 4,
     }
     paths = [folder / f"{name}.parquet" for name in ("train", "user_info", "item_info")]
     feature_map = build_feature_map(described)
@@ -125,6 +126,6 @@ def test_a_model_reads_what_the_loader_gives(folder: Path) -> None:
     model = get_model("TWIN_MoS")(feature_map, **settings)
     batch = next(iter(loaded))
     model.add_loss(model(batch), model.get_labels(batch)).backward()
-    shown = batch[1].events["action"][batch[2] > 0].unique()
+    shown = batch[1].events["action"][batch[2] > 0].long().unique()
     value_ND = model.encoder.global_block.short_attention.events.value_ND
     assert value_ND.grad[shown].any(1).all()
