@@ -10,9 +10,9 @@ feature with ids these are the numbers:
   time before the sample. Recency falls from 5 to 0 with the logarithm of the seconds.
 
 Where times are known, the recency of the last event comes too. For each feature of vectors, the
-numbers are a histogram of the cosines between the candidate and the events (SimTier, Wang et al.).
-Numbers of events are ``log(1 + number)``. With numbers from 0 to 1, the head learned more slowly than
-the embeddings learned the samples by heart, and the AUC was lower.
+numbers are a histogram of the cosines between the candidate and the events (SimTier, arXiv
+2512.07216). Numbers of events are ``log(1 + number)``. Scaled to 1 at most, they gave a lower AUC: the
+embeddings learned the samples by heart before the head had learned to read them.
 
 Shape suffixes: B samples, L positions, U rows (distinct items), F features with ids, K values of an
 item, W windows of time, and the whole, T tiers of cosines, M numbers.
@@ -118,12 +118,19 @@ class MatchReader:
 
 
 def id_features(features: Mapping[str, dict[str, Any]]) -> dict[str, int]:
-    """The item features that have ids, each with the id of its rare values; 0 if it has none."""
-    return {
+    """The item features that have ids, each with the id of its rare values; 0 if it has none.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = {
         name: spec.get("oov_idx", 0)
         for name, spec in features.items()
         if spec.get("source") == "item" and spec["type"] in ("categorical", "sequence")
     }
+    if not found:
+        raise ValueError("match_features: no feature of items has ids; leave the key out")
+    return found
 
 
 def distinct_values(ids: Tensor, rare: int) -> Tensor:
@@ -162,10 +169,11 @@ def count_matches(values: Mapping[str, Tensor], row_BL1: Tensor, mask_BL: Tensor
 
 def tier_counts(vector_UD: Tensor, row_BL1: Tensor, mask_BL: Tensor) -> Tensor:
     """How many events have a cosine with the candidate in each tier, ``(B, T)``; zeros have none."""
-    unit_UD = F.normalize(vector_UD.float(), dim=1)
+    vector_UD = vector_UD.float()
+    norm_U1 = vector_UD.norm(dim=1, keepdim=True)
+    unit_UD, known_U = vector_UD / norm_U1.clamp(min=1e-12), norm_U1[:, 0] > 0
     history = History(unit_UD, row_BL1[:, :-1], mask_BL)
     cosine_BL = history.scores(unit_UD[row_BL1[:, -1:]])[:, 0]
-    known_U = unit_UD.any(1)
     known_BL = mask_BL & known_U[row_BL1[:, :-1]] & known_U[row_BL1[:, -1:]]
     tier_BL = ((cosine_BL + 1) / 2 * TIERS).long().clamp(0, TIERS - 1)
     found_BT = cosine_BL.new_zeros(len(mask_BL), TIERS)

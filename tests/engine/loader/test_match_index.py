@@ -192,6 +192,13 @@ def test_windows_need_times(data: Path, tmp_path: Path) -> None:
         SequenceLoader(feature_map(data, "time"), *paths, **options)
 
 
+def test_some_feature_must_have_ids(data: Path) -> None:
+    paths = [data / f"{name}.parquet" for name in ("train", "user_info", "item_info")]
+    vectors = feature_map(data, "item_id", "tags", "kind")
+    with pytest.raises(UserError, match="no feature of items has ids"):
+        SequenceLoader(vectors, *paths, match_features=True)
+
+
 @pytest.mark.parametrize("windows", [None, WINDOWS])
 def test_items_alone_give_the_numbers_of_the_loader(data: Path, windows: list | None) -> None:
     """As LongCTR's loader gives them; and one sample alone has the numbers that it has in a batch."""
