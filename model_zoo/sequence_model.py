@@ -136,7 +136,7 @@ class SequenceModel(StagedModel):
         self.matches: MatchReader | None = None
         if match_features:
             windows = None if match_windows is None else len(match_windows)
-            self.matches = MatchReader(feature_map.features, windows)
+            self.matches = MatchReader(feature_map.features, windows, width)
             width += self.matches.width
         self.classifier = self.head(width, **chosen(kwargs, self.head))
         torch.set_rng_state(rng)

@@ -53,7 +53,11 @@ class MatchIndex:
         user_S = np.repeat(np.arange(len(histories)), length_U)
         columns: list[NDArray] = []
         self._first, self._values = [], 1
-        for name, rare in id_features(feature_map.features).items():
+        try:
+            features = id_features(feature_map.features)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        for name, rare in features.items():
             value_NK = distinct_values(items.tables[name], rare).cpu().numpy()
             self._first.append(len(columns))
             columns += list(np.where(value_NK > 0, value_NK + self._values, 0).T)

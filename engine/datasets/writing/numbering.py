@@ -18,6 +18,7 @@ from .like import Prepared
 from .samples import Span
 
 BLOCK = 4_000_000  # events that are sorted at a time; more gain nothing
+ROWS = 2**48  # more than a log has
 LEAST = 100_000  # events of a block, however little memory there is
 # Bytes, measured on logs of 2 to 50 million events: of the program, and of each user and each item.
 PROGRAM, ID = 600 * 2**20, 200
@@ -65,9 +66,10 @@ def number(
     rows = events.select(pl.len()).collect(engine="streaming").item()
     events = events.drop_nulls(["user", "item", "time"])
     users = _users(events)
-    earliest = events.group_by("item").agg(pl.col("time").min())
-    first = events.join(earliest, on=["item", "time"]).group_by("item").agg(pl.col("row").min())
-    items = first.collect(engine="streaming").sort("item")
+    # The least time and, of these, the least row: one number, since joins would hold many events.
+    key = pl.col("time").cast(pl.Int128) * ROWS + pl.col("row")
+    first = events.group_by("item").agg(key.min().alias("row")).collect(engine="streaming")
+    items = first.with_columns((pl.col("row") % ROWS).cast(pl.Int64)).sort("item")
     count = users["events"].sum()
     print(f"{count:,} events of {len(users):,} users and {len(items):,} items", flush=True)
     if left_out := rows - count:

@@ -15,6 +15,7 @@ import torch
 from engine.common.errors import UserError
 from engine.config.feature_map import build_feature_map
 from engine.loader.loader import SequenceLoader
+from model_zoo import get_model
 
 ITEMS, LENGTHS = 9, [0, 5, 1, 12]
 EVENT_COLS = [{"name": "action", "vocab_size": 4}, {"name": "time_gap", "vocab_size": 8}]
@@ -57,6 +58,7 @@ def load(folder: Path, event_cols: list[dict[str, Any]] = EVENT_COLS, **options:
         "feature_cols": [{"name": meta, "type": "meta"}, item],
         "label_col": {"name": "label"},
         "event_cols": event_cols,
+        "embedding_dim": 4,
     }
     paths = [folder / f"{name}.parquet" for name in ("train", "user_info", "item_info")]
     feature_map = build_feature_map(described)
@@ -110,3 +112,20 @@ def test_data_that_do_not_fit_are_rejected(folder: Path) -> None:
         load(changed(folder, pl.col("event_action").list.head(4)))
     with pytest.raises(UserError, match=r"event_cols, time_gap: .* lacks times of samples"):
         load(changed(folder, pl.col("full_time_seq").list.head(4)), EVENT_COLS[1:])
+
+
+def test_a_model_reads_what_the_loader_gives(folder: Path) -> None:
+    """And its tables of buckets learn from it."""
+    loaded = load(folder, batch_size=30)
+    feature_map = loaded.samples.feature_map
+    settings = {"embedding_dim": 4, "event_cols": EVENT_COLS, "verbose": 0, "metrics": ["AUC"]}
+    settings |= {
+        "embedding_initializer": "partial(nn.init.normal_, std=0.5)",
+        "model_root": str(folder),
+    }
+    model = get_model("TWIN_MoS")(feature_map, **settings)
+    batch = next(iter(loaded))
+    model.add_loss(model(batch), model.get_labels(batch)).backward()
+    shown = batch[1].events["action"][batch[2] > 0].long().unique()
+    value_ND = model.encoder.global_block.short_attention.events.value_ND
+    assert value_ND.grad[shown].any(1).all()

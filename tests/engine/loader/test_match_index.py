@@ -192,6 +192,13 @@ def test_windows_need_times(data: Path, tmp_path: Path) -> None:
         SequenceLoader(feature_map(data, "time"), *paths, **options)
 
 
+def test_some_feature_must_have_ids(data: Path) -> None:
+    paths = [data / f"{name}.parquet" for name in ("train", "user_info", "item_info")]
+    vectors = feature_map(data, "item_id", "tags", "kind")
+    with pytest.raises(UserError, match="no feature of items has ids"):
+        SequenceLoader(vectors, *paths, match_features=True)
+
+
 @pytest.mark.parametrize("windows", [None, WINDOWS])
 def test_items_alone_give_the_numbers_of_the_loader(data: Path, windows: list | None) -> None:
     """As LongCTR's loader gives them; and one sample alone has the numbers that it has in a batch."""
@@ -223,7 +230,9 @@ def test_items_alone_give_the_numbers_of_the_loader(data: Path, windows: list | 
 def test_cosines_are_counted_in_tiers(data: Path) -> None:
     batch = spread_batch(make(data))
     model = twin(data)
-    found = model.matches.read(batch[1], *model._positions(batch))[:, -8:]
+    found = model.matches.read(batch[1], *model._positions(batch))[:, model.matches.counted :][
+        :, :8
+    ]
     image = batch[1].tables["image"].double().numpy()
     for row, index in enumerate(batch[1].index.tolist()):
         wanted, target = np.zeros(8), image[index[-1]]

@@ -279,6 +279,12 @@ PARAMETERS = {
     "rate of negatives": Case(
         keys(negative_sampling_rate=0), ("negative_sampling_rate: is 0.0; write a number above 0",)
     ),
+    "unknown span of matches": Case(
+        keys(match_span="long"), ("TWIN_tiny, match_span: is 'long'; write",)
+    ),
+    "window of no time": Case(
+        keys(match_windows=[60, 0]), ("match_windows: is [60.0, 0.0]; write a number above 0",)
+    ),
     "start that runs code": Case(
         keys(embedding_initializer="open('pwned', 'w')"), ("embedding_initializer: is", "nn.init.")
     ),
