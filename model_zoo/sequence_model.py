@@ -131,8 +131,7 @@ class SequenceModel(StagedModel):
         mixture_config = chosen(kwargs, *self.mixture.readers())
         self.encoder = self.mixture(make_block, self.item_dim, **mixture_config)
         width = feature_map.sum_emb_out_dim() + self.encoder.output_dim
-        ids = id_features(feature_map.features)
-        self.rare_ids = RareIds(ids, rare_id_rate) if rare_id_rate else None
+        self.rare_ids = RareIds(id_features(feature_map.features), rare_id_rate)
         self.matches: MatchReader | None = None
         if match_features:
             windows = None if match_windows is None else len(match_windows)
@@ -195,9 +194,9 @@ class SequenceModel(StagedModel):
         self.encoder.enter(stage)
 
     def before_training(self, batches: Iterable[Batch]) -> None:
-        if self.rare_ids is not None:
+        if unknown := self.rare_ids.unknown:
             features = self.feature_map.features
-            sizes = {name: features[name]["vocab_size"] for name in self.rare_ids.unknown}
+            sizes = {name: features[name]["vocab_size"] for name in unknown}
             self.rare_ids.count(map(self._candidates, batches), sizes)
 
     def _candidates(self, inputs: Batch) -> dict[str, Tensor]:
@@ -222,8 +221,7 @@ class SequenceModel(StagedModel):
         ``aux_loss`` is the routers' auxiliary loss, a scalar.
         """
         columns, row_BL1, mask_BL = self._positions(inputs)
-        hides = self.training and self.rare_ids is not None
-        shown = self.rare_ids.hide(columns) if hides else columns
+        shown = self.rare_ids.hide(columns) if self.training else columns
         history, target_BD = self._embed(shown, row_BL1, mask_BL)
         history.events = self._event_columns(inputs[1])
         shared = []

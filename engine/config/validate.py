@@ -56,7 +56,7 @@ OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("target_item_field", "sequence_item_field"), str),
 }
 KEYS = REQUIRED | OPTIONAL | {"model_id": str}
-NOT_BELOW_0 = r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer"
+NOT_BELOW_0 = r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer|rare_id_rate"
 ABOVE_0 = (
     r"epochs|max_len|(batch|hidden)_size|learning_rate|max_gradient_norm|early_stop_patience"
     r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn)_hidden_units"

@@ -22,11 +22,11 @@ class RareIds:
 
     Args:
         features: the id of unknown values of each feature; features without one (0) are left alone.
-        rate: an id that so many samples have is hidden half of the time.
+        rate: an id that so many samples have is hidden half of the time. With 0, none is ever hidden.
     """
 
     def __init__(self, features: Mapping[str, int], rate: float) -> None:
-        self.unknown = {name: unknown for name, unknown in features.items() if unknown}
+        self.unknown = {name: unknown for name, unknown in features.items() if unknown and rate}
         self.rate = rate
         self._hidden: dict[str, Tensor] = {}
 
@@ -49,9 +49,8 @@ class RareIds:
     def hide(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The features of rows ``(U, ...)``, with some ids replaced by that of unknown values."""
         shown = dict(columns)
-        for name, unknown in self.unknown.items():
+        for name, chance_V in self._hidden.items():
             ids = columns[name].long()
-            chance_V = self._hidden[name] = self._hidden[name].to(ids.device)
-            hidden = torch.rand(ids.shape, device=ids.device) < chance_V[ids]
-            shown[name] = ids.masked_fill(hidden, unknown)
+            hidden = torch.rand(ids.shape, device=ids.device) < chance_V.to(ids.device)[ids]
+            shown[name] = ids.masked_fill(hidden, self.unknown[name])
         return shown
