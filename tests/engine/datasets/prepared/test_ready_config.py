@@ -43,12 +43,22 @@ def test_the_start_of_every_model_follows_from_the_negatives(
 
 
 @pytest.mark.parametrize("unit", ["s", "order", None])
+@pytest.mark.parametrize("of", ["events", "samples", "events samples"])
 def test_matches_are_counted_in_windows_where_times_are_known(
-    unit: str | None, tiny_data: Path, tmp_path: Path
+    unit: str | None, of: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    for params in written(tiny_data, tmp_path, time_unit=unit).values():
+    data = shutil.copytree(tiny_data, tmp_path / "timed")
+    if "events" in of:
+        users = pl.read_parquet(data / "user_info.parquet")
+        users.with_columns(full_time_seq="full_item_seq").write_parquet(data / "user_info.parquet")
+    if "samples" in of:
+        about = json.loads((data / "feature_map.json").read_text())
+        about["features"].append({"time": {"type": "meta"}})
+        (data / "feature_map.json").write_text(json.dumps(about))
+    known = unit == "s" and of == "events samples"
+    for params in written(data, tmp_path, time_unit=unit).values():
         assert params["match_features"] is True
-        assert params["match_windows"] == ([1800, 86_400, 604_800] if unit == "s" else None)
+        assert params["match_windows"] == ([1800, 86_400, 604_800] if known else None)
 
 
 def test_a_key_that_all_models_share_is_written_once(tiny_data: Path, tmp_path: Path) -> None:
