@@ -329,7 +329,20 @@ def test_labels_may_be_one_hot(tmp_path: Path) -> None:
 def test_gauc_of_windows_goes_by_user(tmp_path: Path) -> None:
     """A user has as many ``user_index`` as windows, and one ``group_user``."""
     random_log(8, window=4).write_csv(tmp_path / "log.csv")
-    flags = ["--user", "user", "--item", "item", "--time", "time", "--label", "label", "--history", "seen", "--output", "out"]
+    flags = [
+        "--user",
+        "user",
+        "--item",
+        "item",
+        "--time",
+        "time",
+        "--label",
+        "label",
+        "--history",
+        "seen",
+        "--output",
+        "out",
+    ]
     made = run_script("data/prepare.py", "generic", "--input", "log.csv", *flags, cwd=tmp_path)
     assert made.code == 0, made.stderr
     trained = run_script(
