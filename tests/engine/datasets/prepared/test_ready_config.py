@@ -19,9 +19,15 @@ from model_zoo.registry import model_names
 NEGATIVES = {"per_positive": 4, "from": "time", "targets": "first", "rate": 0.00012}
 
 
-def written(data: Path, folder: Path, **changes: Any) -> dict[str, dict[str, Any]]:
+def written(
+    data: Path, folder: Path, timed: bool = False, **changes: Any
+) -> dict[str, dict[str, Any]]:
     """The checked parameters of every experiment for the tiny data, whose card is changed."""
     shutil.copytree(data, folder / "mine")
+    if timed:
+        users = pl.read_parquet(data / "user_info.parquet")
+        users = users.with_columns(full_time_seq="full_item_seq")
+        users.write_parquet(folder / "mine" / "user_info.parquet")
     card = folder / "mine" / "dataset_card.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | changes))
     ready_config.write(folder / "mine", folder / "mine")
@@ -42,13 +48,16 @@ def test_the_start_of_every_model_follows_from_the_negatives(
             assert start == ("partial(nn.init.normal_, std=1e-4)", 1e-5)
 
 
-@pytest.mark.parametrize("unit", ["s", "order", None])
+@pytest.mark.parametrize(
+    ("unit", "timed"), [("s", True), ("s", False), ("order", True), (None, False)]
+)
 def test_matches_are_counted_in_windows_where_times_are_known(
-    unit: str | None, tiny_data: Path, tmp_path: Path
+    unit: str | None, timed: bool, tiny_data: Path, tmp_path: Path
 ) -> None:
-    for params in written(tiny_data, tmp_path, time_unit=unit).values():
+    known = unit == "s" and timed
+    for params in written(tiny_data, tmp_path, timed, time_unit=unit).values():
         assert params["match_features"] is True
-        assert params["match_windows"] == ([1800, 86_400, 604_800] if unit == "s" else None)
+        assert params["match_windows"] == ([1800, 86_400, 604_800] if known else None)
 
 
 def test_a_key_that_all_models_share_is_written_once(tiny_data: Path, tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_labels_may_be_one_hot(tmp_path: Path) -> None:
 def test_gauc_of_windows_goes_by_user(tmp_path: Path) -> None:
     """A user has as many ``user_index`` as windows, and one ``group_user``."""
     random_log(8, window=4).write_csv(tmp_path / "log.csv")
-    columns = [
+    flags = [
         "--user",
         "user",
         "--item",
@@ -340,17 +340,10 @@ def test_gauc_of_windows_goes_by_user(tmp_path: Path) -> None:
         "label",
         "--history",
         "seen",
-    ]
-    made = run_script(
-        "data/prepare.py",
-        "generic",
-        "--input",
-        "log.csv",
-        *columns,
         "--output",
         "out",
-        cwd=tmp_path,
-    )
+    ]
+    made = run_script("data/prepare.py", "generic", "--input", "log.csv", *flags, cwd=tmp_path)
     assert made.code == 0, made.stderr
     trained = run_script(
         "run_expid.py", "--config", "out/config", "--expid", "TWIN_MoS_out", "--set", "epochs=1",
