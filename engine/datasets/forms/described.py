@@ -14,7 +14,7 @@ from ..prepared.layout import META
 from ..raw import lists, values
 from ..raw.source import ROW, Source, require_unique
 from ..writing.encoders import Encoders
-from ..writing.features import FIRST, Feature
+from ..writing.features import EVENT, FIRST, Feature
 from ..writing.histories import LISTS
 from ..writing.samples import CARRIED
 from .mapping import Mapping
@@ -22,7 +22,18 @@ from .mapping_file import as_entry, typed
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "label", "positive", "split", ITEM_ID, *META, *CARRIED, *LISTS}
-TAKEN = RESERVED | {"block", "part", "ends", "clicked", "visit", "chance", "owner", "pool", "index"}
+TAKEN = RESERVED | {
+    f"{EVENT}time_gap",
+    "block",
+    "part",
+    "ends",
+    "clicked",
+    "visit",
+    "chance",
+    "owner",
+    "pool",
+    "index",
+}
 
 
 class Described:
@@ -34,6 +45,8 @@ class Described:
         entries: the features as a mapping names them.
         mapping: of the interactions.
         key: the column of the ids in a table of items or users.
+        of_events: whether they describe the events of histories, and not a sample. Then they may be what
+            the user did, and their columns are called ``event_NAME``.
 
     Attributes:
         features: what to make of the columns.
@@ -42,10 +55,15 @@ class Described:
     """
 
     def __init__(
-        self, table: Source, entries: Sequence[Any], mapping: Mapping, key: str | None = None
+        self,
+        table: Source,
+        entries: Sequence[Any],
+        mapping: Mapping,
+        key: str | None = None,
+        of_events: bool = False,
     ) -> None:
         self.table, self.keyed = table, key is not None
-        self.features = [_feature(table, entry, mapping) for entry in entries]
+        self.features = [_feature(table, entry, mapping, of_events) for entry in entries]
         if self.features:
             kinds = ", ".join(f"{feature.name} {feature.kind}" for feature in self.features)
             print(f"features of {table.path}: {kinds}", flush=True)
@@ -116,13 +134,23 @@ def require_distinct(features: Iterable[Feature]) -> None:
             raise UserError(f"feature {name} is named twice; leave one out, or rename it")
 
 
-def _feature(table: Source, entry: Any, mapping: Mapping) -> Feature:
+def _event_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a feature of events, with the name of its column."""
+    if (kind := entry.get("kind")) not in ("categorical", "numeric"):
+        said, column = f"is {kind!r}" if kind else "has no kind", entry["column"]
+        raise UserError(
+            f"--event-features: {column} {said}; write {column}:categorical or {column}:numeric"
+        )
+    return entry | {"name": f"{EVENT}{entry['name']}"}
+
+
+def _feature(table: Source, entry: Any, mapping: Mapping, of_event: bool) -> Feature:
     """A feature from ``name``, ``name:kind`` or a mapping with ``name`` and fields of ``Feature``."""
-    entry = as_entry(entry)
+    entry = _event_entry(as_entry(entry)) if of_event else as_entry(entry)
     name = entry["name"]
     given = {"min_count": mapping.min_count} | typed(f"feature {name}", entry, Feature)
     told = (mapping.label, mapping.rating, mapping.action, mapping.candidates)
-    if table.path == Path(mapping.input) and given["column"] in told:
+    if table.path == Path(mapping.input) and given["column"] in told and not of_event:
         raise UserError(f"feature {name} is the label or tells it; leave it out")
     if name in TAKEN or name == mapping.label:
         raise UserError(

@@ -51,17 +51,19 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
         columns[0] |= shown_lists(table, mapping, columns[0], unit)
         positive = pl.lit(False)
     context = Described(shown, mapping.sample_features, mapping)
+    of_events = Described(table, mapping.event_features, mapping, of_events=True)
     own_items = Described(table, () if mapping.items else mapping.item_features, mapping)
     items = _described(mapping, "item") or own_items
     people = _described(mapping, "user")
     features = [*context.features, *(people.features if people else ())]
-    require_distinct([*features, *items.features])
+    require_distinct([*features, *items.features, *of_events.features])
     ids = Feature(ITEM_ID, "categorical", min_count=mapping.min_count)
     if like is not None:
-        like.require_same(item=[ids, *items.features], sample=features)
+        own = {"item": [ids, *items.features], "sample": features, "event": of_events.features}
+        like.require_same(**own)
     left_out = sum((Counter(source.check()) for source in tables), Counter[str]())
     columns[-1] |= {"label": pl.lit(0, pl.Int8), "positive": pl.lit(False)}
-    columns[0] |= {"label": label, "positive": positive}
+    columns[0] |= of_events.columns | {"label": label, "positive": positive}
     columns[-1] |= context.columns
     frames = [t.rows().select(row=ROW, **own) for t, own in zip(tables, columns, strict=True)]
     if shown is not table:
@@ -80,6 +82,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
         label=mapping.label if mapping.label and mapping.label not in RESERVED else "label",
         split=Split(mapping.split, mapping.train, mapping.valid),
         sample_features=features,
+        event_features=of_events.features,
         like=like,
         exposures=shown is not table,
         time_unit=unit,

@@ -17,6 +17,7 @@ EXCLUSIVE = (  # keys of which one at most may be written
     ("negatives", "exposures"),
     ("partitioned", "test_input", "exposures"),
     ("partitioned", "history"),
+    ("history", "event_features"),
 )
 NEEDS = (  # a key, and those of which one must be written with it
     *((key, ("time",)) for key in ("time_format", "time_unit", "time_range", "exposures")),

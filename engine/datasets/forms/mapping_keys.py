@@ -88,6 +88,9 @@ class Keys:
     item_features: tuple[Any, ...] = key("columns of the items, as NAME or NAME:KIND", ())
     user_features: tuple[Any, ...] = key("columns of the users, as NAME or NAME:KIND", ())
     sample_features: tuple[Any, ...] = key("columns of the samples, as NAME or NAME:KIND", ())
+    event_features: tuple[Any, ...] = key(
+        "columns of the events in histories, as NAME:categorical or NAME:numeric", ()
+    )
     min_count: int = key("rarer values share an embedding (1)", 1)
 
     split: Literal["time", "user"] = key("time (default) or user", "time")

@@ -21,7 +21,8 @@ def unfolded(table: Source, mapping: Mapping) -> Source:
     if mapping.events_in_row is not None:
         columns += [mapping.time, *mapping.events_in_row]
         columns += [mapping.order] if mapping.order != ROW_ORDER else []
-        for entry in map(as_entry, (*mapping.item_features, *mapping.sample_features)):
+        features = (*mapping.item_features, *mapping.sample_features, *mapping.event_features)
+        for entry in map(as_entry, features):
             inside = isinstance(table.schema.get(entry["column"]), pl.List)
             if inside and entry.get("kind") not in ("sequence", "embedding"):
                 columns.append(entry["column"])

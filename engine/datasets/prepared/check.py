@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -57,8 +57,9 @@ def check(folder: Path) -> Report:
     Raises:
         UserError: nothing says what the columns are.
     """
-    feature_map = build_feature_map(ready_config.described(folder))
-    report = Report(errors=read_errors(folder, feature_map))
+    params = ready_config.described(folder)
+    feature_map = build_feature_map(params)
+    report = Report(errors=read_errors(folder, feature_map, params.get("event_cols", [])))
     if not report.errors:
         label = feature_map.labels[0]
         card = make_card(folder, feature_map.features, label)
@@ -90,9 +91,12 @@ def check(folder: Path) -> Report:
     return report
 
 
-def read_errors(folder: Path, feature_map: FeatureMap) -> list[str]:
+def read_errors(
+    folder: Path, feature_map: FeatureMap, event_cols: Sequence[dict[str, Any]] = ()
+) -> list[str]:
     """Read every file of a folder as training does; returns what the loader rejects."""
     from ...loader.columnar import Histories, ItemTable, Samples  # these need torch
+    from ...loader.event_columns import EventColumns
 
     errors: list[str] = []
     with _collected(errors):
@@ -103,6 +107,7 @@ def read_errors(folder: Path, feature_map: FeatureMap) -> list[str]:
         return errors  # samples refer to both tables
     with _collected(errors):
         histories.check_items(len(items), items.path)
+        EventColumns(histories, event_cols, feature_map)
     for name in SPLITS:
         with _collected(errors):
             Samples(folder / f"{name}.parquet", feature_map, histories, len(items))

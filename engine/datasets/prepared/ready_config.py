@@ -119,14 +119,17 @@ def shipped_entry(dataset_id: str) -> dict[str, Any] | None:
     return read_yaml(CONFIG / "dataset_config.yaml").get(dataset_id)
 
 
-def _columns(entry: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
-    """The features that an entry names, and their types; and the label."""
+def _columns(entry: dict[str, Any]) -> tuple[set[tuple[str, str]], str, Any]:
+    """The features that an entry names, and their types; the label; and the features of events."""
     features = [column for column in entry["feature_cols"] if column["type"] != "meta"]
-    return {(c["name"], c["type"]) for c in features}, entry["label_col"]["name"]
+    columns = {(c["name"], c["type"]) for c in features}
+    return columns, entry["label_col"]["name"], entry.get("event_cols")
 
 
 def dataset_entry(folder: Path, place: Path) -> dict[str, Any]:
-    """The entry of ``dataset_config.yaml`` for a prepared folder, from its ``feature_map.json``.
+    """The entry of ``dataset_config.yaml`` for a prepared folder.
+
+    Its ``feature_map.json`` names the features, and its card those of events.
 
     Args:
         folder: where the data set is.
@@ -140,6 +143,7 @@ def dataset_entry(folder: Path, place: Path) -> dict[str, Any]:
         columns.append({"name": name, "active": True, "dtype": kind} | copied)
     files = {f"{split}_data": f"{split}.parquet" for split in SPLITS}
     files |= {name: f"{name}.parquet" for name in ("user_info", "item_info")}
+    card = card_beside(folder / "train.parquet")
     return {
         "data_root": _shown(place.parent),
         "data_format": "parquet",
@@ -147,6 +151,7 @@ def dataset_entry(folder: Path, place: Path) -> dict[str, Any]:
         "rebuild_dataset": False,
         "feature_cols": columns,
         "label_col": {"name": label, "dtype": "float"},
+        **{key: card[key] for key in ("event_cols",) if key in card},
     }
 
 

@@ -18,11 +18,11 @@ from ...common.errors import UserError
 from ...config.convert import WRONG, convert
 from ...config.feature_map import read_feature_map
 from ..prepared.layout import ENCODERS
-from .features import CategoricalEncoder, Encoder, Feature
+from .features import EVENT, CategoricalEncoder, Encoder, Feature
 
 FILE = "encoders.json"
 # The row that holds a feature, and what FuxiCTR's specification says of it.
-SOURCES: dict[str, dict[str, Any]] = {"item": {"source": "item"}, "sample": {}}
+SOURCES: dict[str, dict[str, Any]] = {"item": {"source": "item"}, "sample": {}, "event": {}}
 
 
 class Encoders:
@@ -32,7 +32,7 @@ class Encoders:
         folder: the data set that loaded ones come from. New items follow those of its item table.
 
     Attributes:
-        by_source: the encoders of the features of ``item`` and of ``sample``.
+        by_source: the encoders of the features of ``item``, ``sample`` and ``event``.
         themes: for each item the raw values of its categories, see ``Encoder.theme``.
     """
 
@@ -43,7 +43,7 @@ class Encoders:
     def of(self, source: str, features: list[Feature]) -> list[Encoder]:
         """The encoders of all features of a source. Loaded ones stay in their order."""
         if self.folder is None:
-            self.by_source[source] = [feature.encoder() for feature in features]
+            self.by_source[source] = [feature.encoder(source) for feature in features]
         named = {feature.name: feature for feature in features}
         for encoder in self.by_source[source]:
             encoder.feature = named[encoder.feature.name]
@@ -52,6 +52,14 @@ class Encoders:
     def specs(self, source: str) -> dict[str, dict[str, Any]]:
         """FuxiCTR's specification of the features of a source."""
         return {e.feature.name: SOURCES[source] | e.spec() for e in self.by_source[source]}
+
+    def event_cols(self) -> list[dict[str, Any]]:
+        """The features of events as a configuration names them."""
+        specs = self.specs("event").items()
+        return [
+            {"name": name.removeprefix(EVENT), "vocab_size": spec["vocab_size"]}
+            for name, spec in specs
+        ]
 
     def item_table(
         self, items: pl.DataFrame, features: list[Feature], times_N: NDArray
@@ -146,7 +154,8 @@ def load(folder: Path, grow: bool = False) -> Encoders:
 
 def _restored(path: Path, entry: dict[str, Any]) -> Encoder:
     """The encoder that an entry of ``encoders.json`` describes."""
-    encoder = Feature(**{field.name: entry[field.name] for field in fields(Feature)}).encoder()
+    feature = Feature(**{field.name: entry[field.name] for field in fields(Feature)})
+    encoder = feature.encoder(entry["source"])
     for name in encoder.STATE:
         setattr(encoder, name, convert(entry[name], type(getattr(encoder, name))))
     if isinstance(encoder, CategoricalEncoder):

@@ -1,7 +1,8 @@
 """Encode raw feature columns as FuxiCTR reads them: ids, sequences of ids, scaled numbers, vectors.
 
 Encoders learn from the training data alone. Id 0 is padding. Id 1 stands for what is missing, rare,
-or not in the training data. Known values follow in their order.
+or not in the training data. Known values follow in their order. Events in histories have ids alone,
+so a number there becomes the id of a bucket.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from ...common.errors import UserError
 from ...config.feature_map import POOLING
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
+EVENT = "event_"  # the columns of features of events start with it
+BUCKETS = 16  # of a number of events, at most
+DIGITS = 4  # of such a number that count, so that few values have to be counted
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ class Feature:
     column: str = ""
     missing: str | int | None = None
 
-    def encoder(self) -> Encoder:
-        """A new encoder, which has seen nothing."""
-        return ENCODERS[self.kind](self)
+    def encoder(self, source: str = "sample") -> Encoder:
+        """A new encoder, which has seen nothing, for a feature of ``item``, ``sample`` or ``event``."""
+        bucketed = source == "event" and self.kind == "numeric"
+        return (BucketEncoder if bucketed else ENCODERS[self.kind])(self)
 
 
 class Encoder(ABC):
@@ -79,6 +84,9 @@ class Encoder(ABC):
         return {"type": self.feature.kind}
 
 
+NO_COUNTS = pl.DataFrame(schema={"value": pl.Null, "times": pl.Int64})
+
+
 class CategoricalEncoder(Encoder):
     """Turns a value into one id.
 
@@ -87,15 +95,11 @@ class CategoricalEncoder(Encoder):
     """
 
     known = pl.DataFrame(schema={"value": pl.Null})
-    counts = pl.DataFrame(schema={"value": pl.Null, "times": pl.Int64})
+    counts = NO_COUNTS
 
     def observe(self, values: pl.Series, times: NDArray) -> None:
-        if not self.grows:
-            return
-        seen = pl.DataFrame({"value": values, "times": times})
-        seen = seen.filter(pl.col("value").is_not_null() & (pl.col("times") > 0))
-        both = pl.concat([self.counts, seen], how="vertical_relaxed")
-        self.counts = both.group_by("value").agg(pl.col("times").sum())
+        if self.grows:
+            self.counts = _counted(self.counts, values, times)
 
     def vocabulary(self) -> pl.DataFrame:
         """Columns ``value`` and ``id`` of the values that have an id of their own, in this order."""
@@ -177,6 +181,39 @@ class NumericEncoder(Encoder):
         return scaled.set(~x.is_finite().fill_null(False), 0.0).cast(pl.Float32)
 
 
+class BucketEncoder(Encoder):
+    """Turns a number into the id of a bucket; the buckets hold about as many training values each.
+
+    Equal values share a bucket, and missing and infinite ones are unknown.
+
+    Attributes:
+        edges: the least value of each bucket but the first.
+    """
+
+    STATE = ("edges",)
+    counts = NO_COUNTS
+
+    def __init__(self, feature: Feature) -> None:
+        super().__init__(feature)
+        self.edges: list[float] = []
+
+    def observe(self, values: pl.Series, times: NDArray) -> None:
+        if self.fixed:
+            return
+        self.counts = _counted(self.counts, _short(values), times)
+        value, count = self.counts.sort("value")
+        bucket = BUCKETS * (count.cum_sum() - count) // count.sum()
+        self.edges = value.filter(bucket != bucket.shift()).to_list()
+
+    def encode(self, values: pl.Series) -> pl.Series:
+        numbers = _short(values)
+        ids = pl.Series(FIRST + np.searchsorted(self.edges, numbers.to_numpy(), side="right"))
+        return ids.set(numbers.is_null(), UNKNOWN)
+
+    def spec(self) -> dict[str, Any]:
+        return super().spec() | {"vocab_size": FIRST + 1 + len(self.edges)}
+
+
 class EmbeddingEncoder(Encoder):
     """Keeps a vector as it is. All have one width. Missing and empty ones become zeros."""
 
@@ -218,6 +255,20 @@ ENCODERS: dict[str, type[Encoder]] = {
     "numeric": NumericEncoder,
     "embedding": EmbeddingEncoder,
 }
+
+
+def _counted(counts: pl.DataFrame, values: pl.Series, times: NDArray) -> pl.DataFrame:
+    """How often each value occurs, in ``counts`` and now; missing ones do not count."""
+    seen = pl.DataFrame({"value": values, "times": times})
+    seen = seen.filter(pl.col("value").is_not_null() & (pl.col("times") > 0))
+    both = pl.concat([counts, seen], how="vertical_relaxed")
+    return both.group_by("value").agg(pl.col("times").sum())
+
+
+def _short(values: pl.Series) -> pl.Series:
+    """Numbers with as many digits as count; infinite ones are missing."""
+    numbers = values.cast(pl.Float64).round_sig_figs(DIGITS)
+    return numbers.set(~numbers.is_finite(), None)
 
 
 def list_column(values: NDArray, dtype: type[pl.DataType]) -> pl.Series:

@@ -30,6 +30,7 @@ from ..prepared.card import SPLITS
 from ..prepared.layout import finish
 from .by_time import times_at
 from .encoders import Encoders
+from .features import Encoder
 from .histories import ListRecipe, stored_events
 from .log import Log
 from .negatives import write_tapes
@@ -73,7 +74,9 @@ class _Writer:
         self.source = log.about["source"]
         self.encoders = log.like.encoders() if log.like else Encoders()
         self.sample_encoders = self.encoders.of("sample", log.sample_features)
+        self.event_encoders = self.encoders.of("event", log.event_features)
         self.names = [encoder.feature.name for encoder in self.sample_encoders]
+        self.event_names = [encoder.feature.name for encoder in self.event_encoders]
         self.files: dict[Path, pq.ParquetWriter] = {}
         self.sizes = Counter[Path]()  # bytes in memory of all that went into a file
         self.closing = ExitStack()  # closes the files
@@ -126,6 +129,8 @@ class _Writer:
         if self.log.like is not None:
             about |= self.log.like.described(self.encoders)
         about |= self._sampling(counts)
+        if self.event_names:
+            about["event_cols"] = self.encoders.event_cols()
         return finish(self.folder, item_specs | specs, self.log.label, about)
 
     def _write_ids(self, numbered: Numbered) -> None:
@@ -151,6 +156,7 @@ class _Writer:
         recipe = (ListRecipe if self.listed else Recipe)(
             scratch=self.scratch,
             features=self.names,
+            event_features=self.event_names,
             split=log.split,
             exposures=log.exposures,
             negatives=log.negatives,
@@ -191,7 +197,7 @@ class _Writer:
         yield from tqdm(results, total=len(spans), desc=what, unit="block", leave=False)
 
     def _learn(self, samples: pl.DataFrame, histories: pl.DataFrame, times_N: NDArray) -> None:
-        """Show the encoders what training shows: targets, and the items that they can see.
+        """Show the encoders what training shows: targets, and the events that they can see.
 
         Sampled negatives do not count. With them, the item of a positive would on average be rarer
         than that of a negative, since a sample always counts its own.
@@ -203,9 +209,12 @@ class _Writer:
             encoder.observe(samples[encoder.feature.name], once)
         seen = samples.group_by("user_index").agg(pl.col("seq_len").max())
         visible = histories.join(seen, on="user_index").select(
-            pl.col("full_item_seq").list.head(pl.col("seq_len"))
+            pl.col("full_item_seq", *self.event_names).list.head(pl.col("seq_len"))
         )
-        for items in (samples["item_index"], visible.to_series().explode().drop_nulls()):
+        for encoder in self.event_encoders:
+            values = visible[encoder.feature.name].explode()
+            encoder.observe(values, np.ones(len(values), np.int64))
+        for items in (samples["item_index"], visible["full_item_seq"].explode().drop_nulls()):
             times_N += np.bincount(items.cast(pl.Int64) - 1, minlength=len(times_N))
 
     def _append(self, path: Path, frame: pl.DataFrame) -> None:
@@ -255,7 +264,7 @@ class _Writer:
         return {"negatives": said}
 
     def _write_tables(self) -> dict[str, dict[str, Any]]:
-        """Write histories and encoded samples, in parts whose sizes do not depend on the blocks.
+        """Write encoded histories and samples, in parts whose sizes do not depend on the blocks.
 
         Returns:
             The specifications of the samples' features.
@@ -274,5 +283,13 @@ class _Writer:
                             e.encode(part[e.feature.name]).alias(e.feature.name)
                             for e in self.sample_encoders
                         )
+                    else:
+                        part = part.with_columns(map(_encoded_lists, self.event_encoders))
                     self._append(self.folder / f"{name}.parquet", part)
         return self.encoders.specs("sample")
+
+
+def _encoded_lists(encoder: Encoder) -> pl.Expr:
+    """The lists of a feature of events as ids."""
+    ids = pl.element().map_batches(encoder.encode, pl.Int64, is_elementwise=True)
+    return pl.col(encoder.feature.name).list.eval(ids)

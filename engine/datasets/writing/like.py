@@ -23,7 +23,7 @@ class Prepared:
 
     Attributes:
         card: of the data set.
-        kinds: where a feature of a name comes from, ``item`` or ``sample``, and its kind.
+        kinds: where a feature of a name comes from, ``item``, ``sample`` or ``event``, and its kind.
         items: column ``item``; row i is the item of index i + 1.
 
     Raises:
@@ -68,7 +68,7 @@ class Prepared:
         """Reject other features than those of the data set.
 
         Args:
-            features: of ``item`` and of ``sample``.
+            features: of ``item``, ``sample`` and ``event``.
 
         Raises:
             UserError: names the first feature that differs.

@@ -56,6 +56,8 @@ class Log:
         seed: of the negatives, and of the order of a user's samples of one moment.
         like: the data set that the log is encoded like. Its items keep their indices and their rows
             of the item table, and ``item_table`` is asked for the others.
+        event_features: how the features of events in histories are to be read. Their columns are
+            called ``event_NAME``. A log with ``history`` has none.
     """
 
     events: pl.LazyFrame
@@ -70,3 +72,4 @@ class Log:
     negatives: Negatives | None = None
     seed: int = SEED
     like: Prepared | None = None
+    event_features: list[Feature] = field(default_factory=list)

@@ -58,7 +58,7 @@ class Block(NamedTuple):
         samples: ``user_index, item_index, seq_len, time, group_index, label, split`` and the features,
             in the time order of each user. Rows of one moment are in random order. ``group_index``
             counts from 0 on, and leaves out none.
-        histories: ``user_index, full_item_seq, full_time_seq``. Where a user has several, ``user_index``
+        histories: ``user_index, full_item_seq, full_time_seq`` and the features of events. Where a user has several, ``user_index``
             of these and of ``samples`` counts from 0 on, and ``user`` is whose they are.
         drawable: how many negatives could have been drawn.
     """
@@ -75,7 +75,7 @@ class Recipe:
     Attributes:
         scratch: folder that has the events of each block in ``blocks``. ``ordered`` and ``tape`` in it
             are what ``sort_block`` and ``write_tapes`` write.
-        features: names of the samples' features.
+        features, event_features: names of the samples' features, and of those of events.
         split, exposures, negatives, seed: see ``log.Log``.
         timed: whether moments are known, and not just an order.
         starts: the first moments of validation and test, for a split by time.
@@ -83,6 +83,7 @@ class Recipe:
 
     scratch: Path
     features: list[str]
+    event_features: list[str]
     split: Split
     exposures: bool
     negatives: Negatives | None
@@ -106,7 +107,8 @@ class Recipe:
             events = self.with_split(events)
         if self.exposures:
             events = labelled(events, self.starts)
-        samples, drawable = events.filter(pl.col("label").is_not_null()).drop("positive"), 0
+        samples, drawable = events.filter(pl.col("label").is_not_null()), 0
+        samples = samples.drop("positive", *self.event_features)
         if self.negatives:
             had = events.select("user_index", "item_index", "time")
             samples = samples.with_row_index("group_index")
@@ -124,7 +126,7 @@ class Recipe:
     def order(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events in the order of time, with ``seq_len``; see ``in_time_order``."""
         carried = [name for name in self.carried if name in events.columns]
-        events = in_time_order(events, [*self.features, *carried])
+        events = in_time_order(events, [*self.features, *carried], self.event_features)
         if self.negatives:
             positive = pl.col("label") == 1
             if self.negatives.targets == "first":  # neither in the history nor clicked before
@@ -152,7 +154,7 @@ class Recipe:
         self, samples: pl.DataFrame, events: pl.DataFrame, span: Span
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The samples, and the histories that they read; see ``Block``."""
-        return samples, histories_of(events, span.first, span.last)
+        return samples, histories_of(events, span.first, span.last, self.event_features)
 
     @property
     def pool(self) -> pl.Expr:
@@ -206,11 +208,14 @@ def with_number(samples: pl.DataFrame, by: list[str], name: str) -> pl.DataFrame
     return samples.join(groups, on=by, how="left", maintain_order="left", nulls_equal=True)
 
 
-def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
+def in_time_order(
+    events: pl.DataFrame, features: list[str], event_features: list[str]
+) -> pl.DataFrame:
     """Events sorted by user and time, with ``seq_len``: positive events at earlier moments.
 
     Where events are merged, the features are those of the first sample. A click that is logged
-    apart has none, and would give the label away. A sample of a given test set joins no history that
+    apart has none, and would give the label away. Features of events are those of the first positive
+    one, as the history has it. A sample of a given test set joins no history that
     other samples of its user read.
     """
     sample = pl.col("label").is_not_null()
@@ -222,6 +227,7 @@ def in_time_order(events: pl.DataFrame, features: list[str]) -> pl.DataFrame:
             pl.col("label").max(),
             pl.col("positive").any(),
             pl.col(features).filter(sample).first(),
+            pl.col(event_features).filter("positive").first(),
         )
         .with_columns(pl.col("user_index", "item_index").cast(pl.Int64))
     )
@@ -257,10 +263,13 @@ def labelled(events: pl.DataFrame, starts: tuple[Any, ...]) -> pl.DataFrame:
     return visits.with_columns(label=pl.when(shown).then(followed)).drop("visit")
 
 
-def histories_of(events: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
+def histories_of(
+    events: pl.DataFrame, first: int, last: int, event_features: list[str]
+) -> pl.DataFrame:
     """The histories of the users ``first`` to ``last``, empty ones too; see ``Block``."""
     users = pl.DataFrame({"user_index": pl.int_range(first, last + 1, eager=True)})
     by_user = events.filter("positive").group_by("user_index", maintain_order=True)
-    lists = by_user.agg(full_item_seq="item_index", full_time_seq="time")
+    lists = by_user.agg(*event_features, full_item_seq="item_index", full_time_seq="time")
     histories = users.join(lists, on="user_index", how="left", maintain_order="left")
-    return histories.with_columns(pl.col("full_item_seq", "full_time_seq").fill_null([]))
+    ordered = histories.select("user_index", "full_item_seq", "full_time_seq", *event_features)
+    return ordered.with_columns(pl.exclude("user_index").fill_null([]))

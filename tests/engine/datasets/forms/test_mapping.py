@@ -17,6 +17,7 @@ REFUSED = [
     ({"events_in_row": [], "history": "h"}, "--events-in-row and --history exclude"),
     ({"exposures": "e.csv"}, "--negatives and --exposures exclude"),
     ({"partitioned": True, "history": "h"}, "--partitioned and --history exclude"),
+    ({"history": "h", "event_features": ["a:numeric"]}, "--history and --event-features exclude"),
     ({"partitioned": True, "test_input": "e.csv"}, "--partitioned and --test-input exclude"),
     ({"history_order": "newest", "history_padding": 0}, "--history-padding needs --history; add"),
     ({"history_actions": ["a"]}, "--history-actions needs --action or --history-action; add it"),
