@@ -16,7 +16,7 @@ from ..config.feature_map import build_feature_map
 from ..datasets.prepared.card import SPLITS, card_beside
 from ..loader.columnar import META, Histories, ItemTable, Samples
 from ..loader.columns import Arrays, open_parquet
-from ..loader.times import Times
+from ..loader.times import TIMES, Times
 from .popularity import AmongOthers, BeforeTheMoment, fold_of
 
 BLOCK = 4096  # samples that are counted at a time
@@ -67,9 +67,9 @@ class Counter:
             if 2 * len(np.unique(first)) < len(first):  # else it is nearly the item again
                 self._values[name] = first
         path, unit = self._histories.path, card_beside(params["train_data"]).get("time_unit", "")
-        timed = "time" in own and "full_time_seq" in open_parquet(path).schema_arrow.names
+        timed = "time" in own and TIMES in open_parquet(path).schema_arrow.names
         # An order does not compare users.
-        self.times = Times(path, unit) if timed and unit != "order" else None
+        self.times = Times(self._histories, unit) if timed and unit != "order" else None
         self._popularity = self._known_popularity()
 
     def _known_popularity(self) -> BeforeTheMoment | AmongOthers:

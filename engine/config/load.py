@@ -25,6 +25,7 @@ from model_zoo.training.base_model import StagedModel
 from ..common.errors import UserError, did_you_mean
 from ..datasets.prepared.card import SECOND, card_beside, fingerprint
 from ..loader.columns import open_parquet
+from ..loader.times import TIMES
 from .options import RunOptions
 from .read import Params, load_experiment, redirect, resolve_paths
 from .validate import check
@@ -97,7 +98,7 @@ def _timed(params: Params) -> bool:
         card_beside(params["train_data"]).get("time_unit") in SECOND
         and any(column.get("name") == "time" for column in params["feature_cols"])
         and user_info.exists()
-        and "full_time_seq" in open_parquet(user_info).schema_arrow.names
+        and TIMES in open_parquet(user_info).schema_arrow.names
     )
 
 

@@ -83,6 +83,16 @@ class Histories:
         """The length of the whole history of each user."""
         return np.diff(self.offsets)
 
+    def entries(self, name: str) -> Iterator[NDArray[np.int64]]:
+        """The whole numbers in another column of lists, one for each interaction, piece by piece."""
+        lengths_U = self.lengths()
+        for piece in pieces(self.path, [name]):
+            column, lists = piece[name], piece[name].lists()
+            lengths = np.asarray(lists.value_lengths())
+            wrong = lengths != lengths_U[column.start : column.start + len(lengths)]
+            column.reject(wrong, "the list needs one entry for each of full_item_seq")
+            yield replace(column, values=lists.flatten()).integers()
+
     def batch(
         self, user_B: NDArray, seq_len_B: NDArray, target_B: NDArray, max_len: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -6,7 +6,6 @@ Shape suffixes: B samples, L padded length, S interactions of all users.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..common.errors import UserError
 from .columnar import Histories
-from .columns import Arrays, pieces
+from .columns import Arrays
 from .times import known_times
 
 TIME_GAP = "time_gap"  # a feature that is computed, from the event to the moment of the sample
@@ -48,15 +47,9 @@ class EventColumns:
             self._tapes[TIME_GAP] = np.append(self._times.tick_S, np.int32(0))
 
     def _read(self, name: str, size: int) -> NDArray:
-        column, parts = f"event_{name}", []
-        for piece in pieces(self._histories.path, [column]):
-            lists = piece[column]
-            lengths = np.asarray(lists.lists().value_lengths())
-            events = self._histories.lengths()[lists.start : lists.start + len(lengths)]
-            lists.reject(lengths != events, "the list needs one entry for each of full_item_seq")
-            values_S = replace(lists, values=lists.lists().flatten()).integers()
-            parts.append(np.clip(values_S, -1, size).astype(np.int32))
-        tape_S = np.concatenate(parts)
+        column = f"event_{name}"
+        values = self._histories.entries(column)
+        tape_S = np.concatenate([np.clip(some, -1, size).astype(np.int32) for some in values])
         if (bad_S := (tape_S < 0) | (tape_S >= size)).any():
             row = np.searchsorted(self._histories.offsets, bad_S.argmax(), side="right") - 1
             raise UserError(

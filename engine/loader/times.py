@@ -5,8 +5,7 @@ Shape suffix: S interactions of all users.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from fuxictr.features import FeatureMap
@@ -15,14 +14,16 @@ from numpy.typing import NDArray
 from ..common.errors import UserError
 from ..datasets.prepared.card import SECOND, card_beside
 from .columnar import Histories
-from .columns import pieces
+from .columns import open_parquet
+
+TIMES = "full_time_seq"  # the column
 
 
 class Times:
     """When all events were, in ticks since the first one: the unit of the data, or a multiple of it.
 
     Args:
-        user_info: a Parquet file with the lists ``full_time_seq``.
+        histories: their file has the lists ``full_time_seq``.
         unit: the card's ``time_unit``.
 
     Attributes:
@@ -30,11 +31,12 @@ class Times:
         second: how many ticks it has; None if nobody knows.
     """
 
-    def __init__(self, user_info: Path, unit: str) -> None:
-        ends = [(t.min(), t.max()) for t in _times(user_info) if len(t)] or [(0, 0)]
+    def __init__(self, histories: Histories, unit: str) -> None:
+        times = partial(histories.entries, TIMES)
+        ends = [(t.min(), t.max()) for t in times() if len(t)] or [(0, 0)]
         self._first = int(min(first for first, _ in ends))
         self._tick = 1 + (int(max(last for _, last in ends)) - self._first >> 31)
-        ticks = [self.ticks(time).astype(np.int32) for time in _times(user_info)]
+        ticks = [self.ticks(time).astype(np.int32) for time in times()]
         self.tick_S = np.concatenate(ticks)
         self.second = SECOND[unit] / self._tick if unit in SECOND else None
 
@@ -50,16 +52,9 @@ def known_times(histories: Histories, feature_map: FeatureMap, key: str) -> Time
         UserError: the data do not say when the events or the samples were.
     """
     path = histories.path
-    times = Times(path, card_beside(path).get("time_unit", ""))
-    if len(times.tick_S) == len(histories.items) and "time" in feature_map.features:
-        return times
+    if "time" in feature_map.features and TIMES in open_parquet(path).schema_arrow.names:
+        return Times(histories, card_beside(path).get("time_unit", ""))
     raise UserError(
         f"{key}: {path.parent} lacks times of samples (`time`, a meta feature) or of each event "
-        "(`full_time_seq`); prepare it again, or do without"
+        f"(`{TIMES}`); prepare it again, or do without"
     )
-
-
-def _times(user_info: Path) -> Iterator[NDArray[np.int64]]:
-    """The times of some users at a time."""
-    for piece in pieces(user_info, ["full_time_seq"]):
-        yield np.asarray(piece["full_time_seq"].lists().flatten(), np.int64)

@@ -110,8 +110,18 @@ def test_data_that_do_not_fit_are_rejected(folder: Path) -> None:
         load(folder, [{"name": "action"}])
     with pytest.raises(UserError, match=r"event_action, row 1: the list needs one entry for each"):
         load(changed(folder, pl.col("event_action").list.head(4)))
+    times = pl.col("full_time_seq")
+    for change, error in (
+        (times.cast(pl.List(pl.Datetime)), "full_time_seq is .*; it must hold whole numbers"),
+        (times.cast(pl.List(pl.String)), "full_time_seq is .*; it must hold whole numbers"),
+        (times.list.head(4), r"full_time_seq, row 1: the list needs one entry for each"),
+    ):
+        with pytest.raises(UserError, match=error):
+            load(changed(folder, change), EVENT_COLS[1:])
+    users = pl.read_parquet(folder / "user_info.parquet").drop("full_time_seq")
+    users.write_parquet(folder / "user_info.parquet")
     with pytest.raises(UserError, match=r"event_cols, time_gap: .* lacks times of samples"):
-        load(changed(folder, pl.col("full_time_seq").list.head(4)), EVENT_COLS[1:])
+        load(folder, EVENT_COLS[1:])
 
 
 def test_a_model_reads_what_the_loader_gives(folder: Path) -> None:
