@@ -24,8 +24,9 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError, did_you_mean
 from ..datasets.prepared.card import SECOND, card_beside, fingerprint
+from ..loader.columns import open_parquet
 from .options import RunOptions
-from .read import load_experiment, redirect, resolve_paths
+from .read import Params, load_experiment, redirect, resolve_paths
 from .validate import check
 
 MATCH_WINDOWS = [1800.0, 86_400.0, 604_800.0]  # half an hour, a day, a week, where times are known
@@ -81,12 +82,23 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
     if negatives := card_beside(params["train_data"]).get("negatives"):
         params = {"negative_sampling_rate": negatives["rate"]} | params
     if params.get("match_features"):
-        timed = card_beside(params["train_data"]).get("time_unit") in SECOND
-        params["match_windows"] = params.get("match_windows", MATCH_WINDOWS) if timed else None
+        windows = params.get("match_windows", MATCH_WINDOWS)
+        params["match_windows"] = windows if _timed(params) else None
     checkpoint = params.get("backbone_checkpoint")
     if checkpoint is not None and Path(checkpoint).is_file():
         params["backbone_checkpoint_hash"] = fingerprint([checkpoint])
     return Experiment(params, model_class, options)
+
+
+def _timed(params: Params) -> bool:
+    """Whether moments of samples and of all events are known, in a known unit."""
+    user_info = Path(params["user_info"])
+    return (
+        card_beside(params["train_data"]).get("time_unit") in SECOND
+        and any(column.get("name") == "time" for column in params["feature_cols"])
+        and user_info.exists()
+        and "full_time_seq" in open_parquet(user_info).schema_arrow.names
+    )
 
 
 def find_model(name: str, folder: Path | None = None) -> type[StagedModel]:

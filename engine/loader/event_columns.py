@@ -45,7 +45,7 @@ class EventColumns:
         self._tapes = {n: self._read(n, size) for n, size in self._sizes.items() if n != TIME_GAP}
         if TIME_GAP in self._sizes:
             self._times = known_times(histories, feature_map, f"event_cols, {TIME_GAP}")
-            self._tapes[TIME_GAP] = np.append(self._times.tick_S, 0)
+            self._tapes[TIME_GAP] = np.append(self._times.tick_S, np.int32(0))
 
     def _read(self, name: str, size: int) -> NDArray:
         column, parts = f"event_{name}", []

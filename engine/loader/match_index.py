@@ -17,7 +17,7 @@ import torch
 from fuxictr.features import FeatureMap
 from numpy.typing import NDArray
 
-from model_zoo.history.matches import Matches, distinct_values, id_features
+from model_zoo.history.matches import NO_IDS, Matches, distinct_values, id_features
 
 from ..common.errors import UserError
 from .columnar import Histories, ItemTable
@@ -53,10 +53,9 @@ class MatchIndex:
         user_S = np.repeat(np.arange(len(histories)), length_U)
         columns: list[NDArray] = []
         self._first, self._values = [], 1
-        try:
-            features = id_features(feature_map.features)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        features = id_features(feature_map.features)
+        if not features:
+            raise UserError(NO_IDS)
         for name, rare in features.items():
             value_NK = distinct_values(items.tables[name], rare).cpu().numpy()
             self._first.append(len(columns))
@@ -77,7 +76,7 @@ class MatchIndex:
         self._keys = np.sort(np.concatenate([[-1], *keys]))  # one is before all others
         if windows is not None:
             self._times = known_times(histories, feature_map, "match_windows")
-            self._ticks = np.append(self._times.tick_S, 0)
+            self._ticks = np.append(self._times.tick_S, np.int32(0))
             self._moments = (user_S << 32) + self._times.tick_S
 
     def _key(self, user: NDArray, value: NDArray) -> NDArray:

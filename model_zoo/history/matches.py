@@ -34,6 +34,7 @@ NOW = 5.0  # the recency of what is now: about the logarithm of the number of ma
 LONG = 18.0  # about the logarithm of the seconds of two years
 TIERS = 8  # of cosines from -1 to 1
 ALIGN = 8
+NO_IDS = "match_features: no feature of items has ids; leave the key out"
 
 
 class Matches(NamedTuple):
@@ -73,12 +74,17 @@ class MatchReader:
     Attributes:
         counted: how many of the numbers are about ids and times.
         width: how many there are, with the zeros.
+
+    Raises:
+        ValueError: no feature of items has ids.
     """
 
     def __init__(
         self, features: Mapping[str, dict[str, Any]], windows: int | None, beside: int = 0
     ) -> None:
         self.rare = id_features(features)
+        if not self.rare:
+            raise ValueError(NO_IDS)
         self.timed = windows is not None
         items = {name: spec for name, spec in features.items() if spec.get("source") == "item"}
         self.vectors = [name for name, spec in items.items() if spec["type"] == "embedding"]
@@ -125,19 +131,12 @@ class MatchReader:
 
 
 def id_features(features: Mapping[str, dict[str, Any]]) -> dict[str, int]:
-    """The item features that have ids, each with the id of its rare values; 0 if it has none.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found = {
+    """The item features that have ids, each with the id of its rare values; 0 if it has none."""
+    return {
         name: spec.get("oov_idx", 0)
         for name, spec in features.items()
         if spec.get("source") == "item" and spec["type"] in ("categorical", "sequence")
     }
-    if not found:
-        raise ValueError("match_features: no feature of items has ids; leave the key out")
-    return found
 
 
 def distinct_values(ids: Tensor, rare: int) -> Tensor:

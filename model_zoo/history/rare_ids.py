@@ -44,13 +44,13 @@ class RareIds:
         for name, count_V in counts.items():
             chance_V = self.rate / (self.rate + count_V.double())
             chance_V[[0, self.unknown[name]]] = 0
-            self._hidden[name] = chance_V.float()
+            self._hidden[name] = chance_V.float().to(columns[name].device)
 
     def hide(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The features of rows ``(U, ...)``, with some ids replaced by that of unknown values."""
         shown = dict(columns)
         for name, chance_V in self._hidden.items():
             ids = columns[name].long()
-            hidden = torch.rand(ids.shape, device=ids.device) < chance_V.to(ids.device)[ids]
+            hidden = torch.rand(ids.shape, device=ids.device) < chance_V[ids]
             shown[name] = ids.masked_fill(hidden, self.unknown[name])
         return shown

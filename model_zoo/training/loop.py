@@ -80,8 +80,8 @@ class Trainer:
                 best checkpoint is then untouched.
         """
         torch.manual_seed(self.seed)
+        self.model.before_training(self.train_loader)  # before the saved state of random numbers
         saved, stages = self._resume(), self.model.stages(self.epochs)
-        self.model.before_training(self.train_loader)
         first_with_experts = [stage.name != StageName.BACKBONE for stage in stages].index(True)
         for index in range(self.progress.stage_index, len(stages)):
             if saved is None and index == first_with_experts:

@@ -46,8 +46,6 @@ def write(folder: Path, place: Path) -> str:
     models = read_yaml(CONFIG / "model_config.yaml")
     card = card_beside(folder / "train.parquet")
     shared = start(card) | budget(card["splits"]["train"]["rows"]) | {"match_features": True}
-    if "full_time_seq" not in pl.read_parquet_schema(folder / "user_info.parquet"):
-        shared["match_windows"] = None  # samples may have times where the events of lists have none
     experiments = {"Base": models["Base"] | shared}
     named = [column["name"] for column in entry["feature_cols"]]
     # With lists in rows a user has several ``user_index``.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from engine.loader.loader import SequenceLoader
+from model_zoo.batch import Batch
 from model_zoo.history.rare_ids import RareIds
 
-from ...support.helpers import build_model, loader, tiny_params
+from ...support.helpers import build_model, killed_after, loader, random_batch, tiny_params
 
 IDS = torch.tensor([3] * 8 + [4] * 2 + [0, 1])
 
@@ -60,3 +63,34 @@ def test_training_hides_and_evaluation_does_not(tiny_data: Path, tmp_path: Path)
     assert table.grad.any(1).nonzero().flatten().tolist() == [1]
     first, again = (model.fit(train, valid, epochs=0.1, seed=3) for _ in range(2))
     assert first == again
+
+
+def test_items_without_ids_need_none(tiny_data: Path, tmp_path: Path) -> None:
+    params = marked(tiny_data) | {"model_root": str(tmp_path)}
+    price = {"name": "price", "active": True, "dtype": "float", "type": "numeric", "source": "item"}
+    model = build_model(params | {"feature_cols": [price], "group_id": None})
+    assert model(random_batch(model.feature_map, [3, 2], 3))["logit"].shape == (2, 1)
+
+
+class _Drawing(SequenceLoader):
+    """Each pass draws a number of torch's, as one over torch's DataLoader does."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.rand(1)
+        return super().__iter__()
+
+
+def test_a_resumed_run_hides_the_same(tiny_data: Path, tmp_path: Path) -> None:
+    params = marked(tiny_data) | {"model_root": str(tmp_path), "rare_id_rate": 5.0}
+
+    def fit(name: str) -> list[float]:
+        model, state = build_model(params), str(tmp_path / name)
+        train, valid = (loader(params, split) for split in ("train", "valid"))
+        train.__class__ = _Drawing
+        model.fit(train, valid, epochs=2, seed=3, resume_file=state)
+        return [entry["train_loss"] for entry in model.stage_log]
+
+    whole = fit("whole")
+    with killed_after(2):
+        fit("killed")
+    assert len(whole) == 2 and fit("killed") == whole

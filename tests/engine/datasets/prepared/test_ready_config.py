@@ -19,15 +19,9 @@ from model_zoo.registry import model_names
 NEGATIVES = {"per_positive": 4, "from": "time", "targets": "first", "rate": 0.00012}
 
 
-def written(
-    data: Path, folder: Path, timed: bool = False, **changes: Any
-) -> dict[str, dict[str, Any]]:
+def written(data: Path, folder: Path, **changes: Any) -> dict[str, dict[str, Any]]:
     """The checked parameters of every experiment for the tiny data, whose card is changed."""
     shutil.copytree(data, folder / "mine")
-    if timed:
-        users = pl.read_parquet(data / "user_info.parquet")
-        users = users.with_columns(full_time_seq="full_item_seq")
-        users.write_parquet(folder / "mine" / "user_info.parquet")
     card = folder / "mine" / "dataset_card.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | changes))
     ready_config.write(folder / "mine", folder / "mine")
@@ -48,14 +42,21 @@ def test_the_start_of_every_model_follows_from_the_negatives(
             assert start == ("partial(nn.init.normal_, std=1e-4)", 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("unit", "timed"), [("s", True), ("s", False), ("order", True), (None, False)]
-)
+@pytest.mark.parametrize("unit", ["s", "order", None])
+@pytest.mark.parametrize("of", ["events", "samples", "events samples"])
 def test_matches_are_counted_in_windows_where_times_are_known(
-    unit: str | None, timed: bool, tiny_data: Path, tmp_path: Path
+    unit: str | None, of: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    known = unit == "s" and timed
-    for params in written(tiny_data, tmp_path, timed, time_unit=unit).values():
+    data = shutil.copytree(tiny_data, tmp_path / "timed")
+    if "events" in of:
+        users = pl.read_parquet(data / "user_info.parquet")
+        users.with_columns(full_time_seq="full_item_seq").write_parquet(data / "user_info.parquet")
+    if "samples" in of:
+        about = json.loads((data / "feature_map.json").read_text())
+        about["features"].append({"time": {"type": "meta"}})
+        (data / "feature_map.json").write_text(json.dumps(about))
+    known = unit == "s" and of == "events samples"
+    for params in written(data, tmp_path, time_unit=unit).values():
         assert params["match_features"] is True
         assert params["match_windows"] == ([1800, 86_400, 604_800] if known else None)
 
