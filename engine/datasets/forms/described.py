@@ -22,18 +22,8 @@ from .mapping_file import as_entry, typed
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "label", "positive", "split", ITEM_ID, *META, *CARRIED, *LISTS}
-TAKEN = RESERVED | {
-    f"{EVENT}time_gap",
-    "block",
-    "part",
-    "ends",
-    "clicked",
-    "visit",
-    "chance",
-    "owner",
-    "pool",
-    "index",
-}
+TAKEN = RESERVED | {"block", "part", "ends", "clicked", "visit", "chance", "owner", "pool", "index"}
+TAKEN |= {f"{EVENT}time_gap"}  # the loader computes it
 
 
 class Described:
