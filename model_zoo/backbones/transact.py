@@ -23,10 +23,11 @@ from ..sequence_model import SequenceModel
 class TransActBlock(SequenceBlock):
     """The block of TransAct: an encoder over ``[item, target]`` pairs, read at the newest pairs.
 
-    A maximum over all positions may be appended. The block follows LongCTR, and so has no positions
-    and no time window. With event features, an item's half of a pair is ``x + sum_e v_e``, with e the
-    buckets of the event. If a history is shorter than ``first_k_cols``, zeros take the place of the missing older outputs. Without history, the output is zero. Its width is
-    ``(first_k_cols + concat_max_pool) * 2 * D``.
+    A maximum over all positions may be appended. The block follows LongCTR, and so has no positions and
+    no time window. With event features, an item's half of a pair is ``x + sum_e v_e``, with e the
+    buckets of the event. If a history is shorter than ``first_k_cols``, zeros take the place of the
+    missing older outputs. Without history, the output is zero. Its width is ``(first_k_cols +
+    concat_max_pool) * 2 * D``.
 
     Args:
         item_dim: D, width of an item.

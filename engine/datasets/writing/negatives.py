@@ -37,13 +37,14 @@ class Negatives:
 
     Attributes:
         per_positive: negatives of each positive.
-        source: ``time`` draws from the next events from the moment on, so popularity and trend are
-            those of the moment; ``popularity`` from all events before; ``uniform`` from all items known by then.
-            Without times the last two draw from all events. With a split by user, training,
+        source: ``time`` draws from the next events from the moment on, so popularity and trend are those
+            of the moment; ``popularity`` from all events before; ``uniform`` from all items known by
+            then. Without times the last two draw from all events. With a split by user, training,
             validation and test each draw from their own.
-        targets: with ``first``, a sample is a user's first positive event with an item that the
-            history does not show yet, and a negative is never an item of the user's. With ``all``, repeats are samples too, and a negative may be
-            another item of the user's, but no positive of the same moment.
+        targets: with ``first``, a sample is a user's first positive event with an item that the history
+            does not show yet, and a negative is never an item of the user's. With ``all``, repeats are
+            samples too, and a negative may be another item of the user's, but no positive of the same
+            moment.
     """
 
     per_positive: int

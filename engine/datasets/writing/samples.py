@@ -58,8 +58,9 @@ class Block(NamedTuple):
         samples: ``user_index, item_index, seq_len, time, group_index, label, split`` and the features,
             in the time order of each user. Rows of one moment are in random order. ``group_index``
             counts from 0 on, and leaves out none.
-        histories: ``user_index, full_item_seq, full_time_seq`` and the features of events. Where a user has several, ``user_index``
-            of these and of ``samples`` counts from 0 on, and ``user`` is whose they are.
+        histories: ``user_index, full_item_seq, full_time_seq`` and the features of events. Where a user
+            has several, ``user_index`` of these and of ``samples`` counts from 0 on, and ``user`` is
+            whose they are.
         drawable: how many negatives could have been drawn.
     """
 
