@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.config.feature_map import build_feature_map
-from engine.config.load import find_model
+from engine.config.models import find_model
 from model_zoo.batch import Batch
 from model_zoo.sequence_model import SequenceModel
 

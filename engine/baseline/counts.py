@@ -16,7 +16,7 @@ from ..config.feature_map import build_feature_map
 from ..datasets.prepared.card import SPLITS, card_beside
 from ..loader.columnar import META, Histories, ItemTable, Samples
 from ..loader.columns import Arrays, open_parquet
-from ..loader.times import TIMES, Times
+from ..loader.times import Times, has_times
 from .popularity import AmongOthers, BeforeTheMoment, fold_of
 
 BLOCK = 4096  # samples that are counted at a time
@@ -66,10 +66,9 @@ class Counter:
             first = table.numpy().reshape(len(items), -1)[:, 0].astype(np.int32)
             if 2 * len(np.unique(first)) < len(first):  # else it is nearly the item again
                 self._values[name] = first
-        path, unit = self._histories.path, card_beside(params["train_data"]).get("time_unit", "")
-        timed = "time" in own and TIMES in open_parquet(path).schema_arrow.names
-        # An order does not compare users.
-        self.times = Times(self._histories, unit) if timed and unit != "order" else None
+        unit = card_beside(params["train_data"]).get("time_unit", "")
+        timed = has_times(self._histories.path, own) and unit != "order"  # which compares no users
+        self.times = Times(self._histories, unit) if timed else None
         self._popularity = self._known_popularity()
 
     def _known_popularity(self) -> BeforeTheMoment | AmongOthers:

@@ -19,7 +19,7 @@ class RunOptions:
         seed: replaces the seed of the configuration; None keeps it.
         gpu: number of the CUDA device, or -1 for the CPU.
         resume: go on with a killed run. If the run has finished, its result is returned.
-        model_zoo: folder of foreign models; see ``load.find_model``.
+        model_zoo: folder of foreign models; see ``models.find_model``.
         data_root: replaces the data_root of the configuration; see ``read.redirect``.
         model_root: replaces the model_root of the configuration.
         changes: keys of the experiment that are set to other values.

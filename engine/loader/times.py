@@ -5,7 +5,9 @@ Shape suffix: S interactions of all users.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from fuxictr.features import FeatureMap
@@ -45,6 +47,16 @@ class Times:
         return np.clip((time - self._first) // self._tick, 0, 2**31)
 
 
+def has_times(user_info: Path, of_samples: Iterable[str]) -> bool:
+    """Whether the moments of all events and of the samples are known.
+
+    Args:
+        user_info: the file of the histories.
+        of_samples: the columns of the samples.
+    """
+    return "time" in of_samples and TIMES in open_parquet(user_info).schema_arrow.names
+
+
 def known_times(histories: Histories, feature_map: FeatureMap, key: str) -> Times:
     """When all events were, for a key that needs it.
 
@@ -52,7 +64,7 @@ def known_times(histories: Histories, feature_map: FeatureMap, key: str) -> Time
         UserError: the data do not say when the events or the samples were.
     """
     path = histories.path
-    if "time" in feature_map.features and TIMES in open_parquet(path).schema_arrow.names:
+    if has_times(path, feature_map.features):
         return Times(histories, card_beside(path).get("time_unit", ""))
     raise UserError(
         f"{key}: {path.parent} lacks times of samples (`time`, a meta feature) or of each event "

@@ -27,7 +27,8 @@ from model_zoo.training.trainable import log_metrics
 from ..common.errors import UserError
 from ..common.files import write_json
 from ..config.feature_map import build_feature_map
-from ..config.load import AdoptedModel, Experiment, build, own_words
+from ..config.load import Experiment
+from ..config.models import AdoptedModel, build, own_words
 from ..config.read import DATA_FILES, Params
 from ..datasets import ensure_generated
 from ..datasets.prepared.card import SPLITS, card_beside, fingerprint

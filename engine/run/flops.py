@@ -31,7 +31,8 @@ from model_zoo.training.base_model import StagedModel
 from ..common.text_table import text_table
 from ..config.command_line import CommandLine, positive
 from ..config.feature_map import build_feature_map
-from ..config.load import build, load
+from ..config.load import load
+from ..config.models import build
 from ..config.options import RunOptions
 from ..config.read import Params
 from ..datasets import ensure_generated

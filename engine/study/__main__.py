@@ -16,7 +16,8 @@ from ..common.errors import UserError, run_command
 from ..common.files import write_json
 from ..common.places import CONFIG, HOME
 from ..config.command_line import CommandLine, parse_changes, positive
-from ..config.load import load, model_files
+from ..config.load import load
+from ..config.models import model_files
 from ..config.options import RunOptions
 from ..config.read import dataset_part, resolve_paths
 from ..datasets.prepared.card import card_beside, longest_history

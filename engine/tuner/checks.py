@@ -15,7 +15,7 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
-from ..config.load import build, find_model
+from ..config.models import build, find_model
 from ..config.options import RunOptions
 from ..config.read import DATA_FILES, DATA_PATHS, redirect, resolve_paths
 from ..config.validate import check

@@ -27,7 +27,7 @@ from model_zoo.sequence_model import SequenceModel
 
 from ...common.errors import UserError
 from ...config.feature_map import build_feature_map
-from ...config.load import build, find_model
+from ...config.models import build, find_model
 from ...config.read import Params
 from ...datasets.prepared.card import card_beside
 from ...loader.loader import SequenceLoader

@@ -10,7 +10,7 @@ import pytest
 
 import model_zoo
 from engine.common.errors import UserError
-from engine.config.load import find_model
+from engine.config.models import find_model
 
 from ...support.command_line import Outcome, Workspace, run_expid_often
 

@@ -14,7 +14,7 @@ import torch
 import model_zoo
 from engine.common.errors import UserError
 from engine.config.feature_map import build_feature_map
-from engine.config.load import build
+from engine.config.models import build
 from engine.config.validate import check
 from engine.loader.random_batch import random_batch
 from model_zoo.sequence_model import SequenceModel
