@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +95,20 @@ class Workspace:
 def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 120) -> Outcome:
     """Run a script of the repository in a process of its own."""
     return _run([sys.executable, str(ROOT / script), *arguments], cwd, timeout)
+
+
+def prepare_and_train(folder: Path, flags: Sequence[str], expid: str) -> Outcome:
+    """Prepare ``log.csv`` of a folder as the data set ``out``, and train an experiment for an epoch."""
+    made = run_script(
+        "data/prepare.py", "generic", "--input", "log.csv", *flags, "--output", "out", cwd=folder
+    )
+    assert made.code == 0, made.stderr
+    trained = run_script(
+        "run_expid.py", "--config", "out/config", "--expid", expid, "--set", "epochs=1",
+        "--model-root", "results", cwd=folder,
+    )  # fmt: skip
+    assert trained.code == 0, trained.stderr
+    return trained
 
 
 def run_module(module: str, *arguments: str, timeout: float = 120) -> Outcome:

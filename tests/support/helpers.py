@@ -5,6 +5,8 @@ Shape suffixes as in the code: B samples, L history length, D item width.
 
 from __future__ import annotations
 
+import builtins
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -132,3 +134,17 @@ def killed_after(saves: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(_Killed):
         patch.setattr(Trainer, "_save_state", save_then_die)
         yield
+
+
+def without_package(monkeypatch: pytest.MonkeyPatch, package: str, *importers: str) -> None:
+    """Make a package look as if it were not installed, to modules that are then imported anew."""
+    real = builtins.__import__
+
+    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.split(".")[0] == package:
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    for name in importers:
+        monkeypatch.delitem(sys.modules, name, raising=False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 import random
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from engine.tuner.optuna_search import OptunaSearch
 
 from ...support.command_line import alive, children, wait_for
 from ...support.fake_tuner import FakeTuner, start
+from ...support.helpers import without_package
 
 CHOICES = {"learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5], "topk": [1, 2, 3, 4, 5, 6]}
 
@@ -112,15 +111,7 @@ def test_another_base_experiment_starts_another_study(tuner: FakeTuner) -> None:
 def test_without_optuna_it_says_what_to_install(
     tuner: FakeTuner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.split(".")[0] == "optuna":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    monkeypatch.delitem(sys.modules, "engine.tuner.optuna_search")
+    without_package(monkeypatch, "optuna", "engine.tuner.optuna_search")
     tuner.write({"topk": [1]})
     with pytest.raises(UserError, match="pip install optuna==5"):
         command.make_search(tuner.space(), None, "", 3)  # type: ignore[arg-type]

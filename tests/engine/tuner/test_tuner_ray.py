@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from engine.tuner import command
 
 from ...support.command_line import wait_for
 from ...support.fake_tuner import FakeTuner, start
+from ...support.helpers import without_package
 from .test_tuner_scheduler import GRID
 
 
@@ -84,15 +83,6 @@ def test_a_cluster_without_gpu_is_said(cluster: Any) -> None:
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.split(".")[0] == "ray":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    for name in ("engine.tuner.ray_engine", "engine.common.ray_cluster"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    without_package(monkeypatch, "ray", "engine.tuner.ray_engine", "engine.common.ray_cluster")
     with pytest.raises(UserError, match="pip install ray==2"):
         command.make_engine([-1], 1, ray=True)

@@ -20,7 +20,7 @@ from engine.datasets.writing import numbering
 from engine.datasets.writing.encoders import load
 from engine.datasets.writing.features import Feature
 
-from ....support.command_line import Outcome, run_script, snapshot
+from ....support.command_line import Outcome, prepare_and_train, snapshot
 
 Command = Callable[..., Outcome]
 KEYS = ("--user", "who", "--item", "what", "--time", "when")
@@ -241,16 +241,7 @@ def test_a_number_that_is_never_there_has_no_edges() -> None:
 
 def test_the_written_configuration_trains(tmp_path: Path) -> None:
     log().write_csv(tmp_path / "log.csv")
-    flags = ("--label", "liked", *EVENTS, "--output", "out")
-    made = run_script(
-        "data/prepare.py", "generic", "--input", "log.csv", *KEYS, *flags, cwd=tmp_path
-    )
-    assert made.code == 0, made.stderr
-    trained = run_script(
-        "run_expid.py", "--config", "out/config", "--expid", "TWIN_out", "--set", "epochs=1",
-        "--model-root", "results", cwd=tmp_path,
-    )  # fmt: skip
-    assert trained.code == 0, trained.stderr
+    prepare_and_train(tmp_path, [*KEYS, "--label", "liked", *EVENTS], "TWIN_out")
     (saved,) = (tmp_path / "results" / "out").glob("TWIN_out*.json")
     result: dict[str, Any] = json.loads(saved.read_text())
     assert [c["name"] for c in result["params"]["event_cols"]] == ["action", "played_s"]

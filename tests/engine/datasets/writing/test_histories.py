@@ -17,7 +17,7 @@ from engine.datasets.raw.source import PLACE
 from engine.datasets.writing import histories, interactions, numbering
 from engine.datasets.writing.histories import LIST, REPEATED, SEEN, stored_events
 
-from ....support.command_line import run_script
+from ....support.command_line import prepare_and_train
 
 
 def random_rows(seed: int, timed: bool) -> list[dict[str, Any]]:
@@ -340,16 +340,8 @@ def test_gauc_of_windows_goes_by_user(tmp_path: Path) -> None:
         "label",
         "--history",
         "seen",
-        "--output",
-        "out",
     ]
-    made = run_script("data/prepare.py", "generic", "--input", "log.csv", *flags, cwd=tmp_path)
-    assert made.code == 0, made.stderr
-    trained = run_script(
-        "run_expid.py", "--config", "out/config", "--expid", "TWIN_MoS_out", "--set", "epochs=1",
-        "--model-root", "results", cwd=tmp_path,
-    )  # fmt: skip
-    assert trained.code == 0, trained.stderr
+    trained = prepare_and_train(tmp_path, flags, "TWIN_MoS_out")
     assert "gAUC" in trained.stdout
     assert "group_id: group_user" in (tmp_path / "out/config/model_config.yaml").read_text()
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from engine.datasets.prepared.card import CARD, SPLITS
 from engine.datasets.writing import interactions, numbering
 
 from ....support.command_line import Outcome, run_script
+from ....support.helpers import without_package
 
 KEYS = {"user": "who", "item": "what", "time": "when", "label": "clicked"}
 FLAGS = [word for key, column in KEYS.items() for word in (f"--{key}", column)]
@@ -184,16 +183,9 @@ def test_without_ray_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
     command: Callable[..., Outcome],
 ) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.split(".")[0] == "ray":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    for name in ("engine.datasets.writing.ray_blocks", "engine.common.ray_cluster"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    without_package(
+        monkeypatch, "ray", "engine.datasets.writing.ray_blocks", "engine.common.ray_cluster"
+    )
     table.write_csv(tmp_path / "log.csv")
     done = command("generic", "--input", "log.csv", *FLAGS, "--engine", "ray", "--output", "out")
     assert done.code == 2 and "pip install ray==2" in done.stderr
