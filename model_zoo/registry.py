@@ -52,6 +52,7 @@ BACKBONES = _by_name(
     Registered("TransAct", "backbones.transact", "TransAct", 2023, "KDD'23", "https://arxiv.org/abs/2306.00248"),
     Registered("TWIN", "backbones.twin", "TWIN", 2023, "KDD'23", "https://arxiv.org/abs/2302.02352"),
     Registered("SDIM", "backbones.sdim", "SDIM", 2022, "CIKM'22", "https://arxiv.org/abs/2205.10249"),
+    Registered("HSTU", "backbones.hstu", "HSTU", 2024, "ICML'24", "https://arxiv.org/abs/2402.17152"),
 )  # fmt: skip
 MIXTURES = _by_name(
     Registered("DSelectK", "moe.dselect_k", "DSelect-k", 2021, "NeurIPS'21", "https://arxiv.org/abs/2106.03760"),
