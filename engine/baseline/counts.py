@@ -18,7 +18,7 @@ from ..loader.columnar import META, Histories, ItemTable, Samples
 from ..loader.columns import Arrays, open_parquet
 from ..loader.popularity import BeforeTheMoment, every_nth
 from ..loader.times import Times, has_times
-from .popularity import AmongOthers, fold_of
+from .among_others import AmongOthers, fold_of
 
 BLOCK = 4096  # samples that are counted at a time
 FEW = 20  # newest events that are counted by themselves, too
