@@ -23,7 +23,6 @@ from ..ops.precision import at_least_float32
 from ..sequence_model import SequenceModel
 
 NORM_EPS = 1e-12
-LATER = -1e9  # SiLU and its gradient are zero there
 
 
 class HSTULayer(nn.Module):
@@ -32,16 +31,13 @@ class HSTULayer(nn.Module):
     With x the positions after a LayerNorm, ``v, k, q, u = SiLU(f1(x))``. Position i attends to itself
     and to each older real position j, with the weight ``SiLU(q_i k_j + p_(i-j)) / n_i``. From its
     mixture ``m_i`` of the values ``v_j`` follows ``y_i = x_i + f2(LayerNorm(m_i) u_i)``. All heads share
-    the bias p of a distance, which starts at zero.
-
-    The paper divides by the longest length. Here ``n_i`` is the number of positions to which i attends.
-    So mixtures have one scale in a long history and in the short one of an expert.
+    the bias p of a distance, which starts at zero. The paper divides by the longest length. Here
+    ``n_i`` is the number of positions to which i attends, so that mixtures have one scale in a long
+    history and in the short one of an expert.
 
     After ``read_events``, with e the buckets of position j, its score has the bias ``sum_e b_e`` too,
     and the value of each head is ``v_j + sum_e w_e``. The candidate is no event, so each feature has
-    a bucket for it.
-
-    The arguments are those of ``HSTUBlock``.
+    a bucket for it. The arguments are those of ``HSTUBlock``.
     """
 
     def __init__(
@@ -75,15 +71,15 @@ class HSTULayer(nn.Module):
         v_BHTC, k_BHTC, q_BHTC, _ = heads.permute(2, 0, 3, 1, 4)
         age_T = torch.arange(len(items), device=heads.device)
         distance_TT = age_T[:, None] - age_T
-        bias = self._distance(distance_TT).masked_fill(distance_TT < 0, LATER)
+        bias = self._distance(distance_TT).masked_fill(distance_TT < 0, -1e9)  # where SiLU is zero
         if self.events is not None:
             v_BHTC = v_BHTC + self.events(items)[:, None]
             bias_N1 = self.events.bias_HN.T
             bias_BT1 = torch.stack([gather_rows(bias_N1, e) for e in items.events]).sum(0)
             bias = bias + bias_BT1.mT[:, None]
         v_BHTC = v_BHTC.masked_fill(~items.mask_BL[:, None, :, None], 0.0)  # of padding
-        weights_BHTT = F.silu((q_BHTC @ k_BHTC.mT).add_(bias))
-        mixed_BTA = (weights_BHTT @ v_BHTC).transpose(1, 2).flatten(2)
+        mixed_BHTC = F.silu((q_BHTC @ k_BHTC.mT).add_(bias)) @ v_BHTC
+        mixed_BTA = mixed_BHTC.transpose(1, 2).flatten(2)
         count_BT1 = items.mask_BL.cumsum(1).clamp(min=1)[..., None]
         u_BTA = parts_BTZ[..., -mixed_BTA.shape[-1] :]
         return self._finish(items.embed(), u_BTA, mixed_BTA / count_BT1)
@@ -176,11 +172,11 @@ class HSTUBlock(SequenceBlock):
         first = table(rows_UD, 0)  # each row once, for all groups
 
         def run(items: History, _: Tensor) -> Tensor:
-            read = first
+            parts = first
             for depth, layer in enumerate(layers, start=1):
-                items = with_vectors(items, layer(read, items))
-                read = table(items.rows_UD, depth)
-            return last.read(read, items, items.lookup(items.index_BL[:, -1]))
+                items = with_vectors(items, layer(parts, items))
+                parts = table(items.rows_UD, depth)
+            return last.read(parts, items, items.lookup(items.index_BL[:, -1]))
 
         return by_length(run, items, target_BD)
 
