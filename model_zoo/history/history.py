@@ -152,7 +152,7 @@ class History:
         query_BHD = at_least_float32(query_BHD)
         if topk is not None and topk < len(self):
             return self._attend_best(query_BHD, dropout, topk)
-        weights_BHL = masked_softmax(self._dot(query_BHD), self.mask_BL[:, None])
+        weights_BHL = masked_softmax(self.dot(query_BHD), self.mask_BL[:, None])
         if dropout and self._in_place(query_BHD):
             weights_BHL = weights_BHL * keep_factors(weights_BHL, dropout)
         elif dropout:
@@ -172,7 +172,7 @@ class History:
     @torch.no_grad()
     def scores(self, query_BHD: Tensor) -> Tensor:
         """The product of each query with each position, ``(B, H, L)``, outside autograd."""
-        return self._dot(at_least_float32(query_BHD))
+        return self.dot(at_least_float32(query_BHD))
 
     def weighted_sum(self, weights_BHL: Tensor, buckets: int = 0) -> Tensor:
         """``sum_l weight_l item_l``, ``(B, H, D)``; weights of padded positions must be zero.
@@ -193,7 +193,7 @@ class History:
         """Whether kernels read the rows in place: for few queries on a CPU."""
         return self._rows.kernels and x_BHD.shape[1] <= FEW_QUERIES
 
-    def _dot(self, query_BHD: Tensor) -> Tensor:
+    def dot(self, query_BHD: Tensor) -> Tensor:
         """The product of queries, of width D or D + N, with each position, ``(B, H, L)``."""
         items_BHD, bias_BHN = query_BHD.tensor_split([self._rows.width], dim=-1)
         with unrounded(query_BHD):
