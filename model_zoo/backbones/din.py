@@ -1,6 +1,7 @@
 """DIN: a weight for each item, from a perceptron over item and target (Zhou et al., KDD 2018).
 
-Shape suffixes: B samples, L history length, D item width, K width of the first hidden layer.
+Shape suffixes: B samples, L history length, P = B * L positions, D item width, K width of a hidden
+layer.
 """
 
 from __future__ import annotations
@@ -98,13 +99,17 @@ class DINBlock(SequenceBlock):
         """The perceptron's output for each item, ``(B, L)``; at padded positions it is arbitrary."""
         first = cast(nn.Linear, self.mlp[0])
         of_target, of_item, of_difference, of_product = first.weight.T.chunk(4)
-        matrix_BDK = torch.addcmul(of_item - of_difference, target_BD[:, :, None], of_product)
+        # As D outer products, since their gradients are then products of matrices too.
+        matrix_DBK = torch.baddbmm(
+            (of_item - of_difference)[:, None], target_BD.T[:, :, None], of_product[:, None]
+        )
         bias_BK = F.linear(target_BD, (of_target + of_difference).T, first.bias)
-        x_BLK = torch.baddbmm(bias_BK[:, None], history.embed(), matrix_BDK)
-        real_BL1 = history.mask_BL[:, :, None]
+        x_BLD = gather_rows(history.rows_UD, history.index_BL)
+        x_BLK = torch.baddbmm(bias_BK[:, None], x_BLD, matrix_DBK.transpose(0, 1))
+        x_PK, real_P = x_BLK.flatten(0, 1), history.mask_BL.flatten()
         for layer in self.mlp[1:]:
-            x_BLK = layer(x_BLK, real_BL1) if isinstance(layer, Dice) else layer(x_BLK)
-        return x_BLK[..., 0]
+            x_PK = layer(x_PK, real_P) if isinstance(layer, Dice) else layer(x_PK)
+        return x_PK.view(history.mask_BL.shape)
 
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -132,20 +137,22 @@ class Dice(nn.Module):
         self.register_buffer("running_mean", torch.zeros(width))
         self.register_buffer("running_var", torch.ones(width))
 
-    def forward(self, x_BLK: Tensor, real_BL1: Tensor) -> Tensor:
+    def forward(self, x_PK: Tensor, real_P: Tensor) -> Tensor:
         """In training, normalise by mean and variance over all real positions of the batch."""
         mean_K, variance_K = self.running_mean, self.running_var
         if self.training:
-            count = real_BL1.sum()
-            share_BL1 = real_BL1 / count.clamp(min=1)
-            mean_K = (x_BLK * share_BL1).sum((0, 1))
-            variance_K = ((x_BLK - mean_K).square() * share_BL1).sum((0, 1))
+            count = real_P.sum()
+            share_P = real_P.to(x_PK.dtype) / count.clamp(min=1)
+            mean_K = share_P @ x_PK
+            # The mean's part of this gradient is zero.
+            variance_K = share_P @ (x_PK - mean_K.detach()).square()
             with torch.no_grad():  # one item has no variance
                 step, unbiased = MOMENTUM * (count > 1), count / (count - 1).clamp(min=1)
                 self.running_mean.lerp_(mean_K, step)
                 self.running_var.lerp_(variance_K * unbiased, step)
-        p_BLK = ((x_BLK - mean_K) * (variance_K + EPSILON).rsqrt()).sigmoid()
-        return x_BLK * (p_BLK + self.alpha * (1 - p_BLK))
+        scale_K = (variance_K + EPSILON).rsqrt()
+        p_PK = torch.addcmul(-mean_K * scale_K, x_PK, scale_K).sigmoid()
+        return x_PK * torch.addcmul(self.alpha, p_PK, 1 - self.alpha)
 
 
 class DIN(SequenceModel):
