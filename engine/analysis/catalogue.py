@@ -34,6 +34,7 @@ FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
     "dispatch": router_figures.dispatch,
     "scaling": metric_figures.scaling,
     "alphas": metric_figures.alphas,
+    "start": metric_figures.start,
     "routing_history": router_figures.routing_history,
     "themes": probe_figures.themes,
 }

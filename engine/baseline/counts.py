@@ -16,11 +16,11 @@ from ..config.feature_map import build_feature_map
 from ..datasets.prepared.card import SPLITS, card_beside
 from ..loader.columnar import META, Histories, ItemTable, Samples
 from ..loader.columns import Arrays, open_parquet
+from ..loader.popularity import BeforeTheMoment, every_nth
 from ..loader.times import Times, has_times
-from .popularity import AmongOthers, BeforeTheMoment, fold_of
+from .among_others import AmongOthers, fold_of
 
 BLOCK = 4096  # samples that are counted at a time
-EVENTS = 2**25  # about how many events at most tell what is popular
 FEW = 20  # newest events that are counted by themselves, too
 SPANS = (1800, 86_400)  # seconds before a sample, in which matches are counted by themselves
 NEVER = 1e12  # how long ago a match is that is not there
@@ -73,9 +73,9 @@ class Counter:
 
     def _known_popularity(self) -> BeforeTheMoment | AmongOthers:
         items = self._histories.items
-        event_E = np.arange(0, len(items), 1 + len(items) // EVENTS)
         if self.times is not None:
-            return BeforeTheMoment(items[event_E], self.times.tick_S[event_E], self._values)
+            return BeforeTheMoment(items, self.times.tick_S, self._values)
+        event_E = np.arange(len(items))[every_nth(len(items))]
         fold, shown = np.zeros((2, len(self._histories)), np.int64)
         for rows in self.splits["train"].batches(BLOCK, None):
             fold[rows["user_index"]] = fold_of(rows[self.user])

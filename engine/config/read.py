@@ -34,7 +34,9 @@ PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
 # Keys that change what a run shows or how it loads data, but no number of its result.
 NO_NUMBERS = ("verbose", "num_workers", "tensorboard")
 # Keys that a listing shows.
-LISTED = ("model", "dataset_id", "max_len", "batch_size", "learning_rate", "epochs")
+LISTED = (
+    "model", "dataset_id", "max_len", "batch_size", "learning_rate", "epochs", "embedding_initializer"
+)  # fmt: skip
 
 
 def list_experiments(config_dir: str | Path) -> dict[str, tuple[str, str]]:

@@ -35,6 +35,7 @@ OPTIONAL: dict[str, Any] = {
     "monitor_mode": Literal["max", "min"],
     "eval_steps": int | None,
     "event_cols": list | None,
+    "embedding_initializer": str,
     "match_span": Literal["all", "max_len"],
     "loss": Literal[LOSSES],
     "optimizer": Literal[

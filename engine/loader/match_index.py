@@ -22,6 +22,7 @@ from model_zoo.history.matches import NO_IDS, Matches, distinct_values, id_featu
 from ..common.errors import UserError
 from .columnar import Histories, ItemTable
 from .columns import Arrays
+from .popularity import BeforeTheMoment
 from .times import known_times
 
 MATCHES = "(matches)"  # name of the column
@@ -78,6 +79,8 @@ class MatchIndex:
             self._times = known_times(histories, feature_map, "match_windows")
             self._ticks = np.append(self._times.tick_S, np.int32(0))
             self._moments = (user_S << 32) + self._times.tick_S
+            values = {MATCHES: self._value_NK}
+            self._popularity = BeforeTheMoment(item_S, self._times.tick_S, values)
 
     def _key(self, user: NDArray, value: NDArray) -> NDArray:
         """The key of a value at the first position of a user."""
@@ -98,12 +101,14 @@ class MatchIndex:
         found_BK = (value_BK > 0) & (last_BK >= start_B[:, None])
         place_BK = np.where(found_BK, end_B[:, None] - last_BK, np.inf)
         place_BF = np.minimum.reduceat(place_BK, self._first, 1)
-        begin_BW, gap_BG = start_B[:, None], None
+        begin_BW, gap_BG, share_BF = start_B[:, None], None, None
         if self._windows is not None:
             origin_B, now_B = self._offsets[user_B], self._times.ticks(rows["time"])
             place_BG = np.column_stack([place_BF, np.where(end_B > 0, 1.0, np.inf)])
             event_BG = np.where(place_BG < np.inf, (origin_B + end_B)[:, None] - place_BG, -1)
             ago_BG = (now_B[:, None] - self._ticks[event_BG.astype(int)]).clip(0)
+            share_BK = self._popularity.share(MATCHES, value_BK, now_B[:, None])
+            share_BF = np.maximum.reduceat(share_BK * (value_BK > 0), self._first, 1)
             gap_BG = np.where(place_BG < np.inf, ago_BG / self._times.second, np.inf)
             moment_BW = (now_B[:, None] - self._windows * self._times.second).clip(0)
             moment_BW = (user_B[:, None] << 32) + moment_BW.astype(int)
@@ -114,5 +119,5 @@ class MatchIndex:
         begin_HW = self._keys.searchsorted(key_BK[found_BK][:, None] + begin_BW[row_H])
         count_BKW[found_BK] = stop_BK[found_BK][:, None] - begin_HW
         count_BFW = np.add.reduceat(count_BKW, self._first, 1) * self._share_NF[item_B][..., None]
-        found = (end_B - start_B, count_BFW, place_BF, gap_BG)
+        found = (end_B - start_B, count_BFW, place_BF, gap_BG, share_BF)
         return Matches(*(torch.from_numpy(x.astype(np.float32)) for x in found if x is not None))

@@ -20,6 +20,10 @@ LENGTHS = (100, 200, 300, 400)  # paper, figure 6
 EXPERTS = (0, 2, 4, 6, 8)  # paper, figure 6; 0 is the vanilla backbone
 # Paper, figure 7: all fusion weights in steps of 0.2 whose sum is at most 1.
 ALPHAS = [{"alpha_item": i / 5, "alpha_window": w / 5} for i in range(6) for w in range(6 - i)]
+STARTS = [  # scales of embeddings; FuxiCTR's default comes first
+    {"embedding_initializer": f"partial(nn.init.normal_, std={std})"}
+    for std in ("1e-4", "0.01", "0.05", "0.25", "1")
+]
 Names = Sequence[str]
 AS_IT_IS: Sequence[dict[str, Any]] = ({},)
 KNOBS = read_yaml(Path(__file__).with_name("knobs.yaml"))
@@ -37,6 +41,10 @@ EXPERIMENTS: dict[str, tuple[str, Rows]] = {
     ),
     "experts": ("MoS with more and more experts.", {OURS: [{"num_experts": n} for n in EXPERTS]}),
     "alphas": ("MoS over the triangle of fusion weights.", {OURS: ALPHAS}),
+    "start": (
+        "Vanilla and MoS from narrow to wide embeddings, untuned.",
+        {VANILLA: STARTS, OURS: STARTS},
+    ),
     "routers": ("Every router, to look into.", ROUTERS),
     "knobs": (
         "Each router with one decision changed at a time, at the configuration's own values.",
@@ -44,7 +52,7 @@ EXPERIMENTS: dict[str, tuple[str, Rows]] = {
     ),
 }
 WITH_BASELINES = ("table2",)
-UNTUNED = ("knobs",)  # tuning would set the keys that these compare
+UNTUNED = ("knobs", "start")  # tuning would set the keys that these compare
 BUDGET = 3
 
 

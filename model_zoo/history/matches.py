@@ -7,12 +7,14 @@ feature with ids these are the numbers:
 - how many events match, and which share of the history they are;
 - ``1 / place`` of the newest match, where the last event has place 1; 0 if nothing matches;
 - where times are known, how recent the newest match is, and how many matches are in each window of
-  time before the sample. Recency falls from 5 to 0 with the logarithm of the seconds.
+  time before the sample. Recency falls from 5 to 0 with the logarithm of the seconds;
+- where times are known, how popular the candidate's value was: ``log(1 + n) / 3``, if n of a million
+  events of all users before the sample showed it.
 
-Where times are known, the recency of the last event comes too. For each feature of vectors, the
-numbers are a histogram of the cosines between the candidate and the events (SimTier, arXiv
-2512.07216). Numbers of events are ``log(1 + number)``. Scaled to 1 at most, they gave a lower AUC: the
-embeddings learned the samples by heart before the head had learned to read them.
+The length of the history comes too and, where times are known, the recency of its last event. For each
+feature of vectors, the numbers are a histogram of the cosines between the candidate and the events
+(SimTier, arXiv 2512.07216). Numbers of events are ``log(1 + number)``. Scaled to 1 at most, they gave a
+lower AUC: the embeddings learned the samples by heart before the head had learned to read them.
 
 Shape suffixes: B samples, L positions, U rows (distinct items), F features with ids, K values of an
 item, W windows of time, and the whole, T tiers of cosines, M numbers.
@@ -46,19 +48,24 @@ class Matches(NamedTuple):
         place_BF: place of the newest match; the last event has place 1.
         gap_BG: seconds since the newest match in each feature, and since the last event (G = F + 1);
             None where no times are known.
+        popular_BF: share of the events of all users before the sample that show the candidate's
+            value, of a list its most frequent one; None where no times are known.
     """
 
     length_B: Tensor
     count_BFW: Tensor
     place_BF: Tensor
     gap_BG: Tensor | None = None
+    popular_BF: Tensor | None = None
 
     def numbers(self) -> Tensor:
         """The numbers for the head, ``(B, M)``, float32, from 0 to about 5."""
         share_BF = self.count_BFW[:, :, 0] / self.length_B.clamp(min=1)[:, None]
-        found = [self.count_BFW.log1p().flatten(1), share_BF, 1 / self.place_BF]
-        if self.gap_BG is not None:
+        length_B1 = self.length_B.log1p()[:, None]
+        found = [self.count_BFW.log1p().flatten(1), share_BF, 1 / self.place_BF, length_B1]
+        if self.gap_BG is not None and self.popular_BF is not None:
             found.append(NOW * (1 - self.gap_BG.log1p() / LONG).clamp(min=0))
+            found.append((1e6 * self.popular_BF).log1p() / 3)
         return torch.cat(found, dim=1)
 
 
@@ -88,9 +95,9 @@ class MatchReader:
         self.timed = windows is not None
         items = {name: spec for name, spec in features.items() if spec.get("source") == "item"}
         self.vectors = [name for name, spec in items.items() if spec["type"] == "embedding"]
-        self.counted = 3 * len(self.rare)
+        self.counted = 3 * len(self.rare) + 1
         if windows is not None:
-            self.counted += (1 + windows) * len(self.rare) + 1
+            self.counted += (2 + windows) * len(self.rare) + 1
         numbers = self.counted + TIERS * len(self.vectors)
         self.zeros = -(beside + numbers) % ALIGN
         self.width = numbers + self.zeros

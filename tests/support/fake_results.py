@@ -16,7 +16,7 @@ from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, backbone_of, mixt
 VARIANTS = ("", *MIXTURES)
 SEEDS = (1, 2, 3, 4, 5)
 OF_TABLES = ("table1", "table2", "knobs")  # the experiments that tables show
-EXPERIMENTS = (*OF_TABLES, "length", "experts", "alphas")
+EXPERIMENTS = (*OF_TABLES, "length", "experts", "alphas", "start")
 GAIN = {"": 0.0, "DSelectK": 0.001, "GShard": -0.002, "ExpertChoice": 0.0, "MoS": 0.01}
 
 
@@ -48,6 +48,10 @@ def write_study(
         ("knobs", "TWIN_MoS", v)
         for v in ({}, {"router_weight": "softmax_topk"}, {"router_topk": 2})
     ]
+    cells += [
+        ("start", model, {"embedding_initializer": f"partial(nn.init.normal_, std={std})"})
+        for model in ("TWIN", "TWIN_MoS") for std in ("1e-4", "0.25")
+    ]  # fmt: skip
     entries = []
     cells = [cell for cell in cells if cell[0] in only]
     for experiment, model, varied in cells:

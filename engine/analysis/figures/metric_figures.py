@@ -16,6 +16,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from model_zoo.registry import OURS, VANILLA, backbone_of, label, mixture_of, variant
 
 from ..results import Cell, DatasetResults
+from ..wording import ordered_models
 from . import style
 from .selection import in_points, metrics_of, spread
 
@@ -130,6 +131,45 @@ def _highest_alphas(model: str, means: Means) -> str:
     text = f"{model}: highest mean AUC {means[best]:.2f} at alpha_item {item:g}, alpha_window {window:g}"
     fused = [mean for (i, w), mean in means.items() if min(i, w) > 0 and i + w < 1]
     return f"{text}; with all three parts at most {max(fused):.2f}" if fused else text
+
+
+@style.styled
+def start(results: DatasetResults) -> Figure | None:
+    """AUC and gAUC over the scale of new embeddings, a line for each model; None without."""
+    cells = results.experiment("start")
+    metrics = metrics_of(cells)
+    if not metrics:
+        return None
+    lines = {
+        model: sorted((c for c in cells if c.model == model), key=_scale)
+        for model in ordered_models(cell.model for cell in cells)
+    }
+    figure, panels = style.panels(1, len(metrics), (8.6, 3.7))
+    looks = style.backbone_looks(lines)
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        for model, line in lines.items():
+            points = [(_scale(cell), *in_points(cell, metric)) for cell in line]
+            look, mixture = looks[backbone_of(model)], mixture_of(model)
+            axes.errorbar(
+                *np.transpose(points), color=look.colour, marker=look.marker, capsize=2, elinewidth=0.8,
+                markerfacecolor=None if mixture else "white", linestyle=DASHES[mixture],
+                label=variant(label(backbone_of(model)), mixture),
+            )  # fmt: skip
+        words = "standard deviation of new embeddings"
+        axes.set(xscale="log", xlabel=words, ylabel=f"test {metric}, points")
+    best = ", ".join(
+        f"{model} at {_scale(max(line, key=lambda cell: in_points(cell, 'AUC')[0])):g}"
+        for model, line in lines.items()
+    )
+    legend = panels[0, 0].get_legend_handles_labels()[0]
+    facts = {"dataset": results.title, "seeds": style.over_seeds(cell.runs for cell in cells)}
+    title = f"Highest mean AUC: {best}"
+    return style.finish(figure, title, "start", legend=legend, **facts)
+
+
+def _scale(cell: Cell) -> float:
+    """The standard deviation in ``partial(nn.init.normal_, std=0.25)``."""
+    return float(cell.varied["embedding_initializer"].rpartition("=")[2].rstrip(")"))
 
 
 @style.styled

@@ -144,7 +144,7 @@ def test_without_grouped_auc_one_panel_is_left(results: DatasetResults) -> None:
             del run["metrics"]["test"]["gAUC"]
         cells.append(replace(cell, runs={int(s): run for s, run in runs.items()}))
     without = replace(results, cells=cells)
-    for name in ("utility_flops", "scaling", "alphas"):
+    for name in ("utility_flops", "scaling", "alphas", "start"):
         labels = " ".join(a.get_ylabel() + a.get_title() for a in FIGURES[name](without).axes)
         assert "AUC" in labels and "gAUC" not in labels, name
 
@@ -160,7 +160,7 @@ def test_a_part_of_an_experiment_is_drawn(results: DatasetResults) -> None:
     assert "one seed" in texts(FIGURES["utility_flops"](some))
     assert "deviation" not in texts(FIGURES["scaling"](some))
     assert len(FIGURES["scaling"](some).axes) == 2
-    assert FIGURES["alphas"](some) is None
+    assert FIGURES["alphas"](some) is FIGURES["start"](some) is None
 
 
 def test_titles_follow_the_numbers(results: DatasetResults) -> None:
@@ -177,6 +177,12 @@ def test_titles_follow_the_numbers(results: DatasetResults) -> None:
     twin = [cell for cell in results.experiment("experts") if cell.model == "TWIN_MoS"]
     best = max(twin, key=lambda cell: fmean(cell.values("AUC").values()))
     assert f"{best.varied['num_experts']} on TWIN" in texts(FIGURES["scaling"](results))
+    twin = [cell for cell in results.experiment("start") if cell.model == "TWIN_MoS"]
+    best = max(twin, key=lambda cell: fmean(cell.values("AUC").values()))
+    std = 0.25 if "0.25" in best.varied["embedding_initializer"] else 1e-4
+    figure = FIGURES["start"](results)
+    assert f"TWIN_MoS at {std:g}" in texts(figure)
+    assert [list(line.get_xdata()) for line in figure.axes[0].lines][:1] == [[1e-4, 0.25]]
 
 
 def test_figure_6_has_the_point_of_table_1_if_nothing_else_differs(results: DatasetResults) -> None:

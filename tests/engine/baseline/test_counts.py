@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from engine.baseline.among_others import FOLDS, fold_of
 from engine.baseline.counts import NEVER, Counter
-from engine.baseline.popularity import FOLDS, fold_of
 from model_zoo.training.metrics import auc
 
 from .conftest import MakeData

@@ -107,6 +107,11 @@ def plain_numbers(data: Path, newest: int | None, windows: list[float] | None) -
     def recency(gap: float) -> float:
         return max(0, 5 - np.log(1 + gap) / 3.6)
 
+    everything = [
+        event
+        for user in users
+        for event in zip(user["full_item_seq"], user["full_time_seq"], strict=True)
+    ]
     found = []
     for row in pl.read_parquet(data / "train.parquet").to_dicts():
         user, now = users[row["user_index"]], row["time"] / 1000
@@ -130,11 +135,17 @@ def plain_numbers(data: Path, newest: int | None, windows: list[float] | None) -
                 numbers.append(scaled(sum(near)))
         numbers += [sum(shares[name]) / max(1, len(events)) for name in names]
         numbers += [1 / (1 + first[name]) for name in names]
+        numbers.append(scaled(len(events)))
         if windows is not None:
             numbers += [
                 recency(ages[-1 - first[name]]) if first[name] < inf else 0.0 for name in names
             ]
             numbers.append(recency(ages[-1]) if ages else 0.0)
+            known = [item for item, time in everything if time < row["time"]]
+            for name in names:
+                own = shown(row["item_index"], name)
+                most = max((sum(v in shown(i, name) for i in known) for v in own), default=0)
+                numbers.append(scaled(1e6 * most / max(1, len(known))) / 3)
         found.append(numbers)
     return found
 
@@ -243,6 +254,6 @@ def test_cosines_are_counted_in_tiers(data: Path) -> None:
         assert found[row].numpy() == pytest.approx(np.log1p(wanted), abs=1e-6)
 
 
-def test_matches_without_times_have_three_numbers_for_each_feature() -> None:
+def test_matches_without_times_are_three_numbers_for_each_feature_and_the_length() -> None:
     never = Matches(torch.zeros(2), torch.zeros(2, 4, 1), torch.full((2, 4), inf))
-    assert never.numbers().shape == (2, 12) and not never.numbers().any()
+    assert never.numbers().shape == (2, 13) and not never.numbers().any()

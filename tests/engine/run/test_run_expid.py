@@ -107,6 +107,7 @@ def test_list_shows_every_experiment_without_torch(tmp_path: Path) -> None:
     content = yaml.safe_load((ROOT / "config" / "model_config.yaml").read_text())
     base = content.pop("Base")
     keys = ("model", "dataset_id", "max_len", "batch_size", "learning_rate", "epochs")
+    keys += ("embedding_initializer",)
     expected = [
         [expid, *(str((base | entry)[key]) for key in keys)]
         for expid, entry in content.items()
@@ -116,7 +117,7 @@ def test_list_shows_every_experiment_without_torch(tmp_path: Path) -> None:
     assert listed.code == 0, listed.stderr
     header, ruler, *rows = listed.stdout.splitlines()
     columns = [slice(*match.span()) for match in re.finditer("-+", ruler)]
-    titles = ["expid", "model", "dataset_id", "max_len", "batch_size", "learning_rate", "epochs"]
+    titles = ["expid", *keys]
     assert [header[column].strip() for column in columns] == titles
     assert [[row[column].strip() for column in columns] for row in rows] == expected
     assert run().stdout == listed.stdout

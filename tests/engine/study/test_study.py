@@ -24,6 +24,7 @@ from engine.study.run_queue import StudySearch, balanced, model_space, seeded_tr
 from engine.study.store import Store
 from engine.tuner.folder import Folder
 from model_zoo.registry import BACKBONES, BASELINES
+from model_zoo.training.initializer import FUXICTR_START, parse_initializer
 
 from ...support.command_line import (
     ROOT,
@@ -105,6 +106,8 @@ def test_plans_are_the_papers() -> None:
     lengths = Counter(cell.model for cell in plan("length", ["TWIN"]))
     assert lengths == {"TWIN": 4, "TWIN_MoS": 4}
     assert [c.varied["num_experts"] for c in plan("experts", ["TWIN"])] == [0, 2, 4, 6, 8]
+    starts = [cell.varied["embedding_initializer"] for cell in plan("start", ["TWIN"])]
+    assert all(parse_initializer(text) for text in starts) and starts[0] == FUXICTR_START
     for name in EXPERIMENTS:
         cells = plan(name, ["TWIN"])
         assert len({f"{c.model} {c.varied}" for c in cells}) == len(cells) > 1

@@ -25,8 +25,10 @@ OPTIONS = RunOptions()
 
 
 def paper_grid(model: str) -> dict[str, list[Any]]:
-    """What the paper tunes (section 5.1)."""
+    """What the paper tunes (section 5.1), and the start of the embeddings."""
+    starts = [f"partial(nn.init.normal_, std={std})" for std in ("1e-4", "0.25")]
     space: dict[str, list[Any]] = {"learning_rate": [1e-4, 5e-4, 1e-3]}
+    space["embedding_initializer"] = starts
     if "_" in model:
         space["router_topk"] = [1, 2]
     if model.endswith("_MoS"):
@@ -34,7 +36,7 @@ def paper_grid(model: str) -> dict[str, list[Any]]:
     return space
 
 
-def test_every_experiment_has_the_papers_grid() -> None:
+def test_every_experiment_has_the_papers_grid_and_the_start() -> None:
     for expid, (model, dataset_id) in EXPERIMENTS.items():
         space = read_space(CONFIG, OPTIONS, expid)
         assert space.expid == expid and space.model["dataset_id"] == dataset_id

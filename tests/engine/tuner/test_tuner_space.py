@@ -91,6 +91,8 @@ def test_key_of_the_data_set_is_tuned_too(space: Workspace, tmp_path: Path) -> N
 def test_the_start_of_embeddings_is_tuned_although_the_experiment_leaves_it_out(
     space: Workspace,
 ) -> None:
+    del space.models["Base"]["embedding_initializer"]
+    space.save()
     starts = ["partial(nn.init.normal_, std=1e-4)", "nn.init.xavier_normal_"]
     found = read_space(tuner_file(space, {"embedding_initializer": starts}), OPTIONS)
     assert "embedding_initializer" not in found.model

@@ -1,6 +1,6 @@
-"""How popular a candidate was: its share of the events that its sample may know.
+"""How popular a candidate was, where no moments tell what was known by then.
 
-Shape suffixes: B samples, N items, S interactions of all users, E the interactions that are counted.
+Shape suffixes: B samples, N items, E the interactions that are counted.
 """
 
 from __future__ import annotations
@@ -9,29 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOLDS = 5  # of users
-
-
-class BeforeTheMoment:
-    """Popularity among the events at earlier moments, so that no sample counts its own event.
-
-    Args:
-        item_E: the item of each event.
-        tick_E: its moment.
-        values: the value of each item, by feature.
-    """
-
-    def __init__(self, item_E: NDArray, tick_E: NDArray, values: dict[str, NDArray]) -> None:
-        self._all = np.sort(tick_E)
-        self._events = {
-            name: np.sort((value_N[item_E].astype(np.int64) << 32) + tick_E)
-            for name, value_N in values.items()
-        }
-
-    def share(self, name: str, value_B: NDArray, known_B: NDArray) -> NDArray:
-        """The share of the events with a value of a feature; ``known_B`` has the moments of samples."""
-        events, start_B = self._events[name], value_B.astype(np.int64) << 32
-        found_B = np.searchsorted(events, start_B + known_B) - np.searchsorted(events, start_B)
-        return found_B / np.maximum(1, np.searchsorted(self._all, known_B))
 
 
 def fold_of(user: NDArray) -> NDArray:
