@@ -86,7 +86,7 @@ def main() -> None:
         data = Path(folder) / "session_hopping_tiny"
         layout.write(synthetic.generate(synthetic.SIZES["tiny"], seed=1), data)
         found = {}
-        for name in MODELS:
+        for name in model_zoo.MODELS:
             params = net_params(name, data, Path(folder))
             found[name] = {
                 "state": state(params),

@@ -10,6 +10,7 @@ from model_zoo.training.base_model import StagedModel
 
 from ..common.errors import UserError
 from ..datasets.prepared.card import SECOND, card_beside, fingerprint
+from ..loader.event_columns import TIME_GAP
 from ..loader.times import has_times
 from .models import find_model
 from .options import RunOptions
@@ -17,6 +18,7 @@ from .read import Params, load_experiment, redirect, resolve_paths
 from .validate import check
 
 MATCH_WINDOWS = [1800.0, 86_400.0, 604_800.0]  # half an hour, a day, a week, where times are known
+GAP_BUCKETS = 32  # of 0 to 68 years
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
     if params.get("match_features"):
         windows = params.get("match_windows", MATCH_WINDOWS)
         params["match_windows"] = windows if _timed(params) else None
+    if model_class.reads_times and _timed(params):
+        columns = params.get("event_cols") or []
+        if TIME_GAP not in (column.get("name") for column in columns):
+            gap = {"name": TIME_GAP, "vocab_size": GAP_BUCKETS}
+            params["event_cols"] = [*columns, gap]
     checkpoint = params.get("backbone_checkpoint")
     if checkpoint is not None and Path(checkpoint).is_file():
         params["backbone_checkpoint_hash"] = fingerprint([checkpoint])

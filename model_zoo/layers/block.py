@@ -43,7 +43,7 @@ class SequenceBlock(nn.Module, ABC):
         A batch with a size of 1 runs uncompiled, because torch.compile would need another graph.
         """
         if not self.compiled or min(*history.mask_BL.shape, history.num_rows) < 2:
-            if self.dense and on_eager_cpu(history.mask_BL):
+            if self.dense:
                 return by_length(super().__call__, history, target_BD)
             return super().__call__(history, target_BD)
         # torch.compile would need other graphs for slices, views and cached vectors too.
@@ -71,11 +71,13 @@ class SequenceBlock(nn.Module, ABC):
 def by_length(
     block: Callable[[History, Tensor], Tensor], history: History, target_BD: Tensor
 ) -> Tensor:
-    """Call a block on groups of samples with similar lengths, each cut to its longest history.
+    """On a CPU, call a block on groups of samples of like lengths, each cut to its longest history.
 
     If most of a batch is padding, this saves most of the work. No block depends on padding, so the
     result is that of a single call, except for the random draws of dropout.
     """
+    if not on_eager_cpu(history.mask_BL):
+        return block(history, target_BD)
     length_B, order_B = history.mask_BL.sum(1).sort()
     groups = length_B.split(max(LEAST, -(-len(order_B) // GROUPS)))
     counts, widths = [len(group) for group in groups], [max(1, int(group[-1])) for group in groups]

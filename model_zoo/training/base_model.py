@@ -17,9 +17,11 @@ class StagedModel(Trainable):
 
     Attributes:
         any_keyword: True if the model also reads keys that ``hyper_parameters`` does not name.
+        reads_times: True if the model reads ``time_gap``, a feature of events, wherever data have times.
     """
 
     any_keyword = False
+    reads_times = False
 
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.loader.random_batch import random_events
 from model_zoo.backbones.din import DINBlock
 from model_zoo.backbones.eta import ETABlock
+from model_zoo.backbones.hstu import HSTUBlock
 from model_zoo.backbones.mamba4rec import Mamba4RecBlock
 from model_zoo.backbones.sdim import SDIMBlock, hashes
 from model_zoo.backbones.sim import SIMBlock
@@ -26,7 +27,7 @@ from model_zoo.layers.attention import TargetAttention
 from model_zoo.layers.block import SequenceBlock
 from model_zoo.layers.events import EventBias
 from model_zoo.moe.mos import MoS
-from model_zoo.registry import BASELINES
+from model_zoo.registry import BACKBONES, BASELINES
 
 from ..support.helpers import (
     all_models,
@@ -37,6 +38,7 @@ from ..support.helpers import (
     rows_of,
     tiny_params,
 )
+from .backbones.test_hstu import plain_hstu
 
 D, L = 6, 11
 LENGTHS = [0, 1, 3, 11, 11, 7]
@@ -181,6 +183,8 @@ BLOCKS = {
     ),
     "TransAct, two layers": lambda: (TransActBlock(D, transformer_layers=2), written_out),
     "Mamba4Rec": lambda: (Mamba4RecBlock(D, dropout=0.0), written_out),
+    "HSTU": lambda: (HSTUBlock(D, num_layers=1, attention_dim=8, num_heads=2), plain_hstu),
+    "HSTU, two layers": lambda: (HSTUBlock(D, attention_dim=8), plain_hstu),
     "DIN": lambda: (DINBlock(D, attention_hidden_activations="Tanh"), plain_din),
     "SIM": lambda: (SIMBlock(D, topk=3, **SHORT), plain_sim),
     "ETA": lambda: (ETABlock(D, topk=3, hash_bits=4, **SHORT), plain_eta),
@@ -295,7 +299,7 @@ def test_a_window_has_the_bucket_of_its_newest_item(anchor: str) -> None:
     assert torch.equal(windows.drop_hidden_windows().events[0], windows.events[0])
 
 
-@pytest.mark.parametrize("name", ["TWIN", "SDIM", "TransAct", "Mamba4Rec", "DIN", "SIM", "ETA"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_experts_read_the_buckets_of_their_own_items(name: str) -> None:
     """MoS, whose branches send compacted subsequences, against experts that are called one by one."""
     torch.manual_seed(1)

@@ -12,12 +12,10 @@ import pytest
 from engine.analysis.results import METRICS, read_results
 from engine.analysis.tables.grid import Table
 from engine.analysis.tables.router_tables import mos_table, routing_table
-from model_zoo import registry
 
-from ...support.fake_results import OF_TABLES, write_study
+from ...support.fake_results import OF_TABLES, PAPERS, write_study
 from .test_tables import array, change, remove, t_test
 
-BACKBONES = list(registry.BACKBONES)
 RIVALS = ("DSelectK", "GShard", "ExpertChoice")
 
 
@@ -35,7 +33,7 @@ def record(table: Table, **where: Any) -> dict[str, Any]:
 def test_mos_is_compared_with_every_other_router_of_its_backbone(home: Path, metric: str) -> None:
     table = mos_table(read_results(home))
     raw = {}
-    for backbone in BACKBONES:
+    for backbone in PAPERS:
         mos = array(home, f"{backbone}_MoS_toy", metric)
         for router in RIVALS:
             difference = mos - array(home, f"{backbone}_{router}_toy", metric)
@@ -49,14 +47,14 @@ def test_mos_is_compared_with_every_other_router_of_its_backbone(home: Path, met
         found = record(table, backbone=place[0], router=place[1], metric=metric)
         assert found["p"] == pytest.approx(largest, rel=1e-6)
     assert done == 11
-    assert [row[0].text for row in table.rows] == [b for b in BACKBONES for _ in RIVALS]
+    assert [row[0].text for row in table.rows] == [b for b in PAPERS for _ in RIVALS]
 
 
 def test_a_router_without_runs_has_no_row_and_no_part_in_the_correction(home: Path) -> None:
-    for backbone in BACKBONES[1:]:
+    for backbone in PAPERS[1:]:
         remove(home, f"{backbone}_MoS_toy")
-    remove(home, f"{BACKBONES[0]}_GShard_toy")
-    remove(home, f"{BACKBONES[0]}_DSelectK_toy", (2,))
+    remove(home, f"{PAPERS[0]}_GShard_toy")
+    remove(home, f"{PAPERS[0]}_DSelectK_toy", (2,))
     table = mos_table(read_results(home))
     assert [row[1].text for row in table.rows] == ["DSelect-k", "Expert Choice"]
     assert [row[2].secondary[0][:5] == "n = 2" for row in table.rows] == [True, False]
@@ -65,7 +63,7 @@ def test_a_router_without_runs_has_no_row_and_no_part_in_the_correction(home: Pa
     three = t_test(mos - array(home, "Mamba4Rec_ExpertChoice_toy", "AUC"))
     smaller = min(two[2], three[2])
     assert min(r["p"] for r in table.records if r["metric"] == "AUC") == pytest.approx(2 * smaller)
-    remove(home, f"{BACKBONES[0]}_MoS_toy")
+    remove(home, f"{PAPERS[0]}_MoS_toy")
     assert mos_table(read_results(home)) is None
 
 

@@ -1,0 +1,15 @@
+"""Tables and figures of the paper's backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ...support.fake_results import papers_backbones
+
+
+@pytest.fixture(scope="package", autouse=True)
+def lineup() -> Iterator[None]:
+    with papers_backbones():
+        yield
