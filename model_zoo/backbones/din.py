@@ -20,7 +20,7 @@ from ..layers.block import SequenceBlock
 from ..layers.events import EventBias
 from ..ops.dropout import Dropout
 from ..ops.functional import masked_softmax
-from ..ops.precision import at_least_float32
+from ..ops.precision import at_least_float32, unrounded
 from ..sequence_model import SequenceModel
 
 HIDDEN_UNITS = [64]  # LongCTR's default
@@ -82,7 +82,7 @@ class DINBlock(SequenceBlock):
         self.events = EventBias(self.output_dim, sizes)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
-        weight_BL = at_least_float32(self._scores(history, target_BD))
+        weight_BL = self._scores(history, target_BD)
         buckets = 0
         if self.events is not None:
             buckets, bias_N1 = self.events.buckets, self.events.bias_HN.mT
@@ -99,16 +99,23 @@ class DINBlock(SequenceBlock):
         """The perceptron's output for each item, ``(B, L)``; at padded positions it is arbitrary."""
         first = cast(nn.Linear, self.mlp[0])
         of_target, of_item, of_difference, of_product = first.weight.T.chunk(4)
-        # As D outer products, since their gradients are then products of matrices too.
-        matrix_DBK = torch.baddbmm(
-            (of_item - of_difference)[:, None], target_BD.T[:, :, None], of_product[:, None]
-        )
-        bias_BK = F.linear(target_BD, (of_target + of_difference).T, first.bias)
+        with unrounded(target_BD):
+            # As D outer products, since their gradients are then products of matrices too.
+            matrix_DBK = torch.baddbmm(
+                (of_item - of_difference)[:, None], target_BD.T[:, :, None], of_product[:, None]
+            )
+            bias_BK = F.linear(target_BD, (of_target + of_difference).T, first.bias)
         x_BLD = gather_rows(history.rows_UD, history.index_BL)
         x_BLK = torch.baddbmm(bias_BK[:, None], x_BLD, matrix_DBK.transpose(0, 1))
         x_PK, real_P = x_BLK.flatten(0, 1), history.mask_BL.flatten()
         for layer in self.mlp[1:]:
-            x_PK = layer(x_PK, real_P) if isinstance(layer, Dice) else layer(x_PK)
+            if isinstance(layer, Dice):
+                x_PK = layer(x_PK, real_P)
+            elif getattr(layer, "out_features", None) == 1:  # in float32, as logits are
+                with unrounded(x_PK):
+                    x_PK = layer(at_least_float32(x_PK))
+            else:
+                x_PK = layer(x_PK)
         return x_PK.view(history.mask_BL.shape)
 
     @staticmethod

@@ -17,7 +17,7 @@ from ..layers.attention import TargetAttention
 from ..layers.events import EventBias
 from ..layers.short_long import ShortLongBlock
 from ..ops.functional import check_choice, check_sizes
-from ..ops.precision import at_least_float32
+from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
 
@@ -85,11 +85,12 @@ class SIMBlock(ShortLongBlock):
 
     def _soft_search(self, history: History, target_BD: Tensor) -> tuple[History, Tensor, Tensor]:
         """The history, the scores ``(B, L)`` outside autograd, and the auxiliary sum ``(B, D)``."""
-        query_B1D = (self.W_a(target_BD) @ self.W_b.weight)[:, None]
+        with unrounded(target_BD):
+            query_B1D = (self.W_a(target_BD) @ self.W_b.weight)[:, None]
         events, buckets = self.search_events, 0
         if events is not None:
             query_B1D, buckets = events.extend(query_B1D), events.buckets
-        scores_B1L = history.dot(at_least_float32(query_B1D))
+        scores_B1L = history.dot(query_B1D)
         padding_B1L = ~history.mask_BL[:, None]
         sum_B1D = history.weighted_sum(scores_B1L.masked_fill(padding_B1L, 0.0), buckets)
         if events is not None:
