@@ -18,6 +18,8 @@ from .like import Prepared
 from .samples import Span
 
 BLOCK = 4_000_000  # events that are sorted at a time; more gain nothing
+SLICE = 2**24  # events that are grouped at a time, since polars holds many of them until the end
+NEEDED = ["user", "item", "time"]  # an event that lacks one is left out
 ROWS = 2**48  # more than a log has
 LEAST = 100_000  # events of a block, however little memory there is
 # Bytes, measured on logs of 2 to 50 million events: of the program, and of each user and each item.
@@ -64,11 +66,10 @@ def number(
         negatives: how many are drawn for each event.
     """
     rows = events.select(pl.len()).collect(engine="streaming").item()
-    events = events.drop_nulls(["user", "item", "time"])
-    users = _users(events)
+    users = _users(events, rows)
     # The least time and, of these, the least row: one number, since joins would hold many events.
     key = pl.col("time").cast(pl.Int128) * ROWS + pl.col("row")
-    first = events.group_by("item").agg(key.min().alias("row")).collect(engine="streaming")
+    first = _grouped(events, rows, "item", {"row": key}, [pl.col("row").min()])
     items = first.with_columns((pl.col("row") % ROWS).cast(pl.Int64)).sort("item")
     count = users["events"].sum()
     print(f"{count:,} events of {len(users):,} users and {len(items):,} items", flush=True)
@@ -78,6 +79,7 @@ def number(
         raise UserError(
             f"{source} has no events; name data with some, or more users with --sample-users"
         )
+    events = events.drop_nulls(NEEDED)
     most = _events_at_a_time(events, len(users) + len(items), memory, negatives)
     users = users.with_columns(block=_blocks(users, source, most))
     items = items if like is None else like.with_items(items)
@@ -90,14 +92,35 @@ def number(
     return Numbered(users, items.select("item", "row"))
 
 
-def _users(events: pl.LazyFrame) -> pl.DataFrame:
+def _users(events: pl.LazyFrame, rows: int) -> pl.DataFrame:
     """The users of a log in the order of their ids; of a partitioned log, part after part."""
-    counts, order = {"events": pl.len()}, ["user"]
+    values, merge, order = {"events": pl.lit(1, pl.UInt32)}, [pl.col("events").sum()], ["user"]
     if PART in events.collect_schema():
-        part = pl.col(PART)
-        counts, order = counts | {"part": part.min(), "other": part.max()}, ["part", "user"]
-    users = events.group_by("user").agg(**counts).collect(engine="streaming")
+        values |= {"part": pl.col(PART), "other": pl.col(PART)}
+        merge, order = [*merge, pl.col("part").min(), pl.col("other").max()], ["part", "user"]
+    users = _grouped(events, rows, "user", values, merge)
     return users.sort(order).with_row_index("user_index")
+
+
+def _grouped(
+    events: pl.LazyFrame, rows: int, by: str, values: dict[str, pl.Expr], merge: list[pl.Expr]
+) -> pl.DataFrame:
+    """The values of all events of each id, merged into one row.
+
+    Groups of earlier slices are merged with the events of the next one. So memory grows with the ids,
+    and not with the log.
+
+    Args:
+        rows: of the log.
+        by: the column of the ids.
+        merge: a sum, minimum or maximum of each value, under the same name.
+    """
+    groups = events.select(by, **values).head(0).collect()
+    for start in range(0, rows, SLICE):
+        some = events.slice(start, SLICE).drop_nulls(NEEDED).select(by, **values)
+        both = pl.concat([groups.lazy(), some])
+        groups = both.group_by(by).agg(merge).collect(engine="streaming")
+    return groups
 
 
 def _events_at_a_time(events: pl.LazyFrame, ids: int, memory: float, negatives: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from engine.common.errors import UserError
 from engine.datasets.forms import generic
 from engine.datasets.forms.mapping_file import read_mapping
 from engine.datasets.prepared.card import CARD, SPLITS
+from engine.datasets.raw.raw_files import PART
 from engine.datasets.writing import interactions, numbering
 
 from ....support.command_line import Outcome, run_script
@@ -101,6 +103,28 @@ def test_blocks_are_as_large_as_the_memory_allows(
     assert len(hashes) == 1
     nothing, some, much, with_negatives = counts
     assert nothing > some > much == 1 and with_negatives > some
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_a_user_and_an_item_may_be_in_many_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partitioned: bool
+) -> None:
+    """Against a plain loop. An item's first event is not in its first slice."""
+    monkeypatch.setattr(numbering, "SLICE", 7)
+    rng = np.random.default_rng(0)
+    users, items = (rng.choice([*"abcdef", None], 100).tolist() for _ in range(2))
+    events = {"row": range(100), "user": users, "item": items, "time": rng.integers(30, size=100)}
+    if partitioned:
+        events[PART] = ["odd" if user in {*"bd"} else "even" for user in users]
+    given = pl.LazyFrame(events).with_columns(label=1, positive=True)
+    found = numbering.number(given, "a test", tmp_path, None, 4.0, 0)
+    kept = [event for event in zip(*events.values(), strict=True) if None not in event]
+    counts = Counter(user for _, user, *_ in kept)
+    first = {item: row for row, _, item, *_ in sorted(kept, key=lambda e: (-e[3], -e[0]))}
+    order = sorted(counts, key=lambda user: (partitioned and user in {*"bd"}, user))
+    assert found.users["user"].to_list() == order
+    assert dict(found.users.select("user", "events").iter_rows()) == counts
+    assert found.items.rows() == sorted(first.items())
 
 
 # ---------------------------------------------------------------- partitions
