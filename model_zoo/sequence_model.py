@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from . import compat
 from .batch import Batch
 from .heads import MLPHead
+from .history.buckets import one_numbering
 from .history.history import History
 from .history.item_dict import ItemDict
 from .history.matches import MatchReader, id_features
@@ -282,17 +282,9 @@ class SequenceModel(StagedModel):
     def _event_columns(
         self, items: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor
     ) -> tuple[Tensor, ...]:
-        """The buckets of the events, ``(B, L)`` for each feature; all features share one numbering.
-
-        A subclass may add columns for its block, from the rows of item features and their positions.
-        """
-        given = getattr(items, "events", {})
-        if missing := [name for name in self.event_sizes if name not in given]:
-            reason = "leave it out, or use this project's loader"
-            raise ValueError(f"event_cols: the batch has no {missing[0]!r}; {reason}")
-        first = accumulate(self.event_sizes.values(), initial=0)
-        names = zip(self.event_sizes, first, strict=False)
-        return tuple(self.on_device(given[name]).long() + start for name, start in names)
+        """The buckets of the events; a subclass may add columns, from the features of all positions."""
+        columns_BL = one_numbering(self.event_sizes, getattr(items, "events", {}))
+        return tuple(map(self.on_device, columns_BL))
 
     def on_device(self, x: Tensor) -> Tensor:
         """Move a part of a batch to the model's device, without waiting if its memory is pinned."""
