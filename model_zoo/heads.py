@@ -22,12 +22,14 @@ class MLPHead(nn.Module):
 
     Args:
         input_dim: F.
+        aux_dim: width of the input of a second perceptron, for an auxiliary logit; 0 if there is none.
         dnn_hidden_units, dnn_activations, net_dropout, batch_norm: have their meaning in FuxiCTR.
     """
 
     def __init__(
         self,
         input_dim: int,
+        aux_dim: int = 0,
         *,
         dnn_hidden_units: list[int] = MLP_UNITS,
         dnn_activations: str = "ReLU",
@@ -37,11 +39,17 @@ class MLPHead(nn.Module):
         super().__init__()
         inner = dict(dropout_rates=net_dropout, batch_norm=batch_norm)
         units = list(dnn_hidden_units)
+        if aux_dim:
+            self.dnn_aux = MLP_Block(aux_dim, units, dnn_activations, output_dim=1, **inner)
         self.dnn = MLP_Block(input_dim, units, dnn_activations, output_dim=1, **inner)
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """The logit ``(B, 1)``."""
         return to_logit(self.dnn, features_BF)
+
+    def auxiliary(self, features_BF: Tensor) -> Tensor:
+        """The auxiliary logit ``(B, 1)``."""
+        return to_logit(self.dnn_aux, features_BF)
 
 
 class DCNv2Head(nn.Module):

@@ -53,6 +53,9 @@ BACKBONES = _by_name(
     Registered("TWIN", "backbones.twin", "TWIN", 2023, "KDD'23", "https://arxiv.org/abs/2302.02352"),
     Registered("SDIM", "backbones.sdim", "SDIM", 2022, "CIKM'22", "https://arxiv.org/abs/2205.10249"),
     Registered("HSTU", "backbones.hstu", "HSTU", 2024, "ICML'24", "https://arxiv.org/abs/2402.17152"),
+    Registered("DIN", "backbones.din", "DIN", 2018, "KDD'18", "https://arxiv.org/abs/1706.06978"),
+    Registered("SIM", "backbones.sim", "SIM", 2020, "CIKM'20", "https://arxiv.org/abs/2006.05639"),
+    Registered("ETA", "backbones.eta", "ETA", 2022, "DLP-KDD'22", "https://arxiv.org/abs/2209.12212"),
 )  # fmt: skip
 MIXTURES = _by_name(
     Registered("DSelectK", "moe.dselect_k", "DSelect-k", 2021, "NeurIPS'21", "https://arxiv.org/abs/2106.03760"),

@@ -11,8 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from . import compat
 from .batch import Batch
 from .heads import MLPHead
+from .history.buckets import one_numbering
 from .history.history import History
 from .history.item_dict import ItemDict
 from .history.matches import MatchReader, id_features
@@ -85,6 +85,7 @@ class SequenceModel(StagedModel):
     block: type[SequenceBlock]
     mixture: type[Mixture] = Mixture
     head: type[nn.Module] = MLPHead
+    aux_weights = 1.0, 1.0  # of the losses of a block's auxiliary logit, and of the prediction
 
     def __init__(
         self,
@@ -130,14 +131,16 @@ class SequenceModel(StagedModel):
         make_block = partial(self._block, **chosen(kwargs, self.block))
         mixture_config = chosen(kwargs, *self.mixture.readers())
         self.encoder = self.mixture(make_block, self.item_dim, **mixture_config)
-        width = feature_map.sum_emb_out_dim() + self.encoder.output_dim
+        given, self.aux_dim = feature_map.sum_emb_out_dim(), self.encoder.global_block.aux_dim
+        width = given + self.encoder.output_dim - self.aux_dim
         self.rare_ids = RareIds(id_features(feature_map.features), rare_id_rate)
         self.matches: MatchReader | None = None
         if match_features:
             windows = None if match_windows is None else len(match_windows)
             self.matches = MatchReader(feature_map.features, windows, width)
             width += self.matches.width
-        self.classifier = self.head(width, **chosen(kwargs, self.head))
+        widths = [width, given + self.aux_dim] if self.aux_dim else [width]
+        self.classifier = self.head(*widths, **chosen(kwargs, self.head))
         torch.set_rng_state(rng)
         self.reset_parameters()
         self.amp = amp
@@ -218,25 +221,33 @@ class SequenceModel(StagedModel):
     def forward(self, inputs: Batch) -> dict[str, Tensor]:
         """Predict a batch: ``y_pred (B, 1)`` in (0, 1), its ``logit``, and the ``aux_loss``.
 
-        ``aux_loss`` is the routers' auxiliary loss, a scalar.
+        ``aux_loss`` is the routers' auxiliary loss, a scalar. In training, a block with ``aux_dim``
+        also gives an ``aux_logit``.
         """
         columns, row_BL1, mask_BL = self._positions(inputs)
         shown = self.rare_ids.hide(columns) if self.training else columns
         history, target_BD = self._embed(shown, row_BL1, mask_BL)
-        history.events = self._event_columns(inputs[1])
+        history.events = self._event_columns(inputs[1], columns, row_BL1)
         shared = []
         if self.matches is not None:
             shared = [self.matches.read(inputs[1], columns, row_BL1, mask_BL)]
         context = self.context_features(inputs[0])
         features = [self.embedding_layer(context, flatten_emb=True)] if context else []
+        features.append(target_BD)
         with bf16_products(self.device, enabled=self.amp == "bf16"):
             y_BH, aux_loss = self.encoder(history, target_BD)
-            features_BF = torch.cat([*features, target_BD, y_BH, *shared], dim=-1)
+            y_BH, aux_BA = y_BH.tensor_split([y_BH.shape[1] - self.aux_dim], dim=1)
+            features_BF = torch.cat([*features, y_BH, *shared], dim=-1)
             if self.compiled and len(features_BF) > 1:  # a batch of one would need another graph
                 logit = call_compiled(self.classifier, features_BF)
             else:
                 logit = self.classifier(features_BF)
-        return {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
+            found = {"y_pred": logit.sigmoid(), "logit": logit, "aux_loss": aux_loss}
+            if self.aux_dim and self.training:
+                found["aux_logit"] = cast(MLPHead, self.classifier).auxiliary(
+                    torch.cat([*features, aux_BA], -1)
+                )
+        return found
 
     def embed_items(self, inputs: Batch) -> tuple[History, Tensor]:
         """The history of each sample, and the embedding of its target ``(B, D)``."""
@@ -268,15 +279,12 @@ class SequenceModel(StagedModel):
             mask_BL, row_BL1 = mask_BL.new_zeros(B, 1), row_BL1.repeat(1, 2)
         return {name: self.on_device(rows) for name, rows in columns.items()}, row_BL1, mask_BL
 
-    def _event_columns(self, items: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The buckets of the events, ``(B, L)`` for each feature; all features share one numbering."""
-        given = getattr(items, "events", {})
-        if missing := [name for name in self.event_sizes if name not in given]:
-            reason = "leave it out, or use this project's loader"
-            raise ValueError(f"event_cols: the batch has no {missing[0]!r}; {reason}")
-        first = accumulate(self.event_sizes.values(), initial=0)
-        names = zip(self.event_sizes, first, strict=False)
-        return tuple(self.on_device(given[name]).long() + start for name, start in names)
+    def _event_columns(
+        self, items: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The buckets of the events; a subclass may add columns, from the features of all positions."""
+        columns_BL = one_numbering(self.event_sizes, getattr(items, "events", {}))
+        return tuple(map(self.on_device, columns_BL))
 
     def on_device(self, x: Tensor) -> Tensor:
         """Move a part of a batch to the model's device, without waiting if its memory is pinned."""
@@ -294,11 +302,14 @@ class SequenceModel(StagedModel):
         }
 
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
-        """The training loss: cross-entropy plus the routers' auxiliary loss, without regulariser.
+        """The training loss: cross-entropy plus auxiliary losses, without regulariser.
 
         It is computed from logits. The value equals FuxiCTR's, which is computed from
         probabilities. With a NaN among these, FuxiCTR's would fail inside the kernel and, on CUDA,
         end the process. Here a NaN gives a NaN, which training can report.
         """
         loss = F.binary_cross_entropy_with_logits(return_dict["logit"], y_true)
+        if "aux_logit" in return_dict:
+            aux = F.binary_cross_entropy_with_logits(return_dict["aux_logit"], y_true)
+            loss = self.aux_weights[0] * aux + self.aux_weights[1] * loss
         return loss + return_dict["aux_loss"]

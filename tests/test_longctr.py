@@ -168,7 +168,7 @@ def test_every_published_configuration_loads(config: Path, tmp_path: Path) -> No
         params, model_class = experiment.params, experiment.model_class
         assert model_class.origin.__module__ == f"{model}.{model}"
         assert params["model_id"] == expid and params["epochs"] >= 1
-        if model in ("TWIN", "MIRRN", "TransAct"):
+        if model in ("TWIN", "MIRRN", "TransAct", "DIN", "SIM", "ETA"):
             model_class = load(expid, replace(options, model_zoo=None)).model_class
             assert model_class is model_zoo.get_model(model)
 

@@ -1,4 +1,4 @@
-"""LongCTR's trained TWIN, SDIM, TransAct and MIRRN load into ours, and then predict the same.
+"""LongCTR's trained TWIN, SDIM, TransAct, DIN, SIM, ETA and MIRRN load into ours, and then predict the same.
 
 Every test needs ``LONGCTR_DIR=DIR``, a checkout of LongCTR.
 """
@@ -39,6 +39,18 @@ CASES: dict[str, dict[str, Any]] = {
         "model": "TransAct", "concat_max_pool": False, "batch_norm": True, "first_k_cols": 3,
         "mlp_hidden_units": [16],
     },
+    "DIN": {"model": "DIN", "attention_hidden_activations": "Dice"},
+    "DIN-softmax-2-layers": {
+        "model": "DIN", "din_use_softmax": True, "attention_hidden_units": [24, 12], "batch_norm": True,
+        "attention_output_activation": "Sigmoid",
+    },
+    "SIM": {"model": "SIM"},
+    "SIM-2-heads-batch-norm": {"model": "SIM", "num_heads": 2, "batch_norm": True, "beta": 0.5},
+    "SIM-topk-above-length": {"model": "SIM", "topk": 100},
+    "ETA": {"model": "ETA"},
+    "ETA-few-bits": {"model": "ETA", "hash_bits": 2, "num_heads": 2, "batch_norm": True},
+    "ETA-topk-above-length": {"model": "ETA", "topk": 100, "use_scale": False},
+    "ETA-new-hashes": {"model": "ETA", "reuse_hash": False},
     "MIRRN": {"model": "MIRRN"},
     "MIRRN-topk-above-length": {"model": "MIRRN", "topk": 100, "num_heads": 2, "batch_norm": True},
     "MIRRN-few-bits": {"model": "MIRRN", "hash_bits": 2, "topk": 7},
@@ -56,8 +68,8 @@ class Trained:
             "model_root": str(folder),
             "verbose": 0,
         }
-        short = {} if model == "TransAct" else {"short_seq_len": SHORT}
-        topk = {"topk": 6} if model in ("TWIN", "MIRRN") else {}
+        short = {} if model in ("TransAct", "DIN") else {"short_seq_len": SHORT}
+        topk = {"topk": 6} if model in ("TWIN", "SIM", "ETA", "MIRRN") else {}
         self.data, self.keys = data, changes | short | topk | keys
         params = self.params(model)
         self.model: nn.Module = find_model(model, LONGCTR).origin(
@@ -84,6 +96,8 @@ class Trained:
     def ours(self, model: str | None = None, **changes: Any) -> SequenceModel:
         """Our model of that name, by default the vanilla one, from the checkpoint."""
         changes = {"backbone_checkpoint": self.checkpoint, "longctr_compat": True} | changes
+        if self.name == "DIN":  # it has no short window
+            del changes["longctr_compat"]
         return build_model(self.params(model or self.name, **changes), seed=9).eval()
 
     def batch(self, lengths: list[int], seed: int = 50) -> Batch:
@@ -135,15 +149,18 @@ def test_the_trained_model_predicts_the_same(trained: Trained) -> None:
     assert difference(predict(model, plain(batch)), theirs) <= TOLERANCE
 
 
-# In evaluation LongCTR draws new hashes, and of items with equally near hashes MIRRN takes any.
-@cases("SDIM-new-hashes", "MIRRN-new-hashes", "MIRRN", "MIRRN-few-bits")
+# In evaluation LongCTR draws new hashes, and of items with equally near hashes MIRRN and ETA take any.
+@cases(
+    "SDIM-new-hashes", "MIRRN-new-hashes", "MIRRN", "MIRRN-few-bits", "ETA-new-hashes", "ETA",
+    "ETA-few-bits",
+)  # fmt: skip
 def test_of_full_histories_the_right_masks_predict_the_same(trained: Trained) -> None:
     batch = trained.batch([L] * 16)
     model = trained.ours(longctr_compat=False)
     assert difference(predict(model, batch), predict(trained.model, plain(batch))) <= TOLERANCE
 
 
-@cases()
+@cases("DIN", "DIN-softmax-2-layers")
 def test_where_longctrs_mask_is_wrong_the_right_one_differs(trained: Trained) -> None:
     """Of TransAct this is the empty history, of the others one shorter than the short window."""
     batch = trained.batch([0] * 6 if trained.name == "TransAct" else [2, 3, 4, 5, 6, 7])
@@ -151,7 +168,7 @@ def test_where_longctrs_mask_is_wrong_the_right_one_differs(trained: Trained) ->
     assert difference(predict(ours, batch), predict(theirs, plain(batch))) > VISIBLE
 
 
-@pytest.mark.parametrize("name", ["TWIN_MoS", "SDIM_MoS", "TransAct_MoS", "TWIN_GShard"])
+@pytest.mark.parametrize("name", ["TWIN_MoS", "SDIM_MoS", "TransAct_MoS", "SIM_MoS", "TWIN_GShard"])
 def test_it_starts_a_variant(name: str, tiny_data: Path, tmp_path: Path) -> None:
     trained = Trained(tiny_data, tmp_path, name.split("_")[0])
     model = trained.ours(name)

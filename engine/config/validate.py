@@ -55,12 +55,13 @@ OPTIONAL: dict[str, Any] = {
     "model_zoo": str,
     # keys of LongCTR's published configurations that nothing reads
     **dict.fromkeys(("target_item_field", "sequence_item_field"), str),
+    **dict.fromkeys(("din_target_field", "din_sequence_field"), str),
 }
 KEYS = REQUIRED | OPTIONAL | {"model_id": str}
 NOT_BELOW_0 = r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer|rare_id_rate"
 ABOVE_0 = (
     r"epochs|max_len|(batch|hidden)_size|learning_rate|max_gradient_norm|early_stop_patience"
-    r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn)_hidden_units"
+    r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn|attention)_hidden_units"
     r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward|match_windows"
 )
 # The allowed numbers of every key that fits the pattern. The first pattern that fits counts.
@@ -79,6 +80,9 @@ ACTIVATION = (
 )
 REGULARIZER = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)", "a number, l1(x) or l2(x)"
 PATTERNS = dict.fromkeys(("dnn_activations", "hidden_activations"), ACTIVATION)
+PATTERNS |= dict.fromkeys(
+    ("attention_hidden_activations", "attention_output_activation"), ACTIVATION
+)
 PATTERNS |= dict.fromkeys(("embedding_regularizer", "net_regularizer"), REGULARIZER)
 # Arguments of a model or of its training that no configuration gives
 FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evaluation")

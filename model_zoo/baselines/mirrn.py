@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..history.history import History
 from ..layers.attention import TargetAttention
 from ..layers.short_long import ShortLongBlock
+from ..layers.simhash import code, nearest
 from ..ops.dropout import Dropout
 from ..ops.functional import check_sizes
 from ..ops.precision import unrounded
@@ -24,7 +25,6 @@ RECENT = 16  # how many newest items the second query averages
 POSITION_SCALE = 0.02
 FILTER_DROPOUT = 0.1
 MATRIX_MOST = 64  # longer sequences use an FFT, since the matrix product's cost is quadratic
-AGE_RANGE = 2**20  # more than any age in items, so that an equal bit counts more than the age
 
 
 class MIRRNBlock(ShortLongBlock):
@@ -91,24 +91,17 @@ class MIRRNBlock(ShortLongBlock):
 
     def _retrieve(self, history: History, queries: tuple[Tensor, ...]) -> list[Tensor]:
         """For each query, the columns of the nearest items ``(B, K)``, from oldest to newest."""
-        L = len(history)
         draw = not self.reuse_hash and (self.training or self.longctr_compat)
-        age_L = torch.arange(L - 1, -1, -1, device=history.mask_BL.device)
         rotations_DT, codes, found = self.rotations_DT, None, []
         for query_BD in queries:
             if draw:
                 rotations_DT = torch.randn_like(rotations_DT)
             if draw or codes is None:
                 codes = history.transform(partial(code, rotations_DT))
-            # The number of equal bits minus that of unequal bits. These are small whole numbers, so
-            # the product is exact.
+            # The numbers are small and whole, so the product is exact.
             agree_BL = codes.scores(code(rotations_DT, query_BD)[:, None])[:, 0]
-            if self.longctr_compat:
-                near_BL = agree_BL.masked_fill(~history.mask_BL, -torch.inf)
-            else:
-                near_BL = agree_BL.long() * AGE_RANGE - age_L
-                near_BL = near_BL.masked_fill(~history.mask_BL, torch.iinfo(torch.long).min)
-            found.append(near_BL.topk(min(self.topk, L), dim=1).indices.sort(dim=1).values)
+            index_BK = nearest(agree_BL, history.mask_BL, self.topk, not self.longctr_compat)
+            found.append(index_BK.sort(dim=1).values)
         return found
 
     def _refine(self, history: History, index_BK: Tensor, frequency_filter: nn.Module) -> Tensor:
@@ -187,14 +180,6 @@ def quarter_turns(longest: int) -> Tensor:
         spectrum = 1j * torch.fft.rfft(torch.eye(length, dtype=torch.float64), dim=0)
         turn_NKK[length, -length:, -length:] = torch.fft.irfft(spectrum, n=length, dim=0)
     return turn_NKK
-
-
-def code(rotations_DT: Tensor, x: Tensor) -> Tensor:
-    """The hash ``(..., T)`` of vectors ``(..., D)``: 1 or -1 for their side of each hyperplane.
-
-    A vector on a hyperplane gets -1.
-    """
-    return torch.where(x @ rotations_DT > 0, 1.0, -1.0)
 
 
 def mean(history: History) -> Tensor:

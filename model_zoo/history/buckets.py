@@ -8,10 +8,28 @@ Shape suffixes: B samples, L history length, H queries, N buckets of all columns
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+
+def one_numbering(sizes: Mapping[str, int], given: Mapping[str, Tensor]) -> list[Tensor]:
+    """The columns of some features, int64, whose buckets all have numbers of their own.
+
+    Args:
+        sizes: the features, and how many buckets each has.
+        given: the columns of a batch, each numbered from 0.
+
+    Raises:
+        ValueError: the batch lacks a feature.
+    """
+    if missing := [name for name in sizes if name not in given]:
+        reason = "leave it out, or use this project's loader"
+        raise ValueError(f"event_cols: the batch has no {missing[0]!r}; {reason}")
+    first = accumulate(sizes.values(), initial=0)
+    return [given[name].long() + start for name, start in zip(sizes, first, strict=False)]
 
 
 def bucket_scores(bias_BHN: Tensor, events: Iterable[Tensor], gather: bool) -> Tensor:

@@ -25,12 +25,15 @@ class SequenceBlock(nn.Module, ABC):
 
     Attributes:
         output_dim: H, width of the output.
+        aux_dim: how many of the last numbers of the output are for an auxiliary logit. It learns
+            from the labels too, but is no part of the prediction. A mixture mixes these as all others.
         dense: True if the block computes at padded positions too. A CPU then runs short histories
             separately from long ones.
         compiled: True if torch.compile compiles the block.
     """
 
     output_dim: int
+    aux_dim: int = 0
     dense: bool = False
     compiled: bool = False
 

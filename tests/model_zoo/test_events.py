@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.loader.random_batch import random_events
+from model_zoo.backbones.din import DINBlock
+from model_zoo.backbones.eta import ETABlock
 from model_zoo.backbones.hstu import HSTUBlock
 from model_zoo.backbones.mamba4rec import Mamba4RecBlock
 from model_zoo.backbones.sdim import SDIMBlock, hashes
+from model_zoo.backbones.sim import SIMBlock
 from model_zoo.backbones.transact import TransActBlock
 from model_zoo.backbones.twin import TWINBlock
 from model_zoo.history import history as history_module
@@ -24,7 +27,7 @@ from model_zoo.layers.attention import TargetAttention
 from model_zoo.layers.block import SequenceBlock
 from model_zoo.layers.events import EventBias
 from model_zoo.moe.mos import MoS
-from model_zoo.registry import BASELINES
+from model_zoo.registry import BACKBONES, BASELINES
 
 from ..support.helpers import (
     all_models,
@@ -116,6 +119,43 @@ def plain_sdim(block: SDIMBlock, history: History, target_BD: Tensor) -> Tensor:
     )
 
 
+def plain_din(block: DINBlock, history: History, target_BD: Tensor) -> Tensor:
+    x_BLD = history.embed()
+    t_BLD = target_BD[:, None].expand_as(x_BLD)
+    hidden = torch.cat([t_BLD, x_BLD, t_BLD - x_BLD, t_BLD * x_BLD], dim=-1).flatten(0, 1)
+    for layer in block.mlp:
+        hidden = layer(hidden)
+    weight_BL = hidden.view(len(t_BLD), L) + biases(history, block.events)[0]
+    weight_BL = weight_BL * history.mask_BL
+    return torch.einsum("bl,bld->bd", weight_BL, vectors(history, block.events.value_ND))
+
+
+def plain_sim(block: SIMBlock, history: History, target_BD: Tensor) -> Tensor:
+    scores_BL = (block.W_b(history.embed()) @ block.W_a(target_BD)[:, :, None])[..., 0]
+    scores_BL = scores_BL + biases(history, block.search_events)[0]
+    valued_BLD = vectors(history, block.search_events.value_ND)
+    aux_BD = torch.einsum("bl,bld->bd", scores_BL * history.mask_BL, valued_BLD)
+    return torch.cat([*plain_parts(block, history, target_BD, scores_BL), aux_BD], -1)
+
+
+def plain_eta(block: ETABlock, history: History, target_BD: Tensor) -> Tensor:
+    sides = [x @ block.rotations_DT > 0 for x in (history.embed(), target_BD[:, None])]
+    near_BL = (sides[0] == sides[1]).double().sum(-1) + 0.01 * torch.arange(L)  # newer ones first
+    return torch.cat(plain_parts(block, history, target_BD, near_BL), -1)
+
+
+def plain_parts(
+    block: SIMBlock | ETABlock, history: History, target_BD: Tensor, scores_BL: Tensor
+) -> list[Tensor]:
+    """Attention over the newest items, and over the three with the best scores."""
+    best_BL = scores_BL.masked_fill(~history.mask_BL, -torch.inf).argsort().argsort() >= L - 3
+    found = history.with_mask(history.mask_BL & best_BL)
+    return [
+        plain_attention(block.short_attention, history, target_BD, 4, None),
+        plain_attention(block.long_attention, found, target_BD, L, None),
+    ]
+
+
 def written_out(block: SequenceBlock, history: History, target_BD: Tensor) -> Tensor:
     """A block without events over vectors that have the events' added."""
     events = block.events if isinstance(block, Mamba4RecBlock) else block.layers[0].events
@@ -145,6 +185,9 @@ BLOCKS = {
     "Mamba4Rec": lambda: (Mamba4RecBlock(D, dropout=0.0), written_out),
     "HSTU": lambda: (HSTUBlock(D, num_layers=1, attention_dim=8, num_heads=2), plain_hstu),
     "HSTU, two layers": lambda: (HSTUBlock(D, attention_dim=8), plain_hstu),
+    "DIN": lambda: (DINBlock(D, attention_hidden_activations="Tanh"), plain_din),
+    "SIM": lambda: (SIMBlock(D, topk=3, **SHORT), plain_sim),
+    "ETA": lambda: (ETABlock(D, topk=3, hash_bits=4, **SHORT), plain_eta),
 }
 
 
@@ -256,7 +299,7 @@ def test_a_window_has_the_bucket_of_its_newest_item(anchor: str) -> None:
     assert torch.equal(windows.drop_hidden_windows().events[0], windows.events[0])
 
 
-@pytest.mark.parametrize("name", ["TWIN", "SDIM", "TransAct", "Mamba4Rec", "HSTU"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_experts_read_the_buckets_of_their_own_items(name: str) -> None:
     """MoS, whose branches send compacted subsequences, against experts that are called one by one."""
     torch.manual_seed(1)

@@ -17,7 +17,8 @@ from ..support.command_line import ROOT
 
 def test_every_model_is_a_fuxictr_model_found_by_its_name() -> None:
     variants = ("", "_DSelectK", "_GShard", "_ExpertChoice", "_MoS")
-    names = [b + v for b in ("Mamba4Rec", "TransAct", "TWIN", "SDIM", "HSTU") for v in variants]
+    backbones = ("Mamba4Rec", "TransAct", "TWIN", "SDIM", "HSTU", "DIN", "SIM", "ETA")
+    names = [b + v for b in backbones for v in variants]
     assert list(model_zoo.MODELS) == [*names, "MIRRN", "MiasRec", "AttenMixer"]
     for name, model in model_zoo.MODELS.items():
         assert getattr(model_zoo, name) is model and issubclass(model, BaseModel)
