@@ -35,6 +35,7 @@ def test_the_start_of_every_model_follows_from_the_negatives(
 ) -> None:
     for params in written(tiny_data, tmp_path, **negatives).values():
         start = (params["embedding_initializer"], params["embedding_regularizer"])
+        assert params.get("match_features") == (True if negatives else None)
         assert params.get("negative_sampling_rate") == (0.00012 if negatives else None)
         if negatives:
             assert start == ("partial(nn.init.normal_, std=0.25)", 0)
@@ -56,8 +57,7 @@ def test_matches_are_counted_in_windows_where_times_are_known(
         about["features"].append({"time": {"type": "meta"}})
         (data / "feature_map.json").write_text(json.dumps(about))
     known = unit == "s" and of == "events samples"
-    for model, params in written(data, tmp_path, time_unit=unit).items():
-        assert params["match_features"] is True
+    for model, params in written(data, tmp_path, time_unit=unit, negatives=NEGATIVES).items():
         assert params["match_windows"] == ([1800, 86_400, 604_800] if known else None)
         gap = [{"name": "time_gap", "vocab_size": 32}]  # HSTU reads times in any case
         wanted = gap if known and model.startswith("HSTU") else None
