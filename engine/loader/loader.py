@@ -6,6 +6,7 @@ Shape suffixes: B samples, L padded length, N items, S interactions of all users
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,11 +56,13 @@ class SequenceLoader:
         kwargs: other keys of FuxiCTR's configuration, such as ``num_workers``; they change nothing.
 
     Attributes:
+        joins_last: True if a last batch of one sample joins the batch before, as batch norm needs it.
         epoch: decides the shuffled order; each pass over the loader adds one.
         read: the names of the labels and of the samples' features, which go to the device.
     """
 
     num_blocks = 1  # FuxiCTR's loop reads these
+    joins_last = False
 
     def __init__(
         self,
@@ -114,13 +117,16 @@ class SequenceLoader:
         self.num_batches = -(-self.num_samples // batch_size)
 
     def __len__(self) -> int:
-        return self.num_batches
+        alone = self.num_samples > self.batch_size and self.num_samples % self.batch_size == 1
+        return self.num_batches - (self.joins_last and alone)
 
     def __iter__(self) -> Iterator[Batch]:
         rng = np.random.default_rng((self.seed, self.epoch)) if self.shuffle else None
         self.epoch += 1
-        for columns in self.samples.batches(self.batch_size, rng):
-            yield self.collate(columns)
+        batches = self.samples.batches(self.batch_size, rng)
+        yield from map(self.collate, islice(batches, len(self) - 1))
+        rest = list(batches)
+        yield self.collate({k: np.concatenate([columns[k] for columns in rest]) for k in rest[0]})
 
     def collate(self, columns: dict[str, np.ndarray]) -> Batch:
         """The batch of some samples, given as columns of B rows."""

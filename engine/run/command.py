@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from dataclasses import replace
 from itertools import product
 from os.path import relpath
 from pathlib import Path
 
-from ..common.errors import run_command
+from ..common.errors import UserError, run_command
 from ..config.command_line import CommandLine, parse_changes
 from ..config.options import RunOptions
 from ..config.read import describe_experiments, load_experiment
@@ -56,7 +58,22 @@ def _run() -> int:
 
     pairs = product(dict.fromkeys(args.seed or [None]), read)
     experiments = [checked(params, replace(options, seed=seed)) for seed, params in pairs]
-    print("\n" + summary([run(experiment) for experiment in experiments]))
-    folders = {relpath(Path(e.params["model_root"], e.params["dataset_id"])) for e in experiments}
-    print(f"results and checkpoints are in {', '.join(sorted(folders))}")
-    return 0
+    finished, code = [], 0
+    for experiment in experiments:
+        try:
+            finished.append(run(experiment))
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+        except OSError:  # a full disk or a closed pipe would end the others, too
+            raise
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    if finished:
+        print("\n" + summary(finished))
+        folders = {
+            relpath(Path(e.params["model_root"], e.params["dataset_id"])) for e in experiments
+        }
+        print(f"results and checkpoints are in {', '.join(sorted(folders))}")
+    return code

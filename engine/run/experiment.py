@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.torch_utils import seed_everything
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_zoo.training.base_model import StagedModel
 from model_zoo.training.progress import TrainingError
@@ -66,10 +67,13 @@ def run(experiment: Experiment) -> dict[str, Any]:
         files.require_unchanged(params)
         if files.finished():
             print(f"{expid}, seed {params['seed']}: finished already, see {files.result}")
-            return json.loads(files.result.read_text())
+            result = json.loads(files.result.read_text())
+            results.append_bars_line(result, options.config)  # which a kill may have kept from it
+            return result
     ensure_generated(params)
     start = time.perf_counter()
     model, loaders = _build(experiment, files.name)
+    loaders["train"].joins_last = any(isinstance(m, _BatchNorm) for m in model.modules())
     about = _about(experiment)
     files.require_same_data(about["dataset_hash"], resume)
     files.open(params, about["dataset_hash"], resume)
@@ -166,7 +170,8 @@ def _evaluate(model: StagedModel, loaders: Loaders, metrics: list[str]) -> dict[
     try:
         test = model.evaluate(loaders["test"])
     except ValueError as error:
-        raise TrainingError(f"test: {error}") from None
+        logging.warning(f"test: {error}; the result has the metrics of validation only")
+        test = {}
     test_seconds = time.perf_counter() - start
     flops = flops_per_sample(model, spread_batch(loaders["test"]))
     return {

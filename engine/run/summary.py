@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from model_zoo.registry import backbone_of
 from model_zoo.training.metrics import correction
 
 from ..baseline import record
-from ..common.errors import UserError
 from ..common.text_table import text_table
 from ..datasets.prepared.card import sampling
 from .against_counts import baselines_of, verdicts
@@ -26,23 +26,23 @@ MEASURED = ("valid AUC", "parameters", "samples/s", "time")  # columns after the
 def append_bars_line(result: Result, config_dir: Path) -> None:
     """Append a line to ``./<config name>.csv``, as FuxiCTR writes it and BARS parses it.
 
-    Raises:
-        UserError: the file cannot be written.
+    A line that is there already is not written again. If the file cannot be written, that is a
+    warning: ``--resume`` of the finished run writes the line.
     """
     line = (
-        f" {datetime.now():%Y%m%d-%H%M%S},[command] {' '.join(result['command'])},"
+        f"[command] {' '.join(result['command'])},"
         f"[exp_id] {result['expid']},[dataset_id] {result['dataset_id']},[train] N.A.,"
         f"[val] {print_to_list(result['metrics']['valid'])},[test] {print_to_list(result['metrics']['test'])}\n"
     )
     path = Path(f"{config_dir.resolve().name.removesuffix('.yaml')}.csv").absolute()
     try:
-        with open(path, "a") as file:
-            file.write(line)
+        with open(path, "a+") as file:
+            file.seek(0)
+            if line not in file.read():
+                file.write(f" {datetime.now():%Y%m%d-%H%M%S},{line}")
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); the result itself is saved, "
-            "--resume shows it"
-        ) from None
+        kept = "the result itself is saved, and --resume writes the line"
+        print(f"warning: {path}: cannot be written ({error.strerror}); {kept}", file=sys.stderr)
 
 
 def summary(runs: list[Result]) -> str:
