@@ -15,7 +15,7 @@ from model_zoo.training.initializer import parse_initializer
 
 from ..common.errors import UserError, did_you_mean
 from .convert import WRONG, convert, describe
-from .read import DATA_PATHS
+from .read import DATA_PATHS, monitor_modes
 
 REQUIRED: dict[str, Any] = {
     **dict.fromkeys(("model", "dataset_id", "model_root", *DATA_PATHS), str),
@@ -89,7 +89,6 @@ FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evalua
 GROUPED = r"gAUC|avgAUC|MRR|NDCG\(k=\d+\)"
 METRICS = re.compile(r"AUC|logloss|binary_crossentropy|calibration|ECE|" + GROUPED)
 EXAMPLES = ("AUC", "gAUC", "logloss", "MRR", "NDCG(k=5)", "calibration", "ECE")
-LOWER_IS_BETTER = ("logloss", "binary_crossentropy", "ECE")
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
@@ -166,21 +165,27 @@ def _check_value(expid: str, key: str, value: Any) -> None:
 
 
 def _check_metrics(expid: str, params: dict[str, Any]) -> None:
-    """Raise a UserError for an unknown metric, or for a monitor that is not among the metrics."""
+    """Set the ``monitor_mode`` that its metrics ask for.
+
+    Raises:
+        UserError: a metric is unknown, the monitor is not among the metrics, or its mode would keep
+            the worst weights.
+    """
     metrics, monitor, where = params["metrics"], params["monitor"], f"{expid}, monitor"
     for metric in metrics:
         if not METRICS.fullmatch(metric):
             hint = did_you_mean(metric, EXAMPLES)
             raise UserError(f"{expid}, metrics: {metric!r} is not a metric{hint}")
-    if not monitor:
-        raise UserError(f"{where}: is empty; write one of the metrics {metrics}")
-    sign = -1 if params.get("monitor_mode") == "min" else 1
-    for metric, weight in ({monitor: 1} if isinstance(monitor, str) else monitor).items():
+    modes = monitor_modes(monitor)
+    if not modes:
+        raise UserError(f"{where}: is empty or weighs 0; write one of the metrics {metrics}")
+    mode = params.setdefault("monitor_mode", next(iter(modes.values())))
+    for metric in [monitor] if isinstance(monitor, str) else monitor:
         if metric not in metrics:
             hint = did_you_mean(metric, metrics)
             raise UserError(f"{where}: {metric!r} is not one of the metrics {metrics}{hint}")
         if metric == "calibration":
             raise UserError(f"{where}: calibration is best at 1; write AUC or logloss")
-        if metric in LOWER_IS_BETTER and weight * sign > 0:
-            advice = "write monitor_mode: min, or give it a weight below 0"
-            raise UserError(f"{where}: {metric} is best where it is lowest; {advice}")
+        if modes.get(metric, mode) != mode:
+            advice = "leave monitor_mode out" if len({*modes.values()}) == 1 else "change its sign"
+            raise UserError(f"{where}: mode {mode} would keep the worst {metric}; {advice}")

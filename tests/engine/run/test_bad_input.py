@@ -274,7 +274,8 @@ PARAMETERS = {
         keys(metrics=["calibration"], monitor="calibration"), ("calibration is best at 1",)
     ),
     "a loss that is to grow": Case(
-        keys(monitor={"AUC": 1, "logloss": 1}), ("logloss is best where it is lowest",)
+        keys(monitor={"AUC": 1, "logloss": 1}),
+        ("TWIN_tiny, monitor: mode max would keep the worst logloss; change its sign",),
     ),
     "rate of negatives": Case(
         keys(negative_sampling_rate=0), ("negative_sampling_rate: is 0.0; write a number above 0",)
@@ -289,6 +290,7 @@ PARAMETERS = {
         keys(embedding_initializer="open('pwned', 'w')"), ("embedding_initializer: is", "nn.init.")
     ),
     "empty monitor": Case(keys(monitor={}), ("TWIN_tiny, monitor: is empty",)),
+    "monitor without weight": Case(keys(monitor={"AUC": 0}), ("TWIN_tiny, monitor: is empty or",)),
     "gAUC without group_id": Case(keys(group_id=None), ("group_id", "gAUC", "write user_index")),
     "unknown group_id": Case(keys(group_id="user"), ("group_id: 'user'", "features of tiny")),
     "loss that runs code": Case(keys(loss="open('pwned', 'w')"), ("TWIN_tiny, loss: is ",)),
