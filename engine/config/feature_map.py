@@ -141,7 +141,7 @@ def _check_shared(dataset_id: str, name: str, features: dict[str, dict]) -> None
     tables = [other for other, its in zip(features, earlier, strict=False) if its == own]
     if (shared := features[name].get("share_embedding")) not in (None, *tables):
         what = f"{shared!r}, which is no feature before it with its vocab_size and embedding_dim"
-        hint = did_you_mean(shared, tables)
+        hint = did_you_mean(str(shared), tables)
         raise UserError(f"{dataset_id}, feature_cols, {name!r}: share_embedding is {what}{hint}")
 
 
