@@ -47,16 +47,19 @@ OPTIONAL: dict[str, Any] = {
     # keys that only FuxiCTR reads; a prepared data set needs none of them
     **dict.fromkeys(("rebuild_dataset", "pickle_feature_encoder", "save_best_only"), bool),
     **dict.fromkeys(("num_workers", "item_info_fields"), int),
-    **dict.fromkeys(("feature_specs", "feature_config"), list | dict | None),
-    "data_format": str,
+    **dict.fromkeys(("feature_specs", "feature_config", "use_features"), type(None)),
+    "data_format": Literal["parquet"],
     "debug_mode": bool,
-    "use_features": list | None,
     # set by ``load.checked``, because the run depends on it
     "model_zoo": str,
     # keys of LongCTR's published configurations that nothing reads
     **dict.fromkeys(("target_item_field", "sequence_item_field"), str),
     **dict.fromkeys(("din_target_field", "din_sequence_field"), str),
 }
+# What to write in place of keys of FuxiCTR that nothing here reads.
+OF_COLUMNS = "null, and write it into feature_cols, where `active: False` leaves a feature out"
+INSTEAD = dict.fromkeys(("feature_specs", "feature_config", "use_features"), OF_COLUMNS)
+INSTEAD["data_format"] = "parquet, after data/prepare.py generic has made that from other formats"
 KEYS = REQUIRED | OPTIONAL | {"model_id": str}
 NOT_BELOW_0 = r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer|rare_id_rate"
 ABOVE_0 = (
@@ -114,7 +117,8 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
         try:
             checked[key] = convert(value, known[key])
         except WRONG:
-            raise UserError(f"{expid}, {key}: is {value!r}; write {describe(known[key])}") from None
+            what = f"is {value!r}; write {INSTEAD.get(key) or describe(known[key])}"
+            raise UserError(f"{expid}, {key}: {what}") from None
     missing = [f"`{key}`" for key in REQUIRED if checked.get(key) is None]
     grouped = [metric for metric in checked.get("metrics") or () if re.fullmatch(GROUPED, metric)]
     if grouped and not checked.get("group_id"):

@@ -300,7 +300,7 @@ PARAMETERS = {
     ),
     "encoder that runs code": Case(
         feature("image_emb_dim64", feature_encoder="open('pwned', 'w')"),
-        ("tiny, feature 'image_emb_dim64': feature_encoder is", "write one of nn.Identity()"),
+        ("tiny, feature_cols, 'image_emb_dim64': feature_encoder is", "write one of nn.Identity()"),
     ),
     "encoder is a number": Case(
         feature("image_emb_dim64", feature_encoder=5), ("'image_emb_dim64': feature_encoder is 5",)
@@ -308,6 +308,14 @@ PARAMETERS = {
     "type of a feature": Case(
         feature("item_id", type="categorial"), ("'item_id': type is 'categorial'", "categorical")
     ),
+    "key of a feature": Case(
+        feature("image_emb_dim64", embeding_dim=64),
+        ("tiny, feature_cols, 'image_emb_dim64': unknown key `embeding_dim`", "`embedding_dim`?"),
+    ),
+    "features to use": Case(
+        keys(use_features=["item_id"]), ("use_features: is ['item_id']", "null")
+    ),
+    "format of the data": Case(dataset(data_format="csv"), ("data_format: is 'csv'", "prepare.py")),
     "feature without name": Case(
         dataset(feature_cols=["item_id"]), ("tiny, feature_cols: 'item_id' has no name",)
     ),
@@ -384,7 +392,8 @@ PARAMETERS = {
 DATA = {
     "missing file": Case(missing("valid.parquet"), ("valid.parquet does not exist", "prepare")),
     "missing feature map": Case(
-        missing("feature_map.json"), ("tiny, feature 'item_id': vocab_size", "feature_map.json")
+        missing("feature_map.json"),
+        ("tiny, feature_cols, 'item_id': vocab_size", "feature_map.json"),
     ),
     "broken feature map": Case(
         content("feature_map.json", lambda old: b"[]"), ("feature_map.json: not a FuxiCTR",)
