@@ -24,7 +24,7 @@ from .batch import Batch
 from .heads import MLPHead
 from .history.buckets import one_numbering
 from .history.history import History
-from .history.item_dict import ItemDict
+from .history.item_dict import ItemDict, first_equal
 from .history.matches import MatchReader, id_features
 from .history.rare_ids import RareIds
 from .layers.block import SequenceBlock
@@ -129,6 +129,8 @@ class SequenceModel(StagedModel):
             use_sparse_gradients(self.embedding_layer)
         self.event_sizes = {column["name"]: column["vocab_size"] for column in event_cols or []}
         make_block = partial(self._block, **chosen(kwargs, self.block))
+        parts = (self.block, *self.mixture.readers())
+        self.unites_equal = any(getattr(part, "unites_equal", False) for part in parts)
         mixture_config = chosen(kwargs, *self.mixture.readers())
         self.encoder = self.mixture(make_block, self.item_dim, **mixture_config)
         given, self.aux_dim = feature_map.sum_emb_out_dim(), self.encoder.global_block.aux_dim
@@ -264,7 +266,8 @@ class SequenceModel(StagedModel):
         """Rows of item features, the row of each position ``(B, L + 1)``, and the mask ``(B, L)``.
 
         With an ``ItemDict``, each distinct item of the batch is one row. With a plain dictionary,
-        every position is a row of its own.
+        every position is a row of its own. But a part that ``unites_equal`` items finds positions
+        with equal features in the same row, with both.
         """
         _, item_dict, mask = inputs
         mask_BL = self.on_device(mask) > 0
@@ -277,7 +280,10 @@ class SequenceModel(StagedModel):
             row_BL1 = torch.arange(B * (L + 1), device=self.device).view(B, L + 1)
         if not L:  # LongCTR's loader gives this where no sample of the batch has a history
             mask_BL, row_BL1 = mask_BL.new_zeros(B, 1), row_BL1.repeat(1, 2)
-        return {name: self.on_device(rows) for name, rows in columns.items()}, row_BL1, mask_BL
+        columns = {name: self.on_device(rows) for name, rows in columns.items()}
+        if self.unites_equal:
+            row_BL1 = first_equal(columns)[row_BL1]
+        return columns, row_BL1, mask_BL
 
     def _event_columns(
         self, items: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..history.history import History
 from ..layers.events import EventInput
 from ..layers.short_long import ShortLongBlock
-from ..ops.functional import check_sizes
+from ..ops.functional import check_sizes, unit_length
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
@@ -83,7 +82,7 @@ class SDIMBlock(ShortLongBlock):
             sums_BHD = history.weighted_sum(weights_BHL)
         else:
             sums_BHD = self.events.fold(history.weighted_sum(weights_BHL, self.events.buckets))
-        return (F.normalize(sums_BHD, dim=-1) if self.l2_norm else sums_BHD).mean(1)
+        return (unit_length(sums_BHD) if self.l2_norm else sums_BHD).mean(1)
 
     @torch.no_grad()
     def _collisions(self, history: History, target_BD: Tensor) -> Tensor:

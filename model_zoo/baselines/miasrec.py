@@ -63,8 +63,7 @@ class MiasRecBlock(SequenceBlock):
         max_len: length of the longest history. Only the newest ``max_len`` items are read.
     """
 
-    dense = True
-    key_constants: Tensor
+    dense = unites_equal = True
 
     def __init__(
         self,
@@ -99,11 +98,6 @@ class MiasRecBlock(SequenceBlock):
         )
         self.highway = nn.Linear(2 * item_dim, item_dim)
         self.importance = nn.Linear(item_dim, 1, bias=False)
-        # Random odd numbers, the same in every run. A number of an embedding has at most four int16
-        # pieces, since float64 has 64 bits.
-        draw = torch.Generator().manual_seed(0)
-        odd = torch.randint(-(2**63), 2**63 - 1, (4 * item_dim,), generator=draw) | 1
-        self.register_buffer("key_constants", odd, persistent=False)
         self.output_dim = 2 * item_dim + 1
 
     def init_weights(self) -> None:
@@ -149,20 +143,11 @@ class MiasRecBlock(SequenceBlock):
         return torch.cat([best_BD, mean_BD, r_B1 / self.tau], dim=-1)
 
     def _occurrences(self, history: History) -> Tensor:
-        """How often the item of each position occurs in its history, ``(B, L)``; 0 at padding.
-
-        Two positions hold the same item if their vectors agree in every bit. Vectors are compared
-        by a 64-bit key: the sum of their int16 pieces times odd constants, modulo 2^64. The key is
-        the same on every machine. Two different vectors have the same key with a probability below
-        2^-46.
-        """
-        pieces = history.rows_UD.detach().contiguous().view(torch.int16)
-        key_U = (pieces * self.key_constants[: pieces.shape[1]]).sum(1)
-        # The keys of items are made odd, so that 0 is free for padding.
-        key_BL = (key_U | 1)[history.index_BL].masked_fill(~history.mask_BL, 0)
-        sorted_BL = key_BL.sort(1).values
-        first_BL = torch.searchsorted(sorted_BL, key_BL)
-        return (torch.searchsorted(sorted_BL, key_BL, right=True) - first_BL) * history.mask_BL
+        """How often the item of each position occurs in its history, ``(B, L)``; 0 at padding."""
+        item_BL = history.index_BL.masked_fill(~history.mask_BL, -1)
+        sorted_BL = item_BL.sort(1).values
+        first_BL = torch.searchsorted(sorted_BL, item_BL)
+        return (torch.searchsorted(sorted_BL, item_BL, right=True) - first_BL) * history.mask_BL
 
 
 class MiasRec(SequenceModel):

@@ -1,16 +1,20 @@
 """LongCTR's ``item_dict``, whose features are gathered only when they are read.
 
-Shape suffixes: B samples, L history length, N items of the table, U distinct items of a batch.
+Shape suffixes: B samples, L history length, N items of the table, U distinct items of a batch, P
+pieces of an item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.compiled import on_eager_cpu
+
+BASE = 0x5851F42D4C957F2D  # odd; Knuth's multiplier, whose powers modulo 2^64 look random
 
 
 class ItemDict(MutableMapping):
@@ -81,3 +85,20 @@ class ItemDict(MutableMapping):
         item_U = seen_N.nonzero().flatten()
         row_N = seen_N.cumsum(0) - 1
         return item_U, row_N.index_select(0, flat).view_as(self.index)
+
+
+def first_equal(columns: Mapping[str, Tensor]) -> Tensor:
+    """For each row of the features, the number of a row with the same values, int64 ``(U,)``.
+
+    Equal rows get the same number. Rows are compared by a 64-bit key: a polynomial of their int16
+    pieces, modulo 2^64. Nothing is rounded, as embeddings may be, and the host need not wait.
+    """
+    pieces = [
+        rows.reshape(len(rows), -1).contiguous().view(torch.int16) for rows in columns.values()
+    ]
+    pieces_UP = torch.cat(pieces, dim=1)
+    key_U = (pieces_UP * torch.full_like(pieces_UP[0], BASE, dtype=torch.long).cumprod(0)).sum(1)
+    sorted_U, row_U = key_U.sort(stable=True)
+    again_U = F.pad(sorted_U[1:] == sorted_U[:-1], (1, 0))
+    first_U = torch.arange(len(row_U), device=row_U.device).masked_fill(again_U, 0).cummax(0).values
+    return torch.empty_like(row_U).scatter_(0, row_U, row_U[first_U])

@@ -29,12 +29,15 @@ class SequenceBlock(nn.Module, ABC):
             from the labels too, but is no part of the prediction. A mixture mixes these as all others.
         dense: True if the block computes at padded positions too. A CPU then runs short histories
             separately from long ones.
+        unites_equal: True if positions whose items have equal features must have equal
+            ``index_BL``, as where repeats are counted.
         compiled: True if torch.compile compiles the block.
     """
 
     output_dim: int
     aux_dim: int = 0
     dense: bool = False
+    unites_equal: bool = False
     compiled: bool = False
 
     def __call__(self, history: History, target_BD: Tensor) -> Tensor:

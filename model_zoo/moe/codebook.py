@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.functional import unit_length
 from ..ops.precision import all_digits
 
 MAX_VECTORS = 50_000  # k-means with a few clusters is stable with far fewer vectors
@@ -49,16 +49,16 @@ class Codebook(nn.Module):
     def init_weights(self) -> None:
         """Start from random unit vectors, which k-means may replace later; FuxiCTR calls this."""
         with torch.no_grad():
-            self.load(F.normalize(torch.randn_like(self.codes_EC), dim=-1))
+            self.load(unit_length(torch.randn_like(self.codes_EC)))
 
     def similarity(self, h: Tensor) -> Tensor:
-        """The cosine of ``h (..., C)`` with every code, ``(..., E)`` (eq. 3)."""
-        return self.scores(F.normalize(h, dim=-1, eps=1e-8))
+        """The cosine of ``h (..., C)`` with every code, ``(..., E)`` (eq. 3); 0 where h is 0."""
+        return self.scores(unit_length(h))
 
     def scores(self, h: Tensor) -> Tensor:
         """The cosines times the length of ``h``: they order the codes alike and cost less."""
         with all_digits(h):
-            return h @ F.normalize(self.codes_EC, dim=-1, eps=1e-8).T
+            return h @ unit_length(self.codes_EC).T
 
     @torch.no_grad()
     def observe(self, h_NC: Tensor, weight_NE: Tensor) -> None:

@@ -28,17 +28,15 @@ class ExpertChoiceRouter(LinearRouter):
         router_topk: c, the mean number of experts per item.
     """
 
+    unites_equal = True
+
     @property
     def max_experts(self) -> int:
         """E, since any number of experts may take an item."""
         return self.num_experts
 
     def project(self, x: Tensor) -> Tensor:
-        """The softmax over the experts, computed in double precision.
-
-        Equal items must have equal scores at every position. A float32 product may round them
-        differently. Which of them is chosen would then depend on padding and on other samples.
-        """
+        """The softmax over the experts, in double precision, so that rounding decides few choices."""
         return F.linear(x.double(), self.gate.weight.double()).softmax(-1).to(x.dtype)
 
     def assign(self, p_BTE: Tensor, count_BT: Tensor) -> Routing:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..history.history import History
+from ..history.rows import gather_rows
 
 
 @dataclass
@@ -69,11 +70,14 @@ class Router(nn.Module, ABC):
             routed once, and the second argument of ``assign`` is its number of occurrences.
         auxiliary: True if there is an auxiliary loss, which needs the gradient of every row.
         trains: True if the gates carry gradient.
+        unites_equal: True if positions whose items have equal features must have equal projections,
+            to the last bit, as where ties are broken.
     """
 
     itemwise: bool = False
     auxiliary: bool = False
     trains: bool = True
+    unites_equal: bool = False
 
     def __init__(self, item_dim: int, num_experts: int, *, router_topk: int = 2) -> None:
         super().__init__()
@@ -163,7 +167,8 @@ class Router(nn.Module, ABC):
             return self.project_rows(history)[None], history.row_counts()[None], history.index_BL
         mask_BT = history.mask_BL
         position_BT = torch.arange(mask_BT.numel(), device=mask_BT.device).view_as(mask_BT)
-        return history.project(self.project), mask_BT, position_BT
+        # Rows are projected, so that an item has the same gates at all its positions.
+        return gather_rows(self.project_rows(history), history.index_BL), mask_BT, position_BT
 
     # ---------------------------------------------------------------- for analysis
 

@@ -122,6 +122,13 @@ def test_gradient_of_the_long_part_reaches_colliding_items_only(l2_norm: bool) -
     assert reached == [False, False, *hit] + [False] * (len(reached) - L)
 
 
+def test_gradient_is_bounded_where_items_are_zero() -> None:
+    block, history, target_BD = make([10], num_hashes=1, hash_bits=1, l2_norm=True)
+    history.rows_UD.data.zero_()
+    block(history, target_BD).sum().backward()
+    assert history.rows_UD.grad.abs().max() < 1e3
+
+
 def test_collisions_are_as_likely_as_the_paper_says() -> None:
     """(1 - a / pi)^T for an angle a; in training, and with hashes that are not reused."""
     torch.manual_seed(0)

@@ -18,7 +18,11 @@ def test_similarity_is_equation_3() -> None:
         scale = np.linalg.norm(x[i]) * np.sqrt(np.diag(np.diag(W @ W.T)).diagonal())
         expected = np.linalg.inv(np.diag(scale)) @ (W @ x[i])
         np.testing.assert_allclose(book.similarity(h[i]).numpy(), expected, rtol=1e-12)
-    assert torch.equal(book.similarity(torch.zeros(1, 3, dtype=torch.float64)), torch.zeros(1, 4))
+    zero = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    cosines = book.similarity(zero)
+    assert torch.equal(cosines, torch.zeros(1, 4))
+    cosines.sum().backward()
+    assert zero.grad.abs().max() <= 4
 
 
 def test_step_is_equation_4_and_an_empty_code_keeps_its_row() -> None:
