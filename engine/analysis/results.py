@@ -10,8 +10,9 @@ A study (``engine.study``) writes, for each data set::
     RESULTS/<dataset_id>/probes/*.json       what trained weights show, see probe.py
 
 A folder of plain ``run_expid.py`` results works too. There the only experiment of a model is its cell
-in Tables 1 and 2. What a run sets with ``--set`` is part of the name of its experiment. The folders of
-the tuner are left out, since its trials are there to be chosen from.
+in Tables 1 and 2. What a run sets with ``--set`` is part of the name of its experiment, and so is every
+parameter in which it differs from most runs of that name. The folders of the tuner are left out, since
+its trials are there to be chosen from.
 """
 
 from __future__ import annotations
@@ -71,8 +72,7 @@ class Cell:
     @property
     def settings(self) -> dict[str, Any]:
         """The parameters of its runs without names, places and seeds; the cell must have runs."""
-        params = self.first_run["params"]
-        return {k: v for k, v in params.items() if k not in {*PATHS, "model_id", "seed"}}
+        return _settings(self.first_run)
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def read_results(folder: Path) -> list[DatasetResults]:
         if isinstance(content, dict) and {"expid", "metrics", "stage_log"} <= content.keys():
             home = path.parent.parent if path.parent.name == "runs" else path.parent
             changes = {k: v for k, v in content.get("set", {}).items() if k not in NO_NUMBERS}
-            expid = " ".join([content["expid"], *(f"{k}={v}" for k, v in changes.items())])
-            run = content | {"file": path, "expid": expid, "changes": changes}
+            run = content | {"file": path, "changes": {}}
+            _set(run, changes)
             homes.setdefault(home, []).append(run)
     if not homes:
         advice = "run_expid.py and engine.study write them, see docs/studies.md"
@@ -156,6 +156,7 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
         what = f"ran on other data (hash {other['dataset_hash']}) than {first['file']}"
         advice = "results on different data are not compared: move one away"
         raise UserError(f"{other['file']}: {what} ({first['dataset_hash']}); {advice}")
+    _rename_unlike(runs)
     by_expid: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         by_expid.setdefault(run["expid"], {})[run["seed"]] = run
@@ -176,6 +177,29 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
         study={key: value for key, value in study.items() if key not in ("cells", "tuning")},
         card=read_json(card) if card.exists() else {},
     )
+
+
+def _set(run: Run, changes: dict[str, Any]) -> None:
+    """Make what a run sets a part of the name of its experiment."""
+    run["expid"] = " ".join([run["expid"], *(f"{k}={v}" for k, v in changes.items())])
+    run["changes"] |= changes
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """The parameters of a run without names, places and seeds."""
+    left_out = {*PATHS, *NO_NUMBERS, "model_id", "seed"}
+    return {key: value for key, value in run["params"].items() if key not in left_out}
+
+
+def _rename_unlike(runs: list[Run]) -> None:
+    """Part runs with other parameters from the most of one name: they are no seeds of one configuration."""
+    for expid in {run["expid"] for run in runs}:
+        same = [run for run in sorted(runs, key=lambda run: run["seed"]) if run["expid"] == expid]
+        found = [_settings(run) for run in same]
+        usual = max(found, key=found.count)
+        for run, own in zip(same, found, strict=True):
+            other = (key for key in sorted({*own, *usual}) if own.get(key) != usual.get(key))
+            _set(run, {key: own.get(key) for key in other})
 
 
 def _planned(study: dict[str, Any], by_expid: dict[str, dict[int, Run]]) -> list[Cell]:

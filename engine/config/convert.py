@@ -62,7 +62,7 @@ def describe(hint: Any) -> str:
     if origin in UNIONS:
         return " or ".join(map(describe, parts))
     if origin is typing.Literal:
-        return " or ".join(map(str, parts))
+        return " or ".join(str(part) or "''" for part in parts)
     if origin is tuple and parts[-1] is not Ellipsis:
         return f"a list of {len(parts)}: {', '.join(map(describe, parts))}"
     if origin in (list, tuple, Sequence):

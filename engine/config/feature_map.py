@@ -10,14 +10,25 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..common.errors import UserError, did_you_mean
+from .convert import WRONG, convert, describe
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
 FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
+SIZES = ("embedding_dim", "emb_output_dim", "pretrain_dim", "vocab_size", "max_len", "oov_idx")
+# How FuxiCTR prepares raw data; prepared data needs none of it.
+RAW = "fill_na preprocess normalizer category_processor splitter padding remap min_categr_count num_buckets"
+# The keys of a column, and the types of their values; those of Any are checked below, or not read.
+COLUMN: dict[str, Any] = dict.fromkeys(SIZES, int) | {"name": str, "share_embedding": str}
+COLUMN |= {"active": bool, "dtype": Literal["int", "float", "str"]}
+COLUMN |= {"source": Literal["item", "user", "context", ""]}
+COLUMN |= dict.fromkeys(("type", "feature_encoder", *RAW.split()), Any)
+TABLE = ("vocab_size", "embedding_dim", "pretrain_dim")  # what features with one table share
+PRETRAINED = ("pretrained_emb", "freeze_emb", "pretrain_usage")
 # FuxiCTR evaluates a feature_encoder as code, so only these are allowed.
 POOLING = "layers.MaskedAveragePooling()"
 ENCODERS = ("nn.Identity()", POOLING, "layers.MaskedSumPooling()")
@@ -43,6 +54,7 @@ def build_feature_map(params: dict[str, Any]) -> FeatureMap:
         name = column["name"]
         if column.get("active", True):
             feature_map.features[name] = _feature_spec(column, prepared.get(name, {}), params)
+            _check_shared(params["dataset_id"], name, feature_map.features)
     feature_map.labels = [label["name"] for label in _columns(params, "label_col")]
     feature_map.group_id = params.get("group_id")
     if feature_map.group_id and feature_map.group_id not in feature_map.features:
@@ -87,7 +99,11 @@ def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
 
 
 def _columns(params: dict[str, Any], key: str) -> list[dict]:
-    """The columns of a configuration, one entry each; FuxiCTR allows lists of names in an entry."""
+    """The columns of a configuration, one entry each; FuxiCTR allows lists of names in an entry.
+
+    Raises:
+        UserError: a key is unknown, or a value has the wrong type.
+    """
     entries = params[key] if isinstance(params[key], list) else [params[key]]
     columns = []
     for entry in entries:
@@ -95,23 +111,51 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
             where = f"{params['dataset_id']}, {key}"
             raise UserError(f"{where}: {entry!r} has no name; write {{name: ..., ...}}")
         names = entry["name"] if isinstance(entry["name"], list) else [entry["name"]]
-        columns += [{**entry, "name": name} for name in names]
+        for name in names:
+            columns.append({**entry, "name": name})
+            _check_keys(f"{params['dataset_id']}, {key}, {name!r}", columns[-1])
     if not columns:
         raise UserError(f"{params['dataset_id']}, {key}: is empty; name the columns")
     return columns
 
 
+def _check_keys(where: str, column: dict) -> None:
+    """Reject an unknown key of a column, or a value of the wrong type."""
+    for key, value in column.items():
+        if key not in COLUMN:
+            vectors = "; add the vectors to the data, as a feature of type embedding"
+            hint = vectors if key in PRETRAINED else did_you_mean(key, COLUMN)
+            raise UserError(f"{where}: unknown key `{key}`{hint}")
+        try:
+            convert(value, COLUMN[key])
+            if key in SIZES and not (isinstance(value, int) and value > 0):
+                raise ValueError
+        except WRONG:
+            what = "a whole number above 0" if key in SIZES else describe(COLUMN[key])
+            raise UserError(f"{where}: {key} is {value!r}; write {what}") from None
+
+
+def _check_shared(dataset_id: str, name: str, features: dict[str, dict]) -> None:
+    """Reject a ``share_embedding`` that names no earlier feature, or one with a table of another size."""
+    *earlier, own = ([s.get(k) for k in TABLE] for s in features.values())
+    tables = [other for other, its in zip(features, earlier, strict=False) if its == own]
+    if (shared := features[name].get("share_embedding")) not in (None, *tables):
+        what = f"{shared!r}, which is no feature before it with its vocab_size and embedding_dim"
+        hint = did_you_mean(str(shared), tables)
+        raise UserError(f"{dataset_id}, feature_cols, {name!r}: share_embedding is {what}{hint}")
+
+
 def _check_events(params: dict[str, Any]) -> None:
     """Reject features of events that the loader could not read; FuxiCTR knows none of them."""
     for column in _columns(params, "event_cols") if params.get("event_cols") else []:
-        if not isinstance(size := column.get("vocab_size"), int) or size < 1:
+        if "vocab_size" not in column:
             where = f"{params['dataset_id']}, event_cols, {column['name']!r}"
-            raise UserError(f"{where}: vocab_size is {size!r}; write how many buckets it has")
+            raise UserError(f"{where}: vocab_size is missing; write how many buckets it has")
 
 
 def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[str, Any]:
     """The specification of a feature, as FuxiCTR's ``FeatureProcessor`` would write it."""
-    where = f"{params['dataset_id']}, feature {column['name']!r}"
+    where = f"{params['dataset_id']}, feature_cols, {column['name']!r}"
     kind = column.get("type")
     if kind not in FEATURE_TYPES:
         raise UserError(f"{where}: type is {kind!r}; write one of {', '.join(FEATURE_TYPES)}")
@@ -139,8 +183,5 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
                 what = f"is neither in dataset_config.yaml nor in the feature_map.json of {data}"
                 advice = "write it, or prepare the data (see data/README.md)"
                 raise UserError(f"{where}: {key} {what}; {advice}")
-    for key in ("embedding_dim", "emb_output_dim", "pretrain_dim", "vocab_size", "max_len"):
-        size = spec.get(key, 1)
-        if not isinstance(size, int) or size < 1:
-            raise UserError(f"{where}: {key} is {size!r}; write a whole number above 0")
+    _check_keys(where, {key: spec[key] for key in SIZES if key in spec})
     return spec

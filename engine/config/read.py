@@ -33,6 +33,8 @@ DATA_PATHS = ("data_root", *DATA_FILES)
 PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
 # Keys that change what a run shows or how it loads data, but no number of its result.
 NO_NUMBERS = ("verbose", "num_workers", "tensorboard")
+# Metrics of which less is better; of all others that can be a monitor more is better.
+LOWER_IS_BETTER = ("logloss", "binary_crossentropy", "ECE")
 # Keys that a listing shows.
 LISTED = (
     "model", "dataset_id", "max_len", "batch_size", "learning_rate", "epochs", "embedding_initializer"
@@ -97,6 +99,13 @@ def dataset_part(config_dir: str | Path, dataset_id: str, expid: str) -> dict[st
         what = f"dataset_id {dataset_id!r} is not in dataset_config.yaml"
         raise UserError(f"{config_dir}, {expid}: {what}{hint}")
     return with_tables(_mapping(config_dir, dataset_id, datasets[dataset_id]))
+
+
+def monitor_modes(monitor: str | Mapping[str, float]) -> dict[str, str]:
+    """For each metric of a ``monitor``, the ``monitor_mode`` that keeps its best; weights of 0 have none."""
+    weights = {monitor: 1} if isinstance(monitor, str) else monitor
+    modes = ("max", "min")
+    return {m: modes[(w < 0) != (m in LOWER_IS_BETTER)] for m, w in weights.items() if w}
 
 
 def with_tables(dataset: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from model_zoo.training.initializer import parse_initializer
 
 from ..common.errors import UserError, did_you_mean
 from .convert import WRONG, convert, describe
-from .read import DATA_PATHS
+from .read import DATA_PATHS, monitor_modes
 
 REQUIRED: dict[str, Any] = {
     **dict.fromkeys(("model", "dataset_id", "model_root", *DATA_PATHS), str),
@@ -47,16 +47,19 @@ OPTIONAL: dict[str, Any] = {
     # keys that only FuxiCTR reads; a prepared data set needs none of them
     **dict.fromkeys(("rebuild_dataset", "pickle_feature_encoder", "save_best_only"), bool),
     **dict.fromkeys(("num_workers", "item_info_fields"), int),
-    **dict.fromkeys(("feature_specs", "feature_config"), list | dict | None),
-    "data_format": str,
+    **dict.fromkeys(("feature_specs", "feature_config", "use_features"), type(None)),
+    "data_format": Literal["parquet"],
     "debug_mode": bool,
-    "use_features": list | None,
     # set by ``load.checked``, because the run depends on it
     "model_zoo": str,
     # keys of LongCTR's published configurations that nothing reads
     **dict.fromkeys(("target_item_field", "sequence_item_field"), str),
     **dict.fromkeys(("din_target_field", "din_sequence_field"), str),
 }
+# What to write in place of keys of FuxiCTR that nothing here reads.
+OF_COLUMNS = "null, and write it into feature_cols, where `active: False` leaves a feature out"
+INSTEAD = dict.fromkeys(("feature_specs", "feature_config", "use_features"), OF_COLUMNS)
+INSTEAD["data_format"] = "parquet, after data/prepare.py generic has made that from other formats"
 KEYS = REQUIRED | OPTIONAL | {"model_id": str}
 NOT_BELOW_0 = r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embedding|net)_regularizer|rare_id_rate"
 ABOVE_0 = (
@@ -89,7 +92,6 @@ FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evalua
 GROUPED = r"gAUC|avgAUC|MRR|NDCG\(k=\d+\)"
 METRICS = re.compile(r"AUC|logloss|binary_crossentropy|calibration|ECE|" + GROUPED)
 EXAMPLES = ("AUC", "gAUC", "logloss", "MRR", "NDCG(k=5)", "calibration", "ECE")
-LOWER_IS_BETTER = ("logloss", "binary_crossentropy", "ECE")
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
@@ -115,7 +117,8 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
         try:
             checked[key] = convert(value, known[key])
         except WRONG:
-            raise UserError(f"{expid}, {key}: is {value!r}; write {describe(known[key])}") from None
+            what = f"is {value!r}; write {INSTEAD.get(key) or describe(known[key])}"
+            raise UserError(f"{expid}, {key}: {what}") from None
     missing = [f"`{key}`" for key in REQUIRED if checked.get(key) is None]
     grouped = [metric for metric in checked.get("metrics") or () if re.fullmatch(GROUPED, metric)]
     if grouped and not checked.get("group_id"):
@@ -166,21 +169,27 @@ def _check_value(expid: str, key: str, value: Any) -> None:
 
 
 def _check_metrics(expid: str, params: dict[str, Any]) -> None:
-    """Raise a UserError for an unknown metric, or for a monitor that is not among the metrics."""
+    """Set the ``monitor_mode`` that its metrics ask for.
+
+    Raises:
+        UserError: a metric is unknown, the monitor is not among the metrics, or its mode would keep
+            the worst weights.
+    """
     metrics, monitor, where = params["metrics"], params["monitor"], f"{expid}, monitor"
     for metric in metrics:
         if not METRICS.fullmatch(metric):
             hint = did_you_mean(metric, EXAMPLES)
             raise UserError(f"{expid}, metrics: {metric!r} is not a metric{hint}")
-    if not monitor:
-        raise UserError(f"{where}: is empty; write one of the metrics {metrics}")
-    sign = -1 if params.get("monitor_mode") == "min" else 1
-    for metric, weight in ({monitor: 1} if isinstance(monitor, str) else monitor).items():
+    modes = monitor_modes(monitor)
+    if not modes:
+        raise UserError(f"{where}: is empty or weighs 0; write one of the metrics {metrics}")
+    mode = params.setdefault("monitor_mode", next(iter(modes.values())))
+    for metric in [monitor] if isinstance(monitor, str) else monitor:
         if metric not in metrics:
             hint = did_you_mean(metric, metrics)
             raise UserError(f"{where}: {metric!r} is not one of the metrics {metrics}{hint}")
         if metric == "calibration":
             raise UserError(f"{where}: calibration is best at 1; write AUC or logloss")
-        if metric in LOWER_IS_BETTER and weight * sign > 0:
-            advice = "write monitor_mode: min, or give it a weight below 0"
-            raise UserError(f"{where}: {metric} is best where it is lowest; {advice}")
+        if modes.get(metric, mode) != mode:
+            advice = "leave monitor_mode out" if len({*modes.values()}) == 1 else "change its sign"
+            raise UserError(f"{where}: mode {mode} would keep the worst {metric}; {advice}")

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.torch_utils import seed_everything
@@ -32,6 +33,7 @@ from ..config.load import Experiment
 from ..config.models import AdoptedModel, build, own_words
 from ..config.read import DATA_FILES, Params
 from ..datasets import ensure_generated
+from ..datasets.prepared import facts
 from ..datasets.prepared.card import SPLITS, card_beside, fingerprint
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
@@ -43,6 +45,7 @@ from .flops import flops_per_sample, num_parameters, spread_batch
 
 Loaders = dict[str, SequenceLoader]  # by split
 CODE = ("run_expid.py", "engine", "model_zoo")
+LOOKED_AT = 20_000  # training samples in which no feature may be the label
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
 
@@ -105,6 +108,7 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, Loaders]:
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
     loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")
+    require_no_label(loaders["train"], feature_map)
     expid, params = params["model_id"], {**params, "model_id": name, "gpu": gpu}
     model = build(model_class, feature_map, params, expid)
     with own_words(model_class, expid), torch.no_grad():
@@ -202,6 +206,19 @@ def make_loaders(params: Params, feature_map: FeatureMap, device: str) -> Loader
         loaders[split] = SequenceLoader(feature_map, params[f"{split}_data"], **options)
         shared |= {"match_features": loaders[split].matches, "event_cols": loaders[split].events}
     return loaders
+
+
+def require_no_label(loader: SequenceLoader, feature_map: FeatureMap) -> None:
+    """Refuse a feature that equals the label in some samples, and warn of one that alone tells it."""
+    columns = next(loader.samples.batches(LOOKED_AT, np.random.default_rng(loader.seed)))
+    index = torch.from_numpy(columns["item_index"])
+    for name, table in loader.items.tables.items():
+        columns[name] = table[index.to(table.device)].cpu().numpy()
+    found = facts.of_features(columns, feature_map.features, feature_map.labels[0])
+    for error in facts.errors(found):
+        raise UserError(f"{loader.samples.path}: {error}")
+    for warning in facts.warnings(found, None):
+        print(f"warning: {loader.samples.path}: {warning}", file=sys.stderr)
 
 
 def commit_of(root: Path) -> str:

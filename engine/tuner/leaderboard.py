@@ -23,6 +23,7 @@ from ..common.files import write_text
 from ..common.places import RUN_COMMAND
 from ..common.text_table import csv_text, text_table
 from ..config.options import RunOptions
+from ..config.read import monitor_modes
 from ..datasets.prepared.card import card_beside, sampling
 from .folder import Folder
 from .search import Search
@@ -43,7 +44,7 @@ class Monitor:
     def __init__(self, params: Mapping[str, Any]) -> None:
         monitor = params["monitor"]
         self.weights = {monitor: 1} if isinstance(monitor, str) else dict(monitor)
-        self.mode = params.get("monitor_mode", "max")
+        self.mode = next(iter(monitor_modes(monitor).values()))
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """The weighted sum of the metrics."""

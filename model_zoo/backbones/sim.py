@@ -13,6 +13,7 @@ from fuxictr.features import FeatureMap
 from torch import Tensor, nn
 
 from ..history.history import History
+from ..history.matches import id_features
 from ..layers.attention import TargetAttention
 from ..layers.events import EventBias
 from ..layers.short_long import ShortLongBlock
@@ -102,7 +103,8 @@ class SIMBlock(ShortLongBlock):
 def _hard_search(history: History, _: Tensor) -> tuple[History, Tensor]:
     """The history without its last column of events, and the scores of its items, ``(B, L)``.
 
-    This column is 1 where an item has the target's feature. Newer items have higher scores.
+    This column is 1 where an item has the target's feature, unless it is missing or rare. Newer items
+    have higher scores.
     """
     *events, alike_BL = history.events
     history = history.with_mask(history.mask_BL)
@@ -137,6 +139,7 @@ class SIM(SequenceModel):
             raise ValueError(f"search_feature={search_feature}: write one of {', '.join(known)}")
         super().__init__(feature_map, *args, search_feature=search_feature, **kwargs)
         self.search_feature, self.aux_weights = search_feature, (alpha, beta)
+        self.rare = id_features(feature_map.features).get(search_feature or "", 0)
 
     def _event_columns(
         self, items: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor
@@ -144,5 +147,7 @@ class SIM(SequenceModel):
         events = super()._event_columns(items, columns, row_BL1)
         if self.search_feature is None:
             return events
-        id_BL1 = columns[self.search_feature][row_BL1]
-        return (*events, (id_BL1[:, :-1] == id_BL1[:, -1:]).long())
+        ids = columns[self.search_feature]
+        id_BL1 = ids.masked_fill(ids == self.rare, 0)[row_BL1]
+        own_B1 = id_BL1[:, -1:]
+        return (*events, ((id_BL1[:, :-1] == own_B1) & (own_B1 > 0)).long())

@@ -11,10 +11,10 @@ feature with ids these are the numbers:
 - where times are known, how popular the candidate's value was: ``log(1 + n) / 3``, if n of a million
   events of all users before the sample showed it.
 
-The length of the history comes too and, where times are known, the recency of its last event. For each
-feature of vectors, the numbers are a histogram of the cosines between the candidate and the events
-(SimTier, arXiv 2512.07216). Numbers of events are ``log(1 + number)``. Scaled to 1 at most, they gave a
-lower AUC: the embeddings learned the samples by heart before the head had learned to read them.
+Where times are known, the recency of the last event comes too. For each feature of vectors, the
+numbers are a histogram of the cosines between the candidate and the events (SimTier, arXiv
+2512.07216). Numbers of events are ``log(1 + number)``. Scaled to 1 at most, they gave a lower AUC: the
+embeddings learned the samples by heart before the head had learned to read them.
 
 Shape suffixes: B samples, L positions, U rows (distinct items), F features with ids, K values of an
 item, W windows of time, and the whole, T tiers of cosines, M numbers.
@@ -61,8 +61,7 @@ class Matches(NamedTuple):
     def numbers(self) -> Tensor:
         """The numbers for the head, ``(B, M)``, float32, from 0 to about 5."""
         share_BF = self.count_BFW[:, :, 0] / self.length_B.clamp(min=1)[:, None]
-        length_B1 = self.length_B.log1p()[:, None]
-        found = [self.count_BFW.log1p().flatten(1), share_BF, 1 / self.place_BF, length_B1]
+        found = [self.count_BFW.log1p().flatten(1), share_BF, 1 / self.place_BF]
         if self.gap_BG is not None and self.popular_BF is not None:
             found.append(NOW * (1 - self.gap_BG.log1p() / LONG).clamp(min=0))
             found.append((1e6 * self.popular_BF).log1p() / 3)
@@ -95,7 +94,7 @@ class MatchReader:
         self.timed = windows is not None
         items = {name: spec for name, spec in features.items() if spec.get("source") == "item"}
         self.vectors = [name for name, spec in items.items() if spec["type"] == "embedding"]
-        self.counted = 3 * len(self.rare) + 1
+        self.counted = 3 * len(self.rare)
         if windows is not None:
             self.counted += (2 + windows) * len(self.rare) + 1
         numbers = self.counted + TIERS * len(self.vectors)

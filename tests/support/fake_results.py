@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ def write_study(
     cells = [cell for cell in cells if cell[0] in only]
     for experiment, model, varied in cells:
         ending = "".join(f"_{key}{value}" for key, value in varied.items())
+        ending = re.sub(r"[^\w.-]+", "_", ending)
         expid = f"{model}_{dataset_id}{ending}"
         entry = {"experiment": experiment, "model": model, "varied": varied, "expid": expid}
         entries.append(entry | {"seeds": list(seeds), "budget": 2, "changes": {}})

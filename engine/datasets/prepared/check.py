@@ -78,6 +78,7 @@ def check(folder: Path) -> Report:
         shown = [f"{name} {fact.auc:.3f}" for name, fact in found.items()]
         report.facts.append(f"AUC of single facts (0.5 tells nothing): {', '.join(shown)}")
         report.warnings += facts.warnings(found, saved.get("negatives"))
+        report.errors += facts.errors(found)
         columns = [pl.col(*PAIR, "seq_len").cast(pl.Int64), pl.col(label).alias("label")]
         samples = {s: pl.scan_parquet(folder / f"{s}.parquet").select(columns) for s in SPLITS}
         for name, split in card["splits"].items():

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from model_zoo.training.metrics import auc
 
@@ -51,11 +52,14 @@ class Fact(NamedTuple):
         auc: of the fact's number.
         noise: three standard errors of the AUC of a fact that tells nothing.
         clicked_only: whether the number is 0 for all samples of label 0.
+        is_label: whether the number has two values with one label each, and at most a third one, which
+            then stands for what is missing.
     """
 
     auc: float
     noise: float
     clicked_only: bool
+    is_label: bool
 
 
 def measure(
@@ -91,11 +95,39 @@ def measure(
     return {name: fact for name, fact in found.items() if fact is not None}
 
 
+def of_features(
+    columns: dict[str, NDArray], features: dict[str, dict[str, Any]], label: str
+) -> dict[str, Fact]:
+    """The facts of features alone: learned from every other sample, measured on the rest.
+
+    Args:
+        columns: the label and the features of some samples, ``(rows,)`` or ``(rows, width)``.
+        features: the feature map's specifications.
+        label: the label's column.
+    """
+    rows = pl.DataFrame({"label": columns[label].astype(np.int64)})
+    rows, found = rows.with_columns(split=pl.int_range(pl.len()) % 2), {}
+    for name, spec in features.items():
+        if spec["type"] != "meta":
+            samples = rows.with_columns(x=pl.Series(list(columns[name])))
+            train, later = samples.lazy().filter(pl.col("split") == 0), samples["split"] > 0
+            score = _feature(Path(), train, samples, "x", spec | {"source": ""})
+            found[f"{FEATURE}{name}"] = _fact(rows["label"].filter(later), score.filter(later))
+    return {name: fact for name, fact in found.items() if fact is not None}
+
+
 def shares_in_history(folder: Path, label: str) -> list[float]:
     """Which share of the clicked samples, and of the others, show an item of their history."""
     _, samples = _choose(folder, label, ROWS)
     shown, labels = _in_history(folder, samples)[HISTORY], samples["label"]
     return [int((shown & (labels == y)).sum()) / max(1, int((labels == y).sum())) for y in (1, 0)]
+
+
+def errors(found: dict[str, Fact]) -> Iterator[str]:
+    """Say which features are the label."""
+    for name, fact in found.items():
+        if name.startswith(FEATURE) and fact.is_label:
+            yield f"{name} equals the label wherever it is not missing; write active: False for it"
 
 
 def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterator[str]:
@@ -246,4 +278,13 @@ def _fact(labels: pl.Series, score: pl.Series) -> Fact | None:
         return None
     noise = 3 * ((clicked + others + 1) / (12 * clicked * others)) ** 0.5
     value = auc(labels.to_numpy(), score.to_numpy())
-    return Fact(value, noise, not score.filter(labels == 0).cast(pl.Boolean).any())
+    clicked_only = not score.filter(labels == 0).cast(pl.Boolean).any()
+    return Fact(value, noise, clicked_only, _is_label(labels, score))
+
+
+def _is_label(labels: pl.Series, score: pl.Series) -> bool:
+    """Whether two values of ``score`` have one label each, in too many samples for chance."""
+    rows = pl.DataFrame({"score": score, "label": labels}).drop_nulls().group_by("score")
+    values = rows.agg(n=pl.len(), rate=pl.col("label").mean()).sort("rate")
+    pure = values.filter(pl.col("rate").is_in([0.0, 1.0]))
+    return len(values) <= 3 and pure["rate"].to_list() == [0, 1] and bool((pure["n"] >= 8).all())

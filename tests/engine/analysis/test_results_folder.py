@@ -9,6 +9,7 @@ import pytest
 
 from engine.analysis.results import read_results
 from engine.common.errors import UserError
+from engine.report.groups import groups
 
 from ...support.fake_results import write_run, write_study
 
@@ -66,6 +67,27 @@ def test_runs_that_set_something_are_experiments_of_their_own(
         file.unlink()
     (part,) = read_results(tmp_path)
     assert {c.model: c.values("AUC") for c in part.experiment("table1")} == plain
+
+
+@pytest.mark.parametrize("other", [{"learning_rate": 0.01}, {"match_features": True}], ids=str)
+def test_runs_with_other_parameters_are_no_seeds_of_one_configuration(
+    tmp_path: Path, other: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (key, value), home = next(iter(other.items())), write_study(tmp_path / "study", seeds=(1, 2, 3))
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "plain" / "toy", "toy", "TWIN_toy", "TWIN", seed, {"verbose": seed})
+    for file in (home / "runs" / "TWIN_toy_seed1.json", *tmp_path.glob("plain/toy/*_seed1.json")):
+        result = json.loads(file.read_text())
+        file.write_text(json.dumps(result | {"params": result["params"] | other}))
+    for folder in ("study", "plain"):
+        (part,) = read_results(tmp_path / folder)
+        (cell,) = (c for c in part.experiment("table1") if c.model == "TWIN")
+        assert sorted(cell.runs) == [2, 3]
+        found = {
+            g.expid: [run["seed"] for run in g.runs] for g in groups(part) if g.model == "TWIN"
+        }
+        assert found["TWIN_toy"] == [2, 3] and found[f"TWIN_toy {key}={value}"] == [1]
+    assert "not in Tables 1 and 2" in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -83,6 +83,19 @@ def test_vocab_size_comes_from_the_prepared_data(tiny_data: Path) -> None:
         ({"type": "catgorical"}, "type is 'catgorical'"),
         ({"feature_encoder": "__import__('os').system('true')"}, "feature_encoder is"),
         ({"feature_encoder": "nn.Linear(4, __import__('os'))"}, "feature_encoder is"),
+        ({"embeding_dim": 4}, "unknown key `embeding_dim`; did you mean `embedding_dim`"),
+        ({"pretrained_emb": "nowhere.npz"}, "unknown key `pretrained_emb`; add the vectors"),
+        ({"active": "False"}, "active is 'False'; write True or False"),
+        ({"dtype": "double"}, "dtype is 'double'; write int or float or str"),
+        ({"source": "itm"}, "source is 'itm'; write item or user or context or ''"),
+        ({"embedding_dim": 0}, "embedding_dim is 0; write a whole number above 0"),
+        ({"embedding_dim": "wide"}, "embedding_dim is 'wide'; write a whole number"),
+        ({"share_embedding": "itemid"}, "share_embedding is 'itemid', which"),
+        ({"share_embedding": "price"}, "share_embedding is 'price', which is no feature"),
+        (
+            {"share_embedding": "topics"},
+            "'topics', which is no feature before it with its vocab_size",
+        ),
     ],
 )
 def test_bad_columns_are_named(tmp_path: Path, change: dict, message: str) -> None:
@@ -90,7 +103,13 @@ def test_bad_columns_are_named(tmp_path: Path, change: dict, message: str) -> No
     params["feature_cols"][-1] |= change
     with pytest.raises(UserError, match=message) as error:
         build_feature_map(params)
-    assert "'image'" in str(error.value)
+    assert str(error.value).startswith("some_x1, feature_cols, 'image': ")
+
+
+def test_a_table_may_be_shared(tmp_path: Path) -> None:
+    params = dataset(tmp_path)
+    params["feature_cols"][4] |= {"share_embedding": "item_id", "vocab_size": 90}
+    assert build_feature_map(params).features["topics"]["share_embedding"] == "item_id"
 
 
 def test_linear_encoders_are_allowed(tmp_path: Path) -> None:

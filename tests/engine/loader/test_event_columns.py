@@ -105,7 +105,7 @@ def test_data_that_do_not_fit_are_rejected(folder: Path) -> None:
     with pytest.raises(UserError, match=r"event_action, row \d: a value is outside 0 to 1"):
         load(folder, [{"name": "action", "vocab_size": 2}])
     with pytest.raises(
-        UserError, match=r"event_cols, 'action': vocab_size is None; write how many"
+        UserError, match=r"event_cols, 'action': vocab_size is missing; write how many"
     ):
         load(folder, [{"name": "action"}])
     with pytest.raises(UserError, match=r"event_action, row 1: the list needs one entry for each"):

@@ -135,7 +135,6 @@ def plain_numbers(data: Path, newest: int | None, windows: list[float] | None) -
                 numbers.append(scaled(sum(near)))
         numbers += [sum(shares[name]) / max(1, len(events)) for name in names]
         numbers += [1 / (1 + first[name]) for name in names]
-        numbers.append(scaled(len(events)))
         if windows is not None:
             numbers += [
                 recency(ages[-1 - first[name]]) if first[name] < inf else 0.0 for name in names
@@ -254,6 +253,6 @@ def test_cosines_are_counted_in_tiers(data: Path) -> None:
         assert found[row].numpy() == pytest.approx(np.log1p(wanted), abs=1e-6)
 
 
-def test_matches_without_times_are_three_numbers_for_each_feature_and_the_length() -> None:
+def test_matches_without_times_have_three_numbers_for_each_feature() -> None:
     never = Matches(torch.zeros(2), torch.zeros(2, 4, 1), torch.full((2, 4), inf))
-    assert never.numbers().shape == (2, 13) and not never.numbers().any()
+    assert never.numbers().shape == (2, 12) and not never.numbers().any()

@@ -144,10 +144,10 @@ def test_the_best_is_not_chosen_among_other_experiments(page: str, copied: Path)
     def overview(page: str) -> str:
         return page.split("Best mean test AUC")[1].split("</table>")[0]
 
-    assert overview(changed).replace(">99<", ">98<").replace(">197<", ">196<") == overview(page)
+    assert overview(changed).replace(">103<", ">102<").replace(">205<", ">204<") == overview(page)
     tables, others = changed.split("<h4>Other experiments</h4>")
     assert len(rows(tables)) == 23 and "<code>TWIN_new</code>" not in tables
-    assert "<code>TWIN_MoS_toy_router_topk2</code>" in others and len(rows(others)) == 76
+    assert "<code>TWIN_MoS_toy_router_topk2</code>" in others and len(rows(others)) == 80
     assert "99.80" in rows(others)[0][1][1][1]
 
 
@@ -158,7 +158,7 @@ def test_a_study_without_the_tables_has_no_best(copied: Path) -> None:
     change(copied / "toy" / "study.json", only_alphas)
     page = build(copied)
     assert "<td>–</td></tr>" in page.split("Best mean test AUC")[1].split("</table>")[0]
-    assert "No run of table1 or table2 yet." in page and len(rows(page)) == 98
+    assert "No run of table1 or table2 yet." in page and len(rows(page)) == 102
 
 
 def test_every_table_and_figure_has_a_name_and_a_sentence() -> None:
@@ -291,7 +291,7 @@ def test_lengths_are_wanted_where_histories_are_long_enough(copied: Path) -> Non
 
 
 def test_what_is_missing_is_said(page: str, copied: Path) -> None:
-    assert "Nothing: all 196 runs of the studies" in page
+    assert "Nothing: all 204 runs of the studies" in page
     for file in (copied / "toy" / "runs").glob("SDIM_GShard_*"):
         file.unlink()
     (copied / "toy" / "runs" / "TWIN_toy_max_len100_seed2.json").unlink()

@@ -70,7 +70,7 @@ def test_sorting_filter_and_details(tmp_path: Path) -> None:
     assert (first, second) == ("descending", "ascending")
     assert down == sorted(down, reverse=True) and up == sorted(up) and len(up) == 23
     assert sorted(seen["left"]) == [f"num_experts = {n}" for n in (0, 2, 4, 6, 8)]
-    assert seen["count"] == "5 of 75 configurations"
+    assert seen["count"] == "5 of 79 configurations"
     run = json.loads(file.read_text())
     for text in (
         expid,

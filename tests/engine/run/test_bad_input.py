@@ -274,7 +274,8 @@ PARAMETERS = {
         keys(metrics=["calibration"], monitor="calibration"), ("calibration is best at 1",)
     ),
     "a loss that is to grow": Case(
-        keys(monitor={"AUC": 1, "logloss": 1}), ("logloss is best where it is lowest",)
+        keys(monitor={"AUC": 1, "logloss": 1}),
+        ("TWIN_tiny, monitor: mode max would keep the worst logloss; change its sign",),
     ),
     "rate of negatives": Case(
         keys(negative_sampling_rate=0), ("negative_sampling_rate: is 0.0; write a number above 0",)
@@ -289,6 +290,7 @@ PARAMETERS = {
         keys(embedding_initializer="open('pwned', 'w')"), ("embedding_initializer: is", "nn.init.")
     ),
     "empty monitor": Case(keys(monitor={}), ("TWIN_tiny, monitor: is empty",)),
+    "monitor without weight": Case(keys(monitor={"AUC": 0}), ("TWIN_tiny, monitor: is empty or",)),
     "gAUC without group_id": Case(keys(group_id=None), ("group_id", "gAUC", "write user_index")),
     "unknown group_id": Case(keys(group_id="user"), ("group_id: 'user'", "features of tiny")),
     "loss that runs code": Case(keys(loss="open('pwned', 'w')"), ("TWIN_tiny, loss: is ",)),
@@ -298,7 +300,7 @@ PARAMETERS = {
     ),
     "encoder that runs code": Case(
         feature("image_emb_dim64", feature_encoder="open('pwned', 'w')"),
-        ("tiny, feature 'image_emb_dim64': feature_encoder is", "write one of nn.Identity()"),
+        ("tiny, feature_cols, 'image_emb_dim64': feature_encoder is", "write one of nn.Identity()"),
     ),
     "encoder is a number": Case(
         feature("image_emb_dim64", feature_encoder=5), ("'image_emb_dim64': feature_encoder is 5",)
@@ -306,6 +308,14 @@ PARAMETERS = {
     "type of a feature": Case(
         feature("item_id", type="categorial"), ("'item_id': type is 'categorial'", "categorical")
     ),
+    "key of a feature": Case(
+        feature("image_emb_dim64", embeding_dim=64),
+        ("tiny, feature_cols, 'image_emb_dim64': unknown key `embeding_dim`", "`embedding_dim`?"),
+    ),
+    "features to use": Case(
+        keys(use_features=["item_id"]), ("use_features: is ['item_id']", "null")
+    ),
+    "format of the data": Case(dataset(data_format="csv"), ("data_format: is 'csv'", "prepare.py")),
     "feature without name": Case(
         dataset(feature_cols=["item_id"]), ("tiny, feature_cols: 'item_id' has no name",)
     ),
@@ -382,7 +392,8 @@ PARAMETERS = {
 DATA = {
     "missing file": Case(missing("valid.parquet"), ("valid.parquet does not exist", "prepare")),
     "missing feature map": Case(
-        missing("feature_map.json"), ("tiny, feature 'item_id': vocab_size", "feature_map.json")
+        missing("feature_map.json"),
+        ("tiny, feature_cols, 'item_id': vocab_size", "feature_map.json"),
     ),
     "broken feature map": Case(
         content("feature_map.json", lambda old: b"[]"), ("feature_map.json: not a FuxiCTR",)

@@ -15,7 +15,14 @@ from engine.run.flops import count_flops, describe, flops_per_sample, spread_bat
 from model_zoo.layers.mamba import Mamba
 
 from ...support.command_line import Workspace, run_module
-from ...support.helpers import build_model, loader, random_batch, tiny_params
+from ...support.helpers import (
+    EACH_PART_ONCE,
+    all_models,
+    build_model,
+    loader,
+    random_batch,
+    tiny_params,
+)
 
 # FLOPs at 50 items by formulas that once stood beside every layer. They agree with the counter.
 KNOWN = {
@@ -35,7 +42,7 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("name", model_zoo.MODELS)
+@pytest.mark.parametrize("name", all_models([*KNOWN, *EACH_PART_ONCE]))
 def test_every_model_is_counted(name: str, tiny_data: Path) -> None:
     params = tiny_params(tiny_data, name)
     parameters, flops = describe(params, model_zoo.get_model(name), 50)

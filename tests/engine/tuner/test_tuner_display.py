@@ -52,7 +52,7 @@ def show(file: io.StringIO, model: dict) -> str:
     [
         ({"monitor": "AUC"}, "AUC 0.4000", "AUC 0.5000", "valid AUC 0.500000"),
         (
-            {"monitor": {"logloss": 2}, "monitor_mode": "min"},
+            {"monitor": {"logloss": 2}},
             "2 logloss 1.2000",
             "2 logloss 1.0000",
             "valid 2 logloss 1.000000",

@@ -92,7 +92,7 @@ def test_monitor_that_falls_is_ranked_the_other_way(tuner: FakeTuner) -> None:
     tuner.write({"topk": [1, 2, 3]})
     text = tuner.file.read_text()
     content = yaml.safe_load(text)
-    content["model_config"]["TWIN_MoS_tiny"] |= {"monitor": "logloss", "monitor_mode": "min"}
+    content["model_config"]["TWIN_MoS_tiny"] |= {"monitor": "logloss"}
     tuner.file.write_text(yaml.safe_dump(content))
     assert tuner.run() == 0
     rows = csv.DictReader(io.StringIO(tuner.reports()["leaderboard.csv"]))

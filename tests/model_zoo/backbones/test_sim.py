@@ -153,6 +153,16 @@ def test_hard_search_by_a_feature_of_the_data(name: str, tiny_data: Path) -> Non
     )
 
 
+def test_missing_and_rare_values_are_never_found(tiny_data: Path) -> None:
+    model = hard_model(tiny_data, "SIM", search_feature="cate_id")
+    model.rare = 1
+    batch = random_batch(model.feature_map, [20] * 8, 20)
+    for value, found in ((0, 0), (1, 0), (2, 160)):
+        columns, row_BL1, _ = model._positions(batch)
+        columns |= {"cate_id": torch.full_like(columns["cate_id"], value)}
+        assert model._event_columns(batch[1], columns, row_BL1)[-1].sum() == found
+
+
 def test_bad_settings_are_explained(tiny_data: Path) -> None:
     with pytest.raises(ValueError, match="gsu_type='any' is unknown; write soft or hard"):
         SIMBlock(D, gsu_type="any")

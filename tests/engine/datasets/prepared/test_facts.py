@@ -194,6 +194,26 @@ def edited(edit: Edit) -> dict[str, pl.DataFrame]:
     return found | {name: edit(found[name]) for name in SPLITS}
 
 
+LABEL = pl.col("label")
+MISSING = pl.int_range(pl.len()) % 3 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("price", LABEL.cast(pl.Float64)),
+        ("price", pl.when(MISSING).then(0.0).otherwise(0.7 - 2 * LABEL)),
+        ("place", 2 - LABEL),
+        ("place", pl.when(MISSING).then(1).otherwise(2 + LABEL)),
+    ],
+    ids=["number", "scaled number with missing ones", "category", "category with missing ones"],
+)
+def test_a_feature_that_is_the_label_is_an_error(name: str, value: pl.Expr, tmp_path: Path) -> None:
+    report = check(folder_of(edited(lambda t: t.with_columns(value.alias(name))), tmp_path / "d"))
+    (error,) = (line for line in str(report).splitlines() if line.startswith("error: "))
+    assert error.startswith(f"error: feature {name} equals the label")
+
+
 def test_honest_samples_give_no_warning(tmp_path: Path) -> None:
     assert warned(tables(), tmp_path / "data") == []
     drawn = warned(tables(), tmp_path / "drawn", negatives=NEGATIVES)
@@ -202,8 +222,10 @@ def test_honest_samples_give_no_warning(tmp_path: Path) -> None:
 
 LEAKS: dict[str, Edit] = {
     "place in the group": lambda t: t.sort("group_index", "label", descending=[False, True]),
-    "feature price": lambda t: t.with_columns(price=-1.0 * pl.col("label")),
-    "feature place": lambda t: t.with_columns(place=1 + pl.col("label")),
+    "feature price": lambda t: t.with_columns(price=pl.col("price") / 99 - pl.col("label")),
+    "feature place": lambda t: t.with_columns(
+        place=1 + pl.col("label") * (pl.col("time") % 40 > 0)
+    ),
     "time": lambda t: t.with_columns(time=pl.col("time") + 1000 * pl.col("label")),
 }
 
