@@ -5,8 +5,6 @@ TWIN_MoS(TWIN): mixture = MoS``. FuxiCTR finds it with ``getattr(model_zoo, name
 model_zoo import *`` imports every model, and ``MODELS`` maps each name to its class.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from .registry import get_model, model_names
@@ -14,12 +12,12 @@ from .registry import get_model, model_names
 if TYPE_CHECKING:
     from .sequence_model import SequenceModel
 
-    MODELS: dict[str, type[SequenceModel]]
+    MODELS: "dict[str, type[SequenceModel]]"
 
 __all__ = [*model_names(), "MODELS", "get_model"]
 
 
-def __getattr__(name: str) -> type[SequenceModel]:
+def __getattr__(name: str) -> "type[SequenceModel]":
     if name == "MODELS":
         globals()["MODELS"] = {name: get_model(name) for name in model_names()}
         return globals()["MODELS"]

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 

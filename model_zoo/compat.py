@@ -1,7 +1,5 @@
 """One behaviour for all FuxiCTR versions that the zoo runs on (2.3.2 to 2.3.10)."""
 
-from __future__ import annotations
-
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.models import BaseModel
 from torch import nn

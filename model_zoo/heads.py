@@ -5,8 +5,6 @@ Parameters have the names that LongCTR gives them, so that its checkpoints load.
 Shape suffixes: B samples, F width of all features.
 """
 
-from __future__ import annotations
-
 import torch
 from fuxictr.pytorch.layers import CrossNetV2, MLP_Block
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ a mixture it is a variant (``TWIN_MoS``). A line names the file of a class and d
 So names, labels and papers can be read without importing torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -138,7 +136,7 @@ def in_order(names: Iterable[str], first: Iterable[str]) -> list[str]:
 
 
 @cache
-def get_model(name: str) -> type[SequenceModel]:
+def get_model(name: str) -> "type[SequenceModel]":
     """The model class with this name.
 
     Raises:
@@ -154,7 +152,7 @@ def get_model(name: str) -> type[SequenceModel]:
 
 
 @cache
-def make_variant(model: type[SequenceModel], mixture: str, module: str) -> type[SequenceModel]:
+def make_variant(model: "type[SequenceModel]", mixture: str, module: str) -> "type[SequenceModel]":
     """Make the class of a backbone with a registered mixture.
 
     Args:

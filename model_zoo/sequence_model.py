@@ -6,8 +6,6 @@ Shape suffixes: B samples, L history length, U rows (distinct items), D item wid
 block's output, F width of all features.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """Shared fixtures: the tiny data set; one thread, for small tensors only lose by more."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ of NAME" adds the block to a file that is there: at the end of the file, or of t
 block of ``sh`` is run line by line.
 """
 
-from __future__ import annotations
-
 import csv
 import random
 import re

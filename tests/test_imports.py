@@ -3,8 +3,6 @@
 Read from the source, so that an import inside a function or for typing only counts as well.
 """
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

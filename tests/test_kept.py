@@ -5,8 +5,6 @@
 when the code changes: a later version has to read them as they are.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from functools import partial

@@ -4,8 +4,6 @@ published configurations under ours.
 Every test needs ``LONGCTR_DIR=DIR``, a checkout of LongCTR; it is copied, never changed.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

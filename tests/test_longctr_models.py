@@ -3,8 +3,6 @@
 Every test needs ``LONGCTR_DIR=DIR``, a checkout of LongCTR.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ float64, so that another processor gives the same numbers. ``python -m tests.tes
 file anew, after a change of the numbers that is meant: look at its diff.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from itertools import islice

@@ -1,7 +1,5 @@
 """What ``pip install`` brings: the packages, their files and the commands."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

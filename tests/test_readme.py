@@ -1,7 +1,5 @@
 """What the documents say exists: experiment ids, commands with their flags, files and links."""
 
-from __future__ import annotations
-
 import io
 import re
 import runpy

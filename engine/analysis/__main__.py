@@ -1,7 +1,5 @@
 """Tables and figures from results: ``python -m engine.analysis RESULTS_DIR``."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every table and figure by name, and where it is written below the results."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

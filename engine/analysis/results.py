@@ -15,8 +15,6 @@ parameter in which it differs from most runs of that name. The folders of the tu
 its trials are there to be chosen from.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from functools import cached_property

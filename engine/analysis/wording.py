@@ -4,8 +4,6 @@ The registry's order of models comes first. Models that this checkout does not k
 come from another one. The sentences are in ``sentences.yaml`` beside this file.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path

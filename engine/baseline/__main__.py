@@ -1,7 +1,5 @@
 """The counting baseline of a data set: ``python -m engine.baseline --data data/mine``."""
 
-from __future__ import annotations
-
 from os.path import relpath
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, N items, E the interactions that are counted.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L padded history, M matches, F counts, E events whose popularity counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

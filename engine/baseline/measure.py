@@ -1,7 +1,5 @@
 """Train boosted trees on the counts of a data set, and measure them as models are measured."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

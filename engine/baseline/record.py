@@ -3,8 +3,6 @@
 Runs, studies and reports read it, so this file imports nothing slow.
 """
 
-from __future__ import annotations
-
 import json
 from os.path import relpath
 from pathlib import Path

@@ -11,8 +11,6 @@ table     train step by size of the item table
 prepare   a data set from a log larger than memory
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -3,8 +3,6 @@
 Peak memory is read where only Linux has it.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What needs no model: the loader, the metrics, and the preparation of a data set."""
 
-from __future__ import annotations
-
 import resource
 import shutil
 from argparse import Namespace

@@ -1,7 +1,5 @@
 """A whole epoch by ``run_expid.py``: ours against LongCTR's own, from start-up to test metrics."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
 from itertools import product

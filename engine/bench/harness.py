@@ -10,8 +10,6 @@ product. The floor is the longer of the two. A time above it is overhead, or ari
 matrix product.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import time

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, N items of the table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache

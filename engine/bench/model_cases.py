@@ -6,8 +6,6 @@ Hyper-parameters are those of the shipped experiments, which are LongCTR's publi
 Shape suffix: N items of the table.
 """
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from itertools import cycle

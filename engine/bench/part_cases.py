@@ -6,8 +6,6 @@ Shape suffixes: B samples, L history length, T items or windows, E experts or ch
 D item width, H output width, W width.
 """
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial

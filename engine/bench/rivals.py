@@ -13,8 +13,6 @@ training starts from go to the file INITIAL, so that another model can start the
 of all evaluations go to METRICS.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

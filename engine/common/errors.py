@@ -1,7 +1,5 @@
 """The kind of error that a user can mend. It is shown as a message, never as a traceback."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """Where the project's own files are, in a checkout and after ``pip install``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _ENGINE = Path(__file__).resolve().parents[1]

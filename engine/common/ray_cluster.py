@@ -1,7 +1,5 @@
 """Ray, which is an optional package, and the cluster that ``--engine ray`` uses."""
 
-from __future__ import annotations
-
 import logging
 import os
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables for a terminal, and as CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The command line of experiments: the flags that runs, the tuner and studies share."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path

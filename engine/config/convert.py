@@ -1,7 +1,5 @@
 """Convert a configuration's values to the types that a model's signature asks for."""
 
-from __future__ import annotations
-
 import math
 import types
 import typing

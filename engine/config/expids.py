@@ -11,8 +11,6 @@ merges the presets that exist under the following names, in this order:
 A model without a preset runs with the defaults of its class.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ A prepared data set needs neither, because its configuration describes it comple
 also handles the differences between versions of FuxiCTR and their configurations.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -36,7 +34,7 @@ NO_ENCODER = (None, "null", "None", "none")
 LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 
 
-def build_feature_map(params: dict[str, Any]) -> FeatureMap:
+def build_feature_map(params: dict[str, Any]) -> "FeatureMap":
     """Build FuxiCTR's feature map from a dataset configuration.
 
     The configuration may leave out a ``vocab_size``. It then comes from ``feature_map.json`` in the

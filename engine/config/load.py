@@ -1,7 +1,5 @@
 """Turn an experiment id into checked parameters and a model class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

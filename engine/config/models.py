@@ -1,7 +1,5 @@
 """Find a model by name, in the project's zoo or in a folder of other FuxiCTR models, and build it."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import sys

@@ -1,7 +1,5 @@
 """The options that a command line adds to the configuration of an experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,8 +5,6 @@ files and unknown experiments, and says where they are. It needs no torch, so th
 id is reported at once.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Check an experiment's parameters: each key is known, and each value has its type and range."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable

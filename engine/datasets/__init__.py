@@ -5,8 +5,6 @@ log, and ``prepared`` is about that folder. ``hub`` fetches a data set and ``syn
 ``command`` is ``data/prepare.py``.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The command ``data/prepare.py``: write a data set, or check one."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
@@ -80,7 +78,7 @@ def _prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return interactions.write(log, folder, args.memory, each)
 
 
-def _own_log(args: argparse.Namespace) -> Log:
+def _own_log(args: argparse.Namespace) -> "Log":
     """The log of a table, encoded like another where the command line says so."""
     from .forms.generic import load
     from .writing.like import Prepared
@@ -96,7 +94,7 @@ def _own_log(args: argparse.Namespace) -> Log:
     return load(read_mapping(args.mapping, flags, mapping_like(like)), like)
 
 
-def _session_hopping(args: argparse.Namespace) -> Dataset:
+def _session_hopping(args: argparse.Namespace) -> "Dataset":
     from .synthetic import SIZES, generate
 
     given = {name: getattr(args, name) for name in LEAST if getattr(args, name) is not None}

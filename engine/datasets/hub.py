@@ -4,8 +4,6 @@ The hub's own client does the transfer. It shows progress, tries several times, 
 files, keeps a cache, and obeys ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE``.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -4,8 +4,6 @@ Their schema is written once, in ``config/dataset_config.yaml``. ``hub.py`` fetc
 ``tests/support/stand_ins.py`` makes stand-ins of the same shape.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from ..common.places import CONFIG
@@ -18,13 +16,13 @@ if TYPE_CHECKING:
 NAMES = ("MicroVideo1.7M_x2", "KuaiVideo_x2", "Ebnerd_small_x1")
 
 
-def feature_map(name: str) -> FeatureMap:
+def feature_map(name: str) -> "FeatureMap":
     """FuxiCTR's feature map of one of ``NAMES``."""
     block = read_yaml(CONFIG / "dataset_config.yaml")[name]
     # Vocabulary sizes are all written there; no prepared folder is looked at.
     return build_feature_map(block | {"dataset_id": name, "data_root": str(CONFIG / "none")})
 
 
-def features(feature_map: FeatureMap) -> dict[str, dict[str, Any]]:
+def features(feature_map: "FeatureMap") -> dict[str, dict[str, Any]]:
     """The specification of every feature but the meta columns, as ``layout.Dataset`` has it."""
     return {k: dict(v) for k, v in feature_map.features.items() if v["type"] != "meta"}

@@ -17,8 +17,6 @@ Shape suffixes: N items, Z themes, D embedding width, C content width, R width o
 T history length, M impressions of a user.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

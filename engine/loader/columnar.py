@@ -5,8 +5,6 @@ Every rejection names the file, the column and the row.
 Shape suffixes: B samples, L padded length, S interactions of all users.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,7 +162,7 @@ class ItemTable:
         """Memory of the tables."""
         return sum(table.nbytes for table in self.tables.values())
 
-    def to(self, device: str | torch.device) -> ItemTable:
+    def to(self, device: str | torch.device) -> "ItemTable":
         """Move the tables to a device, once for all loaders that share them."""
         self.tables = {name: table.to(device) for name, table in self.tables.items()}
         return self

@@ -1,7 +1,5 @@
 """Columns of Parquet files as arrays, checked: every rejection names file, column and row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -52,7 +50,7 @@ def require_columns(path: Path, present: list[str], needed: Iterable[str]) -> No
             )
 
 
-def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[dict[str, Column]]:
+def pieces(path: Path, names: list[str], rows: int | None = None) -> "Iterator[dict[str, Column]]":
     """Give the columns of a file, some rows at a time.
 
     Reading lists whole takes several times the memory and the time. A file without rows gives one
@@ -68,7 +66,7 @@ def pieces(path: Path, names: list[str], rows: int | None = None) -> Iterator[di
 
 
 def read_in_pieces(
-    path: Path, names: list[str], convert: Callable[[dict[str, Column]], Arrays]
+    path: Path, names: list[str], convert: "Callable[[dict[str, Column]], Arrays]"
 ) -> Arrays:
     """Read whole columns into arrays, with hardly more memory than the arrays take.
 
@@ -84,7 +82,7 @@ def read_in_pieces(
     return arrays
 
 
-def columns_of(path: Path, table: pa.Table, start: int = 0) -> dict[str, Column]:
+def columns_of(path: Path, table: pa.Table, start: int = 0) -> "dict[str, Column]":
     """The columns of some rows of a file, by name; ``start`` is the number of the first row."""
     columns = zip(table.column_names, table.columns, strict=True)
     return {name: Column(path, name, values.combine_chunks(), start) for name, values in columns}
@@ -182,7 +180,7 @@ class Column:
         wrong = "rows must be numbered 0, 1, 2, ... in order"
         self.reject(values != number, lambda i: f"the value is {values[i]}, but {wrong}")
 
-    def _flattened(self, width: int, kind: str) -> Column:
+    def _flattened(self, width: int, kind: str) -> "Column":
         """The values of lists that all have one width, one list after the other."""
         lists = self.lists()
         length = np.asarray(lists.value_lengths())

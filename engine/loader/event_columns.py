@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L padded length, S interactions of all users.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

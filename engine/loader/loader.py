@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L padded length, N items, S interactions of all users.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path

@@ -8,8 +8,6 @@ Shape suffixes: B samples, F features, N items, K values of an item in all featu
 all users, W windows of time, and the whole, H values that a history shows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 Shape suffixes: N items, K values of an item, S interactions of all users, E those that are counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 Shape suffix: S interactions of all users.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Command line of the report: ``python -m engine.report RESULTS [-o report.html]``."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -6,8 +6,6 @@ six digits. What the page does not show of the routing is left out. So hundreds 
 megabytes.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

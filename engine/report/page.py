@@ -4,8 +4,6 @@ Tables and figures are made from the results; no file that lies beside them is p
 escapes every text of the results. Figures are images, so that nothing in them can run.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import shlex

@@ -1,7 +1,5 @@
 """The tables and figures of the paper and ours: names, titles, and how much the results have of each."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace

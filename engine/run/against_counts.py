@@ -1,7 +1,5 @@
 """What a run says about the counting baseline of its data: no model should lose to it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from statistics import fmean
 from typing import Any

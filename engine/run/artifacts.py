@@ -1,7 +1,5 @@
 """The files of a run: their names, their lock, the checks before a resume, and numbers for TensorBoard."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

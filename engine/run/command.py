@@ -1,7 +1,5 @@
 """The command line of experiments: ``run_expid.py`` in a checkout, ``mos-run`` when installed."""
 
-from __future__ import annotations
-
 import sys
 import traceback
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Settings of a process for fast training on a CPU. Importing this module changes nothing."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

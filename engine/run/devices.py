@@ -1,7 +1,5 @@
 """The device of a run: check that it exists, and measure how much memory the run took."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 import sys

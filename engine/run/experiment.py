@@ -1,7 +1,5 @@
 """Run one experiment, from checked parameters to a trained model and its result."""
 
-from __future__ import annotations
-
 import json
 import logging
 import platform

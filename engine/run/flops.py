@@ -6,8 +6,6 @@ with an addition counts as two. Moving data (indexing, gathering) counts nothing
 cheap beside the products (activations, norms, softmax) count nothing either.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -65,7 +63,7 @@ class FlopCounter(TorchDispatchMode):
         self.flops = 0.0
         self._inside = ExitStack()
 
-    def __enter__(self) -> FlopCounter:
+    def __enter__(self) -> "FlopCounter":
         self._inside.callback(register_module_forward_hook(self._add_scan).remove)
         # Fused attention has no formula on a CPU.
         self._inside.enter_context(sdpa_kernel(SDPBackend.MATH))

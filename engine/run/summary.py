@@ -1,7 +1,5 @@
 """The summary of finished runs: a table on the console, and FuxiCTR's line for BARS."""
 
-from __future__ import annotations
-
 import sys
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The paper's experiments: ``python -m engine.study table1 --dataset movielens_100k --seeds 5``."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a study runs: the configurations that each experiment of the paper compares, and calls of studies."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -163,7 +161,7 @@ class Call:
         words += ["--model-zoo", self.model_zoo] if self.model_zoo else []
         return shlex.join([*words, "--output", self.output])
 
-    def covers(self, other: Call) -> bool:
+    def covers(self, other: "Call") -> bool:
         """Say whether this call runs everything that the other one does."""
         same = replace(other, seeds=self.seeds, backbones=self.backbones, variants=self.variants)
         pairs = (self.backbones, other.backbones), (self.variants, other.variants)

@@ -1,7 +1,5 @@
 """The order of a study's runs: the tuning of a model, then all seeds with the values that won."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -3,8 +3,6 @@
 ``engine/analysis/results.py`` describes the files and reads them.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

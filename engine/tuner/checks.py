@@ -3,8 +3,6 @@
 This module imports torch.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import product
 from pathlib import Path

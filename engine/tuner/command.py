@@ -1,7 +1,5 @@
 """The command line of the tuner: ``run_param_tuner.py`` in a checkout, ``mos-tune`` when installed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path

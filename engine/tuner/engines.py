@@ -1,7 +1,5 @@
 """Engines, which run trials: an engine starts command lines, reports their end, and stops them."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """The output folder of a tuner: its files, and a lock that only one tuner at a time can hold."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Iterator

@@ -4,8 +4,6 @@ The progress is one line on a terminal, and otherwise a line for each change. Th
 trials, files for programs, and the best experiment.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

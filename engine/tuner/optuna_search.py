@@ -4,8 +4,6 @@ Nothing is stored but the status files of the trials. Each call of the tuner bui
 from all trials that have run, whether Optuna or a grid had chosen them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..common.errors import UserError

@@ -4,8 +4,6 @@ The output folder, the repository, the data and the virtual environment must hav
 all machines, as on a shared file system.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """The loop between search and engine: it starts runs, watches them, and repeats failed ones."""
 
-from __future__ import annotations
-
 import re
 import signal
 import time

@@ -1,7 +1,5 @@
 """The interface of all searches, which choose the next trial, and the search over a whole grid."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..common.errors import UserError

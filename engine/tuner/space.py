@@ -1,7 +1,5 @@
 """Read the trials from a tuner file, which is in FuxiCTR's form; this needs no torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

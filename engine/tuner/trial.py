@@ -1,7 +1,5 @@
 """A trial: one combination of parameters and its outcome. A digest of the parameters is its name."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Shape suffixes: B samples, L history length, P = B * L positions, D item width, 
 layer.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import cast
 

@@ -4,8 +4,6 @@ Shape suffixes: B samples, L history length, T = L + 1 positions, the candidate 
 width, A attention width, H heads, C = A / H head width, P = B * H, N buckets of all event features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import cast
 

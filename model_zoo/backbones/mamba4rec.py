@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, R positions read, D item width, W width inside.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, U rows, D item width, H hashes, T bits per hash.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, K found items, D item width, N buckets of events.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

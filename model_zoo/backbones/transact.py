@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, R positions read, D item width, W = 2 * D.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import cast
 

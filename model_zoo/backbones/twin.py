@@ -1,7 +1,5 @@
 """TWIN: two-stage target attention over a long history (Chang et al., KDD 2023)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, K levels, H heads, D item width, C = D / H head width.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ Shape suffixes: B samples, L history length, T = L + 1 tokens (the history, then
 U rows of the history, D item width.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, K retrieved items, D item width, T hash bits.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -6,8 +6,6 @@ there they are products with ones at the buckets.
 Shape suffixes: B samples, L history length, H queries, N buckets of all columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 

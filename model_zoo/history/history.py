@@ -5,8 +5,6 @@ queries per sample, N buckets of all event columns, U rows (distinct items, or w
 samples, or positions of a packed history, D item width, Z width of a function.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -75,7 +73,7 @@ class History:
         self._x_BLD: Tensor | None = None
 
     @classmethod
-    def from_vectors(cls, x_BLD: Tensor) -> History:
+    def from_vectors(cls, x_BLD: Tensor) -> "History":
         """A history without padding that has these vectors."""
         index_BL = torch.arange(x_BLD[..., 0].numel(), device=x_BLD.device).view(x_BLD.shape[:2])
         return cls(x_BLD.flatten(0, 1), index_BL, torch.ones_like(index_BL, dtype=torch.bool))
@@ -131,7 +129,7 @@ class History:
             return gather_rows(function(self.rows_UD), self.index_BL)
         return function(self._rows.gather(self.index_BL))
 
-    def transform(self, function: Callable[[Tensor], Tensor]) -> History:
+    def transform(self, function: Callable[[Tensor], Tensor]) -> "History":
         """The history whose vectors are ``function`` of the items, as in ``project``.
 
         It is outside autograd.
@@ -208,33 +206,33 @@ class History:
 
     # ---------------------------------------------------------------- moving positions
 
-    def _moved(self, move: Callable[[Tensor], Tensor], mask_BL: Tensor | None = None) -> History:
+    def _moved(self, move: Callable[[Tensor], Tensor], mask_BL: Tensor | None = None) -> "History":
         """The history whose index and buckets, and mask if none is given, are moved alike."""
         mask_BL = move(self.mask_BL) if mask_BL is None else mask_BL
         return History(self._rows, move(self.index_BL), mask_BL, map(move, self.events))
 
-    def take(self, index_BK: Tensor, mask_BK: Tensor) -> History:
+    def take(self, index_BK: Tensor, mask_BK: Tensor) -> "History":
         """The history of the columns ``index_BK``, which are real where ``mask_BK`` is True."""
         return self._moved(lambda x: x.gather(1, index_BK), mask_BK)
 
-    def subsequences(self, sample_P: Tensor, index_PK: Tensor, mask_PK: Tensor) -> History:
+    def subsequences(self, sample_P: Tensor, index_PK: Tensor, mask_PK: Tensor) -> "History":
         """The columns ``index_PK`` of samples, real where ``mask_PK`` is True, for experts.
 
         Windows that no real position shows are dropped from its rows.
         """
         return self.samples(sample_P).take(index_PK, mask_PK).drop_hidden_windows()
 
-    def last(self, count: int) -> History:
+    def last(self, count: int) -> "History":
         """The newest ``count`` columns (fewer if the history is shorter)."""
         if count >= len(self):
             return self
         return self._moved(lambda x: x[:, len(self) - count :])
 
-    def samples(self, index_P: Tensor | slice) -> History:
+    def samples(self, index_P: Tensor | slice) -> "History":
         """The histories of some samples."""
         return self._moved(lambda x: x[index_P])
 
-    def split(self, counts: list[int], widths: list[int]) -> list[History]:
+    def split(self, counts: list[int], widths: list[int]) -> "list[History]":
         """The histories of consecutive groups of samples, each cut to its newest columns.
 
         Args:
@@ -247,17 +245,17 @@ class History:
             for width, index_PL, mask_PL, *events in zip(widths, *columns, strict=True)
         ]
 
-    def with_mask(self, mask_BL: Tensor) -> History:
+    def with_mask(self, mask_BL: Tensor) -> "History":
         """The same history with another mask."""
         return self._moved(lambda x: x, mask_BL)
 
-    def contiguous(self) -> History:
+    def contiguous(self) -> "History":
         """The same history without slices or cached vectors, as torch.compile needs it."""
         history = self._moved(Tensor.contiguous)
         history._rows = RowTable(self.rows_UD, kernels=False)
         return history
 
-    def packed(self) -> tuple[History, Segments]:
+    def packed(self) -> "tuple[History, Segments]":
         """Pack the real positions of all samples into one history ``(1, P)``, sample by sample.
 
         The host waits for the device, since it has to know P.
@@ -271,7 +269,7 @@ class History:
 
     # ---------------------------------------------------------------- windows
 
-    def drop_hidden_windows(self) -> History:
+    def drop_hidden_windows(self) -> "History":
         """The same history, without windows among its rows that no real position shows."""
         if not isinstance(self._rows, WindowTable):
             return self
@@ -282,7 +280,7 @@ class History:
         rows = self._rows.select(shown_U.nonzero().flatten())
         return History(rows, row_U[self.index_BL], self.mask_BL, self.events)
 
-    def windows(self, size: int, stride: int, anchor: str) -> History:
+    def windows(self, size: int, stride: int, anchor: str) -> "History":
         """The history of window means (paper 4.2), left-padded; each window is a row of its own.
 
         A mean is over real items only. The buckets of a window are those of its newest item.

@@ -4,8 +4,6 @@ Shape suffixes: B samples, L history length, N items of the table, U distinct it
 pieces of an item.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, MutableMapping
 
 import torch

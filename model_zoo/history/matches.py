@@ -20,8 +20,6 @@ Shape suffixes: B samples, L positions, U rows (distinct items), F features with
 item, W windows of time, and the whole, T tiers of cosines, M numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -9,8 +9,6 @@ do with words.
 Shape suffixes: U rows (distinct items), V ids of a feature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import torch

@@ -18,8 +18,6 @@ Shape suffixes: B samples, H heads, L positions, U rows, V windows of S rows, D 
 layer; in ``scatter_sum`` P positions of all parts.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
@@ -84,7 +82,7 @@ class RowTable:
         ones_P11 = self.rows_UD.new_ones(len(index_P1), 1, 1)
         return self.weighted_sum(ones_P11, index_P1).view(*index_BL.shape, self.rows_UD.shape[1])
 
-    def windows(self, index_VS: Tensor, share_VS: Tensor) -> RowTable:
+    def windows(self, index_VS: Tensor, share_VS: Tensor) -> "RowTable":
         """A table of V rows, each a weighted sum of S rows of this table."""
         if self.kernels:
             return WindowTable(self, index_VS, share_VS)
@@ -129,7 +127,7 @@ class WindowTable(RowTable):
         z_VZ = gather_sum(self._share_VS[:, None], z_UZ, self._index_VS)[:, 0]
         return z_VZ if layer.bias is None else z_VZ.add_(layer.bias)
 
-    def select(self, row_R: Tensor) -> WindowTable:
+    def select(self, row_R: Tensor) -> "WindowTable":
         """The table that has only these windows."""
         table = WindowTable(self._parent, self._index_VS[row_R], self._share_VS[row_R])
         if "rows_UD" in vars(self) and not self.rows_UD.requires_grad:

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, T windows, U windows that become rows, S items per window.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ Shape suffixes: B samples, L history length, K selected positions, H heads, D it
 A attention width, C = A / H head width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

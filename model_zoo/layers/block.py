@@ -1,7 +1,5 @@
 """The sequence block, which every backbone defines and every mixture copies."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 Shape suffixes: N positions (the last dimension); leading dimensions are free.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

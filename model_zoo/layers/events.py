@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, H queries, D width, N buckets of all features.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

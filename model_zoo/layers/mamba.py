@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L positions, W width, E inner channels, N state size, R rank of the step.
 """
 
-from __future__ import annotations
-
 import math
 from typing import cast
 

@@ -1,7 +1,5 @@
 """The base of blocks with two parts: target attention over recent items, and a long part."""
 
-from __future__ import annotations
-
 from .attention import ShortTargetAttention
 from .block import SequenceBlock
 

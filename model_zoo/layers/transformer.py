@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L positions, R positions read, W width of a position, D of an item.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ Shape suffixes: B samples, T items or windows, R rows that are routed, E experts
 sample, P = B * k (sample, expert) pairs, S samples of one expert, D item width, H output width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast

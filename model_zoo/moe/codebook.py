@@ -5,8 +5,6 @@ It starts from k-means on the training data in theme space (paper 4.1).
 Shape suffixes: E experts (codes), N items, C codebook width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

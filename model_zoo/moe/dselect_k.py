@@ -3,8 +3,6 @@
 Shape suffixes: B samples, T items, E experts, K selectors, Q bits of an expert's code.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

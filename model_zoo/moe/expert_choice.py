@@ -3,8 +3,6 @@
 Shape suffixes: B samples, T items, E experts.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, T items, E experts.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

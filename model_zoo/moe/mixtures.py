@@ -7,8 +7,6 @@ Sequence, which also has windows. A mixture also defines the stages of its train
 Shape suffixes: B samples, D item width, H output width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, MutableMapping
 from functools import partial
 from itertools import islice, tee

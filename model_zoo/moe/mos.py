@@ -4,8 +4,6 @@ Shape suffixes: B samples, T items or windows, N distinct items, E experts, D it
 codebook width.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from typing import Any, cast

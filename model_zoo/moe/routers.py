@@ -4,8 +4,6 @@ Shape suffixes: B samples, T items or windows, R rows that are routed, U rows of
 items, or windows), N of them in use, E experts, D item width, Z routing width.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass

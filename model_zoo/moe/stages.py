@@ -1,7 +1,5 @@
 """The stages of training (paper 4.3)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -8,8 +8,6 @@ including backward. If autograd recorded the slices, they would be as slow as ``
 Shape suffixes: B samples, L positions, E channels, K taps.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

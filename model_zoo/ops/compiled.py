@@ -5,8 +5,6 @@ have a graph each. So does each path through a model, for example a history shor
 ``torch._dynamo`` takes a second to import, so it is imported when the first part is compiled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any

@@ -1,7 +1,5 @@
 """Small functions that several layers share."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

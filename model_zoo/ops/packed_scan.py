@@ -7,8 +7,6 @@ Shape suffixes: B samples, L padded length, P positions of all segments, S segme
 state, K taps, J blocks of channels, G tiles.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from functools import cache

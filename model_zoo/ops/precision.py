@@ -9,8 +9,6 @@ These products are not rounded:
   would read it once more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -15,8 +15,6 @@ Shape suffixes: B samples, L length, R positions read, E channels, N state, K st
 samples of a tile, J chunks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import cache, reduce
 from typing import Any

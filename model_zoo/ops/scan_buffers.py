@@ -6,8 +6,6 @@ instructions run along them.
 Shape suffixes: S samples of a tile, K positions of a chunk, N state, E channels.
 """
 
-from __future__ import annotations
-
 import math
 from functools import reduce
 

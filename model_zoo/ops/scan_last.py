@@ -14,8 +14,6 @@ Shape suffixes: B samples, L length, E channels, N state, S samples of a tile, K
 chunk, M states that are not zero there.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import pairwise

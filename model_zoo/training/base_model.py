@@ -1,7 +1,5 @@
 """The base class of every model, which calls the training loop."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..batch import Loader

@@ -1,7 +1,5 @@
 """Start a backbone from trained weights, of a vanilla model or of LongCTR's model of its name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Find the hyper-parameters of a class: they are the keyword-only parameters of its constructor."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any, get_type_hints

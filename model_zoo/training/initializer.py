@@ -1,7 +1,5 @@
 """The start of embedding tables, in FuxiCTR's spelling: parsed here, and never evaluated as code."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from functools import partial

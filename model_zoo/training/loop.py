@@ -1,7 +1,5 @@
 """The training loop: stages, evaluations, early stopping, the best checkpoint, and resume."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

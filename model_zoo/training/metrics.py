@@ -1,7 +1,5 @@
 """AUC, gAUC and logloss, vectorised, which equal FuxiCTR's, ties included; and calibration."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

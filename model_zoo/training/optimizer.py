@@ -1,7 +1,5 @@
 """The optimizer of a stage, the parameters that it trains, and FuxiCTR's regulariser."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from inspect import unwrap

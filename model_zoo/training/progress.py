@@ -1,7 +1,5 @@
 """The progress of a training run, and the files of weights and state that it writes."""
 
-from __future__ import annotations
-
 import logging
 import math
 from dataclasses import dataclass, field, fields

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, T items or windows, E experts, I items of the catalogue.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterable

@@ -18,8 +18,6 @@ however many steps it missed.
 Shape suffixes: N rows of a table, R rows that are read or have a gradient, S steps, D width.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Training within an epoch: the optimiser's steps, a progress bar and a check for NaN."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

@@ -3,8 +3,6 @@
 A model that defines neither stages nor experts, such as LongCTR's, trains in a single stage.
 """
 
-from __future__ import annotations
-
 import logging
 from abc import ABC
 from collections.abc import Iterable, Mapping

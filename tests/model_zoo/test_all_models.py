@@ -1,7 +1,5 @@
 """Every model of the zoo, through the same checks: a new model is tested by existing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """``amp: bf16`` against plain float32: the same choices, and losses and ranks that agree."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

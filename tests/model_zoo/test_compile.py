@@ -1,7 +1,5 @@
 """``compile: True``: few graphs for all lengths, the numbers of eager code, and clear refusals."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """On CUDA every model gives what it gives on a CPU, and a whole run comes to its end."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

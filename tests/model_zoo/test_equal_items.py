@@ -4,8 +4,6 @@ The products of a narrow dense projection round a row apart from its copies. Her
 every machine.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, H queries, N buckets, D item width.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

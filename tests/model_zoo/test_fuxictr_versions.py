@@ -1,7 +1,5 @@
 """The zoo under FuxiCTR's own entry points, and under the versions 2.3.2, 2.3.9 and the installed one."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 Where Mamba4Rec packs histories, it waits once more in each block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every model with match features: what its head reads, and what it can be combined with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The registry: every model is found by its name, and names tell what a model is made of."""
 
-from __future__ import annotations
-
 import pickle
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Open a page in headless Chromium without a network, and tell what a script saw there."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

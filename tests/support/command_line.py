@@ -1,7 +1,5 @@
 """Run the real command lines in temporary folders of their own."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import io

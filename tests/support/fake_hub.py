@@ -1,7 +1,5 @@
 """A Hugging Face hub on loopback that serves data set repositories from memory."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -46,7 +44,7 @@ class FakeHub:
         return digest.hexdigest()
 
     @contextmanager
-    def serve(self) -> Iterator[FakeHub]:
+    def serve(self) -> "Iterator[FakeHub]":
         """Answer requests within the block."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{server.server_port}"

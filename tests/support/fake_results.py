@@ -1,7 +1,5 @@
 """Folders of results as a study leaves them, with random but realistic numbers; nothing is trained."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

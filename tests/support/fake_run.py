@@ -6,8 +6,6 @@ file of that name exists. Scores follow from the parameters alone, and epochs th
 finished before a kill are not run again.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

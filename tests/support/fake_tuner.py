@@ -3,8 +3,6 @@
 A second argument is a number of trials for Optuna, or ``ray``.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 Shape suffixes as in the code: B samples, L history length, D item width.
 """
 
-from __future__ import annotations
-
 import builtins
 import sys
 from collections.abc import Iterator, Sequence

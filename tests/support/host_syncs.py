@@ -4,8 +4,6 @@ On CUDA the host runs ahead of the device until it needs a number from it: a val
 ``tolist``) or the size of a result (``nonzero``, a bool mask as index). Both show on CPU tensors too.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -29,7 +27,7 @@ class HostSyncs:
     def __init__(self) -> None:
         self.found: list[str] = []
 
-    def __enter__(self) -> HostSyncs:
+    def __enter__(self) -> "HostSyncs":
         self.modes = (_Calls(self.found), _Operations(self.found))
         for mode in self.modes:
             mode.__enter__()

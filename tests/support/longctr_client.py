@@ -3,8 +3,6 @@
 ``LONGCTR_DIR=DIR`` in the environment names a checkout of LongCTR, which is never changed.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

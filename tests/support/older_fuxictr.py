@@ -8,8 +8,6 @@ DATA is in LongCTR's layout, with ``feature_map.json``. Batches are LongCTR's: s
 Shape suffixes: B samples of a batch, L history length, N samples.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

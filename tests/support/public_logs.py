@@ -1,7 +1,5 @@
 """Small random logs in the exact forms of public ones, with the traps that these have."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

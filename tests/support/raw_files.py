@@ -1,7 +1,5 @@
 """Random raw files in the forms of EB-NeRD and KuaiRand."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is in a report, and results that are not as a study left them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

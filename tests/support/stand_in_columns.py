@@ -3,8 +3,6 @@
 Shape suffixes: N rows of the item table, M samples, Z themes, D embedding width.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pyarrow as pa

@@ -20,8 +20,6 @@ Histories are drawn before the samples and do not grow by their clicks.
 Shape suffixes: U users, S interactions of all users, N items, M samples, Z themes, K favourites.
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import dataclass
 from pathlib import Path

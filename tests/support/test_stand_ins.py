@@ -1,7 +1,5 @@
 """The stand-ins of the paper's data sets: their schema, their shape, and that they can be learned."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The figures of metrics: over FLOPs (paper, figure 4), over history length and experts (6), over fusion weights (7)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product

@@ -1,7 +1,5 @@
 """The figures of probes: session hopping (paper, figures 2 and 8), and what the experts stand for."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any

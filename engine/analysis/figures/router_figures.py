@@ -1,7 +1,5 @@
 """The figures of routing: where one popular and one rare item go (paper, figures 5 and 9), and routing over training."""
 
-from __future__ import annotations
-
 from itertools import groupby
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What figures take from the results: metrics, means over seeds, and the probes to show."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

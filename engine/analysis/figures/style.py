@@ -4,8 +4,6 @@ The colour-blind can tell Okabe and Ito's colours apart. Markers, hatches and li
 again, for grey print. Colours and markers repeat when there are more models than colours.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterable, Sequence, Sized
 from io import BytesIO

@@ -6,8 +6,6 @@ while it trains. The expert of an item is the one that it goes to most often, or
 Shape suffixes: I distinct items, P appearances of items, E experts (codes), C codebook width, G categories.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

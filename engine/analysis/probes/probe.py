@@ -7,8 +7,6 @@ Shape suffixes: U users, L items of a history, N items of the catalogue, I disti
 P appearances.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -17,8 +17,6 @@ share of pairs of sessions.
 Shape suffixes: L items of one user, S sessions, P pairs of sessions, D item width, U users.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which of several models is better, by how much, and how sure that is: the numbers of the tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """What the models of Tables 1 and 2 cost: parameters, FLOPs, speed and memory."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from functools import partial
 from statistics import median

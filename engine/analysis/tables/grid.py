@@ -3,8 +3,6 @@
 The files ``table.*.j2`` beside this one are the layouts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -5,8 +5,6 @@ differ in their cells, in who is compared with whom, and in the split. Each tabl
 what it shows.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ The files are in the folder ``printed`` beside this one.
   and a length its best run by validation AUC + gAUC. Source: https://github.com/reczoo/LongCTR.
 """
 
-from __future__ import annotations
-
 import csv
 from decimal import Decimal
 from functools import cache, partial

@@ -1,7 +1,5 @@
 """The tables of routers: MoS against the others on each backbone, and how all share the load."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from typing import Any, NamedTuple

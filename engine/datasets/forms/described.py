@@ -1,7 +1,5 @@
 """What describes the items, users and samples of a table: features, and the tables that hold them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

@@ -9,8 +9,6 @@ scrolling of the impression itself and of the article that is read next (``next_
 excludes the articles' counts of views, which were taken at the end of the collection.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path

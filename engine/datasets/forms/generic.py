@@ -1,7 +1,5 @@
 """Any table of interactions as a data set: the user only says which column is what."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """What the columns of a table of interactions mean, checked for contradictions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any

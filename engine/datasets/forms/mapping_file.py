@@ -1,7 +1,5 @@
 """Read a ``Mapping`` from flags, from a YAML file, or from one that comes with the project."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -104,7 +102,7 @@ def read_mapping(
     return Mapping(**given)
 
 
-def mapping_like(like: Prepared) -> dict[str, Any]:
+def mapping_like(like: "Prepared") -> dict[str, Any]:
     """What columns mean in any log like a data set; features have the kinds that were guessed."""
     mapping = {key: value for key, value in like.card["mapping"].items() if key not in ONE_LOG}
     for key in mapping.keys() & FEATURES:

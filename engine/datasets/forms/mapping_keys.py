@@ -1,7 +1,5 @@
 """The keys that say what the columns of a table of interactions mean, each with its help."""
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 

@@ -7,8 +7,6 @@ Ids are made here and not by ``features``, because published results rest on the
 the data has its own, and there is none for unknown values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path

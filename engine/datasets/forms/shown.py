@@ -1,7 +1,5 @@
 """Histories as lists in the rows: what each row of a log shows of its user."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import polars as pl

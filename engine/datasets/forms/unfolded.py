@@ -1,7 +1,5 @@
 """Logs in which a row holds several events: all events of a user, or the candidates that it was shown."""
 
-from __future__ import annotations
-
 import polars as pl
 
 from ..raw import values

@@ -3,8 +3,6 @@
 Runs, studies and reports read cards, so this file imports nothing slow.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Check a prepared folder: what the loader rejects, and what makes results worthless."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,7 +91,7 @@ def check(folder: Path) -> Report:
 
 
 def read_errors(
-    folder: Path, feature_map: FeatureMap, event_cols: Sequence[dict[str, Any]] = ()
+    folder: Path, feature_map: "FeatureMap", event_cols: Sequence[dict[str, Any]] = ()
 ) -> list[str]:
     """Read every file of a folder as training does; returns what the loader rejects."""
     from ...loader.columnar import Histories, ItemTable, Samples  # these need torch

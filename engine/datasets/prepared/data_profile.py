@@ -10,8 +10,6 @@ the values v, for n events of which n_v have the value v. Users weigh as much as
 neighbouring events, and those with one value only are left out. So are events without a value.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -17,8 +17,6 @@ The last three are learned from training samples, so their AUC is that of valida
 So is popularity where moments are not known: it is the number of clicked training samples then.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple

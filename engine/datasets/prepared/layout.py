@@ -5,8 +5,6 @@ A folder holds ``train.parquet``, ``valid.parquet``, ``test.parquet`` (one row p
 ``feature_map.json`` (FuxiCTR's schema) and ``dataset_card.json`` (statistics and fingerprint).
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -1,7 +1,5 @@
 """Write a configuration for a prepared data set, so that every model trains on it at once."""
 
-from __future__ import annotations
-
 from math import log2
 from pathlib import Path
 from shlex import quote

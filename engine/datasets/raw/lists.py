@@ -4,8 +4,6 @@ A list is a Parquet list, a JSON or Python list (``[1, 2]``, ``['a', 'b']``), or
 between the entries. A missing value and an empty text are an empty list.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

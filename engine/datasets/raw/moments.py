@@ -4,8 +4,6 @@ Times are read as whole numbers. Dates, and numbers with fractions, become micro
 Other numbers stay as they are, and their size tells the unit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any

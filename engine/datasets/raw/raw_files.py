@@ -4,8 +4,6 @@ Text files come as columns of texts. Files may have unlike columns, or columns o
 such as ``dt=2024-01-01`` hold the value of a column. Hidden files are passed over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """A table of raw data in text or Parquet files, read lazily, with every value checked."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Most functions take a ``Source`` and give one parsed column. They also tell the 
 check, and its ``check`` rejects the first bad value.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

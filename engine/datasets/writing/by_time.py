@@ -1,7 +1,5 @@
 """The moments of a log in order, of which few are in memory at once."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 

@@ -4,8 +4,6 @@ A row's numbers are the same in whatever block, process or order the row is met.
 draw in a sequence, so they cannot promise that. The mixing is that of SplitMix64 (Steele et al. 2014).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

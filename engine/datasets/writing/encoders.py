@@ -4,8 +4,6 @@
 Parquet file beside it, with the columns ``value`` and ``id``.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, fields
 from pathlib import Path

@@ -5,8 +5,6 @@ or not in the training data. Known values follow in their order. Events in histo
 so a number there becomes the id of a bucket.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -47,7 +45,7 @@ class Feature:
     column: str = ""
     missing: str | int | None = None
 
-    def encoder(self, source: str = "sample") -> Encoder:
+    def encoder(self, source: str = "sample") -> "Encoder":
         """A new encoder, which has seen nothing, for a feature of ``item``, ``sample`` or ``event``."""
         bucketed = source == "event" and self.kind == "numeric"
         return (BucketEncoder if bucketed else ENCODERS[self.kind])(self)

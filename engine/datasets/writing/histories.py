@@ -4,8 +4,6 @@ A user's lists often grow from row to row. A list that another one begins with i
 its rows read the beginning of the other. So a log of growing lists takes the room of its longest.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections import Counter

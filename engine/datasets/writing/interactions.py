@@ -8,8 +8,6 @@ The log is streamed. ``numbering`` writes its events as numbers, in blocks of us
 each block into samples and histories. This file puts them together.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A prepared data set that another log is encoded like: its mapping, its items, its encoders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What every form of raw data becomes: a log of interactions, and what to make of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any

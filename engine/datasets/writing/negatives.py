@@ -7,8 +7,6 @@ and where a stretch has too few others, it grows.
 Shape suffixes: P positives, N negatives of a positive, T places on the tape.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +113,7 @@ class Tape:
         return start, before if self.source == "popularity" else until
 
     def draw(
-        self, count: int, key_P: NDArray, time_P: NDArray, user_P: NDArray, barred: Barred
+        self, count: int, key_P: NDArray, time_P: NDArray, user_P: NDArray, barred: "Barred"
     ) -> NDArray[np.int64]:
         """Different items for each positive, ``(P, N)``; ``NONE`` where there are no more.
 
@@ -153,7 +151,7 @@ class Tape:
         return drawn_PN
 
     def _draw_rest(
-        self, rest_P: NDArray, drawn_PN: NDArray, key_P: NDArray, user_P: NDArray, barred: Barred
+        self, rest_P: NDArray, drawn_PN: NDArray, key_P: NDArray, user_P: NDArray, barred: "Barred"
     ) -> None:
         """Draw from a list of what is left, for positives that have nearly every item."""
         if not len(rest_P):

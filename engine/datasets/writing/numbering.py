@@ -5,8 +5,6 @@ those of the block before. So blocks can be sorted one by one, and time grows wi
 does not.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Work on the blocks of a log as tasks of a Ray cluster, whose machines share their storage."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterator

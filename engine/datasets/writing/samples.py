@@ -1,7 +1,5 @@
 """What the events of some users become: samples in the order of time, and histories."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple

@@ -1,7 +1,5 @@
 """Tables and figures of the paper's backbones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

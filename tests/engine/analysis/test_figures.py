@@ -1,7 +1,5 @@
 """Figures: each drawn from fake results, the same bytes each time, labelled axes, and nothing without input."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

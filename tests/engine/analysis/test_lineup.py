@@ -1,7 +1,5 @@
 """Models that this checkout does not know are in every table and figure, after the known ones."""
 
-from __future__ import annotations
-
 import pytest
 
 from engine.analysis.catalogue import FIGURES, TABLES

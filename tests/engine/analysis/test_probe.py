@@ -3,8 +3,6 @@
 Shape suffixes as in the code: L items of a user, I items, E experts, D item width, S sessions.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

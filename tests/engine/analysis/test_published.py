@@ -1,7 +1,5 @@
 """Published numbers: as printed, complete, and the notes on them are on cells that exist."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path

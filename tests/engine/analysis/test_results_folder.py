@@ -1,7 +1,5 @@
 """Reading a folder of results: a study's, a plain one, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

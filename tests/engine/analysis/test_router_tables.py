@@ -1,7 +1,5 @@
 """MoS against the other routers, and how they route, recomputed from the result files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Statistics over seeds, against formulas, definitions and known examples."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import warnings

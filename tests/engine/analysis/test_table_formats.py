@@ -1,7 +1,5 @@
 """The four forms of a table."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser

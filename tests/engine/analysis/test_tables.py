@@ -1,7 +1,5 @@
 """The tables, recomputed by the test from the result files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Random logs of exposures, in which labels mean nothing, as prepared folders."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The command that measures the counting baseline, and the file that keeps it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

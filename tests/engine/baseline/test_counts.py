@@ -1,7 +1,5 @@
 """The counts against plain loops, and that no sample counts what it must not know."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest

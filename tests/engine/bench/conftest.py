@@ -1,7 +1,5 @@
 """Commands run in the process of the tests, and must leave it as it is."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -4,8 +4,6 @@ The rival is a stand-in with LongCTR's file and class names. ``LONGCTR_DIR=DIR``
 runs against a checkout of LongCTR itself.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -5,8 +5,6 @@ The rival is a stand-in with LongCTR's entry point, which asks of FuxiCTR what L
 ``LONGCTR_DIR=DIR`` in the environment also runs LongCTR itself.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

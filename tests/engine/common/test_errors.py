@@ -1,7 +1,5 @@
 """The exit codes of commands, and what they say on stderr."""
 
-from __future__ import annotations
-
 import errno
 from typing import NoReturn
 

@@ -1,7 +1,5 @@
 """``--set KEY=VALUE``."""
 
-from __future__ import annotations
-
 import pytest
 
 from engine.common.errors import UserError

@@ -1,7 +1,5 @@
 """Values of a configuration, as YAML gives them, become what a signature asks for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Optional, Union
 

@@ -1,8 +1,6 @@
 """Every shipped experiment starts: its model is built on data of its schema, takes a training step,
 and predicts. The data sets are small ones of the same names."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Configurations as FuxiCTR and LongCTR have them: the feature map equals that of FuxiCTR's processor."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

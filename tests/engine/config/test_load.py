@@ -1,7 +1,5 @@
 """What loading an experiment adds: the rate of sampled negatives, and the mode of the monitor."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``--model-zoo``: FuxiCTR models of a folder, one package each, as LongCTR's checkout has them."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The published configuration: every experiment is complete and right, and lengths merge."""
 
-from __future__ import annotations
-
 import copy
 import random
 import re

@@ -1,7 +1,5 @@
 """The command ``data/prepare.py`` without a process of its own."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

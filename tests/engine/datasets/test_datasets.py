@@ -1,7 +1,5 @@
 """The generated and the converted data sets: what they promise, recomputed from the written files."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

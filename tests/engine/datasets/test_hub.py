@@ -1,8 +1,6 @@
 """Downloads from a hub on loopback, in a process of their own, because the hub's client reads its
 environment when it is imported."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

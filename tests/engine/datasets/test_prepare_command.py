@@ -1,7 +1,5 @@
 """``data/prepare.py``: what it refuses, and that it then writes nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

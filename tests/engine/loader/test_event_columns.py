@@ -1,7 +1,5 @@
 """Buckets of events, loaded for batches, against plain Python; and data that do not fit."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The loader against an independent, straightforward implementation of LongCTR's batches."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Counts of the index against a plain loop over the events of a log, with all that is odd in it."""
 
-from __future__ import annotations
-
 import json
 from math import inf
 from pathlib import Path

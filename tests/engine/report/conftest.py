@@ -1,7 +1,5 @@
 """Pages of the paper's backbones, with empty figures, since drawing real ones takes seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """The report: the same bytes for the same results, nothing loaded, every number from a run."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The report in a browser: sorting, filter and details work, nothing is loaded, nothing foreign runs."""
 
-from __future__ import annotations
-
 import json
 from html import unescape
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files of a run while it runs: its progress, its lock, and a disk that fills up."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

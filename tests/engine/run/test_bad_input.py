@@ -5,8 +5,6 @@ Commands run in processes of their own. Most mistakes in parameters and data sha
 repeated alone.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

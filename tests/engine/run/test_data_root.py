@@ -1,7 +1,5 @@
 """``run_expid.py --data-root --model-root``: the same experiments on data in other folders."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The memory that a run takes is its own."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """FLOPs of every model, what counts and what does not, and the command line."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The start of training: no feature may be the label."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A failure of one part loses nothing else: of a series, a metric, a line of a file, a last batch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import polars as pl

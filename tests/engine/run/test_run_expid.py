@@ -3,8 +3,6 @@
 Two seeds of TWIN and TWIN_MoS run once, undisturbed; every other run is compared with them.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import re

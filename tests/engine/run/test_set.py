@@ -1,7 +1,5 @@
 """``run_expid.py --set``, repeated arguments, and what a resume may change; all in one process."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The table at the end of a command, from made-up results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

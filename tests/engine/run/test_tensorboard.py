@@ -1,7 +1,5 @@
 """``tensorboard: True``: what TensorBoard reads is what the result says."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

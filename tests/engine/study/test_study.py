@@ -1,7 +1,5 @@
 """Studies: what is planned, tuned alike, run once, kept without paths, and found again."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

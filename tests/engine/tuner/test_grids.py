@@ -1,7 +1,5 @@
 """The grids: one file for each family, which FuxiCTR reads and which fits every experiment."""
 
-from __future__ import annotations
-
 import shutil
 from itertools import product
 from pathlib import Path

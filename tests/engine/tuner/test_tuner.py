@@ -1,7 +1,5 @@
 """``run_param_tuner.py`` and FuxiCTR's own tuner on the real ``run_expid.py``."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """What a running tuner shows, on a terminal and in a file."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

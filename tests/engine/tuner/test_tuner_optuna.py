@@ -1,7 +1,5 @@
 """Optuna's search on runs that only pretend: drawn once, pruned, killed and gone on with."""
 
-from __future__ import annotations
-
 import random
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Trials on a Ray cluster of two nodes on this machine, one of which is lost; runs only pretend."""
 
-from __future__ import annotations
-
 import signal
 import time
 from pathlib import Path

@@ -3,8 +3,6 @@
 ``fake_run.py`` stands for ``run_expid.py``; a trial's ``topk`` decides what befalls it.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,8 +1,6 @@
 """Tuner files: the grid is FuxiCTR's, every mistake is one message, and trials are what they are by
 their parameters."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from itertools import product

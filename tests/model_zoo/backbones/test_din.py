@@ -4,8 +4,6 @@ Shape suffixes: B samples, L padded length, t real items, P real items of a batc
 width of a hidden layer.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from fuxictr.pytorch import layers as fuxictr

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L padded length, t real items, D item width, A attention width, C head width.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -4,8 +4,6 @@ Shape suffixes: B samples, L padded length, t real items, D item width, W width 
 channels, N state size, R rank of the step.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L padded length, t real items, D item width, H hashes, T bits per hash.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L padded length, t real items, D item width.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

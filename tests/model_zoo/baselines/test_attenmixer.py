@@ -1,7 +1,5 @@
 """AttenMixer against its equations, sequence by sequence in numpy (float64)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """MiaSRec against its equations, sequence by sequence in numpy (float64)."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@ Shape suffixes: B samples, L padded length, t real items, K retrieved items, D i
 bits, F frequencies.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """History: selections move indices only, windows follow the paper and each user's own items."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -3,8 +3,6 @@
 The kernels run on a GPU, and without one in Triton's interpreter, where Triton is installed.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Rare ids are hidden in training, as often as they are rare, and never elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

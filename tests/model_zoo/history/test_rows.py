@@ -1,7 +1,5 @@
 """Rows read where they lie against gathered ones: values, gradients, degenerate shapes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

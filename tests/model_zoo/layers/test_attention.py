@@ -1,7 +1,5 @@
 """Attention in the cheap form equals the plain form, in outputs and gradients (float64)."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Blocks that compute at every position run in groups of like lengths, to the same numbers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

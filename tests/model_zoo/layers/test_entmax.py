@@ -1,7 +1,5 @@
 """Alpha-entmax against closed forms, a bisection in numpy and numerical gradients (float64)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

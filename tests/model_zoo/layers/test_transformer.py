@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L padded length, t real positions, W width, C width of a head.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import pytest

@@ -1,7 +1,5 @@
 """The codebook: eq. 3 and eq. 4 in float64, empty codes, accumulation, several processes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -4,8 +4,6 @@ item, selector and bit: the smooth step, codes, gates, regularisers and the star
 Shape suffixes: B samples, T items, E experts, K selectors, Q bits, D item width.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -4,8 +4,6 @@ expert and item, one group per sequence.
 Shape suffixes: B samples, T items, E experts, D item width.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ one loop per item: gates, capacity, the random second choice, and the balance lo
 Shape suffixes: B samples, T items, E experts, D item width.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -4,8 +4,6 @@ the read experts only against running all of them, under each router, and the in
 Shape suffixes: B samples, L history length, D item width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

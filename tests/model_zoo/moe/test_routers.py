@@ -1,7 +1,5 @@
 """The theme router: eq. 2 in float64, its alternative, padding, and what gets gradient."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

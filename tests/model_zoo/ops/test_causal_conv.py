@@ -1,7 +1,5 @@
 """The causal depthwise convolution equals torch's, in outputs and gradients."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Dropout draws what torch's does: the rate, independence, scale, and nothing in evaluation."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

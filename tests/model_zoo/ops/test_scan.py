@@ -1,7 +1,5 @@
 """The selective scan: every form equals a float64 evaluation in numpy, gradients those of autograd."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from functools import partial

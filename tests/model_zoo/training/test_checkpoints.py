@@ -1,7 +1,5 @@
 """``backbone_checkpoint``: a trained vanilla model starts its variants; anything else is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A configuration is flat: a model's keys are the keyword-only parameters of its parts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

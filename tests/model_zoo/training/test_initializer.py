@@ -1,7 +1,5 @@
 """``embedding_initializer``: how tables start, in every model; a text is never evaluated as code."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Training: what a stage freezes, early stopping, the best checkpoint, NaN, resume, pairing."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from pathlib import Path

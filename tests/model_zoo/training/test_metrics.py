@@ -1,7 +1,5 @@
 """Metrics equal FuxiCTR's to 1e-12, ties and single-class groups included; calibration is counted."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

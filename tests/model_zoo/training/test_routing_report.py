@@ -3,8 +3,6 @@
 Shape suffixes: B samples, L history length, T items or windows, E experts, D item width.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """RowAdam against dense Adam on bare tables: moves, gaps, state, and what hooks on a table leave behind."""
 
-from __future__ import annotations
-
 import copy
 import weakref
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 The tables of the tiny data are small, and would stay dense: here every table counts as large.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a batch reads of its tables: the distinct items, and sparse gradients."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """``data/prepare.py generic``: any table, in any form, from the command line to a trained model."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Keys that contradict each other, or lack what they need, are refused."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

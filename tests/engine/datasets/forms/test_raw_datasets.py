@@ -1,7 +1,5 @@
 """EB-NeRD and KuaiRand from their raw files, against plain loops; the authors' fixture."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Public logs by their names: files with the true schema and its traps, against plain loops."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path

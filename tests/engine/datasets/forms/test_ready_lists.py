@@ -1,7 +1,5 @@
 """Public logs whose rows show histories as lists, with the mappings that come with the project."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the rows of a log show of their users: lists whose entries are no items are refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import polars as pl

@@ -1,7 +1,5 @@
 """Logs in which a row holds several events, against the same events with a row for each."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the card of a data set says in words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from engine.datasets.prepared.card import card_beside, describe, sampling

@@ -1,7 +1,5 @@
 """``data/prepare.py check``: what is wrong with a prepared folder, all of it at once."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The profile of a data set: kappa against plain loops and against shuffled histories."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What single facts tell: against plain loops, and in data whose samples were made wrongly."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

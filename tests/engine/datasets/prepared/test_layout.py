@@ -1,7 +1,5 @@
 """A folder appears whole or not at all, also when processes are killed or work at the same time."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """The configuration that is written with a data set follows from the data."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Columns of lists in every form, and their entries as rows."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Times in every form: read right, or refused with some of the values and the flag to write."""
 
-from __future__ import annotations
-
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files in every form as one table: headers, partitions, drifting types, separators, missing values."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 from pathlib import Path

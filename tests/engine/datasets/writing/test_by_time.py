@@ -1,7 +1,5 @@
 """Moments at places of a log in order, against sorting all of it."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest

@@ -1,7 +1,5 @@
 """Encoders that a folder keeps: they encode as before, and grow without moving an id."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

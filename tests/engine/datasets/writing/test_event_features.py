@@ -1,7 +1,5 @@
 """Features of events in histories against a plain loop, in the same ids again, and in a training."""
 
-from __future__ import annotations
-
 import json
 from bisect import bisect_right
 from collections import Counter

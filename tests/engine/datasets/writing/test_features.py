@@ -1,7 +1,5 @@
 """Encoders of raw columns: ids, sequences, numbers and vectors, learned from training data."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest

@@ -1,7 +1,5 @@
 """Lists in the rows against plain loops: what is stored of them, and what each row reads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

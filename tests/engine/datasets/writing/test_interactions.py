@@ -1,7 +1,5 @@
 """Logs of interactions against a plain loop: histories, labels, splits, and what features learn."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from pathlib import Path
 

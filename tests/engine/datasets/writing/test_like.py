@@ -1,7 +1,5 @@
 """``prepare.py generic --like``: another log in the ids and scales of a prepared data set."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter

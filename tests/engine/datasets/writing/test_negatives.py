@@ -1,7 +1,5 @@
 """Sampled negatives against plain loops: who may be drawn, from where, and how often."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import Counter
 from pathlib import Path

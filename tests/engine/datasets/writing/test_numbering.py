@@ -1,7 +1,5 @@
 """Blocks of users: as large as the memory allows, given by the folder, or worked on by a cluster."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable
