@@ -189,11 +189,17 @@ def _settings(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run["params"].items() if key not in left_out}
 
 
+def _samples_of_a_step(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the samples of a step as the batch size, which running out of memory keeps."""
+    size = settings.get("batch_size", 1) * settings.get("accumulation_steps", 1)
+    return settings | {"batch_size": size, "accumulation_steps": 1}
+
+
 def _rename_unlike(runs: list[Run]) -> None:
     """Part runs with other parameters from the most of one name: they are no seeds of one configuration."""
     for expid in {run["expid"] for run in runs}:
         same = [run for run in sorted(runs, key=lambda run: run["seed"]) if run["expid"] == expid]
-        found = [_settings(run) for run in same]
+        found = [_samples_of_a_step(_settings(run)) for run in same]
         usual = max(found, key=found.count)
         for run, own in zip(same, found, strict=True):
             other = (key for key in sorted({*own, *usual}) if own.get(key) != usual.get(key))

@@ -302,6 +302,7 @@ def test_a_run_whose_batch_was_halved_says_so(home: Path) -> None:
     path = home / "runs" / "TWIN_MoS_toy_seed2.json"
     run = json.loads(path.read_text())
     run["params"]["batch_size"] //= 2
+    run["params"]["accumulation_steps"] = 2
     path.write_text(json.dumps(run))
     table = table1(read_results(home))
     full = run["params"]["batch_size"] * 2
