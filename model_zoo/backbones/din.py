@@ -83,9 +83,8 @@ class DINBlock(SequenceBlock):
         weight_BL = self._scores(history, target_BD)
         buckets = 0
         if self.events is not None:
-            buckets, bias_N1 = self.events.buckets, self.events.bias_HN.mT
-            for bucket_BL in history.events:
-                weight_BL = weight_BL + gather_rows(bias_N1, bucket_BL)[..., 0]
+            buckets = self.events.buckets
+            weight_BL = weight_BL + self.events.biases(history)[..., 0]
         if self.softmax:
             weight_BL = masked_softmax(weight_BL, history.mask_BL)
         else:

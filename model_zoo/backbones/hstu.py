@@ -72,9 +72,7 @@ class HSTULayer(nn.Module):
         bias = self._distance(distance_TT).masked_fill(distance_TT < 0, -1e9)  # where SiLU is zero
         if self.events is not None:
             v_BHTC = v_BHTC + self.events(items)[:, None]
-            bias_N1 = self.events.bias_HN.T
-            bias_BT1 = torch.stack([gather_rows(bias_N1, e) for e in items.events]).sum(0)
-            bias = bias + bias_BT1.mT[:, None]
+            bias = bias + self.events.biases(items).mT[:, None]
         v_BHTC = v_BHTC.masked_fill(~items.mask_BL[:, None, :, None], 0.0)  # of padding
         mixed_BHTC = F.silu((q_BHTC @ k_BHTC.mT).add_(bias)) @ v_BHTC
         mixed_BTA = mixed_BHTC.transpose(1, 2).flatten(2)
@@ -184,9 +182,7 @@ class HSTUBlock(SequenceBlock):
 
 def with_vectors(history: History, x_BLD: Tensor) -> History:
     """The history with other vectors at its positions."""
-    other = History.from_vectors(x_BLD).with_mask(history.mask_BL)
-    other.events = history.events
-    return other
+    return History.from_vectors(x_BLD, history.mask_BL, history.events)
 
 
 class HSTU(SequenceModel):

@@ -57,7 +57,7 @@ class SDIMBlock(ShortLongBlock):
         self.events: EventInput | None = None
 
     def read_events(self, sizes: list[int]) -> None:
-        self.short_attention.read_events(sizes)
+        super().read_events(sizes)
         self.events = EventInput(len(self.rotations_DHT), sizes)
 
     def init_weights(self) -> None:

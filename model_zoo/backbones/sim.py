@@ -68,8 +68,7 @@ class SIMBlock(ShortLongBlock):
             self.output_dim += self.aux_dim
 
     def read_events(self, sizes: list[int]) -> None:
-        self.short_attention.read_events(sizes)
-        self.long_attention.read_events(sizes)
+        super().read_events(sizes)
         if self.soft:
             self.search_events = EventBias(self.aux_dim, sizes)
 

@@ -33,10 +33,6 @@ class TWINBlock(ShortLongBlock):
             raise ValueError(f"Kc_cross_features={Kc_cross_features} is not supported; write 0")
         self.long_attention = TopKTargetAttention(*self.attention, topk=topk)
 
-    def read_events(self, sizes: list[int]) -> None:
-        self.short_attention.read_events(sizes)
-        self.long_attention.read_events(sizes)
-
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         short_BD = self.short_attention(history, target_BD)
         return torch.cat([short_BD, self.long_attention(history, target_BD)], dim=-1)

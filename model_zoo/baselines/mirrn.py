@@ -3,7 +3,6 @@
 Shape suffixes: B samples, L history length, K retrieved items, D item width, T hash bits.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..history.history import History
-from ..layers.attention import TargetAttention
-from ..layers.short_long import ShortLongBlock
-from ..layers.simhash import code, nearest
+from ..layers.simhash import RetrievalBlock, agreement, codes_of
 from ..ops.dropout import Dropout
-from ..ops.functional import check_sizes
 from ..ops.precision import unrounded
 from ..sequence_model import SequenceModel
 
@@ -25,7 +21,7 @@ FILTER_DROPOUT = 0.1
 MATRIX_MOST = 64  # longer sequences use an FFT, since the matrix product's cost is quadratic
 
 
-class MIRRNBlock(ShortLongBlock):
+class MIRRNBlock(RetrievalBlock):
     """The block of MIRRN: attention over the recent items, and attention over three interests.
 
     Three queries retrieve items: the target, the mean of the newest 16 items, and the mean of all.
@@ -38,38 +34,23 @@ class MIRRNBlock(ShortLongBlock):
 
     Args:
         item_dim: D, width of an item.
-        topk: K, how many items each query retrieves.
-        hash_bits: T, bits per hash.
-        reuse_hash: keep the same hyperplanes. Otherwise each training step draws new ones.
         max_len: length of the longest history. Only the newest ``max_len`` items are read.
-        attention: hyper-parameters of both attentions; see ``ShortLongBlock``. ``longctr_compat``
-            also retrieves padding, and orders equally near items as LongCTR does. Without
-            ``reuse_hash``, it also draws new hyperplanes in evaluation.
+        retrieval: hyper-parameters; see ``RetrievalBlock``. ``longctr_compat`` also retrieves
+            padding, and orders equally near items as LongCTR does.
     """
 
-    rotations_DT: Tensor
-
-    def __init__(
-        self,
-        item_dim: int,
-        *,
-        topk: int = 50,
-        hash_bits: int = 32,
-        reuse_hash: bool = True,
-        max_len: int = 1000,
-        **attention: Any,
-    ) -> None:
-        super().__init__(item_dim, **attention)
-        check_sizes(topk=topk, hash_bits=hash_bits)
-        self.long_attention = TargetAttention(*self.attention)
+    def __init__(self, item_dim: int, *, max_len: int = 1000, **retrieval: Any) -> None:
+        super().__init__(item_dim, **retrieval)
         self.pos = nn.Embedding(max_len + 1, item_dim)
-        self.filters = nn.ModuleList(FrequencyFilter(item_dim, topk) for _ in range(3))
-        self.register_buffer("rotations_DT", torch.randn(item_dim, hash_bits))
-        self.topk, self.reuse_hash, self.max_len = topk, reuse_hash, max_len
+        self.filters = nn.ModuleList(FrequencyFilter(item_dim, self.topk) for _ in range(3))
+        self.max_len = max_len
+
+    def read_events(self, sizes: list[int]) -> None:
+        """Nothing: a baseline ignores features of events."""
 
     def init_weights(self) -> None:
         """Draw random hyperplanes and positions; FuxiCTR calls this."""
-        nn.init.normal_(self.rotations_DT)
+        super().init_weights()
         nn.init.normal_(self.pos.weight)
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
@@ -89,17 +70,14 @@ class MIRRNBlock(ShortLongBlock):
 
     def _retrieve(self, history: History, queries: tuple[Tensor, ...]) -> list[Tensor]:
         """For each query, the columns of the nearest items ``(B, K)``, from oldest to newest."""
-        draw = not self.reuse_hash and (self.training or self.longctr_compat)
         rotations_DT, codes, found = self.rotations_DT, None, []
         for query_BD in queries:
-            if draw:
+            if self.draws:
                 rotations_DT = torch.randn_like(rotations_DT)
-            if draw or codes is None:
-                codes = history.transform(partial(code, rotations_DT))
-            # The numbers are small and whole, so the product is exact.
-            agree_BL = codes.scores(code(rotations_DT, query_BD)[:, None])[:, 0]
-            index_BK = nearest(agree_BL, history.mask_BL, self.topk, not self.longctr_compat)
-            found.append(index_BK.sort(dim=1).values)
+            if self.draws or codes is None:
+                codes = codes_of(history, rotations_DT)
+            agree_BL = agreement(codes, rotations_DT, query_BD)
+            found.append(self.nearest(agree_BL, history.mask_BL).sort(dim=1).values)
         return found
 
     def _refine(self, history: History, index_BK: Tensor, frequency_filter: nn.Module) -> Tensor:

@@ -73,10 +73,13 @@ class History:
         self._x_BLD: Tensor | None = None
 
     @classmethod
-    def from_vectors(cls, x_BLD: Tensor) -> "History":
-        """A history without padding that has these vectors."""
+    def from_vectors(
+        cls, x_BLD: Tensor, mask_BL: Tensor | None = None, events: Iterable[Tensor] = ()
+    ) -> "History":
+        """A history that has these vectors; without a mask, it has no padding."""
         index_BL = torch.arange(x_BLD[..., 0].numel(), device=x_BLD.device).view(x_BLD.shape[:2])
-        return cls(x_BLD.flatten(0, 1), index_BL, torch.ones_like(index_BL, dtype=torch.bool))
+        mask_BL = torch.ones_like(index_BL, dtype=torch.bool) if mask_BL is None else mask_BL
+        return cls(x_BLD.flatten(0, 1), index_BL, mask_BL, events)
 
     def __len__(self) -> int:
         """The padded length L."""
@@ -136,7 +139,7 @@ class History:
         """
         if self.num_rows <= self.index_BL.numel():
             return History(function(self.rows_UD.detach()), self.index_BL, self.mask_BL)
-        return History.from_vectors(function(self.embed_detached())).with_mask(self.mask_BL)
+        return History.from_vectors(function(self.embed_detached()), self.mask_BL)
 
     def attend(
         self, query_BHD: Tensor, dropout: float = 0.0, topk: int | None = None

@@ -29,9 +29,9 @@ class EventInput(nn.Module):
 
     def forward(self, history: History, weight: Tensor | None = None) -> Tensor:
         """``sum_e v_e``, or ``weight`` times it, at all positions, ``(B, L, D)``."""
-        value_ND = self.value_ND if weight is None else F.linear(self.value_ND, weight)
-        first, *others = (gather_rows(value_ND, bucket_BL) for bucket_BL in history.events)
-        return sum(others, start=first)
+        return at_events(
+            self.value_ND if weight is None else F.linear(self.value_ND, weight), history
+        )
 
     def extend(self, query_BHD: Tensor) -> Tensor:
         """Queries for ``History.attend`` whose scores are ``q (x + sum_e v_e)``, ``(B, H, D + N)``."""
@@ -59,3 +59,13 @@ class EventBias(EventInput):
     def extend(self, query_BHD: Tensor) -> Tensor:
         """Queries for ``History.attend`` whose scores are ``q x + sum_e b_e``, ``(B, H, D + N)``."""
         return torch.cat([query_BHD, self.bias_HN.expand(len(query_BHD), -1, -1)], dim=-1)
+
+    def biases(self, history: History) -> Tensor:
+        """``sum_e b_e`` at all positions, ``(B, L, H)``, for scores that are no products."""
+        return at_events(self.bias_HN.T, history)
+
+
+def at_events(table_NZ: Tensor, history: History) -> Tensor:
+    """The sum of a table's rows for the buckets of each position, ``(B, L, Z)``."""
+    first, *others = (gather_rows(table_NZ, bucket_BL) for bucket_BL in history.events)
+    return sum(others, start=first)

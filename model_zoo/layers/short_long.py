@@ -1,6 +1,6 @@
 """The base of blocks with two parts: target attention over recent items, and a long part."""
 
-from .attention import ShortTargetAttention
+from .attention import ShortTargetAttention, TargetAttention
 from .block import SequenceBlock
 
 
@@ -43,3 +43,9 @@ class ShortLongBlock(SequenceBlock):
         )
         self.longctr_compat = longctr_compat
         self.output_dim = 2 * item_dim
+
+    def read_events(self, sizes: list[int]) -> None:
+        """Every target attention of the block reads the features of events."""
+        for part in self.children():
+            if isinstance(part, TargetAttention):
+                part.read_events(sizes)
