@@ -154,10 +154,10 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
         what = f"ran on other data (hash {other['dataset_hash']}) than {first['file']}"
         advice = "results on different data are not compared: move one away"
         raise UserError(f"{other['file']}: {what} ({first['dataset_hash']}); {advice}")
-    _rename_unlike(runs)
-    by_expid: dict[str, dict[int, Run]] = {}
-    for run in sorted(runs, key=lambda run: run["seed"]):
-        by_expid.setdefault(run["expid"], {})[run["seed"]] = run
+    runs = sorted(runs, key=lambda run: run["seed"])
+    for same in _by_expid(runs).values():
+        _rename_unlike(same)
+    by_expid = {expid: {run["seed"]: run for run in own} for expid, own in _by_expid(runs).items()}
     study = read_json(home / "study.json") if (home / "study.json").exists() else {}
     card = home / "dataset_card.json"
     try:
@@ -195,15 +195,20 @@ def _samples_of_a_step(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {"batch_size": size, "accumulation_steps": 1}
 
 
-def _rename_unlike(runs: list[Run]) -> None:
-    """Part runs with other parameters from the most of one name: they are no seeds of one configuration."""
-    for expid in {run["expid"] for run in runs}:
-        same = [run for run in sorted(runs, key=lambda run: run["seed"]) if run["expid"] == expid]
-        found = [_samples_of_a_step(_settings(run)) for run in same]
-        usual = max(found, key=found.count)
-        for run, own in zip(same, found, strict=True):
-            other = (key for key in sorted({*own, *usual}) if own.get(key) != usual.get(key))
-            _set(run, {key: own.get(key) for key in other})
+def _by_expid(runs: list[Run]) -> dict[str, list[Run]]:
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run["expid"], []).append(run)
+    return found
+
+
+def _rename_unlike(same: list[Run]) -> None:
+    """Part runs of one name whose parameters are not those of most: they are no seeds of one configuration."""
+    found = [_samples_of_a_step(_settings(run)) for run in same]
+    usual = max(found, key=found.count)
+    for run, own in zip(same, found, strict=True):
+        other = (key for key in sorted({*own, *usual}) if own.get(key) != usual.get(key))
+        _set(run, {key: own.get(key) for key in other})
 
 
 def _planned(study: dict[str, Any], by_expid: dict[str, dict[int, Run]]) -> list[Cell]:

@@ -68,10 +68,11 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
     params = redirect(params, options.data_root)
     if negatives := card_beside(params["train_data"]).get("negatives"):
         params = {"negative_sampling_rate": negatives["rate"]} | params
-    if params.get("match_features"):
-        windows = params.get("match_windows", MATCH_WINDOWS)
-        params["match_windows"] = windows if _timed(params) else None
-    if model_class.reads_times and _timed(params):
+    matches = params.get("match_features")
+    timed = (matches or model_class.reads_times) and _timed(params)
+    if matches:
+        params["match_windows"] = params.get("match_windows", MATCH_WINDOWS) if timed else None
+    if model_class.reads_times and timed:
         columns = params.get("event_cols") or []
         if TIME_GAP not in (column.get("name") for column in columns):
             gap = {"name": TIME_GAP, "vocab_size": GAP_BUCKETS}

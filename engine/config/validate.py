@@ -80,10 +80,8 @@ ACTIVATION = (
     "relu, sigmoid, tanh, softmax, prelu, dice, or an activation of torch.nn such as GELU or SiLU",
 )
 REGULARIZER = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)", "a number, l1(x) or l2(x)"
-PATTERNS = dict.fromkeys(("dnn_activations", "hidden_activations"), ACTIVATION)
-PATTERNS |= dict.fromkeys(
-    ("attention_hidden_activations", "attention_output_activation"), ACTIVATION
-)
+OF_ATTENTION = ("attention_hidden_activations", "attention_output_activation")
+PATTERNS = dict.fromkeys(("dnn_activations", "hidden_activations", *OF_ATTENTION), ACTIVATION)
 PATTERNS |= dict.fromkeys(("embedding_regularizer", "net_regularizer"), REGULARIZER)
 # Arguments of a model or of its training that no configuration gives
 FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evaluation")

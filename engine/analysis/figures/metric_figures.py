@@ -147,18 +147,11 @@ def start(results: DatasetResults) -> Figure | None:
     for axes, metric in zip(panels[0], metrics, strict=True):
         for model, line in lines.items():
             points = [(_scale(cell), *in_points(cell, metric)) for cell in line]
-            look, mixture = looks[backbone_of(model)], mixture_of(model)
-            axes.errorbar(
-                *np.transpose(points), color=look.colour, marker=look.marker, capsize=2, elinewidth=0.8,
-                markerfacecolor=None if mixture else "white", linestyle=DASHES[mixture],
-                label=variant(label(backbone_of(model)), mixture),
-            )  # fmt: skip
+            backbone, mixture = backbone_of(model), mixture_of(model)
+            _line(axes, points, looks[backbone], mixture, variant(label(backbone), mixture))
         words = "standard deviation of new embeddings"
         axes.set(xscale="log", xlabel=words, ylabel=f"test {metric}, points")
-    best = ", ".join(
-        f"{model} at {_scale(max(line, key=lambda cell: in_points(cell, 'AUC')[0])):g}"
-        for model, line in lines.items()
-    )
+    best = ", ".join(f"{model} at {_scale(_best(line)):g}" for model, line in lines.items())
     legend = panels[0, 0].get_legend_handles_labels()[0]
     facts = {"dataset": results.title, "seeds": style.over_seeds(cell.runs for cell in cells)}
     title = f"Highest mean AUC: {best}"
@@ -223,14 +216,26 @@ def _points(axes: Axes, lines: Lines, key: str, metric: str) -> None:
     looks = style.backbone_looks(lines)
     for place, (backbone, look) in enumerate(looks.items()):
         shift = (place - (len(looks) - 1) / 2) * SPREAD * (values[-1] - values[0])
-        for mixture, dashes in DASHES.items():
+        for mixture in DASHES:
             line = lines.get(variant(backbone, mixture), [])
             points = [(cell.varied[key] + shift, *in_points(cell, metric)) for cell in line]
-            axes.errorbar(
-                *np.reshape(points, (-1, 3)).T, color=look.colour, marker=look.marker,
-                markerfacecolor=None if mixture else "white", linestyle=dashes, elinewidth=0.8, capsize=2,
-            )  # fmt: skip
+            _line(axes, points, look, mixture)
     style.only_ticks(axes, "x", values)
+
+
+def _line(
+    axes: Axes, points: list[tuple[float, ...]], look: style.Look, mixture: str, label: str = ""
+) -> None:
+    """The line of a model through points ``(x, mean, deviation)``; hollow without a mixture."""
+    axes.errorbar(
+        *np.reshape(points, (-1, 3)).T, color=look.colour, marker=look.marker, label=label,
+        markerfacecolor=None if mixture else "white", linestyle=DASHES[mixture], elinewidth=0.8, capsize=2,
+    )  # fmt: skip
+
+
+def _best(line: list[Cell]) -> Cell:
+    """The cell with the highest mean AUC."""
+    return max(line, key=lambda cell: in_points(cell, "AUC")[0])
 
 
 def _highest_values(lines: Lines, key: str) -> Iterator[str]:
@@ -238,5 +243,4 @@ def _highest_values(lines: Lines, key: str) -> Iterator[str]:
     for backbone in style.backbone_looks(lines):
         line = lines.get(variant(backbone, OURS), [])
         if len(line) > 1:
-            best = max(line, key=lambda cell: in_points(cell, "AUC")[0])
-            yield f"{best.varied[key]} on {backbone}"
+            yield f"{_best(line).varied[key]} on {backbone}"

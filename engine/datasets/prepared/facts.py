@@ -72,7 +72,7 @@ def measure(
         rows: number of samples to choose.
     """
     every, samples = _choose(folder, label, rows)
-    train, later = every.filter(pl.col("split") == 0), samples["split"] > 0
+    train = every.filter(pl.col("split") == 0)
     timed &= "time" in samples
     before = timed and "full_time_seq" in pl.read_parquet_schema(folder / "user_info.parquet")
     scores = _in_history(folder, samples) | {LENGTH: samples["seq_len"]}
@@ -87,10 +87,7 @@ def measure(
         if spec["type"] != "meta":
             of = scores if spec["type"] == "numeric" else learned
             of[f"{FEATURE}{name}"] = _feature(folder, train, samples, name, spec)
-    found = {name: _fact(samples["label"], score) for name, score in scores.items()}
-    labels = samples["label"].filter(later)
-    found |= {name: _fact(labels, score.filter(later)) for name, score in learned.items()}
-    return {name: fact for name, fact in found.items() if fact is not None}
+    return _facts(samples, scores, learned)
 
 
 def of_features(
@@ -104,14 +101,13 @@ def of_features(
         label: the label's column.
     """
     rows = pl.DataFrame({"label": columns[label].astype(np.int64)})
-    rows, found = rows.with_columns(split=pl.int_range(pl.len()) % 2), {}
+    rows, learned = rows.with_columns(split=pl.int_range(pl.len()) % 2), {}
     for name, spec in features.items():
         if spec["type"] != "meta":
             samples = rows.with_columns(x=pl.Series(list(columns[name])))
-            train, later = samples.lazy().filter(pl.col("split") == 0), samples["split"] > 0
-            score = _feature(Path(), train, samples, "x", spec | {"source": ""})
-            found[f"{FEATURE}{name}"] = _fact(rows["label"].filter(later), score.filter(later))
-    return {name: fact for name, fact in found.items() if fact is not None}
+            train, spec = samples.lazy().filter(pl.col("split") == 0), spec | {"source": ""}
+            learned[f"{FEATURE}{name}"] = _feature(Path(), train, samples, "x", spec)
+    return _facts(rows, {}, learned)
 
 
 def shares_in_history(folder: Path, label: str) -> list[float]:
@@ -267,6 +263,17 @@ def _projection(vectors: pl.Series, samples: pl.DataFrame) -> pl.Series:
     if not clicked_B.any() or not other_B.any():
         return pl.zeros(len(x_BD), eager=True)
     return pl.Series(x_BD @ (x_BD[clicked_B].mean(0) - x_BD[other_B].mean(0)))
+
+
+def _facts(
+    samples: pl.DataFrame, scores: dict[str, pl.Series], learned: dict[str, pl.Series]
+) -> dict[str, Fact]:
+    """The facts by name. What was learned from training samples, of split 0, is measured on the rest."""
+    labels, later = samples["label"], samples["split"] > 0
+    found = {name: _fact(labels, score) for name, score in scores.items()}
+    rest = labels.filter(later)
+    found |= {name: _fact(rest, score.filter(later)) for name, score in learned.items()}
+    return {name: fact for name, fact in found.items() if fact is not None}
 
 
 def _fact(labels: pl.Series, score: pl.Series) -> Fact | None:
