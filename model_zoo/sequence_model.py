@@ -22,7 +22,7 @@ from .batch import Batch
 from .heads import MLPHead
 from .history.buckets import one_numbering
 from .history.history import History
-from .history.item_dict import ItemDict, first_equal
+from .history.item_dict import on, positions
 from .history.matches import MatchReader, id_features
 from .history.rare_ids import RareIds
 from .layers.block import SequenceBlock
@@ -260,45 +260,22 @@ class SequenceModel(StagedModel):
         history = History(rows_UD, row_BL1[:, :-1], mask_BL)
         return history, history.lookup(row_BL1[:, -1])
 
-    def _positions(self, inputs: Batch) -> tuple[Mapping[str, Tensor], Tensor, Tensor]:
-        """Rows of item features, the row of each position ``(B, L + 1)``, and the mask ``(B, L)``.
-
-        With an ``ItemDict``, each distinct item of the batch is one row. With a plain dictionary,
-        every position is a row of its own. But a part that ``unites_equal`` items finds positions
-        with equal features in the same row, with both.
-        """
+    def _positions(self, inputs: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         _, item_dict, mask = inputs
-        mask_BL = self.on_device(mask) > 0
-        B, L = mask_BL.shape
-        columns: Mapping[str, Tensor] = item_dict
-        if isinstance(item_dict, ItemDict):
-            columns, row_BL1 = item_dict.distinct()
-            row_BL1 = self.on_device(row_BL1)
-        else:
-            row_BL1 = torch.arange(B * (L + 1), device=self.device).view(B, L + 1)
-        if not L:  # LongCTR's loader gives this where no sample of the batch has a history
-            mask_BL, row_BL1 = mask_BL.new_zeros(B, 1), row_BL1.repeat(1, 2)
-        columns = {name: self.on_device(rows) for name, rows in columns.items()}
-        if self.unites_equal:
-            row_BL1 = first_equal(columns)[row_BL1]
-        return columns, row_BL1, mask_BL
+        return positions(item_dict, mask, self.device, self.unites_equal)
 
     def _event_columns(
         self, items: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor
     ) -> tuple[Tensor, ...]:
         """The buckets of the events; a subclass may add columns, from the features of all positions."""
         columns_BL = one_numbering(self.event_sizes, getattr(items, "events", {}))
-        return tuple(map(self.on_device, columns_BL))
-
-    def on_device(self, x: Tensor) -> Tensor:
-        """Move a part of a batch to the model's device, without waiting if its memory is pinned."""
-        return x.to(self.device, non_blocking=True)
+        return tuple(on(self.device, column_BL) for column_BL in columns_BL)
 
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of the user and the context, without labels, meta columns and items."""
         features = self.feature_map.features
         return {
-            name: self.on_device(value)
+            name: on(self.device, value)
             for name, value in batch_dict.items()
             if name in features
             and features[name]["type"] != "meta"

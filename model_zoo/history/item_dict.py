@@ -1,7 +1,7 @@
 """LongCTR's ``item_dict``, whose features are gathered only when they are read.
 
-Shape suffixes: B samples, L history length, N items of the table, U distinct items of a batch, P
-pieces of an item.
+Shape suffixes: B samples, L history length, N items of the table, U rows (distinct items of a batch),
+P pieces of an item.
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -100,3 +100,36 @@ def first_equal(columns: Mapping[str, Tensor]) -> Tensor:
     again_U = F.pad(sorted_U[1:] == sorted_U[:-1], (1, 0))
     first_U = torch.arange(len(row_U), device=row_U.device).masked_fill(again_U, 0).cummax(0).values
     return torch.empty_like(row_U).scatter_(0, row_U, row_U[first_U])
+
+
+def positions(
+    item_dict: Mapping[str, Tensor], mask_BL: Tensor, device: torch.device, unite_equal: bool
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Rows of item features, the row of each position ``(B, L + 1)``, and the mask ``(B, L)``.
+
+    With an ``ItemDict``, each distinct item of the batch is one row. With a plain dictionary, every
+    position is a row of its own.
+
+    Args:
+        item_dict: the features of items, ``B * (L + 1)`` rows.
+        mask_BL: non-zero at real items.
+        device: where the results are.
+        unite_equal: positions whose items have equal features get the same row, with both.
+    """
+    mask_BL = on(device, mask_BL) > 0
+    B, L = mask_BL.shape
+    columns = item_dict
+    if isinstance(item_dict, ItemDict):
+        columns, row_BL1 = item_dict.distinct()
+        row_BL1 = on(device, row_BL1)
+    else:
+        row_BL1 = torch.arange(B * (L + 1), device=device).view(B, L + 1)
+    if not L:  # LongCTR's loader gives this where no sample of the batch has a history
+        mask_BL, row_BL1 = mask_BL.new_zeros(B, 1), row_BL1.repeat(1, 2)
+    rows = {name: on(device, column) for name, column in columns.items()}
+    return rows, first_equal(rows)[row_BL1] if unite_equal else row_BL1, mask_BL
+
+
+def on(device: torch.device, x: Tensor) -> Tensor:
+    """Move a part of a batch to a device, without waiting if its memory is pinned."""
+    return x.to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """The figures of metrics: over FLOPs (paper, figure 4), over history length and experts (6), over fusion weights (7)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -224,7 +224,7 @@ def _points(axes: Axes, lines: Lines, key: str, metric: str) -> None:
 
 
 def _line(
-    axes: Axes, points: list[tuple[float, ...]], look: style.Look, mixture: str, label: str = ""
+    axes: Axes, points: Sequence[tuple[float, ...]], look: style.Look, mixture: str, label: str = ""
 ) -> None:
     """The line of a model through points ``(x, mean, deviation)``; hollow without a mixture."""
     axes.errorbar(
