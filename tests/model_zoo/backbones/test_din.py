@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from model_zoo.backbones.din import Dice, DINBlock
 from model_zoo.history.history import History
 
-from ...support.helpers import ragged_history
-from ..layers.test_transformer import assert_same, randomize
+from ..layers.test_transformer import assert_same, with_inputs
 
 LENGTHS = [0, 1, 2, 5, 12, 12, 7]
 D, L = 6, 12
@@ -45,10 +44,7 @@ def plain_din(block: DINBlock, history: History, target_BD: Tensor) -> Tensor:
 
 
 def make(lengths: list[int] = LENGTHS, **setting: object) -> tuple[DINBlock, History, Tensor]:
-    torch.manual_seed(0)
-    block = randomize(DINBlock(D, **setting))
-    target_BD = torch.randn(len(lengths), D, dtype=torch.float64, requires_grad=True)
-    return block, ragged_history(lengths, L, D), target_BD
+    return with_inputs(lambda: DINBlock(D, **setting), lengths, L, D)
 
 
 @pytest.mark.parametrize("training", [False, True])

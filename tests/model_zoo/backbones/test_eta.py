@@ -3,6 +3,7 @@
 Shape suffixes: B samples, L padded length, t real items, D item width.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from torch import Tensor
 from model_zoo.backbones.eta import ETABlock
 from model_zoo.history.history import History
 
-from ...support.helpers import build_model, ragged_history, tiny_params
+from ...support.helpers import build_model, tiny_params
 from ..baselines.test_mirrn import retrieve
-from ..layers.test_transformer import assert_same, randomize
+from ..layers.test_transformer import assert_each_sample, with_inputs
 from .test_sdim import plain_attention
 
 LENGTHS = [0, 1, 2, 5, 12, 12, 7]
@@ -33,11 +34,9 @@ def plain_eta(block: ETABlock, items_tD: Tensor, target_D: Tensor, setting: dict
 
 
 def make(lengths: list[int] = LENGTHS, **setting: int | bool) -> tuple[ETABlock, History, Tensor]:
-    torch.manual_seed(0)
-    block = randomize(ETABlock(D, **setting))
-    history = ragged_history(lengths, L, D)
+    block, history, target_BD = with_inputs(lambda: ETABlock(D, **setting), lengths, L, D)
     history.rows_UD.data[:5] = 0  # on no side of a plane
-    return block, history, torch.randn(len(lengths), D, dtype=torch.float64, requires_grad=True)
+    return block, history, target_BD
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -53,15 +52,8 @@ def make(lengths: list[int] = LENGTHS, **setting: int | bool) -> tuple[ETABlock,
 )
 def test_equals_the_equations(setting: dict, training: bool) -> None:
     block, history, target_BD = make(**setting)
-    found_BH = block.train(training)(history, target_BD)
-    assert found_BH.shape == (len(LENGTHS), block.output_dim) and not found_BH[0].any()
-    x_BLD = history.rows_UD[history.index_BL]
-    wanted = [
-        plain_eta(block, x_LD[mask_L], target_D, setting)
-        for x_LD, mask_L, target_D in zip(x_BLD, history.mask_BL, target_BD, strict=True)
-    ]
-    inputs = {"rows": history.rows_UD, "target": target_BD} | dict(block.named_parameters())
-    assert_same(found_BH, torch.stack(wanted), inputs)
+    plain = partial(plain_eta, block, setting=setting)
+    assert_each_sample(block.train(training), history, target_BD, plain)
 
 
 def test_of_equally_near_items_the_newest_are_read() -> None:

@@ -15,8 +15,8 @@ from model_zoo.backbones.mamba4rec import Mamba4RecBlock, MambaLayer
 from model_zoo.history.history import History
 from model_zoo.layers.mamba import Mamba
 
-from ...support.helpers import build_model, ragged_history, tiny_params
-from ..layers.test_transformer import Fade, assert_same, plain_norm, randomize
+from ...support.helpers import build_model, tiny_params
+from ..layers.test_transformer import Fade, assert_same, plain_norm, with_inputs
 
 LENGTHS = [0, 1, 2, 3, 5, 12, 12, 7]
 D, L = 6, 12
@@ -84,10 +84,7 @@ def plain_mamba4rec(
 
 
 def make(setting: dict) -> tuple[Mamba4RecBlock, History, Tensor]:
-    torch.manual_seed(0)
-    block = randomize(Mamba4RecBlock(D, **setting))
-    target_BD = torch.randn(len(LENGTHS), D, dtype=torch.float64, requires_grad=True)
-    return block, ragged_history(LENGTHS, L, D), target_BD
+    return with_inputs(lambda: Mamba4RecBlock(D, **setting), LENGTHS, L, D)
 
 
 @pytest.mark.parametrize("fade", [False, True])

@@ -14,8 +14,8 @@ from model_zoo.backbones.sdim import SDIMBlock, hashes
 from model_zoo.history.history import History
 from model_zoo.layers.attention import TargetAttention
 
-from ...support.helpers import build_model, ragged_history, tiny_params
-from ..layers.test_transformer import assert_same, randomize
+from ...support.helpers import build_model, tiny_params
+from ..layers.test_transformer import assert_same, with_inputs
 
 LENGTHS = [0, 1, 2, 5, 12, 12, 7]
 D, L = 6, 12
@@ -77,10 +77,7 @@ def plain_sdim(block: SDIMBlock, history: History, target_BD: Tensor, setting: d
 
 
 def make(lengths: list[int] = LENGTHS, **setting: int | bool) -> tuple[SDIMBlock, History, Tensor]:
-    torch.manual_seed(0)
-    block = randomize(SDIMBlock(D, **setting))
-    target_BD = torch.randn(len(lengths), D, dtype=torch.float64, requires_grad=True)
-    return block, ragged_history(lengths, L, D), target_BD
+    return with_inputs(lambda: SDIMBlock(D, **setting), lengths, L, D)
 
 
 @pytest.mark.parametrize("training", [False, True])

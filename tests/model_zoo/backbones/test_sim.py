@@ -3,6 +3,7 @@
 Shape suffixes: B samples, L padded length, t real items, D item width.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from model_zoo.history.item_dict import ItemDict
 from model_zoo.registry import MIXTURES, variant
 
 from ...support.helpers import build_model, ragged_history, random_batch, rows_of, tiny_params
-from ..layers.test_transformer import assert_same, randomize
+from ..layers.test_transformer import assert_each_sample, with_inputs
 from ..test_all_models import spread_embeddings
 from .test_sdim import plain_attention
 
@@ -37,10 +38,7 @@ def plain_sim(block: SIMBlock, items_tD: Tensor, target_D: Tensor, setting: dict
 
 
 def make(lengths: list[int] = LENGTHS, **setting: int | str) -> tuple[SIMBlock, History, Tensor]:
-    torch.manual_seed(0)
-    block = randomize(SIMBlock(D, **setting))
-    target_BD = torch.randn(len(lengths), D, dtype=torch.float64, requires_grad=True)
-    return block, ragged_history(lengths, L, D), target_BD
+    return with_inputs(lambda: SIMBlock(D, **setting), lengths, L, D)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -55,16 +53,9 @@ def make(lengths: list[int] = LENGTHS, **setting: int | str) -> tuple[SIMBlock, 
 )
 def test_equals_the_equations(setting: dict, training: bool) -> None:
     block, history, target_BD = make(**setting)
-    found_BH = block.train(training)(history, target_BD)
-    assert found_BH.shape == (len(LENGTHS), block.output_dim) and not found_BH[0].any()
     assert block.output_dim == 2 * D + block.aux_dim == 3 * D
-    x_BLD = history.rows_UD[history.index_BL]
-    wanted = [
-        plain_sim(block, x_LD[mask_L], target_D, setting)
-        for x_LD, mask_L, target_D in zip(x_BLD, history.mask_BL, target_BD, strict=True)
-    ]
-    inputs = {"rows": history.rows_UD, "target": target_BD} | dict(block.named_parameters())
-    assert_same(found_BH, torch.stack(wanted), inputs)
+    plain = partial(plain_sim, block, setting=setting)
+    assert_each_sample(block.train(training), history, target_BD, plain)
 
 
 def test_the_search_learns_from_the_auxiliary_sum_only() -> None:

@@ -4,13 +4,17 @@ Shape suffixes: B samples, L padded length, t real positions, W width, C width o
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_zoo.history.history import History
 from model_zoo.layers.transformer import EncoderLayer
+
+from ...support.helpers import ragged_history
 
 LENGTHS = [1, 2, 5, 9, 9]
 W, L = 8, 9
@@ -46,6 +50,34 @@ def randomize(module: nn.Module, scale: float = 0.5) -> nn.Module:
     for parameter in module.double().parameters():
         nn.init.normal_(parameter, std=scale)
     return module
+
+
+def with_inputs(
+    make_block: Callable[[], nn.Module], lengths: list[int], L: int, D: int
+) -> tuple[Any, History, Tensor]:
+    """A block of random parameters, histories of these lengths and targets; always the same ones."""
+    torch.manual_seed(0)
+    block = randomize(make_block())
+    target_BD = torch.randn(len(lengths), D, dtype=torch.float64, requires_grad=True)
+    return block, ragged_history(lengths, L, D), target_BD
+
+
+def assert_each_sample(
+    block: nn.Module,
+    history: History,
+    target_BD: Tensor,
+    plain: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """Outputs and gradients are those of ``plain(items, target)``; an empty history gives zeros."""
+    found_BH = block(history, target_BD)
+    assert found_BH.shape == (len(target_BD), block.output_dim) and not found_BH[0].any()
+    x_BLD = history.rows_UD[history.index_BL]
+    wanted = [
+        plain(x_LD[mask_L], target_D)
+        for x_LD, mask_L, target_D in zip(x_BLD, history.mask_BL, target_BD, strict=True)
+    ]
+    inputs = {"rows": history.rows_UD, "target": target_BD} | dict(block.named_parameters())
+    assert_same(found_BH, torch.stack(wanted), inputs)
 
 
 def plain_norm(norm: nn.LayerNorm, x: Tensor, eps: float) -> Tensor:
