@@ -82,9 +82,10 @@ def set_up(data: Path, folder: Path, model: str, args: Namespace) -> dict[str, i
         start = {"backbone_checkpoint": str(folder / f"start_{i}.model")} if args.longctr else {}
         experiments[f"ours_{i}"] = theirs | {"longctr_compat": True} | start
     dataset = dataset_part(CONFIG, DATASET, DATASET)
-    features = synthetic.features(synthetic.SIZES[args.size])  # with their sizes
+    features = synthetic.features(synthetic.SIZES[args.size])
     for column in dataset["feature_cols"]:
-        column |= features.get(column["name"], {})
+        if size := features.get(column["name"], {}).get("vocab_size"):
+            column["vocab_size"] = size
     for key in DATA_FILES:
         place = own_data if key.endswith("_data") else data.resolve()
         dataset[key] = str(place / Path(dataset[key]).name)

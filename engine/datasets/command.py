@@ -158,7 +158,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         if entry.name in GROUPS:
             group = parser.add_argument_group(GROUPS[entry.name])
         form: dict[str, Any] = {"metavar": "TEXT"}
-        if entry.type == "bool":
+        if entry.type is bool:
             form = {"action": "store_true", "default": None}
         elif str(entry.type).startswith("tuple"):
             form = {"nargs": "*" if "None" in str(entry.type) else "+", "metavar": "NAME"}

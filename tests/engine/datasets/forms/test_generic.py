@@ -408,6 +408,13 @@ def test_a_share_of_the_users_is_always_the_same(tmp_path: Path, seed: int) -> N
     assert_same(found, expected)
 
 
+def test_a_switch_is_a_flag_without_a_value(tmp_path: Path, command: Command) -> None:
+    small(n=['"Weird'] * 12).write_csv(tmp_path / "log.csv", quote_style="never")
+    keys = ("--user=u", "--item=i", "--time=t", "--label=y", "--train=0.5", "--valid=0.3")
+    made = command("generic", "--no-quotes", "--input", "log.csv", *keys, "--output", "out")
+    assert made.code == 0, made.stderr
+
+
 # ---------------------------------------------------------------- from a command to a model
 
 
@@ -428,7 +435,7 @@ def test_one_command_and_it_trains(tmp_path: Path, command: Command) -> None:
     result = json.loads((tmp_path / "checkpoints/mine/TWIN_MoS_mine_seed2024.json").read_text())
     card = json.loads((tmp_path / "mine" / "dataset_card.json").read_text())
     assert result["dataset_hash"] == card["hash"] and 0 < result["metrics"]["test"]["AUC"] < 1
-    assert len(content) == 24  # Base and every model
+    assert len(content) == 44  # Base and every model
     again = command("check", "mine")
     assert again.code == 0 and "0 errors" in again.stdout, again.stdout
 
