@@ -43,6 +43,8 @@ class Trainer:
         resume_file: the whole state is written here when a stage starts and after each epoch. If
             the file exists, training goes on from it and gives the same numbers as without the
             break. The caller removes the file once its own results are saved.
+        identity: what makes this run itself, as a text. Each state has it, so that the caller can
+            see whether a state is this run's.
         on_evaluation: called with ``model.stage_log`` after each evaluation.
 
     ``model.stage_log`` gets one entry per evaluation after training: stage, epoch, loss, metrics,
@@ -59,6 +61,7 @@ class Trainer:
     max_gradient_norm: float = 10.0
     seed: int = 2024
     resume_file: str | None = None
+    identity: str = ""
     on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None
 
     def __post_init__(self) -> None:
@@ -203,18 +206,18 @@ class Trainer:
             states = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
             has_cuda = torch.cuda.is_available()  # not so where the driver is too old for torch
             cuda_rng = torch.cuda.get_rng_state_all() if has_cuda else []
-            states |= dict(rng=torch.get_rng_state(), cuda_rng=cuda_rng)
-            save_atomically(vars(self.progress) | states, self.resume_file)
+            states |= dict(rng=torch.get_rng_state(), cuda_rng=cuda_rng, identity=self.identity)
+            save_atomically({"progress": vars(self.progress)} | states, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:
         """Load the saved state and return it, or None if there is none.
 
         The optimizer's part is not loaded here, since each stage builds its own optimizer.
         """
-        if self.resume_file is None or (found := load_state(self.resume_file)) is None:
+        saved = load_state(self.resume_file) if self.resume_file is not None else None
+        if saved is None or "progress" not in saved:  # the run had only begun
             return None
-        progress, saved = found
-        self._use(progress)
+        self._use(Progress(**saved["progress"]))
         self.model.load_state_dict(saved["model"])
         torch.set_rng_state(saved["rng"])
         torch.cuda.set_rng_state_all(saved["cuda_rng"])

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,22 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
         raise (cause or error) from None
 
 
-def load_state(path: str | Path) -> tuple[Progress, dict[str, Any]] | None:
-    """Read the progress and the whole state of a run; None if the file is missing or damaged."""
+def load_state(path: str | Path, peek: bool = False) -> dict[str, Any] | None:
+    """Read the whole state of a run; None if the file is missing or damaged.
+
+    Args:
+        path: file of the state.
+        peek: for a look at its ``identity``: say nothing of damage, and leave tensors in the file.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return Progress(**{part.name: state[part.name] for part in fields(Progress)}), state
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=peek)
+        return state if state["identity"] is not None else None
     except FileNotFoundError:
         return None
     except OSError:
         raise
     except Exception as error:  # a damaged file may make torch raise anything
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        logging.warning(f"{path} is damaged ({reason}); the run starts at its beginning")
+        if not peek:
+            logging.warning(f"{path} is damaged ({reason}); the run starts at its beginning")
         return None

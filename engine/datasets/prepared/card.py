@@ -52,6 +52,13 @@ def fingerprint(paths: Iterable[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def recorded_hash(paths: Iterable[str | Path]) -> str | None:
+    """The hash in the card of a data set; None if there is none, or these are not its five files."""
+    files = [Path(path) for path in paths]
+    own = files == [files[0].parent / name for name in FILES]
+    return card_beside(files[0]).get("hash") if own else None
+
+
 def describe(card: dict[str, Any]) -> str:
     """The card as a short text for a terminal."""
     lines = [
