@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device; -1 (default) is the CPU")
     args = parser.parse_args()
 
-    from .predict.trained import evaluate  # imports torch
+    from .predict.scores import evaluate  # imports torch
 
     for name, value in evaluate(**vars(args)).items():
         print(f"{name} {value:.6f}")

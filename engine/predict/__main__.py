@@ -32,7 +32,7 @@ def main() -> None:
     if (writer := WRITERS.get(args.output.suffix)) is None:
         raise UserError(f"--output {args.output}: ends with neither .parquet nor .csv")
 
-    from .trained import predict  # imports torch
+    from .scores import predict  # imports torch
 
     keys = {key: getattr(args, key) for key in KEYS}
     scored = predict(args.result, args.input, args.events, args.data, args.gpu, **keys)

@@ -16,7 +16,7 @@ from engine.config.models import build
 from engine.config.options import RunOptions
 from engine.datasets.command import main
 from engine.predict.extended import Extended
-from engine.predict.trained import Trained, predict
+from engine.predict.scores import Trained, predict
 from model_zoo import get_model
 
 from ...support.command_line import prepare_and_train, run_here, run_module
