@@ -22,6 +22,7 @@ from model_zoo.history.item_dict import ItemDict
 from model_zoo.moe.branch import Branch
 from model_zoo.moe.mos import ThemeRouter
 from model_zoo.sequence_model import SequenceModel
+from model_zoo.training.progress import digest_of
 
 from ...common.errors import UserError
 from ...config.feature_map import build_feature_map
@@ -58,6 +59,7 @@ def load_trained(params: Params, checkpoint: Path) -> tuple[SequenceModel, Loade
     model_class = find_model(params["model"], Path(zoo) if zoo else None)
     model = build(model_class, feature_map, params | {"gpu": -1}, params["model_id"])
     try:
+        digest_of(checkpoint)
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises anything for a damaged file
         reason = " ".join(str(error).split())[:300]
