@@ -58,7 +58,7 @@ def test_every_broken_file_is_named(tiny_data: Path, tmp_path: Path) -> None:
 
 def test_changed_files_are_noticed(tiny_data: Path, tmp_path: Path) -> None:
     """And the card can be written anew, if the change is meant; it keeps what was not measured."""
-    folder = tmp_path / "data"
+    folder = tmp_path / tiny_data.name
     edited(tiny_data, folder, {})
     path = folder / "train.parquet"
     pl.read_parquet(path).reverse().write_parquet(path)
