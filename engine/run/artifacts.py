@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model_zoo.training.progress import load_state, save_atomically
+from model_zoo.training.progress import before, load_state, save_atomically
 
 from ..common.errors import UserError
 from ..common.files import lock, read_if_whole
@@ -37,6 +37,7 @@ class RunFiles:
         self.name = f"{params['model_id']}{_digest(changes or {})}_seed{params['seed']}"
         self.result = self.folder / f"{self.name}.json"
         self.state = self.folder / f"{self.name}.resume"
+        self.states = self.state, before(self.state)
         self.progress = self.folder / f"{self.name}.progress.json"
         self.log = self.folder / f"{self.name}.log"
         self.scalars = self.folder / "tensorboard" / self.name
@@ -44,7 +45,7 @@ class RunFiles:
     @cached_property
     def started_with(self) -> dict[str, Any]:
         """The identity of the killed run whose state is there; empty if there is none."""
-        saved = load_state(self.state)
+        saved = load_state(self.state, peek=True)
         return json.loads(saved["identity"]) if saved else {}
 
     def require_unchanged(self, params: dict[str, Any], code: dict[str, str]) -> None:
@@ -78,11 +79,11 @@ class RunFiles:
                 raise UserError(f"{file}: {what}; put the data back, or {other}")
 
     def _again(self) -> str:
-        return f"start again without --resume, or after deleting {self.state}"
+        return f"start again without --resume, or after deleting {self.state}*"
 
     def finished(self) -> bool:
         """Whether there is a result, and no run has started after it."""
-        return self.result.exists() and not self.state.exists()
+        return self.result.exists() and not any(state.exists() for state in self.states)
 
     def open(self, identity: dict[str, Any], resume: bool) -> None:
         """Make the folder and start the log; without ``resume``, delete a killed run's state.
@@ -108,8 +109,7 @@ class RunFiles:
                 raise UserError(f"{self.name}: {what}")
             if not resume:
                 handler.stream.truncate(0)
-                self.state.unlink(missing_ok=True)
-                self.progress.unlink(missing_ok=True)
+                self._delete_states()
         except BlockingIOError:
             what = f"another run_expid.py is running it, see {self.log}"
             advice = "wait for it, or write another --seed"
@@ -125,7 +125,9 @@ class RunFiles:
         message = "Params: " + json.dumps(identity, indent=4)
         handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": message}))
         self.identity = json.dumps(identity)
-        if not self.state.exists():  # from now on, an earlier result is not this run's
+        if not any(
+            state.exists() for state in self.states
+        ):  # from now on, an earlier result is not this run's
             if resume:
                 logging.info("--resume: nothing was saved, so the run starts at its beginning")
             save_atomically({"identity": self.identity}, self.state)
@@ -136,9 +138,12 @@ class RunFiles:
 
     def close(self) -> None:
         """Close the log, and delete the files that only a resume needs."""
-        for file in (self.state, self.progress):
-            file.unlink(missing_ok=True)
+        self._delete_states()
         _end_logging()
+
+    def _delete_states(self) -> None:
+        for file in (*self.states, self.progress):
+            file.unlink(missing_ok=True)
 
 
 class LogFile(logging.FileHandler):

@@ -33,7 +33,7 @@ from ..config.models import AdoptedModel, build, own_words
 from ..config.read import DATA_FILES, Params
 from ..datasets import ensure_generated
 from ..datasets.prepared import facts
-from ..datasets.prepared.card import SPLITS, card_beside, fingerprint, recorded_hash
+from ..datasets.prepared.card import SPLITS, card_beside, data_hash, recorded_hash
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results
@@ -126,7 +126,7 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "status": "done",
         "expid": params["model_id"],
         **{key: params[key] for key in ("seed", "model", "dataset_id")},
-        "dataset_hash": fingerprint(params[key] for key in DATA_FILES),
+        "dataset_hash": data_hash(params[key] for key in DATA_FILES),
         "bayes": {name: card[key]["test"] for name, key in bayes.items() if key in card},
         "negatives": card.get("negatives"),
         "versions": _versions(),

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..batch import Loader
 from ..moe.stages import Stage, StageName
 from .optimizer import build_optimizer, frozen_modules
-from .progress import Progress, TrainingError, load_state, save_atomically
+from .progress import Progress, TrainingError, digest_of, load_state, save_atomically, save_state
 from .routing_report import branch_codes, code_movement, log_report, routing_report
 from .steps import Stepper
 from .trainable import Trainable
@@ -121,6 +121,7 @@ class Trainer:
                 self._save_state()
         model.zero_grad()
         model.forget_observed()  # early stopping may have cut a group of batches short
+        self._require_checkpoint(progress.checkpoint)
         model.load_weights(model.checkpoint)
 
     def _run_epoch(self, stage: Stage, part: float, stepper: Stepper) -> None:
@@ -167,7 +168,7 @@ class Trainer:
             self.on_evaluation(model.stage_log)
         if improved or self.start_weights:
             weights = model.state_dict() if improved else self.start_weights
-            save_atomically(weights, model.checkpoint)
+            self.progress.checkpoint = save_atomically(weights, model.checkpoint)
             self.start_weights = {}
         if self.progress.bad_evaluations and model.reduce_lr_on_plateau:
             for group in self.optimizer.param_groups:
@@ -207,7 +208,7 @@ class Trainer:
             has_cuda = torch.cuda.is_available()  # not so where the driver is too old for torch
             cuda_rng = torch.cuda.get_rng_state_all() if has_cuda else []
             states |= dict(rng=torch.get_rng_state(), cuda_rng=cuda_rng, identity=self.identity)
-            save_atomically({"progress": vars(self.progress)} | states, self.resume_file)
+            save_state({"progress": vars(self.progress)} | states, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:
         """Load the saved state and return it, or None if there is none.
@@ -218,7 +219,15 @@ class Trainer:
         if saved is None or "progress" not in saved:  # the run had only begun
             return None
         self._use(Progress(**saved["progress"]))
+        if self.progress.checkpoint:
+            self._require_checkpoint()
         self.model.load_state_dict(saved["model"])
         torch.set_rng_state(saved["rng"])
         torch.cuda.set_rng_state_all(saved["cuda_rng"])
         return saved
+
+    def _require_checkpoint(self, digest: str = "") -> None:
+        """Raise a TrainingError unless the checkpoint is whole and, if given, has this digest."""
+        file = self.model.checkpoint
+        if (found := digest_of(file)) != (digest or found) or not found:
+            raise TrainingError(f"{file} is not what this run has saved; start the run again")

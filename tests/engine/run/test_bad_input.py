@@ -96,6 +96,7 @@ def frame(file: str, edit: Frame, **options: Any) -> Spoil:
     def spoil(space: Workspace) -> None:
         path = space.data / f"{file}.parquet"
         edit(pl.read_parquet(path)).write_parquet(path, **options)
+        space.renew_card()
 
     return spoil
 
@@ -401,6 +402,12 @@ DATA = {
     "broken card": Case(
         content("dataset_card.json", lambda old: old[:20]),
         ("dataset_card.json is no data set card",),
+    ),
+    "changed file": Case(
+        lambda space: (
+            pl.read_parquet(file := space.data / "valid.parquet").reverse().write_parquet(file)
+        ),
+        ("data/tiny: the files have the hash", "damaged or edited", "check", "--renew"),
     ),
     "file cut in half": Case(
         content("user_info.parquet", lambda old: old[: len(old) // 2]),
