@@ -68,7 +68,10 @@ MODELS = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else dict.fromkey
 def test_the_first_losses_are_what_they_were(name: str, tiny_data: Path, tmp_path: Path) -> None:
     params = net_params(name, tiny_data, tmp_path)
     assert state(params) == MODELS[name]["state"]
-    assert first_losses(params) == pytest.approx(MODELS[name]["losses"], abs=1e-9)
+    found, expected = first_losses(params), MODELS[name]["losses"]
+    assert found[:2] == pytest.approx(expected[:2], abs=1e-9)
+    # Adam enlarges the rounding of gradients near zero, which differs between processors.
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", all_models(["TWIN", "TWIN_MoS"], list(MODELS)))
