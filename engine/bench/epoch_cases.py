@@ -10,6 +10,7 @@ import polars as pl
 
 from ..common.files import write_yaml
 from ..common.places import CONFIG, HOME, RUN_EXPID
+from ..config.feature_map import SIZES
 from ..config.read import DATA_FILES, dataset_part
 from ..datasets import SEED, synthetic
 from ..datasets.prepared.card import SPLITS
@@ -84,8 +85,8 @@ def set_up(data: Path, folder: Path, model: str, args: Namespace) -> dict[str, i
     dataset = dataset_part(CONFIG, DATASET, DATASET)
     features = synthetic.features(synthetic.SIZES[args.size])
     for column in dataset["feature_cols"]:
-        if size := features.get(column["name"], {}).get("vocab_size"):
-            column["vocab_size"] = size
+        sizes = features.get(column["name"], {})
+        column |= {key: sizes[key] for key in SIZES if key in sizes}
     for key in DATA_FILES:
         place = own_data if key.endswith("_data") else data.resolve()
         dataset[key] = str(place / Path(dataset[key]).name)

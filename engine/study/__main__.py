@@ -7,7 +7,7 @@ from typing import Any
 from model_zoo.registry import BACKBONES, CONTROLS, MIXTURES
 
 from ..analysis.catalogue import write_artefacts
-from ..analysis.probes.probe import load_trained, probe
+from ..analysis.probes.probe import load_run, probe
 from ..baseline import record
 from ..baseline.measure import measure
 from ..common.errors import UserError, run_command
@@ -114,7 +114,7 @@ def _probe_first_seeds(search: StudySearch, model_zoo: Path | None) -> None:
             continue
         of_trial = RunOptions(config=folder.path, seed=trial.params["seed"], model_zoo=model_zoo)
         params = load(trial.expid, of_trial).params
-        write_json(target, probe(*load_trained(params, checkpoint), params))
+        write_json(target, probe(*load_run(params, checkpoint), params))
 
 
 def _parser() -> CommandLine:

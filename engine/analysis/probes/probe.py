@@ -25,11 +25,11 @@ from model_zoo.sequence_model import SequenceModel
 
 from ...common.errors import UserError
 from ...config.feature_map import build_feature_map
-from ...config.models import build, find_model
 from ...config.read import Params
 from ...datasets.prepared.card import card_beside
 from ...loader.loader import SequenceLoader
 from ...run.experiment import Loaders, make_loaders
+from ...run.trained import load_trained
 from .item_experts import describe_codes, dispatch, experts_of, match, usual_experts
 from .sessions import measure, planted_agreement
 
@@ -41,8 +41,8 @@ KINDS = {"genres": "first genre", "cate_id": "category"}  # item features that a
 PLANTED = "planted theme"
 
 
-def load_trained(params: Params, checkpoint: Path) -> tuple[SequenceModel, Loaders]:
-    """Load the model with the weights of a checkpoint, on the CPU, and the loaders of its data.
+def load_run(params: Params, checkpoint: Path) -> tuple[SequenceModel, Loaders]:
+    """The model with the weights of a checkpoint, on the CPU, and the loaders of its data.
 
     Args:
         params: checked parameters of the experiment, see ``engine.config.load.load``.
@@ -51,19 +51,8 @@ def load_trained(params: Params, checkpoint: Path) -> tuple[SequenceModel, Loade
     Raises:
         UserError: there is no such file, or it has another model's weights.
     """
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint; train the experiment first")
     feature_map = build_feature_map(params)
-    zoo = params.get("model_zoo")
-    model_class = find_model(params["model"], Path(zoo) if zoo else None)
-    model = build(model_class, feature_map, params | {"gpu": -1}, params["model_id"])
-    try:
-        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises anything for a damaged file
-        reason = " ".join(str(error).split())[:300]
-        what = f"not weights of {params['model']} as {params['model_id']} describes it ({reason})"
-        raise UserError(f"{checkpoint}: {what}") from None
-    return model, make_loaders(params, feature_map, "cpu")
+    return load_trained(params, feature_map, checkpoint), make_loaders(params, feature_map, "cpu")
 
 
 def probe(

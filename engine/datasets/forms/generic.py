@@ -43,7 +43,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     table = unfolded(Source(mapping.input, form, mapping.test_input, lenient), mapping)
     shown = Source(mapping.exposures, form, lenient=lenient) if mapping.exposures else table
     tables = [table] if shown is table else [table, shown]
-    columns, unit = _moments(tables, mapping)
+    columns, unit = _moments(tables, mapping, varied=like is None)
     label, positive = _label(table, mapping)
     if mapping.history:
         columns[0] |= shown_lists(table, mapping, columns[0], unit)
@@ -112,11 +112,11 @@ def _described(mapping: Mapping, what: Literal["item", "user"]) -> Described | N
     return described
 
 
-def _moments(tables: Sequence[Source], mapping: Mapping) -> tuple[list[Columns], str]:
+def _moments(tables: Sequence[Source], mapping: Mapping, varied: bool) -> tuple[list[Columns], str]:
     """Who did something, to which item, and when, in each table; and the unit of the times."""
     if mapping.time:
         form = (mapping.time_format, mapping.time_unit, mapping.time_range)
-        parse, expects, unit = moments.times(tables, mapping.time, *form)
+        parse, expects, unit = moments.times(tables, mapping.time, *form, varied)
         times = [table.read(mapping.time, parse, expects) for table in tables]
     elif mapping.order == ROW_ORDER:
         times, unit = [pl.col(ROW).cast(pl.Int64)], "order"

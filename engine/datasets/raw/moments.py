@@ -34,6 +34,7 @@ def times(
     form: str | None = None,
     unit: str | None = None,
     span: Sequence[Bound] = (),
+    varied: bool = True,
 ) -> tuple[Parse, str, str]:
     """How values become moments, what they must be, and the unit: ``s, ms, us`` or ``unknown``.
 
@@ -41,6 +42,7 @@ def times(
         form: how dates are written, in strftime's letters. Without it, the first values decide.
         unit: of numbers. Without it, their size decides.
         span: first and last moment; rows outside are left out.
+        varied: whether more than one moment is needed.
 
     Raises:
         UserError: the form or the unit cannot be told, or some times are in another unit.
@@ -52,7 +54,7 @@ def times(
     parse = dates[0] if dates else lambda raw: raw.cast(pl.Float64, strict=False)
     values = [parse(table.raw(column)) for table in tables]
     facts = _facts(tables, values)
-    if facts["rows"] > 1 and facts["low"] == facts["high"]:
+    if varied and facts["rows"] > 1 and facts["low"] == facts["high"]:
         raise UserError(
             f"{where} is {facts['low']} in every row, so it orders nothing; write another --time, or "
             "--order row if the rows of a user are in order"

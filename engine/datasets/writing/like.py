@@ -1,5 +1,6 @@
 """A prepared data set that another log is encoded like: its mapping, its items, its encoders."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import polars as pl
 from ...common.errors import UserError
 from ..prepared.card import card_beside
 from ..raw.raw_files import readable
-from .encoders import Encoders, load
+from .encoders import SOURCES, Encoders, load
 from .features import Feature
 
 
@@ -18,6 +19,7 @@ class Prepared:
     Args:
         folder: of the data set.
         grow: whether new items and values get ids of their own, after all known ones.
+        sources: of the features that the other log is to have.
 
     Attributes:
         card: of the data set.
@@ -28,16 +30,18 @@ class Prepared:
         UserError: the data set keeps no encoders, or a file is missing or damaged.
     """
 
-    def __init__(self, folder: Path, grow: bool = False) -> None:
+    def __init__(
+        self, folder: Path, grow: bool = False, sources: Collection[str] = SOURCES
+    ) -> None:
         self.folder, self.grow = folder, grow
         self.card = card_beside(folder / "train.parquet")
         if "mapping" not in self.card:
             raise UserError(
-                f"--like {folder} names no data set of `prepare.py generic`, whose card has the mapping "
+                f"{folder} is no data set of `prepare.py generic`, whose card has the mapping "
                 "of its columns; name another folder"
             )
         by_source = self.encoders().by_source
-        self.kinds = {e.feature.name: (s, e.feature.kind) for s in by_source for e in by_source[s]}
+        self.kinds = {e.feature.name: (s, e.feature.kind) for s in sources for e in by_source[s]}
         with readable(folder):
             self.items = pl.read_parquet(folder / "item_ids.parquet", columns=["item"])
             rows = pl.scan_parquet(folder / "item_info.parquet").select(pl.len()).collect().item()

@@ -15,7 +15,7 @@ import torch
 from engine.analysis.probes import item_experts as dispatch_probe
 from engine.analysis.probes import sessions as session_hopping
 from engine.analysis.probes.item_experts import describe_codes, match
-from engine.analysis.probes.probe import load_trained, probe
+from engine.analysis.probes.probe import load_run, probe
 from engine.common.errors import UserError
 from engine.config.feature_map import build_feature_map
 from engine.run.experiment import make_loaders
@@ -188,12 +188,12 @@ def test_a_checkpoint_gives_the_model_back(trained, found: dict[str, Any], tmp_p
     params, _, model = trained
     path = tmp_path / "weights.model"
     torch.save(model.state_dict(), path)
-    assert probe(*load_trained(params, path), params) == found
+    assert probe(*load_run(params, path), params) == found
     with pytest.raises(UserError, match="no such checkpoint"):
-        load_trained(params, tmp_path / "missing.model")
+        load_run(params, tmp_path / "missing.model")
     torch.save({"weight": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="not weights of TWIN_MoS"):
-        load_trained(params, path)
+        load_run(params, path)
 
 
 # ---------------------------------------------------------------- sessions

@@ -267,11 +267,11 @@ REFUSED: dict[str, Broken] = {
         ("--grow has no meaning without --like",),
     ),
     "no input": (lambda folder: None, LIKE[:2], ("--input is missing",)),
-    "no folder": (shutil.rmtree, LIKE, ("--like old/mine names no data set of", "name another")),
+    "no folder": (shutil.rmtree, LIKE, ("old/mine is no data set of", "name another")),
     "no mapping": (
         no_mapping,
         LIKE,
-        ("--like old/mine names no data set of", "whose card has the mapping"),
+        ("old/mine is no data set of", "whose card has the mapping"),
     ),
     "other items": (
         fewer_items,

@@ -1,0 +1,40 @@
+"""Load the model of a run that is finished."""
+
+from pathlib import Path
+
+import torch
+from fuxictr.features import FeatureMap
+
+from model_zoo.training.base_model import StagedModel
+
+from ..common.errors import UserError
+from ..config.models import build, find_model
+from ..config.read import Params
+
+
+def load_trained(
+    params: Params, feature_map: FeatureMap, checkpoint: Path, gpu: int = -1
+) -> StagedModel:
+    """A model with the weights of a checkpoint.
+
+    Args:
+        params: checked parameters of the experiment, see ``engine.config.load.load``.
+        feature_map: of its data set.
+        checkpoint: ``<expid>_seed<seed>.model``.
+        gpu: the CUDA device, or -1 for the CPU.
+
+    Raises:
+        UserError: there is no such file, or it has another model's weights.
+    """
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no such checkpoint; train the experiment first")
+    zoo = params.get("model_zoo")
+    model_class = find_model(params["model"], Path(zoo) if zoo else None)
+    model = build(model_class, feature_map, params | {"gpu": gpu}, params["model_id"])
+    try:
+        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises anything for a damaged file
+        reason = " ".join(str(error).split())[:300]
+        what = f"not weights of {params['model']} as {params['model_id']} describes it ({reason})"
+        raise UserError(f"{checkpoint}: {what}") from None
+    return model

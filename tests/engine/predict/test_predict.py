@@ -1,0 +1,221 @@
+"""Scores of new rows: they are those that the same rows have in a prepared data set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from engine.common.errors import UserError
+from engine.config.feature_map import build_feature_map
+from engine.config.load import load
+from engine.config.models import build
+from engine.config.options import RunOptions
+from engine.datasets.command import main
+from engine.predict.extended import Extended
+from engine.predict.scores import Trained, predict
+from model_zoo import get_model
+
+from ...support.command_line import prepare_and_train, run_here, run_module
+
+KEYS = ("--user", "who", "--item", "what", "--time", "when")
+FLAGS = (*KEYS, "--label", "liked", "--split", "user", "--min-count", "2")
+FLAGS += (
+    "--item-features",
+    "price",
+    "tags:sequence",
+    "--sample-features",
+    "device",
+    "place:numeric",
+)
+FLAGS += ("--event-features", "action:categorical")
+ROWS = ["who", "what", "when", "price", "tags", "device", "place"]  # what a row to score has
+BEFORE = 200  # the moment when the first log ends
+
+
+def random_log(rows: int = 900) -> pl.DataFrame:
+    """Repeats, rows of one moment, and users and items that come late."""
+    rng = np.random.default_rng(0)
+    when = np.sort(rng.integers(300, size=rows))
+    item = rng.integers(30 + when // 20)
+    return pl.DataFrame(
+        {
+            "who": [f"u{x}" for x in rng.integers(10 + when // 40)],
+            "what": [f"i{x}" for x in item],
+            "when": when,
+            "liked": rng.integers(2, size=rows),
+            "price": item / 7,
+            "tags": ["|".join("abcdefghijk"[x // 7 : x // 7 + x % 4]) for x in item],
+            "device": rng.choice(["web", "phone", "tv"], size=rows),
+            "place": rng.normal(size=rows),
+            "action": rng.choice(["view", "cart", "buy"], size=rows),
+        }
+    )
+
+
+def prepare(*arguments: str) -> None:
+    made = run_here(main, "generic", *arguments)
+    assert made.code == 0, made.stderr
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pl.DataFrame:
+    """A log, and in the current folder the data set ``old`` of its first part."""
+    monkeypatch.chdir(tmp_path)
+    table = random_log()
+    early = pl.col("when") < BEFORE
+    table.filter(early).write_csv("old.csv")
+    table.filter(~early).write_csv("events.csv")
+    table.write_csv("whole.csv")
+    prepare("--input", "old.csv", *FLAGS, "--output", "old")
+    return table
+
+
+def shown(folder: Path, ids: Path) -> pl.DataFrame:
+    """The samples of the test split with the features and names of what they show.
+
+    Args:
+        folder: has the tables.
+        ids: a data set in which the items have the same indices.
+    """
+    names = ["", *pl.read_parquet(ids / "item_ids.parquet")["item"]]
+    samples = pl.read_parquet(folder / "test.parquet")
+    histories = pl.read_parquet(folder / "user_info.parquet").cast({"user_index": pl.Int64})
+    samples = samples.join(histories, on="user_index", how="left", maintain_order="left")
+    seen = pl.col("^(full_.*|event_.*)$").list.head("seq_len")
+    items = pl.read_parquet(folder / "item_info.parquet")
+    samples = samples.with_columns(seen).join(
+        items, on="item_index", how="left", maintain_order="left"
+    )
+    history = [[names[i] for i in seq] for seq in samples["full_item_seq"]]
+    what = [names[i] for i in samples["item_index"]]
+    return samples.with_columns(full_item_seq=pl.Series(history), what=pl.Series(what))
+
+
+def raw(log: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """The rows of the log that the test split of its data set holds, in the order of that."""
+    samples = shown(folder, folder)
+    users = pl.read_parquet(folder / "user_ids.parquet").cast({"user_index": pl.Int64})
+    samples = samples.join(users, on="user_index", how="left", maintain_order="left")
+    keys = samples.select(who="user", what="what", when="time")
+    first = log.unique(["who", "what", "when"], keep="first")
+    return keys.join(first, on=keys.columns, how="left", maintain_order="left").select(ROWS)
+
+
+def test_rows_are_the_samples_of_the_whole_log(log: pl.DataFrame, tmp_path: Path) -> None:
+    """The events since bring users and items that the data set lacks."""
+    prepare("--input", "whole.csv", "--like", "old", "--output", "whole")
+    raw(log, Path("whole")).write_csv("rows.csv")
+    files = Path("old"), Path("rows.csv"), Path("events.csv")
+    (tmp_path / "scratch").mkdir()
+    Extended(*files, {}, tmp_path / "scratch")
+    want, found = (shown(folder, Path("whole")) for folder in (Path("whole"), tmp_path / "scratch"))
+    known = (
+        pl.read_parquet("old/item_ids.parquet")["item"],
+        pl.read_parquet("old/user_ids.parquet")["user"],
+    )
+    assert (
+        not want["what"].is_in(known[0].implode()).all()
+        and not want["full_item_seq"].explode().is_in(known[0].implode()).all()
+    )
+    same = [
+        n for n in want.columns if n not in ("user_index", "item_index", "group_index", "liked")
+    ]
+    assert len(want) > 80 and found.select(same).equals(want.select(same))
+
+
+@pytest.fixture
+def result(log: pl.DataFrame) -> Path:
+    """The result of a model that no one has trained, on the data set ``old``."""
+    options = RunOptions(config=Path("old/config"), seed=1)
+    params = load("TWIN_MoS_old", options).params
+    torch.manual_seed(1)
+    model = build(
+        get_model("TWIN_MoS"), build_feature_map(params), params | {"gpu": -1}, "TWIN_MoS_old"
+    )
+    torch.save(model.state_dict(), "TWIN_MoS_old_seed1.model")
+    path = Path("TWIN_MoS_old_seed1.json")
+    path.write_text(json.dumps({"params": params}))
+    return path
+
+
+def test_scores_are_those_of_the_prepared_data(log: pl.DataFrame, result: Path) -> None:
+    """And no row changes the score of another."""
+    trained = Trained(result)
+    want = trained.model.predict(trained.loader("test"))
+    rows = raw(log, Path("old"))
+    rows.write_parquet("rows.parquet")
+    found = predict(result, "rows.parquet")
+    assert found.drop("score").equals(rows) and np.ptp(want) > 1e-4
+    np.testing.assert_allclose(found["score"], want, rtol=0, atol=1e-6)
+    order = np.random.default_rng(0).permutation(len(rows))[: len(rows) // 2]
+    rows[order].write_csv("some.csv")
+    np.testing.assert_allclose(predict(result, "some.csv")["score"], want[order], rtol=0, atol=1e-6)
+
+
+def test_unknown_users_and_items_and_blank_lines(log: pl.DataFrame, result: Path) -> None:
+    rows = raw(log, Path("old")).head(3)
+    new = rows.with_columns(who=pl.Series(["u0", "nobody", "nobody"]), what=pl.lit("new"))
+    rows = pl.concat([rows, new, new.with_columns(when=pl.lit(-5, pl.Int64))])
+    lines = rows.write_csv().splitlines()
+    Path("rows.csv").write_text("\n".join([*lines[:5], ",,,,,,", *lines[5:], ""]))
+    score = predict(result, "rows.csv")["score"]
+    assert score.is_null().to_list() == [place == 4 for place in range(10)]
+    assert score.drop_nulls().is_between(0, 1, closed="none").all()
+
+
+def test_the_longest_list_is_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a log has lists without times; of two of one length it is the newer."""
+    monkeypatch.chdir(tmp_path)
+    lists = {"a": ["x y", "x y z", "z"], "b": ["x", "y z", "z x"]}
+    rows = [
+        (u, "w" if i % 2 else "v", i, i % 2, h) for u in lists for i, h in enumerate(lists[u] * 4)
+    ]
+    pl.DataFrame(rows, ["who", "what", "when", "liked", "seen"], orient="row").write_csv("log.csv")
+    prepare("--input", "log.csv", *KEYS, "--label", "liked", "--history", "seen", "--split", "user",
+            "--train", "0.5", "--valid", "0.25", "--output", "old")  # fmt: skip
+    pl.DataFrame(
+        [("b", "w", 99), ("a", "v", 99), ("c", "v", 99)], ["who", "what", "when"], orient="row"
+    ).write_csv("rows.csv")
+    (tmp_path / "scratch").mkdir()
+    Extended(Path("old"), Path("rows.csv"), None, {}, tmp_path / "scratch")
+    assert shown(tmp_path / "scratch", Path("old"))["full_item_seq"].to_list() == [
+        ["z", "x"],
+        ["x", "y", "z"],
+        [],
+    ]
+
+
+def test_bad_rows_are_named(result: Path) -> None:
+    contents = {
+        "who,what\nu1,i1\n": "rows.csv: column 'when' is missing",
+        "who,what,when,price,tags,device,place\nu1,i1,soon,1,a,web,1\n": "rows.csv, column when",
+        "": "rows.csv cannot be read .empty",
+    }
+    for content, says in contents.items():
+        Path("rows.csv").write_text(content)
+        with pytest.raises(UserError, match=says):
+            predict(result, "rows.csv")
+
+
+@pytest.mark.slow
+def test_the_commands(log: pl.DataFrame, tmp_path: Path) -> None:
+    log.write_csv("log.csv")
+    prepare_and_train(tmp_path, FLAGS, "SDIM_out")
+    (result,) = (tmp_path / "results" / "out").glob("SDIM_out*seed*.json")
+    metrics = json.loads(result.read_text())["metrics"]
+    for split in ("valid", "test"):
+        done = run_module("engine.evaluate", "--result", str(result), "--split", split)
+        assert f"AUC {metrics[split]['AUC']:.6f}" in done.stdout, done.stderr
+    raw(log, Path("out")).write_csv("rows.csv")
+    command = ("--result", str(result), "--input", str(tmp_path / "rows.csv"), "--output")
+    done = run_module("engine.predict", *command, str(tmp_path / "scores.csv"))
+    assert done.code == 0, done.stderr
+    scores = pl.read_csv("scores.csv")
+    labels = pl.read_parquet("out/test.parquet")["liked"]
+    assert roc_auc_score(labels, scores["score"]) == pytest.approx(metrics["test"]["AUC"], abs=1e-9)
+    done = run_module("engine.predict", *command, "scores.txt")
+    assert done.code == 2 and "scores.txt: ends with neither .parquet nor .csv" in done.stderr
