@@ -61,11 +61,16 @@ MIXTURES = _by_name(
     Registered("ExpertChoice", "moe.expert_choice", "Expert Choice", 2022, "NeurIPS'22", "https://arxiv.org/abs/2202.09368"),
     Registered("MoS", "moe.mos", "MoS", 2026, "WWW'26", "https://doi.org/10.1145/3774904.3792483"),
 )  # fmt: skip
+CONTROLS = _by_name(  # mixtures that the paper does not have, which run only where they are named
+    Registered("Ensemble", "moe.ensemble", "Ensemble", 2017, "NeurIPS'17", "https://arxiv.org/abs/1612.01474"),
+)  # fmt: skip
 BASELINES = _by_name(
     Registered("MIRRN", "baselines.mirrn", "MIRRN", 2025, "KDD'25", "https://arxiv.org/abs/2411.15005"),
     Registered("MiasRec", "baselines.miasrec", "MiasRec", 2024, "SIGIR'24", "https://arxiv.org/abs/2405.00986"),
     Registered("AttenMixer", "baselines.attenmixer", "AttenMixer", 2023, "WSDM'23", "https://doi.org/10.1145/3539597.3570445"),
 )  # fmt: skip
+
+_ENTRIES = BACKBONES | MIXTURES | CONTROLS | BASELINES  # all lines by name
 
 VANILLA = ""  # the mixture of a backbone by itself
 OURS = "MoS"  # the mixture that the paper proposes
@@ -76,7 +81,8 @@ OURS = "MoS"  # the mixture that the paper proposes
 
 def model_names() -> list[str]:
     """The names of all models: each backbone and its variants, then the baselines."""
-    return [variant(b, m) for b in BACKBONES for m in (VANILLA, *MIXTURES)] + list(BASELINES)
+    mixtures = (VANILLA, *MIXTURES, *CONTROLS)
+    return [variant(b, m) for b in BACKBONES for m in mixtures] + list(BASELINES)
 
 
 def variant(backbone: str, mixture: str) -> str:
@@ -101,7 +107,7 @@ def mixture_of(model: str) -> str:
 
 def _split(model: str) -> tuple[str, str]:
     backbone, _, mixture = model.rpartition("_")
-    if backbone and mixture in MIXTURES:
+    if backbone and mixture in MIXTURES | CONTROLS:
         return backbone, mixture
     for backbone in BACKBONES:
         if model.startswith(f"{backbone}_"):
@@ -113,7 +119,7 @@ def label(name: str) -> str:
     """The label of a backbone, mixture or baseline in tables; an unknown name is its own label."""
     if name == VANILLA:
         return "Vanilla"
-    entry = (BACKBONES | MIXTURES | BASELINES).get(name)
+    entry = _ENTRIES.get(name)
     return entry.label if entry else name
 
 
@@ -122,7 +128,7 @@ def publication(model: str) -> Registered | None:
 
     It is None for a model that is not registered.
     """
-    return (BACKBONES | MIXTURES | BASELINES).get(mixture_of(model) or model)
+    return _ENTRIES.get(mixture_of(model) or model)
 
 
 def in_order(names: Iterable[str], first: Iterable[str]) -> list[str]:
@@ -144,7 +150,7 @@ def get_model(name: str) -> "type[SequenceModel]":
     """
     if name in model_names():
         backbone, mixture = _split(name)
-        model = (BACKBONES | BASELINES)[backbone].load()
+        model = _ENTRIES[backbone].load()
         return make_variant(model, mixture, __package__) if mixture else model
     near = get_close_matches(name, model_names(), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
@@ -160,7 +166,7 @@ def make_variant(model: "type[SequenceModel]", mixture: str, module: str) -> "ty
         mixture: name of the mixture.
         module: name of the module in which pickle looks up the new class.
     """
-    entry = MIXTURES[mixture]
+    entry = _ENTRIES[mixture]
     text = f"{model.__name__} with the mixture {entry.label}."
     parts = {"mixture": entry.load(), "__doc__": text, "__module__": module}
     return type(variant(model.__name__, mixture), (model,), parts)

@@ -173,7 +173,7 @@ class SequenceModel(StagedModel):
         So every variant of a backbone starts from the same embeddings, global block and head, if
         the random state is the same.
         """
-        for part in (*self.backbone_parts(), *self.branches.values()):
+        for part in (*self.backbone_parts(), *self.expert_parts()):
             compat.reset_parameters(part)
 
     # ---------------------------------------------------------------- stages and experts
@@ -184,6 +184,9 @@ class SequenceModel(StagedModel):
 
     def backbone_parts(self) -> tuple[nn.Module, ...]:
         return self.embedding_layer, self.classifier, self.encoder.global_block
+
+    def expert_parts(self) -> tuple[nn.Module, ...]:
+        return tuple(self.encoder.added())
 
     def stages(self, epochs: float) -> list[Stage]:
         """The stages of the mixture, without the backbone's warm-up if a checkpoint replaces it."""

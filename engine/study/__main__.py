@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from model_zoo.registry import BACKBONES, MIXTURES
+from model_zoo.registry import BACKBONES, CONTROLS, MIXTURES
 
 from ..analysis.catalogue import write_artefacts
 from ..analysis.probes.probe import load_run, probe
@@ -127,7 +127,7 @@ def _parser() -> CommandLine:
     )
     budget = f"tuning trials of each model (default: {BUDGET}); 1 takes the configuration as it is, as knobs do"
     backbones = f"only these of {', '.join(BACKBONES)}, or of --model-zoo"
-    variants = f"only these of the backbones: {', '.join((ALONE, *MIXTURES))}"
+    variants = f"only these of the backbones: {', '.join((ALONE, *MIXTURES, *CONTROLS))}"
     queue = "folder of checkpoints and logs (default: checkpoints/study/<name of output>)"
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--dataset", required=True, help="data set id, as in <model>_<dataset>")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, OURS, VANILLA, variant
+from model_zoo.registry import BACKBONES, BASELINES, CONTROLS, MIXTURES, OURS, VANILLA, variant
 
 from ..analysis.results import DatasetResults
 from ..common.errors import UserError, did_you_mean
@@ -30,8 +30,12 @@ Rows = Mapping[str, Sequence[dict[str, Any]]]
 """The mixtures that each backbone gets, and for each mixture the keys that its configurations set."""
 
 ROUTERS: Rows = dict.fromkeys(MIXTURES, AS_IT_IS)
+NAMED: Rows = dict.fromkeys(CONTROLS, AS_IT_IS)  # they run only if --variants names them
 EXPERIMENTS: dict[str, tuple[str, Rows]] = {
-    "table1": ("Every backbone alone and with every router.", {VANILLA: AS_IT_IS, **ROUTERS}),
+    "table1": (
+        "Every backbone alone and with every router.",
+        {VANILLA: AS_IT_IS, **ROUTERS, **NAMED},
+    ),
     "table2": ("The baselines of several scales, and MoS on every backbone.", {OURS: AS_IT_IS}),
     "length": (
         "Vanilla and MoS on longer and longer histories.",
@@ -75,7 +79,8 @@ def plan(
     Args:
         experiment: a key of ``EXPERIMENTS``.
         backbones: the backbones to take; empty takes all that are registered. Baselines stay in.
-        variants: the variants of the backbones, ``vanilla`` or a mixture; empty takes all.
+        variants: the variants of the backbones, ``vanilla`` or a mixture; empty takes all but
+            ``CONTROLS``.
         own: the backbones of the user, which ``backbones`` may name.
 
     Raises:
@@ -90,7 +95,7 @@ def plan(
         Planned(experiment, variant(backbone, mixture), keys)
         for backbone in backbones or BACKBONES
         for name, mixture in by_variant.items()
-        if not variants or name in variants
+        if name in variants or not (variants or mixture in CONTROLS)
         for keys in rows[mixture]
     ]
 
@@ -130,7 +135,7 @@ class Call:
         seeds: how many seeds each configuration has. They are 1, 2, ..., so that runs pair up.
         budget: the number of tuning trials of each model; 1 takes the configuration as it is.
         backbones: the backbones to run; empty takes all.
-        variants: the variants of the backbones, ``vanilla`` or a mixture; empty takes all.
+        variants: the variants of the backbones, as in ``plan``.
         changes: keys that are set in every configuration.
         config: the configuration directory; empty is the repository's.
         output: the folder of results.
@@ -165,7 +170,9 @@ class Call:
         """Say whether this call runs everything that the other one does."""
         same = replace(other, seeds=self.seeds, backbones=self.backbones, variants=self.variants)
         pairs = (self.backbones, other.backbones), (self.variants, other.variants)
-        return self == same and self.seeds >= other.seeds and all(_has(*pair) for pair in pairs)
+        named = CONTROLS.keys() & other.variants <= set(self.variants)
+        wide = named and all(_has(*pair) for pair in pairs)
+        return self == same and self.seeds >= other.seeds and wide
 
     def to_json(self) -> dict[str, Any]:
         """The attributes that are set, for ``study.json``."""

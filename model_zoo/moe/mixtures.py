@@ -31,7 +31,10 @@ class Mixture(nn.Module):
     Attributes:
         branches: the groups of sparse experts by name; here there are none.
         output_dim: H, width of the output.
+        warmup_epochs: length of the stages before the joint one; 0 skips a stage.
     """
+
+    warmup_epochs = 0.0, 0.0
 
     def __init__(self, make_block: MakeBlock, item_dim: int) -> None:
         super().__init__()
@@ -57,10 +60,16 @@ class Mixture(nn.Module):
 
     def stages(self, epochs: float) -> list[Stage]:
         """The stages of training in order; ``epochs`` is the length of the last, joint stage."""
-        return [Stage(StageName.JOINT, epochs)]
+        lengths = (*self.warmup_epochs, epochs)
+        planned = [Stage(name, length) for name, length in zip(StageName, lengths, strict=True)]
+        return [stage for stage in planned if stage.epochs > 0]
 
     def enter(self, stage: StageName) -> None:
         """Set the fusion weights for a stage."""
+
+    def added(self) -> list[nn.Module]:
+        """The parts that the vanilla backbone does not have."""
+        return list(self.branches.values())
 
     def before_experts(self, histories: Iterable[History], seed: int) -> None:
         """Prepare the routers for the first stage that trains experts.
@@ -118,7 +127,8 @@ class BranchedMixture(Mixture):
         for name in self.alphas:
             router = self.router(item_dim, num_experts, **router_config)
             self.branches[name] = self.branch(router, make_block, num_experts)
-        self.warmup_epochs = (backbone_warmup_epochs, expert_warmup_epochs)
+        if self.branches:
+            self.warmup_epochs = (backbone_warmup_epochs, expert_warmup_epochs)
         self.enter(StageName.JOINT)
 
     @classmethod
@@ -139,11 +149,6 @@ class BranchedMixture(Mixture):
             outputs.append(alpha * plan.run(own, target_BD))
         aux_loss = sum((plan.aux_loss for plan in plans), start=target_BD.new_zeros(()))
         return sum(outputs[1:], start=outputs[0]), aux_loss
-
-    def stages(self, epochs: float) -> list[Stage]:
-        lengths = (*self.warmup_epochs, epochs) if self.branches else (0, 0, epochs)
-        planned = [Stage(name, length) for name, length in zip(StageName, lengths, strict=True)]
-        return [stage for stage in planned if stage.epochs > 0]
 
     def enter(self, stage: StageName) -> None:
         """Set the weights of the branches: none, then equal shares, then the alphas."""

@@ -24,7 +24,7 @@ def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Modul
     """
     frozen: list[nn.Module] = []
     if stage is StageName.BACKBONE:
-        frozen = list(model.branches.values())
+        frozen = list(model.expert_parts())
     elif stage is StageName.EXPERTS:
         frozen = list(model.backbone_parts())
     held = [p for module in frozen for p in module.parameters() if p.requires_grad]

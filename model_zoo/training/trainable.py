@@ -120,8 +120,12 @@ class Trainable(BaseModel, ABC):
         """Prepare the model for a stage that is about to begin."""
 
     def backbone_parts(self) -> tuple[nn.Module, ...]:
-        """The parts that the vanilla backbone also has; all other parts are in ``branches``."""
+        """The parts that the vanilla backbone also has."""
         return (self,)
+
+    def expert_parts(self) -> tuple[nn.Module, ...]:
+        """All other parts: experts and routers."""
+        return ()
 
     # ---------------------------------------------------------------- experts, by default none
 

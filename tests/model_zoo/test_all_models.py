@@ -7,9 +7,17 @@ import torch
 import torch.nn.functional as F
 
 import model_zoo
-from model_zoo.registry import MIXTURES, variant
+from model_zoo.registry import CONTROLS, MIXTURES, variant
 
-from ..support.helpers import all_models, build_model, loader, random_batch, rows_of, tiny_params
+from ..support.helpers import (
+    NEARLY_ALL,
+    all_models,
+    build_model,
+    loader,
+    random_batch,
+    rows_of,
+    tiny_params,
+)
 
 LENGTHS = [0, 1, 4, 20, 20, 13, 8]
 
@@ -32,7 +40,7 @@ def spread_embeddings(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", model_zoo.MODELS)
+@pytest.mark.parametrize("name", all_models(NEARLY_ALL))
 def test_trains_a_step_and_every_parameter_gets_gradient(params: dict) -> None:
     if "router_topk" in params:
         params["router_topk"] = 2  # with k = 1, eq. 2 gives h no gradient: see test_routers.py
@@ -121,7 +129,7 @@ def test_max_len_1(params: dict) -> None:
     assert 0 <= metrics["AUC"] <= 1 and len(model.stage_log) >= 1
 
 
-@pytest.mark.parametrize("mixture", ["", *MIXTURES])
+@pytest.mark.parametrize("mixture", ["", *MIXTURES, *CONTROLS])
 @pytest.mark.parametrize("backbone", ["TWIN", "SDIM", "TransAct"])
 def test_longctr_compat_is_invariant_too(backbone: str, mixture: str, tiny_data: Path) -> None:
     """LongCTR's short mask must not depend on how far a subsequence is padded."""

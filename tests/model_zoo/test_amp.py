@@ -11,6 +11,7 @@ import model_zoo
 from engine.common.errors import UserError
 from model_zoo.layers.mamba import Mamba
 from model_zoo.ops.precision import all_digits, bf16_products, unrounded
+from model_zoo.registry import MIXTURES, mixture_of
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.metrics import evaluate_metrics
 from model_zoo.training.optimizer import build_optimizer
@@ -31,7 +32,7 @@ from .test_all_models import spread_embeddings
 
 LENGTHS = [0, 1, 4, 20, 60, 33, 8, 60, 2, 50, 17]
 CPU = torch.device("cpu")
-MIXTURES = [name for name in model_zoo.MODELS if "_" in name]
+ROUTED = [name for name in model_zoo.MODELS if mixture_of(name) in MIXTURES]
 
 
 def stepper_of(model: SequenceModel) -> Stepper:
@@ -113,7 +114,7 @@ def test_200_steps_agree(name: str, tiny_data: Path) -> None:
     assert abs(auc[0] - auc[1]) < 1e-3
 
 
-@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("name", ROUTED)
 @pytest.mark.parametrize("topk", [1, 2])
 def test_routing_is_that_of_float32(
     name: str, topk: int, tiny_data: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,7 @@ from ..support.command_line import ROOT
 
 
 def test_every_model_is_a_fuxictr_model_found_by_its_name() -> None:
-    variants = ("", "_DSelectK", "_GShard", "_ExpertChoice", "_MoS")
+    variants = ("", "_DSelectK", "_GShard", "_ExpertChoice", "_MoS", "_Ensemble")
     backbones = ("Mamba4Rec", "TransAct", "TWIN", "SDIM", "HSTU", "DIN", "SIM", "ETA")
     names = [b + v for b in backbones for v in variants]
     assert list(model_zoo.MODELS) == [*names, "MIRRN", "MiasRec", "AttenMixer"]
@@ -50,6 +50,7 @@ def test_an_unknown_model_names_the_nearest() -> None:
     ("model", "backbone", "mixture"),
     [
         ("TWIN_MoS", "TWIN", "MoS"),
+        ("Mine_Ensemble", "Mine", "Ensemble"),
         ("TWIN", "TWIN", ""),
         ("MIRRN", "MIRRN", ""),
         ("Mean_Pool_MoS", "Mean_Pool", "MoS"),

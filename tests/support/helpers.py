@@ -25,13 +25,23 @@ from model_zoo.history.history import History
 from model_zoo.history.item_dict import ItemDict
 from model_zoo.layers import block
 from model_zoo.moe.codebook import Codebook
-from model_zoo.registry import BACKBONES, BASELINES, MIXTURES, model_names, variant
+from model_zoo.registry import (
+    BACKBONES,
+    BASELINES,
+    CONTROLS,
+    MIXTURES,
+    mixture_of,
+    model_names,
+    variant,
+)
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.loop import Trainer
 
 CONFIG = Path(__file__).parents[2] / "config"
 # Every block and every mixture once, for tests that take many seconds for a model.
-EACH_PART_ONCE = [*BACKBONES, *BASELINES, *(variant("TWIN", mixture) for mixture in MIXTURES)]
+EACH_PART_ONCE = [*BACKBONES, *BASELINES, *(variant("TWIN", m) for m in (*MIXTURES, *CONTROLS))]
+# All models but the other ones with a control, for tests that take less.
+NEARLY_ALL = [n for n in model_names() if n in EACH_PART_ONCE or mixture_of(n) not in CONTROLS]
 
 
 def all_models(

@@ -118,6 +118,7 @@ def test_a_plan_can_be_of_some_variants() -> None:
     assert [cell.model for cell in some] == ["TWIN", "TWIN_MoS", "SDIM", "SDIM_MoS"]
     assert {c.model for c in plan("knobs", ["SDIM"], ["DSelectK"])} == {"SDIM_DSelectK"}
     assert [c.model for c in plan("table2", ["SDIM"], ["MoS"])] == [*BASELINES, "SDIM_MoS"]
+    assert [c.model for c in plan("table1", ["TWIN"], ["Ensemble"])] == ["TWIN_Ensemble"]
     with pytest.raises(UserError, match=r"--variants mos: table1 has .*; did you mean `MoS`"):
         plan("table1", variants=["mos"])
     with pytest.raises(UserError, match="--variants GShard: table2 has MoS"):
@@ -170,6 +171,9 @@ def test_only_the_widest_calls_have_to_be_repeated() -> None:
     ]  # fmt: skip
     assert widest([one, *others]) == [one, *others]
     assert widest([one, replace(one)]) == [one]
+    control = replace(one, variants=["Ensemble"])  # no study runs it unless it is named
+    assert len(widest([replace(one, variants=[]), control])) == 2
+    assert widest([control, replace(one, variants=["MoS", "Ensemble"])])[0].variants[0] == "MoS"
     for wide in wider:
         assert widest([one, wide]) == widest([wide, one]) == [wide]
     everything = replace(one, seeds=5, backbones=[], variants=[])

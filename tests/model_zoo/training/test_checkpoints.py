@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model_zoo.moe.stages import StageName
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.checkpoints import BLOCK, EMBEDDING, HEAD
 
@@ -42,10 +43,9 @@ def test_a_variant_starts_from_its_trained_backbone(
         expected = vanilla.state_dict() if of_backbone else untouched
         assert weight.equal(expected[key]), key
     stages = [stage.name for stage in model.stages(1.0)]
-    assert stages == (["experts", "joint"] if model.branches else ["joint"])
-    alphas = {key: 0.0 for key in params if key.startswith("alpha_")}
-    without_experts = build_model(params | alphas, seed=2)
-    assert predict(without_experts).equal(predict(vanilla))
+    assert stages == (["experts", "joint"] if model.expert_parts() else ["joint"])
+    model.enter(StageName.BACKBONE)
+    assert predict(model).equal(predict(vanilla))
 
 
 def test_a_checkpoint_of_a_variant_serves_too(tiny_data: Path, tmp_path: Path) -> None:
