@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[BinaryIO]:
+def written_whole(path: str | Path) -> Iterator[BufferedRandom]:
     """Open a temporary file beside ``path``, and rename it to ``path`` at the end.
 
     After an error, an interrupt or a kill, the old file is still there, unchanged.
