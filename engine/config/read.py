@@ -30,7 +30,7 @@ DATA_FILES = ("train_data", "valid_data", "test_data", "user_info", "item_info")
 DATA_PATHS = ("data_root", *DATA_FILES)
 PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
 # Keys that change what a run shows or how it loads data, but no number of its result.
-NO_NUMBERS = ("verbose", "num_workers", "tensorboard")
+NO_NUMBERS = ("verbose", "num_workers", "tensorboard", "checkpoint_minutes")
 # Metrics of which less is better; of all others that can be a monitor more is better.
 LOWER_IS_BETTER = ("logloss", "binary_crossentropy", "ECE")
 # Keys that a listing shows.

@@ -63,7 +63,7 @@ NOT_BELOW_0 = r"(backbone|expert)_warmup_epochs|(balance|entropy)_coef|(embeddin
 ABOVE_0 = (
     r"epochs|max_len|(batch|hidden)_size|learning_rate|max_gradient_norm|early_stop_patience"
     r"|(eval|accumulation)_steps|(num|transformer|dcn_cross)_layers|(dcn|mlp|dnn|attention)_hidden_units"
-    r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward|match_windows"
+    r"|(embedding|attention|codebook)_dim|num_heads|dim_feedforward|match_windows|checkpoint_minutes"
 )
 # The allowed numbers of every key that fits the pattern. The first pattern that fits counts.
 RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (

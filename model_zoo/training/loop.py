@@ -2,8 +2,9 @@
 
 import logging
 import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..batch import Loader
+from ..batch import Batch, Loader
 from ..moe.stages import Stage, StageName
+from .interrupts import Interrupts
 from .optimizer import build_optimizer, frozen_modules
 from .progress import Progress, TrainingError, digest_of, load_state, save_atomically, save_state
 from .routing_report import branch_codes, code_movement, log_report, routing_report
@@ -40,9 +42,11 @@ class Trainer:
         epochs: the most epochs of the joint stage; may be a fraction.
         max_gradient_norm: gradients are clipped to this norm.
         seed: seed of everything random.
-        resume_file: the whole state is written here when a stage starts and after each epoch. If
-            the file exists, training goes on from it and gives the same numbers as without the
-            break. The caller removes the file once its own results are saved.
+        resume_file: the whole state is written here when a stage starts, after each evaluation, as
+            the minutes say, and before a signal ends the process. If the file exists, training goes
+            on from it and gives the same numbers as without the break. The caller removes the file
+            once its own results are saved.
+        checkpoint_minutes: time between two states; longer where that keeps their cost below 1 %.
         identity: what makes this run itself, as a text. Each state has it, so that the caller can
             see whether a state is this run's.
         on_evaluation: called with ``model.stage_log`` after each evaluation.
@@ -60,12 +64,14 @@ class Trainer:
     epochs: float = 1
     max_gradient_norm: float = 10.0
     seed: int = 2024
+    checkpoint_minutes: float = 5.0
     resume_file: str | None = None
     identity: str = ""
     on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None
 
     def __post_init__(self) -> None:
         self._use(Progress())
+        self.interrupts, self.next_save, self.is_whole = Interrupts(), 0.0, False
         Path(self.model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
 
     def _use(self, progress: Progress) -> None:
@@ -89,36 +95,39 @@ class Trainer:
                 self.train_loader.epoch = 0
                 self.model.before_experts(self.train_loader, self.seed)
             self.progress.stage_index = index
-            with logging_redirect_tqdm():  # log lines go above the progress bar, not through it
+            # log lines go above the progress bar, not through it
+            with logging_redirect_tqdm(), self.interrupts:
                 self.run_stage(stages[index], saved)
             saved = None
 
     def run_stage(self, stage: Stage, saved: dict[str, Any] | None = None) -> None:
         """Train one stage, from its start or from ``saved``, and load its best weights."""
         model, progress = self.model, self.progress
+        self.is_whole = False
         model.enter(stage.name)
         with frozen_modules(model, stage.name) as frozen:
             self.optimizer = build_optimizer(model)
-            stepper = Stepper(model, self.optimizer, self.max_gradient_norm, frozen)
-            begins = f"resumed after {progress.done:g}" if saved else f"at most {stage.epochs:g}"
-            logging.info(f"******** Stage {stage.name}: {begins} epochs ********")
+            stepper = Stepper(model, self.optimizer, self.max_gradient_norm, frozen, progress)
+            resumed = f"resumed after {progress.done:g} epochs and {progress.step} steps"
+            begins = resumed if saved else f"at most {stage.epochs:g} epochs"
+            logging.info(f"******** Stage {stage.name}: {begins} ********")
             if saved is None:
                 logging.info("validation before training:")
                 self._start(stage)
+                # The first weights become the checkpoint if the first evaluation finds none better.
+                # Until then they stay in memory, so that a run that fails at once does not overwrite
+                # the checkpoint of an earlier run.
+                start = model.state_dict().items()
+                self.start_weights = {name: weight.to("cpu", copy=True) for name, weight in start}
                 self._save_state()
             else:
                 self.optimizer.load_state_dict(saved["optimizer"])
-            # The first weights become the checkpoint if the first evaluation finds none better.
-            # Until then they stay in memory, so that a run that fails at once does not overwrite
-            # the checkpoint of an earlier run.
-            start = model.state_dict() if not progress.done else {}
-            self.start_weights = {name: w.to("cpu", copy=True) for name, w in start.items()}
+                self.start_weights = saved["start_weights"]
             while progress.done < stage.epochs and not self._is_over():
                 part = min(1.0, stage.epochs - progress.done)
                 self._run_epoch(stage, part, stepper)
-                progress.done += part
-                progress.epochs_seen += 1
-                self._save_state()
+                progress.done, progress.step = progress.done + part, 0
+                progress.start_window()
         model.zero_grad()
         model.forget_observed()  # early stopping may have cut a group of batches short
         self._require_checkpoint(progress.checkpoint)
@@ -126,12 +135,17 @@ class Trainer:
 
     def _run_epoch(self, stage: Stage, part: float, stepper: Stepper) -> None:
         """Train ``part`` of an epoch (1 is all of it), and evaluate at its end or more often."""
-        loader, done = self.train_loader, self.progress.done
-        loader.epoch = self.progress.epochs_seen
+        loader, progress = self.train_loader, self.progress
+        progress.epochs_seen += not progress.step  # else it has begun before
+        loader.epoch = progress.epochs_seen - 1
         steps = math.ceil(part * len(loader))
-        title = f"{stage.name} {done + part:g}/{stage.epochs:g}"
-        for step, loss, samples_per_s in stepper.epoch(loader, steps, title):
-            self._evaluate(stage, done + part * step / steps, loss, samples_per_s)
+        title = f"{stage.name} {progress.done + part:g}/{stage.epochs:g}"
+        for due in stepper.epoch(loader, steps, title):
+            self.is_whole = stepper.ends_group(progress.step, steps)
+            if due:
+                self._evaluate(stage, progress.done + part * progress.step / steps)
+                self.next_save = 0.0
+            self._save_if_due()
             if self._is_over():
                 break
 
@@ -149,11 +163,12 @@ class Trainer:
         about = dict(stage=stage.name.value, best=True, valid_seconds=time.perf_counter() - start)
         self.model.stage_start.append(metrics | about)
 
-    def _evaluate(self, stage: Stage, epoch: float, loss: float, samples_per_s: float) -> None:
+    def _evaluate(self, stage: Stage, epoch: float) -> None:
         """Validate, log, keep the best weights, and lower the learning rate on a plateau."""
-        model, start = self.model, time.perf_counter()
+        model, progress, start = self.model, self.progress, time.perf_counter()
+        loss, samples_per_s = progress.mean_loss, progress.samples / progress.seconds
         metrics, score = self._validate(stage, epoch)
-        improved = self.progress.judge(score)
+        improved = progress.judge(score)
         routing = self._routing() if stage.name != StageName.BACKBONE else {}
         entry: dict[str, Any] = {"stage": stage.name.value, "epoch": round(epoch, 4)}
         entry |= {"train_loss": loss, **metrics, "best": improved}
@@ -168,11 +183,12 @@ class Trainer:
             self.on_evaluation(model.stage_log)
         if improved or self.start_weights:
             weights = model.state_dict() if improved else self.start_weights
-            self.progress.checkpoint = save_atomically(weights, model.checkpoint)
+            progress.checkpoint = save_atomically(weights, model.checkpoint)
             self.start_weights = {}
-        if self.progress.bad_evaluations and model.reduce_lr_on_plateau:
+        if progress.bad_evaluations and model.reduce_lr_on_plateau:
             for group in self.optimizer.param_groups:
                 group["lr"] = max(group["lr"] * 0.1, 1e-6)
+        progress.start_window()
 
     def _validate(self, stage: Stage, epoch: float) -> tuple[dict[str, float], float]:
         """The metrics of the present weights on the validation data, and the monitor.
@@ -181,7 +197,7 @@ class Trainer:
             TrainingError: the monitor is not finite, or a metric is undefined.
         """
         try:
-            metrics = self.model.evaluate(self.valid_loader)
+            metrics = self.model.evaluate(self._watched(self.valid_loader))
             if not math.isfinite(score := self.model.monitored(metrics)):
                 raise ValueError(f"the monitor is {score}, which is not a finite number")
         except ValueError as error:
@@ -201,14 +217,42 @@ class Trainer:
 
     # ---------------------------------------------------------------- resume
 
+    def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches of an evaluation, in which the state is saved as between two steps."""
+        for batch in batches:
+            self._save_if_due()
+            yield batch
+
+    def _save_if_due(self) -> None:
+        """Save the state if it is time, and before a signal ends training by KeyboardInterrupt.
+
+        With gradients of half a group of batches, this waits until the group is whole.
+        """
+        noted = self.interrupts.noted
+        if self.is_whole and (noted or time.monotonic() >= self.next_save):
+            self._save_state()
+        if self.is_whole and noted:
+            name = signal.Signals(noted).name
+            logging.info(f"{name}: the state after step {self.progress.step} is saved")
+            raise KeyboardInterrupt
+
     def _save_state(self) -> None:
         """Write everything that the rest of the run depends on to ``resume_file``."""
+        start = time.monotonic()
         if self.resume_file is not None:
-            states = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
+            # ``state_dict`` would move the rows of sparse tables, and so change the run.
+            own = dict(self.model.named_parameters(remove_duplicate=False))
+            own |= dict(self.model.named_buffers(remove_duplicate=False))
+            states: dict[str, Any] = {
+                "model": {name: value.detach() for name, value in own.items()}
+            }
+            states |= dict(optimizer=self.optimizer.state_dict(), start_weights=self.start_weights)
             has_cuda = torch.cuda.is_available()  # not so where the driver is too old for torch
             cuda_rng = torch.cuda.get_rng_state_all() if has_cuda else []
             states |= dict(rng=torch.get_rng_state(), cuda_rng=cuda_rng, identity=self.identity)
             save_state({"progress": vars(self.progress)} | states, self.resume_file)
+        now = time.monotonic()
+        self.next_save = now + max(60 * self.checkpoint_minutes, 100 * (now - start))
 
     def _resume(self) -> dict[str, Any] | None:
         """Load the saved state and return it, or None if there is none.
@@ -221,7 +265,7 @@ class Trainer:
         self._use(Progress(**saved["progress"]))
         if self.progress.checkpoint:
             self._require_checkpoint()
-        self.model.load_state_dict(saved["model"])
+        self.model.load_state_dict(saved["model"], strict=False)  # some buffers are no state
         torch.set_rng_state(saved["rng"])
         torch.cuda.set_rng_state_all(saved["cuda_rng"])
         return saved

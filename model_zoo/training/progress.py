@@ -32,6 +32,9 @@ class Progress:
         stage_index: the number of the present stage, from 0.
         done: how many epochs of this stage are done; may be a fraction.
         epochs_seen: how many epochs all stages have begun; it decides the order of samples.
+        step: how many steps of the epoch are done.
+        evaluated: how many of these came before the last evaluation.
+        total_loss, samples, seconds: of the steps since the last evaluation.
         best: the best monitor of this stage, including the evaluation at its start.
         best_trained: the best monitor of this stage, without the evaluation at its start.
         bad_evaluations: how many evaluations followed the one with ``best_trained``.
@@ -43,6 +46,11 @@ class Progress:
     stage_index: int = 0
     done: float = 0.0
     epochs_seen: int = 0
+    step: int = 0
+    evaluated: int = 0
+    total_loss: Tensor | float = 0.0
+    samples: int = 0
+    seconds: float = 0.0
     best: float = -math.inf
     best_trained: float = -math.inf
     bad_evaluations: int = 0
@@ -54,7 +62,17 @@ class Progress:
     def start_stage(self, score: float, codes: dict[str, Tensor]) -> None:
         """Begin a stage whose first weights have this monitor and these codes."""
         self.done, self.best, self.best_trained = 0.0, score, -math.inf
-        self.bad_evaluations, self.codes = 0, codes
+        self.bad_evaluations, self.codes, self.step = 0, codes, 0
+        self.start_window()
+
+    def start_window(self) -> None:
+        """Begin to count anew, after an evaluation."""
+        self.evaluated, self.total_loss, self.samples, self.seconds = self.step, 0.0, 0, 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss since the last evaluation. Reading it waits for the device."""
+        return float(self.total_loss / (self.step - self.evaluated))
 
     def judge(self, score: float) -> bool:
         """Count an evaluation; return True if its weights are the best of the stage so far."""
@@ -133,13 +151,12 @@ def load_state(path: str | Path, peek: bool = False) -> dict[str, Any] | None:
     """
     for file in filter(os.path.exists, (Path(path), before(path))):
         try:
-            if digest_of(file):
-                return torch.load(file, map_location="cpu", weights_only=True, mmap=peek)
-            reason = f"{file} is damaged, or of an earlier version"
+            if not digest_of(file):
+                raise TrainingError(f"{file} is damaged, or of an earlier version")
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=peek)
         except TrainingError as error:
-            reason = str(error)
-        if not peek:
-            file.unlink()  # the next state must not take the place of a whole one
-            used = "the state before it is used" if before(path).exists() else START
-            logging.warning(f"{reason}; {used}")
+            if not peek:
+                file.unlink()  # the next state must not take the place of a whole one
+                used = "the state before it is used" if before(path).exists() else START
+                logging.warning(f"{error}; {used}")
     return None

@@ -128,6 +128,21 @@ class RowAdam(torch.optim.Adam):
             table.register_state_dict_pre_hook(self._hook(RowAdam._settle))
             table.register_load_state_dict_post_hook(self._hook(RowAdam._forget))
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state of Adam, and the clocks of tables whose rows are not up to date."""
+        clocks = {i: self._clocks.get(weight) for i, weight in enumerate(self._tables)}
+        return super().state_dict() | {"clocks": {i: vars(c) for i, c in clocks.items() if c}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state; the tables must have the rows that they had then."""
+        super().load_state_dict(state_dict)
+        for i, known in state_dict.get("clocks", {}).items():
+            weight = self._tables[i]
+            clock = self._clocks[weight] = MissedSteps(weight, known["step"], known["betas"])
+            for name, value in known.items():
+                moved = value.to(weight.device) if isinstance(value, Tensor) else value
+                setattr(clock, name, moved)
+
     def _hook(self, method: Callable[..., None]) -> Callable[..., None]:
         """A hook that calls a method, but does nothing once the optimizer is gone.
 

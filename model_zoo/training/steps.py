@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..batch import Batch, Loader
 from .optimizer import add_regularizer_gradient, clip_gradients
-from .progress import TrainingError
+from .progress import Progress, TrainingError
 from .trainable import Trainable
 
 
@@ -26,44 +26,56 @@ class Stepper:
         optimizer: optimizer of the parameters that train.
         max_gradient_norm: gradients are clipped to this norm.
         frozen: modules that stay in evaluation mode, so that batch-norm statistics do not change.
+        progress: counts the steps of ``epoch``.
     """
 
     model: Trainable
     optimizer: torch.optim.Optimizer
     max_gradient_norm: float = 10.0
     frozen: list[nn.Module] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
 
-    def epoch(self, loader: Loader, steps: int, title: str) -> Iterator[tuple[int, float, float]]:
-        """Train on the first batches of a loader.
+    def epoch(self, loader: Loader, steps: int, title: str) -> Iterator[bool]:
+        """Train on the first batches of a loader, from ``progress.step`` on.
 
         Yields:
-            After each step at which an evaluation is due: the number of the step, the mean loss
-            since the last evaluation, and the samples per second since then.
+            After each step, whether an evaluation is due. If one was due when the state was saved,
+            this comes before the first step, too.
 
         Raises:
             TrainingError: the loss is NaN or infinite.
         """
-        every = self.model.eval_steps or steps
+        progress, every = self.progress, self.model.eval_steps or steps
+        if progress.step > progress.evaluated and self._is_due(every, steps):
+            yield True
         hidden = not (self.model.verbose and sys.stdout.isatty())  # a bar would fill a log file
-        shown = dict(leave=False, file=sys.stdout, unit="batch")
-        with tqdm(islice(loader, steps), title, steps, disable=hidden, **shown) as bar:
-            batches = enumerate(bar, start=1)
-            for first in range(0, steps, every):
-                total_loss: Tensor | float = 0.0
-                samples, start = 0, time.perf_counter()
-                self.model.train()
-                for module in self.frozen:
-                    module.eval()
-                for step, batch in islice(batches, every):
-                    total_loss = total_loss + self.step(batch, step, steps)
-                    samples += len(batch[2])
-                    if step % 20 and step != steps and step - first != every:
-                        continue  # reading the loss waits for the device
-                    loss = float(total_loss / (step - first))
-                    self._require_finite(loss, title, step)
-                    rate = samples / (time.perf_counter() - start)
-                    bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=f"{rate:,.0f}", refresh=False)
-                yield step, loss, rate
+        shown = dict(leave=False, file=sys.stdout, unit="batch", initial=progress.step)
+        start = None
+        rest = islice(loader, progress.step, steps)
+        with tqdm(rest, title, steps, disable=hidden, **shown) as bar:
+            for batch in bar:
+                if start is None or progress.step == progress.evaluated:
+                    start = time.perf_counter() - progress.seconds
+                    self.model.train()
+                    for module in self.frozen:
+                        module.eval()
+                progress.step += 1
+                progress.total_loss = progress.total_loss + self.step(batch, progress.step, steps)
+                progress.samples += len(batch[2])
+                due = self._is_due(every, steps)
+                if due or progress.step % 20 == 0:  # reading the loss waits for the device
+                    self._require_finite(loss := progress.mean_loss, title)
+                    progress.seconds = time.perf_counter() - start
+                    rate = f"{progress.samples / progress.seconds:,.0f}"
+                    bar.set_postfix(loss=f"{loss:.4f}", samples_per_s=rate, refresh=False)
+                yield due
+
+    def _is_due(self, every: int, steps: int) -> bool:
+        return self.progress.step == min(self.progress.evaluated + every, steps)
+
+    def ends_group(self, step: int, steps: int) -> bool:
+        """Whether the optimiser steps after this batch, so that no gradient is left."""
+        return step % self.model.accumulation_steps == 0 or step == steps
 
     def step(self, batch: Batch, step: int, steps: int) -> Tensor:
         """Run forward and backward on a batch, and step at the end of each group of batches.
@@ -75,7 +87,7 @@ class Stepper:
         last_group = step > steps - steps % group
         if loss.requires_grad:  # it does not if only experts train and no sample has a history
             (loss / (steps % group if last_group else group)).backward()
-        if step % group == 0 or step == steps:
+        if self.ends_group(step, steps):
             add_regularizer_gradient(model)
             clip_gradients(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
             self.optimizer.step()
@@ -83,10 +95,10 @@ class Stepper:
             model.after_step()
         return loss.detach()
 
-    def _require_finite(self, loss: float, title: str, step: int) -> None:
+    def _require_finite(self, loss: float, title: str) -> None:
         if math.isfinite(loss):
             return
-        where = f"in stage {title}, at or before step {step} of the epoch"
+        where = f"in stage {title}, at or before step {self.progress.step} of the epoch"
         rate, norm = self.model.learning_rate, self.max_gradient_norm
         cure = f"lower learning_rate ({rate:g}) or max_gradient_norm ({norm:g})"
         kept = "The last good checkpoint is kept"

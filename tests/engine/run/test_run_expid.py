@@ -264,6 +264,7 @@ def test_seed_decides_the_numbers(
     [
         pytest.param("backbone epoch 1", signal.SIGKILL, id="killed"),
         pytest.param("joint epoch 1", signal.SIGINT, id="interrupted", marks=pytest.mark.slow),
+        pytest.param("Stage experts", signal.SIGTERM, id="terminated", marks=pytest.mark.slow),
     ],
 )
 def test_resumed_run_equals_an_undisturbed_one(
@@ -276,11 +277,12 @@ def test_resumed_run_equals_an_undisturbed_one(
     space = workspace(tmp_path, tiny_data)
     arguments = ("--expid", "TWIN_MoS_tiny", "--seed", "1")
     code, stderr = stop_after(marker, how, space, arguments)
-    assert code == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[how], stderr
+    assert code == (130 if how == signal.SIGINT else -how), stderr
     assert "Traceback" not in stderr
     assert not space.file("TWIN_MoS_tiny", 1, "json").exists()
     assert not (space.cwd / "experiments.csv").exists()
     log_before = space.file("TWIN_MoS_tiny", 1, "log").read_text()
+    assert (f"{how.name}: the state after step" in log_before) == (how != signal.SIGKILL)
     progress = space.file("TWIN_MoS_tiny", 1, "progress.json")
     known = json.loads(progress.read_text())
     progress.write_text(json.dumps(known | {"fit_seconds": known["fit_seconds"] + 1000}))
