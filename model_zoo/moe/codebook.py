@@ -2,7 +2,7 @@
 
 It starts from k-means on the training data in theme space (paper 4.1).
 
-Shape suffixes: E experts (codes), N items, C codebook width.
+Shape suffixes: E experts (codes), N items, C codebook width, Z = C + 1.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from ..ops.precision import all_digits
 MAX_VECTORS = 50_000  # k-means with a few clusters is stable with far fewer vectors
 MAX_PER_BATCH = 5_000  # so that the vectors come from many batches
 TOLERANCE = 0.1  # a balanced cluster may have so much more than its share
-ROUNDS = 30  # of balanced k-means, at most
+ROUNDS = 30  # of balanced k-means
 
 
 class Codebook(nn.Module):
@@ -42,8 +42,7 @@ class Codebook(nn.Module):
     sum_EC: Tensor
     count_E: Tensor
     idle_E: Tensor
-    farthest_EC: Tensor
-    cosine_E: Tensor
+    farthest_EZ: Tensor
 
     def __init__(
         self, num_codes: int, dim: int, decay: float = 0.999, revive_after: int = 0
@@ -59,8 +58,9 @@ class Codebook(nn.Module):
         self.register_buffer("count_E", torch.zeros(num_codes), persistent=False)
         if revive_after:
             self.register_buffer("idle_E", torch.zeros(num_codes))  # steps without an item
-            self.register_buffer("farthest_EC", torch.zeros(num_codes, dim), persistent=False)
-            self.register_buffer("cosine_E", torch.full((num_codes,), torch.inf), persistent=False)
+            # The item of each theme that is farthest from its code, and in the last column its cosine.
+            nothing_EZ = torch.full((num_codes, dim + 1), torch.inf)
+            self.register_buffer("farthest_EZ", nothing_EZ, persistent=False)
 
     def init_weights(self) -> None:
         """Start from random unit vectors, which k-means may replace later; FuxiCTR calls this."""
@@ -82,14 +82,11 @@ class Codebook(nn.Module):
         with all_digits(h_NC):
             self.sum_EC += weight_NE.T @ h_NC
         self.count_E += weight_NE.sum(0)
-        if self.revive_after and len(
-            h_NC
-        ):  # which item is farthest from a code, its place in the batch aside
-            cosine_NE = self.similarity(h_NC).masked_fill(weight_NE == 0, torch.inf)
-            cosine_E, item_E = cosine_NE.min(0)
-            nearer_E1 = (self.cosine_E <= cosine_E)[:, None]
-            self.farthest_EC.copy_(torch.where(nearer_E1, self.farthest_EC, h_NC[item_E]))
-            self.cosine_E.copy_(torch.minimum(self.cosine_E, cosine_E))
+        if self.revive_after and len(h_NC):
+            cosine_E, item_E = self.similarity(h_NC).masked_fill(weight_NE == 0, torch.inf).min(0)
+            found_EZ = torch.cat([h_NC[item_E], cosine_E[:, None]], dim=1)
+            farther_E1 = found_EZ[:, -1:] < self.farthest_EZ[:, -1:]
+            self.farthest_EZ.copy_(torch.where(farther_E1, found_EZ, self.farthest_EZ))
 
     @torch.no_grad()
     def step(self) -> None:
@@ -108,18 +105,15 @@ class Codebook(nn.Module):
     def _revive(self, used_E: Tensor) -> None:
         """Put the code that was longest without items on one, if it is due."""
         if dist.is_available() and dist.is_initialized():
-            own_E = self.cosine_E.clone()
-            dist.all_reduce(self.cosine_E, dist.ReduceOp.MIN)
-            has_E1 = (own_E == self.cosine_E)[:, None].to(own_E)  # several ranks may have it
-            self.farthest_EC *= has_E1
-            dist.all_reduce(self.farthest_EC)
-            dist.all_reduce(has_E1)
-            self.farthest_EC /= has_E1
+            least_E1 = self.farthest_EZ[:, -1:].clone()
+            dist.all_reduce(least_E1, dist.ReduceOp.MIN)
+            self.farthest_EZ.masked_fill_(self.farthest_EZ[:, -1:] > least_E1, -torch.inf)
+            dist.all_reduce(self.farthest_EZ, dist.ReduceOp.MAX)  # of the rank that has the least
         self.idle_E += used_E.any()  # a step without any item, as while experts rest, counts not
         self.idle_E.masked_fill_(used_E, 0)
         due_E = (self.idle_E == self.idle_E.max()) & (self.idle_E >= self.revive_after)
         due_E &= (due_E.cumsum(0) == 1) & used_E.any()  # the first of several
-        item_C = self.farthest_EC[self.count_E.argmax()]
+        item_C = self.farthest_EZ[self.count_E.argmax(), :-1]
         self.codes_EC.copy_(torch.where(due_E[:, None], item_C, self.codes_EC))
         self.idle_E.masked_fill_(due_E, 0)
 
@@ -133,7 +127,7 @@ class Codebook(nn.Module):
         self.sum_EC.zero_()
         self.count_E.zero_()
         if self.revive_after:
-            self.cosine_E.fill_(torch.inf)
+            self.farthest_EZ.fill_(torch.inf)
 
 
 def collect(batches: Iterable[Tensor]) -> Tensor:
@@ -171,11 +165,9 @@ def kmeans_centres(
 
 def balance(h_NC: Tensor, centre_EC: Tensor) -> Tensor:
     """Lloyd's steps from these centres, with clusters of bounded size; the centres ``(E, C)``."""
-    room, label_N = ceil((1 + TOLERANCE) * len(h_NC) / len(centre_EC)), None
+    room = ceil((1 + TOLERANCE) * len(h_NC) / len(centre_EC))
     for _ in range(ROUNDS):
-        before_N, label_N = label_N, bounded_clusters(torch.cdist(h_NC, centre_EC) ** 2, room)
-        if before_N is not None and before_N.equal(label_N):
-            break
+        label_N = bounded_clusters(torch.cdist(h_NC, centre_EC) ** 2, room)
         member_EN = F.one_hot(label_N, len(centre_EC)).mT.to(h_NC)
         size_E1 = member_EN.sum(1, keepdim=True)
         mean_EC = member_EN @ h_NC / size_E1.clamp(min=1)
