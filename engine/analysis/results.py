@@ -31,7 +31,7 @@ from ..datasets.prepared.card import sampling
 
 Run = dict[str, Any]
 
-UNFINISHED = (".resume.json", ".progress.json")
+UNFINISHED = ".progress.json"
 METRICS = ("AUC", "gAUC")  # the metrics that the paper reports
 
 

@@ -10,7 +10,7 @@ from ..common.text_table import text_table
 from ..config.command_line import CommandLine, positive
 from ..config.read import DATA_FILES, list_experiments, load_experiment
 from ..datasets.prepared import ready_config
-from ..datasets.prepared.card import card_beside, fingerprint, sampling
+from ..datasets.prepared.card import card_beside, data_hash, sampling
 from . import record
 
 UNCONFIGURED = {"max_len": 200, "model_root": "./checkpoints/"}
@@ -37,7 +37,7 @@ def main() -> None:
     from .measure import METRICS, measure  # slow to import
 
     entry = measure(params, max_len, args.rows, args.seed)
-    path = record.add(results, fingerprint(params[key] for key in DATA_FILES), max_len, entry)
+    path = record.add(results, data_hash(params[key] for key in DATA_FILES), max_len, entry)
     splits = [(split, metric) for split in ("valid", "test") for metric in METRICS]
     rows = [
         [kind, *(f"{found[split][metric]:.4f}" for split, metric in splits)]

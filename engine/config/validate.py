@@ -84,7 +84,7 @@ OF_ATTENTION = ("attention_hidden_activations", "attention_output_activation")
 PATTERNS = dict.fromkeys(("dnn_activations", "hidden_activations", *OF_ATTENTION), ACTIVATION)
 PATTERNS |= dict.fromkeys(("embedding_regularizer", "net_regularizer"), REGULARIZER)
 # Arguments of a model or of its training that no configuration gives
-FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "on_evaluation")
+FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "identity", "on_evaluation")
 GROUPED = r"gAUC|avgAUC|MRR|NDCG\(k=\d+\)"
 METRICS = re.compile(r"AUC|logloss|binary_crossentropy|calibration|ECE|" + GROUPED)
 EXAMPLES = ("AUC", "gAUC", "logloss", "MRR", "NDCG(k=5)", "calibration", "ECE")

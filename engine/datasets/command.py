@@ -32,7 +32,7 @@ def _run() -> int:
     if args.command == "check":
         from .prepared.check import check
 
-        report = check(Path(args.folder).resolve())
+        report = check(Path(args.folder).resolve(), args.renew)
         print(report)
         return 2 if report.errors else 0
 
@@ -146,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 
     checked = commands.add_parser("check", help="check a prepared folder")
     checked.add_argument("folder")
+    checked.add_argument("--renew", action="store_true", help="write the card of edited files anew")
     return parser
 
 

@@ -6,11 +6,14 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from model_zoo.training.progress import before, load_state, save_atomically
+
 from ..common.errors import UserError
-from ..common.files import lock, read_if_whole, write_json
+from ..common.files import lock, read_if_whole
 from ..config.read import NO_NUMBERS
 
 
@@ -22,55 +25,78 @@ class RunFiles:
     Args:
         params: checked parameters.
         changes: the parameters that the command line sets.
+
+    Attributes:
+        identity: what makes an open run itself, as a text in JSON.
     """
+
+    identity = ""
 
     def __init__(self, params: dict[str, Any], changes: dict[str, Any] | None = None) -> None:
         self.folder = Path(params["model_root"]) / params["dataset_id"]
         self.name = f"{params['model_id']}{_digest(changes or {})}_seed{params['seed']}"
         self.result = self.folder / f"{self.name}.json"
         self.state = self.folder / f"{self.name}.resume"
-        self.started_with = self.folder / f"{self.name}.resume.json"
+        self.states = self.state, before(self.state)
         self.progress = self.folder / f"{self.name}.progress.json"
         self.log = self.folder / f"{self.name}.log"
         self.scalars = self.folder / "tensorboard" / self.name
 
-    def require_unchanged(self, params: dict[str, Any]) -> None:
-        """Raise a UserError if a parameter that can change the result differs on resume."""
-        before = read_if_whole(self.result).get("params", {})
-        if self.started_with.exists():
-            before = read_if_whole(self.started_with)
-            if not before:  # the machine crashed while the file was written: the run starts again
-                self.state.unlink(missing_ok=True)
-        now = json.loads(json.dumps(params))  # a file turns tuples into lists
+    @cached_property
+    def started_with(self) -> dict[str, Any]:
+        """The identity of the killed run whose state is there; empty if there is none."""
+        saved = load_state(self.state, peek=True)
+        return json.loads(saved["identity"]) if saved else {}
+
+    def require_unchanged(self, params: dict[str, Any], code: dict[str, str]) -> None:
+        """Raise a UserError if anything but the data differs between a run and its resume.
+
+        Args:
+            params: checked parameters.
+            code: what else can change the numbers; it matters until the run has finished.
+        """
+        before, now = self.started_with, params | code
+        if self.finished():
+            before, now = read_if_whole(self.result).get("params", {}), params
+        now = json.loads(json.dumps(now))  # a file turns tuples into lists
         known = (before.keys() | now.keys()) - {"dataset_hash", *NO_NUMBERS}
         changed = sorted(key for key in known if before.get(key) != now.get(key))
         if before and changed:
-            was, new = (params.get(changed[0]) for params in (before, now))
+            was, new = (found.get(changed[0]) for found in (before, now))
             what = f"{changed[0]} was {was!r} when the run started and is {new!r} now"
-            raise UserError(f"--resume: {what}; put it back, or start again without --resume")
+            raise UserError(f"--resume: {what}; put it back, or {self._again()}")
 
     def require_same_data(self, dataset_hash: str, resume: bool) -> None:
         """Raise a UserError if a run to resume, or a result to overwrite, is on other data."""
-        for file in (self.result, self.started_with) if resume else (self.result,):
-            before = read_if_whole(file).get("dataset_hash", dataset_hash)
+        known = {self.result: read_if_whole(self.result)}
+        for file, found in (known | ({self.state: self.started_with} if resume else {})).items():
+            before = found.get("dataset_hash", dataset_hash)
             if before != dataset_hash:
-                other = "start again without --resume"
+                other = self._again()
                 if file == self.result:  # starting again would overwrite it
                     other = "write --model-root DIR, another folder for results"
                 what = f"is of a run on other data (hash {before}, now {dataset_hash})"
                 raise UserError(f"{file}: {what}; put the data back, or {other}")
 
+    def _again(self) -> str:
+        return f"start again without --resume, or after deleting {self.state}*"
+
     def finished(self) -> bool:
         """Whether there is a result, and no run has started after it."""
-        return self.result.exists() and not self.started_with.exists()
+        return self.result.exists() and not any(state.exists() for state in self.states)
 
-    def open(self, params: dict[str, Any], dataset_hash: str, resume: bool) -> None:
+    def open(self, identity: dict[str, Any], resume: bool) -> None:
         """Make the folder and start the log; without ``resume``, delete a killed run's state.
 
         The log is locked until ``close``, or until this process ends.
 
+        Args:
+            identity: what makes this run itself: parameters, data hash and code.
+            resume: go on with a saved state if there is one.
+
         Raises:
             UserError: another process runs this name, or the folder cannot be written.
+            TrainingError: the state cannot be written.
         """
         _end_logging()  # a run that failed may have left its log open
         try:
@@ -83,8 +109,7 @@ class RunFiles:
                 raise UserError(f"{self.name}: {what}")
             if not resume:
                 handler.stream.truncate(0)
-                self.state.unlink(missing_ok=True)
-                self.progress.unlink(missing_ok=True)
+                self._delete_states()
         except BlockingIOError:
             what = f"another run_expid.py is running it, see {self.log}"
             advice = "wait for it, or write another --seed"
@@ -97,9 +122,15 @@ class RunFiles:
         handlers: list[logging.Handler] = [handler, logging.StreamHandler(sys.stdout)]
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
         logging.raiseExceptions = False  # a console that cannot be written is told once, by print
-        message = "Params: " + json.dumps(params, indent=4, default=str)
+        message = "Params: " + json.dumps(identity, indent=4)
         handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": message}))
-        write_json(self.started_with, params | {"dataset_hash": dataset_hash})
+        self.identity = json.dumps(identity)
+        if not any(
+            state.exists() for state in self.states
+        ):  # from now on, an earlier result is not this run's
+            if resume:
+                logging.info("--resume: nothing was saved, so the run starts at its beginning")
+            save_atomically({"identity": self.identity}, self.state)
 
     def fit_seconds(self) -> float:
         """How long a killed run had trained at its last evaluation; 0 if the run starts anew."""
@@ -107,9 +138,12 @@ class RunFiles:
 
     def close(self) -> None:
         """Close the log, and delete the files that only a resume needs."""
-        for file in (self.started_with, self.state, self.progress):
-            file.unlink(missing_ok=True)
+        self._delete_states()
         _end_logging()
+
+    def _delete_states(self) -> None:
+        for file in (*self.states, self.progress):
+            file.unlink(missing_ok=True)
 
 
 class LogFile(logging.FileHandler):

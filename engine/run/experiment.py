@@ -1,5 +1,6 @@
 """Run one experiment, from checked parameters to a trained model and its result."""
 
+import hashlib
 import json
 import logging
 import platform
@@ -32,7 +33,7 @@ from ..config.models import AdoptedModel, build, own_words
 from ..config.read import DATA_FILES, Params
 from ..datasets import ensure_generated
 from ..datasets.prepared import facts
-from ..datasets.prepared.card import SPLITS, card_beside, fingerprint
+from ..datasets.prepared.card import SPLITS, card_beside, data_hash, recorded_hash
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results
@@ -43,6 +44,7 @@ from .flops import flops_per_sample, num_parameters, spread_batch
 
 Loaders = dict[str, SequenceLoader]  # by split
 CODE = ("run_expid.py", "engine", "model_zoo")
+COMPUTES = ("model_zoo", "engine/loader", "engine/run")
 LOOKED_AT = 20_000  # training samples in which no feature may be the label
 VERSIONS = ("torch", "fuxictr", "numpy", "pandas", "polars", "pyarrow", "scikit-learn")
 
@@ -64,9 +66,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
     set_up_cpu()
     peak = peak_memory(options.gpu)
     files = RunFiles(params, experiment.changes)
+    code = code_of(*filter(None, [params.get("model_zoo")]))
     if resume:
-        files.require_unchanged(params)
+        files.require_unchanged(params, code)
         if files.finished():
+            if data := recorded_hash([params[key] for key in DATA_FILES]):
+                files.require_same_data(data, resume)
             print(f"{expid}, seed {params['seed']}: finished already, see {files.result}")
             result = json.loads(files.result.read_text())
             results.append_bars_line(result, options.config)  # which a kill may have kept from it
@@ -77,15 +82,13 @@ def run(experiment: Experiment) -> dict[str, Any]:
     loaders["train"].joins_last = any(isinstance(m, _BatchNorm) for m in model.modules())
     about = _about(experiment)
     files.require_same_data(about["dataset_hash"], resume)
-    files.open(params, about["dataset_hash"], resume)
-    logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
-    if params.get("match_features") and params["match_windows"] is None:
-        logging.info("match_features: without times, of which the data have none, or no known unit")
-    if resume and not files.state.exists():
-        logging.info("--resume: nothing was saved yet, so the run starts at its beginning")
-    before = files.fit_seconds()
     foreign = issubclass(experiment.model_class, AdoptedModel)
     try:
+        files.open(params | code | {"dataset_hash": about["dataset_hash"]}, resume)
+        before = files.fit_seconds()
+        logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
+        if params.get("match_features") and params["match_windows"] is None:
+            logging.info("match_features: no times, for the data have none, or of no known unit")
         with own_words(experiment.model_class, expid) if foreign else nullcontext():
             fit_seconds = _train(model, loaders, params, files)
             result = about | _evaluate(model, loaders, params["metrics"])
@@ -123,7 +126,7 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "status": "done",
         "expid": params["model_id"],
         **{key: params[key] for key in ("seed", "model", "dataset_id")},
-        "dataset_hash": fingerprint(params[key] for key in DATA_FILES),
+        "dataset_hash": data_hash(params[key] for key in DATA_FILES),
         "bayes": {name: card[key]["test"] for name, key in bayes.items() if key in card},
         "negatives": card.get("negatives"),
         "versions": _versions(),
@@ -135,6 +138,20 @@ def _about(experiment: Experiment) -> dict[str, Any]:
 
 
 @cache  # code that changes after the first run is not the code that this process runs
+def code_of(*folders: str) -> dict[str, str]:
+    """The version of torch, and a digest of the code that computes a run's numbers.
+
+    Args:
+        folders: of foreign models.
+    """
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for folder in (*folders, *COMPUTES):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root / folder)}\n".encode() + path.read_bytes())
+    return {"torch": torch.__version__, "the digest of the code": digest.hexdigest()[:12]}
+
+
+@cache
 def _versions() -> dict[str, str]:
     """The versions of Python, of the packages and, in a git checkout, of this code."""
     packages = {name: version(name) for name in VERSIONS}
@@ -154,6 +171,7 @@ def _train(model: StagedModel, loaders: Loaders, params: Params, files: RunFiles
             scalars.write(stage_log)
 
     saved: dict[str, Any] = {"resume_file": str(files.state), "on_evaluation": on_evaluation}
+    saved["identity"] = files.identity
     model.fit(loaders["train"], loaders["valid"], **saved, **params)
     return time.perf_counter() - start
 

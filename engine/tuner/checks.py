@@ -18,7 +18,7 @@ from ..config.options import RunOptions
 from ..config.read import DATA_FILES, DATA_PATHS, redirect, resolve_paths
 from ..config.validate import check
 from ..datasets import ensure_generated
-from ..datasets.prepared.card import fingerprint
+from ..datasets.prepared import card
 from ..loader.columns import open_parquet
 from .space import Space
 from .trial import as_text
@@ -76,7 +76,7 @@ def check_space(space: Space, options: RunOptions) -> Space:
 def data_hash(space: Space, home: Path) -> str:
     """The hash of the experiment's data, which each result also records."""
     files = resolve_paths(space.dataset, home)
-    return fingerprint(files[key] for key in DATA_FILES)
+    return card.data_hash(files[key] for key in DATA_FILES)
 
 
 def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedModel]) -> None:

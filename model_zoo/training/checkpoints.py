@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .progress import digest_of
+
 PARTS = BLOCK, HEAD, EMBEDDING = "encoder.global_block.", "classifier.", "embedding_layer."
 FILE = "write the path of a .model file"
 HINT = "use a checkpoint of this backbone, and the configuration that it was trained with"
@@ -19,6 +21,7 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
     """
     where = f"backbone_checkpoint: {path}"
     try:
+        digest_of(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{where}: {error.strerror}; {FILE}") from None

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..batch import Loader
 from ..moe.stages import Stage, StageName
 from .optimizer import build_optimizer, frozen_modules
-from .progress import Progress, TrainingError, load_state, save_atomically
+from .progress import Progress, TrainingError, digest_of, load_state, save_atomically, save_state
 from .routing_report import branch_codes, code_movement, log_report, routing_report
 from .steps import Stepper
 from .trainable import Trainable
@@ -43,6 +43,8 @@ class Trainer:
         resume_file: the whole state is written here when a stage starts and after each epoch. If
             the file exists, training goes on from it and gives the same numbers as without the
             break. The caller removes the file once its own results are saved.
+        identity: what makes this run itself, as a text. Each state has it, so that the caller can
+            see whether a state is this run's.
         on_evaluation: called with ``model.stage_log`` after each evaluation.
 
     ``model.stage_log`` gets one entry per evaluation after training: stage, epoch, loss, metrics,
@@ -59,6 +61,7 @@ class Trainer:
     max_gradient_norm: float = 10.0
     seed: int = 2024
     resume_file: str | None = None
+    identity: str = ""
     on_evaluation: Callable[[list[dict[str, Any]]], None] | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +121,7 @@ class Trainer:
                 self._save_state()
         model.zero_grad()
         model.forget_observed()  # early stopping may have cut a group of batches short
+        self._require_checkpoint(progress.checkpoint)
         model.load_weights(model.checkpoint)
 
     def _run_epoch(self, stage: Stage, part: float, stepper: Stepper) -> None:
@@ -164,7 +168,7 @@ class Trainer:
             self.on_evaluation(model.stage_log)
         if improved or self.start_weights:
             weights = model.state_dict() if improved else self.start_weights
-            save_atomically(weights, model.checkpoint)
+            self.progress.checkpoint = save_atomically(weights, model.checkpoint)
             self.start_weights = {}
         if self.progress.bad_evaluations and model.reduce_lr_on_plateau:
             for group in self.optimizer.param_groups:
@@ -203,19 +207,27 @@ class Trainer:
             states = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
             has_cuda = torch.cuda.is_available()  # not so where the driver is too old for torch
             cuda_rng = torch.cuda.get_rng_state_all() if has_cuda else []
-            states |= dict(rng=torch.get_rng_state(), cuda_rng=cuda_rng)
-            save_atomically(vars(self.progress) | states, self.resume_file)
+            states |= dict(rng=torch.get_rng_state(), cuda_rng=cuda_rng, identity=self.identity)
+            save_state({"progress": vars(self.progress)} | states, self.resume_file)
 
     def _resume(self) -> dict[str, Any] | None:
         """Load the saved state and return it, or None if there is none.
 
         The optimizer's part is not loaded here, since each stage builds its own optimizer.
         """
-        if self.resume_file is None or (found := load_state(self.resume_file)) is None:
+        saved = load_state(self.resume_file) if self.resume_file is not None else None
+        if saved is None or "progress" not in saved:  # the run had only begun
             return None
-        progress, saved = found
-        self._use(progress)
+        self._use(Progress(**saved["progress"]))
+        if self.progress.checkpoint:
+            self._require_checkpoint()
         self.model.load_state_dict(saved["model"])
         torch.set_rng_state(saved["rng"])
         torch.cuda.set_rng_state_all(saved["cuda_rng"])
         return saved
+
+    def _require_checkpoint(self, digest: str = "") -> None:
+        """Raise a TrainingError unless the checkpoint is whole and, if given, has this digest."""
+        file = self.model.checkpoint
+        if (found := digest_of(file)) != (digest or found) or not found:
+            raise TrainingError(f"{file} is not what this run has saved; start the run again")

@@ -1,8 +1,11 @@
 """The progress of a training run, and the files of weights and state that it writes."""
 
+import hashlib
 import logging
 import math
-from dataclasses import dataclass, field, fields
+import os
+from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ from torch import Tensor
 
 from ..atomic import written_whole
 
+MARK = b"sha256:"  # begins what is appended to a file
+TAIL = len(MARK) + 64
+START = "the run starts at its beginning"
 MIN_DELTA = 1e-6  # the least gain that counts as an improvement, as in FuxiCTR
 
 
@@ -29,6 +35,7 @@ class Progress:
         best: the best monitor of this stage, including the evaluation at its start.
         best_trained: the best monitor of this stage, without the evaluation at its start.
         bad_evaluations: how many evaluations followed the one with ``best_trained``.
+        checkpoint: the digest of the checkpoint with the best weights of this stage.
         codes: the experts' codes of each branch at the last evaluation.
         stage_log, stage_start: see ``Trainable``.
     """
@@ -39,6 +46,7 @@ class Progress:
     best: float = -math.inf
     best_trained: float = -math.inf
     bad_evaluations: int = 0
+    checkpoint: str = ""
     codes: dict[str, Tensor] = field(default_factory=dict)
     stage_log: list[dict[str, Any]] = field(default_factory=list)
     stage_start: list[dict[str, Any]] = field(default_factory=list)
@@ -59,8 +67,13 @@ class Progress:
         return improved
 
 
-def save_atomically(state: dict[str, Any], path: str | Path) -> None:
+def save_atomically(state: dict[str, Any], path: str | Path) -> str:
     """Save with ``torch.save``; after a kill there is the old file or the new one, both whole.
+
+    A digest of the content is appended, which ``torch.load`` does not read.
+
+    Returns:
+        The digest.
 
     Raises:
         TrainingError: the file cannot be written, for example on a full disk. The old file is kept.
@@ -68,6 +81,10 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
     try:
         with written_whole(path) as file:
             torch.save(state, file)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.write(MARK + digest.encode())
+        return digest
     except BaseException as error:
         # When torch's writer closes, it fails again with another error and hides the first.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
@@ -77,16 +94,52 @@ def save_atomically(state: dict[str, Any], path: str | Path) -> None:
         raise (cause or error) from None
 
 
-def load_state(path: str | Path) -> tuple[Progress, dict[str, Any]] | None:
-    """Read the progress and the whole state of a run; None if the file is missing or damaged."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return Progress(**{part.name: state[part.name] for part in fields(Progress)}), state
-    except FileNotFoundError:
-        return None
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file may make torch raise anything
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        logging.warning(f"{path} is damaged ({reason}); the run starts at its beginning")
-        return None
+def digest_of(path: str | Path) -> str:
+    """The digest that ``save_atomically`` has appended to a file; empty if it carries none.
+
+    Raises:
+        TrainingError: the content has another digest.
+    """
+    if not os.path.exists(path) or os.path.getsize(path) <= TAIL:
+        return ""
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        mark, known = data[-TAIL:-64], data[-64:].decode(errors="replace")
+        if mark != MARK:
+            return ""
+        with memoryview(data) as content, content[:-TAIL] as body:
+            if hashlib.sha256(body).hexdigest() != known:
+                raise TrainingError(f"{path} is damaged: its content is not what was saved")
+    return known
+
+
+def before(path: str | Path) -> Path:
+    """Where the state before the one in ``path`` is kept."""
+    return Path(f"{path}.before")
+
+
+def save_state(state: dict[str, Any], path: str | Path) -> None:
+    """Save the state of a run, and keep the one before. Errors are those of ``save_atomically``."""
+    if os.path.exists(path):
+        os.replace(path, before(path))
+    save_atomically(state, path)
+
+
+def load_state(path: str | Path, peek: bool = False) -> dict[str, Any] | None:
+    """Read the state of a run, or else the one before it; None if neither is there and whole.
+
+    Args:
+        path: file of the state; if it is damaged, it is deleted.
+        peek: only look at its ``identity``: say and delete nothing, and leave tensors in the file.
+    """
+    for file in filter(os.path.exists, (Path(path), before(path))):
+        try:
+            if digest_of(file):
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=peek)
+            reason = f"{file} is damaged, or of an earlier version"
+        except TrainingError as error:
+            reason = str(error)
+        if not peek:
+            file.unlink()  # the next state must not take the place of a whole one
+            used = "the state before it is used" if before(path).exists() else START
+            logging.warning(f"{reason}; {used}")
+    return None

@@ -21,6 +21,8 @@ import yaml
 
 from engine.common.errors import run_command
 from engine.config.read import read_yaml
+from engine.datasets.prepared.card import CARD, fingerprint
+from engine.datasets.prepared.card import FILES as DATA
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("train", "valid", "test", "user_info", "item_info")
@@ -75,6 +77,12 @@ class Workspace:
         """Give the data set other keys."""
         self.datasets["tiny"] |= changes
         self.save()
+
+    def renew_card(self) -> None:
+        """Let the card have the hash of the files as they are now."""
+        card = json.loads((self.data / CARD).read_text())
+        card["hash"] = fingerprint(self.data / name for name in DATA)
+        (self.data / CARD).write_text(json.dumps(card))
 
     def run_expid(self, *arguments: str, timeout: float = 120) -> Outcome:
         """``python run_expid.py --config ... arguments`` in ``cwd``."""

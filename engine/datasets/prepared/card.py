@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
+from ...common.places import PREPARE_COMMAND
 
 SPLITS = ("train", "valid", "test")
 FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "user_info", "item_info"))
@@ -50,6 +51,31 @@ def fingerprint(paths: Iterable[str | Path]) -> str:
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def recorded_hash(paths: Iterable[str | Path]) -> str | None:
+    """The hash in the card of a data set; None if there is none, or these are not its five files."""
+    files = [Path(path) for path in paths]
+    own = files == [files[0].parent / name for name in FILES]
+    return card_beside(files[0]).get("hash") if own else None
+
+
+def data_hash(paths: Iterable[str | Path]) -> str:
+    """The fingerprint of a data set's files, after a comparison with the one in its card.
+
+    Raises:
+        UserError: they differ, so the files are not as they were prepared.
+    """
+    files = [Path(path) for path in paths]
+    found, known = fingerprint(files), recorded_hash(files)
+    if known not in (None, found):
+        folder = files[0].parent
+        raise UserError(
+            f"{folder}: the files have the hash {found}, and {CARD} says {known}, so they are damaged or "
+            "edited; copy or prepare them again, or write the card anew for edited files: "
+            f"{PREPARE_COMMAND} check {folder} --renew"
+        )
+    return found
 
 
 def describe(card: dict[str, Any]) -> str:

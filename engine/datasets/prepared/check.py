@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ...common.errors import UserError
+from ...common.files import write_json
 from ...config.feature_map import build_feature_map
 from . import data_profile, facts, ready_config
 from .card import CARD, FILES, SPLITS, card_beside, describe
@@ -46,11 +47,12 @@ class Report:
         return "\n".join([*self.facts, *lines, count])
 
 
-def check(folder: Path) -> Report:
+def check(folder: Path, renew: bool = False) -> Report:
     """Check a folder in LongCTR's layout.
 
     Args:
         folder: the data set, see ``ready_config.described``.
+        renew: write the card anew, for files that were edited since.
 
     Raises:
         UserError: nothing says what the columns are.
@@ -65,10 +67,13 @@ def check(folder: Path) -> Report:
         with _collected(report.errors):
             saved = card_beside(folder / FILES[0])
             before = saved.get("hash", card["hash"])
-            if before != card["hash"]:
-                report.warnings.append(
+            if renew:
+                write_json(folder / CARD, saved | card)
+                report.facts.append(f"{folder / CARD} was written anew")
+            elif before != card["hash"]:
+                report.errors.append(
                     f"{folder / CARD} has the hash {before}, but the files have {card['hash']}: "
-                    "they were changed since"
+                    "they were changed since; if that is meant, --renew writes the card anew"
                 )
         report.facts += [describe(saved | card), data_profile.describe(folder)]
         timed = saved.get("time_unit") != "order"

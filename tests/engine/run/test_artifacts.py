@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from engine.common.errors import UserError
 from engine.config.load import load
 from engine.config.options import RunOptions
 from engine.run.artifacts import RunFiles
+from engine.run.experiment import code_of
 from model_zoo import atomic
 from model_zoo.training.progress import TrainingError, save_atomically
 
@@ -102,19 +104,32 @@ def test_run_that_another_process_has_just_finished_stays_as_it_is(
     files.log.write_text("its log\n")
     before = snapshot(space.checkpoints)
     with pytest.raises(UserError, match="has just finished it"):
-        files.open(params, "hash", resume=True)
+        files.open(params, resume=True)
     assert snapshot(space.checkpoints) == before
 
 
 # ---------------------------------------------------------------- what a resume is checked for
 
 
-def test_resume_on_other_data_is_refused(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+CODE = {"torch": "2.1", "the digest of the code": "one"}
+
+
+def killed_run(space: Workspace, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> RunFiles:
+    """The files of a run that was killed after it had begun, with its parameters in ``params``."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     params = load("TWIN_tiny", RunOptions(space.config, seed=1)).params
     files = RunFiles(params)
-    files.open(params, "before", resume=False)
-    files.require_unchanged(params)
+    files.open(params | CODE | {"dataset_hash": "before"} | changes, resume=False)
+    return RunFiles(params)
+
+
+def params_of(space: Workspace) -> dict[str, Any]:
+    return load("TWIN_tiny", RunOptions(space.config, seed=1)).params
+
+
+def test_resume_on_other_data_is_refused(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = killed_run(space, monkeypatch)
+    files.require_unchanged(params_of(space), CODE)
     files.require_same_data("before", resume=True)
     other = r"other data \(hash before, now now\); put the data back, or "
     with pytest.raises(UserError, match=other + "start again without --resume"):
@@ -123,12 +138,43 @@ def test_resume_on_other_data_is_refused(space: Workspace, monkeypatch: pytest.M
     for resume in (True, False):
         with pytest.raises(UserError, match=other + "write --model-root DIR"):
             files.require_same_data("now", resume)
-    files.result.unlink()
-    files.state.write_text("state")
-    files.started_with.write_text("")  # the machine crashed
-    files.require_unchanged(params)
-    files.require_same_data("now", resume=True)
-    assert not files.state.exists()  # so the run starts again
+
+
+@pytest.mark.parametrize(
+    "what", ["learning_rate", "epochs", "torch", "the digest of the code", "an_unknown_key"]
+)
+def test_a_state_of_another_run_is_refused(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The state itself says whose it is, so it may be all that a kill has left."""
+    files = killed_run(space, monkeypatch, **{what: "other"})
+    for file in files.folder.iterdir():
+        if file != files.state:
+            file.unlink()
+    message = f"--resume: {what} was 'other' when the run started and is .+ now; put it back, or "
+    with pytest.raises(UserError, match=message + f"start again .+ after deleting {files.state}"):
+        files.require_unchanged(params_of(space), CODE)
+
+
+def test_a_run_that_was_started_again_is_not_finished(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = killed_run(space, monkeypatch)
+    files.result.write_text(json.dumps({"params": params_of(space) | {"epochs": 99}}))
+    assert not files.finished()
+    files.require_unchanged(params_of(space), CODE)  # the result is of an earlier run
+    files.state.unlink()
+    assert files.finished()
+    with pytest.raises(UserError, match="epochs was 99"):
+        files.require_unchanged(params_of(space), {"torch": "other than it was"})
+
+
+def test_the_digest_of_the_code_sees_every_file_that_computes(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("1")
+    known = code_of.__wrapped__(str(tmp_path))
+    assert known == code_of.__wrapped__(str(tmp_path)) != code_of.__wrapped__()
+    (tmp_path / "mine.py").rename(tmp_path / "yours.py")
+    assert code_of.__wrapped__(str(tmp_path)) != known
 
 
 @pytest.mark.parametrize("content", [b"", b"half of a state"])

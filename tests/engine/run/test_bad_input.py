@@ -15,6 +15,8 @@ import pytest
 
 from engine.config.load import load
 from engine.config.options import RunOptions
+from engine.run.experiment import code_of
+from model_zoo.training.progress import save_atomically
 
 from ...support.command_line import Outcome, Workspace, run_expid_often, snapshot
 
@@ -94,6 +96,7 @@ def frame(file: str, edit: Frame, **options: Any) -> Spoil:
     def spoil(space: Workspace) -> None:
         path = space.data / f"{file}.parquet"
         edit(pl.read_parquet(path)).write_parquet(path, **options)
+        space.renew_card()
 
     return spoil
 
@@ -134,8 +137,8 @@ def started_with(**changes: Any) -> Spoil:
 
     def spoil(space: Workspace) -> None:
         params = load("TWIN_tiny", RunOptions(space.config, seed=1)).params
-        space.file("TWIN_tiny", 1, "resume").write_text("state")
-        space.file("TWIN_tiny", 1, "resume.json").write_text(json.dumps(params | changes))
+        identity = json.dumps(params | code_of() | changes)
+        save_atomically({"identity": identity}, space.file("TWIN_tiny", 1, "resume"))
 
     return spoil
 
@@ -400,6 +403,12 @@ DATA = {
         content("dataset_card.json", lambda old: old[:20]),
         ("dataset_card.json is no data set card",),
     ),
+    "changed file": Case(
+        lambda space: (
+            pl.read_parquet(file := space.data / "valid.parquet").reverse().write_parquet(file)
+        ),
+        ("data/tiny: the files have the hash", "damaged or edited", "check", "--renew"),
+    ),
     "file cut in half": Case(
         content("user_info.parquet", lambda old: old[: len(old) // 2]),
         ("user_info.parquet is not a whole parquet file", "copy it again"),
@@ -591,7 +600,7 @@ def test_mistake_is_one_message_and_writes_nothing(name: str, runs: dict[str, Fi
 def test_late_failure_keeps_the_earlier_result(name: str, runs: dict[str, Finished]) -> None:
     is_one_error(runs[name].outcome, LATE[name].says)
     new = set(runs[name].after) - set(runs[name].before)
-    assert new <= {f"checkpoints/tiny/TWIN_tiny_seed1.{end}" for end in ("resume", "resume.json")}
+    assert new <= {"checkpoints/tiny/TWIN_tiny_seed1.resume"}
     for suffix in ("json", "model"):
         assert runs[name].space.file("TWIN_tiny", 1, suffix).read_text() == EARLIER[suffix]
 

@@ -59,7 +59,7 @@ def test_a_line_for_bars_that_could_not_be_written_is_a_warning_and_comes_later(
 def test_a_metric_that_the_test_split_lacks_costs_no_result(space: Workspace) -> None:
     path = space.data / "test.parquet"
     pl.read_parquet(path).with_columns(is_click=pl.lit(0, pl.Int64)).write_parquet(path)
-    (space.data / "card.json").unlink(missing_ok=True)
+    space.renew_card()
     done = run(space, "--expid", "TWIN_tiny", "--seed", "1")
     assert done.code == 0, done.stderr
     assert "test: AUC is undefined" in done.stdout and "validation only" in done.stdout
@@ -72,6 +72,7 @@ def test_a_metric_that_the_test_split_lacks_costs_no_result(space: Workspace) ->
 def test_a_last_batch_of_one_sample_trains_with_batch_norm(space: Workspace) -> None:
     path = space.data / "train.parquet"
     pl.read_parquet(path).head(129).write_parquet(path)
+    space.renew_card()
     space.change_model("TWIN_tiny", batch_size=64, batch_norm=True)
     done = run(space, "--expid", "TWIN_tiny", "--seed", "1")
     assert done.code == 0, done.stderr

@@ -23,7 +23,8 @@ from fuxictr.utils import print_to_list
 from engine.config.feature_map import build_feature_map
 from engine.config.load import load
 from engine.config.options import RunOptions
-from engine.run.experiment import commit_of, make_loaders
+from engine.run.experiment import code_of, commit_of, make_loaders
+from model_zoo.training.progress import save_atomically
 
 from ...support.command_line import ROOT, Outcome, Workspace, environment, run_expid_often, snapshot
 
@@ -330,7 +331,9 @@ def test_resume_of_a_finished_run_changes_nothing(
     again.file("TWIN_tiny", 1, "json").parent.mkdir(parents=True)
     old = undisturbed.results["TWIN_tiny", 1] | {"params": params, "status": "old"}
     again.file("TWIN_tiny", 1, "json").write_text(json.dumps(old))
-    again.file("TWIN_tiny", 1, "resume.json").write_text(json.dumps(params))
+    save_atomically(
+        {"identity": json.dumps(params | code_of())}, again.file("TWIN_tiny", 1, "resume")
+    )
 
     all_runs = (undisturbed.space, ("--expid", *EXPIDS, "--seed", "1", "2", "--resume"))
     one_run = (again, ("--expid", "TWIN_tiny", "--seed", "1", "--resume"))
