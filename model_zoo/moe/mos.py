@@ -18,6 +18,8 @@ from .codebook import Codebook, collect, kmeans_centres
 from .mixtures import BranchedMixture
 from .routers import Router, Routing
 
+WEIGHTS = "topk_softmax", "softmax_topk", "straight_through"
+
 
 class ThemeRouter(Router):
     """The router of MoS: cosines of h(x) with the codebook (eq. 3), then a softmax of the k best.
@@ -28,12 +30,15 @@ class ThemeRouter(Router):
         router_topk: experts per item, k of eq. 2.
         codebook_dim: C.
         codebook_decay: gamma of eq. 4.
-        codebook_init: ``kmeans`` (of h(x), after the backbone warm-up) or ``random``.
+        codebook_init: ``kmeans`` (of h(x), after the backbone warm-up), ``balanced_kmeans``, in which
+            no cluster has much more than its share, or ``random``.
         codebook_restarts: how many starts of k-means are tried; the one with the least inertia is
             kept.
+        revive_after: see ``Codebook``; 0 revives no code.
         router_weight: ``topk_softmax`` is eq. 2, a softmax over the kept scores. With k = 1 it is
             the constant 1, and h gets no gradient. ``softmax_topk`` keeps the top k of the softmax
-            over all experts, which trains h at any k.
+            over all experts, which trains h at any k. ``straight_through`` has the values of the
+            first and the gradient of the second.
         router_temperature: divides the cosines; the paper has none (1).
     """
 
@@ -48,23 +53,24 @@ class ThemeRouter(Router):
         codebook_dim: int = 64,
         codebook_decay: float = 0.999,
         codebook_init: str = "kmeans",
-        codebook_restarts: int = 10,
-        router_weight: str = "topk_softmax",
+        codebook_restarts: int = 50,
+        revive_after: int = 0,
+        router_weight: str = WEIGHTS[0],
         router_temperature: float = 1.0,
     ) -> None:
         super().__init__(item_dim, num_experts, router_topk=router_topk)
-        check_choice("kmeans", "random", codebook_init=codebook_init)
-        check_choice("topk_softmax", "softmax_topk", router_weight=router_weight)
+        check_choice("kmeans", "balanced_kmeans", "random", codebook_init=codebook_init)
+        check_choice(*WEIGHTS, router_weight=router_weight)
         check_sizes(codebook_restarts=codebook_restarts, codebook_dim=codebook_dim)
         check_sizes(0, router_temperature=router_temperature)
         self.weight = router_weight
-        self.trains = router_topk > 1 or router_weight == "softmax_topk"
+        self.trains = router_topk > 1 or router_weight != WEIGHTS[0]
         self.temperature = router_temperature
         self.codebook_init, self.codebook_restarts = codebook_init, codebook_restarts
         self.h = nn.Sequential(
             nn.Linear(item_dim, codebook_dim), nn.ReLU(), nn.Linear(codebook_dim, codebook_dim)
         )
-        self.codebook = Codebook(num_experts, codebook_dim, codebook_decay)
+        self.codebook = Codebook(num_experts, codebook_dim, codebook_decay, revive_after)
 
     def init_weights(self) -> None:
         """Initialise with orthogonal layers, which preserve the angles that eq. 3 compares.
@@ -98,8 +104,10 @@ class ThemeRouter(Router):
             scores_BTE = self.codebook.similarity(z_BTZ) / self.temperature
             best_BTk, expert_BTk = scores_BTE.topk(self.topk, dim=-1)
             gate_BTk = best_BTk.softmax(-1)
-            if self.weight == "softmax_topk":
-                gate_BTk = scores_BTE.softmax(-1).gather(-1, expert_BTk)
+            if self.weight != "topk_softmax":
+                full_BTk = scores_BTE.softmax(-1).gather(-1, expert_BTk)
+                through_BTk = gate_BTk.detach() + (full_BTk - full_BTk.detach())
+                gate_BTk = full_BTk if self.weight == "softmax_topk" else through_BTk
         gate_BTk = gate_BTk.masked_fill((count_BT == 0)[:, :, None], 0.0)
         weights_BTE = gate_BTk.new_zeros(*count_BT.shape, self.num_experts)
         weights_BTE = weights_BTE.scatter(-1, expert_BTk, gate_BTk)
@@ -117,10 +125,11 @@ class ThemeRouter(Router):
                 f"{name} router: with router_topk: 1 the paper's gate (eq. 2) is the constant 1, so the "
                 "router's MLP stays as it starts; router_weight: softmax_topk would train it"
             )
-        if self.codebook_init != "kmeans":
+        if self.codebook_init == "random":
             return
         h_NC = collect(projections)
-        codes_EC = kmeans_centres(h_NC, self.num_experts, self.codebook_restarts, seed)
+        balanced = self.codebook_init == "balanced_kmeans"
+        codes_EC = kmeans_centres(h_NC, self.num_experts, self.codebook_restarts, seed, balanced)
         if codes_EC is None:
             logging.warning(f"{name} codebook: stays random; k-means has too few distinct vectors")
             return

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from model_zoo.moe.codebook import Codebook
+from model_zoo.moe.codebook import Codebook, bounded_clusters, kmeans_centres
 
 
 def test_similarity_is_equation_3() -> None:
@@ -61,7 +61,7 @@ def _rank(rank: int, store: str, h: torch.Tensor, sent: torch.Tensor, out: str) 
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2
     )
     torch.manual_seed(0)
-    book = Codebook(3, 2, decay=0.5)
+    book = Codebook(3, 2, decay=0.5, revive_after=1)
     part = slice(0, 1) if rank == 0 else slice(1, None)  # very different sizes
     book.observe(h[part], sent[part])
     book.step()
@@ -71,11 +71,57 @@ def _rank(rank: int, store: str, h: torch.Tensor, sent: torch.Tensor, out: str) 
 
 def test_ranks_share_sums_and_counts(tmp_path) -> None:
     h, sent = torch.randn(7, 2), torch.randint(0, 2, (7, 3)).float()
+    sent[:, 2] = 0  # a dead code, which all ranks put on the same item
     out = str(tmp_path / "codes")
     mp.spawn(_rank, (str(tmp_path / "store"), h, sent, out), nprocs=2)
     torch.manual_seed(0)
-    alone = Codebook(3, 2, decay=0.5)
+    alone = Codebook(3, 2, decay=0.5, revive_after=1)
     alone.observe(h, sent)
     alone.step()
     for rank in range(2):
         torch.testing.assert_close(torch.load(f"{out}{rank}"), alone.codes_EC)
+
+
+def test_an_idle_code_is_put_on_the_farthest_item_of_the_fullest_theme() -> None:
+    """Whatever the order of the items, and only after so many steps with items."""
+    for order in (torch.arange(5), torch.tensor([3, 1, 4, 0, 2])):
+        book = Codebook(4, 2, decay=1.0, revive_after=3)
+        book.load(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]))
+        h = torch.tensor([[2.0, 0.1], [3.0, 1.5], [1.0, -0.2], [0.1, 1.0], [-0.1, 0.4]])[order]
+        sent = torch.tensor([[3.0, 0, 0, 0]] * 3 + [[0, 1.0, 0, 0]] * 2)[order]
+        first, last = book.codes_EC[:2].clone(), book.codes_EC[3].clone()
+        for step in range(3):
+            assert torch.equal(book.codes_EC[2], torch.tensor([-1.0, 0.0])), step
+            book.step()  # without items, which does not count
+            book.observe(h[:2], sent[:2])
+            book.observe(h[2:], sent[2:])  # accumulated batches are one step
+            book.step()
+        assert torch.equal(book.codes_EC[2], torch.tensor([3.0, 1.5]))
+        assert torch.equal(book.codes_EC[3], last)  # one code a step
+        assert torch.equal(book.codes_EC[:2], first)
+        book.observe(h, sent)
+        book.step()
+        assert torch.equal(book.codes_EC[3], torch.tensor([3.0, 1.5]))
+    assert list(book.state_dict()) == ["codes_EC", "idle_E"]  # a resumed run goes on counting
+    with pytest.raises(ValueError, match="revive_after=-1"):
+        Codebook(2, 2, revive_after=-1)
+
+
+def test_balanced_kmeans_bounds_the_clusters() -> None:
+    """One big and two small heaps: no cluster has more than a third and the tolerance."""
+    torch.manual_seed(0)
+    heaps = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    h = torch.cat([torch.randn(n, 2) + heap for n, heap in zip((800, 60, 40), heaps, strict=True)])
+    plain, balanced = (kmeans_centres(h, 3, 5, 0, how) for how in (False, True))
+    sizes = [torch.cdist(h.double(), c).argmin(1).bincount().max() for c in (plain, balanced)]
+    assert sizes[0] == 800
+    label_N = bounded_clusters(torch.cdist(h.double(), balanced) ** 2, room=330)
+    assert label_N.bincount(minlength=3).max() <= 330 and sizes[1] < 600
+    means = torch.stack([h[label_N == e].double().mean(0) for e in range(3)])
+    torch.testing.assert_close(means, balanced, atol=0.05, rtol=0)
+    # Against the best of all assignments of small cases, each cluster of at most 3 of 6 vectors.
+    labels = torch.cartesian_prod(*[torch.arange(2)] * 6)
+    labels = labels[labels.sum(1) == 3]
+    for cost in torch.rand(9, 6, 2):
+        best = labels[cost[torch.arange(6), labels].sum(1).argmin()]
+        assert torch.equal(bounded_clusters(cost.clone(), 3), best)

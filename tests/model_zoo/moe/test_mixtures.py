@@ -29,6 +29,9 @@ LENGTHS = [0, 1, 3, 25, 25, 9, 17, 8]
 
 ROUTERS = {
     "theme, k = 1": lambda: ThemeRouter(D, 5, router_topk=1, codebook_dim=4),
+    "theme, k = 1, softmax": lambda: ThemeRouter(
+        D, 5, router_topk=1, codebook_dim=4, router_weight="softmax_topk"
+    ),
     "theme, k = 2": lambda: ThemeRouter(D, 5, router_topk=2, codebook_dim=4),
     "theme, k = 5": lambda: ThemeRouter(D, 5, router_topk=5, codebook_dim=4),
     "gshard, k = 1": lambda: GShardRouter(D, 5, router_topk=1, balance_coef=3.0),
@@ -348,7 +351,7 @@ def test_compact_keeps_order_and_pads_left() -> None:
         ({"window_stride": 9}, "window_stride=9"),
         ({"window_anchor": "left"}, "write start or end"),
         ({"codebook_restarts": 0}, "codebook_restarts=0 is too small"),
-        ({"codebook_init": "zeros"}, "write kmeans or random"),
+        ({"codebook_init": "zeros"}, "write kmeans or balanced_kmeans or random"),
         ({"num_experts": -1}, "num_experts=-1"),
         ({"router_topk": 7}, "router_topk=7"),
     ],

@@ -52,7 +52,12 @@ def test_softmax_topk_keeps_the_entries_of_the_full_softmax() -> None:
 
 @pytest.mark.parametrize(
     ("k", "weight", "trains"),
-    [(1, "topk_softmax", False), (2, "topk_softmax", True), (1, "softmax_topk", True)],
+    [
+        (1, "topk_softmax", False),
+        (2, "topk_softmax", True),
+        (1, "softmax_topk", True),
+        (1, "straight_through", True),
+    ],
 )
 def test_h_trains_unless_k_is_1_and_equation_2_literal(k: int, weight: str, trains: bool) -> None:
     router = ThemeRouter(6, 5, router_topk=k, router_weight=weight)
@@ -61,6 +66,22 @@ def test_h_trains_unless_k_is_1_and_equation_2_literal(k: int, weight: str, trai
     if trains:
         (weights * torch.randn_like(weights)).sum().backward()
         assert all(p.grad.abs().sum() > 1e-6 for p in router.h.parameters())
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_straight_through_has_one_weight_and_the_gradient_of_the_other(k: int) -> None:
+    found = {}
+    x, mask = torch.randn(2, 3, 6, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool)
+    for weight in ("topk_softmax", "softmax_topk", "straight_through"):
+        torch.manual_seed(0)
+        router = ThemeRouter(6, 5, router_topk=k, router_weight=weight).double()
+        weights = router(x, mask).weights_BTE
+        if weights.requires_grad:
+            (weights * torch.arange(1, 6)).sum().backward()
+        found[weight] = weights, [p.grad for p in router.h.parameters()]
+    assert torch.equal(found["straight_through"][0], found["topk_softmax"][0])
+    for a, b in zip(found["straight_through"][1], found["softmax_topk"][1], strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ KEYS: dict[type[Mixture], dict[str, Any]] = {
     DSelectK: ONE_BRANCH | {"smooth_step_width": float, "entropy_coef": float, "dselect_mode": str},
     ExpertChoice: ONE_BRANCH,
     MoS: SHARED
-    | dict.fromkeys(("router_topk", "codebook_dim", "codebook_restarts"), int)
+    | dict.fromkeys(("router_topk", "codebook_dim", "codebook_restarts", "revive_after"), int)
     | dict.fromkeys(("codebook_decay", "router_temperature"), float)
     | dict.fromkeys(("codebook_init", "router_weight", "window_anchor"), str)
     | {"window_size": int, "window_stride": int, "alpha_item": float, "alpha_window": float},

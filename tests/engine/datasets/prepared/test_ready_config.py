@@ -33,6 +33,7 @@ def test_the_start_of_every_model_follows_from_the_negatives(
 ) -> None:
     for params in written(tiny_data, tmp_path, **negatives).values():
         start = (params["embedding_initializer"], params["embedding_regularizer"])
+        assert "codebook_restarts" not in params  # the shipped models have fewer, as the paper
         assert params.get("match_features") == (True if negatives else None)
         assert params.get("negative_sampling_rate") == (0.00012 if negatives else None)
         if negatives:
