@@ -68,6 +68,7 @@ class SequenceModel(StagedModel):
             how close the results are to those with dense tables.
         match_features: give the head numbers that say what target and history share (see
             ``history/matches.py``).
+        expert_match: give each item expert such numbers about its own part of the history, too.
         match_windows: their windows of time, in seconds before the sample; None if times are not
             known.
         rare_id_rate: hide an id from training with probability ``rate / (rate + n)``, if n training
@@ -99,6 +100,7 @@ class SequenceModel(StagedModel):
         compile: bool = False,
         sparse_embedding: bool = False,
         match_features: bool = False,
+        expert_match: bool = False,
         match_windows: list[float] | None = None,
         rare_id_rate: float = 0.0,
         event_cols: list[dict[str, Any]] | None = None,
@@ -108,6 +110,8 @@ class SequenceModel(StagedModel):
             raise ValueError(f"loss: {loss!r} is not supported; write {LOSSES[0]!r}")
         if amp not in (None, "bf16"):
             raise ValueError(f"amp: {amp!r} is not supported; write bf16, or leave it out")
+        if expert_match and not match_features:
+            raise ValueError("expert_match: needs match_features: True, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
         if sparse_embedding and self.optimizer_name not in SPARSE_OPTIMIZERS:
@@ -139,6 +143,9 @@ class SequenceModel(StagedModel):
             windows = None if match_windows is None else len(match_windows)
             self.matches = MatchReader(feature_map.features, windows, width)
             width += self.matches.width
+        for name, branch in self.branches.items():
+            if expert_match and name != "window":  # a window has no ids
+                branch.read_matches(3 * len(id_features(feature_map.features)))
         widths = [width, given + self.aux_dim] if self.aux_dim else [width]
         self.classifier = self.head(*widths, **chosen(kwargs, self.head))
         torch.set_rng_state(rng)
@@ -234,6 +241,7 @@ class SequenceModel(StagedModel):
         shared = []
         if self.matches is not None:
             shared = [self.matches.read(inputs[1], columns, row_BL1, mask_BL)]
+            history.matches_within = partial(self.matches.within, columns, row_BL1[:, -1])
         context = self.context_features(inputs[0])
         features = [self.embedding_layer(context, flatten_emb=True)] if context else []
         features.append(target_BD)

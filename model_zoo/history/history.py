@@ -57,6 +57,10 @@ class History:
         mask_BL: bool, True at real positions; the newest position is column ``L - 1``.
         events: the columns of buckets, ``(B, L)`` each, int64.
 
+    Attributes:
+        matches_within: what the targets of samples share with parts of their histories, as three
+            numbers a feature, ``(P, 3 F)``; None where nothing reads them (see ``matches.py``).
+
     The index of a padded position may be that of any row, and its buckets may be any, so readers must
     mask the position.
     """
@@ -71,6 +75,7 @@ class History:
         self._rows = rows if isinstance(rows, RowTable) else RowTable(rows)
         self.index_BL, self.mask_BL, self.events = index_BL, mask_BL, tuple(events)
         self._x_BLD: Tensor | None = None
+        self.matches_within: Callable[[Tensor, History], Tensor] | None = None
 
     @classmethod
     def from_vectors(

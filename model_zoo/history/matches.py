@@ -126,12 +126,26 @@ class MatchReader:
                     "match_windows: the batch has no times; leave the key out, or use the loader of "
                     "this project with match_features: True"
                 )
-            values = {
-                name: distinct_values(columns[name], rare) for name, rare in self.rare.items()
-            }
-            counted_BM = count_matches(values, row_BL1, mask_BL).numbers()
+            counted_BM = count_matches(self._values(columns), row_BL1, mask_BL).numbers()
         tiers = [tier_counts(columns[name], row_BL1, mask_BL).log1p() for name in self.vectors]
         return F.pad(torch.cat([counted_BM, *tiers], dim=1), (0, self.zeros))
+
+    def within(
+        self, columns: Mapping[str, Tensor], target_B: Tensor, sample_P: Tensor, part: History
+    ) -> Tensor:
+        """The numbers about ids of parts of histories, without times, ``(P, 3 F)``.
+
+        Args:
+            columns: as in ``read``.
+            target_B: the row of each target.
+            sample_P: the sample of each part.
+            part: the parts.
+        """
+        row_PL1 = torch.cat([part.index_BL, target_B[sample_P, None]], dim=1)
+        return count_matches(self._values(columns), row_PL1, part.mask_BL).numbers()
+
+    def _values(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: distinct_values(columns[name], rare) for name, rare in self.rare.items()}
 
 
 def id_features(features: Mapping[str, dict[str, Any]]) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """A branch: a router and its experts, which a mixture adds to the global block.
 
 Shape suffixes: B samples, T items or windows, R rows that are routed, E experts, k experts used per
-sample, P = B * k (sample, expert) pairs, S samples of one expert, D item width, H output width.
+sample, P = B * k (sample, expert) pairs, S samples of one expert, D item width, H output width, M
+numbers on what matches.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,6 +65,12 @@ class Branch(nn.Module):
         experts = [make_block() for _ in range(num_experts)]
         self.output_dim = experts[0].output_dim
         self.experts = cast(Sequence[SequenceBlock], nn.ModuleList(experts))
+        self.match_EMH: nn.Parameter | None = None
+
+    def read_matches(self, count: int) -> None:
+        """Each expert adds a linear function of M numbers on what matches in its part; it starts at 0."""
+        zeros_EMH = torch.zeros(len(self.experts), count, self.output_dim)
+        self.match_EMH = nn.Parameter(zeros_EMH)
 
     def plan(self, history: History) -> Plan:
         """Route a history and decide what each expert reads."""
@@ -89,16 +96,23 @@ class Branch(nn.Module):
         def run(sizes: list[int], target_BD: Tensor) -> Tensor:
             counts, widths = sizes[:E], sizes[E:]
             sample, gate, index, mask = (x[: sum(counts)] for x in (sample_P, gate_P, *columns))
-            read = history.subsequences(sample, index, mask).split(counts, widths)
+            read = history.subsequences(sample, index, mask)
             targets = target_BD[sample].split(counts)
             outputs = [
                 expert(own, target_SD)
-                for expert, own, target_SD in zip(self.experts, read, targets, strict=True)
+                for expert, own, target_SD in zip(
+                    self.experts, read.split(counts, widths), targets, strict=True
+                )
                 if len(target_SD)
             ]
             y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)
             if outputs:
-                y_BH = y_BH.index_add(0, sample, torch.cat(outputs) * gate[:, None])
+                y_PH = torch.cat(outputs)
+                if self.match_EMH is not None and history.matches_within is not None:
+                    parts = history.matches_within(sample, read).to(y_BH).split(counts)
+                    linear = [m @ w for m, w in zip(parts, self.match_EMH, strict=True)]
+                    y_PH = y_PH + torch.cat(linear)
+                y_BH = y_BH.index_add(0, sample, y_PH * gate[:, None])
             return y_BH
 
         return Plan(torch.cat([pairs_E[:E], width_E[:E]]), routed.aux_loss, run)

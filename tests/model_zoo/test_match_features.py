@@ -1,5 +1,6 @@
 """Every model with match features: what its head reads, and what it can be combined with."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import torch
 
 from engine.run.flops import describe, flops_per_sample
 from model_zoo import get_model
+from model_zoo.history.history import History
+from model_zoo.moe.branch import Branch
 from model_zoo.sequence_model import SequenceModel
 
-from ..support.helpers import all_models, build_model, loader, tiny_params
+from ..support.helpers import all_models, build_model, loader, random_batch, rows_of, tiny_params
+from .test_all_models import spread_embeddings
 
 WINDOWS = [60.0]
 
@@ -66,3 +70,56 @@ def test_flops_of_random_histories(windows: list | None, tiny_data: Path, tmp_pa
     weights = params["dnn_hidden_units"][0] * reader.width
     assert counted[True][0] - counted[False][0] == weights
     assert counted[True][1].mean - counted[False][1].mean >= 2 * weights
+
+
+def expert_numbers(branch: Branch, history: History, batch: tuple, b: int) -> tuple[int, list]:
+    """The expert of a sample, and what its target shares with the expert's items, one by one."""
+    real = batch[2][b] > 0
+    gates_TE = branch.router.gates(history)[b][real]
+    expert = int(gates_TE[-1].argmax())
+    own = batch[1].index[b, :-1][real][gates_TE[:, expert] > 0].tolist()
+    counts, shares, closeness = [], [], []
+    for table in (t for t in batch[1].tables.values() if t.dtype == torch.long):
+        value = table[batch[1].index[b, -1]]
+        places = [len(own) - i for i, item in enumerate(own) if table[item] == value]
+        counts.append(math.log1p(len(places)))
+        shares.append(len(places) / len(own))
+        closeness.append(1 / min(places, default=math.inf))
+    return expert, counts + shares + closeness
+
+
+@pytest.mark.parametrize("name", ["TWIN_MoS", "Mamba4Rec_GShard"])
+def test_an_expert_adds_what_matches_in_its_part(name: str, tiny_data: Path) -> None:
+    """Counted one by one, whatever stands in the padding or in other samples of the batch."""
+    model, _ = built(tiny_data, name, expert_match=True, router_topk=1)
+    spread_embeddings(model).double().eval()
+    lengths = [0, 1, 5, 20, 13]
+    batch = random_batch(model.feature_map, lengths, L=20)
+    for table in batch[1].tables.values():
+        if table.dtype == torch.long:
+            table[1:] = table[1:] % 4 + 1  # so few values that some match
+    branch_name, branch = next(iter(model.branches.items()))
+    seen: list[torch.Tensor] = []
+    model.encoder.register_forward_hook(lambda *args: seen.append(args[2][0].detach()))
+    model(batch)
+    assert branch.match_EMH is not None and not branch.match_EMH.any()
+    torch.nn.init.normal_(branch.match_EMH)
+    logit = model(batch)["logit"]
+    history, _ = model.embed_items(batch)
+    gates_BE = branch.router.gates(history)[:, -1]
+    for b, length in enumerate(lengths):
+        added = torch.zeros_like(seen[0][b])
+        if length:
+            expert, numbers = expert_numbers(branch, history, batch, b)
+            linear = torch.tensor(numbers, dtype=torch.float64) @ branch.match_EMH[expert]
+            added = model.encoder.alphas[branch_name] * gates_BE[b, expert] * linear.detach()
+        torch.testing.assert_close(seen[1][b] - seen[0][b], added, rtol=1e-6, atol=1e-6)
+        alone = model(rows_of(batch, [b], cut=20 - max(length, 1)))["logit"]
+        torch.testing.assert_close(alone[0], logit[b])
+    model.train().add_loss(model(batch), model.get_labels(batch)).backward()
+    assert branch.match_EMH.grad.abs().sum() > 0
+
+
+def test_experts_need_match_features_to_read_matches(tiny_data: Path) -> None:
+    with pytest.raises(ValueError, match="expert_match: needs match_features"):
+        build_model(tiny_params(tiny_data, "TWIN_MoS", expert_match=True, verbose=0))

@@ -600,7 +600,8 @@ def test_mistake_is_one_message_and_writes_nothing(name: str, runs: dict[str, Fi
 def test_late_failure_keeps_the_earlier_result(name: str, runs: dict[str, Finished]) -> None:
     is_one_error(runs[name].outcome, LATE[name].says)
     new = set(runs[name].after) - set(runs[name].before)
-    assert new <= {"checkpoints/tiny/TWIN_tiny_seed1.resume"}
+    state = "checkpoints/tiny/TWIN_tiny_seed1.resume"
+    assert new <= {state, f"{state}.before"}
     for suffix in ("json", "model"):
         assert runs[name].space.file("TWIN_tiny", 1, suffix).read_text() == EARLIER[suffix]
 
