@@ -48,10 +48,15 @@ class Stepper:
         progress, every = self.progress, self.model.eval_steps or steps
         if progress.step > progress.evaluated and self._is_due(every, steps):
             yield True
+        if progress.step == steps:
+            return
         hidden = not (self.model.verbose and sys.stdout.isatty())  # a bar would fill a log file
         shown = dict(leave=False, file=sys.stdout, unit="batch", initial=progress.step)
         start = None
-        rest = islice(loader, progress.step, steps)
+        rng, batches = torch.get_rng_state(), iter(loader)
+        if progress.step:  # a loader that draws a number when it starts has done so before
+            torch.set_rng_state(rng)
+        rest = islice(batches, progress.step, steps)
         with tqdm(rest, title, steps, disable=hidden, **shown) as bar:
             for batch in bar:
                 if start is None or progress.step == progress.evaluated:

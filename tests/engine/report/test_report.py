@@ -247,7 +247,7 @@ def test_the_paper_piece_by_piece(copied: Path) -> None:
     )
     assert known["Figure 7 fusion weights"][0].startswith("partly : 21 of 84 configurations;")
     assert known["routing over training"][0] == known["themes of the experts"][0] == "present"
-    assert known["knobs, one key changed at a time"][0].startswith("partly : 3 of 88")
+    assert known["knobs, one key changed at a time"][0].startswith("partly : 3 of 108")
     assert (
         f"{study} knobs --dataset toy --seeds 3 --back"
         in known["knobs, one key changed at a time"][0]
