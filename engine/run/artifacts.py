@@ -83,7 +83,10 @@ class RunFiles:
 
     def finished(self) -> bool:
         """Whether there is a result, and no run has started after it."""
-        return self.result.exists() and not any(state.exists() for state in self.states)
+        return self.result.exists() and not self._has_state()
+
+    def _has_state(self) -> bool:
+        return any(map(Path.exists, self.states))
 
     def open(self, identity: dict[str, Any], resume: bool) -> None:
         """Make the folder and start the log; without ``resume``, delete a killed run's state.
@@ -125,11 +128,10 @@ class RunFiles:
         message = "Params: " + json.dumps(identity, indent=4)
         handler.handle(logging.makeLogRecord({"levelname": "INFO", "msg": message}))
         self.identity = json.dumps(identity)
-        if not any(
-            state.exists() for state in self.states
-        ):  # from now on, an earlier result is not this run's
+        if not self._has_state():
             if resume:
                 logging.info("--resume: nothing was saved, so the run starts at its beginning")
+            # From now on, an earlier result is not this run's.
             save_atomically({"identity": self.identity}, self.state)
 
     def fit_seconds(self) -> float:

@@ -97,20 +97,18 @@ class Branch(nn.Module):
             counts, widths = sizes[:E], sizes[E:]
             sample, gate, index, mask = (x[: sum(counts)] for x in (sample_P, gate_P, *columns))
             read = history.subsequences(sample, index, mask)
-            targets = target_BD[sample].split(counts)
+            parts, targets = read.split(counts, widths), target_BD[sample].split(counts)
+            runs = zip(self.experts, parts, targets, strict=True)
             outputs = [
-                expert(own, target_SD)
-                for expert, own, target_SD in zip(
-                    self.experts, read.split(counts, widths), targets, strict=True
-                )
-                if len(target_SD)
+                expert(part, target_SD) for expert, part, target_SD in runs if len(target_SD)
             ]
             y_BH = target_BD.new_zeros(len(target_BD), self.output_dim)
             if outputs:
                 y_PH = torch.cat(outputs)
                 if self.match_EMH is not None and history.matches_within is not None:
-                    parts = history.matches_within(sample, read).to(y_BH).split(counts)
-                    linear = [m @ w for m, w in zip(parts, self.match_EMH, strict=True)]
+                    match_PM = history.matches_within(sample, read).to(y_BH)
+                    each = zip(match_PM.split(counts), self.match_EMH, strict=True)
+                    linear = [match_SM @ weight_MH for match_SM, weight_MH in each]
                     y_PH = y_PH + torch.cat(linear)
                 y_BH = y_BH.index_add(0, sample, y_PH * gate[:, None])
             return y_BH
