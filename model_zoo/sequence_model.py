@@ -32,7 +32,7 @@ from .moe.stages import Stage, StageName
 from .ops.compiled import call_compiled, require_compiler
 from .ops.precision import bf16_products
 from .training.base_model import StagedModel
-from .training.checkpoints import load_backbone
+from .training.checkpoints import load_backbone, load_grown
 from .training.hyper_parameters import chosen, keywords
 from .training.initializer import FUXICTR_START, parse_initializer
 from .training.optimizer import SPARSE_OPTIMIZERS
@@ -60,6 +60,8 @@ class SequenceModel(StagedModel):
         backbone_checkpoint: file of weights from which embeddings, global block and head start. The
             weights are the vanilla backbone's, or those of LongCTR's model of the same name. With
             them, the backbone needs no warm-up, and this stage is left out.
+        init_from: file of a trained model's weights, from which all start; there is no warm-up then.
+            Embedding tables may have more rows, as after ``prepare.py generic --like --grow``.
         amp: ``bf16`` rounds the matrix products of blocks and head to bf16, in training and
             evaluation. Weights, optimizer and loss stay float32 (see ``ops/precision.py``).
         compile: compile blocks and head with torch.compile, for a GPU (see ``ops/compiled.py``).
@@ -96,6 +98,7 @@ class SequenceModel(StagedModel):
         embedding_initializer: str = FUXICTR_START,
         loss: str = LOSSES[0],
         backbone_checkpoint: str | None = None,
+        init_from: str | None = None,
         amp: str | None = None,
         compile: bool = False,
         sparse_embedding: bool = False,
@@ -151,9 +154,11 @@ class SequenceModel(StagedModel):
         torch.set_rng_state(rng)
         self.reset_parameters()
         self.amp = amp
-        self.backbone_checkpoint = backbone_checkpoint
+        self.backbone_checkpoint, self.init_from = backbone_checkpoint, init_from
         if backbone_checkpoint is not None:
             load_backbone(self, backbone_checkpoint)
+        if init_from is not None:
+            load_grown(self, init_from)
         self.to(self.device)
         self.compiled = compile
         if compile:
@@ -196,8 +201,11 @@ class SequenceModel(StagedModel):
         return tuple(self.encoder.added())
 
     def stages(self, epochs: float) -> list[Stage]:
-        """The stages of the mixture, without the backbone's warm-up if a checkpoint replaces it."""
+        """The stages of the mixture, without those that trained weights replace."""
         stages = self.encoder.stages(epochs)
+        if self.init_from is not None:
+            logging.info(f"no warm-up: all weights start from {self.init_from}")
+            return stages[-1:]
         if self.backbone_checkpoint is not None:
             logging.info(f"no warm-up: the backbone starts from {self.backbone_checkpoint}")
             stages = [stage for stage in stages if stage.name is not StageName.BACKBONE]
@@ -219,6 +227,8 @@ class SequenceModel(StagedModel):
 
     @torch.no_grad()
     def before_experts(self, batches: Iterable[Batch], seed: int) -> None:
+        if self.init_from is not None:
+            return  # the routers are trained, too
         self.eval()
         self.encoder.before_experts((self.embed_items(batch)[0] for batch in batches), seed)
 

@@ -12,7 +12,7 @@ from ..loader.event_columns import TIME_GAP
 from ..loader.times import has_times
 from .models import find_model
 from .options import RunOptions
-from .read import Params, load_experiment, redirect, resolve_paths
+from .read import WEIGHTS, Params, load_experiment, redirect, resolve_paths
 from .validate import check
 
 MATCH_WINDOWS = [1800.0, 86_400.0, 604_800.0]  # half an hour, a day, a week, where times are known
@@ -77,9 +77,9 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
         if TIME_GAP not in (column.get("name") for column in columns):
             gap = {"name": TIME_GAP, "vocab_size": GAP_BUCKETS}
             params["event_cols"] = [*columns, gap]
-    checkpoint = params.get("backbone_checkpoint")
-    if checkpoint is not None and Path(checkpoint).is_file():
-        params["backbone_checkpoint_hash"] = fingerprint([checkpoint])
+    for key in WEIGHTS:
+        if (file := params.get(key)) is not None and Path(file).is_file():
+            params[f"{key}_hash"] = fingerprint([file])
     return Experiment(params, model_class, options)
 
 

@@ -28,7 +28,8 @@ Params = dict[str, Any]
 
 DATA_FILES = ("train_data", "valid_data", "test_data", "user_info", "item_info")
 DATA_PATHS = ("data_root", *DATA_FILES)
-PATHS = ("model_root", *DATA_PATHS, "backbone_checkpoint")
+WEIGHTS = ("backbone_checkpoint", "init_from")  # files from which a model starts
+PATHS = ("model_root", *DATA_PATHS, *WEIGHTS)
 # Keys that change what a run shows or how it loads data, but no number of its result.
 NO_NUMBERS = ("verbose", "num_workers", "tensorboard", "checkpoint_minutes")
 # Metrics of which less is better; of all others that can be a monitor more is better.

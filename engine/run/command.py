@@ -33,6 +33,8 @@ def _run() -> int:
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
     parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
     parser.add_argument("--resume", action="store_true", help="go on with killed runs")
+    trained = "result of a trained model, from whose weights all start, such as before --grow"
+    parser.add_argument("--init-from", type=Path, metavar="RESULT", help=trained)
     results = "folder for results, in place of model_root"
     parser.add_argument("--model-root", type=Path, help=results)
     parser.add_argument("--list", action="store_true", help="list the experiment ids and stop")
@@ -42,7 +44,10 @@ def _run() -> int:
         return 0
     names = ("config", "gpu", "resume", "model_zoo", "data_root", "model_root")
     given = {name: getattr(args, name) for name in names}
-    options = RunOptions(**given, changes=parse_changes(args.set, DECIDED))
+    changes = parse_changes(args.set, DECIDED)
+    if args.init_from is not None:
+        changes["init_from"] = str(args.init_from.resolve().with_suffix(".model"))
+    options = RunOptions(**given, changes=changes)
     # A wrong experiment id is answered before torch is imported, which is slow.
     read = [load_experiment(args.config, e, options.changes) for e in dict.fromkeys(args.expid)]
 

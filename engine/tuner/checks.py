@@ -15,7 +15,7 @@ from ..common.errors import UserError
 from ..config.feature_map import build_feature_map
 from ..config.models import build, find_model
 from ..config.options import RunOptions
-from ..config.read import DATA_FILES, DATA_PATHS, redirect, resolve_paths
+from ..config.read import DATA_FILES, DATA_PATHS, WEIGHTS, redirect, resolve_paths
 from ..config.validate import check
 from ..datasets import ensure_generated
 from ..datasets.prepared import card
@@ -93,7 +93,7 @@ def _build_all(space: Space, params: dict[str, Any], model_class: type[StagedMod
     for spec in feature_map.features.values():
         if "vocab_size" in spec:
             spec["vocab_size"] = TABLE_ROWS
-    harmless = {"backbone_checkpoint": None, "compile": False, "verbose": 0, "gpu": -1}
+    harmless = dict.fromkeys(WEIGHTS) | {"compile": False, "verbose": 0, "gpu": -1}
     for values in product(*choices.values()):
         tuned = dict(zip(choices, values, strict=True))
         what = f" with {as_text(tuned)}" if tuned else ""

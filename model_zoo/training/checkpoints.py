@@ -1,4 +1,5 @@
-"""Start a backbone from trained weights, of a vanilla model or of LongCTR's model of its name."""
+"""Start from trained weights: a whole model from its own, or a backbone from those of a vanilla model or
+of LongCTR's model of its name."""
 
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,34 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
         ValueError: the file is no checkpoint, or it is from another backbone or has other sizes.
     """
     where = f"backbone_checkpoint: {path}"
+    weights = _weights(where, path)
+    if not any(name.startswith(BLOCK) for name in weights):
+        try:
+            weights = from_longctr(model, weights)
+        except (ValueError, IndexError, KeyError, RuntimeError) as error:
+            reason = f"the file has no weights of this model, nor of LongCTR's model ({error})"
+            raise ValueError(f"{where}: {reason}; {HINT}") from None
+    parts = {name: weight for name, weight in weights.items() if name.startswith(PARTS)}
+    _load(where, model, parts, [name for name in model.state_dict() if name.startswith(PARTS)])
+
+
+def load_grown(model: nn.Module, path: str | Path) -> None:
+    """Load all weights from a file; embedding tables may have more rows, which stay as they are.
+
+    Raises:
+        ValueError: the file is no checkpoint, or it is from another model or has other sizes.
+    """
+    where, own = f"init_from: {path}", model.state_dict()
+    weights = _weights(where, path)
+    for name in own.keys() & weights.keys():
+        known, start = weights[name], own[name]
+        if name.startswith(EMBEDDING) and known.shape[1:] == start.shape[1:]:
+            weights[name] = torch.cat([known, start[len(known) :].to(known)])
+    _load(where, model, weights, list(own))
+
+
+def _weights(where: str, path: str | Path) -> dict[str, Tensor]:
+    """The weights of a file by name; ``where`` begins the message of an error."""
     try:
         digest_of(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -31,20 +60,17 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
     named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
     if not named or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise ValueError(f"{where}: the file holds no weights by name; {FILE}")
-    if not any(name.startswith(BLOCK) for name in weights):
-        try:
-            weights = from_longctr(model, weights)
-        except (ValueError, IndexError, KeyError, RuntimeError) as error:
-            reason = f"the file has no weights of this model, nor of LongCTR's model ({error})"
-            raise ValueError(f"{where}: {reason}; {HINT}") from None
-    parts = {name: weight for name, weight in weights.items() if name.startswith(PARTS)}
-    needed = [name for name in model.state_dict() if name.startswith(PARTS)]
-    if missing := [name for name in needed if name not in parts]:
+    return weights
+
+
+def _load(where: str, model: nn.Module, weights: dict[str, Tensor], needed: list[str]) -> None:
+    """Load weights that must have these names."""
+    if missing := [name for name in needed if name not in weights]:
         raise ValueError(f"{where}: the file has no {missing[0]!r}, which this model needs; {HINT}")
-    if unknown := [name for name in parts if name not in needed]:
+    if unknown := [name for name in weights if name not in needed]:
         raise ValueError(f"{where}: {unknown[0]!r} has no place in this model; {HINT}")
     try:
-        model.load_state_dict(parts, strict=False)
+        model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip(" \t.")
         raise ValueError(f"{where}: {reason}; {HINT}") from None

@@ -1,6 +1,7 @@
 """Scores of new rows: they are those that the same rows have in a prepared data set."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from engine.predict.extended import Extended
 from engine.predict.scores import Trained, predict
 from model_zoo import get_model
 
-from ...support.command_line import prepare_and_train, run_here, run_module
+from ...support.command_line import prepare_and_train, run_here, run_module, run_script
 
 KEYS = ("--user", "who", "--item", "what", "--time", "when")
 FLAGS = (*KEYS, "--label", "liked", "--split", "user", "--min-count", "2")
@@ -203,13 +204,21 @@ def test_bad_rows_are_named(result: Path) -> None:
 
 @pytest.mark.slow
 def test_the_commands(log: pl.DataFrame, tmp_path: Path) -> None:
-    log.write_csv("log.csv")
-    prepare_and_train(tmp_path, FLAGS, "SDIM_out")
-    (result,) = (tmp_path / "results" / "out").glob("SDIM_out*seed*.json")
+    """Also with the model of more data, which goes on from the first one."""
+    shutil.copy("old.csv", "log.csv")
+    prepare_and_train(tmp_path, FLAGS, "SDIM_MoS_out")
+    (result,) = (tmp_path / "results" / "out").glob("SDIM_MoS_out*seed*.json")
     metrics = json.loads(result.read_text())["metrics"]
     for split in ("valid", "test"):
         done = run_module("engine.evaluate", "--result", str(result), "--split", split)
         assert f"AUC {metrics[split]['AUC']:.6f}" in done.stdout, done.stderr
+    grow = ("--input", "whole.csv", "--like", "out", "--grow", "--min-count", "1")
+    prepare(*grow, "--output", "grown")
+    done = run_script(
+        "run_expid.py", "--config", "grown/config", "--expid", "SDIM_MoS_grown", "--init-from",
+        str(result), "--set", "epochs=1", "--model-root", "results", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.code == 0 and "no warm-up: all weights start from" in done.stdout, done.stderr
     raw(log, Path("out")).write_csv("rows.csv")
     command = ("--result", str(result), "--input", str(tmp_path / "rows.csv"), "--output")
     done = run_module("engine.predict", *command, str(tmp_path / "scores.csv"))

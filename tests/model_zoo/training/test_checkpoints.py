@@ -1,6 +1,7 @@
 """``backbone_checkpoint``: a trained vanilla model starts its variants; anything else is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -124,6 +125,44 @@ def test_misshapen_foreign_weights_are_refused(
 ) -> None:
     torch.save(weights, tmp_path / "weights.model")
     assert "LongCTR's model" in refused(tiny_data, name, tmp_path / "weights.model")
+
+
+def grown(params: dict[str, Any], rows: int) -> dict[str, Any]:
+    """The same, with more items than the data set has."""
+    columns = [dict(column) for column in params["feature_cols"]]
+    (item,) = (column for column in columns if column["name"] == "item_id")
+    item["vocab_size"] = rows
+    return params | {"feature_cols": columns}
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_grown_model_goes_on_with_all_weights(
+    sparse: bool, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Tables keep their first rows, and the codes of the routers stay as they are."""
+    options = {"model_root": str(tmp_path), "sparse_embedding": sparse}
+    params = tiny_params(tiny_data, "TWIN_MoS", **options)
+    old, file = build_model(params, seed=1).eval(), str(tmp_path / "old.model")
+    old.save_weights(file)
+    table = "embedding_layer.embedding_layer.embedding_layers.item_id.weight"
+    size = len(old.state_dict()[table])
+    params = grown(params, size + 7)
+    fresh = build_model(params, seed=2).state_dict()
+    model = build_model(params | {"init_from": file}, seed=2)
+    for name, weight in old.state_dict().items():
+        found = model.state_dict()[name]
+        assert found[: len(weight)].equal(weight) if weight.ndim else found.equal(weight), name
+    assert model.state_dict()[table][size:].equal(fresh[table][size:])
+    model.feature_map = old.feature_map  # from which the batch of ``predict`` is made
+    assert predict(model).equal(predict(old))
+    assert [stage.name for stage in model.stages(1.0)] == ["joint"]
+    codes = {name: w.clone() for name, w in model.state_dict().items() if "codes" in name}
+    model.before_experts(iter([]), 0)
+    assert codes and all(model.state_dict()[name].equal(w) for name, w in codes.items())
+    with pytest.raises(ValueError, match=r"init_from: .*old\.model: .*item_id"):
+        build_model(grown(params, size - 1) | {"init_from": file})
+    with pytest.raises(ValueError, match=r"init_from: .*old\.model: .* has no place"):
+        build_model(tiny_params(tiny_data, "TWIN", **options, init_from=file))
 
 
 @pytest.mark.slow
