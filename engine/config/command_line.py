@@ -30,6 +30,17 @@ class CommandLine(argparse.ArgumentParser):
         what = "keys of the model or the data set, with values in YAML"
         self.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help=what)
 
+    def add_trained(self, data: str) -> None:
+        """Add the result of a trained model, its data set, which ``data`` describes, and its device."""
+        self.add_argument("--result", type=Path, required=True, help="JSON that run_expid.py wrote")
+        self.add_argument("--data", type=Path, help=data)
+        self.add_gpu()
+
+    def add_gpu(self) -> None:
+        """Add ``--gpu`` for one device."""
+        what = "CUDA device, -1 (default) for the CPU"
+        self.add_argument("--gpu", type=int, default=-1, help=what)
+
     def add_devices(self, per_gpu: str) -> None:
         """Add ``--gpu`` for several devices, and the flag ``per_gpu`` for how many jobs each takes."""
         devices, jobs = "CUDA devices; -1 (default) is the CPU", "at a time, per device"

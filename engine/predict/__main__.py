@@ -20,12 +20,10 @@ def main() -> None:
         description="Add the column `score` to a table of users, items, times and features. Histories "
         "come from the prepared data set, and from --events.",
     )
-    parser.add_argument("--result", type=Path, required=True, help="JSON that run_expid.py wrote")
+    parser.add_trained(data="folder of the data set, if it was moved")
     parser.add_argument("--input", type=Path, required=True, help="rows to score: CSV or Parquet")
     parser.add_argument("--output", type=Path, required=True, help="a .parquet or .csv to write")
     parser.add_argument("--events", type=Path, help="what happened since, a log like the first")
-    parser.add_argument("--data", type=Path, help="folder of the data set, if it was moved")
-    parser.add_argument("--gpu", type=int, default=-1, help="CUDA device; -1 (default) is the CPU")
     for key in KEYS:
         parser.add_argument(f"--{key}", help="as in prepare.py generic, where it is not as it was")
     args = parser.parse_args()

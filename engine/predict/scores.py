@@ -38,12 +38,11 @@ class Trained:
             self.params |= described(Path(data).resolve())
         self.folder = Path(self.params["train_data"]).parent
         self.feature_map = build_feature_map(self.params)
-        self.device = f"cuda:{gpu}" if gpu >= 0 else "cpu"
         self.model = load_trained(self.params, self.feature_map, path.with_suffix(".model"), gpu)
 
     def loader(self, split: str, **files: str) -> SequenceLoader:
         """The samples of a split in their order; ``files`` replace those of the data set."""
-        params = self.params | files | {"device": self.device, "shuffle": False}
+        params = self.params | files | {"device": self.model.device, "shuffle": False}
         return SequenceLoader(self.feature_map, params[f"{split}_data"], **params)
 
 

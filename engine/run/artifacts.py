@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model_zoo.training.progress import before, load_state, save_atomically
+from model_zoo.training.progress import load_state, save_atomically, state_before
 
 from ..common.errors import UserError
 from ..common.files import lock, read_if_whole
@@ -37,7 +37,7 @@ class RunFiles:
         self.name = f"{params['model_id']}{_digest(changes or {})}_seed{params['seed']}"
         self.result = self.folder / f"{self.name}.json"
         self.state = self.folder / f"{self.name}.resume"
-        self.states = self.state, before(self.state)
+        self.states = self.state, state_before(self.state)
         self.progress = self.folder / f"{self.name}.progress.json"
         self.log = self.folder / f"{self.name}.log"
         self.scalars = self.folder / "tensorboard" / self.name
@@ -69,7 +69,9 @@ class RunFiles:
     def require_same_data(self, dataset_hash: str, resume: bool) -> None:
         """Raise a UserError if a run to resume, or a result to overwrite, is on other data."""
         known = {self.result: read_if_whole(self.result)}
-        for file, found in (known | ({self.state: self.started_with} if resume else {})).items():
+        if resume:
+            known[self.state] = self.started_with
+        for file, found in known.items():
             before = found.get("dataset_hash", dataset_hash)
             if before != dataset_hash:
                 other = self._again()

@@ -30,7 +30,7 @@ def _run() -> int:
     parser.add_places()
     parser.add_changes()
     parser.add_argument("--expid", nargs="+", default=[], help="experiment ids, run one by one")
-    parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1 (default) for the CPU")
+    parser.add_gpu()
     parser.add_argument("--seed", nargs="+", type=int, help="seeds; default: the configuration's")
     parser.add_argument("--resume", action="store_true", help="go on with killed runs")
     trained = "result of a trained model, from whose weights all start, such as before --grow"

@@ -66,7 +66,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     set_up_cpu()
     peak = peak_memory(options.gpu)
     files = RunFiles(params, experiment.changes)
-    code = code_of(*filter(None, [params.get("model_zoo")]))
+    code = code_of(params.get("model_zoo"))
     if resume:
         files.require_unchanged(params, code)
         if files.finished():
@@ -138,14 +138,14 @@ def _about(experiment: Experiment) -> dict[str, Any]:
 
 
 @cache  # code that changes after the first run is not the code that this process runs
-def code_of(*folders: str) -> dict[str, str]:
+def code_of(model_zoo: str | None = None) -> dict[str, str]:
     """The version of torch, and a digest of the code that computes a run's numbers.
 
     Args:
-        folders: of foreign models.
+        model_zoo: folder of foreign models.
     """
     root, digest = Path(__file__).parents[2], hashlib.sha256()
-    for folder in (*folders, *COMPUTES):
+    for folder in filter(None, (model_zoo, *COMPUTES)):
         for path in sorted((root / folder).rglob("*.py")):
             digest.update(f"{path.relative_to(root / folder)}\n".encode() + path.read_bytes())
     return {"torch": torch.__version__, "the digest of the code": digest.hexdigest()[:12]}

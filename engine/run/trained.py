@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import torch
 from fuxictr.features import FeatureMap
 
 from model_zoo.training.base_model import StagedModel
-from model_zoo.training.progress import digest_of
+from model_zoo.training.progress import load_saved
 
 from ..common.errors import UserError
 from ..config.models import build, find_model
@@ -33,8 +32,7 @@ def load_trained(
     model_class = find_model(params["model"], Path(zoo) if zoo else None)
     model = build(model_class, feature_map, params | {"gpu": gpu}, params["model_id"])
     try:
-        digest_of(checkpoint)
-        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        model.load_state_dict(load_saved(checkpoint))
     except Exception as error:  # torch raises anything for a damaged file
         reason = " ".join(str(error).split())[:300]
         what = f"not weights of {params['model']} as {params['model_id']} describes it ({reason})"

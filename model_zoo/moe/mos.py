@@ -18,8 +18,6 @@ from .codebook import Codebook, collect, kmeans_centres
 from .mixtures import BranchedMixture
 from .routers import Router, Routing
 
-WEIGHTS = "topk_softmax", "softmax_topk", "straight_through"
-
 
 class ThemeRouter(Router):
     """The router of MoS: cosines of h(x) with the codebook (eq. 3), then a softmax of the k best.
@@ -55,16 +53,17 @@ class ThemeRouter(Router):
         codebook_init: str = "kmeans",
         codebook_restarts: int = 50,
         revive_after: int = 0,
-        router_weight: str = WEIGHTS[0],
+        router_weight: str = "topk_softmax",
         router_temperature: float = 1.0,
     ) -> None:
         super().__init__(item_dim, num_experts, router_topk=router_topk)
         check_choice("kmeans", "balanced_kmeans", "random", codebook_init=codebook_init)
-        check_choice(*WEIGHTS, router_weight=router_weight)
+        weights = "topk_softmax", "softmax_topk", "straight_through"
+        check_choice(*weights, router_weight=router_weight)
         check_sizes(codebook_restarts=codebook_restarts, codebook_dim=codebook_dim)
         check_sizes(0, router_temperature=router_temperature)
         self.weight = router_weight
-        self.trains = router_topk > 1 or router_weight != WEIGHTS[0]
+        self.trains = router_topk > 1 or router_weight != "topk_softmax"
         self.temperature = router_temperature
         self.codebook_init, self.codebook_restarts = codebook_init, codebook_restarts
         self.h = nn.Sequential(

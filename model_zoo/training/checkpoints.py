@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .progress import digest_of
+from .progress import load_saved
 
 PARTS = BLOCK, HEAD, EMBEDDING = "encoder.global_block.", "classifier.", "embedding_layer."
 FILE = "write the path of a .model file"
@@ -50,11 +50,10 @@ def load_grown(model: nn.Module, path: str | Path) -> None:
 def _weights(where: str, path: str | Path) -> dict[str, Tensor]:
     """The weights of a file by name; ``where`` begins the message of an error."""
     try:
-        digest_of(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = load_saved(path)
     except OSError as error:
         raise ValueError(f"{where}: {error.strerror}; {FILE}") from None
-    except Exception as error:  # torch.load raises many kinds of errors
+    except Exception as error:  # torch raises many kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{where}: the file is not a checkpoint ({reason}); {FILE}") from None
     named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)

@@ -130,7 +130,17 @@ def digest_of(path: str | Path) -> str:
     return known
 
 
-def before(path: str | Path) -> Path:
+def load_saved(path: str | Path) -> Any:
+    """Read a file of weights, after a comparison with its digest if it carries one.
+
+    Raises:
+        TrainingError: the content has another digest. Of a file that is none, torch raises anything.
+    """
+    digest_of(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def state_before(path: str | Path) -> Path:
     """Where the state before the one in ``path`` is kept."""
     return Path(f"{path}.before")
 
@@ -138,7 +148,7 @@ def before(path: str | Path) -> Path:
 def save_state(state: dict[str, Any], path: str | Path) -> None:
     """Save the state of a run, and keep the one before. Errors are those of ``save_atomically``."""
     if os.path.exists(path):
-        os.replace(path, before(path))
+        os.replace(path, state_before(path))
     save_atomically(state, path)
 
 
@@ -149,7 +159,7 @@ def load_state(path: str | Path, peek: bool = False) -> dict[str, Any] | None:
         path: file of the state; if it is damaged, it is deleted.
         peek: only look at its ``identity``: say and delete nothing, and leave tensors in the file.
     """
-    for file in filter(os.path.exists, (Path(path), before(path))):
+    for file in filter(os.path.exists, (Path(path), state_before(path))):
         try:
             if not digest_of(file):
                 raise TrainingError(f"{file} is damaged, or of an earlier version")
@@ -157,6 +167,6 @@ def load_state(path: str | Path, peek: bool = False) -> dict[str, Any] | None:
         except TrainingError as error:
             if not peek:
                 file.unlink()  # the next state must not take the place of a whole one
-                used = "the state before it is used" if before(path).exists() else START
+                used = "the state before it is used" if state_before(path).exists() else START
                 logging.warning(f"{error}; {used}")
     return None

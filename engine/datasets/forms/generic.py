@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -38,7 +39,7 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     Raises:
         UserError: names the file, the column and the row.
     """
-    form = Form(mapping.separator, not mapping.no_quotes, mapping.columns, mapping.partitioned)
+    form = replace(text_form(mapping, mapping.columns), partitioned=mapping.partitioned)
     lenient = mapping.bad_rows == "leave_out"
     table = unfolded(Source(mapping.input, form, mapping.test_input, lenient), mapping)
     shown = Source(mapping.exposures, form, lenient=lenient) if mapping.exposures else table
@@ -90,6 +91,15 @@ def load(mapping: Mapping, like: Prepared | None = None) -> Log:
     )
 
 
+def text_form(mapping: Mapping, columns: tuple[str, ...]) -> Form:
+    """How the texts of a table of a mapping are written.
+
+    Args:
+        columns: its names of columns, where it has no header.
+    """
+    return Form(mapping.separator, not mapping.no_quotes, columns)
+
+
 def _chosen(seed: int, share: float) -> pl.Expr:
     """Whether a row is of the share of users that is read, for ever the same ones."""
 
@@ -106,7 +116,7 @@ def _described(mapping: Mapping, what: Literal["item", "user"]) -> Described | N
     if path is None:
         return None
     columns, key = getattr(mapping, f"{what}s_columns"), getattr(mapping, f"{what}s_key")
-    table = Source(path, Form(mapping.separator, not mapping.no_quotes, columns))
+    table = Source(path, text_form(mapping, columns))
     described = Described(table, entries, mapping, key or getattr(mapping, what))
     table.check()
     return described

@@ -10,11 +10,11 @@ import torch
 from model_zoo.training.checkpoints import load_backbone
 from model_zoo.training.progress import (
     TrainingError,
-    before,
     digest_of,
     load_state,
     save_atomically,
     save_state,
+    state_before,
 )
 
 from ...support.helpers import build_model, killed_after, loader, tiny_params
@@ -49,7 +49,7 @@ def test_a_damaged_state_is_not_used(
     (line,) = (record.getMessage() for record in caplog.records)
     assert line.startswith(f"{file} is damaged") and line.endswith("the state before it is used")
     save_state({"identity": "mine", "weights": torch.full((20,), 3)}, file)
-    assert load_state(file)["weights"][0] == 3 and load_state(before(file))["weights"][0] == 1
+    assert load_state(file)["weights"][0] == 3 and load_state(state_before(file))["weights"][0] == 1
 
 
 @pytest.mark.parametrize(("kind", "seed"), DAMAGES)
