@@ -12,6 +12,8 @@ from ..config.feature_map import build_feature_map
 from ..datasets.prepared.ready_config import described
 from ..datasets.raw.source import ROW
 from ..loader.loader import SequenceLoader
+from ..run.cpu import set_up_cpu
+from ..run.devices import require_devices
 from ..run.trained import load_trained
 from .extended import Extended
 
@@ -25,10 +27,12 @@ class Trained:
         gpu: the CUDA device, or -1 for the CPU.
 
     Raises:
-        UserError: the result or the checkpoint is missing or damaged.
+        UserError: the result or the checkpoint is missing or damaged, or there is no such device.
     """
 
     def __init__(self, result: str | Path, data: str | Path | None = None, gpu: int = -1) -> None:
+        require_devices(gpu)
+        set_up_cpu()
         path = Path(result)
         content = read_json(path)
         if not isinstance(content, dict) or "params" not in content:

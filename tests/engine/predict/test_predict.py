@@ -200,6 +200,8 @@ def test_bad_rows_are_named(result: Path) -> None:
         Path("rows.csv").write_text(content)
         with pytest.raises(UserError, match=says):
             predict(result, "rows.csv")
+    with pytest.raises(UserError, match=r"--gpu 99: torch .* sees"):
+        predict(result, "rows.csv", gpu=99)
 
 
 @pytest.mark.slow
