@@ -8,6 +8,7 @@ import polars as pl
 
 from ..common.errors import UserError
 from ..common.files import read_json
+from ..common.schema import Schema
 from ..config.feature_map import build_feature_map
 from ..datasets.prepared.ready_config import described
 from ..datasets.raw.source import ROW
@@ -16,6 +17,12 @@ from ..run.cpu import set_up_cpu
 from ..run.devices import require_devices
 from ..run.trained import load_trained
 from .extended import Extended
+
+
+class Run(Schema):
+    """What predictions need of a result."""
+
+    params: dict[str, Any]
 
 
 class Trained:
@@ -34,10 +41,7 @@ class Trained:
         require_devices(gpu)
         set_up_cpu()
         path = Path(result)
-        content = read_json(path)
-        if not isinstance(content, dict) or "params" not in content:
-            raise UserError(f"{path} is no result; name the JSON that run_expid.py wrote")
-        self.params = content["params"]
+        self.params = read_json(path, Run, "name the JSON that run_expid.py wrote")["params"]
         if data is not None:
             self.params |= described(Path(data).resolve())
         self.folder = Path(self.params["train_data"]).parent
