@@ -164,9 +164,7 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
         _rename_unlike(same)
     by_expid = {expid: {run["seed"]: run for run in own} for expid, own in _by_expid(runs).items()}
     index = home / "study.json"
-    study = (
-        read_json(index, Study, "the study's own command writes it anew") if index.exists() else {}
-    )
+    study = read_json(index, Study) if index.exists() else {}
     return DatasetResults(
         folder=home,
         dataset_id=first["dataset_id"],

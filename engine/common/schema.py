@@ -84,7 +84,6 @@ WORDS = {
     "bool_type": "true or false", "int_type": "a whole number", "float_type": "a number",
     "finite_number": "a number", "value_error": "{error}",
     "too_short": "a list of {min_length} or more", "too_long": "a list of {max_length} or fewer",
-    "string_pattern_mismatch": "a text of the form {pattern}",
 }  # fmt: skip
 _adapter = cache(TypeAdapter)
 
