@@ -150,6 +150,8 @@ class HSTUBlock(SequenceBlock):
             layer.read_events([*sizes, len(sizes)])  # the candidate's buckets come last
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        if history.mask_BL.shape[0] < target_BD.shape[0]:
+            return self._shared(history, target_BD)
         if history.num_rows > history.index_BL.numel():  # embed positions, with little padding
             return by_length(self._embedded, history, target_BD)
         own_B = torch.arange(len(target_BD), device=target_BD.device) + history.num_rows
@@ -175,6 +177,26 @@ class HSTUBlock(SequenceBlock):
             return last.read(parts, items, items.lookup(items.index_BL[:, -1]))
 
         return by_length(run, items, target_BD)
+
+    def _shared(self, history: History, target_BD: Tensor) -> Tensor:
+        """Many candidates after one history: as a position reads older ones, it is encoded once."""
+        B, L = target_BD.shape[0], len(history)
+        own_B1 = torch.arange(L, L + B, device=target_BD.device)[:, None]
+        index_BT = torch.cat([own_B1.new_tensor(range(L)).expand(B, -1), own_B1], dim=1)
+        mask_BT = F.pad(history.mask_BL, (0, 1), value=True).expand(B, -1)
+        events = [
+            F.pad(x, (0, 1), value=self.buckets + e).expand(B, -1)
+            for e, x in enumerate(history.events)
+        ]
+        history = with_vectors(history, history.embed())
+        for layer in cast(Iterable[HSTULayer], self.layers):
+            rows_UD = torch.cat([history.rows_UD, target_BD])
+            items = History(rows_UD, index_BT, mask_BT, events)
+            pairs = RowTable(layer.parts(rows_UD, 2).view(-1, layer.head_dim))
+            target_BD = layer.read(pairs, items, target_BD)
+            parts = RowTable(layer.parts(history.rows_UD, 4))
+            history = with_vectors(history, layer(parts, history))
+        return target_BD
 
     def _embedded(self, history: History, target_BD: Tensor) -> Tensor:
         return self.forward(with_vectors(history, history.embed()), target_BD)
