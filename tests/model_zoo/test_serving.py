@@ -125,6 +125,6 @@ def test_tracing_is_refused(tiny_data: Path) -> None:
     model = built("TWIN", tiny_data)
     batch_dict, items, mask = one_user(model, 9)
     with pytest.raises(
-        RuntimeError, match="trace would keep sizes .* use `python -m engine.export"
+        RuntimeError, match=r"trace would keep sizes .* use `python -m engine.export"
     ):
         torch.jit.trace(lambda: model((batch_dict, dict(items), mask))["y_pred"], ())
