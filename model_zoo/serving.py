@@ -8,6 +8,7 @@ experts of a history, D item width, H output width, M numbers on what matches.
 """
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, cast
@@ -50,7 +51,8 @@ def export_program(
         dict.fromkeys(context, many),
         fixed if matches_NM is None else many,
     )
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own parts
         return torch.export.export(ServedModel(model, max_len), inputs, dynamic_shapes=shapes)
 
 

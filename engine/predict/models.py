@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_zoo.batch import Batch
+from model_zoo.history.item_dict import ItemDict
 from model_zoo.serving import serving_inputs
 
 from ..common.errors import UserError
@@ -105,7 +106,8 @@ class Exported(Scorer):
     @torch.no_grad()
     def score(self, batch: Batch) -> NDArray[np.float64]:
         """The scores of a batch: samples with one history are the candidates of one call."""
-        items, mask_BL = batch[1], batch[2]
+        _, items, mask_BL = batch
+        assert isinstance(items, ItemDict)
         shown = [items.index[:, :-1], *items.events.values()]
         _, group_B = torch.cat(shown, dim=1).unique(dim=0, return_inverse=True)
         score_B = torch.empty(len(mask_BL))
