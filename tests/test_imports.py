@@ -26,6 +26,7 @@ FILES = sorted(
 FLOORS = (
     ("registry",),
     ("backbones", "baselines"),
+    ("serving",),
     ("sequence_model",),
     ("training",),
     ("moe", "heads"),
