@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model_zoo.serving import export_program, serving_inputs
 
-from ..predict.models import load_program
+from ..predict.scorers import load_program
 from .harness import Case, Report
 from .inputs import RandomBatch, random_batch
 from .model_cases import build

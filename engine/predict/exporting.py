@@ -13,7 +13,7 @@ from model_zoo.serving import export_program
 
 from ..common.errors import UserError
 from ..common.files import read_json, write_json, writing
-from .models import ABOUT, COMPILED, PROGRAM, Exported, Trained
+from .scorers import ABOUT, COMPILED, PROGRAM, Exported, Trained
 
 COMPARED = 1000  # samples of the test split
 MOST = 0.99  # of the samples; in others, rounding may choose another one of two equally good items

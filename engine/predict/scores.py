@@ -9,7 +9,7 @@ import polars as pl
 from ..common.errors import UserError
 from ..datasets.raw.source import ROW
 from .extended import Extended
-from .models import Trained, open_model
+from .scorers import Trained, open_model
 
 
 def predict(

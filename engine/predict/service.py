@@ -10,7 +10,7 @@ import polars as pl
 from ..common.errors import UserError
 from ..datasets.writing.encoders import load
 from ..loader.times import TIMES, has_times
-from .models import Exported
+from .scorers import Exported
 
 
 class Service:

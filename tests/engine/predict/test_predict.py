@@ -17,10 +17,10 @@ from engine.config.load import load
 from engine.config.models import build
 from engine.config.options import RunOptions
 from engine.datasets.command import main
-from engine.predict import models
+from engine.predict import scorers
 from engine.predict.exporting import export
 from engine.predict.extended import Extended
-from engine.predict.models import ABOUT, PROGRAM, Trained
+from engine.predict.scorers import ABOUT, PROGRAM, Trained
 from engine.predict.scores import predict
 from engine.predict.service import Service
 from model_zoo import get_model
@@ -220,7 +220,7 @@ def calls(result: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(inputs[3]["item_id"]))
         return served(*inputs)
 
-    monkeypatch.setattr(models, "load_program", lambda _: program)
+    monkeypatch.setattr(scorers, "load_program", lambda _: program)
     Path("served").mkdir()
     about = json.loads(result.read_text()) | {"context": ["device", "place"]}
     Path("served", ABOUT).write_text(json.dumps(about))
