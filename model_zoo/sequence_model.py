@@ -26,6 +26,7 @@ from .history.item_dict import on, positions
 from .history.matches import MatchReader, id_features
 from .history.rare_ids import RareIds
 from .layers.block import SequenceBlock
+from .layers.pretrained import PretrainedTable
 from .moe.branch import Branch
 from .moe.mixtures import Mixture
 from .moe.stages import Stage, StageName
@@ -130,6 +131,12 @@ class SequenceModel(StagedModel):
             )
         initializer = parse_initializer(embedding_initializer)
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim, initializer)
+        tables = self.embedding_layer.embedding_layer.embedding_layers
+        for name, spec in feature_map.features.items():
+            if "pretrained" in spec:
+                dim = spec.get("embedding_dim", embedding_dim)
+                sizes = spec["vocab_size"], spec.get("pretrain_dim", dim), dim
+                tables[name] = PretrainedTable(*sizes, initializer, **spec["pretrained"])
         if sparse_embedding:
             use_sparse_gradients(self.embedding_layer)
         self.event_sizes = {column["name"]: column["vocab_size"] for column in event_cols or []}

@@ -41,6 +41,7 @@ from .artifacts import RunFiles, ScalarWriter
 from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
+from .vectors import load_vectors
 
 Loaders = dict[str, SequenceLoader]  # by split
 CODE = ("run_expid.py", "engine", "model_zoo")
@@ -108,6 +109,7 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, Loaders]:
     params, model_class, gpu = experiment.params, experiment.model_class, experiment.options.gpu
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
+    load_vectors(params, feature_map, model_class)
     loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")
     require_no_label(loaders["train"], feature_map)
     expid, params = params["model_id"], {**params, "model_id": name, "gpu": gpu}
