@@ -74,9 +74,15 @@ class Trained(Scorer):
     def __init__(self, result: str | Path, data: str | Path | None = None, gpu: int = -1) -> None:
         require_devices(gpu)
         path = Path(result)
-        super().__init__(_params(path, "no result; name the JSON that run_expid.py wrote"), data)
-        checkpoint = path.with_suffix(".model")
-        self.model = load_trained(self.params, self.feature_map, checkpoint, gpu)
+        content = _read(path, "no result; name the JSON that run_expid.py wrote")
+        super().__init__(content["params"], data)
+        self.model = load_trained(
+            self.params,
+            self.feature_map,
+            path.with_suffix(".model"),
+            gpu,
+            content.get("weights", ""),
+        )
         self.device = self.model.device
 
     def predict(self, loader: SequenceLoader) -> NDArray[np.float64]:
@@ -96,8 +102,8 @@ class Exported(Scorer):
 
     def __init__(self, folder: str | Path, data: str | Path | None = None) -> None:
         path = Path(folder) / ABOUT
-        super().__init__(_params(path, "no exported model; engine.export writes one"), data)
-        self.about = read_json(path)
+        self.about = _read(path, "no exported model; engine.export writes one")
+        super().__init__(self.about["params"], data)
         self.program = load_program(Path(folder))
 
     def predict(self, loader: SequenceLoader) -> NDArray[np.float64]:
@@ -149,8 +155,9 @@ def open_model(path: str | Path, data: str | Path | None = None, gpu: int = -1) 
     return Exported(path, data)
 
 
-def _params(path: Path, otherwise: str) -> dict[str, Any]:
+def _read(path: Path, otherwise: str) -> dict[str, Any]:
+    """The content of a JSON file with parameters of a run; ``otherwise`` says what a file without is."""
     content = read_json(path)
     if not isinstance(content, dict) or "params" not in content:
         raise UserError(f"{path} is {otherwise}")
-    return content["params"]
+    return content

@@ -21,7 +21,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_zoo.training.base_model import StagedModel
-from model_zoo.training.progress import TrainingError
+from model_zoo.training.progress import TrainingError, digest_of
 from model_zoo.training.routing_report import routing_report
 from model_zoo.training.trainable import log_metrics
 
@@ -93,6 +93,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         with own_words(experiment.model_class, expid) if foreign else nullcontext():
             fit_seconds = _train(model, loaders, params, files)
             result = about | _evaluate(model, loaders, params["metrics"])
+            result["weights"] = digest_of(model.checkpoint)
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
     result["device"] = torch.cuda.get_device_name(options.gpu) if options.gpu >= 0 else "cpu"

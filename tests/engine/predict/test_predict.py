@@ -25,6 +25,7 @@ from engine.predict.scores import predict
 from engine.predict.service import Service
 from model_zoo import get_model
 from model_zoo.serving import ServedModel
+from model_zoo.training.progress import save_atomically
 
 from ...support.command_line import prepare_and_train, run_here, run_module, run_script
 
@@ -298,6 +299,11 @@ def test_the_commands(log: pl.DataFrame, tmp_path: Path) -> None:
     shutil.copy("old.csv", "log.csv")
     prepare_and_train(tmp_path, FLAGS, "SDIM_MoS_out")
     (result,) = (tmp_path / "results" / "out").glob("SDIM_MoS_out*seed*.json")
+    weights = result.with_suffix(".model").read_bytes()
+    save_atomically({}, result.with_suffix(".model"))  # as a later run would that was killed
+    with pytest.raises(UserError, match="is of another run than the result beside it"):
+        Trained(result)
+    result.with_suffix(".model").write_bytes(weights)
     metrics = json.loads(result.read_text())["metrics"]
     for split in ("valid", "test"):
         done = run_module("engine.evaluate", "--result", str(result), "--split", split)
