@@ -26,6 +26,7 @@ FILES = sorted(
 FLOORS = (
     ("registry",),
     ("backbones", "baselines"),
+    ("serving",),
     ("sequence_model",),
     ("training",),
     ("moe", "heads"),
@@ -48,6 +49,7 @@ ALLOWED = {
     "engine": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn", "pydantic"},
     "engine/common": {"yaml", "pydantic", "pydantic_core"},
     "engine/analysis": {"numpy", "polars", "scipy", "sklearn", "pydantic"},
+    "engine/run/vectors.py": {"numpy", "polars", "fuxictr", "h5py"},
     "engine/analysis/figures": {"numpy", "matplotlib"},
     "engine/analysis/tables": {"numpy", "scipy", "jinja2"},
     "engine/report": {"jinja2"},
