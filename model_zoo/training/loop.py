@@ -284,9 +284,10 @@ class Trainer:
         if self.progress.checkpoint:
             ranks.on_first(self._require_checkpoint)
         self.model.load_state_dict(saved["model"], strict=False)  # some buffers are no state
-        torch.set_rng_state(saved["rng"][ranks.rank()])
+        own = ranks.rank()
+        torch.set_rng_state(saved["rng"][own].clone())  # torch reads the storage from its start
         if (device := self.model.device).type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_rng"][ranks.rank()], device)
+            torch.cuda.set_rng_state(saved["cuda_rng"][own].clone(), device)
         return saved
 
     def _best_weights(self) -> dict[str, torch.Tensor]:
