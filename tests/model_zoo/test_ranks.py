@@ -1,5 +1,7 @@
 """Two ranks train as one process does on the same batches: losses, gradients, metrics, routing."""
 
+import signal
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -71,6 +73,26 @@ def train(name: str, data: Path, folder: Path) -> dict[str, Any]:
     }
 
 
+def fit(model_id: str, data: Path, folder: Path, stop_at: int = 0) -> dict[str, torch.Tensor]:
+    """The weights after an epoch with dropout; Ctrl-C reaches rank 1 alone in the step ``stop_at``."""
+    dropout = {"attention_dropout": 0.2, "net_dropout": 0.2}
+    params = tiny_params(data, "TWIN", model_root=str(folder), verbose=0, **dropout)
+    model = build_model(params | {"model_id": model_id})
+    loaders = loader(params, shuffle=True), loader(params, "valid")
+    for each in loaders:
+        each.share = ranks.share()
+    real, calls = Stepper.step, count(1)
+
+    def step(*args: Any) -> torch.Tensor:
+        if next(calls) == stop_at and ranks.rank():
+            signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    with patch.object(Stepper, "step", step):
+        model.fit(*loaders, epochs=1, seed=5, resume_file=str(folder / model_id))
+    return model.state_dict()
+
+
 def hidden() -> torch.Tensor:
     """The chances by which ids are hidden, which both ranks count."""
     ids = RareIds({"item": 1}, rate=1.0)
@@ -87,6 +109,10 @@ def _rank(rank: int, store: str, data: Path, folder: Path) -> None:
     found["most"] = ranks.most(rank, -rank)
     with pytest.raises(ZeroDivisionError if not rank else SystemExit):
         ranks.on_first(lambda: 1 // rank)
+    found["whole"] = fit("whole", data, folder)
+    with pytest.raises(KeyboardInterrupt):
+        fit("stopped", data, folder, stop_at=3)
+    found["resumed"] = fit("stopped", data, folder)
     torch.save(found, folder / f"{rank}")
     dist.destroy_process_group()
 
@@ -110,6 +136,15 @@ def test_two_ranks_train_as_one_process(
     for key in ("losses", "gradients", "weights", "metrics"):
         torch.testing.assert_close(first[key], one[key], rtol=0, atol=1e-9)
     assert first["routing"] == one["routing"]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_both_and_they_resume_with_their_own_dropout(
+    two: list[dict[str, Any]],
+) -> None:
+    for found in two:
+        for name, weight in two[0]["whole"].items():
+            assert weight.equal(found["whole"][name]) and weight.equal(found["resumed"][name]), name
 
 
 @pytest.mark.slow
