@@ -12,6 +12,7 @@ def main() -> None:
         description="Print the metrics of a trained model on a split of its data set, or of another one.",
     )
     parser.add_trained(data="data set that was prepared --like that of the run")
+    parser.add_gpu()
     parser.add_argument("--split", choices=SPLITS, default="test")
     args = parser.parse_args()
 

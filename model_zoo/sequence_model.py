@@ -26,6 +26,7 @@ from .history.item_dict import on, positions
 from .history.matches import MatchReader, id_features
 from .history.rare_ids import RareIds
 from .layers.block import SequenceBlock
+from .layers.pretrained import PretrainedTable
 from .moe.branch import Branch
 from .moe.mixtures import Mixture
 from .moe.stages import Stage, StageName
@@ -130,6 +131,12 @@ class SequenceModel(StagedModel):
             )
         initializer = parse_initializer(embedding_initializer)
         self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim, initializer)
+        tables = self.embedding_layer.embedding_layer.embedding_layers
+        for name, spec in feature_map.features.items():
+            if "pretrained" in spec:
+                dim = spec.get("embedding_dim", embedding_dim)
+                sizes = spec["vocab_size"], spec.get("pretrain_dim", dim), dim
+                tables[name] = PretrainedTable(*sizes, initializer, **spec["pretrained"])
         if sparse_embedding:
             use_sparse_gradients(self.embedding_layer)
         self.event_sizes = {column["name"]: column["vocab_size"] for column in event_cols or []}
@@ -244,21 +251,44 @@ class SequenceModel(StagedModel):
         ``aux_loss`` is the routers' auxiliary loss, a scalar. In training, a block with ``aux_dim``
         also gives an ``aux_logit``.
         """
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "torch.jit.trace would keep sizes of the example, and score other users wrong; "
+                "use `python -m engine.export`, or export_program of serving.py"
+            )
         columns, row_BL1, mask_BL = self._positions(inputs)
         shown = self.rare_ids.hide(columns) if self.training else columns
         history, target_BD = self._embed(shown, row_BL1, mask_BL)
-        history.events = self._event_columns(inputs[1], columns, row_BL1)
+        events = getattr(inputs[1], "events", {})
+        history.events = self._event_columns(events, columns, row_BL1)
         shared = []
         if self.matches is not None:
-            shared = [self.matches.read(inputs[1], columns, row_BL1, mask_BL)]
+            counted_BM = getattr(inputs[1], "matches", None)
+            shared = [self.matches.read(counted_BM, columns, row_BL1, mask_BL)]
             history.matches_within = partial(self.matches.within, columns, row_BL1[:, -1])
-        context = self.context_features(inputs[0])
+        return self.score(history, target_BD, self.context_features(inputs[0]), shared)
+
+    def score(
+        self,
+        history: History,
+        target_BD: Tensor,
+        context: dict[str, Tensor],
+        matches: Iterable[Tensor] = (),
+    ) -> dict[str, Tensor]:
+        """Predict targets from what is embedded already, as ``forward``.
+
+        Args:
+            history: of each target, or one that all share.
+            target_BD: embeddings of the targets.
+            context: see ``context_features``.
+            matches: what ``MatchReader`` reads, if the model has one.
+        """
         features = [self.embedding_layer(context, flatten_emb=True)] if context else []
         features.append(target_BD)
         with bf16_products(self.device, enabled=self.amp == "bf16"):
             y_BH, aux_loss = self.encoder(history, target_BD)
             y_BH, aux_BA = y_BH.tensor_split([y_BH.shape[1] - self.aux_dim], dim=1)
-            features_BF = torch.cat([*features, y_BH, *shared], dim=-1)
+            features_BF = torch.cat([*features, y_BH, *matches], dim=-1)
             if self.compiled and len(features_BF) > 1:  # a batch of one would need another graph
                 logit = call_compiled(self.classifier, features_BF)
             else:
@@ -286,10 +316,10 @@ class SequenceModel(StagedModel):
         return positions(item_dict, mask, self.device, self.unites_equal)
 
     def _event_columns(
-        self, items: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor
+        self, events: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor
     ) -> tuple[Tensor, ...]:
         """The buckets of the events; a subclass may add columns, from the features of all positions."""
-        columns_BL = one_numbering(self.event_sizes, getattr(items, "events", {}))
+        columns_BL = one_numbering(self.event_sizes, events)
         return tuple(on(self.device, column_BL) for column_BL in columns_BL)
 
     def context_features(self, batch_dict: dict[str, Tensor]) -> dict[str, Tensor]:

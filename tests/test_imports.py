@@ -26,6 +26,7 @@ FILES = sorted(
 FLOORS = (
     ("registry",),
     ("backbones", "baselines"),
+    ("serving",),
     ("sequence_model",),
     ("training",),
     ("moe", "heads"),
@@ -45,6 +46,7 @@ ALLOWED = {
     "model_zoo/moe": set(),
     "model_zoo/moe/codebook.py": {"numpy", "sklearn"},
     "model_zoo/training": {"fuxictr", "numpy", "tqdm"},
+    "engine/run/vectors.py": {"numpy", "polars", "fuxictr", "h5py"},
     "engine": {"numpy", "pyarrow", "polars", "yaml", "tqdm", "fuxictr", "sklearn"},
     "engine/analysis": {"numpy", "polars", "scipy", "sklearn"},
     "engine/analysis/figures": {"numpy", "matplotlib"},

@@ -5,6 +5,7 @@ metrics   AUC, gAUC and logloss, against FuxiCTR's
 dispatch  sparse experts, against running all of them
 scan      Mamba's selective scan, against a loop in plain torch
 step      train step of each model, against LongCTR's
+serve     the candidates of one user, by an exported program, against the model of training
 epoch     a whole run of run_expid.py, against LongCTR's
 growth    cost by history length and by number of experts
 table     train step by size of the item table

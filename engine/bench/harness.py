@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ Tensors = Sequence[Tensor]
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns, to measure the machine with
 # The columns of both tables: what each shows, and what that is multiplied by.
 TIMES = {"median ms": ("median_s", 1e3), "min ms": ("min_s", 1e3), "max ms": ("max_s", 1e3)}
+TIMES |= {"p99 ms": ("p99_s", 1e3)}
 TIMES |= {"samples/s": ("samples_per_s", 1), "MB": ("bytes", 1e-6), "GFLOP": ("flops", 1e-9)}
 TIMES |= {"floor ms": ("floor_s", 1e3), "x floor": ("times_floor", 1)}
 RATIOS = {"of medians": ("median", 1), "min": ("min", 1), "max": ("max", 1), "goal": ("goal", 1)}
@@ -140,6 +141,8 @@ class Report:
         middle = median(seconds)
         found = {"median_s": middle, "min_s": min(seconds), "max_s": max(seconds)}
         found |= {"samples": samples, "samples_per_s": samples / middle}
+        if len(seconds) >= 100:
+            found["p99_s"] = quantiles(seconds, n=100)[-1]
         self.times[name] = {**found, "seconds": seconds}
 
     def compare(self, slow: str, fast: str, goal: str = "") -> None:

@@ -30,11 +30,17 @@ class CommandLine(argparse.ArgumentParser):
         what = "keys of the model or the data set, with values in YAML"
         self.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help=what)
 
-    def add_trained(self, data: str) -> None:
-        """Add the result of a trained model, its data set, which ``data`` describes, and its device."""
-        self.add_argument("--result", type=Path, required=True, help="JSON that run_expid.py wrote")
+    def add_trained(self, data: str, exported: bool = False) -> None:
+        """Add the result of a trained model, and its data set, which ``data`` describes.
+
+        With ``exported``, ``--model`` may stand in place of ``--result``.
+        """
+        model = self.add_mutually_exclusive_group(required=True)
+        model.add_argument("--result", type=Path, help="JSON that run_expid.py wrote")
+        if exported:
+            what = "folder that engine.export wrote"
+            model.add_argument("--model", type=Path, dest="result", help=what)
         self.add_argument("--data", type=Path, help=data)
-        self.add_gpu()
 
     def add_gpu(self) -> None:
         """Add ``--gpu`` for one device."""

@@ -24,9 +24,13 @@ RAW = "fill_na preprocess normalizer category_processor splitter padding remap m
 COLUMN: dict[str, Any] = dict.fromkeys(SIZES, int) | {"name": str, "share_embedding": str}
 COLUMN |= {"active": bool, "dtype": Literal["int", "float", "str"]}
 COLUMN |= {"source": Literal["item", "user", "context", ""]}
+COLUMN |= {
+    "pretrained_emb": str,
+    "freeze_emb": bool,
+    "pretrain_usage": Literal["init", "sum", "concat"],
+}
 COLUMN |= dict.fromkeys(("type", "feature_encoder", *RAW.split()), Any)
 TABLE = ("vocab_size", "embedding_dim", "pretrain_dim")  # what features with one table share
-PRETRAINED = ("pretrained_emb", "freeze_emb", "pretrain_usage")
 # FuxiCTR evaluates a feature_encoder as code, so only these are allowed.
 POOLING = "layers.MaskedAveragePooling()"
 ENCODERS = ("nn.Identity()", POOLING, "layers.MaskedSumPooling()")
@@ -121,9 +125,7 @@ def _check_keys(where: str, column: dict) -> None:
     """Reject an unknown key of a column, or a value of the wrong type."""
     for key, value in column.items():
         if key not in COLUMN:
-            vectors = "; add the vectors to the data, as a feature of type embedding"
-            hint = vectors if key in PRETRAINED else did_you_mean(key, COLUMN)
-            raise UserError(f"{where}: unknown key `{key}`{hint}")
+            raise UserError(f"{where}: unknown key `{key}`{did_you_mean(key, COLUMN)}")
         try:
             convert(value, COLUMN[key])
             if key in SIZES and not (isinstance(value, int) and value > 0):
@@ -181,5 +183,10 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
                 what = f"is neither in dataset_config.yaml nor in the feature_map.json of {data}"
                 advice = "write it, or prepare the data (see data/README.md)"
                 raise UserError(f"{where}: {key} {what}; {advice}")
+        if "pretrained_emb" in column:  # FuxiCTR's own class takes this name in its specification
+            usage, freeze = column.get("pretrain_usage", "init"), column.get("freeze_emb", True)
+            spec["pretrained"] = {"usage": usage, "freeze": freeze}
+            spec["vectors"] = column["pretrained_emb"]
+            spec |= {"pretrain_dim": column["pretrain_dim"]} if "pretrain_dim" in column else {}
     _check_keys(where, {key: spec[key] for key in SIZES if key in spec})
     return spec

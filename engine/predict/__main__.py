@@ -20,7 +20,8 @@ def main() -> None:
         description="Add the column `score` to a table of users, items, times and features. Histories "
         "come from the prepared data set, and from --events.",
     )
-    parser.add_trained(data="folder of the data set, if it was moved")
+    parser.add_trained(data="folder of the data set, if it was moved", exported=True)
+    parser.add_gpu()
     parser.add_argument("--input", type=Path, required=True, help="rows to score: CSV or Parquet")
     parser.add_argument("--output", type=Path, required=True, help="a .parquet or .csv to write")
     parser.add_argument("--events", type=Path, help="what happened since, a log like the first")

@@ -1,4 +1,4 @@
-"""A trained model, found by its result: scores of new rows, and metrics on other data."""
+"""Scores of new rows by a trained model, and its metrics on other data."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,47 +7,9 @@ from typing import Any
 import polars as pl
 
 from ..common.errors import UserError
-from ..common.files import read_json
-from ..config.feature_map import build_feature_map
-from ..datasets.prepared.ready_config import described
 from ..datasets.raw.source import ROW
-from ..loader.loader import SequenceLoader
-from ..run.cpu import set_up_cpu
-from ..run.devices import require_devices
-from ..run.trained import load_trained
 from .extended import Extended
-
-
-class Trained:
-    """The model of a finished run.
-
-    Args:
-        result: ``<expid>_seed<seed>.json``, beside which the checkpoint lies.
-        data: folder of the data set, where it is not that of the run.
-        gpu: the CUDA device, or -1 for the CPU.
-
-    Raises:
-        UserError: the result or the checkpoint is missing or damaged, or there is no such device.
-    """
-
-    def __init__(self, result: str | Path, data: str | Path | None = None, gpu: int = -1) -> None:
-        require_devices(gpu)
-        set_up_cpu()
-        path = Path(result)
-        content = read_json(path)
-        if not isinstance(content, dict) or "params" not in content:
-            raise UserError(f"{path} is no result; name the JSON that run_expid.py wrote")
-        self.params = content["params"]
-        if data is not None:
-            self.params |= described(Path(data).resolve())
-        self.folder = Path(self.params["train_data"]).parent
-        self.feature_map = build_feature_map(self.params)
-        self.model = load_trained(self.params, self.feature_map, path.with_suffix(".model"), gpu)
-
-    def loader(self, split: str, **files: str) -> SequenceLoader:
-        """The samples of a split in their order; ``files`` replace those of the data set."""
-        params = self.params | files | {"device": self.model.device, "shuffle": False}
-        return SequenceLoader(self.feature_map, params[f"{split}_data"], **params)
+from .scorers import Trained, open_model
 
 
 def predict(
@@ -61,7 +23,7 @@ def predict(
     """Score the rows of a table.
 
     Args:
-        result, data, gpu: see ``Trained``.
+        result, data, gpu: see ``open_model``.
         rows: CSV or Parquet with the log's columns of users, items, times and features.
         events: what happened since the data set was prepared, in the form of its log.
         keys: of the mapping, such as ``items``, where these tables are not as that log was.
@@ -69,11 +31,11 @@ def predict(
     Returns:
         The table in its order, with the column ``score``. It is null in rows that are blank.
     """
-    trained = Trained(result, data, gpu)
+    model = open_model(result, data, gpu)
     with TemporaryDirectory() as scratch:
         since = Path(events) if events is not None else None
-        extended = Extended(trained.folder, Path(rows), since, keys, Path(scratch))
-        scores = trained.model.predict(trained.loader("test", **extended.files))
+        extended = Extended(model.folder, Path(rows), since, keys, Path(scratch))
+        scores = model.predict(model.loader("test", **extended.files))
     scored = pl.DataFrame({ROW: extended.scored, "score": scores})
     return extended.table.join(scored, on=ROW, how="left", maintain_order="left").drop(ROW)
 

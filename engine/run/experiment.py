@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_zoo import ranks
 from model_zoo.training.base_model import StagedModel
-from model_zoo.training.progress import TrainingError
+from model_zoo.training.progress import TrainingError, digest_of
 from model_zoo.training.routing_report import routing_report
 from model_zoo.training.trainable import log_metrics
 
@@ -42,6 +42,7 @@ from .artifacts import RunFiles, ScalarWriter
 from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
+from .vectors import load_vectors
 
 Loaders = dict[str, SequenceLoader]  # by split
 CODE = ("run_expid.py", "engine", "model_zoo")
@@ -89,6 +90,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         with own_words(experiment.model_class, expid) if foreign else nullcontext():
             fit_seconds = _train(model, loaders, params, files)
             result = about | _evaluate(model, loaders, params["metrics"])
+            result["weights"] = digest_of(model.checkpoint)
     except TrainingError as error:
         raise UserError(f"{expid}, seed {params['seed']}: {error}") from None
     result["device"] = torch.cuda.get_device_name(options.gpu) if options.gpu >= 0 else "cpu"
@@ -125,6 +127,7 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, Loaders]:
     params, model_class, gpu = experiment.params, experiment.model_class, experiment.options.gpu
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
+    load_vectors(params, feature_map, model_class)
     loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")
     require_no_label(loaders["train"], feature_map)
     expid, params = params["model_id"], {**params, "model_id": name, "gpu": gpu}

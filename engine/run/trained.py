@@ -5,7 +5,7 @@ from pathlib import Path
 from fuxictr.features import FeatureMap
 
 from model_zoo.training.base_model import StagedModel
-from model_zoo.training.progress import load_saved
+from model_zoo.training.progress import TrainingError, digest_of, load_saved
 
 from ..common.errors import UserError
 from ..config.models import build, find_model
@@ -13,7 +13,7 @@ from ..config.read import Params
 
 
 def load_trained(
-    params: Params, feature_map: FeatureMap, checkpoint: Path, gpu: int = -1
+    params: Params, feature_map: FeatureMap, checkpoint: Path, gpu: int = -1, digest: str = ""
 ) -> StagedModel:
     """A model with the weights of a checkpoint.
 
@@ -22,12 +22,20 @@ def load_trained(
         feature_map: of its data set.
         checkpoint: ``<expid>_seed<seed>.model``.
         gpu: the CUDA device, or -1 for the CPU.
+        digest: of the checkpoint, where the result of its run has one.
 
     Raises:
-        UserError: there is no such file, or it has another model's weights.
+        UserError: there is no such file, or it has weights of another run or model.
     """
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint; train the experiment first")
+    try:
+        if digest and digest_of(checkpoint) != digest:
+            raise UserError(
+                f"{checkpoint} is of another run than the result beside it; train again"
+            )
+    except TrainingError as error:
+        raise UserError(str(error)) from None
     zoo = params.get("model_zoo")
     model_class = find_model(params["model"], Path(zoo) if zoo else None)
     model = build(model_class, feature_map, params | {"gpu": gpu}, params["model_id"])

@@ -103,6 +103,7 @@ class DINBlock(SequenceBlock):
             )
             bias_BK = F.linear(target_BD, (of_target + of_difference).T, first.bias)
         x_BLD = gather_rows(history.rows_UD, history.index_BL)
+        x_BLD = x_BLD.expand(target_BD.shape[0], -1, -1)
         x_BLK = torch.baddbmm(bias_BK[:, None], x_BLD, matrix_DBK.transpose(0, 1))
         x_PK, real_P = x_BLK.flatten(0, 1), history.mask_BL.flatten()
         for layer in self.mlp[1:]:
@@ -113,7 +114,7 @@ class DINBlock(SequenceBlock):
                     x_PK = layer(at_least_float32(x_PK))
             else:
                 x_PK = layer(x_PK)
-        return x_PK.view(history.mask_BL.shape)
+        return x_PK.view(x_BLK.shape[:2])
 
     @staticmethod
     def from_longctr(weights: dict[str, Tensor]) -> dict[str, Tensor]:

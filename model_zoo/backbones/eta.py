@@ -30,7 +30,7 @@ class ETABlock(RetrievalBlock):
             with unrounded(target_BD), torch.no_grad():
                 agree_BL = self._agreement(history, target_BD)
             index_BK = self.nearest(agree_BL, history.mask_BL)
-            history = history.take(index_BK, history.mask_BL.gather(1, index_BK))
+            history = history.take(index_BK)
         return torch.cat([short_BD, self.long_attention(history, target_BD)], dim=-1)
 
     def _agreement(self, history: History, target_BD: Tensor) -> Tensor:

@@ -150,14 +150,11 @@ class HSTUBlock(SequenceBlock):
             layer.read_events([*sizes, len(sizes)])  # the candidate's buckets come last
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
+        if history.mask_BL.shape[0] < target_BD.shape[0]:
+            return self._shared(history, target_BD)
         if history.num_rows > history.index_BL.numel():  # embed positions, with little padding
             return by_length(self._embedded, history, target_BD)
-        own_B = torch.arange(len(target_BD), device=target_BD.device) + history.num_rows
-        rows_UD = torch.cat([history.rows_UD, target_BD])
-        index_BT = torch.cat([history.index_BL, own_B[:, None]], dim=1)
-        mask_BT = F.pad(history.mask_BL, (0, 1), value=True)
-        events = [F.pad(x, (0, 1), value=self.buckets + e) for e, x in enumerate(history.events)]
-        items = History(rows_UD, index_BT, mask_BT, events)
+        items = self._with_candidates(history, target_BD)
         *layers, last = cast(Iterable[HSTULayer], self.layers)
 
         def table(rows_UD: Tensor, depth: int) -> RowTable:
@@ -165,7 +162,7 @@ class HSTUBlock(SequenceBlock):
                 return RowTable(layers[depth].parts(rows_UD, 4))
             return RowTable(last.parts(rows_UD, 2).view(-1, last.head_dim))
 
-        first = table(rows_UD, 0)  # each row once, for all groups
+        first = table(items.rows_UD, 0)  # each row once, for all groups
 
         def run(items: History, _: Tensor) -> Tensor:
             parts = first
@@ -175,6 +172,29 @@ class HSTUBlock(SequenceBlock):
             return last.read(parts, items, items.lookup(items.index_BL[:, -1]))
 
         return by_length(run, items, target_BD)
+
+    def _with_candidates(self, history: History, target_BD: Tensor) -> History:
+        """The history of each candidate and then itself; several may share one history."""
+        B = target_BD.shape[0]
+        own_B1 = torch.arange(B, device=target_BD.device)[:, None] + history.num_rows
+        index_BT = torch.cat([history.index_BL.expand(B, -1), own_B1], dim=1)
+        mask_BT = F.pad(history.mask_BL, (0, 1), value=True).expand(B, -1)
+        events = [
+            F.pad(x, (0, 1), value=self.buckets + e).expand(B, -1)
+            for e, x in enumerate(history.events)
+        ]
+        return History(torch.cat([history.rows_UD, target_BD]), index_BT, mask_BT, events)
+
+    def _shared(self, history: History, target_BD: Tensor) -> Tensor:
+        """Candidates after one history, which is encoded once, since a position reads older ones."""
+        history = with_vectors(history, history.embed())
+        for layer in cast(Iterable[HSTULayer], self.layers):
+            items = self._with_candidates(history, target_BD)
+            pairs = RowTable(layer.parts(items.rows_UD, 2).view(-1, layer.head_dim))
+            target_BD = layer.read(pairs, items, target_BD)
+            parts = RowTable(layer.parts(history.rows_UD, 4))
+            history = with_vectors(history, layer(parts, history))
+        return target_BD
 
     def _embedded(self, history: History, target_BD: Tensor) -> Tensor:
         return self.forward(with_vectors(history, history.embed()), target_BD)

@@ -80,7 +80,8 @@ class Mamba4RecBlock(SequenceBlock):
             x_BLW = layer(x_BLW, real)
         h_BW = self.layers[-1](x_BLW, real, last=True)[:, 0]
         h_BW = h_BW.masked_fill(~has_history_B1, 0.0)
-        return torch.cat([h_BW, h_BW * self.project(target_BD)], dim=-1)
+        met_BW = h_BW * self.project(target_BD)
+        return torch.cat([h_BW.expand_as(met_BW), met_BW], dim=-1)
 
     def _without_padding(self, history: History) -> tuple[History, Tensor | Segments]:
         """The history, packed if packing pays, and its mask or ``Segments``.

@@ -72,10 +72,12 @@ class SDIMBlock(ShortLongBlock):
 
     def _long_interest(self, history: History, target_BD: Tensor) -> Tensor:
         """For each hash, sum the items that collide with the target; then average, ``(B, D)``."""
-        collide_BLH = self._collisions(history, target_BD) & history.mask_BL[:, :, None]
-        weights_BHL = collide_BLH.to(target_BD.dtype).transpose(1, 2)
-        if not self.l2_norm:
-            weights_BHL = weights_BHL.mean(1, keepdim=True)
+        collide_BLH = self._collisions(history, target_BD)
+        if self.l2_norm:
+            weights_BHL = collide_BLH.to(target_BD.dtype).transpose(1, 2)
+        else:
+            weights_BHL = collide_BLH.mean(-1, dtype=target_BD.dtype)[:, None]
+        weights_BHL = weights_BHL * history.mask_BL[:, None]
         if self.events is None:
             sums_BHD = history.weighted_sum(weights_BHL)
         else:

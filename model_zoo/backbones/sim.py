@@ -77,8 +77,9 @@ class SIMBlock(ShortLongBlock):
         history, scores_BL, *aux = search(history, target_BD)
         short_BD = self.short_attention(history, target_BD)
         best_BK, index_BK = scores_BL.topk(min(self.topk, len(history)), dim=1, sorted=False)
-        found_BK = history.mask_BL.gather(1, index_BK) & (best_BK > -torch.inf)
-        long_BD = self.long_attention(history.take(index_BK, found_BK), target_BD)
+        found = history.take(index_BK)
+        found = found.with_mask(found.mask_BL & (best_BK > -torch.inf))
+        long_BD = self.long_attention(found, target_BD)
         return torch.cat([short_BD, long_BD, *aux], dim=-1)
 
     def _soft_search(self, history: History, target_BD: Tensor) -> tuple[History, Tensor, Tensor]:
@@ -139,12 +140,12 @@ class SIM(SequenceModel):
         self.rare = id_features(feature_map.features).get(search_feature or "", 0)
 
     def _event_columns(
-        self, items: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor
+        self, events: Mapping[str, Tensor], columns: Mapping[str, Tensor], row_BL1: Tensor
     ) -> tuple[Tensor, ...]:
-        events = super()._event_columns(items, columns, row_BL1)
+        own = super()._event_columns(events, columns, row_BL1)
         if self.search_feature is None:
-            return events
+            return own
         ids = columns[self.search_feature]
         id_BL1 = ids.masked_fill(ids == self.rare, 0)[row_BL1]
         own_B1 = id_BL1[:, -1:]
-        return (*events, ((id_BL1[:, :-1] == own_B1) & (own_B1 > 0)).long())
+        return (*own, ((id_BL1[:, :-1] == own_B1) & (own_B1 > 0)).long())

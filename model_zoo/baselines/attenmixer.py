@@ -100,7 +100,8 @@ class AttenMixerBlock(SequenceBlock):
         # Without history, s would come from the biases alone. The newest column is then padding.
         s_BD = s_BD.masked_fill(~mask_BL[:, -1:], 0)
         cosine_B1 = (s_BD * unit_length(target_BD)).sum(-1, keepdim=True)
-        return torch.cat([s_BD, s_BD * target_BD, COSINE_SCALE * cosine_B1], dim=-1)
+        met_BD = s_BD * target_BD
+        return torch.cat([s_BD.expand_as(met_BD), met_BD, COSINE_SCALE * cosine_B1], dim=-1)
 
     def _queries(self, e_BLD: Tensor) -> Tensor:
         """The query of each level, ``(B, K, D)``."""

@@ -134,6 +134,7 @@ class MiasRecBlock(SequenceBlock):
         cosine_BT = (z_BTD @ unit_length(target_BD)[..., None]).squeeze(-1)
         best_B1, index_B1 = cosine_BT.masked_fill(p_BT == 0, -torch.inf).max(1, keepdim=True)
         # torch.compile would compile take_along_dim again for each length, but not gather.
+        z_BTD = z_BTD.expand(target_BD.shape[0], -1, -1)
         best_BD = z_BTD.gather(1, index_B1[..., None].expand(-1, 1, z_BTD.shape[-1])).squeeze(1)
         mean_BD = (p_BT[:, None, :] @ z_BTD).squeeze(1)
         mean_B1 = (p_BT * cosine_BT).sum(1, keepdim=True)

@@ -64,7 +64,7 @@ class MIRRNBlock(RetrievalBlock):
                 self._refine(history, index_BK, frequency_filter)
                 for index_BK, frequency_filter in zip(indices, self.filters, strict=True)
             ]
-        interests = History.from_vectors(torch.stack(means, dim=1))
+        interests = History.from_vectors(torch.stack(torch.broadcast_tensors(*means), dim=1))
         long_BD = self.long_attention(interests, target_BD)
         return torch.cat([short_BD, long_BD], dim=-1)
 
@@ -82,10 +82,11 @@ class MIRRNBlock(RetrievalBlock):
 
     def _refine(self, history: History, index_BK: Tensor, frequency_filter: nn.Module) -> Tensor:
         """The mean of the filtered items, ``(B, D)``; zero if no item was retrieved."""
-        mask_BK = history.mask_BL.gather(1, index_BK)
+        found = history.take(index_BK)
+        mask_BK = found.mask_BL
         if self.longctr_compat:
             mask_BK = torch.ones_like(mask_BK)
-        x_BKD = history.take(index_BK, mask_BK).embed()
+        x_BKD = found.embed()
         x_BKD = x_BKD + F.embedding(len(history) - index_BK, POSITION_SCALE * self.pos.weight)
         return (shares(mask_BK, x_BKD.dtype)[:, None] @ frequency_filter(x_BKD, mask_BK))[:, 0]
 

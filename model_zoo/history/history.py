@@ -50,6 +50,9 @@ class History:
     columns of buckets share one numbering, 0 to N - 1. ``attend`` and ``weighted_sum`` can read the
     vector ``[item, ones at the buckets]`` of width D + N, which is never written out on a CPU.
 
+    A history of one sample (B = 1) may be read by the queries of many, as where one user's candidates
+    are served.
+
     Args:
         rows: item vectors ``(U, D)``, usually one row per distinct item of the batch; or the rows
             of another history.
@@ -163,12 +166,19 @@ class History:
             weights_BHL = weights_BHL * keep_factors(weights_BHL, dropout)
         elif dropout:
             weights_BHL = F.dropout(weights_BHL, dropout)
+        return self._weigh(weights_BHL, query_BHD)
+
+    def _weigh(self, weights_BHL: Tensor, query_BHD: Tensor) -> tuple[Tensor, Tensor]:
         buckets = query_BHD.shape[-1] - self._rows.width
         return self.weighted_sum(weights_BHL, buckets), weights_BHL.sum(-1)
 
     def _attend_best(self, query_BHD: Tensor, dropout: float, topk: int) -> tuple[Tensor, Tensor]:
         scores_BHL = self.scores(query_BHD).masked_fill_(~self.mask_BL[:, None], -torch.inf)
         best_BHK, index_BHK = scores_BHL.topk(topk, dim=-1, sorted=False)
+        if self._is_shared(query_BHD):  # so a product with all items is faster than a gather
+            none_BHL = torch.zeros_like(scores_BHL, dtype=torch.bool)
+            kept_BHL = none_BHL.scatter(-1, index_BHK, best_BHK > -torch.inf)
+            return self._weigh(masked_softmax(scores_BHL, kept_BHL), query_BHD)
         # Every query has its own items, so each becomes a sample of its own.
         index_BK, real_BK = (x.flatten(1) for x in (index_BHK, best_BHK > -torch.inf))
         chosen = self.take(index_BK, real_BK)._moved(lambda x: x.view(-1, topk))
@@ -189,15 +199,23 @@ class History:
             sums_BHD = self._rows.weighted_sum(weights_BHL, self.index_BL)
         else:
             with unrounded(weights_BHL):
-                sums_BHD = weights_BHL @ at_least_float32(self.embed())
+                sums_BHD = weights_BHL @ plain(at_least_float32(self.embed()))
         if not buckets:
             return sums_BHD
-        sums_BHN = bucket_sums(weights_BHL, self.events, buckets, self._rows.kernels)
+        sums_BHN = bucket_sums(weights_BHL, self.events, buckets, self._by_index(weights_BHL))
         return torch.cat([sums_BHD, sums_BHN], dim=-1)
 
     def _in_place(self, x_BHD: Tensor) -> bool:
         """Whether kernels read the rows in place: for few queries on a CPU."""
-        return self._rows.kernels and x_BHD.shape[1] <= FEW_QUERIES
+        return self._by_index(x_BHD) and x_BHD.shape[1] <= FEW_QUERIES
+
+    def _by_index(self, x_BHD: Tensor) -> bool:
+        """Whether gather and scatter are used."""
+        return self._rows.kernels and not self._is_shared(x_BHD)
+
+    def _is_shared(self, x_BHD: Tensor) -> bool:
+        """Whether this is one history for many samples."""
+        return self.index_BL.shape[0] < x_BHD.shape[0]
 
     def dot(self, query_BHD: Tensor) -> Tensor:
         """The product of queries, of width D or D + N, with each position, ``(B, H, L)``."""
@@ -207,9 +225,10 @@ class History:
                 scores_BHL = self._rows.dot(items_BHD, self.index_BL)
             else:
                 x_BLD = self.embed() if torch.is_grad_enabled() else self.embed_detached()
-                scores_BHL = items_BHD @ at_least_float32(x_BLD).mT
+                scores_BHL = items_BHD @ plain(at_least_float32(x_BLD)).mT
             if bias_BHN.shape[-1]:
-                scores_BHL = scores_BHL + bucket_scores(bias_BHN, self.events, self._rows.kernels)
+                gather = self._by_index(bias_BHN)
+                scores_BHL = scores_BHL + bucket_scores(bias_BHN, self.events, gather)
             return scores_BHL
 
     # ---------------------------------------------------------------- moving positions
@@ -219,9 +238,9 @@ class History:
         mask_BL = move(self.mask_BL) if mask_BL is None else mask_BL
         return History(self._rows, move(self.index_BL), mask_BL, map(move, self.events))
 
-    def take(self, index_BK: Tensor, mask_BK: Tensor) -> "History":
-        """The history of the columns ``index_BK``, which are real where ``mask_BK`` is True."""
-        return self._moved(lambda x: x.gather(1, index_BK), mask_BK)
+    def take(self, index_BK: Tensor, mask_BK: Tensor | None = None) -> "History":
+        """The history of the columns ``index_BK``, real where they are, or where ``mask_BK`` is True."""
+        return self._moved(lambda x: columns(x, index_BK), mask_BK)
 
     def subsequences(self, sample_P: Tensor, index_PK: Tensor, mask_PK: Tensor) -> "History":
         """The columns ``index_PK`` of samples, real where ``mask_PK`` is True, for experts.
@@ -301,5 +320,16 @@ class History:
         share_US /= share_US.sum(1, keepdim=True).clamp(min=1)
         rows = self._rows.windows(self.index_BL[sample_U[:, None], column_US], share_US)
         newest_U = column_US.masked_fill(~inside_US, 0).amax(1)
-        events = [x[sample_U, newest_U][row_BT] for x in self.events]
+        events = [columns(x, newest_U[row_BT]) for x in self.events]
         return History(rows, row_BT, mask_BT, events)
+
+
+def columns(x_BL: Tensor, index_BK: Tensor) -> Tensor:
+    """The columns of each sample, ``(B, K)``; one sample may stand for all in either."""
+    B = (index_BK if x_BL.shape[0] == 1 else x_BL).shape[0]
+    return x_BL.expand(B, -1).gather(1, index_BK.expand(B, -1))
+
+
+def plain(x_BLD: Tensor) -> Tensor:
+    """The matrix ``(L, D)`` of a single sample, whose products are faster; others as they are."""
+    return x_BLD[0] if x_BLD.shape[0] == 1 else x_BLD

@@ -92,13 +92,15 @@ def first_equal(columns: Mapping[str, Tensor]) -> Tensor:
     pieces, modulo 2^64. Nothing is rounded, as embeddings may be, and the host need not wait.
     """
     pieces = [
-        rows.reshape(len(rows), -1).contiguous().view(torch.int16) for rows in columns.values()
+        rows.reshape(rows.shape[0], -1).contiguous().view(torch.int16) for rows in columns.values()
     ]
     pieces_UP = torch.cat(pieces, dim=1)
     key_U = (pieces_UP * torch.full_like(pieces_UP[0], BASE, dtype=torch.long).cumprod(0)).sum(1)
     sorted_U, row_U = key_U.sort(stable=True)
     again_U = F.pad(sorted_U[1:] == sorted_U[:-1], (1, 0))
-    first_U = torch.arange(len(row_U), device=row_U.device).masked_fill(again_U, 0).cummax(0).values
+    first_U = (
+        torch.arange(row_U.shape[0], device=row_U.device).masked_fill(again_U, 0).cummax(0).values
+    )
     return torch.empty_like(row_U).scatter_(0, row_U, row_U[first_U])
 
 

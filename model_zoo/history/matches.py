@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .history import History
-from .item_dict import ItemDict
 
 NOW = 5.0  # the recency of what is now: about the logarithm of the number of matches in a long history
 LONG = 18.0  # about the logarithm of the seconds of two years
@@ -67,7 +66,7 @@ class Matches(NamedTuple):
 
 
 class MatchReader:
-    """Reads the numbers of a batch, from its ``ItemDict`` or from the items themselves.
+    """Reads the numbers of a batch, which are counted already or are counted from its items.
 
     Args:
         features: FuxiCTR's specification of each feature.
@@ -102,7 +101,7 @@ class MatchReader:
     @torch.no_grad()
     def read(
         self,
-        items: Mapping[str, Tensor],
+        counted_BM: Tensor | None,
         columns: Mapping[str, Tensor],
         row_BL1: Tensor,
         mask_BL: Tensor,
@@ -110,8 +109,8 @@ class MatchReader:
         """The numbers ``(B, M)``.
 
         Args:
-            items: the ``ItemDict`` of the batch, which may have the numbers about ids, or LongCTR's
-                plain dictionary.
+            counted_BM: the numbers about ids and times, if they are counted already, as in the
+                ``ItemDict`` of a batch; LongCTR's plain dictionary lacks them.
             columns: the features of the items, U rows.
             row_BL1: the row of each position; the target is the last column.
             mask_BL: true at real items.
@@ -119,7 +118,6 @@ class MatchReader:
         Raises:
             ValueError: times are to be read, but the batch has none.
         """
-        counted_BM = items.matches if isinstance(items, ItemDict) else None
         if counted_BM is None:
             if self.timed:
                 raise ValueError(
@@ -139,10 +137,11 @@ class MatchReader:
             columns: as in ``read``.
             target_B: the row of each target.
             sample_P: the sample of each part.
-            part: the parts.
+            part: the parts, or one that all these samples share.
         """
-        row_PL1 = torch.cat([part.index_BL, target_B[sample_P, None]], dim=1)
-        return count_matches(self._values(columns), row_PL1, part.mask_BL).numbers()
+        index_PL, mask_PL = (x.expand(sample_P.shape[0], -1) for x in (part.index_BL, part.mask_BL))
+        row_PL1 = torch.cat([index_PL, target_B[sample_P, None]], dim=1)
+        return count_matches(self._values(columns), row_PL1, mask_PL).numbers()
 
     def _values(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: distinct_values(columns[name], rare) for name, rare in self.rare.items()}
@@ -164,7 +163,7 @@ def distinct_values(ids: Tensor, rare: int) -> Tensor:
         ids: of a feature, ``(U,)`` or ``(U, K)``.
         rare: the id of rare values.
     """
-    value_UK = ids.reshape(len(ids), -1)
+    value_UK = ids.reshape(ids.shape[0], -1)
     value_UK = value_UK.masked_fill(value_UK == rare, 0)
     if value_UK.shape[1] > 1:
         value_UK = value_UK.sort(1, descending=True).values
@@ -200,5 +199,5 @@ def tier_counts(vector_UD: Tensor, row_BL1: Tensor, mask_BL: Tensor) -> Tensor:
     cosine_BL = history.scores(unit_UD[row_BL1[:, -1:]])[:, 0]
     known_BL = mask_BL & known_U[row_BL1[:, :-1]] & known_U[row_BL1[:, -1:]]
     tier_BL = ((cosine_BL + 1) / 2 * TIERS).long().clamp(0, TIERS - 1)
-    found_BT = cosine_BL.new_zeros(len(mask_BL), TIERS)
+    found_BT = cosine_BL.new_zeros(mask_BL.shape[0], TIERS)
     return found_BT.scatter_add_(1, tier_BL, known_BL.float())

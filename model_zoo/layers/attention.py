@@ -1,7 +1,7 @@
 """Target attention over a history, computed without projecting the items.
 
 Shape suffixes: B samples, L history length, K selected positions, H heads, D item width,
-A attention width, C = A / H head width.
+A attention width, C = A / H head width, P = H * D.
 """
 
 from typing import Any
@@ -35,6 +35,8 @@ class TargetAttention(nn.Module):
             vectors themselves, and A is D.
     """
 
+    query_DP: Tensor | None
+    value_PD: Tensor | None
     topk: int | None = None  # how many items a head attends to; None means all
 
     def __init__(
@@ -61,12 +63,26 @@ class TargetAttention(nn.Module):
             self.W_k = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_v = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_o = nn.Linear(attention_dim, input_dim, bias=False)
+        self.register_buffer("query_DP", None)  # see ``fold``
+        self.register_buffer("value_PD", None)
         self.dropout = dropout
         self.events: EventBias | None = None
 
     def read_events(self, sizes: list[int]) -> None:
         """Read the columns ``History.events``; see ``EventBias``."""
         self.events = EventBias(self.input_dim, sizes, self.num_heads)
+
+    def fold(self) -> None:
+        """Put one matrix in place of each two that follow each other, for serving, if that is faster."""
+        if not self.use_qkvo or self.num_heads * self.input_dim >= 2 * self.attention_dim:
+            return
+        layers, heads = (self.W_q, self.W_k, self.W_v), (self.num_heads, -1)
+        q_HCD, k_HCD, v_HCD = (layer.weight.double().unflatten(0, heads) for layer in layers)
+        o_DHC, dtype = self.W_o.weight.double().unflatten(1, heads), self.W_o.weight.dtype
+        query_DHD = torch.einsum("hcd,hce->dhe", q_HCD, k_HCD) * self.scale
+        self.query_DP = query_DHD.flatten(1).to(dtype)
+        self.value_PD = torch.einsum("hcd,ehc->hde", v_HCD, o_DHC).flatten(0, 1).to(dtype)
+        del self.W_q, self.W_k, self.W_v, self.W_o
 
     def forward(self, history: History, target_BD: Tensor) -> Tensor:
         """The attended history, ``(B, D)``."""
@@ -80,6 +96,8 @@ class TargetAttention(nn.Module):
     def _query(self, target_BD: Tensor) -> Tensor:
         """Each head's scaled query ``W_k^T q`` in the space of the items, ``(B, H, D)``."""
         heads = (self.num_heads, -1)
+        if self.query_DP is not None:
+            return (target_BD @ self.query_DP).unflatten(-1, heads)
         if not self.use_qkvo:  # a head is a slice of the vector, so its query is zero elsewhere
             own = torch.eye(self.num_heads, dtype=target_BD.dtype, device=target_BD.device)
             slices_BHC = target_BD.unflatten(-1, heads)
@@ -90,6 +108,8 @@ class TargetAttention(nn.Module):
 
     def _project(self, pooled_BHD: Tensor) -> Tensor:
         """The output ``(B, D)``, from each head's weighted sum of unprojected items."""
+        if self.value_PD is not None:
+            return pooled_BHD.flatten(1) @ self.value_PD
         if not self.use_qkvo:
             slices_BHHC = pooled_BHD.unflatten(-1, (self.num_heads, -1))
             return torch.einsum("bhhc->bhc", slices_BHHC).flatten(1)

@@ -58,7 +58,7 @@ class EventBias(EventInput):
 
     def extend(self, query_BHD: Tensor) -> Tensor:
         """Queries for ``History.attend`` whose scores are ``q x + sum_e b_e``, ``(B, H, D + N)``."""
-        return torch.cat([query_BHD, self.bias_HN.expand(len(query_BHD), -1, -1)], dim=-1)
+        return torch.cat([query_BHD, self.bias_HN.expand(query_BHD.shape[0], -1, -1)], dim=-1)
 
     def biases(self, history: History) -> Tensor:
         """``sum_e b_e`` at all positions, ``(B, L, H)``, for scores that are no products."""

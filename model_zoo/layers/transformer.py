@@ -113,7 +113,11 @@ class EncoderLayer(nn.Module):
             z.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for z in (q_BRW, k_BLW, v_BLW)
         )
         mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask_BL[:, None, None, :], dropout_p=self._rate()
+            query,
+            key.expand_as(value),
+            value,
+            attn_mask=mask_BL[:, None, None, :],
+            dropout_p=self._rate(),
         )
         return mixed.transpose(1, 2).flatten(2)
 
@@ -162,7 +166,8 @@ class PairEncoderLayer(EncoderLayer):
         def target_half(linear: nn.Linear) -> Tensor:
             return F.linear(target_B1D, linear.weight[:, D:], linear.bias)
 
-        read_BRW = torch.cat([x_BRD, target_B1D.expand_as(x_BRD)], dim=-1)
+        both = x_BRD.expand(target_BD.shape[0], -1, -1), target_B1D.expand(-1, x_BRD.shape[1], -1)
+        read_BRW = torch.cat(both, dim=-1)
         if self.reads_few(last):
             query_BND = self._carried(self.W_q(read_BRW), self.W_k.weight[:, :D])
             if events is not None:

@@ -143,9 +143,10 @@ class BranchedMixture(Mixture):
         if alpha_global:
             outputs.append(alpha_global * self.global_block(history, target_BD))
         plans = [self.branches[n].plan(self.sequence(n, history)) for n in self.fusion]
-        sizes = iter(torch.cat([plan.sizes for plan in plans]).tolist())  # the host waits once
+        sizes = torch.cat([plan.sizes for plan in plans])
+        host = iter(sizes.tolist() if len(sizes) else ())  # it waits once
         for alpha, plan in zip(self.fusion.values(), plans, strict=True):
-            own = list(islice(sizes, len(plan.sizes)))
+            own = list(islice(host, len(plan.sizes)))
             outputs.append(alpha * plan.run(own, target_BD))
         aux_loss = sum((plan.aux_loss for plan in plans), start=target_BD.new_zeros(()))
         return sum(outputs[1:], start=outputs[0]), aux_loss

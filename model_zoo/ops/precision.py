@@ -10,7 +10,8 @@ These products are not rounded:
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,10 @@ def bf16_products(device: torch.device, enabled: bool) -> Iterator[None]:
         yield
 
 
-def unrounded(x: Tensor) -> torch.autocast:
+def unrounded(x: Tensor) -> AbstractContextManager[Any]:
     """A context within ``bf16_products`` whose products keep the type of their inputs."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .compiled import on_eager_cpu
 from .scan_buffers import LN_2, ZERO_BELOW, WorkBuffer, blocks_per_buffer
 
 POSITIONS = 8  # K: all positions of a chunk compute as many states as its newest position
@@ -88,11 +89,13 @@ def _parts(
 ) -> Iterator[tuple[tuple[slice, slice], int]]:
     """Yield samples and positions that are computed together, and how many states they need."""
     live_L = _live_states(later_BLE, mask_BL, rate_NE)
-    for stop in range(len(live_L), 0, -POSITIONS):
-        chunk, M = slice(max(0, stop - POSITIONS), stop), live_L[stop - 1]
+    # A program runs every call that it has traced, so it gets few.
+    positions = len(live_L) if torch.compiler.is_exporting() else POSITIONS
+    for stop in range(len(live_L), 0, -positions):
+        chunk, M = slice(max(0, stop - positions), stop), live_L[stop - 1]
         if not M:
             return  # older positions need no state either
-        size = max(1, blocks_per_buffer(rate_NE[:M]) // POSITIONS)
+        size = max(1, blocks_per_buffer(rate_NE[:M]) // positions)
         for start in range(0, len(later_BLE), size):
             yield (slice(start, start + size), chunk), M
 
@@ -105,7 +108,7 @@ def _live_states(later_BLE: Tensor, mask_BL: Tensor | None, rate_NE: Tensor) -> 
     for the numbers.
     """
     N, length = len(rate_NE), later_BLE.shape[1]
-    if later_BLE.device.type != "cpu" or not later_BLE.numel():
+    if not on_eager_cpu(later_BLE) or not later_BLE.numel():
         return [N] * length
     shortest_BL = later_BLE.amin(-1)
     if mask_BL is not None:
@@ -125,7 +128,7 @@ def _sum_of_others(x_BLE: Tensor, later: bool) -> Tensor:
     large ones. On a CPU positions are added one by one, because cumsum is slow there along any
     dimension but the last.
     """
-    if x_BLE.is_cuda:
+    if not on_eager_cpu(x_BLE):
         x_BLE = x_BLE.flip(1) if later else x_BLE
         sum_BLE = F.pad(x_BLE[:, :-1], (0, 0, 1, 0)).cumsum(1)
         return sum_BLE.flip(1) if later else sum_BLE

@@ -37,9 +37,10 @@ BLOCK = 2048  # rows gathered at a time on a CPU, so that they stay in its cache
 
 
 def use_sparse_gradients(module: nn.Module) -> None:
-    """Give every table of more than ``SMALL_TABLE`` rows a sparse gradient."""
-    for table in module.modules():
-        if isinstance(table, nn.Embedding) and table.num_embeddings > SMALL_TABLE:
+    """Give every table of more than ``SMALL_TABLE`` rows a sparse gradient, if it is not frozen."""
+    tables = (part for part in module.modules() if isinstance(part, nn.Embedding))
+    for table in tables:
+        if table.weight.requires_grad and table.num_embeddings > SMALL_TABLE:
             use_sparse_gradient(table)
 
 

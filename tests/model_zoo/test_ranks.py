@@ -48,6 +48,7 @@ def train(name: str, data: Path, folder: Path) -> dict[str, Any]:
     with patch.object(sparse_embedding, "SMALL_TABLE", 0):
         model = build_model(params).double()
     model.get_labels = lambda batch: type(model).get_labels(model, batch).double()
+    ranks.align(model)  # which changes nothing here
     model.enter(stage)
     train_loader, valid_loader = loader(params, batch_size=7, shuffle=True), loader(params, "valid")
     train_loader.share = valid_loader.share = ranks.share()

@@ -82,7 +82,6 @@ def test_vocab_size_comes_from_the_prepared_data(tiny_data: Path) -> None:
         ({"feature_encoder": "__import__('os').system('true')"}, "feature_encoder is"),
         ({"feature_encoder": "nn.Linear(4, __import__('os'))"}, "feature_encoder is"),
         ({"embeding_dim": 4}, "unknown key `embeding_dim`; did you mean `embedding_dim`"),
-        ({"pretrained_emb": "nowhere.npz"}, "unknown key `pretrained_emb`; add the vectors"),
         ({"active": "False"}, "active is 'False'; write True or False"),
         ({"dtype": "double"}, "dtype is 'double'; write int or float or str"),
         ({"source": "itm"}, "source is 'itm'; write item or user or context or ''"),

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,9 +17,15 @@ from engine.config.load import load
 from engine.config.models import build
 from engine.config.options import RunOptions
 from engine.datasets.command import main
+from engine.predict import scorers
+from engine.predict.exporting import export
 from engine.predict.extended import Extended
-from engine.predict.scores import Trained, predict
+from engine.predict.scorers import ABOUT, PROGRAM, Trained
+from engine.predict.scores import predict
+from engine.predict.service import Service
 from model_zoo import get_model
+from model_zoo.serving import ServedModel
+from model_zoo.training.progress import save_atomically
 
 from ...support.command_line import prepare_and_train, run_here, run_module, run_script
 
@@ -204,12 +211,99 @@ def test_bad_rows_are_named(result: Path) -> None:
         predict(result, "rows.csv", gpu=99)
 
 
+@pytest.fixture
+def calls(result: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many candidates each call of the program in the folder ``served`` gets."""
+    trained, calls = Trained(result), []
+    served = ServedModel(trained.model, trained.params["max_len"])
+
+    def program(*inputs: Any) -> torch.Tensor:
+        calls.append(len(inputs[3]["item_id"]))
+        return served(*inputs)
+
+    monkeypatch.setattr(scorers, "load_program", lambda _: program)
+    Path("served").mkdir()
+    about = json.loads(result.read_text()) | {"context": ["device", "place"]}
+    Path("served", ABOUT).write_text(json.dumps(about))
+    return calls
+
+
+def test_a_program_gets_the_candidates_of_each_history(
+    log: pl.DataFrame, result: Path, calls: list[int]
+) -> None:
+    """Samples of many users, of which some have one candidate, in any order."""
+    rows = pl.concat([raw(log, Path("old"))] * 2).sample(fraction=1, shuffle=True, seed=0)
+    rows.write_parquet("rows.parquet")
+    found, want = predict("served", "rows.parquet"), predict(result, "rows.parquet")
+    assert found.drop("score").equals(rows) and 1 < len(calls) < len(rows) and min(calls) == 2
+    np.testing.assert_allclose(found["score"], want["score"], rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="--gpu 0: an exported model runs on the CPU"):
+        predict("served", "rows.parquet", gpu=0)
+
+
+def test_a_service_scores_as_predict_does(
+    log: pl.DataFrame, result: Path, calls: list[int]
+) -> None:
+    rows = raw(log, Path("old"))
+    rows.write_parquet("rows.parquet")
+    want = predict(result, "rows.parquet").select("who", "what", "when", "device", "place", "score")
+    service = Service("served")
+    for who, what, when, device, place, score in want.head(40).iter_rows():
+        features = {"device": device, "place": place}
+        assert service.score(who, [what], when, features) == pytest.approx([score], abs=1e-6)
+    items = rows["what"].unique().to_list()
+    several = service.score(who, items, when, features)
+    one_by_one = [service.score(who, [item], when, features)[0] for item in items]
+    assert several == pytest.approx(one_by_one, abs=1e-6) and np.ptp(several) > 1e-4
+    whole = service.score("u0", items, features=features)
+    assert service.score("u0", items, BEFORE, features) == whole
+    assert service.score("u0", items, 10, features) != whole
+    assert 0 < service.score("nobody", items[:1], features=features)[0] < 1
+    with pytest.raises(UserError, match="item 'new' is not in "):
+        service.score("u0", ["new"], when, features)
+    with pytest.raises(UserError, match="feature 'place' is missing"):
+        service.score("u0", items, when, {"device": "web"})
+
+
+@pytest.mark.slow
+def test_an_exported_model(log: pl.DataFrame, result: Path, tmp_path: Path) -> None:
+    raw(log, Path("old")).write_csv("rows.csv")
+    command = ("--result", str(result.resolve()), "--output", str(tmp_path / "served"))
+    done = run_module("engine.export", *command)
+    assert done.code == 0 and "served: its scores of test samples are the run's to" in done.stdout
+    assert sorted(path.name for path in tmp_path.glob("served*")) == ["served"]
+    found, want = predict("served", "rows.csv"), predict(result, "rows.csv")
+    np.testing.assert_allclose(found["score"], want["score"], rtol=0, atol=1e-5)
+    done = run_module("engine.export", *command)
+    assert done.code == 2 and "served: exists already; name a new folder" in done.stderr
+    Path("served", PROGRAM).write_bytes(Path("served", PROGRAM).read_bytes()[:-999])
+    with pytest.raises(UserError, match=r"served: its program cannot be loaded .* export it again"):
+        predict("served", "rows.csv")
+    Path("served", ABOUT).unlink()
+    with pytest.raises(UserError, match=r"served/model.json"):
+        predict("served", "rows.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs the C++ compiler g++")
+def test_a_compiled_model(log: pl.DataFrame, result: Path) -> None:
+    export(result, "served", compile=True)
+    raw(log, Path("old")).write_csv("rows.csv")
+    found, want = predict("served", "rows.csv"), predict(result, "rows.csv")
+    np.testing.assert_allclose(found["score"], want["score"], rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_commands(log: pl.DataFrame, tmp_path: Path) -> None:
     """Also with the model of more data, which goes on from the first one."""
     shutil.copy("old.csv", "log.csv")
     prepare_and_train(tmp_path, FLAGS, "SDIM_MoS_out")
     (result,) = (tmp_path / "results" / "out").glob("SDIM_MoS_out*seed*.json")
+    weights = result.with_suffix(".model").read_bytes()
+    save_atomically({}, result.with_suffix(".model"))  # as a later run would that was killed
+    with pytest.raises(UserError, match="is of another run than the result beside it"):
+        Trained(result)
+    result.with_suffix(".model").write_bytes(weights)
     metrics = json.loads(result.read_text())["metrics"]
     for split in ("valid", "test"):
         done = run_module("engine.evaluate", "--result", str(result), "--split", split)
