@@ -1,7 +1,6 @@
 """Run one experiment, from checked parameters to a trained model and its result."""
 
 import hashlib
-import json
 import logging
 import platform
 import statistics
@@ -27,7 +26,7 @@ from model_zoo.training.routing_report import routing_report
 from model_zoo.training.trainable import log_metrics
 
 from ..common.errors import UserError
-from ..common.files import write_json
+from ..common.files import read_json, write_json
 from ..config.feature_map import build_feature_map
 from ..config.load import Experiment
 from ..config.models import AdoptedModel, build, own_words
@@ -42,6 +41,7 @@ from .artifacts import RunFiles, ScalarWriter
 from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
+from .result import Result
 from .vectors import load_vectors
 
 Loaders = dict[str, SequenceLoader]  # by split
@@ -117,7 +117,7 @@ def _finished(
     if data := recorded_hash([params[key] for key in DATA_FILES]):
         files.require_same_data(data, resume=True)
     print(f"{params['model_id']}, seed {params['seed']}: finished already, see {files.result}")
-    result = json.loads(files.result.read_text())
+    result = read_json(files.result, Result, "delete it to run again")
     results.append_bars_line(result, options.config)  # which a kill may have kept from it
     return result
 
