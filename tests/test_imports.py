@@ -33,7 +33,7 @@ FLOORS = (
     ("layers",),
     ("history",),
     ("ops",),
-    ("compat", "batch", "atomic"),
+    ("compat", "batch", "atomic", "ranks"),
 )
 # The folders of ``engine/datasets`` likewise.
 DATA_FLOORS = ("command", "forms", "writing", "prepared", "raw")
