@@ -219,7 +219,7 @@ CASES = [
     ("status", "status", "dun", "is 'dun', not one of queued, running, done"),
     ("status", "changes.batch_size", "x" * 99, "...xxxxxxxxxxxxx', not a whole number"),
     ("status", "metrics.valid.AUC", GONE, "lacks AUC of TWIN_x_0123"),
-    ("encoders", "0.kind", "numbers", "is 'numbers', not one of categorical"),
+    ("encoders", "0.kind", "numbers", "is 'numbers', not 'categorical'"),
     ("encoders", "0.mean", GONE, "an entry lacks 'mean'"),
     ("tuner", "base_expid", 3, "is 3; write an experiment id"),
     ("mapping", "train", "most", "is 'most'; write a number"),
