@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from .errors import UserError, did_you_mean
 
-LETTERS = 60  # of a value that a message shows
 ABSENT: Any = None
 """The default of a key that a file may leave out."""
 
@@ -107,16 +106,10 @@ def check(file: object, content: Any, form: Any, advice: str) -> Any:
         key = "".join(parts).removesuffix(".[key]").removeprefix(".")
         words = WORDS.get(kind) or WORDS.get(kind.partition("_")[0], "allowed")
         what = words.format(**first.get("ctx", {}))
-        said = f"is {shown(seen)}, not {what}"
+        said = f"is {reprlib.repr(seen):.60}, not {what}"
         if kind in ("missing", "unexpected_keyword_argument"):
             said = "is missing" if kind == "missing" else "is no known key"
         elif kind == "value_error" and isinstance(seen, dict):  # a rule on several keys
             said = what
         where = f"{file}, {key}" if key else file
         raise UserError(f"{where}: {said}; {advice}") from None
-
-
-def shown(value: Any) -> str:
-    """A value in at most 60 characters."""
-    text = reprlib.repr(value)
-    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"

@@ -18,7 +18,6 @@ from ...common.schema import ABSENT, Count, Name, NotBelow0, Schema, Size, check
 from ...config.feature_map import read_feature_map
 from ..prepared.card import MEND
 from ..prepared.layout import ENCODERS
-from ..raw.raw_files import readable
 from .features import EVENT, CategoricalEncoder, Encoder, Feature
 
 FILE = "encoders.json"
@@ -176,9 +175,11 @@ def _restored(path: Path, feature: Feature, entry: dict[str, Any]) -> Encoder:
         setattr(encoder, name, entry[name])
     if isinstance(encoder, CategoricalEncoder):
         file = path.parent / entry["vocabulary"]
-        with readable(file):
+        try:
             vocabulary = pl.read_parquet(file, glob=False).sort("id")
             encoder.known = vocabulary.select("value")
+        except (OSError, pl.exceptions.PolarsError):
+            raise ValueError(f"{file.name} cannot be read") from None
         if not encoder.vocabulary().equals(vocabulary):
             raise ValueError(f"{file.name} lacks an id, or has one twice")
     return encoder
