@@ -157,11 +157,8 @@ class ServedBranch(Branch):
 
     def __init__(self, branch: Branch) -> None:
         nn.Module.__init__(self)
-        self.router, self.output_dim, self.match_EMH = (
-            branch.router,
-            branch.output_dim,
-            branch.match_EMH,
-        )
+        self.router, self.output_dim = branch.router, branch.output_dim
+        self.match_EMH = branch.match_EMH
         parameters, buffers = stack_module_state(list(cast(nn.ModuleList, branch.experts)))
         self.names = [*parameters, *buffers]
         for name, stacked in (parameters | buffers).items():

@@ -42,6 +42,7 @@ def export(
     trained, output = Trained(result, data), Path(output)
     if not isinstance(trained.model, SequenceModel):
         raise UserError(f"{result}: is a foreign model; only models of this project are exported")
+    trained.model.amp = None  # the program computes in float32
     batch = next(iter(trained.loader("test", batch_size=COMPARED)))
     about = {key: value for key, value in read_json(Path(result)).items() if key in KEPT}
     about |= {"params": trained.params, "context": [*trained.model.context_features(batch[0])]}
