@@ -21,10 +21,12 @@ class Loader(Protocol):
     """The batches of one split of the data; it can be iterated many times.
 
     Training sets ``epoch`` before each pass over its loader. A loader that shuffles should derive
-    the order from ``epoch``. Then a resumed run sees the samples in the same order.
+    the order from ``epoch``. Then a resumed run sees the samples in the same order. Where several
+    processes train, ``share`` is the rows of each batch that this one gets (see ``ranks.py``).
     """
 
     epoch: int
+    share: slice
 
     def __len__(self) -> int:
         """The number of batches in one pass."""

@@ -17,7 +17,7 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor, nn
 
-from . import compat
+from . import compat, ranks
 from .batch import Batch
 from .heads import MLPHead
 from .history.buckets import one_numbering
@@ -336,6 +336,8 @@ class SequenceModel(StagedModel):
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
         """The training loss: cross-entropy plus auxiliary losses, without regulariser.
 
+        Where several processes train, the mean over them is the loss of the whole batch.
+
         It is computed from logits. The value equals FuxiCTR's, which is computed from
         probabilities. With a NaN among these, FuxiCTR's would fail inside the kernel and, on CUDA,
         end the process. Here a NaN gives a NaN, which training can report.
@@ -344,4 +346,4 @@ class SequenceModel(StagedModel):
         if "aux_logit" in return_dict:
             aux = F.binary_cross_entropy_with_logits(return_dict["aux_logit"], y_true)
             loss = self.aux_weights[0] * aux + self.aux_weights[1] * loss
-        return loss + return_dict["aux_loss"]
+        return ranks.weighted(loss, len(y_true)) + return_dict["aux_loss"]

@@ -26,12 +26,16 @@ from model_zoo.registry import BASELINES, OURS, mixture_of
 from ..baseline import record
 from ..common.errors import UserError
 from ..common.files import read_json
+from ..common.schema import check
 from ..config.read import NO_NUMBERS, PATHS
-from ..datasets.prepared.card import sampling
+from ..datasets.prepared.card import card_beside, sampling
+from ..run.result import Result
+from .study_index import Study
 
 Run = dict[str, Any]
 
 UNFINISHED = ".progress.json"
+OF_RESULTS = {"expid", "metrics", "stage_log"}  # a file with two of them is a result
 METRICS = ("AUC", "gAUC")  # the metrics that the paper reports
 
 
@@ -59,7 +63,7 @@ class Cell:
 
     def values(self, metric: str, split: str = "test") -> dict[int, float]:
         """The metric by seed, of the runs that did not diverge."""
-        values = {seed: run["metrics"][split][metric] for seed, run in self.runs.items()}
+        values = {s: run["metrics"][split].get(metric, math.nan) for s, run in self.runs.items()}
         return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
     @property
@@ -135,7 +139,8 @@ def read_results(folder: Path) -> list[DatasetResults]:
         if "tuner" in parts or "probes" in parts or path.name.endswith(UNFINISHED):
             continue
         content = read_json(path)
-        if isinstance(content, dict) and {"expid", "metrics", "stage_log"} <= content.keys():
+        if isinstance(content, dict) and len(OF_RESULTS & content.keys()) > 1:
+            check(path, content, Result, "run it again, or move it away")
             home = path.parent.parent if path.parent.name == "runs" else path.parent
             changes = {k: v for k, v in content.get("set", {}).items() if k not in NO_NUMBERS}
             run = content | {"file": path, "changes": {}}
@@ -158,22 +163,17 @@ def _dataset(home: Path, runs: list[Run]) -> DatasetResults:
     for same in _by_expid(runs).values():
         _rename_unlike(same)
     by_expid = {expid: {run["seed"]: run for run in own} for expid, own in _by_expid(runs).items()}
-    study = read_json(home / "study.json") if (home / "study.json").exists() else {}
-    card = home / "dataset_card.json"
-    try:
-        cells = _planned(study, by_expid) if study else _plain(by_expid)
-    except KeyError as error:
-        advice = "the study's own command writes the file anew"
-        raise UserError(f"{home / 'study.json'}: a cell lacks {error}; {advice}") from None
+    index = home / "study.json"
+    study = read_json(index, Study) if index.exists() else {}
     return DatasetResults(
         folder=home,
         dataset_id=first["dataset_id"],
         dataset_hash=first["dataset_hash"],
         runs=runs,
-        cells=cells,
+        cells=_planned(study, by_expid) if study else _plain(by_expid),
         tuning=study.get("tuning", []),
         study={key: value for key, value in study.items() if key not in ("cells", "tuning")},
-        card=read_json(card) if card.exists() else {},
+        card=card_beside(index),
     )
 
 

@@ -3,19 +3,52 @@
 Runs, studies and reports read it, so this file imports nothing slow.
 """
 
-import json
 from os.path import relpath
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ..common.errors import UserError
-from ..common.files import write_json
+from ..common.files import read_json, write_json
+from ..common.schema import Metrics, Schema, Share, rule
 
 PAYS = 0.005  # the least gain that counts
 FILE = "counting_baseline.json"
 ALL, NEWEST, TIMES = "all events", "the newest 20 events", "all events and their times"
 Entry = dict[str, Any]
+
+
+class Counted(Metrics):
+    """The metrics of counts on one split."""
+
+    AUC: Share
+
+
+class OnSplits(Schema):
+    """The metrics of counts by split."""
+
+    __pydantic_extra__: dict[str, Counted]
+    valid: Counted
+    test: Counted
+
+
+class Kinds(Schema):
+    """The metrics of each kind of counts."""
+
+    __pydantic_extra__: dict[str, OnSplits]
+    baseline: Annotated[OnSplits, Field(alias=ALL)]
+
+
+class Baseline(Schema):
+    """The baseline of one length of histories."""
+
+    metrics: Kinds
+
+
+Length = Annotated[str, rule("a length in digits", str.isdecimal)]
+Baselines = dict[str, dict[Length, Baseline]]
 
 
 def of(results: Path, dataset_hash: str, max_len: int) -> Entry | None:
@@ -94,7 +127,4 @@ def long_history(entry: Entry) -> str:
 
 
 def _read(path: Path) -> dict[str, dict[str, Entry]]:
-    try:
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete or restore it") from None
+    return read_json(path, Baselines) if path.exists() else {}

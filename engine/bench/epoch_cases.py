@@ -1,6 +1,5 @@
 """A whole epoch by ``run_expid.py``: ours against LongCTR's own, from start-up to test metrics."""
 
-import json
 from argparse import Namespace
 from itertools import product
 from pathlib import Path
@@ -8,7 +7,7 @@ from statistics import mean
 
 import polars as pl
 
-from ..common.files import write_yaml
+from ..common.files import read_json, write_yaml
 from ..common.places import CONFIG, HOME, RUN_EXPID
 from ..config.feature_map import SIZES
 from ..config.read import DATA_FILES, dataset_part
@@ -115,7 +114,7 @@ def _run_rounds(report: Report, folder: Path, model: str, samples: int, args: Na
         command = [*script, "--config", str(folder / "config"), "--expid", expid, "--gpu", "-1"]
         used[side].append(run_python(*command, log=folder / f"{expid}.txt", **variables))
         print(f"{name}, round {i + 1} of {args.repeats}: {used[side][-1][0]:.1f} s", flush=True)
-        result = json.loads(metrics.read_text())
+        result = read_json(metrics)
         # LongCTR's last two evaluations are of validation and test. Ours may end with its first
         # weights, so the evaluation after training counts.
         valid[side].append(result[-2] if side == "longctr" else result["stage_log"][-1])

@@ -19,7 +19,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def run_command(
-    main: Callable[[], int | None], interrupted: str = "run_expid.py goes on with --resume"
+    main: Callable[[], int | None],
+    interrupted: str = "run_expid.py goes on with --resume",
+    ranks: bool = False,
 ) -> None:
     """Run a command line, and end the process with its exit code.
 
@@ -28,8 +30,12 @@ def run_command(
     Args:
         main: does the work.
         interrupted: says how to go on after Ctrl-C.
+        ranks: torchrun can start it as several processes.
     """
     try:
+        if not ranks and (size := os.environ.get("WORLD_SIZE", "1")) != "1":
+            what = f"torchrun has started {size} of this process (WORLD_SIZE), which only"
+            raise UserError(f"{what} run_expid.py is made for; start it with python")
         code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

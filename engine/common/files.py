@@ -2,36 +2,65 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from pydantic_core import from_json
 
 from model_zoo.atomic import written_whole
 
 from .errors import UserError
+from .schema import check
+
+LARGEST = 64 * 2**20  # bytes
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, form: Any = Any, advice: str = "delete or restore it") -> Any:
     """Read a JSON file.
 
+    Args:
+        form: what the code reads of it, see ``schema.check``.
+        advice: how to mend a file that is damaged.
+
+    Returns:
+        The plain content. It is nested at most 200 deep.
+
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or its content is not of the form.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete or restore it") from None
+        content = from_json(read_bytes(path))
+    except ValueError as error:
+        place = re.search(r"line \d+ column \d+", str(error))
+        raise UserError(f"{path}: is no JSON at {place and place[0]}; {advice}") from None
+    check(path, content, form, advice)
+    return content
 
 
-def read_if_whole(path: Path) -> dict[str, Any]:
-    """Read a mapping from a JSON file; it is empty if the file is missing or incomplete."""
+def read_if_whole(path: Path, form: Any) -> dict[str, Any]:
+    """Read a mapping from a JSON file; it is empty if the file is missing or damaged."""
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return read_json(path, form)
+    except UserError:
         return {}
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file of settings or results.
+
+    Raises:
+        UserError: it cannot be read, or is too large to be one.
+    """
+    try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise UserError(f"{path}: has {size:,} bytes, too many for such a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from ..common.errors import UserError
 from ..common.places import CONFIG
+from .read import parse_yaml
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -86,8 +85,5 @@ def parse_changes(words: Sequence[str], decided: Mapping[str, str]) -> dict[str,
             raise UserError(f"--set {word}: {key} is set twice; write it once")
         if key in decided:
             raise UserError(f"--set {key}: cannot be set; {decided[key]}")
-        try:
-            changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {word}: {value!r} is not a YAML value") from None
+        changes[key] = parse_yaml(value, f"--set {word}")
     return changes

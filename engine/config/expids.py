@@ -15,14 +15,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from model_zoo.registry import backbone_of, mixture_of, model_names
 
 from ..common.errors import UserError, run_command
 from ..common.files import write_text
 from ..common.places import CONFIG
 from .command_line import CommandLine
+from .read import parse_yaml
 
 MARK = (
     "# The rest is written by `python -m engine.config.expids`: change what is above, and run it.\n"
@@ -45,7 +44,7 @@ def with_expids(text: str) -> str:
 def _lines(presets: str) -> Iterator[str]:
     """The experiments of each data set, after an empty line."""
     anchors = set(re.findall(r"&(\w+)", presets))
-    for data, keys in yaml.safe_load(presets)[".datasets"].items():
+    for data, keys in parse_yaml(presets, "model_config.yaml")[".datasets"].items():
         if "dataset_id" not in keys:  # a preset that several data sets share
             continue
         yield ""

@@ -8,9 +8,13 @@ also handles the differences between versions of FuxiCTR and their configuration
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from ..common.errors import UserError, did_you_mean
+from ..common.files import read_json
+from ..common.schema import ABSENT, Schema, Size, one_of
 from .convert import WRONG, convert, describe
 
 if TYPE_CHECKING:
@@ -36,6 +40,21 @@ POOLING = "layers.MaskedAveragePooling()"
 ENCODERS = ("nn.Identity()", POOLING, "layers.MaskedSumPooling()")
 NO_ENCODER = (None, "null", "None", "none")
 LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
+
+
+class Spec(Schema):
+    """The specification of a feature; the configuration's checks see the rest of it."""
+
+    type: Annotated[str, one_of(*FEATURE_TYPES)]
+    vocab_size: Size = ABSENT
+    max_len: Size = ABSENT
+
+
+class FeatureMapFile(Schema):
+    """What the project reads of FuxiCTR's ``feature_map.json``."""
+
+    features: list[dict[str, Spec]]
+    labels: list[str] = Field(min_length=1)
 
 
 def build_feature_map(params: dict[str, Any]) -> "FeatureMap":
@@ -89,15 +108,9 @@ def read_feature_map(path: Path) -> tuple[dict[str, dict], str]:
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        content = json.loads(path.read_text())
-        features = {name: spec for entry in content["features"] for name, spec in entry.items()}
-        if not all("type" in spec for spec in features.values()):
-            raise ValueError("a feature has no type")
-        return features, str(content["labels"][0])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
-        what = f"not a FuxiCTR feature map ({error!r})"
-        raise UserError(f"{path}: {what}; prepare the data again") from None
+    content = read_json(path, FeatureMapFile, "prepare the data again")
+    features = {name: spec for entry in content["features"] for name, spec in entry.items()}
+    return features, content["labels"][0]
 
 
 def _columns(params: dict[str, Any], key: str) -> list[dict]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
+from torch import Tensor
 
-from model_zoo import get_model
+from model_zoo import get_model, ranks
 from model_zoo.registry import backbone_of, make_variant, mixture_of
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
@@ -87,6 +88,10 @@ class AdoptedModel(StagedModel):
 
     origin: type[BaseModel]
     any_keyword = True
+
+    def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
+        """The model's own loss, which must be a mean over samples if several processes train."""
+        return ranks.weighted(super().add_loss(return_dict, y_true), len(y_true))
 
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:

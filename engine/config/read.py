@@ -21,8 +21,10 @@ except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeLoader
 
 from ..common.errors import UserError, did_you_mean
+from ..common.files import read_bytes
 from ..common.text_table import text_table
 
+MOST_VALUES, DEEPEST = 1_000_000, 100  # of a YAML file
 Params = dict[str, Any]
 """The parameters of an experiment, or a part of them, by key."""
 
@@ -148,20 +150,56 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, is not a mapping in YAML, or has a key twice.
     """
-    try:
-        content = deepcopy(_parsed(file.read_text("utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    content = parse_yaml(read_bytes(file), file)
     if not isinstance(content, dict):
         raise UserError(f"{file}: must map keys to values, but is {type(content).__name__}")
     return content
 
 
+def parse_yaml(text: str | bytes, where: object) -> Any:
+    """The content of a text in YAML; ``where`` names it in messages.
+
+    Raises:
+        UserError: it is not valid, has a key twice, or would grow too large.
+    """
+    try:
+        return deepcopy(_parsed(text if isinstance(text, str) else text.decode()))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
 @lru_cache(maxsize=4)  # the two files of a directory are read for each of its experiments
 def _parsed(text: str) -> Any:
-    return yaml.load(text, Loader=_StrictLoader)
+    _require_bounded(text)
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except (AttributeError, KeyError, TypeError):  # a tag that does not fit what follows it
+        raise ValueError("a tag such as !!int has a value that it does not fit") from None
+
+
+def _require_bounded(text: str) -> None:
+    """Refuse a text that is nested deeply, or has too many values once its aliases are followed.
+
+    The parser of libyaml recurses in C, and such a text would end the process.
+    """
+    known: dict[str | None, tuple[int, int]] = {}  # by anchor: how many values, and how deep
+    outer: list[list] = [["", 0, 0]]
+    for event in yaml.parse(text, Loader=SafeLoader):
+        anchor, size, depth = getattr(event, "anchor", None), 1, 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            outer.append([anchor, 1, 0])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size, depth = outer.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if anchor not in known:
+                raise ConstructorError(None, None, f"no anchor {anchor!r} before", event.start_mark)
+            size, depth = known[anchor]
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionEndEvent | yaml.AliasEvent):
+            known[anchor] = size, depth
+            outer[-1][1:] = outer[-1][1] + size, max(outer[-1][2], depth + 1)
+        if outer[-1][1] > MOST_VALUES or len(outer) + depth > DEEPEST:
+            what = f"more than {MOST_VALUES:,} values, or nested more than {DEEPEST} deep"
+            raise ConstructorError(None, None, what, event.start_mark)
 
 
 class _StrictLoader(SafeLoader):

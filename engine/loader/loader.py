@@ -54,13 +54,15 @@ class SequenceLoader:
         kwargs: other keys of FuxiCTR's configuration, such as ``num_workers``; they change nothing.
 
     Attributes:
-        joins_last: True if a last batch of one sample joins the batch before, as batch norm needs it.
+        least: a last batch of fewer samples joins the batch before, as batch norm and ranks need it.
+        share: the rows of each batch that are loaded, by default all.
         epoch: decides the shuffled order; each pass over the loader adds one.
         read: the names of the labels and of the samples' features, which go to the device.
     """
 
     num_blocks = 1  # FuxiCTR's loop reads these
-    joins_last = False
+    least = 1
+    share = slice(None)
 
     def __init__(
         self,
@@ -115,16 +117,19 @@ class SequenceLoader:
         self.num_batches = -(-self.num_samples // batch_size)
 
     def __len__(self) -> int:
-        alone = self.num_samples > self.batch_size and self.num_samples % self.batch_size == 1
-        return self.num_batches - (self.joins_last and alone)
+        joins = 0 < self.num_samples % self.batch_size < self.least
+        return self.num_batches - (joins and self.num_samples > self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         rng = np.random.default_rng((self.seed, self.epoch)) if self.shuffle else None
         self.epoch += 1
         batches = self.samples.batches(self.batch_size, rng)
-        yield from map(self.collate, islice(batches, len(self) - 1))
+        yield from map(self._load, islice(batches, len(self) - 1))
         rest = list(batches)
-        yield self.collate({k: np.concatenate([columns[k] for columns in rest]) for k in rest[0]})
+        yield self._load({k: np.concatenate([columns[k] for columns in rest]) for k in rest[0]})
+
+    def _load(self, columns: dict[str, np.ndarray]) -> Batch:
+        return self.collate({name: column[self.share] for name, column in columns.items()})
 
     def collate(self, columns: dict[str, np.ndarray]) -> Batch:
         """The batch of some samples, given as columns of B rows."""

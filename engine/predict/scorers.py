@@ -16,6 +16,7 @@ from model_zoo.serving import serving_inputs
 
 from ..common.errors import UserError
 from ..common.files import read_json
+from ..common.schema import ABSENT, Schema
 from ..config.feature_map import build_feature_map
 from ..config.read import Params
 from ..datasets.prepared.ready_config import described
@@ -26,6 +27,19 @@ from ..run.trained import load_trained
 
 ABOUT, PROGRAM, COMPILED = "model.json", "program.pt2", "compiled.pt2"  # of an exported model
 LEAST = 2  # candidates of a program, since torch.export treats a size of 1 as a constant
+
+
+class Run(Schema):
+    """What scores need of the result of a run."""
+
+    params: dict[str, Any]
+    weights: str = ABSENT
+
+
+class Program(Run):
+    """What they need of an exported model besides: the features of the context, in order."""
+
+    context: list[str]
 
 
 class Scorer(ABC):
@@ -74,7 +88,7 @@ class Trained(Scorer):
     def __init__(self, result: str | Path, data: str | Path | None = None, gpu: int = -1) -> None:
         require_devices(gpu)
         path = Path(result)
-        content = _read(path, "no result; name the JSON that run_expid.py wrote")
+        content = read_json(path, Run, "name the JSON that run_expid.py wrote")
         super().__init__(content["params"], data)
         self.model = load_trained(
             self.params,
@@ -102,7 +116,7 @@ class Exported(Scorer):
 
     def __init__(self, folder: str | Path, data: str | Path | None = None) -> None:
         path = Path(folder) / ABOUT
-        self.about = _read(path, "no exported model; engine.export writes one")
+        self.about = read_json(path, Program, "export the model again")
         super().__init__(self.about["params"], data)
         self.program = load_program(Path(folder))
 
@@ -153,11 +167,3 @@ def open_model(path: str | Path, data: str | Path | None = None, gpu: int = -1) 
     if gpu >= 0:
         raise UserError(f"--gpu {gpu}: an exported model runs on the CPU; score with --result")
     return Exported(path, data)
-
-
-def _read(path: Path, otherwise: str) -> dict[str, Any]:
-    """The content of a JSON file with parameters of a run; ``otherwise`` says what a file without is."""
-    content = read_json(path)
-    if not isinstance(content, dict) or "params" not in content:
-        raise UserError(f"{path} is {otherwise}")
-    return content

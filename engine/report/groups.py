@@ -21,14 +21,9 @@ from ..analysis.tables.comparison import mean_std
 from ..analysis.tables.cost_table import Quantity
 from ..analysis.tables.grid import Entry, plus_minus, points
 from ..analysis.wording import share_on, usual_device
-from ..common.errors import UserError
 
 TABLES = {"table1", "table2"}  # the paper's comparisons, all tuned alike
 PLAIN = ("logloss", "binary_crossentropy", "calibration", "ECE")  # all others are in points
-NEEDED = {
-    "seed", "model", "versions", "command", "params", "routing", "num_parameters", "flops_per_sample",
-    "train_samples_per_s", "test_samples_per_s", "peak_memory_bytes", "seconds", "device", "bayes",
-}  # fmt: skip
 KEPT = (
     "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
     "peak_memory_bytes", "seconds",
@@ -87,9 +82,6 @@ def groups(results: DatasetResults) -> list[Group]:
 
     Runs of seeds that the study does not plan form a group of their own. So the means are those of the
     tables.
-
-    Raises:
-        UserError: a run lacks something, because an older version wrote it.
     """
     planned: dict[str, Group] = {}
     for cell in results.cells:
@@ -99,9 +91,6 @@ def groups(results: DatasetResults) -> list[Group]:
         group.seeds.update(cell.seeds)
     outside: dict[str, Group] = {}
     for run in sorted(results.runs, key=lambda run: run["seed"]):
-        if lacking := sorted(NEEDED - run.keys()):
-            advice = "no result of this version: run it again"
-            raise UserError(f"{run['file']}: lacks {', '.join(lacking)}; {advice}")
         where = "outside the study" if results.study else "other settings"
         alone = Group(run["expid"], run["model"], [where])
         group = planned.get(alone.expid, alone)

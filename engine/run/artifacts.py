@@ -15,6 +15,7 @@ from model_zoo.training.progress import load_state, save_atomically, state_befor
 from ..common.errors import UserError
 from ..common.files import lock, read_if_whole
 from ..config.read import NO_NUMBERS
+from .result import Progress, Result
 
 
 class RunFiles:
@@ -57,7 +58,7 @@ class RunFiles:
         """
         before, now = self.started_with, params | code
         if self.finished():
-            before, now = read_if_whole(self.result).get("params", {}), params
+            before, now = read_if_whole(self.result, Result).get("params", {}), params
         now = json.loads(json.dumps(now))  # a file turns tuples into lists
         known = (before.keys() | now.keys()) - {"dataset_hash", *NO_NUMBERS}
         changed = sorted(key for key in known if before.get(key) != now.get(key))
@@ -68,7 +69,7 @@ class RunFiles:
 
     def require_same_data(self, dataset_hash: str, resume: bool) -> None:
         """Raise a UserError if a run to resume, or a result to overwrite, is on other data."""
-        known = {self.result: read_if_whole(self.result)}
+        known = {self.result: read_if_whole(self.result, Result)}
         if resume:
             known[self.state] = self.started_with
         for file, found in known.items():
@@ -138,7 +139,7 @@ class RunFiles:
 
     def fit_seconds(self) -> float:
         """How long a killed run had trained at its last evaluation; 0 if the run starts anew."""
-        return read_if_whole(self.progress).get("fit_seconds", 0.0)  # older files lack it
+        return read_if_whole(self.progress, Progress).get("fit_seconds", 0.0)  # older files lack it
 
     def close(self) -> None:
         """Close the log, and delete the files that only a resume needs."""

@@ -1,5 +1,6 @@
 """The command line of experiments: ``run_expid.py`` in a checkout, ``mos-run`` when installed."""
 
+import os
 import sys
 import traceback
 from dataclasses import replace
@@ -18,7 +19,7 @@ DECIDED = {"model_id": "write --expid", "seed": "write --seed", "model_zoo": "wr
 
 def main() -> None:
     """Run this process's command line and end the process with its exit code."""
-    run_command(_run)
+    run_command(_run, ranks=True)
 
 
 def _run() -> int:
@@ -42,6 +43,8 @@ def _run() -> int:
     if args.list or not args.expid:
         print(describe_experiments(args.config))
         return 0
+    if args.gpu >= 0:  # torchrun numbers the processes of each machine
+        args.gpu += int(os.environ.get("LOCAL_RANK", 0))
     names = ("config", "gpu", "resume", "model_zoo", "data_root", "model_root")
     given = {name: getattr(args, name) for name in names}
     changes = parse_changes(args.set, DECIDED)
@@ -55,12 +58,17 @@ def _run() -> int:
 
     set_up_threads()
 
+    from model_zoo import ranks
+
     from ..config.load import checked
+    from .devices import require_devices
     from .experiment import run
     from .summary import summary
 
     pairs = product(dict.fromkeys(args.seed or [None]), read)
     experiments = [checked(params, replace(options, seed=seed)) for seed, params in pairs]
+    require_devices(args.gpu)
+    ranks.start(args.gpu)
     finished, code = [], 0
     for experiment in experiments:
         try:
@@ -73,6 +81,9 @@ def _run() -> int:
         except Exception:
             traceback.print_exc()
             code = 1
+        if code and ranks.size() > 1:  # the others may wait for this one in the same experiment
+            break
+    ranks.stop()
     if finished:
         print("\n" + summary(finished))
         folders = {

@@ -1,7 +1,6 @@
 """Run one experiment, from checked parameters to a trained model and its result."""
 
 import hashlib
-import json
 import logging
 import platform
 import statistics
@@ -9,7 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.torch_utils import seed_everything
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from model_zoo import ranks
 from model_zoo.training.base_model import StagedModel
 from model_zoo.training.progress import TrainingError, digest_of
 from model_zoo.training.routing_report import routing_report
 from model_zoo.training.trainable import log_metrics
 
 from ..common.errors import UserError
-from ..common.files import write_json
+from ..common.files import read_json, write_json
 from ..config.feature_map import build_feature_map
 from ..config.load import Experiment
 from ..config.models import AdoptedModel, build, own_words
@@ -41,6 +41,7 @@ from .artifacts import RunFiles, ScalarWriter
 from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
+from .result import Result
 from .vectors import load_vectors
 
 Loaders = dict[str, SequenceLoader]  # by split
@@ -67,25 +68,21 @@ def run(experiment: Experiment) -> dict[str, Any]:
     set_up_cpu()
     peak = peak_memory(options.gpu)
     files = RunFiles(params, experiment.changes)
-    code = code_of(params.get("model_zoo"))
-    if resume:
-        files.require_unchanged(params, code)
-        if files.finished():
-            if data := recorded_hash([params[key] for key in DATA_FILES]):
-                files.require_same_data(data, resume)
-            print(f"{expid}, seed {params['seed']}: finished already, see {files.result}")
-            result = json.loads(files.result.read_text())
-            results.append_bars_line(result, options.config)  # which a kill may have kept from it
-            return result
+    code = code_of(params.get("model_zoo")) | {"ranks": ranks.size()}
+    if resume and (result := ranks.on_first(partial(_finished, experiment, files, code))):
+        return result
     ensure_generated(params)
     start = time.perf_counter()
     model, loaders = _build(experiment, files.name)
-    loaders["train"].joins_last = any(isinstance(m, _BatchNorm) for m in model.modules())
     about = _about(experiment)
-    files.require_same_data(about["dataset_hash"], resume)
+
+    def open_files() -> None:
+        files.require_same_data(about["dataset_hash"], resume)
+        files.open(params | code | {"dataset_hash": about["dataset_hash"]}, resume)
+
     foreign = issubclass(experiment.model_class, AdoptedModel)
     try:
-        files.open(params | code | {"dataset_hash": about["dataset_hash"]}, resume)
+        ranks.on_first(open_files)
         before = files.fit_seconds()
         logging.info(f"{expid}, seed {params['seed']}: {num_parameters(model):,} parameters")
         if params.get("match_features") and params["match_windows"] is None:
@@ -99,9 +96,29 @@ def run(experiment: Experiment) -> dict[str, Any]:
     result["device"] = torch.cuda.get_device_name(options.gpu) if options.gpu >= 0 else "cpu"
     result["peak_memory_bytes"] = peak()
     result["seconds"] |= {"fit": fit_seconds, "total": before + time.perf_counter() - start}
-    write_json(files.result, result)
-    files.close()
-    results.append_bars_line(result, options.config)
+
+    def close_files() -> None:
+        write_json(files.result, result)
+        files.close()
+        results.append_bars_line(result, options.config)
+
+    ranks.on_first(close_files)
+    return result
+
+
+def _finished(
+    experiment: Experiment, files: RunFiles, code: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The result of a run to resume if it has finished, else None."""
+    params, options = experiment.params, experiment.options
+    files.require_unchanged(params, code)
+    if not files.finished():
+        return None
+    if data := recorded_hash([params[key] for key in DATA_FILES]):
+        files.require_same_data(data, resume=True)
+    print(f"{params['model_id']}, seed {params['seed']}: finished already, see {files.result}")
+    result = read_json(files.result, Result, "delete it to run again")
+    results.append_bars_line(result, options.config)  # which a kill may have kept from it
     return result
 
 
@@ -117,7 +134,26 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, Loaders]:
     model = build(model_class, feature_map, params, expid)
     with own_words(model_class, expid), torch.no_grad():
         model.eval()(next(iter(loaders["test"])))  # fail now, not after training
+    _divide(model, loaders, expid)
     return model, loaders
+
+
+def _divide(model: StagedModel, loaders: Loaders, expid: str) -> None:
+    """Give each rank its share of every batch, and batch norm no batch of one sample.
+
+    Raises:
+        UserError: there are several ranks and batch norm, or a batch without a sample for each rank.
+    """
+    batch_norm, size = any(isinstance(m, _BatchNorm) for m in model.modules()), ranks.size()
+    if batch_norm and size > 1:
+        what = f"batch norm needs the whole batch, of which each of {size} processes has a part"
+        raise UserError(f"{expid}: {what}; write batch_norm: False, or start one process")
+    for loader in loaders.values():
+        if (least := min(loader.batch_size, loader.num_samples)) < size:
+            what = f"a batch has {least} samples for {size} processes"
+            raise UserError(f"{loader.samples.path}: {what}; start fewer of them")
+        loader.share, loader.least = ranks.share(), size
+    loaders["train"].least += batch_norm
 
 
 def _about(experiment: Experiment) -> dict[str, Any]:
@@ -133,6 +169,7 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "bayes": {name: card[key]["test"] for name, key in bayes.items() if key in card},
         "negatives": card.get("negatives"),
         "versions": _versions(),
+        "ranks": ranks.size(),
         "threads": torch.get_num_threads(),  # they share sums, which moves the last digits
         "command": ["python", *sys.argv],
         "set": experiment.changes,
@@ -165,7 +202,8 @@ def _versions() -> dict[str, str]:
 def _train(model: StagedModel, loaders: Loaders, params: Params, files: RunFiles) -> float:
     """Train to the end, and return the seconds that it took, including those before a kill."""
     start = time.perf_counter() - files.fit_seconds()
-    scalars = ScalarWriter(files.scalars) if params.get("tensorboard") else None
+    writes = params.get("tensorboard") and not ranks.rank()
+    scalars = ScalarWriter(files.scalars) if writes else None
 
     def on_evaluation(stage_log: list[dict[str, Any]]) -> None:
         seconds = time.perf_counter() - start

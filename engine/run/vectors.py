@@ -105,7 +105,7 @@ def _ids(folder: Path, name: str, keys: list[str], vocab_size: int) -> NDArray[n
         (encoder,) = (e for e in ids if e.feature.name == name)
         known = dict(encoder.vocabulary().cast({"value": pl.String}).iter_rows())
     elif (path := folder / "feature_vocab.json").exists():  # FuxiCTR's
-        known = read_json(path).get(name, {})
+        known = read_json(path, dict[str, dict[str, int]]).get(name, {})
     else:
         known = {str(number): number for number in range(1, vocab_size)}
     return np.array([known.get(key, 0) for key in keys], np.int64)

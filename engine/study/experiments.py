@@ -180,16 +180,8 @@ class Call:
 
 
 def calls(results: DatasetResults) -> list[Call]:
-    """The calls of the studies that were run on a data set.
-
-    Raises:
-        UserError: ``study.json`` has an entry that is not a call.
-    """
-    try:
-        return [Call(**entry) for entry in results.study.get("studies", [])]
-    except TypeError as error:
-        where = f"{results.folder / 'study.json'}, studies"
-        raise UserError(f"{where}: an entry is not a call ({error}); delete it") from None
+    """The calls of the studies that were run on a data set."""
+    return [Call(**entry) for entry in results.study.get("studies", [])]
 
 
 def widest(studies: Iterable[Call]) -> list[Call]:

@@ -8,11 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..analysis.study_index import Study
 from ..common.errors import UserError
 from ..common.files import read_json, write_json, write_text, write_yaml, writing
 from ..common.places import HOME
 from ..config.read import PATHS
 from ..datasets.prepared.card import CARD
+from ..run.result import Result
 from ..tuner.space import Space
 from ..tuner.trial import DONE, Trial
 from .experiments import Call, Planned, set_words
@@ -37,7 +39,7 @@ class Store:
         self.path = output.absolute() / call.dataset
         self.index = self.path / "study.json"
         self._runs = self.path / "runs"
-        known = read_json(self.index) if self.index.exists() else {}
+        known = read_json(self.index, Study) if self.index.exists() else {}
         self.study: dict[str, Any] = {"dataset_id": call.dataset, "dataset_hash": dataset_hash}
         self.study |= {"studies": [], "cells": [], "tuning": [], **known}
         self._require_alike(dataset_hash)
@@ -63,9 +65,10 @@ class Store:
         """Give a trial the metrics of its stored result, and return whether there is one."""
         if not (path := self.result(trial)).exists():
             return False
-        result = read_json(path)
+        result = read_json(path, Result)
         trial.metrics, trial.status = result["metrics"], DONE
         trial.dataset_hash = result["dataset_hash"]
+        trial.require_monitored(path)
         return True
 
     def restore_tuning(self, trial: Trial) -> bool:
@@ -73,6 +76,7 @@ class Store:
         for entry in self.study["tuning"]:
             if entry["expid"] == trial.label and entry["seed"] == trial.params["seed"]:
                 trial.metrics, trial.status = {"valid": entry["valid"], "test": {}}, DONE
+                trial.require_monitored(self.index)
                 return True
         return False
 
@@ -120,7 +124,7 @@ class Store:
         """Write the experiments of all results, for ``run_expid.py --config``, and the data's card."""
         _, dataset = space.split({})
         entries: dict[str, dict[str, Any]] = {}
-        results = map(read_json, sorted(self._runs.glob("*.json")))
+        results = (read_json(path, Result) for path in self._runs.glob("*.json"))
         # After running out of memory, a run has a smaller batch than others of its experiment.
         for result in sorted(results, key=lambda result: result["params"]["batch_size"]):
             model, _ = space.split(result["params"])

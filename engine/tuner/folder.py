@@ -1,15 +1,15 @@
 """The output folder of a tuner: its files, and a lock that only one tuner at a time can hold."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..common.errors import UserError
-from ..common.files import lock, read_if_whole, write_json, write_yaml, writing
+from ..common.files import lock, read_if_whole, read_json, write_json, write_yaml, writing
+from ..run.result import Progress, Result
 from .space import Space
-from .trial import Trial
+from .trial import Status, Trial
 
 
 class Folder:
@@ -64,12 +64,12 @@ class Folder:
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
         """The result of a trial's finished run; None if there is none that can be read."""
-        return read_if_whole(self.runs / f"{trial.run_name}.json") or None
+        return read_if_whole(self.runs / f"{trial.run_name}.json", Result) or None
 
     def evaluations(self, trial: Trial) -> list[dict[str, Any]]:
         """The evaluations of a trial's run so far, or of the whole run after its end."""
         files = (f"{trial.run_name}.json", f"{trial.run_name}.progress.json")
-        found = (read_if_whole(self.runs / file) for file in files)
+        found = (read_if_whole(self.runs / file, Progress) for file in files)
         return next((content["stage_log"] for content in found if "stage_log" in content), [])
 
     def save(self, trial: Trial) -> None:
@@ -79,18 +79,14 @@ class Folder:
     def restore(self, trial: Trial) -> None:
         """Restore a trial from its status file, if there is one."""
         file = self._status(trial)
-        if not file.exists():
-            return
-        try:
-            trial.restore(json.loads(file.read_text()))
-        except (KeyError, TypeError, ValueError):
-            advice = "delete it to run the trial again"
-            raise UserError(f"{file}: this is not a status file; {advice}") from None
+        if file.exists():
+            trial.restore(read_json(file, Status, "delete it to run the trial again"))
+            trial.require_monitored(file)
 
     def started(self, space: Space) -> Iterator[Trial]:
         """The trials that earlier calls have started with values of this space, sorted by name."""
         for file in sorted(self._trials.glob(f"{space.expid}_*.json")):
-            tuned = read_if_whole(file).get("tuned", {})
+            tuned = read_if_whole(file, Status).get("tuned", {})
             fits = all(tuned.get(key) in values for key, values in space.choices.items())
             if fits and tuned.keys() == space.choices.keys():
                 trial = space.trial(tuned)

@@ -3,9 +3,14 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from ..config.read import DATA_PATHS
+from pydantic import model_validator
+
+from ..common.errors import UserError
+from ..common.schema import Metrics, Schema, Size, one_of, rule
+from ..config.read import DATA_PATHS, monitor_modes
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 ENDED = (DONE, FAILED, PRUNED)
@@ -13,6 +18,27 @@ HALVINGS = 5  # how often the batch size is halved after a trial ran out of memo
 DIGITS = 12  # the length of the digest in a trial's name
 # Keys that do not change a result: paths and names of files, and how much is shown.
 NOT_OF_THE_TRIAL = ("model_root", "model_id", "verbose", "num_workers", *DATA_PATHS)
+
+
+class Status(Schema):
+    """What the status file of a trial holds of it."""
+
+    status: Annotated[str, one_of(QUEUED, RUNNING, *ENDED)]
+    tuned: dict[str, Any]
+    changes: Annotated[
+        dict[str, Size], rule("lacks batch_size", lambda c: "batch_size" in c or not c)
+    ]
+    attempts: list[dict[str, Any]]
+    reason: str | None
+    log_tail: list[str]
+    metrics: dict[str, Metrics]
+    dataset_hash: str | None
+
+    @model_validator(mode="after")
+    def _is_measured_once_done(self) -> "Status":
+        if self.status == DONE and not {"valid", "test"} <= self.metrics.keys():
+            raise ValueError("is done, and lacks metrics of valid or test")
+        return self
 
 
 @dataclass
@@ -84,17 +110,17 @@ class Trial:
         self.status = QUEUED
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Restore the trial from a status file. If it was running, it goes back into the queue.
-
-        Raises:
-            KeyError: the content is damaged.
-        """
+        """Restore the trial from a ``Status``. If it was running, it goes back into the queue."""
         for key in self.to_json().keys() - {"name", "tuned", "label"}:
             setattr(self, key, saved[key])
-        if self.status == DONE:
-            _ = self.metrics["valid"], self.metrics["test"]
         if self.status == RUNNING:
             self.status = QUEUED
+
+    def require_monitored(self, file: Path) -> None:
+        """Raise a UserError if the trial is done, but a metric of its monitor is not in its file."""
+        for metric in monitor_modes(self.params.get("monitor", {})) if self.status == DONE else ():
+            if metric not in self.metrics["valid"]:
+                raise UserError(f"{file}: lacks {metric} of {self.name}; delete it to run it again")
 
 
 def digest(params: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from .. import ranks
+
 
 class RareIds:
     """Counts how often candidates have each id, and hides ids of a batch.
@@ -40,7 +42,7 @@ class RareIds:
             for name, count_V in counts.items():
                 count_V += columns[name].long().flatten().cpu().bincount(minlength=len(count_V))
         for name, count_V in counts.items():
-            chance_V = self.rate / (self.rate + count_V.double())
+            chance_V = self.rate / (self.rate + ranks.total(count_V).double())
             chance_V[[0, self.unknown[name]]] = 0
             self._hidden[name] = chance_V.float().to(columns[name].device)
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from math import ceil
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import ranks
 from ..ops.functional import check_sizes, unit_length
 from ..ops.precision import all_digits
 
@@ -91,29 +91,27 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def step(self) -> None:
         """Move the codes by eq. 4; a code without items does not move, since its mean is 0 / 0."""
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(self.sum_EC)  # before the division, so that the means are of all ranks
-            dist.all_reduce(self.count_E)
-        used_E1 = (self.count_E > 0)[:, None]
-        mean_EC = self.sum_EC / self.count_E.clamp(min=1)[:, None]
+        # Before the division, so that the means are of all ranks.
+        sum_EC, count_E = ranks.total(self.sum_EC), ranks.total(self.count_E)
+        used_E1 = (count_E > 0)[:, None]
+        mean_EC = sum_EC / count_E.clamp(min=1)[:, None]
         moved_EC = self.decay * self.codes_EC + (1 - self.decay) * mean_EC
         self.codes_EC.copy_(torch.where(used_E1, moved_EC, self.codes_EC))
         if self.revive_after:
-            self._revive(used_E1[:, 0])
+            self._revive(count_E)
         self.forget()
 
-    def _revive(self, used_E: Tensor) -> None:
+    def _revive(self, count_E: Tensor) -> None:
         """Put the code that was longest without items on one, if it is due."""
-        if dist.is_available() and dist.is_initialized():
-            least_E1 = self.farthest_EZ[:, -1:].clone()
-            dist.all_reduce(least_E1, dist.ReduceOp.MIN)
-            self.farthest_EZ.masked_fill_(self.farthest_EZ[:, -1:] > least_E1, -torch.inf)
-            dist.all_reduce(self.farthest_EZ, dist.ReduceOp.MAX)  # of the rank that has the least
+        E, used_E = len(count_E), count_E > 0
+        found_REZ = ranks.gathered(self.farthest_EZ).unflatten(0, (-1, E))  # R ranks
+        least_E = found_REZ[..., -1].argmin(0)
         self.idle_E += used_E.any()  # a step without any item, as while experts rest, counts not
         self.idle_E.masked_fill_(used_E, 0)
         due_E = (self.idle_E == self.idle_E.max()) & (self.idle_E >= self.revive_after)
         due_E &= (due_E.cumsum(0) == 1) & used_E.any()  # the first of several
-        item_C = self.farthest_EZ[self.count_E.argmax(), :-1]
+        fullest = count_E.argmax()
+        item_C = found_REZ[least_E[fullest], fullest, :-1]
         self.codes_EC.copy_(torch.where(due_E[:, None], item_C, self.codes_EC))
         self.idle_E.masked_fill_(due_E, 0)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import ranks
 from ..ops.functional import check_choice, check_sizes
 from .mixtures import SparseMixture
 from .routers import Router, Routing
@@ -101,7 +102,9 @@ class DSelectKRouter(Router):
             # At least 0; it keeps the selectors off the codes that no expert has.
             reach_BTK = r_BTKE.sum(-1).clamp(min=MIN_REACH)  # a selector's mass on real experts
             loss_BT = loss_BT + (1 / reach_BTK - 1).sum(-1)
-        return Routing(weights_BTE, (loss_BT * count_BT).sum() / count_BT.sum().clamp(min=1))
+        items = count_BT.sum()
+        loss = (loss_BT * count_BT).sum() / items.clamp(min=1)
+        return Routing(weights_BTE, ranks.weighted(loss, items))
 
 
 class DSelectK(SparseMixture):

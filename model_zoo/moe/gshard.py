@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import ranks
 from ..ops.functional import check_sizes
 from .mixtures import SparseMixture
 from .routers import LinearRouter, Routing, one_hot_argmax
@@ -95,7 +96,9 @@ def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:
     length_B1 = real_BT1.sum(1)
     m_BE = (p_BTE * real_BT1).sum(1) / length_B1.clamp(min=1)
     c_BE = first_BTE.sum(1, dtype=p_BTE.dtype) / length_B1.clamp(min=1)
-    return p_BTE.shape[-1] * (m_BE * c_BE).sum() / (length_B1 > 0).sum().clamp(min=1)
+    sequences = (length_B1 > 0).sum()
+    loss = p_BTE.shape[-1] * (m_BE * c_BE).sum() / sequences.clamp(min=1)
+    return ranks.weighted(loss, sequences)
 
 
 def newer(chosen_BTE: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from .. import ranks
 from ..batch import Batch, Loader
 from ..moe.stages import Stage, StageName
 from .interrupts import Interrupts
@@ -33,7 +35,7 @@ class Trainer:
     evaluated at its start and during training, and it ends with the best of them. So no stage ends
     worse than it began, and the weights of the last stage are the result. Patience and the learning
     rate ignore the evaluation at the start. The order of samples, dropout and k-means depend on
-    ``seed`` alone.
+    ``seed`` and the number of ranks alone.
 
     Args:
         model: the model, which holds its stages, monitor, patience and checkpoint file.
@@ -86,24 +88,32 @@ class Trainer:
             TrainingError: the loss or a metric is NaN or infinite, or a file cannot be written. The
                 best checkpoint is then untouched.
         """
-        torch.manual_seed(self.seed)
+        torch.manual_seed(self.seed + ranks.rank())  # each has its own dropout
         self.model.before_training(self.train_loader)  # before the saved state of random numbers
         saved, stages = self._resume(), self.model.stages(self.epochs)
         first_with_experts = [stage.name != StageName.BACKBONE for stage in stages].index(True)
         for index in range(self.progress.stage_index, len(stages)):
             if saved is None and index == first_with_experts:
-                self.train_loader.epoch = 0
-                self.model.before_experts(self.train_loader, self.seed)
+                ranks.on_first(self._prepare_experts)
             self.progress.stage_index = index
             # log lines go above the progress bar, not through it
             with logging_redirect_tqdm(), self.interrupts:
                 self.run_stage(stages[index], saved)
             saved = None
 
+    def _prepare_experts(self) -> None:
+        """Prepare the experts from whole batches."""
+        loader = self.train_loader
+        loader.epoch, loader.share = 0, slice(None)
+        self.model.before_experts(loader, self.seed)
+        loader.share = ranks.share()
+
     def run_stage(self, stage: Stage, saved: dict[str, Any] | None = None) -> None:
         """Train one stage, from its start or from ``saved``, and load its best weights."""
         model, progress = self.model, self.progress
         self.is_whole = False
+        if saved is None:
+            ranks.align(model)
         model.enter(stage.name)
         with frozen_modules(model, stage.name) as frozen:
             self.optimizer = build_optimizer(model)
@@ -130,8 +140,7 @@ class Trainer:
                 progress.start_window()
         model.zero_grad()
         model.forget_observed()  # early stopping may have cut a group of batches short
-        self._require_checkpoint(progress.checkpoint)
-        model.load_weights(model.checkpoint)
+        model.load_state_dict(ranks.on_first(self._best_weights))
 
     def _run_epoch(self, stage: Stage, part: float, stepper: Stepper) -> None:
         """Train ``part`` of an epoch (1 is all of it), and evaluate at its end or more often."""
@@ -180,10 +189,12 @@ class Trainer:
             + (", best so far" if improved else ", no improvement")
         )
         if self.on_evaluation is not None:
-            self.on_evaluation(model.stage_log)
+            ranks.on_first(partial(self.on_evaluation, model.stage_log))
         if improved or self.start_weights:
             weights = model.state_dict() if improved else self.start_weights
-            progress.checkpoint = save_atomically(weights, model.checkpoint)
+            progress.checkpoint = ranks.on_first(
+                partial(save_atomically, weights, model.checkpoint)
+            )
             self.start_weights = {}
         if progress.bad_evaluations and model.reduce_lr_on_plateau:
             for group in self.optimizer.param_groups:
@@ -228,10 +239,14 @@ class Trainer:
 
         With gradients of half a group of batches, this waits until the group is whole.
         """
-        noted = self.interrupts.noted
-        if self.is_whole and (noted or time.monotonic() >= self.next_save):
+        if not self.is_whole:
+            return
+        late = time.monotonic() >= self.next_save
+        noted, due = ranks.most(self.interrupts.noted or 0, late)
+        if noted or due:
             self._save_state()
-        if self.is_whole and noted:
+        if noted:
+            self.interrupts.noted = noted  # by another rank, too
             name = signal.Signals(noted).name
             logging.info(f"{name}: the state after step {self.progress.step} is saved")
             raise KeyboardInterrupt
@@ -247,10 +262,11 @@ class Trainer:
                 "model": {name: value.detach() for name, value in own.items()}
             }
             states |= dict(optimizer=self.optimizer.state_dict(), start_weights=self.start_weights)
-            has_cuda = torch.cuda.is_available()  # not so where the driver is too old for torch
-            cuda_rng = torch.cuda.get_rng_state_all() if has_cuda else []
-            states |= dict(rng=torch.get_rng_state(), cuda_rng=cuda_rng, identity=self.identity)
-            save_state({"progress": vars(self.progress)} | states, self.resume_file)
+            states |= dict(rng=ranks.gathered(torch.get_rng_state()[None]), identity=self.identity)
+            if (device := self.model.device).type == "cuda":
+                states["cuda_rng"] = ranks.gathered(torch.cuda.get_rng_state(device)[None])
+            states["progress"] = vars(self.progress)
+            ranks.on_first(partial(save_state, states, self.resume_file))
         now = time.monotonic()
         self.next_save = now + max(60 * self.checkpoint_minutes, 100 * (now - start))
 
@@ -259,16 +275,25 @@ class Trainer:
 
         The optimizer's part is not loaded here, since each stage builds its own optimizer.
         """
-        saved = load_state(self.resume_file) if self.resume_file is not None else None
+        if self.resume_file is None:
+            return None
+        saved = ranks.on_first(partial(load_state, self.resume_file))
         if saved is None or "progress" not in saved:  # the run had only begun
             return None
         self._use(Progress(**saved["progress"]))
         if self.progress.checkpoint:
-            self._require_checkpoint()
+            ranks.on_first(self._require_checkpoint)
         self.model.load_state_dict(saved["model"], strict=False)  # some buffers are no state
-        torch.set_rng_state(saved["rng"])
-        torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        own = ranks.rank()
+        torch.set_rng_state(saved["rng"][own].clone())  # torch reads the storage from its start
+        if (device := self.model.device).type == "cuda":
+            torch.cuda.set_rng_state(saved["cuda_rng"][own].clone(), device)
         return saved
+
+    def _best_weights(self) -> dict[str, torch.Tensor]:
+        """The best weights of the stage, from the checkpoint."""
+        self._require_checkpoint(self.progress.checkpoint)
+        return torch.load(self.model.checkpoint, map_location="cpu", weights_only=True)
 
     def _require_checkpoint(self, digest: str = "") -> None:
         """Raise a TrainingError unless the checkpoint is whole and, if given, has this digest."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import ranks
 from ..batch import Batch
 from ..history.history import History
 from ..history.item_dict import ItemDict
@@ -113,7 +114,10 @@ class Tally:
             self.appearances_IE.index_put_((item, expert), one, accumulate=True)
 
     def summary(self) -> dict[str, Any]:
-        """The numbers that ``routing_report`` gives for this branch."""
+        """The numbers that ``routing_report`` gives for this branch, from the counts of all ranks."""
+        for name, count in vars(self).items():
+            if isinstance(count, Tensor):
+                setattr(self, name, ranks.total(count))
         item_share, sample_share = shares(self.item_E), shares(self.sample_E)
         codes, cosines = self.router.codes(), None
         if codes is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .. import ranks
 from ..batch import Batch, Loader
 from .optimizer import add_regularizer_gradient, clip_gradients
 from .progress import Progress, TrainingError
@@ -66,7 +67,7 @@ class Stepper:
                         module.eval()
                 progress.step += 1
                 progress.total_loss = progress.total_loss + self.step(batch, progress.step, steps)
-                progress.samples += len(batch[2])
+                progress.samples += len(batch[2]) * ranks.size()
                 due = self._is_due(every, steps)
                 if due or progress.step % 20 == 0:  # reading the loss waits for the device
                     self._require_finite(loss := progress.mean_loss, title)
@@ -85,7 +86,8 @@ class Stepper:
     def step(self, batch: Batch, step: int, steps: int) -> Tensor:
         """Run forward and backward on a batch, and step at the end of each group of batches.
 
-        A group is ``accumulation_steps`` batches; the last one of an epoch may be smaller.
+        A group is ``accumulation_steps`` batches; the last one of an epoch may be smaller. The loss
+        that is returned is that of all ranks, and so are the gradients of the optimiser's step.
         """
         model, group = self.model, self.model.accumulation_steps
         loss = model.add_loss(model(batch), model.get_labels(batch))
@@ -93,12 +95,14 @@ class Stepper:
         if loss.requires_grad:  # it does not if only experts train and no sample has a history
             (loss / (steps % group if last_group else group)).backward()
         if self.ends_group(step, steps):
+            trained = self.optimizer.param_groups[0]["params"]
+            ranks.average_gradients(trained)
             add_regularizer_gradient(model)
-            clip_gradients(self.optimizer.param_groups[0]["params"], self.max_gradient_norm)
+            clip_gradients(trained, self.max_gradient_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
             model.after_step()
-        return loss.detach()
+        return ranks.mean(loss.detach())
 
     def _require_finite(self, loss: float, title: str) -> None:
         if math.isfinite(loss):

@@ -13,6 +13,7 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
+from .. import ranks
 from ..batch import Batch
 from ..history.history import History
 from ..moe.branch import Branch
@@ -77,7 +78,7 @@ class Trainable(BaseModel, ABC):
     def evaluate(
         self, data_generator: Iterable[Batch], metrics: list[str] | None = None
     ) -> dict[str, float]:
-        """Compute metrics over all samples, in one pass; by default the configured ones.
+        """Compute metrics over all samples of all ranks, in one pass; by default the configured ones.
 
         Raises:
             ValueError: a prediction is not finite, or a metric is undefined.
@@ -89,10 +90,10 @@ class Trainable(BaseModel, ABC):
             labels.append(self.get_labels(batch).flatten())
             if self.feature_map.group_id is not None:
                 groups.append(self.get_group_id(batch).flatten())
-        y_pred, y_true = (torch.cat(part).cpu().numpy() for part in (scores, labels))
-        group_id = torch.cat(groups).cpu().numpy() if groups else None
+        known = [torch.cat(part).cpu() for part in (scores, labels, groups) if part]
+        y_pred, y_true, *group_id = (ranks.gathered(part).numpy() for part in known)
         rate, metrics = self.negative_sampling_rate, metrics or self.validation_metrics
-        results = evaluate_metrics(y_true, y_pred, metrics, group_id, rate)
+        results = evaluate_metrics(y_true, y_pred, metrics, group_id[0] if group_id else None, rate)
         log_metrics(results, rate)
         return results
 

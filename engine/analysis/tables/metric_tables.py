@@ -70,8 +70,7 @@ class Block:
     def standings(self) -> dict[str, Standing]:
         """The standing of each name with a value: not all experiments compute all metrics."""
         metric, split = self.metric, self.plan.split
-        ran = {n: c for n, c in self.cells.items() if metric in c.first_run["metrics"][split]}
-        values = {name: cell.values(metric, split) for name, cell in ran.items()}
+        values = {name: cell.values(metric, split) for name, cell in self.cells.items()}
         return compare(self.plan.groups, {name: found for name, found in values.items() if found})
 
     @cached_property

@@ -114,7 +114,7 @@ def routing_table(results: list[DatasetResults]) -> Table | None:
 
 def _record(dataset_id: str, cell: Cell, branch: str) -> dict[str, Any]:
     """One line of the CSV file."""
-    reports = [run["routing"][branch] for run in cell.runs.values()]
+    reports = [run["routing"][branch] for run in cell.runs.values() if branch in run["routing"]]
     dead = [len(report["dead"]) for report in reports]
     record = {
         "dataset_id": dataset_id,

@@ -4,18 +4,82 @@ Runs, studies and reports read cards, so this file imports nothing slow.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ...common.errors import UserError
+from ...common.files import read_json
 from ...common.places import PREPARE_COMMAND
+from ...common.schema import ABSENT, Count, Name, NotBelow0, Schema, Share, Size, rule
 
 SPLITS = ("train", "valid", "test")
 FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "user_info", "item_info"))
 CARD = "dataset_card.json"
 SECOND = {"s": 1, "ms": 1000, "us": 1_000_000}  # in a card's ``time_unit``; others are not known
+
+MEND = "prepare the data again"
+
+
+class Negatives(Schema):
+    """How negatives were drawn."""
+
+    per_positive: Count
+    drawn_from: str = Field(alias="from")
+    rate: Annotated[Share, rule("a number above 0", bool)]
+    in_history: list[Share] = Field(ABSENT, min_length=2, max_length=2)
+
+
+class HistoryLength(Schema):
+    """The lengths of the histories of a split; ``histogram`` counts the samples from each length on."""
+
+    mean: NotBelow0
+    max: Count
+    histogram: dict[str, Count] = ABSENT
+
+
+class Split(Schema):
+    """A split of a data set."""
+
+    rows: Size
+    users: Count
+    label_rate: Share
+    history_length: HistoryLength
+
+
+class EventColumn(Schema):
+    """A feature of the events in histories."""
+
+    name: str
+    vocab_size: Size
+
+
+class Best(Schema):
+    """The best possible value of a metric."""
+
+    test: Share
+
+
+class Card(Schema):
+    """What is known about a data set. What a card does not say, nobody needs."""
+
+    dataset_id: Name = ABSENT
+    hash: str = ABSENT
+    users: Count = ABSENT
+    items: Count = ABSENT
+    interactions: Count = ABSENT
+    splits: dict[str, Split] = ABSENT
+    negatives: Negatives | None = ABSENT
+    mapping: dict[str, Any] = ABSENT
+    left_out: dict[str, Count] = ABSENT
+    events_merged: Count = ABSENT
+    event_cols: list[EventColumn] = ABSENT
+    time_unit: str | None = ABSENT
+    themes: Count = ABSENT
+    bayes_auc: Best = ABSENT
+    bayes_gauc: Best = ABSENT
 
 
 def card_beside(data: str | Path) -> dict[str, Any]:
@@ -25,12 +89,7 @@ def card_beside(data: str | Path) -> dict[str, Any]:
         UserError: the card is damaged.
     """
     path = Path(data).parent / CARD
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is no data set card ({error}); prepare the data again") from None
+    return read_json(path, Card, MEND) if path.exists() else {}
 
 
 def longest_history(card: dict[str, Any]) -> int | None:

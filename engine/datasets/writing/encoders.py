@@ -7,20 +7,43 @@ Parquet file beside it, with the columns ``value`` and ``id``.
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
-from ...config.convert import WRONG, convert
+from ...common.files import read_json
+from ...common.schema import ABSENT, Count, Name, NotBelow0, Schema, Size, one_of
 from ...config.feature_map import read_feature_map
+from ..prepared.card import MEND
 from ..prepared.layout import ENCODERS
+from ..raw.raw_files import readable
+from .features import ENCODERS as KINDS
 from .features import EVENT, CategoricalEncoder, Encoder, Feature
 
 FILE = "encoders.json"
 # The row that holds a feature, and what FuxiCTR's specification says of it.
 SOURCES: dict[str, dict[str, Any]] = {"item": {"source": "item"}, "sample": {}, "event": {}}
+
+
+class Learned(Schema):
+    """A feature, and what its encoder learned."""
+
+    source: Annotated[str, one_of(*SOURCES)]
+    name: str
+    kind: Annotated[str, one_of(*KINDS)]
+    separator: str | None
+    max_len: Size
+    min_count: Size
+    column: str
+    missing: Any
+    vocabulary: Name = ABSENT
+    longest: Size = ABSENT
+    width: Count = ABSENT
+    edges: list[float] = ABSENT
+    mean: float = ABSENT
+    deviation: NotBelow0 = ABSENT
 
 
 class Encoders:
@@ -136,7 +159,7 @@ def load(folder: Path, grow: bool = False) -> Encoders:
     loaded = Encoders(folder)
     prepared, _ = read_feature_map(folder / "feature_map.json")
     try:
-        for entry in json.loads(path.read_text()):
+        for entry in read_json(path, list[Learned], MEND):
             encoder = _restored(path, entry)
             encoder.fixed, encoder.grows = True, grow
             loaded.by_source[entry["source"]].append(encoder)
@@ -144,9 +167,9 @@ def load(folder: Path, grow: bool = False) -> Encoders:
         for name in specs | prepared:
             if specs.get(name, {"type": "meta"}) != prepared.get(name):
                 raise ValueError(f"{name} is not as in feature_map.json")
-    except (*WRONG, KeyError, AttributeError, OSError, pl.exceptions.PolarsError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path.parent} is damaged ({reason}); prepare the data again") from None
+    except (KeyError, ValueError) as error:
+        reason = f"an entry lacks {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: {reason}; {MEND}") from None
     return loaded
 
 
@@ -155,12 +178,14 @@ def _restored(path: Path, entry: dict[str, Any]) -> Encoder:
     feature = Feature(**{field.name: entry[field.name] for field in fields(Feature)})
     encoder = feature.encoder(entry["source"])
     for name in encoder.STATE:
-        setattr(encoder, name, convert(entry[name], type(getattr(encoder, name))))
+        setattr(encoder, name, entry[name])
     if isinstance(encoder, CategoricalEncoder):
-        vocabulary = pl.read_parquet(path.parent / entry["vocabulary"]).sort("id")
-        encoder.known = vocabulary.select("value")
+        file = path.parent / entry["vocabulary"]
+        with readable(file):
+            vocabulary = pl.read_parquet(file, glob=False).sort("id")
+            encoder.known = vocabulary.select("value")
         if not encoder.vocabulary().equals(vocabulary):
-            raise ValueError(f"{entry['vocabulary']} lacks an id, or has one twice")
+            raise ValueError(f"{file.name} lacks an id, or has one twice")
     return encoder
 
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     study = json.loads((home / "study.json").read_text())
     del study["cells"][3]["seeds"]
     (home / "study.json").write_text(json.dumps(study))
-    with pytest.raises(UserError, match=r"study.json: a cell lacks 'seeds'"):
+    with pytest.raises(UserError, match=r"study.json, cells\[3\].seeds: is missing"):
         read_results(tmp_path)
     (home / "study.json").unlink()
     one = next(home.glob("runs/*.json"))
@@ -105,5 +105,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ran on other data"):
         read_results(tmp_path)
     one.write_text("{")
-    with pytest.raises(UserError, match="not readable as JSON"):
+    with pytest.raises(UserError, match="is no JSON at line 1 column 1"):
         read_results(tmp_path)

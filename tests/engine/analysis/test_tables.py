@@ -346,7 +346,7 @@ def test_the_counting_baseline_is_a_row_and_no_model(home: Path) -> None:
 
 
 def test_a_title_names_sampled_negatives(home: Path) -> None:
-    drawn = {"per_positive": 4, "from": "time"}
+    drawn = {"per_positive": 4, "from": "time", "rate": 0.1}
     change(home, "*", lambda run: run.update(negatives=drawn))
     results = read_results(home)
     titles = {titles[0] for titles in table1(results).columns if len(titles) == 2}

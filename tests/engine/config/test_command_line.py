@@ -23,7 +23,7 @@ def test_values_are_yaml() -> None:
         (["max_len"], "write KEY=VALUE"),
         (["=3"], "write KEY=VALUE"),
         (["max_len=1", "max_len=2"], "max_len is set twice"),
-        (["metrics=[AUC"], "is not a YAML value"),
+        (["metrics=[AUC"], r"--set metrics=\[AUC: not valid YAML"),
         (["seed=1"], "cannot be set; write --seed"),
     ],
 )

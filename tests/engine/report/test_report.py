@@ -336,7 +336,9 @@ def test_the_counting_baseline_and_sampled_negatives_are_named(page: str, copied
         copied / "toy", "hash of toy", 200, {"metrics": {ALL: metrics | {"valid": metrics["test"]}}}
     )
     for path in (copied / "toy" / "runs").glob("*.json"):
-        change(path, lambda run: run.update(negatives={"per_positive": 4, "from": "time"}))
+        change(
+            path, lambda run: run.update(negatives={"per_positive": 4, "from": "time", "rate": 0.1})
+        )
     found = build(copied)
     line = "Counting baseline, no neural model, max_len 200: test AUC 81.25, test logloss 0.5000."
     assert f"<p>{line}</p>" in found
@@ -417,7 +419,7 @@ def test_models_that_this_checkout_does_not_know_are_listed_last(copied: Path) -
         cell = {"experiment": "table1", "model": model, "varied": {}, "expid": f"{model}_toy"}
         change(
             home / "study.json",
-            lambda s, c=cell: s["cells"].append(c | {"seeds": [1, 2], "budget": 2}),
+            lambda s, c=cell: s["cells"].append(c | {"seeds": [1, 2], "budget": 2, "changes": {}}),
         )
     page = build(copied)
     assert len(rows(page.split("Other experiments")[0])) == 26
@@ -456,8 +458,8 @@ def test_exit_codes(
         assert err.startswith("error: ") and said in err
     run = copied / "toy" / "runs" / "TWIN_toy_seed1.json"
     change(run, lambda result: result.pop("versions"))
-    with pytest.raises(UserError, match=r"TWIN_toy_seed1.json: lacks versions"):
+    with pytest.raises(UserError, match=r"TWIN_toy_seed1.json, versions: is missing"):
         build(copied)
     run.write_text("{")
-    with pytest.raises(UserError, match="not readable as JSON"):
+    with pytest.raises(UserError, match="is no JSON at line 1"):
         build(copied)

@@ -23,6 +23,7 @@ from model_zoo.training.progress import TrainingError, save_atomically
 from ...support.command_line import ROOT, Outcome, Workspace, environment, snapshot, wait_for
 from ...support.helpers import build_model, loader, tiny_params
 
+KEPT = json.loads((ROOT / "tests/kept/results/TWIN_mine_seed1.json").read_text())
 LIMITED = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
@@ -134,7 +135,7 @@ def test_resume_on_other_data_is_refused(space: Workspace, monkeypatch: pytest.M
     other = r"other data \(hash before, now now\); put the data back, or "
     with pytest.raises(UserError, match=other + "start again without --resume"):
         files.require_same_data("now", resume=True)
-    files.result.write_text('{"dataset_hash": "before"}')
+    files.result.write_text(json.dumps(KEPT | {"dataset_hash": "before"}))
     for resume in (True, False):
         with pytest.raises(UserError, match=other + "write --model-root DIR"):
             files.require_same_data("now", resume)
@@ -160,7 +161,7 @@ def test_a_run_that_was_started_again_is_not_finished(
     space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = killed_run(space, monkeypatch)
-    files.result.write_text(json.dumps({"params": params_of(space) | {"epochs": 99}}))
+    files.result.write_text(json.dumps(KEPT | {"params": params_of(space) | {"epochs": 99}}))
     assert not files.finished()
     files.require_unchanged(params_of(space), CODE)  # the result is of an earlier run
     files.state.unlink()

@@ -91,7 +91,7 @@ def test_only_a_single_sample_joins_the_batch_before(
         made: SequenceLoader = loader(
             params, shuffle=True, batch_size=batch_size, streaming=streaming
         )
-        made.joins_last = join
+        made.least = 1 + join
         found = [batch[1].index[:, -1] for batch in made]
         assert len(found) == len(made)
         return found

@@ -35,7 +35,7 @@ FIELDS = """
     status expid seed model dataset_id dataset_hash bayes negatives metrics routing stage_start stage_log
     num_parameters
     flops_per_sample flops_per_sample_error train_samples_per_s test_samples_per_s peak_memory_bytes seconds device set
-    versions threads command params weights
+    versions ranks threads command params weights
 """
 TIMING = ("samples_per_s", "valid_seconds")
 
@@ -333,9 +333,8 @@ def test_resume_of_a_finished_run_changes_nothing(
     again.file("TWIN_tiny", 1, "json").parent.mkdir(parents=True)
     old = undisturbed.results["TWIN_tiny", 1] | {"params": params, "status": "old"}
     again.file("TWIN_tiny", 1, "json").write_text(json.dumps(old))
-    save_atomically(
-        {"identity": json.dumps(params | code_of())}, again.file("TWIN_tiny", 1, "resume")
-    )
+    identity = json.dumps(params | code_of() | {"ranks": 1})
+    save_atomically({"identity": identity}, again.file("TWIN_tiny", 1, "resume"))
 
     all_runs = (undisturbed.space, ("--expid", *EXPIDS, "--seed", "1", "2", "--resume"))
     one_run = (again, ("--expid", "TWIN_tiny", "--seed", "1", "--resume"))

@@ -33,6 +33,7 @@ from ...support.command_line import (
     snapshot,
     wait_for,
 )
+from ...support.fake_results import write_run
 
 VARIANTS = ("", "_DSelectK", "_GShard", "_ExpertChoice", "_MoS")
 
@@ -347,13 +348,12 @@ def test_a_seed_that_was_tuned_with_is_a_run_too(here: StudySpace, tmp_path: Pat
 
     def run(study: StudySearch) -> None:
         while (trial := study.next()) is not None:
-            result = {"expid": trial.expid, "seed": trial.params["seed"], "params": trial.params}
+            folder, seed = study.folder.runs / "tiny", trial.params["seed"]
+            path = write_run(folder, "tiny", trial.expid, "TWIN", seed)
+            result = json.loads(path.read_text()) | {"params": trial.params}
             auc = 0.9 if trial.params["learning_rate"] == 1e-3 else 0.5
             metrics = {s: {"AUC": auc, "gAUC": auc, "logloss": 0.5} for s in ("valid", "test")}
-            result |= {"metrics": metrics, "dataset_hash": "hash", "stage_log": []}
-            path = study.folder.runs / f"{trial.run_name}.json"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(result))
+            path.write_text(json.dumps(result | {"metrics": metrics, "dataset_hash": "hash"}))
             trial.metrics, trial.dataset_hash, trial.status = metrics, "hash", "done"
             study.folder.save(trial)
             study.tell(trial)

@@ -77,7 +77,7 @@ def test_the_report_names_sampled_negatives_and_the_counting_baseline(
     record.add(tuner.path / "checkpoints" / "tiny", "same", 50, entry)
     card = tuner.path / "data" / "tiny" / "dataset_card.json"
     card.parent.mkdir(parents=True)
-    card.write_text(json.dumps({"negatives": {"per_positive": 4, "from": "time"}}))
+    card.write_text(json.dumps({"negatives": {"per_positive": 4, "from": "time", "rate": 0.1}}))
     tuner.write({"topk": [1, 2]})
     assert tuner.run() == 0
     for text in (tuner.reports()["table.md"], capsys.readouterr().out):

@@ -8,7 +8,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from engine.common.errors import UserError
 from engine.datasets.prepared import layout
 from engine.datasets.prepared.card import CARD, SPLITS
 from engine.datasets.prepared.check import Report, check
@@ -97,17 +96,6 @@ def test_files_copied_by_hand(tmp_path: Path) -> None:
     train = pl.read_parquet(data / "train.parquet")
     train.drop("topics").write_parquet(data / "train.parquet")
     assert "column 'topics' is missing" in check(data).errors[0]
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{}", '{"features": [{"a": 3}], "labels": ["y"]}', '{"features": [], "labels": []}'],
-)
-def test_a_damaged_feature_map_is_named(tiny_data: Path, tmp_path: Path, text: str) -> None:
-    shutil.copytree(tiny_data, tmp_path / "data")
-    (tmp_path / "data" / "feature_map.json").write_text(text)
-    with pytest.raises(UserError, match=r"feature_map\.json: not a FuxiCTR feature map"):
-        check(tmp_path / "data")
 
 
 def test_clicks_of_the_test_in_earlier_histories(tiny_data: Path, tmp_path: Path) -> None:
