@@ -103,10 +103,7 @@ class Histories:
         """
         kept_B = np.minimum(seq_len_B, max_len)
         L = max(1, int(kept_B.max(initial=0)))
-        if self._front < L:
-            front = min(max_len, int(self.lengths().max()))
-            self._tape = np.r_[np.zeros(front - self._front, np.int32), self._tape]
-            self._front = front
+        self.reserve(L)
         start_B = self._front + self.offsets[user_B] + seq_len_B - L
         index_BL1 = sliding_window_view(self._tape, L + 1)[start_B]
         # Window k of a step of L zeros, then ones, is zero in all but the last k of L columns.
@@ -114,6 +111,12 @@ class Histories:
         index_BL1 *= sliding_window_view(step, L + 1)[kept_B]
         index_BL1[:, -1] = target_B
         return index_BL1, sliding_window_view(step[:-1].astype(np.float32), L)[kept_B]
+
+    def reserve(self, max_len: int) -> None:
+        """Make room for windows of this length. Before threads share the histories, call it."""
+        if (more := min(max_len, int(self.lengths().max(initial=0))) - self._front) > 0:
+            self._tape = np.r_[np.zeros(more, np.int32), self._tape]
+            self._front += more
 
     def check_items(self, num_items: int, item_path: Path) -> None:
         """Reject an item index that is outside the item table, or is 0, the padding."""

@@ -259,6 +259,10 @@ def test_a_service_scores_as_predict_does(
     assert service.score("u0", items, BEFORE, features) == whole
     assert service.score("u0", items, 10, features) != whole
     assert 0 < service.score("nobody", items[:1], features=features)[0] < 1
+    empty = service.score("nobody", items, features=features)
+    assert empty == service.score("u0", items, time=-1, features=features)
+    with pytest.raises(UserError, match="feature 'place': 'far' is no value of it"):
+        service.score("u0", items, features={"device": "web", "place": "far"})
     with pytest.raises(UserError, match="item 'new' is not in "):
         service.score("u0", ["new"], when, features)
     with pytest.raises(UserError, match="feature 'place' is missing"):
