@@ -48,7 +48,7 @@ def load_vectors(params: Params, feature_map: FeatureMap, model_class: type[Stag
             )
         path = folder / spec["vectors"]
         keys, given_NP = _read(where, path)
-        width = spec.get("vectors_dim", spec.get("embedding_dim", params.get("embedding_dim")))
+        width = spec.get("vectors_dim", spec.get("embedding_dim", params.get("embedding_dim", 10)))
         if given_NP.shape[1] != width:
             advice = f"write pretrain_dim: {given_NP.shape[1]}"
             raise UserError(

@@ -274,7 +274,7 @@ def test_an_exported_model(log: pl.DataFrame, result: Path, tmp_path: Path) -> N
     raw(log, Path("old")).write_csv("rows.csv")
     command = ("--result", str(result.resolve()), "--output", str(tmp_path / "served"))
     done = run_module("engine.export", *command)
-    assert done.code == 0 and "served: its scores of test samples are the run's to" in done.stdout
+    assert done.code == 0 and "served: 99 % of 1,000 test samples have the run" in done.stdout
     assert sorted(path.name for path in tmp_path.glob("served*")) == ["served"]
     found, want = predict("served", "rows.csv"), predict(result, "rows.csv")
     np.testing.assert_allclose(found["score"], want["score"], rtol=0, atol=1e-5)
@@ -308,7 +308,7 @@ def test_the_commands(log: pl.DataFrame, tmp_path: Path) -> None:
     (result,) = (tmp_path / "results" / "out").glob("SDIM_MoS_out*seed*.json")
     weights = result.with_suffix(".model").read_bytes()
     save_atomically({}, result.with_suffix(".model"))  # as a later run would that was killed
-    with pytest.raises(UserError, match="is of another run than the result beside it"):
+    with pytest.raises(UserError, match="has weights of another run than the result beside it"):
         Trained(result)
     result.with_suffix(".model").write_bytes(weights)
     metrics = json.loads(result.read_text())["metrics"]
