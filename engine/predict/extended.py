@@ -65,7 +65,7 @@ class Extended:
         self, folder: Path, rows: Path, events: Path | None, keys: dict[str, Any], scratch: Path
     ) -> None:
         self.folder, self.scratch, self.keys = folder, scratch, keys
-        self.stored = pl.read_parquet(folder / "user_info.parquet")
+        self.stored = pl.read_parquet(folder / "user_info.parquet", glob=False)
         self.lists = [name for name in self.stored.columns if name != "user_index"]
         unit = card_beside(folder / "train.parquet").get("time_unit")
         self.unit = unit if TIMES in self.lists and unit != "order" else None
@@ -106,8 +106,8 @@ class Extended:
 
     def _write_items(self, tables: list[Table]) -> pl.DataFrame:
         """Write the item table with the new items behind; returns ``item, item_index`` of all."""
-        info = pl.read_parquet(self.folder / "item_info.parquet")
-        items = pl.read_parquet(self.folder / "item_ids.parquet", columns=["item"])
+        info = pl.read_parquet(self.folder / "item_info.parquet", glob=False)
+        items = pl.read_parquet(self.folder / "item_ids.parquet", columns=["item"], glob=False)
         known = len(info)
         for table in tables:
             first = table.events.group_by("item").agg(pl.col("row").min()).sort("item")
@@ -123,7 +123,9 @@ class Extended:
 
     def _users(self, tables: list[Table]) -> pl.DataFrame:
         """``user, user_index`` of all users: of several histories the longest, or else the newest."""
-        ids = pl.read_parquet(self.folder / "user_ids.parquet").cast({"user_index": pl.Int64})
+        ids = pl.read_parquet(self.folder / "user_ids.parquet", glob=False).cast(
+            {"user_index": pl.Int64}
+        )
         length = self.stored.select("user_index", length=pl.col("full_item_seq").list.len())
         ids = ids.join(length, on="user_index").sort("length", "user_index")
         known = ids.unique("user", keep="last", maintain_order=True).select("user", "user_index")

@@ -36,7 +36,7 @@ class Service:
             self.time_S = np.concatenate(list(histories.entries(TIMES)))
 
     def _numbers(self, what: str) -> dict[str, int]:
-        ids = pl.read_parquet(self.model.folder / f"{what}_ids.parquet")
+        ids = pl.read_parquet(self.model.folder / f"{what}_ids.parquet", glob=False)
         return dict(ids.select(what, f"{what}_index").iter_rows())
 
     def score(
