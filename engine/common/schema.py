@@ -49,12 +49,8 @@ Above0 = Annotated[float, rule("a number above 0", lambda number: number > 0)]
 Count = Annotated[int, rule("a whole number not below 0", lambda number: number >= 0)]
 Size = Annotated[int, rule("a whole number above 0", lambda number: number > 0)]
 Seed = Annotated[int, rule("a whole number from 0 to 2**32 - 1", lambda n: 0 <= n < 2**32)]
-Name = Annotated[str, rule("a name without slashes", lambda text: is_name(text))]
-
-
-def is_name(text: str) -> bool:
-    """Whether a text can be a part of the name of a file, and so leads to no other folder."""
-    return bool(text) and not re.search(r"[/\\\0]", text) and text not in (".", "..")
+NAME = r"(?!\.\.?$)[^/\\\0]+"  # of a file or folder, which leads to no other folder
+Name = Annotated[str, rule("a name without slashes", re.compile(NAME).fullmatch)]
 
 
 class Measured(Schema):

@@ -41,6 +41,12 @@ ENCODERS = ("nn.Identity()", POOLING, "layers.MaskedSumPooling()")
 NO_ENCODER = (None, "null", "None", "none")
 LINEAR = r"nn\.Linear\([0-9]+, *[0-9]+(, *bias=(True|False))?\)"
 
+# What torch's modules call their own. Each feature has a module of its name.
+OF_MODULES = (
+    "apply bfloat16 buffers children clear compile cpu cuda double eval float forward half ipu items keys modules"
+    " mtia parameters pop to train training type update values xpu"
+)
+
 
 class Spec(Schema):
     """The specification of a feature; the configuration's checks see the rest of it."""
@@ -180,6 +186,8 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
         raise UserError(f"{where}: has pretrained_emb and share_embedding; write one of them")
     if kind == "meta":
         return {"type": "meta"}
+    if not column["name"] or "." in column["name"] or column["name"] in OF_MODULES.split():
+        raise UserError(f"{where}: torch cannot name a module so; rename the column")
     kept = ("embedding_dim", "emb_output_dim", "share_embedding", "oov_idx")
     spec = {"source": column.get("source", ""), "type": kind}
     spec |= {key: column[key] for key in kept if key in column}

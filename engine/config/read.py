@@ -24,6 +24,7 @@ from ..common.errors import UserError, did_you_mean
 from ..common.files import read_bytes
 from ..common.text_table import text_table
 
+TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 MOST_VALUES, DEEPEST = 1_000_000, 100  # of a YAML file
 Params = dict[str, Any]
 """The parameters of an experiment, or a part of them, by key."""
@@ -211,9 +212,10 @@ class _StrictLoader(SafeLoader):
             node.checked = True
             seen = set()
             for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise ConstructorError(None, None, "a key must be a text", key.start_mark)
-                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                if key.tag not in (TEXT, MERGE):
+                    what = "a key must be a text; write a number in quotes"
+                    raise ConstructorError(None, None, what, key.start_mark)
+                if key.value in seen and key.tag != MERGE:
                     text = f"duplicate key {key.value!r}"
                     raise ConstructorError(None, None, text, key.start_mark)
                 seen.add(key.value)

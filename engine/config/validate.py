@@ -12,6 +12,7 @@ from model_zoo.training.base_model import StagedModel
 from model_zoo.training.initializer import parse_initializer
 
 from ..common.errors import UserError, did_you_mean
+from ..common.schema import NAME
 from .convert import WRONG, convert, describe
 from .read import DATA_PATHS, monitor_modes
 
@@ -79,10 +80,12 @@ ACTIVATION = (
     r"|ELU|GELU|Hardswish|Identity|LeakyReLU|Mish|SELU|SiLU|Softplus",
     "relu, sigmoid, tanh, softmax, prelu, dice, or an activation of torch.nn such as GELU or SiLU",
 )
-REGULARIZER = r"l[12]\([\d.e-]+\)|l1_l2\([\d.e-]+, *[\d.e-]+\)", "a number, l1(x) or l2(x)"
+NUMBER = r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+REGULARIZER = rf"l[12]\({NUMBER}\)|l1_l2\({NUMBER}, *{NUMBER}\)", "a number, l1(x) or l2(x)"
 OF_ATTENTION = ("attention_hidden_activations", "attention_output_activation")
 PATTERNS = dict.fromkeys(("dnn_activations", "hidden_activations", *OF_ATTENTION), ACTIVATION)
 PATTERNS |= dict.fromkeys(("embedding_regularizer", "net_regularizer"), REGULARIZER)
+PATTERNS |= dict.fromkeys(("model_id", "dataset_id"), (NAME, "a name without slashes"))
 # Arguments of a model or of its training that no configuration gives
 FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "identity", "on_evaluation")
 GROUPED = r"gAUC|avgAUC|MRR|NDCG\(k=\d+\)"

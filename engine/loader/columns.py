@@ -41,7 +41,9 @@ def whole_file(path: Path) -> Iterator[None]:
 
 
 def require_columns(path: Path, present: list[str], needed: Iterable[str]) -> None:
-    """Reject a file that lacks a column."""
+    """Reject a file that lacks a column, or has one twice."""
+    if twice := [name for name in present if present.count(name) > 1]:
+        raise UserError(f"{path} has two columns {twice[0]!r}; leave one out, or rename it")
     for name in needed:
         if name not in present:
             raise UserError(

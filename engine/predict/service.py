@@ -44,7 +44,9 @@ class Service:
         with readable(prepared):
             lengths = pl.Series(histories.lengths())
             self.users = dict(main_histories(prepared, lengths).iter_rows())
-            items = pl.read_parquet(prepared / "item_ids.parquet", columns=["item"])["item"]
+            items = pl.read_parquet(prepared / "item_ids.parquet", columns=["item"], glob=False)[
+                "item"
+            ]
         self.items = {item: index for index, item in enumerate(items, start=1)}
         self.time_S = None
         if has_times(histories.path, self.model.feature_map.features):

@@ -134,7 +134,7 @@ def rounded(content: Any) -> Any:
 
 def _users(loader: SequenceLoader, max_users: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:
     """Users ``(U,)`` in order, their items ``(U, L)``, left padded with 0, and the mask."""
-    samples = pl.read_parquet(loader.samples.path, columns=["user_index", "seq_len"])
+    samples = pl.read_parquet(loader.samples.path, columns=["user_index", "seq_len"], glob=False)
     longest = samples.cast(pl.Int64).group_by("user_index").max()
     longest = longest.filter(pl.col("seq_len") > 0).sort("user_index")
     if longest.is_empty():
@@ -196,8 +196,10 @@ def _name(codes: Sequence[dict[str, Any]], file: Path, label_N: NDArray | None) 
     """
     names: dict[int, str] = {}
     categories: dict[int | None, str] = {}
-    if file.exists() and {"name", "category"} <= pl.read_parquet_schema(file).keys():
-        known = pl.read_parquet(file, columns=["item_index", "name", "category"])
+    if file.exists() and {"name", "category"} <= set(
+        pl.scan_parquet(file, glob=False).collect_schema()
+    ):
+        known = pl.read_parquet(file, columns=["item_index", "name", "category"], glob=False)
         names = dict(zip(known["item_index"], known["name"], strict=True))
         if label_N is not None:
             numbers = label_N[known["item_index"].to_numpy()].tolist()

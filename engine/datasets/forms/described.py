@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
+from ...config.feature_map import OF_MODULES
 from ..prepared.layout import META
 from ..raw import lists, values
 from ..raw.source import ROW, Source, require_unique
@@ -140,7 +141,7 @@ def _feature(table: Source, entry: Any, mapping: Mapping, of_event: bool) -> Fea
     told = (mapping.label, mapping.rating, mapping.action, mapping.candidates)
     if table.path == Path(mapping.input) and given["column"] in told and not of_event:
         raise UserError(f"feature {name} is the label or tells it; leave it out")
-    if name in TAKEN or name == mapping.label:
+    if name in (*TAKEN, *OF_MODULES.split(), mapping.label):
         raise UserError(
             f"feature {name} has a name that is taken, as are {', '.join(sorted(TAKEN))}; "
             f"rename the column, or write {{name: another, column: {name}}} in a mapping file"

@@ -83,7 +83,9 @@ def check(folder: Path, renew: bool = False) -> Report:
         report.warnings += facts.warnings(found, saved.get("negatives"))
         report.errors += facts.errors(found)
         columns = [pl.col(*PAIR, "seq_len").cast(pl.Int64), pl.col(label).alias("label")]
-        samples = {s: pl.scan_parquet(folder / f"{s}.parquet").select(columns) for s in SPLITS}
+        samples = {
+            s: pl.scan_parquet(folder / f"{s}.parquet", glob=False).select(columns) for s in SPLITS
+        }
         for name, split in card["splits"].items():
             empty = split["history_length"]["histogram"]["0+"] / split["rows"]
             report.facts.append(f"{name} samples without a history: {empty:.1%}")
@@ -168,7 +170,7 @@ def _find_leaks(samples: Samples, clicks: pl.LazyFrame, report: Report) -> None:
 
 def _clicks(folder: Path) -> pl.LazyFrame:
     """``user_index, item_index, place`` of every history item."""
-    histories = pl.scan_parquet(folder / "user_info.parquet", row_index_name="user")
+    histories = pl.scan_parquet(folder / "user_info.parquet", row_index_name="user", glob=False)
     rows = histories.select(user_index=pl.col("user").cast(pl.Int64), item_index="full_item_seq")
     return rows.explode("item_index").with_columns(
         pl.col("item_index").cast(pl.Int64), place=pl.int_range(pl.len()).over("user_index")

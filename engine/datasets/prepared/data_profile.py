@@ -154,7 +154,7 @@ def events_of(folder: Path, enough: int | None = None) -> Iterator[pl.DataFrame]
     path = folder / USERS
     file, first = pq.ParquetFile(path, pre_buffer=False), 0
     names = [n for n in ("full_item_seq", "full_time_seq") if n in file.schema_arrow.names]
-    total = pl.scan_parquet(path).select(pl.col("full_item_seq").list.len().sum())
+    total = pl.scan_parquet(path, glob=False).select(pl.col("full_item_seq").list.len().sum())
     events = max(1, total.collect(engine="streaming").item())
     users = max(1, PIECE * file.metadata.num_rows // events)
     for batch in file.iter_batches(users, columns=names):
@@ -172,14 +172,14 @@ def _themes(folder: Path) -> dict[str, pl.Series]:
     path = folder / "item_ids.parquet"
     if not path.exists():
         return {}
-    raw = pl.read_parquet(path).drop(NO_THEMES, strict=False)
+    raw = pl.read_parquet(path, glob=False).drop(NO_THEMES, strict=False)
     numbers = raw.select(pl.all().cast(pl.String).cast(pl.Categorical).to_physical())
     return {c.name: pl.concat([pl.Series([None], dtype=c.dtype), c]) for c in numbers}
 
 
 def _times(folder: Path) -> tuple[int, int] | None:
     """The first and the last moment of samples; None if they are not known."""
-    samples = pl.scan_parquet([folder / f"{name}.parquet" for name in SPLITS])
+    samples = pl.scan_parquet([folder / f"{name}.parquet" for name in SPLITS], glob=False)
     if "time" not in samples.collect_schema():
         return None
     low, high = pl.col("time").min(), pl.col("time").max().alias("last")
@@ -189,7 +189,8 @@ def _times(folder: Path) -> tuple[int, int] | None:
 def _lengths(folder: Path) -> dict[float, int]:
     """The quantiles of ``seq_len`` over all samples."""
     lengths = pl.concat(
-        pl.scan_parquet(folder / f"{name}.parquet").group_by("seq_len").len() for name in SPLITS
+        pl.scan_parquet(folder / f"{name}.parquet", glob=False).group_by("seq_len").len()
+        for name in SPLITS
     )
     counts = lengths.collect(engine="streaming").sort("seq_len")
     share = pl.col("len").cum_sum() / pl.col("len").sum()

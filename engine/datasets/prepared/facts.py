@@ -74,7 +74,8 @@ def measure(
     every, samples = _choose(folder, label, rows)
     train = every.filter(pl.col("split") == 0)
     timed &= "time" in samples
-    before = timed and "full_time_seq" in pl.read_parquet_schema(folder / "user_info.parquet")
+    histories = pl.scan_parquet(folder / "user_info.parquet", glob=False)
+    before = timed and "full_time_seq" in histories.collect_schema()
     scores = _in_history(folder, samples) | {LENGTH: samples["seq_len"]}
     if before:
         scores[POPULARITY] = _popularity(folder, samples)
@@ -163,7 +164,7 @@ def warnings(found: dict[str, Fact], negatives: dict[str, Any] | None) -> Iterat
 def _choose(folder: Path, label: str, rows: int) -> tuple[pl.LazyFrame, pl.DataFrame]:
     """All samples with ``row``, ``split`` (0 is training) and ``label``; and some, in their order."""
     files = [folder / f"{name}.parquet" for name in SPLITS]
-    splits = [pl.scan_parquet(f).with_columns(split=i) for i, f in enumerate(files)]
+    splits = [pl.scan_parquet(f, glob=False).with_columns(split=i) for i, f in enumerate(files)]
     every = pl.concat(splits, how="diagonal_relaxed").rename({label: "label"}).with_row_index("row")
     every = every.with_columns(pl.col("label", *PAIR, "seq_len").cast(pl.Int64))
     total = sum(pq.read_metadata(file).num_rows for file in files)
@@ -225,7 +226,7 @@ def _feature(
     """The number that a feature gives to each sample."""
     key, values = name, samples.get_column(name, default=pl.Series())
     if spec.get("source") == "item":
-        table = pl.read_parquet(folder / "item_info.parquet", columns=[name])[name]
+        table = pl.read_parquet(folder / "item_info.parquet", columns=[name], glob=False)[name]
         key, values = "item_index", table.gather(samples["item_index"])
     if spec["type"] == "numeric":
         return values

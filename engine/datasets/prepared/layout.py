@@ -172,14 +172,14 @@ def finish(
 
 def make_card(folder: Path, features: dict[str, dict], label: str) -> dict[str, Any]:
     """Measure the statistics of a data set from its five files, and the hash of their content."""
-    histories = pl.scan_parquet(folder / "user_info.parquet").select(
+    histories = pl.scan_parquet(folder / "user_info.parquet", glob=False).select(
         users=pl.len(), interactions=pl.col("full_item_seq").list.len().sum()
     )
     counts = histories.collect(engine="streaming").row(0, named=True)
     user = "user_index"
     if "group_user" in pq.read_schema(folder / "train.parquet").names:  # of several histories
         user = "group_user"
-        samples = pl.scan_parquet([folder / f"{name}.parquet" for name in SPLITS])
+        samples = pl.scan_parquet([folder / f"{name}.parquet" for name in SPLITS], glob=False)
         users = samples.select(pl.col(user).n_unique())
         counts["users"] = users.collect(engine="streaming").item()
     return {
@@ -201,7 +201,7 @@ def _describe_split(path: Path, label: str, user: str) -> dict[str, Any]:
         length.is_between(low, high, closed="left").sum().alias(f"{low}+")
         for low, high in pairwise([*LENGTHS, 2**62])
     ]
-    split = pl.scan_parquet(path).select(
+    split = pl.scan_parquet(path, glob=False).select(
         rows=pl.len(),
         users=pl.col(user).n_unique(),
         label_rate=pl.col(label).cast(pl.Float64).mean().round(6),

@@ -109,7 +109,7 @@ def budget(samples: int) -> dict[str, Any]:
 def _both_labels(folder: Path, group: str, label: str) -> bool:
     """Whether validation and test each have a group with both labels."""
     for split in SPLITS[1:]:
-        groups = pl.scan_parquet(folder / f"{split}.parquet").group_by(group)
+        groups = pl.scan_parquet(folder / f"{split}.parquet", glob=False).group_by(group)
         mixed = groups.agg(mixed=pl.col(label).n_unique() > 1).select(pl.col("mixed").any())
         if not mixed.collect(engine="streaming").item():
             return False

@@ -97,7 +97,9 @@ class Encoders:
         known = ids = pl.DataFrame()
         if self.folder is not None:
             names = ("item_info", "item_ids")
-            known, ids = (pl.read_parquet(self.folder / f"{name}.parquet") for name in names)
+            known, ids = (
+                pl.read_parquet(self.folder / f"{name}.parquet", glob=False) for name in names
+            )
         columns: dict[str, pl.Series] = {}
         for encoder in self.of("item", features):
             name = encoder.feature.name

@@ -86,7 +86,7 @@ class _Writer:
         log = self.scratch / "log.parquet"
         print("reading the log ...", flush=True)
         self.log.events.sink_parquet(log, compression="lz4", maintain_order=False)
-        events = pl.scan_parquet(log)
+        events = pl.scan_parquet(log, glob=False)
         if self.listed:
             events = stored_events(events, self.source, self.scratch, self.memory)
         drawn = self.log.negatives.per_positive if self.log.negatives else 0
@@ -136,7 +136,7 @@ class _Writer:
         users = numbered.users.select("user_index", "user")
         if self.listed:
             lists = pl.read_parquet(
-                self.scratch / "user_info.parquet", columns=["user_index", "user"]
+                self.scratch / "user_info.parquet", columns=["user_index", "user"], glob=False
             )
             users = lists.with_columns(users["user"].gather(lists["user"]))
         users.write_parquet(self.folder / "user_ids.parquet")

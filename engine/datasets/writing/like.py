@@ -43,8 +43,9 @@ class Prepared:
         by_source = self.encoders().by_source
         self.kinds = {e.feature.name: (s, e.feature.kind) for s in sources for e in by_source[s]}
         with readable(folder):
-            self.items = pl.read_parquet(folder / "item_ids.parquet", columns=["item"])
-            rows = pl.scan_parquet(folder / "item_info.parquet").select(pl.len()).collect().item()
+            self.items = pl.read_parquet(folder / "item_ids.parquet", columns=["item"], glob=False)
+            table = pl.scan_parquet(folder / "item_info.parquet", glob=False)
+            rows = table.select(pl.len()).collect().item()
         if rows != 1 + len(self.items):
             raise UserError(
                 f"{folder}: item_info.parquet and item_ids.parquet have other items; prepare the data "

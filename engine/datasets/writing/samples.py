@@ -101,7 +101,7 @@ class Recipe:
 
     def make_block(self, span: Span) -> Block:
         """The samples and the histories of a block that is in order."""
-        events = pl.read_parquet(self._ordered(span))
+        events = pl.read_parquet(self._ordered(span), glob=False)
         if self.split.by == "time":
             events = self.with_split(events)
         if self.exposures:

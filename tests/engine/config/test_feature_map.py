@@ -1,11 +1,13 @@
 """Configurations as FuxiCTR and LongCTR have them: the feature map equals that of FuxiCTR's processor."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
 from fuxictr.features import FeatureMap
 from fuxictr.preprocess import FeatureProcessor
+from torch import nn
 
 from engine.common.errors import UserError
 from engine.config import read as config
@@ -101,6 +103,16 @@ def test_bad_columns_are_named(tmp_path: Path, change: dict, message: str) -> No
     with pytest.raises(UserError, match=message) as error:
         build_feature_map(params)
     assert str(error.value).startswith("some_x1, feature_cols, 'image': ")
+
+
+def test_names_that_torch_has_for_modules_are_refused(tmp_path: Path) -> None:
+    own = [name for name in dir(nn.ModuleDict()) if re.fullmatch("[a-z]+[0-9]*", name)]
+    assert {"type", "items", "forward", "training"} < set(own)
+    for name in (*own, "a.b", ""):
+        params = dataset(tmp_path)
+        params["feature_cols"][-1]["name"] = name
+        with pytest.raises(UserError, match=f"feature_cols, '{name}': torch cannot name"):
+            build_feature_map(params)
 
 
 def test_a_table_may_be_shared(tmp_path: Path) -> None:

@@ -182,6 +182,9 @@ TEXTS = {
         yaml("TWIN_tiny: {model: TWIN}\n"), (MODEL_CONFIG, "duplicate key 'TWIN_tiny'", "line")
     ),
     "broken YAML": Case(yaml("X: {model: TWIN\n"), (MODEL_CONFIG, "expected ',' or '}'", "line")),
+    "number as key": Case(
+        yaml("3: {model: TWIN}\n"), (MODEL_CONFIG, "write a number in quotes", "line")
+    ),
     "list as key": Case(yaml("? [a, b]\n: 1\n"), (MODEL_CONFIG, "a key must be a text", "line")),
     "object that runs code": Case(
         yaml("X: !!python/object/apply:os.mkdir [pwned]\n"), (MODEL_CONFIG, "os.mkdir", "line")

@@ -545,6 +545,9 @@ BAD = {
     "a name of a scratch column": (
         nothing, {"sample_features": [{"name": "chance", "column": "price"}]}, ("chance has a name that is taken",)
     ),
+    "a name of torch's": (
+        nothing, {"sample_features": [{"name": "type", "column": "price"}]}, ("type has a name that is taken",)
+    ),
     "negative seed": (nothing, {"seed": -1}, ("--seed is -1; write a number from 0 to",)),
     "large seed": (nothing, {"seed": 2**64}, ("--seed is 18446744073709551616; write",)),
     "test rows of exposures": (

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from engine.datasets.prepared import layout
@@ -96,6 +97,20 @@ def test_files_copied_by_hand(tmp_path: Path) -> None:
     train = pl.read_parquet(data / "train.parquet")
     train.drop("topics").write_parquet(data / "train.parquet")
     assert "column 'topics' is missing" in check(data).errors[0]
+
+
+def test_a_path_with_brackets_is_no_pattern(tiny_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "log[1]*" / "data"
+    shutil.copytree(tiny_data, folder)
+    assert check(folder).errors == check(tiny_data).errors
+
+
+def test_a_column_that_is_there_twice_is_named(tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    file = tmp_path / "data" / "test.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("seq_len", table["seq_len"]), file)
+    assert f"{file} has two columns 'seq_len'" in check(tmp_path / "data").errors[0]
 
 
 def test_clicks_of_the_test_in_earlier_histories(tiny_data: Path, tmp_path: Path) -> None:
