@@ -59,6 +59,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     checkpoint, the log and the result. While it runs, ``.resume`` and ``.progress.json`` hold the
     state and the evaluations so far. With ``tensorboard: True`` there is also the folder
     ``tensorboard/<expid>_seed<seed>``. No file is touched before the data has been checked.
+    Where several processes train, the first alone writes, and its result is the one that counts.
 
     Raises:
         UserError: the input is wrong, or training cannot go on.
