@@ -84,6 +84,13 @@ def on_first(action: Callable[[], T]) -> T:
     return found[1]
 
 
+def all_of(thing: Any) -> list[Any]:
+    """A small thing of each rank."""
+    found = [None] * size()
+    dist.all_gather_object(found, thing)
+    return found
+
+
 def most(*numbers: int) -> list[int]:
     """The largest of each number over the ranks."""
     if size() == 1:

@@ -135,8 +135,10 @@ class SequenceModel(StagedModel):
         for name, spec in feature_map.features.items():
             if "pretrained" in spec:
                 dim = spec.get("embedding_dim", embedding_dim)
-                sizes = spec["vocab_size"], spec.get("pretrain_dim", dim), dim
+                sizes = spec["vocab_size"], spec.get("vectors_dim", dim), dim
                 tables[name] = PretrainedTable(*sizes, initializer, **spec["pretrained"])
+            if (other := spec.get("share_embedding")) in tables:
+                tables[name] = tables[other]
         if sparse_embedding:
             use_sparse_gradients(self.embedding_layer)
         self.event_sizes = {column["name"]: column["vocab_size"] for column in event_cols or []}

@@ -21,7 +21,6 @@ from torch.func import functional_call, stack_module_state
 from .batch import Batch
 from .history.history import History
 from .history.item_dict import ItemDict, first_equal
-from .layers.attention import TargetAttention
 from .layers.block import SequenceBlock
 from .moe.branch import Branch, Plan, compact
 from .sequence_model import SequenceModel
@@ -103,8 +102,8 @@ class ServedModel(nn.Module):
         for module in self.model.modules():
             if isinstance(module, SequenceModel | SequenceBlock):
                 module.compiled = False
-            if isinstance(module, TargetAttention):
-                module.fold()
+            if callable(prepare := getattr(module, "for_serving", None)):
+                prepare()
         for name, branch in self.model.branches.items():
             self.model.encoder.branches[name] = ServedBranch(branch)
 
@@ -157,11 +156,8 @@ class ServedBranch(Branch):
 
     def __init__(self, branch: Branch) -> None:
         nn.Module.__init__(self)
-        self.router, self.output_dim, self.match_EMH = (
-            branch.router,
-            branch.output_dim,
-            branch.match_EMH,
-        )
+        self.router, self.output_dim = branch.router, branch.output_dim
+        self.match_EMH = branch.match_EMH
         parameters, buffers = stack_module_state(list(cast(nn.ModuleList, branch.experts)))
         self.names = [*parameters, *buffers]
         for name, stacked in (parameters | buffers).items():

@@ -178,6 +178,12 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
     kind = column.get("type")
     if kind not in FEATURE_TYPES:
         raise UserError(f"{where}: type is {kind!r}; write one of {', '.join(FEATURE_TYPES)}")
+    vectors = [key for key in column if key in ("pretrained_emb", "freeze_emb", "pretrain_usage")]
+    if vectors and ("pretrained_emb" not in column or kind not in ("categorical", "sequence")):
+        what = "needs pretrained_emb, of a feature of type categorical or sequence"
+        raise UserError(f"{where}: {vectors[0]} {what}; leave it out")
+    if vectors and "share_embedding" in column:
+        raise UserError(f"{where}: has pretrained_emb and share_embedding; write one of them")
     if kind == "meta":
         return {"type": "meta"}
     if not column["name"] or "." in column["name"] or column["name"] in OF_MODULES.split():
@@ -208,6 +214,6 @@ def _feature_spec(column: dict, prepared: dict, params: dict[str, Any]) -> dict[
             usage, freeze = column.get("pretrain_usage", "init"), column.get("freeze_emb", True)
             spec["pretrained"] = {"usage": usage, "freeze": freeze}
             spec["vectors"] = column["pretrained_emb"]
-            spec |= {"pretrain_dim": column["pretrain_dim"]} if "pretrain_dim" in column else {}
+            spec |= {"vectors_dim": column["pretrain_dim"]} if "pretrain_dim" in column else {}
     _check_keys(where, {key: spec[key] for key in SIZES if key in spec})
     return spec

@@ -80,6 +80,9 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
     for key in WEIGHTS:
         if (file := params.get(key)) is not None and Path(file).is_file():
             params[f"{key}_hash"] = fingerprint([file])
+    given = [c["pretrained_emb"] for c in params["feature_cols"] if "pretrained_emb" in c]
+    if files := [f for f in (Path(params["train_data"]).parent / n for n in given) if f.is_file()]:
+        params["pretrained_emb_hash"] = fingerprint(files)
     return Experiment(params, model_class, options)
 
 

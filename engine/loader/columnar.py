@@ -7,6 +7,7 @@ Shape suffixes: B samples, L padded length, S interactions of all users.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from .columns import (
     read_in_pieces,
     whole_file,
 )
+from .one_copy import one_copy
 
 INDEX = ("user_index", "item_index", "seq_len")  # of every sample
 META = {"type": "meta"}  # what they are where the feature map does not say
@@ -43,12 +45,16 @@ class Histories:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._front = FRONT
+        arrays = one_copy(self._read)
+        self._tape, self.offsets = arrays["tape"], arrays["offsets"]
+
+    def _read(self) -> Arrays:
         file = open_parquet(self.path, ["full_item_seq"])
         room = _values(file.metadata, "full_item_seq")
         rows = max(1, ITEMS_PER_PIECE * file.metadata.num_rows // max(1, room))
         # Zeros around the items, so that every window of a batch lies within the tape.
-        self._front = FRONT
-        self._tape = np.zeros(FRONT + room + 1, np.int32)
+        tape = np.zeros(FRONT + room + 1, np.int32)
         end, lengths = FRONT, []
         names = [n for n in ("user_index", "full_item_seq") if n in file.schema_arrow.names]
         for piece in pieces(self.path, names, rows):
@@ -57,11 +63,11 @@ class Histories:
             column = piece["full_item_seq"]
             lists = column.lists()
             items_S = replace(column, values=lists.flatten()).integers()
-            self._tape[end : end + len(items_S)] = np.clip(items_S, -1, 2**31 - 1)
+            tape[end : end + len(items_S)] = np.clip(items_S, -1, 2**31 - 1)
             end += len(items_S)
             lengths.append(np.asarray(lists.value_lengths()))
-        self._tape = self._tape[: end + 1]
-        self.offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
+        offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
+        return {"tape": tape[: end + 1], "offsets": offsets}
 
     def __len__(self) -> int:
         """The number of users."""
@@ -103,10 +109,7 @@ class Histories:
         """
         kept_B = np.minimum(seq_len_B, max_len)
         L = max(1, int(kept_B.max(initial=0)))
-        if self._front < L:
-            front = min(max_len, int(self.lengths().max()))
-            self._tape = np.r_[np.zeros(front - self._front, np.int32), self._tape]
-            self._front = front
+        self.reserve(L)
         start_B = self._front + self.offsets[user_B] + seq_len_B - L
         index_BL1 = sliding_window_view(self._tape, L + 1)[start_B]
         # Window k of a step of L zeros, then ones, is zero in all but the last k of L columns.
@@ -114,6 +117,12 @@ class Histories:
         index_BL1 *= sliding_window_view(step, L + 1)[kept_B]
         index_BL1[:, -1] = target_B
         return index_BL1, sliding_window_view(step[:-1].astype(np.float32), L)[kept_B]
+
+    def reserve(self, max_len: int) -> None:
+        """Make room for windows of this length. Before threads share the histories, call it."""
+        if (more := min(max_len, int(self.lengths().max(initial=0))) - self._front) > 0:
+            self._tape = np.r_[np.zeros(more, np.int32), self._tape]
+            self._front += more
 
     def check_items(self, num_items: int, item_path: Path) -> None:
         """Reject an item index that is outside the item table, or is 0, the padding."""
@@ -151,7 +160,8 @@ class ItemTable:
                     piece[name].reject(values[:1] != 0, f"the value is {shown}; {what}")
             return found
 
-        arrays = read_in_pieces(self.path, ["item_index", *features], convert)
+        names = ["item_index", *features]
+        arrays = one_copy(partial(read_in_pieces, self.path, names, convert))
         self.tables = {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def __len__(self) -> int:
@@ -201,7 +211,8 @@ class Samples:
         if not len(self):
             raise UserError(f"{self.path}: has no samples; each split needs some")
         self.limits = histories.path, histories.lengths(), num_items
-        self.resident = None if streaming else read_in_pieces(self.path, self.names, self._convert)
+        read = partial(read_in_pieces, self.path, self.names, self._convert)
+        self.resident = None if streaming else one_copy(read)
 
     def __len__(self) -> int:
         return int(self.group_start[-1])

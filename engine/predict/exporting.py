@@ -1,8 +1,8 @@
 """Export a trained model, and compare its scores with those of training."""
 
+import os
 import shutil
 from pathlib import Path
-from tempfile import mkdtemp
 
 import torch
 
@@ -17,7 +17,17 @@ from .scorers import ABOUT, COMPILED, PROGRAM, Exported, Trained
 
 COMPARED = 1000  # samples of the test split
 MOST = 0.99  # of the samples; in others, rounding may choose another one of two equally good items
-KEPT = ("expid", "seed", "model", "dataset_id", "dataset_hash", "negatives", "versions", "params")
+KEPT = (
+    "expid",
+    "seed",
+    "model",
+    "dataset_id",
+    "dataset_hash",
+    "encoders",
+    "weights",
+    "negatives",
+    "versions",
+)
 TOLERANCE = 1e-5
 
 
@@ -33,21 +43,26 @@ def export(
         compile: compile it by AOTInductor for the processor of this machine.
 
     Returns:
-        The largest difference between its scores and those of training, on 99 % of some test samples.
+        The largest difference between its scores and those of training, computed in float32, on 99 % of
+        some test samples.
 
     Raises:
         UserError: the model cannot be exported, its scores are not those of training, or the folder
             cannot be written.
     """
-    trained, output = Trained(result, data), Path(output)
+    output = Path(output)
+    if output.exists():
+        raise UserError(f"--output {output}: exists already; name a new folder")
+    trained = Trained(result, data)
     if not isinstance(trained.model, SequenceModel):
         raise UserError(f"{result}: is a foreign model; only models of this project are exported")
+    trained.model.amp = None  # the program computes in float32
     batch = next(iter(trained.loader("test", batch_size=COMPARED)))
     about = {key: value for key, value in read_json(Path(result)).items() if key in KEPT}
     about |= {"params": trained.params, "context": [*trained.model.context_features(batch[0])]}
+    folder = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(prefix=f"{output.name}.", dir=output.parent))
+        folder.mkdir(parents=True)
     try:
         write_json(folder / ABOUT, about)
         _write_program(trained, batch, folder, compile)
@@ -55,7 +70,6 @@ def export(
         difference = (torch.from_numpy(Exported(folder, data).score(batch)) - theirs).abs()
         if not (most := float(difference.quantile(MOST))) <= TOLERANCE:
             raise UserError(f"{result}: exported scores differ by {most:.1e}; nothing was written")
-        folder.chmod(0o755)
         with writing(output):
             folder.rename(output)
     finally:

@@ -25,6 +25,18 @@ LABELS |= {"candidates", "events_in_row", "list_separator"}
 OF_SAMPLES = {"sample_features", "users", "users_columns", "users_key", "user_features"}
 
 
+def main_histories(folder: Path, length_U: pl.Series) -> pl.DataFrame:
+    """``user, user_index`` of each user: of several histories the longest, or else the newest.
+
+    Args:
+        folder: a prepared data set.
+        length_U: the length of each history.
+    """
+    ids = pl.read_parquet(folder / "user_ids.parquet", glob=False).cast({"user_index": pl.Int64})
+    ids = ids.with_columns(length=length_U.gather(ids["user_index"])).sort("length", "user_index")
+    return ids.unique("user", keep="last", maintain_order=True).select("user", "user_index")
+
+
 class Table(NamedTuple):
     """A table of rows or events that is encoded as a data set is.
 
@@ -122,13 +134,8 @@ class Extended:
         return items.with_row_index("item_index", 1).cast({"item_index": pl.Int64})
 
     def _users(self, tables: list[Table]) -> pl.DataFrame:
-        """``user, user_index`` of all users: of several histories the longest, or else the newest."""
-        ids = pl.read_parquet(self.folder / "user_ids.parquet", glob=False).cast(
-            {"user_index": pl.Int64}
-        )
-        length = self.stored.select("user_index", length=pl.col("full_item_seq").list.len())
-        ids = ids.join(length, on="user_index").sort("length", "user_index")
-        known = ids.unique("user", keep="last", maintain_order=True).select("user", "user_index")
+        """``user, user_index`` of all users, see ``main_histories``."""
+        known = main_histories(self.folder, self.stored["full_item_seq"].list.len())
         named = pl.concat([table.events.select("user") for table in tables]).unique(
             maintain_order=True
         )

@@ -18,8 +18,9 @@ from ..common.errors import UserError
 from ..common.files import read_json
 from ..common.schema import ABSENT, Schema
 from ..config.feature_map import build_feature_map
-from ..config.read import Params
+from ..config.read import DATA_PATHS
 from ..datasets.prepared.ready_config import described
+from ..datasets.writing.encoders import digest
 from ..loader.loader import SequenceLoader
 from ..run.cpu import set_up_cpu
 from ..run.devices import require_devices
@@ -34,6 +35,7 @@ class Run(Schema):
 
     params: dict[str, Any]
     weights: str = ABSENT
+    encoders: str = ABSENT
 
 
 class Program(Run):
@@ -46,21 +48,31 @@ class Scorer(ABC):
     """A model that scores samples of the data set that it was trained on, or of one encoded like it.
 
     Args:
-        params: of the run.
+        about: what is known of the run, as a ``Run`` has it.
         data: folder of the data set, where it is not that of the run.
 
     Attributes:
         folder: of the data set.
         device: where the model is.
+
+    Raises:
+        UserError: the data set encodes values in another way than that of the run.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, params: Params, data: str | Path | None) -> None:
+    def __init__(self, about: dict[str, Any], data: str | Path | None) -> None:
         set_up_cpu()
-        moved = {} if data is None else described(Path(data).resolve())
-        self.params = params | moved
+        self.params = about["params"]
+        if data is not None:
+            moved = described(Path(data).resolve())
+            self.params |= {key: moved[key] for key in (*DATA_PATHS, "dataset_id")}
         self.folder = Path(self.params["train_data"]).parent
+        if (known := about.get("encoders")) and digest(self.folder) != known:
+            raise UserError(
+                f"{self.folder}: its encoders are not those of the run's data; name the data of the run, "
+                "or data that were prepared --like these without --grow"
+            )
         self.feature_map = build_feature_map(self.params)
 
     def loader(self, split: str, **changes: Any) -> SequenceLoader:
@@ -89,7 +101,7 @@ class Trained(Scorer):
         require_devices(gpu)
         path = Path(result)
         content = read_json(path, Run, "name the JSON that run_expid.py wrote")
-        super().__init__(content["params"], data)
+        super().__init__(content, data)
         self.model = load_trained(
             self.params,
             self.feature_map,
@@ -117,7 +129,7 @@ class Exported(Scorer):
     def __init__(self, folder: str | Path, data: str | Path | None = None) -> None:
         path = Path(folder) / ABOUT
         self.about = read_json(path, Program, "export the model again")
-        super().__init__(self.about["params"], data)
+        super().__init__(self.about, data)
         self.program = load_program(Path(folder))
 
     def predict(self, loader: SequenceLoader) -> NDArray[np.float64]:
@@ -148,6 +160,7 @@ def load_program(folder: Path) -> Callable[..., Tensor]:
     try:
         if compiled.exists():
             return torch._inductor.aoti_load_package(str(compiled))
+        # ``score`` gives the program what it was made for, so its checks would only take time.
         return torch.export.load(folder / PROGRAM).module(check_guards=False)
     except Exception as error:  # torch raises anything for a damaged file
         reason = " ".join(str(error).split())[:300]
@@ -163,6 +176,8 @@ def open_model(path: str | Path, data: str | Path | None = None, gpu: int = -1) 
         UserError: as ``Trained`` and ``Exported``, or a program is to run on a GPU.
     """
     if not Path(path).is_dir():
+        if Path(path).suffix != ".json":
+            raise UserError(f"{path} is neither a folder that engine.export wrote, nor a result")
         return Trained(path, data, gpu)
     if gpu >= 0:
         raise UserError(f"--gpu {gpu}: an exported model runs on the CPU; score with --result")

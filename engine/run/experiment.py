@@ -34,6 +34,7 @@ from ..config.read import DATA_FILES, Params
 from ..datasets import ensure_generated
 from ..datasets.prepared import facts
 from ..datasets.prepared.card import SPLITS, card_beside, data_hash, recorded_hash
+from ..datasets.writing import encoders
 from ..loader.columnar import Histories, ItemTable
 from ..loader.loader import SequenceLoader
 from . import summary as results
@@ -42,7 +43,7 @@ from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
 from .result import Result
-from .vectors import load_vectors
+from .vectors import forget_vectors, load_vectors
 
 Loaders = dict[str, SequenceLoader]  # by split
 CODE = ("run_expid.py", "engine", "model_zoo")
@@ -58,6 +59,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     checkpoint, the log and the result. While it runs, ``.resume`` and ``.progress.json`` hold the
     state and the evaluations so far. With ``tensorboard: True`` there is also the folder
     ``tensorboard/<expid>_seed<seed>``. No file is touched before the data has been checked.
+    Where several processes train, the first alone writes, and its result is the one that counts.
 
     Raises:
         UserError: the input is wrong, or training cannot go on.
@@ -132,6 +134,7 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, Loaders]:
     require_no_label(loaders["train"], feature_map)
     expid, params = params["model_id"], {**params, "model_id": name, "gpu": gpu}
     model = build(model_class, feature_map, params, expid)
+    forget_vectors(feature_map)
     with own_words(model_class, expid), torch.no_grad():
         model.eval()(next(iter(loaders["test"])))  # fail now, not after training
     _divide(model, loaders, expid)
@@ -166,6 +169,7 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "expid": params["model_id"],
         **{key: params[key] for key in ("seed", "model", "dataset_id")},
         "dataset_hash": data_hash(params[key] for key in DATA_FILES),
+        "encoders": encoders.digest(Path(params["train_data"]).parent),
         "bayes": {name: card[key]["test"] for name, key in bayes.items() if key in card},
         "negatives": card.get("negatives"),
         "versions": _versions(),

@@ -5,7 +5,7 @@ from pathlib import Path
 from fuxictr.features import FeatureMap
 
 from model_zoo.training.base_model import StagedModel
-from model_zoo.training.progress import TrainingError, digest_of, load_saved
+from model_zoo.training.progress import TrainingError, load_saved
 
 from ..common.errors import UserError
 from ..config.models import build, find_model
@@ -29,18 +29,13 @@ def load_trained(
     """
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint; train the experiment first")
-    try:
-        if digest and digest_of(checkpoint) != digest:
-            raise UserError(
-                f"{checkpoint} is of another run than the result beside it; train again"
-            )
-    except TrainingError as error:
-        raise UserError(str(error)) from None
     zoo = params.get("model_zoo")
     model_class = find_model(params["model"], Path(zoo) if zoo else None)
     model = build(model_class, feature_map, params | {"gpu": gpu}, params["model_id"])
     try:
-        model.load_state_dict(load_saved(checkpoint))
+        model.load_state_dict(load_saved(checkpoint, digest))
+    except TrainingError as error:
+        raise UserError(str(error)) from None
     except Exception as error:  # torch raises anything for a damaged file
         reason = " ".join(str(error).split())[:300]
         what = f"not weights of {params['model']} as {params['model_id']} describes it ({reason})"

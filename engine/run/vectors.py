@@ -48,7 +48,7 @@ def load_vectors(params: Params, feature_map: FeatureMap, model_class: type[Stag
             )
         path = folder / spec["vectors"]
         keys, given_NP = _read(where, path)
-        width = spec.get("pretrain_dim", spec.get("embedding_dim", params.get("embedding_dim")))
+        width = spec.get("vectors_dim", spec.get("embedding_dim", params.get("embedding_dim", 10)))
         if given_NP.shape[1] != width:
             advice = f"write pretrain_dim: {given_NP.shape[1]}"
             raise UserError(
@@ -67,6 +67,12 @@ def load_vectors(params: Params, feature_map: FeatureMap, model_class: type[Stag
         spec["pretrained"]["given_VP"] = vector_VP
 
 
+def forget_vectors(feature_map: FeatureMap) -> None:
+    """Drop the vectors from the feature map, once the model has them."""
+    for spec in feature_map.features.values():
+        spec.get("pretrained", {}).pop("given_VP", None)
+
+
 def _read(where: str, path: Path) -> tuple[list[str], NDArray[np.float32]]:
     """The keys of a file as texts, and their vectors, ``(N, P)``."""
     try:
@@ -82,16 +88,20 @@ def _read(where: str, path: Path) -> tuple[list[str], NDArray[np.float32]]:
             table = pl.read_parquet(path, glob=False)
             (lists,) = (c for c in table if isinstance(c.dtype, pl.List | pl.Array))
             (ids,) = (c for c in table if c.name != lists.name)
-            keys, values = ids.to_numpy(), np.stack(lists.to_list())
+            vectors = lists.cast(pl.List(pl.Float32))
+            keys, values = ids.to_numpy(), vectors.list.to_array(len(vectors[0])).to_numpy()
         else:
             raise ValueError("its name has another ending")
         given_NP = np.asarray(values, np.float32)
         if given_NP.ndim != 2 or len(given_NP) != len(keys) or not np.isfinite(given_NP).all():
             raise ValueError("there is not one finite vector of one width for each id")
+        names = [k.decode() if isinstance(k, bytes) else str(k) for k in keys.tolist()]
+        if len(set(names)) < len(names):
+            raise ValueError("an id has two vectors")
     except Exception as error:  # each library has errors of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{where}: {path} cannot be read ({reason}); write {FORMS}") from None
-    return [k.decode() if isinstance(k, bytes) else str(k) for k in keys.tolist()], given_NP
+    return names, given_NP
 
 
 def _ids(folder: Path, name: str, keys: list[str], vocab_size: int) -> NDArray[np.int64]:
@@ -102,10 +112,17 @@ def _ids(folder: Path, name: str, keys: list[str], vocab_size: int) -> NDArray[n
     if (folder / ENCODERS).exists():
         encoders = (e for own in load(folder).by_source.values() for e in own)
         ids = (e for e in encoders if isinstance(e, CategoricalEncoder))
-        (encoder,) = (e for e in ids if e.feature.name == name)
-        known = dict(encoder.vocabulary().cast({"value": pl.String}).iter_rows())
+        own = next((e for e in ids if e.feature.name == name), None)
+        if own is None:
+            raise UserError(f"{folder / ENCODERS} has no ids of {name}; leave pretrained_emb out")
+        known = dict(own.vocabulary().cast({"value": pl.String}).iter_rows())
     elif (path := folder / "feature_vocab.json").exists():  # FuxiCTR's
         known = read_json(path, dict[str, dict[str, int]]).get(name, {})
     else:
         known = {str(number): number for number in range(1, vocab_size)}
-    return np.array([known.get(key, 0) for key in keys], np.int64)
+    id_N = np.array([known.get(key, 0) for key in keys], np.int64)
+    if (id_N >= vocab_size).any():
+        raise UserError(
+            f"{folder}: an id of {name} is {id_N.max()}, but vocab_size is {vocab_size}"
+        )
+    return id_N

@@ -122,7 +122,12 @@ class FrequencyFilter(nn.Module):
         self.weight_D2 = nn.Parameter(0.02 * torch.randn(dim, 2))
         self.dropout = Dropout(FILTER_DROPOUT)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
+        self.longest = longest
         self.register_buffer("turn_NKK", quarter_turns(min(longest, MATRIX_MOST)), persistent=False)
+
+    def for_serving(self) -> None:
+        """Store M for all lengths, since a program for serving cannot choose by the data."""
+        self.turn_NKK = quarter_turns(self.longest)
 
     def init_weights(self) -> None:
         nn.init.normal_(self.weight_D2, std=0.02)

@@ -175,7 +175,7 @@ class History:
     def _attend_best(self, query_BHD: Tensor, dropout: float, topk: int) -> tuple[Tensor, Tensor]:
         scores_BHL = self.scores(query_BHD).masked_fill_(~self.mask_BL[:, None], -torch.inf)
         best_BHK, index_BHK = scores_BHL.topk(topk, dim=-1, sorted=False)
-        if self._is_shared(query_BHD):  # so a product with all items is faster than a gather
+        if self._is_shared(query_BHD):  # without dropout, a product with all items beats a gather
             none_BHL = torch.zeros_like(scores_BHL, dtype=torch.bool)
             kept_BHL = none_BHL.scatter(-1, index_BHK, best_BHK > -torch.inf)
             return self._weigh(masked_softmax(scores_BHL, kept_BHL), query_BHD)

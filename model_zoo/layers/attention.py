@@ -63,7 +63,7 @@ class TargetAttention(nn.Module):
             self.W_k = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_v = nn.Linear(input_dim, attention_dim, bias=False)
             self.W_o = nn.Linear(attention_dim, input_dim, bias=False)
-        self.register_buffer("query_DP", None)  # see ``fold``
+        self.register_buffer("query_DP", None)  # see ``for_serving``
         self.register_buffer("value_PD", None)
         self.dropout = dropout
         self.events: EventBias | None = None
@@ -72,8 +72,11 @@ class TargetAttention(nn.Module):
         """Read the columns ``History.events``; see ``EventBias``."""
         self.events = EventBias(self.input_dim, sizes, self.num_heads)
 
-    def fold(self) -> None:
-        """Put one matrix in place of each two that follow each other, for serving, if that is faster."""
+    def for_serving(self) -> None:
+        """Put one matrix in place of each two that follow each other, for serving, if that is faster.
+
+        ``ServedModel`` calls this method of every part that has it.
+        """
         if not self.use_qkvo or self.num_heads * self.input_dim >= 2 * self.attention_dim:
             return
         layers, heads = (self.W_q, self.W_k, self.W_v), (self.num_heads, -1)

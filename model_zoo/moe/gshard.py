@@ -90,6 +90,8 @@ class GShard(SparseMixture):
 def balance_loss(p_BTE: Tensor, first_BTE: Tensor, real_BT1: Tensor) -> Tensor:
     """The mean of ``E * sum_e m_e c_e`` over non-empty sequences; it is 1 at perfect balance.
 
+    Each rank gives its part of that mean (see ``ranks.weighted``).
+
     Over the real items of a sequence, m_e is the mean gate of expert e, and c_e is the share of
     items whose first choice is e.
     """

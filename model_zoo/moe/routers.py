@@ -25,7 +25,8 @@ class Routing:
         weights_BTE: gate of each item for each expert. If it is exactly zero, the item is not sent
             to the expert. Padding has zeros. The gates of the newest item weight the experts'
             outputs (eq. 6, 7). The values of all other gates are not used.
-        aux_loss: scalar that is added to the training loss; zero if the router has no such loss.
+        aux_loss: scalar that is added to the training loss; zero if the router has no such loss. A
+            mean over parts of a batch goes through ``ranks.weighted`` first.
     """
 
     weights_BTE: Tensor

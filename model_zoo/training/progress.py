@@ -130,13 +130,16 @@ def digest_of(path: str | Path) -> str:
     return known
 
 
-def load_saved(path: str | Path) -> Any:
-    """Read a file of weights, after a comparison with its digest if it carries one.
+def load_saved(path: str | Path, digest: str = "") -> Any:
+    """Read a file of weights, after a comparison with the digest that it carries, and with ``digest``.
 
     Raises:
         TrainingError: the content has another digest. Of a file that is none, torch raises anything.
     """
-    digest_of(path)
+    if digest_of(path) != digest and digest:
+        raise TrainingError(
+            f"{path} has weights of another run than the result beside it; restore it, or train again"
+        )
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -1,5 +1,6 @@
 """Two ranks train as one process does on the same batches: losses, gradients, metrics, routing."""
 
+import os
 import signal
 from itertools import count
 from pathlib import Path
@@ -104,6 +105,7 @@ def hidden() -> torch.Tensor:
 def _rank(rank: int, store: str, data: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    os.environ["LOCAL_RANK"] = str(rank)
     found: dict[str, Any] = {name: train(name, data, folder) for name in CASES}
     found["hidden"] = hidden()
     found["first"] = ranks.on_first(lambda: [ranks.rank(), torch.ones(2)])

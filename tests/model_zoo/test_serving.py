@@ -32,7 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "SDIM": {"attention_dim": 8, "num_heads": 2},  # too narrow for products of weights to pay
     "Mamba4Rec_GShard": {"num_layers": 2, "hidden_size": 16},
     "TransAct_MoS": {"concat_max_pool": False, "transformer_layers": 2, "window_anchor": "end"},
-    "MIRRN": {"longctr_compat": True},
+    "MIRRN": {"longctr_compat": True, "topk": 80},
 }
 
 

@@ -4,6 +4,7 @@
 Parquet file beside it, with the columns ``value`` and ``id``.
 """
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -166,6 +167,22 @@ def load(folder: Path, grow: bool = False) -> Encoders:
         reason = f"an entry lacks {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: {reason}; {MEND}") from None
     return loaded
+
+
+def digest(folder: Path) -> str:
+    """A digest of how a data set encodes values, which data sets prepared like it share; empty without
+    encoders."""
+    if not (folder / ENCODERS / FILE).exists():
+        return ""
+    found = hashlib.sha256()
+    for source, encoders in load(folder).by_source.items():
+        for encoder in encoders:
+            state = {name: getattr(encoder, name) for name in encoder.STATE}
+            found.update(f"{source} {encoder.feature.name} {encoder.feature.kind} {state}".encode())
+            if isinstance(encoder, CategoricalEncoder):
+                values = encoder.known["value"].cast(pl.String)
+                found.update(values.str.join("\n").item().encode())
+    return found.hexdigest()[:16]
 
 
 def _restored(path: Path, feature: Feature, entry: dict[str, Any]) -> Encoder:

@@ -217,7 +217,7 @@ def test_items_alone_give_the_numbers_of_the_loader(data: Path, windows: list | 
     reader = model.matches
 
     def read(batch: tuple) -> torch.Tensor:
-        return reader.read(batch[1], *model._positions(batch))
+        return reader.read(getattr(batch[1], "matches", None), *model._positions(batch))
 
     found = read(batch)
     assert found.shape == (len(mask), reader.width)
@@ -238,9 +238,9 @@ def test_items_alone_give_the_numbers_of_the_loader(data: Path, windows: list | 
 def test_cosines_are_counted_in_tiers(data: Path) -> None:
     batch = spread_batch(make(data))
     model = twin(data)
-    found = model.matches.read(batch[1], *model._positions(batch))[:, model.matches.counted :][
-        :, :8
-    ]
+    found = model.matches.read(batch[1].matches, *model._positions(batch))[
+        :, model.matches.counted :
+    ][:, :8]
     image = batch[1].tables["image"].double().numpy()
     for row, index in enumerate(batch[1].index.tolist()):
         wanted, target = np.zeros(8), image[index[-1]]

@@ -35,7 +35,7 @@ FIELDS = """
     status expid seed model dataset_id dataset_hash bayes negatives metrics routing stage_start stage_log
     num_parameters
     flops_per_sample flops_per_sample_error train_samples_per_s test_samples_per_s peak_memory_bytes seconds device set
-    versions ranks threads command params weights
+    versions ranks threads command params weights encoders
 """
 TIMING = ("samples_per_s", "valid_seconds")
 

@@ -105,6 +105,16 @@ def test_frozen_vectors_stay_and_others_train(
         assert changed == [not freeze, True]
 
 
+def test_a_feature_that_shares_the_table(tiny_data: Path, tmp_path: Path) -> None:
+    params = with_vectors(tiny_data, write(tmp_path / "vectors.npz"))
+    size = {"vocab_size": 301, "share_embedding": "item_id"}
+    columns = params["feature_cols"]
+    (cate,) = (c for c in columns if c["name"] == "cate_id")
+    columns[columns.index(cate)] = cate | size
+    model, table = built(params)
+    assert model.embedding_layer.embedding_layer.embedding_layers["cate_id"] is table
+
+
 def test_raw_values_of_a_prepared_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
@@ -149,6 +159,15 @@ def test_bad_vectors_are_named(tiny_data: Path, tmp_path: Path) -> None:
         built(with_vectors(tiny_data, good, pretrain_dim=8))
     with pytest.raises(UserError, match="pretrain_usage is 'add'; write init or sum or concat"):
         built(with_vectors(tiny_data, good, pretrain_usage="add"))
+    twice = write(tmp_path / "twice.npz", np.array([7, 7, 3, 12]))
+    with pytest.raises(UserError, match="an id has two vectors"):
+        built(with_vectors(tiny_data, twice))
+    with pytest.raises(
+        UserError, match="pretrained_emb needs pretrained_emb, of a feature of type"
+    ):
+        built(with_vectors(tiny_data, good, type="numeric"))
+    with pytest.raises(UserError, match="has pretrained_emb and share_embedding; write one"):
+        built(with_vectors(tiny_data, good, share_embedding="cate_id"))
     with pytest.raises(UserError, match="is a foreign model, which would not read it"):
         params = with_vectors(tiny_data, good)
         load_vectors(params, build_feature_map(params), object)
