@@ -22,7 +22,7 @@ REQUIRED: dict[str, Any] = {
     **dict.fromkeys(("learning_rate", "epochs"), float),
     "metrics": list[str],
     "monitor": str | dict[str, int | float],
-    "feature_cols": list,
+    "feature_cols": list[dict],
     "label_col": dict | list,
 }
 OPTIONAL: dict[str, Any] = {
@@ -33,7 +33,7 @@ OPTIONAL: dict[str, Any] = {
     "task": Literal["binary_classification"],
     "monitor_mode": Literal["max", "min"],
     "eval_steps": int | None,
-    "event_cols": list | None,
+    "event_cols": list[dict] | None,
     "embedding_initializer": str,
     "match_span": Literal["all", "max_len"],
     "loss": Literal[LOSSES],
@@ -116,7 +116,7 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
         try:
             checked[key] = convert(value, known[key])
         except WRONG:
-            what = f"is {value!r}; write {INSTEAD.get(key) or describe(known[key])}"
+            what = f"is {value!r:.100}; write {INSTEAD.get(key) or describe(known[key])}"
             raise UserError(f"{expid}, {key}: {what}") from None
     missing = [f"`{key}`" for key in REQUIRED if checked.get(key) is None]
     grouped = [metric for metric in checked.get("metrics") or () if re.fullmatch(GROUPED, metric)]
