@@ -53,26 +53,11 @@ class Tuned(Schema):
     chosen: bool
 
 
-class CallOfStudy(Schema, extra="forbid"):
-    """A command that ran a study."""
-
-    experiment: str
-    dataset: str
-    seeds: Size = ABSENT
-    budget: Size = ABSENT
-    backbones: list[str] = ABSENT
-    variants: list[str] = ABSENT
-    changes: dict[str, Any] = ABSENT
-    config: str = ABSENT
-    output: str = ABSENT
-    model_zoo: str = ABSENT
-
-
 class Study(Schema):
     """The index of a study: its calls, its cells, and the tuning of their models."""
 
     dataset_id: str
     dataset_hash: str = ABSENT
-    studies: list[CallOfStudy] = ABSENT
+    studies: list[dict[str, Any]] = ABSENT
     cells: list[PlannedCell]
     tuning: list[Tuned] = ABSENT

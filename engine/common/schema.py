@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from .errors import UserError, did_you_mean
 
-LETTERS = 60  # of a value that a message shows
 ABSENT: Any = None
 """The default of a key that a file may leave out."""
 
@@ -74,17 +73,17 @@ class Splits(Schema):
     test: Metrics
 
 
-# What a value is not, by the kind of pydantic's error.
+# What a value is not, by the kind of pydantic's error or its first word.
 WORDS = {
-    "model_type": "a mapping", "dict_type": "a mapping", "list_type": "a list", "string_type": "a text",
-    "bool_type": "true or false", "int_type": "a whole number", "float_type": "a number",
-    "finite_number": "a number", "value_error": "{error}",
+    "model": "a mapping", "dataclass": "a mapping", "dict": "a mapping", "list": "a list", "string": "a text",
+    "bool": "true or false", "int": "a whole number", "float": "a number", "finite": "a number",
+    "literal": "{expected}", "value": "{error}",
     "too_short": "a list of {min_length} or more", "too_long": "a list of {max_length} or fewer",
 }  # fmt: skip
 _adapter = cache(TypeAdapter)
 
 
-def check(file: object, content: Any, form: Any, advice: str) -> None:
+def check(file: object, content: Any, form: Any, advice: str) -> Any:
     """Compare the content of a file with what the code reads of it.
 
     Args:
@@ -92,27 +91,25 @@ def check(file: object, content: Any, form: Any, advice: str) -> None:
         form: a ``Schema``, or a type of several such as ``list[...]``.
         advice: how to mend a file that is damaged.
 
+    Returns:
+        The content as the form has it, such as dataclasses in place of mappings.
+
     Raises:
         UserError: says which key has which value, and what would be allowed.
     """
     try:
-        _adapter(form).validate_python(content)
+        return _adapter(form).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         kind, seen = first["type"], first["input"]
         parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         key = "".join(parts).removesuffix(".[key]").removeprefix(".")
-        what = WORDS.get(kind, "").format(**first.get("ctx", {}))
-        said = f"is {shown(seen)}, not {what}"
-        if kind in ("missing", "extra_forbidden"):
+        words = WORDS.get(kind) or WORDS.get(kind.partition("_")[0], "allowed")
+        what = words.format(**first.get("ctx", {}))
+        said = f"is {reprlib.repr(seen):.60}, not {what}"
+        if kind in ("missing", "unexpected_keyword_argument"):
             said = "is missing" if kind == "missing" else "is no known key"
         elif kind == "value_error" and isinstance(seen, dict):  # a rule on several keys
             said = what
         where = f"{file}, {key}" if key else file
         raise UserError(f"{where}: {said}; {advice}") from None
-
-
-def shown(value: Any) -> str:
-    """A value in at most 60 characters."""
-    text = reprlib.repr(value)
-    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"

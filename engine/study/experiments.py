@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict
+
 from model_zoo.registry import BACKBONES, BASELINES, CONTROLS, MIXTURES, OURS, VANILLA, variant
 
 from ..analysis.results import DatasetResults
 from ..common.errors import UserError, did_you_mean
+from ..common.schema import check
 from ..config.read import read_yaml
 
 ALONE = "vanilla"  # the name of a backbone without a mixture in --variants
@@ -142,6 +145,8 @@ class Call:
         model_zoo: the folder of the user's own models; empty is none.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     experiment: str
     dataset: str
     seeds: int = 5
@@ -180,8 +185,14 @@ class Call:
 
 
 def calls(results: DatasetResults) -> list[Call]:
-    """The calls of the studies that were run on a data set."""
-    return [Call(**entry) for entry in results.study.get("studies", [])]
+    """The calls of the studies that were run on a data set.
+
+    Raises:
+        UserError: ``study.json`` has an entry that is not a call.
+    """
+    known = {"studies": results.study.get("studies", [])}
+    file = results.folder / "study.json"
+    return check(file, known, dict[str, list[Call]], "delete the entry")["studies"]
 
 
 def widest(studies: Iterable[Call]) -> list[Call]:

@@ -6,7 +6,7 @@ Parquet file beside it, with the columns ``value`` and ``id``.
 
 import hashlib
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from ...common.errors import UserError
 from ...common.files import read_json
-from ...common.schema import ABSENT, Count, Name, NotBelow0, Schema, Size, one_of
+from ...common.schema import ABSENT, Count, Name, NotBelow0, Schema, Size, check, one_of
 from ...config.feature_map import read_feature_map
 from ..prepared.card import MEND
 from ..prepared.layout import ENCODERS
-from ..raw.raw_files import readable
-from .features import ENCODERS as KINDS
 from .features import EVENT, CategoricalEncoder, Encoder, Feature
 
 FILE = "encoders.json"
@@ -29,16 +27,9 @@ SOURCES: dict[str, dict[str, Any]] = {"item": {"source": "item"}, "sample": {}, 
 
 
 class Learned(Schema):
-    """A feature, and what its encoder learned."""
+    """What the encoder of a ``Feature`` learned."""
 
     source: Annotated[str, one_of(*SOURCES)]
-    name: str
-    kind: Annotated[str, one_of(*KINDS)]
-    separator: str | None
-    max_len: Size
-    min_count: Size
-    column: str
-    missing: Any
     vocabulary: Name = ABSENT
     longest: Size = ABSENT
     width: Count = ABSENT
@@ -162,8 +153,10 @@ def load(folder: Path, grow: bool = False) -> Encoders:
     loaded = Encoders(folder)
     prepared, _ = read_feature_map(folder / "feature_map.json")
     try:
-        for entry in read_json(path, list[Learned], MEND):
-            encoder = _restored(path, entry)
+        entries = read_json(path, list[Learned], MEND)
+        features = check(path, entries, list[Feature], MEND)
+        for feature, entry in zip(features, entries, strict=True):
+            encoder = _restored(path, feature, entry)
             encoder.fixed, encoder.grows = True, grow
             loaded.by_source[entry["source"]].append(encoder)
         specs = loaded.specs("item") | loaded.specs("sample")
@@ -192,17 +185,18 @@ def digest(folder: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def _restored(path: Path, entry: dict[str, Any]) -> Encoder:
-    """The encoder that an entry of ``encoders.json`` describes."""
-    feature = Feature(**{field.name: entry[field.name] for field in fields(Feature)})
+def _restored(path: Path, feature: Feature, entry: dict[str, Any]) -> Encoder:
+    """The encoder of a feature that an entry of ``encoders.json`` describes."""
     encoder = feature.encoder(entry["source"])
     for name in encoder.STATE:
         setattr(encoder, name, entry[name])
     if isinstance(encoder, CategoricalEncoder):
         file = path.parent / entry["vocabulary"]
-        with readable(file):
+        try:
             vocabulary = pl.read_parquet(file, glob=False).sort("id")
             encoder.known = vocabulary.select("value")
+        except (OSError, pl.exceptions.PolarsError):
+            raise ValueError(f"{file.name} cannot be read") from None
         if not encoder.vocabulary().equals(vocabulary):
             raise ValueError(f"{file.name} lacks an id, or has one twice")
     return encoder

@@ -17,7 +17,7 @@ from engine.analysis.results import read_results
 from engine.baseline import record
 from engine.common.errors import UserError
 from engine.common.files import LARGEST, read_json
-from engine.common.schema import shown
+from engine.common.schema import check
 from engine.config.feature_map import build_feature_map
 from engine.config.load import load
 from engine.config.options import RunOptions
@@ -219,7 +219,7 @@ CASES = [
     ("status", "status", "dun", "is 'dun', not one of queued, running, done"),
     ("status", "changes.batch_size", "x" * 99, "...xxxxxxxxxxxxx', not a whole number"),
     ("status", "metrics.valid.AUC", GONE, "lacks AUC of TWIN_x_0123"),
-    ("encoders", "0.kind", "numbers", "is 'numbers', not one of categorical"),
+    ("encoders", "0.kind", "numbers", "is 'numbers', not 'categorical'"),
     ("encoders", "0.mean", GONE, "an entry lacks 'mean'"),
     ("tuner", "base_expid", 3, "is 3; write an experiment id"),
     ("mapping", "train", "most", "is 'most'; write a number"),
@@ -316,7 +316,10 @@ def test_a_value_is_shown_in_60_characters() -> None:
     for _ in range(150):
         deep = [deep] * 9
     for value in ("x" * 999, [{"key": ["x" * 99] * 99}] * 99, 10**4000, deep):
-        assert 20 < len(shown(value)) <= 60
+        with pytest.raises(UserError) as raised:
+            check("x.json", value, bool, "mend it")
+        shown = str(raised.value).removeprefix("x.json: is ").partition(", not true or false")[0]
+        assert 20 < len(shown) <= 60
 
 
 def test_a_metric_may_be_undefined(tmp_path: Path) -> None:
