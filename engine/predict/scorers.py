@@ -36,7 +36,6 @@ class Run(Schema):
     params: dict[str, Any]
     weights: str = ABSENT
     encoders: str = ABSENT
-    encoders: str = ABSENT
 
 
 class Program(Run):
