@@ -322,7 +322,8 @@ PARAMETERS = {
     ),
     "format of the data": Case(dataset(data_format="csv"), ("data_format: is 'csv'", "prepare.py")),
     "feature without name": Case(
-        dataset(feature_cols=["item_id"]), ("tiny, feature_cols: 'item_id' has no name",)
+        dataset(feature_cols=["item_id"]),
+        ("TWIN_tiny, feature_cols: is ['item_id']; write a list, each entry a mapping",),
     ),
     "label without name": Case(
         dataset(label_col={"dtype": "float"}), ("tiny, label_col: ", "has no name")
