@@ -12,7 +12,7 @@ from model_zoo.sequence_model import SequenceModel
 from model_zoo.serving import export_program
 
 from ..common.errors import UserError
-from ..common.files import read_json, write_json, writing
+from ..common.files import write_json, writing
 from .scorers import ABOUT, COMPILED, PROGRAM, Exported, Trained
 
 COMPARED = 1000  # samples of the test split
@@ -58,7 +58,7 @@ def export(
         raise UserError(f"{result}: is a foreign model; only models of this project are exported")
     trained.model.amp = None  # the program computes in float32
     batch = next(iter(trained.loader("test", batch_size=COMPARED)))
-    about = {key: value for key, value in read_json(Path(result)).items() if key in KEPT}
+    about = {key: value for key, value in trained.about.items() if key in KEPT}
     about |= {"params": trained.params, "context": [*trained.model.context_features(batch[0])]}
     folder = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     with writing(output):

@@ -52,6 +52,7 @@ class Scorer(ABC):
         data: folder of the data set, where it is not that of the run.
 
     Attributes:
+        about: see above.
         folder: of the data set.
         device: where the model is.
 
@@ -63,7 +64,7 @@ class Scorer(ABC):
 
     def __init__(self, about: dict[str, Any], data: str | Path | None) -> None:
         set_up_cpu()
-        self.params = about["params"]
+        self.about, self.params = about, about["params"]
         if data is not None:
             moved = described(Path(data).resolve())
             self.params |= {key: moved[key] for key in (*DATA_PATHS, "dataset_id")}
@@ -128,8 +129,7 @@ class Exported(Scorer):
 
     def __init__(self, folder: str | Path, data: str | Path | None = None) -> None:
         path = Path(folder) / ABOUT
-        self.about = read_json(path, Program, "export the model again")
-        super().__init__(self.about, data)
+        super().__init__(read_json(path, Program, "export the model again"), data)
         self.program = load_program(Path(folder))
 
     def predict(self, loader: SequenceLoader) -> NDArray[np.float64]:

@@ -44,10 +44,8 @@ class Service:
         with readable(prepared):
             lengths = pl.Series(histories.lengths())
             self.users = dict(main_histories(prepared, lengths).iter_rows())
-            items = pl.read_parquet(prepared / "item_ids.parquet", columns=["item"], glob=False)[
-                "item"
-            ]
-        self.items = {item: index for index, item in enumerate(items, start=1)}
+            items = pl.read_parquet(prepared / "item_ids.parquet", columns=["item"], glob=False)
+        self.items = {item: index for index, item in enumerate(items["item"], start=1)}
         self.time_S = None
         if has_times(histories.path, self.model.feature_map.features):
             self.time_S = np.concatenate(list(histories.entries(TIMES)))
@@ -107,7 +105,7 @@ def encoding(encoder: Encoder) -> Callable[[Any], Any]:
     """A function that encodes one value, as the encoder does with a column."""
     if not isinstance(encoder, CategoricalEncoder):
         return lambda value: encoder.encode(pl.Series([value])).to_list()[0]
-    known = dict(encoder.vocabulary().cast({"value": pl.String}).iter_rows())
+    known = encoder.id_by_text()
 
     def id_of(value: Any) -> int:
         return UNKNOWN if value is None else known.get(str(value), UNKNOWN)

@@ -115,7 +115,7 @@ def _ids(folder: Path, name: str, keys: list[str], vocab_size: int) -> NDArray[n
         own = next((e for e in ids if e.feature.name == name), None)
         if own is None:
             raise UserError(f"{folder / ENCODERS} has no ids of {name}; leave pretrained_emb out")
-        known = dict(own.vocabulary().cast({"value": pl.String}).iter_rows())
+        known = own.id_by_text()
     elif (path := folder / "feature_vocab.json").exists():  # FuxiCTR's
         known = read_json(path, dict[str, dict[str, int]]).get(name, {})
     else:

@@ -106,6 +106,10 @@ class CategoricalEncoder(Encoder):
         both = pl.concat(values, how="vertical_relaxed").unique(keep="first", maintain_order=True)
         return both.with_columns(id=pl.int_range(FIRST, FIRST + pl.len()))
 
+    def id_by_text(self) -> dict[str, int]:
+        """The id of each value that has one of its own, by the value as a text."""
+        return dict(self.vocabulary().cast({"value": pl.String}).iter_rows())
+
     def encode(self, values: pl.Series) -> pl.Series:
         return pl.select(self.ids(pl.lit(values))).to_series()
 
