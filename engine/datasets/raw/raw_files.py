@@ -141,7 +141,7 @@ def _parquet(file: Path) -> Part:
 def _text(file: Path, form: Form) -> Part:
     scan = partial(pl.scan_csv, file, infer_schema=False, glob=False)
     if form.encoding:
-        whole = pl.LazyFrame({LINE: file.read_text(form.encoding).splitlines()})
+        whole = pl.LazyFrame({LINE: file.read_text(form.encoding).splitlines()}, {LINE: pl.String})
     else:
         whole = scan(has_header=False, separator=NEVER, quote_char=None)
     line = "".join(whole.head(1).collect().to_series().drop_nulls())
@@ -156,7 +156,9 @@ def _text(file: Path, form: Form) -> Part:
         scan = partial(scan, separator=separator, quote_char=quote, null_values=nulls)
         frame = scan(has_header=False)
     first = frame.select(pl.exclude(LINE)).head(HEAD).collect()
-    names = [str(name or "").strip() for name in first.row(0)] if len(first) else []
+    if not len(first):
+        raise UserError(f"{file} is empty; name a file with rows")
+    names = [str(name or "").strip() for name in first.row(0)]
     if columns and len(names) != len(columns):
         raise UserError(
             f"{file} has {len(names)} columns, and --columns names {len(columns)}: "

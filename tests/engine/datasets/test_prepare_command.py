@@ -66,6 +66,11 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
 
 
+def emptied(folder: Path) -> None:
+    movielens_100k(folder)
+    (folder / "u.data").write_bytes(b"")
+
+
 TO_OUT = ("movielens", "--input", "in", "--output", "out")
 SYNTHETIC = ("session_hopping", "--size", "tiny", "--output", "out")
 PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]] = {
@@ -90,6 +95,7 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
         TO_OUT,
         ("in/u.data, column movie_id, line 61: the value is 'x'; write a whole number",),
     ),
+    "empty file": (emptied, TO_OUT, ("in/u.data is empty; name a file with rows",)),
     "short line": (appended("1\t13\n"), TO_OUT, (r"in/u.data, line 61 is '1\t13'", "4 fields")),
     "unknown movie": (
         appended("1\t99\t3\t5\n"),
