@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from model_zoo.training.metrics import auc, grouped_auc
+from model_zoo.training.metrics import evaluate_metrics
 
 from .prepared.card import SPLITS
 from .prepared.layout import Dataset
@@ -230,4 +230,5 @@ def _item_ids(item_info: pl.DataFrame, theme_N: NDArray) -> pl.DataFrame:
 def _bayes(part: pl.DataFrame) -> tuple[float, float]:
     """AUC and gAUC of the click probabilities themselves."""
     user, label, p = (part[name].to_numpy() for name in ("user_index", "is_click", "p"))
-    return round(auc(label, p), 6), round(grouped_auc(label, p, user), 6)
+    found = evaluate_metrics(label, p, ["AUC", "gAUC"], user)
+    return round(found["AUC"], 6), round(found["gAUC"], 6)
