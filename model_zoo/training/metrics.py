@@ -52,6 +52,8 @@ def evaluate_metrics(
             raise ValueError(f"{metric} needs `group_id: user_index` in the configuration")
         else:
             runs = runs or runs_of(y_true, y_pred, np.asarray(group_id).ravel())
+            if not runs.mixed_G().any():
+                raise ValueError(f"{metric} is undefined: no group has both labels")
             name, top, k = form.groups()
             results[metric] = OF_TOP[top](runs, int(k)) if top else OF_GROUPS[name](runs)
     return results

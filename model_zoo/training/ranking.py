@@ -30,6 +30,11 @@ class Runs(NamedTuple):
     size_R: NDArray[np.int64]
     positive_R: NDArray[np.int64]
 
+    def mixed_G(self) -> NDArray[np.bool_]:
+        """Which groups have both labels."""
+        positive_G = self.per_group(self.positive_R)
+        return (positive_G > 0) & (positive_G < self.per_group(self.size_R))
+
     def per_group(self, values_R: NDArray) -> NDArray:
         """The sum of values over the runs of each group."""
         return np.add.reduceat(values_R, self.first_G)
@@ -70,17 +75,14 @@ def gauc(runs: Runs) -> float:
     """The mean AUC of the groups, weighted by their numbers of samples (gAUC, as in DIN).
 
     Groups whose labels are all the same are left out.
-
-    Raises:
-        ValueError: no group has both labels.
     """
-    value_G, size_G = _defined("gAUC", runs)
-    return float((value_G * size_G).sum() / size_G.sum())
+    (value_G, size_G), mixed_G = auc_by_group(runs), runs.mixed_G()
+    return float((value_G * size_G)[mixed_G].sum() / size_G[mixed_G].sum())
 
 
 def avg_auc(runs: Runs) -> float:
     """The mean AUC of the groups, all of the same weight (avgAUC, as for MIND); see ``gauc``."""
-    return float(_defined("avgAUC", runs)[0].mean())
+    return float(auc_by_group(runs)[0][runs.mixed_G()].mean())
 
 
 def mrr(runs: Runs) -> float:
@@ -109,15 +111,6 @@ def hit_rate(runs: Runs, k: int) -> float:
         more = drawn_R > i
         miss_R[more] *= np.maximum(negative_R[more] - i, 0) / (runs.size_R[more] - i)
     return float((1 - np.multiply.reduceat(miss_R, runs.first_G)).mean())
-
-
-def _defined(name: str, runs: Runs) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The AUC and the size of the groups that have one."""
-    value_G, size_G = auc_by_group(runs)
-    defined = ~np.isnan(value_G)
-    if not defined.any():
-        raise ValueError(f"{name} is undefined: no group has both labels")
-    return value_G[defined], size_G[defined]
 
 
 def _longest(runs: Runs) -> int:
