@@ -87,6 +87,8 @@ def build_feature_map(params: dict[str, Any]) -> "FeatureMap":
     if feature_map.group_id and feature_map.group_id not in feature_map.features:
         what = f"{feature_map.group_id!r} is not one of the features of {params['dataset_id']}"
         hint = did_you_mean(feature_map.group_id, feature_map.features)
+        if feature_map.group_id == "group_index":
+            hint = ", so its samples have no other groups than users; write user_index"
         raise UserError(f"group_id: {what}{hint}")
     _check_events(params)
     feature_map.default_emb_dim = params.get("embedding_dim")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from model_zoo.sequence_model import LOSSES
 from model_zoo.training.base_model import StagedModel
 from model_zoo.training.initializer import parse_initializer
+from model_zoo.training.metrics import GROUPED, METRICS
 
 from ..common.errors import UserError, did_you_mean
 from ..common.schema import NAME
@@ -88,9 +89,7 @@ PATTERNS |= dict.fromkeys(("embedding_regularizer", "net_regularizer"), REGULARI
 PATTERNS |= dict.fromkeys(("model_id", "dataset_id"), (NAME, "a name without slashes"))
 # Arguments of a model or of its training that no configuration gives
 FROM_CALLER = ("self", "feature_map", "kwargs", "gpu", "resume_file", "identity", "on_evaluation")
-GROUPED = r"gAUC|avgAUC|MRR|NDCG\(k=\d+\)"
-METRICS = re.compile(r"AUC|logloss|binary_crossentropy|calibration|ECE|" + GROUPED)
-EXAMPLES = ("AUC", "gAUC", "logloss", "MRR", "NDCG(k=5)", "calibration", "ECE")
+EXAMPLES = ("AUC", "gAUC", "logloss", "MRR", "NDCG(k=5)", "HR(k=1)", "calibration", "ECE")
 
 
 def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def check(params: dict[str, Any], model: type[StagedModel]) -> dict[str, Any]:
             what = f"is {value!r:.100}; write {INSTEAD.get(key) or describe(known[key])}"
             raise UserError(f"{expid}, {key}: {what}") from None
     missing = [f"`{key}`" for key in REQUIRED if checked.get(key) is None]
-    grouped = [metric for metric in checked.get("metrics") or () if re.fullmatch(GROUPED, metric)]
+    grouped = [metric for metric in checked.get("metrics") or () if GROUPED.fullmatch(metric)]
     if grouped and not checked.get("group_id"):
         missing.append(f"`group_id` ({grouped[0]} needs it, write user_index)")
     if missing:

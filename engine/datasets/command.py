@@ -44,7 +44,7 @@ def _run() -> int:
         card = _prepare(args, folder)
         command = ready_config.write(folder, output.resolve())
     print(describe(card))
-    if args.command not in (*NAMES, "session_hopping"):  # a log, of which more is known
+    if args.command not in NAMES:  # their raw categories are not known
         print(data_profile.describe(output))
         print(f"look for leaks: {PREPARE_COMMAND} check {quote(str(output))}")
         print(
@@ -101,8 +101,10 @@ def _session_hopping(args: argparse.Namespace) -> "Dataset":
     for name, value in given.items():
         if value < LEAST[name]:
             raise UserError(f"--{name} {value} is too small; write {LEAST[name]} or more")
+    if not 0 <= args.hopping <= 1:
+        raise UserError(f"--hopping {args.hopping:g} is no chance; write a number from 0 to 1")
     seed = given.pop("seed")
-    return generate(replace(SIZES[args.size], **given), seed)
+    return generate(replace(SIZES[args.size], hopping=args.hopping, **given), seed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     planted.add_argument("--size", default="small", choices=sorted(GENERATED.values()))
     planted.add_argument("--impressions", type=int, help="samples per user")
     planted.add_argument("--items", type=int, help="rows of the item table")
+    planted.add_argument(
+        "--hopping", type=float, default=1.0, help="chance that the next session has another theme"
+    )
     planted.add_argument("--seed", type=int, default=SEED)
 
     checked = commands.add_parser("check", help="check a prepared folder")

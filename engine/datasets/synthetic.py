@@ -1,7 +1,9 @@
 """Generate users who hop between planted themes, so that the best possible AUC is known.
 
 A user's history is a chain of sessions (8 to 30 items of one theme), with abrupt switches and
-themes that reappear. Items have a theme and a content. In each theme *a subspace of its own* of the
+themes that reappear. ``Size.hopping`` is the chance that a session is followed by one of another
+theme. With 1 it always is, and with 0 a user stays in one theme for ever. At any hopping, data of one
+seed have the same items, tastes, lengths and targets. Items have a theme and a content. In each theme *a subspace of its own* of the
 content matters, and the rest of it is noise there. The subspaces overlap, so that no one measure of
 similarity serves all themes. The user judges what is shown by the taste in the theme z of the
 running session, which is the theme of the newest item. It is clicked with probability
@@ -23,7 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from model_zoo.training.metrics import auc, grouped_auc
+from model_zoo.training.metrics import evaluate_metrics
 
 from .prepared.card import SPLITS
 from .prepared.layout import Dataset
@@ -46,6 +48,7 @@ class Size:
         noise: deviation of what is added to an item's embedding.
         vocab, categories: bounds of the ids of items and of categories, padding included.
         slope, bias: of the click probability.
+        hopping: the chance that a session is followed by one of another theme, 0 to 1.
     """
 
     users: int
@@ -61,6 +64,7 @@ class Size:
     categories: int = 41
     slope: float = 4.0
     bias: float = -0.5
+    hopping: float = 1.0
 
 
 SIZES = {  # users, items, impressions, and bounds of the length of a history
@@ -85,6 +89,7 @@ def generate(size: Size, seed: int) -> Dataset:
     parts = {name: table.filter(pl.col("split") == i) for i, name in enumerate(SPLITS)}
     columns = ["user_index", "item_index", "seq_len", "is_click"]
     bayes = {name: _bayes(part) for name, part in parts.items()}
+    item_info = _item_info(size, rng, theme_N, embedding_ND)
     users = {
         "user_index": np.arange(size.users),
         "full_item_seq": [history for history, _ in drawn],
@@ -92,7 +97,8 @@ def generate(size: Size, seed: int) -> Dataset:
     return Dataset(
         splits={name: part.select(columns) for name, part in parts.items()},
         user_info=pl.DataFrame(users),
-        item_info=_item_info(size, rng, theme_N, embedding_ND),
+        item_info=item_info,
+        item_ids=_item_ids(item_info, theme_N),
         features=features(size),
         label="is_click",
         about={
@@ -100,6 +106,7 @@ def generate(size: Size, seed: int) -> Dataset:
             "licence": "Apache-2.0",
             "seed": seed,
             "themes": size.themes,
+            "hopping": size.hopping,
             "bayes_auc": {name: best for name, (best, _) in bayes.items()},
             "bayes_gauc": {name: best for name, (_, best) in bayes.items()},
         },
@@ -187,12 +194,14 @@ def _user(
 
 
 def _sessions(size: Size, rng: np.random.Generator, T: int) -> NDArray:
-    """Theme of each position: sessions of one theme, each of another theme than the one before."""
+    """Theme of each position: sessions of one theme, some of another theme than the one before."""
+    chance = rng.spawn(1)[0]  # so that ``rng`` draws the same at any hopping
     themes = [int(rng.integers(size.themes))]
     lengths: list[int] = []
     while sum(lengths) < T:
         lengths.append(int(rng.integers(*SESSION, endpoint=True)))
-        themes.append((themes[-1] + int(rng.integers(1, size.themes))) % size.themes)
+        step = int(rng.integers(1, size.themes)) * (chance.random() < size.hopping)
+        themes.append((themes[-1] + step) % size.themes)
     return np.repeat(themes[: len(lengths)], lengths)[:T].astype(int)
 
 
@@ -212,7 +221,14 @@ def _item_info(
     return pl.DataFrame(columns)
 
 
+def _item_ids(item_info: pl.DataFrame, theme_N: NDArray) -> pl.DataFrame:
+    """The id of each item, and its theme and category, in which hopping is measured."""
+    ids = item_info.select(pl.col("item_index"), pl.col("item_index").cast(pl.String).alias("item"))
+    return ids.with_columns(item_info["cate_id"], theme=theme_N)[1:]
+
+
 def _bayes(part: pl.DataFrame) -> tuple[float, float]:
     """AUC and gAUC of the click probabilities themselves."""
     user, label, p = (part[name].to_numpy() for name in ("user_index", "is_click", "p"))
-    return round(auc(label, p), 6), round(grouped_auc(label, p, user), 6)
+    found = evaluate_metrics(label, p, ["AUC", "gAUC"], user)
+    return round(found["AUC"], 6), round(found["gAUC"], 6)

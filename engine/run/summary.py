@@ -67,6 +67,9 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
     if max(map(len, tests.values())) > 1:
         for expid, seeds in tests.items():
             rows.append([expid, f"mean of {len(seeds)}", *_spread(metrics, [*seeds.values()])])
+    others = set(metrics)  # that others have: bounds and baselines know gAUC by user alone
+    if runs[0]["params"].get("group_id") == "group_index":
+        others.discard("gAUC")
     models = {run["expid"]: run["model"] for run in runs}
     for expid, seeds in list(tests.items())[1:]:
         reference = _reference(expid, models)
@@ -74,14 +77,15 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
         if paired := [seeds[seed] - beside[seed] for seed in seeds if seed in beside]:
             rows.append([f"{expid} - {reference}", "paired", *_spread(metrics, paired, sign="+")])
     for metric, value in runs[0]["bayes"].items():
-        if metric in metrics:
+        if metric in others:
             cells = [f"{value:.4f}" if m == metric else "" for m in metrics]
             rows.append([f"best possible {metric}", "", *cells])
     baselines = baselines_of(runs)
     for max_len, entry in baselines.items():
         length = f", max_len {max_len}" if len(baselines) > 1 else ""
         for label, found in (record.rows(entry) if entry else {}).items():
-            cells = [_shown(m, found["test"][m]) if m in found["test"] else "" for m in metrics]
+            known = others & found["test"].keys()
+            cells = [_shown(m, found["test"][m]) if m in known else "" for m in metrics]
             rows.append([label + length, "", *cells, f"{found['valid']['AUC']:.4f}"])
     header = ["expid", "seed", *(f"test {metric}" for metric in metrics), *MEASURED]
     rate = runs[0]["params"].get("negative_sampling_rate", 1.0)

@@ -1,9 +1,12 @@
-"""AUC, gAUC and logloss, vectorised, which equal FuxiCTR's, ties included; and calibration."""
+"""Metrics by their names: AUC, logloss and calibration, and those of ``ranking``, all vectorised."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .ranking import Runs, auc_by_group, avg_auc, gauc, hit_rate, mrr, ndcg, runs_of
 
 BINS = 20  # of ECE
 
@@ -15,19 +18,21 @@ def evaluate_metrics(
     group_id: ArrayLike | None = None,
     negative_rate: float = 1.0,
 ) -> dict[str, float]:
-    """Compute metrics of predictions. FuxiCTR's equal ``fuxictr.metrics.evaluate_metrics`` to 1e-12.
+    """Compute metrics of predictions.
+
+    Those that FuxiCTR has equal its ``evaluate_metrics`` to 1e-12; for MRR and NDCG of ties see ``ranking``.
 
     Args:
         y_true: labels, 0 or 1, ``(N,)``.
         y_pred: scores, ``(N,)``; for logloss and calibration they must be probabilities.
-        metrics: names of metrics. ``AUC``, ``gAUC``, ``logloss`` (or ``binary_crossentropy``),
-            ``calibration`` and ``ECE`` are computed here, all others by FuxiCTR.
-        group_id: the user of each sample as an integer, ``(N,)``; needed for gAUC.
+        metrics: names of metrics: ``AUC``, ``logloss`` (or ``binary_crossentropy``), ``calibration``,
+            ``ECE``; and of groups ``gAUC``, ``avgAUC``, ``MRR``, ``NDCG(k=5)``, ``HR(k=1)``.
+        group_id: the user or impression of each sample as an integer, ``(N,)``.
         negative_rate: the share of the possible negatives that the samples have, 1 for real
             exposures. ``calibration`` and ``ECE`` are of all possible samples (``corrected``).
 
     Raises:
-        ValueError: a score is not finite, a label is not 0 or 1, or a metric is undefined.
+        ValueError: a score is not finite, a label is not 0 or 1, or a metric is undefined or unknown.
     """
     y_true, y_pred = np.asarray(y_true).ravel(), np.asarray(y_pred).ravel()
     if bad := np.count_nonzero(~np.isfinite(y_pred)):
@@ -35,20 +40,22 @@ def evaluate_metrics(
     if (odd := y_true[(y_true != 0) & (y_true != 1)]).size:
         raise ValueError(f"labels must be 0 or 1, but one of them is {odd[0]}")
     results: dict[str, float] = {}
+    runs = None
     for metric in metrics:
         if metric in OWN:
             results[metric] = OWN[metric](y_true, y_pred)
         elif metric in OF_ALL:
             results[metric] = OF_ALL[metric](y_true, *corrected(y_true, y_pred, negative_rate))
-        elif metric == "gAUC":
-            if group_id is None:
-                raise ValueError("gAUC needs `group_id: user_index` in the configuration")
-            results[metric] = grouped_auc(y_true, y_pred, np.asarray(group_id).ravel())
+        elif not (form := GROUPED.fullmatch(metric)):
+            raise ValueError(f"{metric!r} is not a metric")
+        elif group_id is None:
+            raise ValueError(f"{metric} needs `group_id: user_index` in the configuration")
         else:
-            from fuxictr.metrics import evaluate_metrics as fuxictr_metrics
-
-            others = fuxictr_metrics(y_true, y_pred.astype(np.float64), [metric], group_id)
-            results[metric] = float(others[metric])
+            runs = runs or runs_of(y_true, y_pred, np.asarray(group_id).ravel())
+            if not runs.mixed_G().any():
+                raise ValueError(f"{metric} is undefined: no group has both labels")
+            name, top, k = form.groups()
+            results[metric] = OF_TOP[top](runs, int(k)) if top else OF_GROUPS[name](runs)
     return results
 
 
@@ -58,25 +65,10 @@ def auc(y_true: NDArray, y_pred: NDArray) -> float:
     Raises:
         ValueError: all labels are the same.
     """
-    value, _ = _auc_by_group(y_true, y_pred, np.zeros(len(y_true), dtype=np.int64))
+    value, _ = auc_by_group(runs_of(y_true, y_pred, np.zeros(len(y_true), dtype=np.int64)))
     if np.isnan(value).any() or not len(value):
         raise ValueError("AUC is undefined: all labels are the same")
     return float(value[0])
-
-
-def grouped_auc(y_true: NDArray, y_pred: NDArray, group_id: NDArray) -> float:
-    """The mean AUC of the groups, weighted by their numbers of samples (gAUC, as in DIN).
-
-    Groups whose labels are all the same are left out.
-
-    Raises:
-        ValueError: no group has both labels.
-    """
-    value, size = _auc_by_group(y_true, y_pred, group_id)
-    defined = ~np.isnan(value)
-    if not defined.any():
-        raise ValueError("gAUC is undefined: no group has both labels")
-    return float((value * size)[defined].sum() / size[defined].sum())
 
 
 def logloss(y_true: NDArray, y_pred: NDArray) -> float:
@@ -129,50 +121,7 @@ def correction(metrics: Iterable[str], negative_rate: float) -> str:
 
 OWN = {"AUC": auc, "logloss": logloss, "binary_crossentropy": logloss}
 OF_ALL = {"calibration": calibration, "ECE": expected_calibration_error}
-
-
-def _auc_by_group(
-    y_true: NDArray, y_pred: NDArray, group_id: NDArray
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The AUC and the size of each group; AUC is NaN where all labels of a group are the same.
-
-    The Mann-Whitney count needs the samples sorted by group and then by score. So group, score and
-    label are packed into one 64-bit integer key, and one sort is enough.
-    """
-    code = _order_preserving_code(y_pred)
-    group = group_id.astype(np.int64)
-    if len(group) and (group.min() < 0 or group.max() >= 2**31):
-        group = np.unique(group_id, return_inverse=True)[1]
-    key = (group.astype(np.uint64) << np.uint64(33)) | (code.astype(np.uint64) << np.uint64(1))
-    key |= y_true.astype(np.uint64)
-    key.sort()
-    label = (key & np.uint64(1)).astype(np.int64)
-    run_start = _starts(key >> np.uint64(1))  # a run of ties: equal group and score
-    group_start = _starts(key >> np.uint64(33))
-    size = np.diff(np.r_[group_start, len(key)])
-    positive = np.add.reduceat(label, group_start)
-    negative = size - positive
-
-    # The Mann-Whitney count from ranks: samples of a run all have its middle rank. Twice the middle
-    # is an integer, so the sums are exact.
-    twice_middle = 2 * run_start + np.diff(np.r_[run_start, len(key)])
-    first_run = np.searchsorted(run_start, group_start)
-    ranks = np.add.reduceat(np.add.reduceat(label, run_start) * twice_middle, first_run)
-    wins = (ranks - positive * (2 * group_start + positive)) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.where((positive > 0) & (negative > 0), wins / (positive * negative), np.nan)
-    return value, size
-
-
-def _starts(values: NDArray) -> NDArray[np.int64]:
-    """The indices at which runs of equal values start."""
-    return np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
-
-
-def _order_preserving_code(y_pred: NDArray) -> NDArray[np.uint32]:
-    """Map scores to 32-bit integers of the same order; equal scores give equal integers."""
-    if y_pred.dtype != np.float32:
-        return np.unique(y_pred, return_inverse=True)[1].astype(np.uint32)
-    bits = (y_pred + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
-    negative = bits >> np.uint32(31) == 1
-    return np.where(negative, ~bits, bits | np.uint32(2**31))
+OF_GROUPS: dict[str, Callable[[Runs], float]] = {"gAUC": gauc, "avgAUC": avg_auc, "MRR": mrr}
+OF_TOP: dict[str, Callable[[Runs, int], float]] = {"NDCG": ndcg, "HR": hit_rate}
+GROUPED = re.compile(rf"({'|'.join(OF_GROUPS)})|({'|'.join(OF_TOP)})\(k=([1-9]\d*)\)")
+METRICS = re.compile("|".join([*OWN, *OF_ALL, GROUPED.pattern]))

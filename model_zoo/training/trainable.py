@@ -108,7 +108,7 @@ class Trainable(BaseModel, ABC):
         return labels.to(self.device, non_blocking=True).float().view(-1, 1)
 
     def get_group_id(self, inputs: Batch) -> Tensor:
-        """The user of each sample ``(B,)``, for gAUC."""
+        """The user or impression of each sample ``(B,)``, for metrics of groups."""
         return inputs[0][self.feature_map.group_id]
 
     # ---------------------------------------------------------------- stages, by default a single one

@@ -46,6 +46,7 @@ class Dataset:
         features: FuxiCTR's specification of every feature but the meta columns.
         label: the name of the label's column.
         about: entries for the card, such as ``source`` and ``licence``.
+        item_ids: columns ``item_index, item`` and raw values of categories, without padding.
     """
 
     splits: dict[str, pl.DataFrame]
@@ -54,12 +55,15 @@ class Dataset:
     features: dict[str, dict]
     label: str
     about: dict[str, Any]
+    item_ids: pl.DataFrame | None = None
 
 
 def write(dataset: Dataset, folder: Path) -> dict[str, Any]:
     """Write a data set that is in memory into a folder, made if missing; returns its card."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = dataset.splits | {"user_info": dataset.user_info, "item_info": dataset.item_info}
+    if dataset.item_ids is not None:
+        tables["item_ids"] = dataset.item_ids
     for name, table in tables.items():
         table.write_parquet(folder / f"{name}.parquet")
     return finish(folder, dataset.features, dataset.label, dataset.about)

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,33 @@ def test_synthetic_sessions_hop(tiny_data: Path) -> None:
     assert sorted(set(theme[1:])) == list(range(size.themes))
 
 
-def test_bayes_auc_is_that_of_the_click_probability(tmp_path: Path) -> None:
+def themes_of(dataset: layout.Dataset) -> list[np.ndarray]:
+    theme = np.r_[-1, dataset.item_ids["theme"].to_numpy()]
+    return [theme[history] for history in dataset.user_info["full_item_seq"].to_list()]
+
+
+def test_hopping_changes_themes_alone() -> None:
+    """The share of sessions that another theme follows is ``hopping``; all else is drawn alike."""
+    size = replace(synthetic.SIZES["tiny"], users=400, max_length=100)
+    made = {h: synthetic.generate(replace(size, hopping=h), seed=1) for h in (0, 0.25, 1)}
+    changes = {}
+    for hopping, dataset in made.items():
+        assert dataset.about["hopping"] == hopping
+        assert dataset.item_info.equals(made[1].item_info)
+        for split, samples in dataset.splits.items():
+            assert samples.drop("is_click").equals(made[1].splits[split].drop("is_click"))
+        changes[hopping] = sum(np.count_nonzero(np.diff(own)) for own in themes_of(dataset))
+    assert changes[0] == 0
+    assert changes[0.25] / changes[1] == pytest.approx(0.25, abs=0.03)
+    first = {h: [own[:8].tolist() for own in themes_of(dataset)] for h, dataset in made.items()}
+    assert first[0] == first[0.25] == first[1]
+
+
+@pytest.mark.parametrize("hopping", [0.5, 1])
+def test_bayes_auc_is_that_of_the_click_probability(tmp_path: Path, hopping: float) -> None:
     """The click probability is a function of what a model sees: recomputed from the files, it has
     the AUC on the card and predicts the labels without bias."""
-    size = synthetic.Size(users=300, items=200, impressions=20, min_length=5, max_length=60)
+    size = synthetic.Size(300, 200, 20, min_length=5, max_length=60, hopping=hopping)
     dataset = synthetic.generate(size, seed=5)
     card = layout.write(dataset, tmp_path / "data")
     theme_N, _, direction_ZNR = synthetic._items(size, np.random.default_rng(5))
@@ -123,8 +147,6 @@ def test_impressions_are_split_in_time(tiny_data: Path) -> None:
 
 
 def test_micro_has_the_shape_of_microvideo() -> None:
-    from dataclasses import replace
-
     size = replace(synthetic.SIZES["micro"], users=30, impressions=20)
     assert (synthetic.SIZES["micro"].users, size.items) == (10_986, 1_700_000)
     dataset = synthetic.generate(replace(size, items=40_000), seed=1)

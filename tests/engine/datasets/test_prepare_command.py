@@ -127,6 +127,12 @@ PREPARE: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
         (*SYNTHETIC, "--items", "0"),
         ("--items 0 is too small; write 100 or more",),
     ),
+    "hopping": (
+        Path.mkdir,
+        (*SYNTHETIC, "--hopping", "1.5"),
+        ("--hopping 1.5 is no chance; write a number from 0 to 1",),
+    ),
+    "hopping is nan": (Path.mkdir, (*SYNTHETIC, "--hopping", "nan"), ("--hopping nan is no",)),
 }
 
 
@@ -155,6 +161,14 @@ def test_overwrite_replaces_a_data_set(tmp_path: Path, command: Callable[..., Ou
     again = command(*TO_OUT, "--overwrite")
     assert again.code == 0 and len(pl.read_parquet(tmp_path / "out" / "train.parquet"))
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
+
+
+def test_planted_data_have_a_profile(tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    outcome = command(*SYNTHETIC, "--hopping", "0.5")
+    assert outcome.code == 0, outcome.stderr
+    assert json.loads((tmp_path / "out" / "dataset_card.json").read_text())["hopping"] == 0.5
+    for theme in ("theme", "cate_id"):
+        assert f"\n  session hopping of {theme}: kappa 0." in outcome.stdout
 
 
 def test_a_size_that_is_unknown(tmp_path: Path, command: Callable[..., Outcome]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from fuxictr.features import FeatureMap
 from sklearn.metrics import roc_auc_score
 
 from engine.common.errors import UserError
@@ -21,7 +22,7 @@ from engine.predict import scorers
 from engine.predict.exporting import export
 from engine.predict.extended import Extended
 from engine.predict.scorers import ABOUT, PROGRAM, Trained
-from engine.predict.scores import predict
+from engine.predict.scores import evaluate, predict
 from engine.predict.service import Service
 from model_zoo import get_model
 from model_zoo.serving import ServedModel
@@ -138,14 +139,19 @@ def test_rows_are_the_samples_of_the_whole_log(log: pl.DataFrame, tmp_path: Path
 @pytest.fixture
 def result(log: pl.DataFrame) -> Path:
     """The result of a model that no one has trained, on the data set ``old``."""
-    options = RunOptions(config=Path("old/config"), seed=1)
-    params = load("TWIN_MoS_old", options).params
+    return untrained("old")
+
+
+def untrained(data: str, **changes: Any) -> Path:
+    """The result of a model on a data set of the current folder."""
+    options = RunOptions(config=Path(data, "config"), seed=1, changes=changes)
+    params = load(f"TWIN_MoS_{data}", options).params
     torch.manual_seed(1)
     model = build(
-        get_model("TWIN_MoS"), build_feature_map(params), params | {"gpu": -1}, "TWIN_MoS_old"
+        get_model("TWIN_MoS"), build_feature_map(params), params | {"gpu": -1}, params["model_id"]
     )
-    torch.save(model.state_dict(), "TWIN_MoS_old_seed1.model")
-    path = Path("TWIN_MoS_old_seed1.json")
+    path = Path(f"TWIN_MoS_{data}_seed1.json")
+    torch.save(model.state_dict(), path.with_suffix(".model"))
     path.write_text(json.dumps({"params": params}))
     return path
 
@@ -162,6 +168,32 @@ def test_scores_are_those_of_the_prepared_data(log: pl.DataFrame, result: Path) 
     order = np.random.default_rng(0).permutation(len(rows))[: len(rows) // 2]
     rows[order].write_csv("some.csv")
     np.testing.assert_allclose(predict(result, "some.csv")["score"], want[order], rtol=0, atol=1e-6)
+
+
+def test_metrics_of_a_positive_and_its_negatives(log: pl.DataFrame) -> None:
+    """They are those of the scores, group by group, and also with FuxiCTR's own feature map."""
+    prepare(
+        "--input", "whole.csv", *FLAGS, "--negatives", "3", "--targets", "all", "--output", "drawn"
+    )
+    changes = {"metrics": ["AUC", "gAUC", "logloss", "HR(k=1)"], "group_id": "group_index"}
+    result = untrained("drawn", **changes)
+    trained = Trained(result)
+    samples = pl.read_parquet("drawn/test.parquet").with_columns(
+        score=pl.Series(trained.model.predict(trained.loader("test")))
+    )
+    groups = samples.partition_by("group_index")
+    assert len(groups) == samples["liked"].sum() and len(groups[0]) == 4
+    aucs = [roc_auc_score(group["liked"], group["score"]) for group in groups]
+    hits = [group.sort("score")["liked"][-1] for group in groups]
+    found = evaluate(result)
+    assert list(found) == changes["metrics"]
+    assert found["gAUC"] == pytest.approx(np.average(aucs, weights=[*map(len, groups)]))
+    assert found["HR(k=1)"] == pytest.approx(np.mean(hits))
+    feature_map = FeatureMap("drawn", "drawn")
+    feature_map.load("drawn/feature_map.json", trained.params)
+    again = get_model("TWIN_MoS")(feature_map, **trained.params, gpu=-1)
+    again.load_state_dict(trained.model.state_dict())
+    assert again.evaluate(trained.loader("test")) == pytest.approx(found)
 
 
 def test_unknown_users_and_items_and_blank_lines(log: pl.DataFrame, result: Path) -> None:

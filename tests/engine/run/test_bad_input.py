@@ -298,6 +298,10 @@ PARAMETERS = {
     "monitor without weight": Case(keys(monitor={"AUC": 0}), ("TWIN_tiny, monitor: is empty or",)),
     "gAUC without group_id": Case(keys(group_id=None), ("group_id", "gAUC", "write user_index")),
     "unknown group_id": Case(keys(group_id="user"), ("group_id: 'user'", "features of tiny")),
+    "nothing groups samples": Case(
+        keys(group_id="group_index"),
+        ("group_id: 'group_index' is not one of the features of tiny, so its", "write user_index"),
+    ),
     "loss that runs code": Case(keys(loss="open('pwned', 'w')"), ("TWIN_tiny, loss: is ",)),
     "metric that runs code": Case(keys(metrics=["open('pwned', 'w')"]), ("TWIN_tiny, metrics: ",)),
     "regularizer that runs code": Case(

@@ -93,6 +93,18 @@ def test_the_counting_baseline_stands_beside_and_losers_are_told(tmp_path: Path)
     assert "counting baseline" not in summary(longer)  # another length is another baseline
 
 
+def test_a_gauc_of_impressions_stands_beside_none_of_users(tmp_path: Path) -> None:
+    values = {split: {"AUC": 0.75, "gAUC": 0.7} for split in ("valid", "test")}
+    record.add(tmp_path / "tiny", "one", 50, {"metrics": {record.ALL: values}})
+    shown = {}
+    for group in ("user_index", "group_index"):
+        params = PARAMS | {"model_root": str(tmp_path), "group_id": group}
+        text = summary([result("TWIN", 1, 0.8, params=params, metrics=values)])
+        assert "best possible AUC" in text and "counting baseline  " in text
+        shown[group] = "best possible gAUC" in text, text.count("0.7000")
+    assert shown == {"user_index": (True, 2), "group_index": (False, 1)}
+
+
 def test_the_command_of_a_missing_baseline_is_shown_for_prepared_data(tmp_path: Path) -> None:
     params = PARAMS | {"train_data": str(tmp_path / "train.parquet"), "model_root": "here"}
     assert "engine.baseline" not in summary([result("TWIN", 1, 0.5, params=params)])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model_zoo.history import history as history_module
 from model_zoo.history.history import History
-from model_zoo.history.rows import RowTable, gather_rows
+from model_zoo.history.rows import RowTable, gather_rows, stable_order
 from model_zoo.ops.functional import attend
 
 from ...support.helpers import build_model, gather_always, random_batch, tiny_params
@@ -212,3 +212,10 @@ def test_a_part_of_the_gradient_is_never_mixed_into_another() -> None:
     ):
         found = torch.autograd.grad(loss, leaf, retain_graph=True)[0]
         assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 2**15, 2**15 + 1, 2**31 + 5])
+def test_rows_are_sorted_in_order_however_many_there_are(rows: int) -> None:
+    row_P = torch.randint(rows, (500,), generator=torch.Generator().manual_seed(rows))
+    row_P = torch.cat([row_P, row_P[:100], torch.tensor([0, rows - 1])])
+    assert torch.equal(stable_order(row_P, rows), row_P.argsort(stable=True))
