@@ -99,15 +99,16 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     """
     holders: list[torch.Tensor] = []
     divided: list[torch.Tensor] = []
+    common: list[torch.Tensor] = []
     for parameter in parameters:
         holder: torch.Tensor = parameter
         if parameter.grad is not None and parameter.grad.is_sparse:
             holder = parameter.grad.values().detach()
             holder.grad = parameter.grad.values()  # a view: scaling it scales the gradient
         if holder.grad is not None:
-            (divided if ranks.is_divided(parameter) else holders).append(holder)
-    norm = nn.utils.get_total_norm([h.grad for h in holders])
+            holders.append(holder)
+            (divided if ranks.is_divided(parameter) else common).append(holder.grad)
+    norm = nn.utils.get_total_norm(common)
     if divided:
-        others = nn.utils.get_total_norm([h.grad for h in divided])
-        norm = torch.hypot(norm, ranks.total(others**2) ** 0.5)
-    nn.utils.clip_grads_with_norm_(holders + divided, max_norm, norm)
+        norm = torch.hypot(norm, ranks.total(nn.utils.get_total_norm(divided) ** 2) ** 0.5)
+    nn.utils.clip_grads_with_norm_(holders, max_norm, norm)
