@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd import Function
 
 T = TypeVar("T")
 
@@ -101,11 +102,22 @@ def most(*numbers: int) -> list[int]:
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum of a tensor over the ranks."""
-    if size() > 1:
-        x = x.clone()
+    """The sum of a tensor over the ranks, differentiable: its gradient is a sum over them, too."""
+    return _Total.apply(x) if size() > 1 else x
+
+
+class _Total(Function):
+    """``total`` of a tensor, and of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(x)
-    return x
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total(gradient)
 
 
 def mean(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_zoo import ranks
+from model_zoo.layers.batch_norm import over_ranks
 from model_zoo.training.base_model import StagedModel
 from model_zoo.training.progress import TrainingError, digest_of
 from model_zoo.training.routing_report import routing_report
@@ -142,21 +143,26 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, Loaders]:
 
 
 def _divide(model: StagedModel, loaders: Loaders, expid: str) -> None:
-    """Give each rank its share of every batch, and batch norm no batch of one sample.
+    """Give each rank its share of every batch, and batch norm the samples of all ranks, two at least.
 
     Raises:
-        UserError: there are several ranks and batch norm, or a batch without a sample for each rank.
+        UserError: there are several ranks and batch norm in experts, or a batch without a sample for
+            each rank.
     """
     batch_norm, size = any(isinstance(m, _BatchNorm) for m in model.modules()), ranks.size()
-    if batch_norm and size > 1:
-        what = f"batch norm needs the whole batch, of which each of {size} processes has a part"
-        raise UserError(f"{expid}: {what}; write batch_norm: False, or start one process")
+    if size > 1:
+        over_ranks(model)
+        parts = (part for parts in model.expert_parts() for part in parts.modules())
+        if any(hasattr(part, "running_mean") for part in parts):
+            what = "Dice in experts needs the whole batch, but a process does not run all experts"
+            advice = "write attention_hidden_activations: ReLU, or start one process"
+            raise UserError(f"{expid}: {what}; {advice}")
     for loader in loaders.values():
         if (least := min(loader.batch_size, loader.num_samples)) < size:
             what = f"a batch has {least} samples for {size} processes"
             raise UserError(f"{loader.samples.path}: {what}; start fewer of them")
         loader.share, loader.least = ranks.share(), size
-    loaders["train"].least += batch_norm
+    loaders["train"].least = max(size, 1 + batch_norm)
 
 
 def _about(experiment: Experiment) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..history.history import History
 from ..history.rows import gather_rows
+from ..layers.batch_norm import batch_moments
 from ..layers.block import SequenceBlock
 from ..layers.events import EventBias
 from ..ops.dropout import Dropout
@@ -143,18 +144,10 @@ class Dice(nn.Module):
         self.register_buffer("running_var", torch.ones(width))
 
     def forward(self, x_PK: Tensor, real_P: Tensor) -> Tensor:
-        """In training, normalise by mean and variance over all real positions of the batch."""
+        """In training, normalise by mean and variance over all real positions of the batch, of all ranks."""
         mean_K, variance_K = self.running_mean, self.running_var
         if self.training:
-            count = real_P.sum()
-            share_P = real_P.to(x_PK.dtype) / count.clamp(min=1)
-            mean_K = share_P @ x_PK
-            # The mean's part of this gradient is zero.
-            variance_K = share_P @ (x_PK - mean_K.detach()).square()
-            with torch.no_grad():  # one item has no variance
-                step, unbiased = MOMENTUM * (count > 1), count / (count - 1).clamp(min=1)
-                self.running_mean.lerp_(mean_K, step)
-                self.running_var.lerp_(variance_K * unbiased, step)
+            mean_K, variance_K = batch_moments(self, x_PK, real_P, MOMENTUM)
         scale_K = (variance_K + EPSILON).rsqrt()
         p_PK = torch.addcmul(-mean_K * scale_K, x_PK, scale_K).sigmoid()
         return x_PK * torch.addcmul(self.alpha, p_PK, 1 - self.alpha)

@@ -15,6 +15,7 @@ from torch import nn
 
 from model_zoo import ranks
 from model_zoo.history.rare_ids import RareIds
+from model_zoo.layers.batch_norm import over_ranks
 from model_zoo.training import sparse_embedding
 from model_zoo.training.optimizer import build_optimizer, clip_gradients, frozen_modules
 from model_zoo.training.routing_report import routing_report
@@ -29,6 +30,11 @@ MOS = {"codebook_init": "random", "router_topk": 2, "codebook_decay": 0.5}
 CASES: dict[str, dict[str, Any]] = {
     "TWIN": {},
     "SIM": {},
+    "DIN": {},
+    "batch norm": {"model": "TWIN", "batch_norm": True, "dnn_activations": "Dice"},
+    "batch norm beside experts": MOS | {"model": "TWIN_MoS", "batch_norm": True},
+    "batch norm that is frozen": MOS
+    | {"model": "TWIN_MoS", "batch_norm": True, "stage": "experts"},
     "TWIN_GShard": SURE,
     "TWIN_DSelectK": {"entropy_coef": 0.1, "num_experts": 5},
     "TWIN_ExpertChoice": {},
@@ -50,6 +56,8 @@ def train(name: str, data: Path, folder: Path) -> dict[str, Any]:
     with patch.object(sparse_embedding, "SMALL_TABLE", 0):
         model = build_model(params).double()
     model.get_labels = lambda batch: type(model).get_labels(model, batch).double()
+    if ranks.size() > 1:
+        over_ranks(model)
     ranks.align(model)  # which changes nothing here
     model.enter(stage)
     train_loader, valid_loader = loader(params, batch_size=7, shuffle=True), loader(params, "valid")

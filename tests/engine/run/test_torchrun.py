@@ -8,14 +8,13 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from torch import nn
 
 from engine.common.errors import UserError, run_command
 from engine.run import experiment
 from model_zoo import ranks
 
 from ...support.command_line import ROOT, Outcome, Workspace, children, environment, wait_for
-from ...support.helpers import loader, tiny_params
+from ...support.helpers import build_model, loader, tiny_params
 
 EXPID, SEED = "TWIN_MoS_tiny", 1
 
@@ -102,16 +101,31 @@ def test_other_commands_refuse_to_be_several_processes(
     assert "WORLD_SIZE" in capsys.readouterr().err
 
 
-def test_batch_norm_and_batches_with_too_few_samples_are_refused(
+def test_dice_in_experts_and_batches_with_too_few_samples_are_refused(
     monkeypatch: pytest.MonkeyPatch, tiny_data: Path
 ) -> None:
     params = tiny_params(tiny_data)
     loaders = {"train": loader(params, batch_size=3), "valid": loader(params, "valid")}
+    dice = {"attention_hidden_activations": "Dice"}
+    in_experts, outside = (
+        build_model(tiny_params(tiny_data, name, **dice)) for name in ("DIN_GShard", "DIN")
+    )
     monkeypatch.setattr(ranks, "size", lambda: 4)
-    with pytest.raises(UserError, match="batch_norm: False"):
-        experiment._divide(nn.BatchNorm1d(2), loaders, "TWIN")
+    with pytest.raises(UserError, match="attention_hidden_activations: ReLU"):
+        experiment._divide(in_experts, loaders, "DIN_GShard")
     with pytest.raises(UserError, match="3 samples for 4 processes"):
-        experiment._divide(nn.Linear(2, 2), loaders, "TWIN")
+        experiment._divide(outside, loaders, "DIN")
+
+
+@pytest.mark.parametrize(("size", "least"), [(1, 2), (2, 2), (3, 3)])
+def test_batch_norm_sees_two_samples_at_least(
+    size: int, least: int, monkeypatch: pytest.MonkeyPatch, tiny_data: Path
+) -> None:
+    params = tiny_params(tiny_data, batch_norm=True)
+    model, loaders = build_model(params), {"train": loader(params)}
+    monkeypatch.setattr(ranks, "size", lambda: size)
+    experiment._divide(model, loaders, "TWIN")
+    assert loaders["train"].least == least
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
