@@ -139,24 +139,33 @@ def gathered(x: Tensor) -> Tensor:
 
 
 def align(module: nn.Module) -> None:
-    """Give all ranks the parameters and buffers of rank 0."""
+    """Give all ranks the parameters and buffers of rank 0, without those that are divided."""
     if size() > 1:
         for x in (*module.parameters(), *module.buffers()):
-            dist.broadcast(x.detach(), 0)
+            if not is_divided(x):
+                dist.broadcast(x.detach(), 0)
 
 
 # ---------------------------------------------------------------- gradients
 
 
+def is_divided(x: Tensor) -> bool:
+    """Whether each rank has rows of its own of a parameter; whoever divides it sets ``divided = True``.
+
+    Its gradient must be the mean over the ranks already.
+    """
+    return getattr(x, "divided", False)
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace gradients by their means over the ranks; a gradient that a rank lacks counts as zero there.
 
-    A parameter that no rank has read keeps no gradient. The dense gradients travel as one vector, of sparse
-    ones the rows that a rank has.
+    A parameter that no rank has read keeps no gradient, and one that is divided keeps its own. The dense
+    gradients travel as one vector, of sparse ones the rows that a rank has.
     """
     if size() == 1:
         return
-    parameters = list(parameters)
+    parameters = [p for p in parameters if not is_divided(p)]
     held = [p.grad for p in parameters]
     kinds = most(*(0 if g is None else 1 + g.is_sparse for g in held))
     dense = [p for p, kind in zip(parameters, kinds, strict=True) if kind == 1]

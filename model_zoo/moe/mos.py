@@ -6,11 +6,13 @@ codebook width.
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from .. import ranks
 from ..history.history import History
 from ..ops.functional import check_choice, check_sizes
 from .branch import MakeBlock
@@ -128,7 +130,8 @@ class ThemeRouter(Router):
             return
         h_NC = collect(projections)
         balanced = self.codebook_init == "balanced_kmeans"
-        codes_EC = kmeans_centres(h_NC, self.num_experts, self.codebook_restarts, seed, balanced)
+        options = self.num_experts, self.codebook_restarts, seed, balanced
+        codes_EC = ranks.on_first(partial(kmeans_centres, h_NC, *options))
         if codes_EC is None:
             logging.warning(f"{name} codebook: stays random; k-means has too few distinct vectors")
             return

@@ -94,7 +94,7 @@ class Trainer:
         first_with_experts = [stage.name != StageName.BACKBONE for stage in stages].index(True)
         for index in range(self.progress.stage_index, len(stages)):
             if saved is None and index == first_with_experts:
-                ranks.on_first(self._prepare_experts)
+                self._prepare_experts()
             self.progress.stage_index = index
             # log lines go above the progress bar, not through it
             with logging_redirect_tqdm(), self.interrupts:
@@ -102,7 +102,7 @@ class Trainer:
             saved = None
 
     def _prepare_experts(self) -> None:
-        """Prepare the experts from whole batches."""
+        """Prepare the experts from whole batches, of which all ranks read the same."""
         loader = self.train_loader
         loader.epoch, loader.share = 0, slice(None)
         self.model.before_experts(loader, self.seed)
@@ -247,8 +247,9 @@ class Trainer:
             self._save_state()
         if noted:
             self.interrupts.noted = noted  # by another rank, too
+            saved = "is saved" if self.resume_file is not None else "is lost"
             name = signal.Signals(noted).name
-            logging.info(f"{name}: the state after step {self.progress.step} is saved")
+            logging.info(f"{name}: the state after step {self.progress.step} {saved}")
             raise KeyboardInterrupt
 
     def _save_state(self) -> None:

@@ -9,6 +9,7 @@ from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.torch_utils import get_optimizer, get_regularizer
 from torch import nn
 
+from .. import ranks
 from ..moe.stages import StageName
 from .sparse_embedding import RowAdam, coalesced, sparse_tables
 from .trainable import Trainable
@@ -92,12 +93,22 @@ def add_regularizer_gradient(model: Trainable) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Clip gradients as ``clip_grad_norm_`` does, but include sparse ones, which are coalesced."""
+    """Clip gradients as ``clip_grad_norm_`` does, but include sparse ones, which are coalesced.
+
+    The norm is that of whole gradients, also where each rank has rows of its own.
+    """
     holders: list[torch.Tensor] = []
+    divided: list[torch.Tensor] = []
+    common: list[torch.Tensor] = []
     for parameter in parameters:
         holder: torch.Tensor = parameter
         if parameter.grad is not None and parameter.grad.is_sparse:
             holder = parameter.grad.values().detach()
             holder.grad = parameter.grad.values()  # a view: scaling it scales the gradient
-        holders.append(holder)
-    nn.utils.clip_grad_norm_(holders, max_norm)
+        if holder.grad is not None:
+            holders.append(holder)
+            (divided if ranks.is_divided(parameter) else common).append(holder.grad)
+    norm = nn.utils.get_total_norm(common)
+    if divided:
+        norm = torch.hypot(norm, ranks.total(nn.utils.get_total_norm(divided) ** 2) ** 0.5)
+    nn.utils.clip_grads_with_norm_(holders, max_norm, norm)

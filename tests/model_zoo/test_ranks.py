@@ -11,11 +11,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
 from model_zoo import ranks
 from model_zoo.history.rare_ids import RareIds
 from model_zoo.training import sparse_embedding
-from model_zoo.training.optimizer import build_optimizer, frozen_modules
+from model_zoo.training.optimizer import build_optimizer, clip_gradients, frozen_modules
 from model_zoo.training.routing_report import routing_report
 from model_zoo.training.steps import Stepper
 
@@ -102,12 +103,26 @@ def hidden() -> torch.Tensor:
     return ids._hidden["item"]
 
 
+def divided() -> list[list[float]]:
+    """The weight and the clipped gradient of a parameter that is divided, and the gradient of a common one."""
+    module = nn.Module()
+    module.own = nn.Parameter(torch.tensor([float(ranks.rank())]))
+    module.common = nn.Parameter(torch.ones(1))
+    module.own.divided = True
+    ranks.align(module)
+    module.own.grad = torch.tensor([[3.0, 6.0][ranks.rank()]])
+    module.common.grad = torch.tensor([[1.0, 3.0][ranks.rank()]])
+    ranks.average_gradients(module.parameters())
+    clip_gradients(module.parameters(), max_norm=1.0)  # of 7, the norm of 3, 6 and 2
+    return [x.tolist() for x in (module.own, module.own.grad, module.common.grad)]
+
+
 def _rank(rank: int, store: str, data: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     os.environ["LOCAL_RANK"] = str(rank)
     found: dict[str, Any] = {name: train(name, data, folder) for name in CASES}
-    found["hidden"] = hidden()
+    found["hidden"], found["divided"] = hidden(), divided()
     found["first"] = ranks.on_first(lambda: [ranks.rank(), torch.ones(2)])
     found["most"] = ranks.most(rank, -rank)
     with pytest.raises(ZeroDivisionError if not rank else SystemExit):
@@ -154,3 +169,13 @@ def test_all_ranks_know_the_same(two: list[dict[str, Any]]) -> None:
     for found in two:
         assert found["hidden"].equal(hidden()) and found["most"] == [1, 0]
         assert found["first"][0] == 0
+
+
+@pytest.mark.slow
+def test_a_divided_parameter_stays_the_ranks_own_and_counts_whole_in_the_norm(
+    two: list[dict[str, Any]],
+) -> None:
+    for rank, found in enumerate(two):
+        own, gradient, common = (x[0] for x in found["divided"])
+        assert own == rank
+        assert gradient == pytest.approx([3 / 7, 6 / 7][rank]) and common == pytest.approx(2 / 7)
