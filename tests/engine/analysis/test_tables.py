@@ -392,13 +392,14 @@ def test_table2_compares_with_the_best_baseline(home: Path, metric: str) -> None
 
 
 def test_signals_compare_test_metrics_with_the_reference(tmp_path: Path) -> None:
-    study = write_study(tmp_path, only=("knobs",)) / "study.json"
+    home = write_study(tmp_path, seeds=SEEDS, only=("knobs",))
+    study = home / "study.json"
     assert signals(read_results(tmp_path)) is None
     study.write_text(study.read_text().replace("knobs", "signals"))
     table = signals(read_results(tmp_path))
     assert "on test data" in table.notes[0]
-    reference = array(tmp_path, "TWIN_MoS_toy", "AUC", "test")
-    difference = array(tmp_path, "TWIN_MoS_toy_router_topk2", "AUC", "test") - reference
+    reference = array(home, "TWIN_MoS_toy", "AUC", "test")
+    difference = array(home, "TWIN_MoS_toy_router_topk2", "AUC", "test") - reference
     found = record(table, "TWIN_MoS", "AUC", varied='{"router_topk": 2}')
     assert found["gain"] == pytest.approx(difference.mean(), rel=1e-9)
 
