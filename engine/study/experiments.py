@@ -25,7 +25,8 @@ STARTS = [  # scales of embeddings; FuxiCTR's default comes first
     {"embedding_initializer": f"partial(nn.init.normal_, std={std})"}
     for std in ("1e-4", "0.01", "0.05", "0.25", "1")
 ]
-SIGNALS: list[dict[str, Any]] = [  # what a configuration for own data gives models to read, without one thing or with one more
+# What a configuration for own data gives models to read, without one thing or with one more.
+SIGNALS: list[dict[str, Any]] = [
     {},
     {"match_features": False},
     {"rare_id_rate": 0.0},
