@@ -11,7 +11,7 @@ from .figures.style import Figure, save
 from .results import DatasetResults, read_results
 from .tables.cost_table import cost
 from .tables.grid import Table, write_table
-from .tables.metric_tables import knobs, table1, table2, tuning
+from .tables.metric_tables import knobs, signals, table1, table2, tuning
 from .tables.published import published_table
 from .tables.router_tables import mos_table, routing_table
 
@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
     "mos": mos_table,
     "routing": routing_table,
     "knobs": knobs,
+    "signals": signals,
     "cost": cost,
     "tuning": tuning,
     "published": published_table,

@@ -44,7 +44,7 @@ class Cell:
     """One configuration of one model: its runs are a number in a table or a point in a figure.
 
     Attributes:
-        experiment: ``table1``, ``table2``, ``length``, ``experts``, ``alphas``, ``knobs``.
+        experiment: ``table1``, ``table2``, ``length``, ``experts``, ``alphas``, ``knobs``, ...
         model: name of the model.
         varied: the keys that the experiment sets, such as ``{"max_len": 100}``; empty in the tables.
         expid: experiment id of its runs.

@@ -25,6 +25,13 @@ STARTS = [  # scales of embeddings; FuxiCTR's default comes first
     {"embedding_initializer": f"partial(nn.init.normal_, std={std})"}
     for std in ("1e-4", "0.01", "0.05", "0.25", "1")
 ]
+# What a configuration for own data gives models to read, without one thing or with one more.
+SIGNALS: list[dict[str, Any]] = [
+    {},
+    {"match_features": False},
+    {"rare_id_rate": 0.0},
+    {"event_cols": [{"name": "time_gap", "vocab_size": 32}]},
+]
 Names = Sequence[str]
 AS_IT_IS: Sequence[dict[str, Any]] = ({},)
 KNOBS = read_yaml(Path(__file__).with_name("knobs.yaml"))
@@ -50,6 +57,10 @@ EXPERIMENTS: dict[str, tuple[str, Rows]] = {
         "Vanilla and MoS from narrow to wide embeddings, untuned.",
         {VANILLA: STARTS, OURS: STARTS},
     ),
+    "signals": (
+        "Vanilla and MoS without what matches, without hidden rare ids, and with the times of events.",
+        {VANILLA: SIGNALS, OURS: SIGNALS},
+    ),
     "routers": ("Every router, to look into.", ROUTERS),
     "knobs": (
         "Each router with one decision changed at a time, at the configuration's own values.",
@@ -57,7 +68,7 @@ EXPERIMENTS: dict[str, tuple[str, Rows]] = {
     ),
 }
 WITH_BASELINES = ("table2",)
-UNTUNED = ("knobs", "start")  # tuning would set the keys that these compare
+UNTUNED = ("knobs", "signals", "start")  # tuning would set the keys that these compare
 BUDGET = 3
 
 

@@ -199,11 +199,11 @@ def scatter_sum(parts: Sequence[tuple[Tensor, Tensor, Tensor]], rows: int) -> Te
     count_U = row_P.bincount(minlength=rows)
     vector_P = torch.repeat_interleave(torch.cat(lengths), output_size=len(row_P))
     return F.embedding_bag(
-        vector_P[order_P],
+        vector_P.index_select(0, order_P),
         torch.cat(vectors),
         count_U.cumsum(0) - count_U,
         mode="sum",
-        per_sample_weights=torch.cat(weights)[order_P],
+        per_sample_weights=torch.cat(weights).index_select(0, order_P),
     )
 
 
@@ -214,8 +214,8 @@ def stable_order(row_P: Tensor, rows: int) -> Tensor:
     """
     order_P = (row_P & MASK).short().sort(stable=True).indices
     for shift in range(BITS, (rows - 1).bit_length(), BITS):
-        piece_P = (row_P[order_P] >> shift) & MASK
-        order_P = order_P[piece_P.short().sort(stable=True).indices]
+        piece_P = (row_P.index_select(0, order_P) >> shift) & MASK
+        order_P = order_P.index_select(0, piece_P.short().sort(stable=True).indices)
     return order_P
 
 

@@ -82,11 +82,12 @@ class Branch(nn.Module):
         expert_P = torch.where(gate_Bk.detach() > 0, expert_Bk, E).flatten()
         expert_P, order_P = expert_P.sort(stable=True)
         sample_P, gate_P = order_P // most, gate_Bk.flatten()[order_P]
-        flat_PT = routed.row_BT[sample_P] * E + expert_P.clamp(max=E - 1)[:, None]
-        member_PT = routed.sent_RE.flatten()[flat_PT]
+        row_PT = routed.row_BT.index_select(0, sample_P)
+        flat_PT = row_PT * E + expert_P.clamp(max=E - 1)[:, None]
+        member_PT = routed.sent_RE.flatten().index_select(0, flat_PT.flatten()).view_as(flat_PT)
         # A pair exists because its newest item chose the expert; rounding must not undo that.
         member_PT[:, -1] = True
-        member_PT &= history.mask_BL[sample_P]
+        member_PT &= history.mask_BL.index_select(0, sample_P)
         columns = compact(member_PT)
         # For each expert: how many pairs it has, and its longest subsequence (at least 1).
         pairs_E = expert_P.new_zeros(E + 1)

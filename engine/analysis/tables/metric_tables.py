@@ -22,6 +22,7 @@ from .grid import Column, Entry, Table, grouped, header, plus_minus, points, set
 from .published import Published, models_of, published
 
 SOURCES = {"paper": "paper", "longctr": "LongCTR"}  # fields of ``Published``, and their headings
+PRINTED = ("table1", "table2")  # tables with numbers of others
 SPLITS = {"test": "test", "valid": "validation"}
 BESIDE = {"Counting baseline": "counting", "Best possible": "best_possible"}  # rows, their notes
 Parts = list[tuple[DatasetResults, dict[str, Cell]]]
@@ -32,12 +33,12 @@ class Plan:
     """What a table shows.
 
     Attributes:
-        name: ``table1``, ``table2`` or ``knobs``.
+        name: ``table1``, ``table2``, ``knobs`` or ``signals``.
         title: one line.
         groups: who is ranked among and compared with whom; names as in ``labels``.
         labels: the labels of each row, by name.
         headings: the headings of the labels.
-        split: ``test`` or ``valid``. What others publish is on test data.
+        split: ``test`` or ``valid``.
         mean_ranks: show mean ranks over data sets.
     """
 
@@ -105,7 +106,7 @@ class Block:
 
     def published(self, name: str) -> Published:
         """What others published on this place of the table."""
-        if self.plan.split != "test":
+        if self.plan.name not in PRINTED:
             return Published()
         place = (self.plan.name, self.data.dataset_id, name, self.metric)
         return published(*place, self.max_len(name))
@@ -238,8 +239,18 @@ def table2(results: list[DatasetResults]) -> Table | None:
 
 
 def knobs(results: list[DatasetResults]) -> Table | None:
-    """What single keys of the configuration change; on validation data, since keys are chosen by it."""
-    parts = _parts(results, "knobs")
+    """What single decisions of a mixture change; on validation data, since they are chosen by it."""
+    return _changes("knobs", "Knobs: what changed keys are worth", "valid", results)
+
+
+def signals(results: list[DatasetResults]) -> Table | None:
+    """What models gain from each thing that a configuration for own data gives them to read."""
+    return _changes("signals", "Signals: what models gain from what they read", "test", results)
+
+
+def _changes(name: str, title: str, split: str, results: list[DatasetResults]) -> Table | None:
+    """What single keys of the configuration change in each model of an experiment."""
+    parts = _parts(results, name)
     cells = {name: cell for _, named in parts for name, cell in named.items()}
     models = dict.fromkeys(_models(parts))
     # A reference has a row even if it was not run.
@@ -248,8 +259,7 @@ def knobs(results: list[DatasetResults]) -> Table | None:
     labels = {m: (m, "reference") for m in models}
     labels |= {n: (c.model, settings(c.varied)) for n, c in cells.items() if c.varied}
     labels = {name: labels[name] for group in groups for name in group.names}
-    title, headings = "Knobs: what changed keys are worth", ("Model", "Changed")
-    return metric_table(Plan("knobs", title, groups, labels, headings, split="valid"), parts)
+    return metric_table(Plan(name, title, groups, labels, ("Model", "Changed"), split), parts)
 
 
 def _parts(results: list[DatasetResults], experiment: str) -> Parts:

@@ -14,7 +14,7 @@ from engine.analysis.catalogue import write_artefacts
 from engine.analysis.results import METRICS, read_results
 from engine.analysis.tables.cost_table import cost
 from engine.analysis.tables.grid import Entry, Table, p_value
-from engine.analysis.tables.metric_tables import knobs, table1, table2, tuning
+from engine.analysis.tables.metric_tables import knobs, signals, table1, table2, tuning
 from engine.analysis.tables.router_tables import mos_table
 from engine.baseline.record import ALL, add
 from engine.common.errors import UserError
@@ -389,6 +389,19 @@ def test_table2_compares_with_the_best_baseline(home: Path, metric: str) -> None
     assert record(table, first, metric)["p"] == pytest.approx(4 * p_values[first], rel=1e-6)
     assert [record(table, m, metric)["gain"] for m in BASELINES] == [None] * 3
     assert sorted(record(table, r[1].text, metric)["rank"] for r in table.rows) == [*range(1, 8)]
+
+
+def test_signals_compare_test_metrics_with_the_reference(tmp_path: Path) -> None:
+    home = write_study(tmp_path, seeds=SEEDS, only=("knobs",))
+    study = home / "study.json"
+    assert signals(read_results(tmp_path)) is None
+    study.write_text(study.read_text().replace("knobs", "signals"))
+    table = signals(read_results(tmp_path))
+    assert "on test data" in table.notes[0]
+    reference = array(home, "TWIN_MoS_toy", "AUC", "test")
+    difference = array(home, "TWIN_MoS_toy_router_topk2", "AUC", "test") - reference
+    found = record(table, "TWIN_MoS", "AUC", varied='{"router_topk": 2}')
+    assert found["gain"] == pytest.approx(difference.mean(), rel=1e-9)
 
 
 def test_knobs_compare_validation_metrics_with_the_reference(home: Path) -> None:
