@@ -124,6 +124,7 @@ def test_batch_norm_sees_two_samples_at_least(
     params = tiny_params(tiny_data, batch_norm=True)
     model, loaders = build_model(params), {"train": loader(params)}
     monkeypatch.setattr(ranks, "size", lambda: size)
+    monkeypatch.setattr(ranks, "rank", lambda: 0)
     experiment._divide(model, loaders, "TWIN")
     assert loaders["train"].least == least
 
