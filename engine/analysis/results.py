@@ -30,6 +30,7 @@ from ..common.schema import check
 from ..config.read import NO_NUMBERS, PATHS
 from ..datasets.prepared.card import card_beside, sampling
 from ..run.result import Result
+from .probes.schema import Probe
 from .study_index import Study
 
 Run = dict[str, Any]
@@ -122,7 +123,11 @@ class DatasetResults:
     @cached_property
     def probes(self) -> dict[str, dict[str, Any]]:
         """What trained weights show, by the name of the run (``<expid>_seed<seed>``)."""
-        return {path.stem: read_json(path) for path in sorted(self.folder.glob("probes/*.json"))}
+        files, advice = (
+            sorted(self.folder.glob("probes/*.json")),
+            "delete it, and run the study again",
+        )
+        return {path.stem: read_json(path, Probe, advice) for path in files}
 
 
 def read_results(folder: Path) -> list[DatasetResults]:
