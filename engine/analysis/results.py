@@ -30,7 +30,7 @@ from ..common.schema import check
 from ..config.read import NO_NUMBERS, PATHS
 from ..datasets.prepared.card import card_beside, sampling
 from ..run.result import Result
-from .probes.schema import Probe
+from .probes.probe_file import Probe
 from .study_index import Study
 
 Run = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.analysis.probes.schema import Probe
+from engine.analysis.probes.probe_file import Probe
 from engine.analysis.results import DatasetResults
 from engine.common.errors import UserError
 from engine.common.schema import check
