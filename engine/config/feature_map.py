@@ -125,7 +125,7 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
     """The columns of a configuration, one entry each; FuxiCTR allows lists of names in an entry.
 
     Raises:
-        UserError: a key is unknown, or a value has the wrong type.
+        UserError: a key is unknown, a value has the wrong type, or a name is there twice.
     """
     entries = params[key] if isinstance(params[key], list) else [params[key]]
     columns = []
@@ -135,6 +135,9 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
             raise UserError(f"{where}: {entry!r} has no name; write {{name: ..., ...}}")
         names = entry["name"] if isinstance(entry["name"], list) else [entry["name"]]
         for name in names:
+            if any(column["name"] == name for column in columns):
+                where = f"{params['dataset_id']}, {key}"
+                raise UserError(f"{where}: {name!r} is there twice; keep one of them")
             columns.append({**entry, "name": name})
             _check_keys(f"{params['dataset_id']}, {key}, {name!r}", columns[-1])
     if not columns:

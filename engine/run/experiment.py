@@ -44,6 +44,7 @@ from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
 from .result import Result
+from .trained import require_weights_of_result
 from .vectors import forget_vectors, load_vectors
 
 Loaders = dict[str, SequenceLoader]  # by split
@@ -131,6 +132,8 @@ def _build(experiment: Experiment, name: str) -> tuple[StagedModel, Loaders]:
     seed_everything(params["seed"])
     feature_map = build_feature_map(params)
     load_vectors(params, feature_map, model_class)
+    if start := params.get("init_from"):
+        require_weights_of_result(Path(start))
     loaders = make_loaders(params, feature_map, f"cuda:{gpu}" if gpu >= 0 else "cpu")
     require_no_label(loaders["train"], feature_map)
     expid, params = params["model_id"], {**params, "model_id": name, "gpu": gpu}
@@ -239,7 +242,7 @@ def _evaluate(model: StagedModel, loaders: Loaders, metrics: list[str]) -> dict[
     logging.info("******** Test evaluation ********")
     start = time.perf_counter()
     try:
-        test = model.evaluate(loaders["test"])
+        test = model.evaluate(loaders["test"], skip_undefined=True)
     except ValueError as error:
         logging.warning(f"test: {error}; the result has the metrics of validation only")
         test = {}

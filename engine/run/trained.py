@@ -5,11 +5,13 @@ from pathlib import Path
 from fuxictr.features import FeatureMap
 
 from model_zoo.training.base_model import StagedModel
-from model_zoo.training.progress import TrainingError, load_saved
+from model_zoo.training.progress import TrainingError, digest_of, load_saved
 
 from ..common.errors import UserError
+from ..common.files import read_if_whole
 from ..config.models import build, find_model
 from ..config.read import Params
+from .result import Result
 
 
 def load_trained(
@@ -41,3 +43,14 @@ def load_trained(
         what = f"not weights of {params['model']} as {params['model_id']} describes it ({reason})"
         raise UserError(f"{checkpoint}: {what}") from None
     return model
+
+
+def require_weights_of_result(checkpoint: Path) -> None:
+    """Raise a UserError if the result beside a checkpoint, where there is one, is of other weights."""
+    known = read_if_whole(checkpoint.with_suffix(".json"), Result).get("weights")
+    try:
+        if known and digest_of(checkpoint) != known:
+            what = "has weights of another run than the result beside it"
+            raise UserError(f"init_from: {checkpoint} {what}; restore it, or train again")
+    except TrainingError as error:
+        raise UserError(f"init_from: {error}") from None

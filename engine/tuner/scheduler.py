@@ -65,14 +65,15 @@ class Scheduler:
         self._configured: set[str] = set()
 
     def run(self) -> None:
-        """Run trials until none is left. SIGTERM and SIGHUP end it as Ctrl-C does.
+        """Run trials until none is left. SIGTERM and SIGHUP end it as Ctrl-C does, unless they are ignored.
 
         Raises:
             UserError: the results are not all on the same data.
             KeyboardInterrupt: Ctrl-C; the runs have ended and are back in the queue.
         """
         for ending in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(ending, signal.default_int_handler)
+            if signal.getsignal(ending) is not signal.SIG_IGN:
+                signal.signal(ending, signal.default_int_handler)
         for trial in self.search.selected():
             self.folder.save(trial)
         try:

@@ -1,5 +1,6 @@
 """Metrics by their names: AUC, logloss and calibration, and those of ``ranking``, all vectorised."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 
@@ -11,12 +12,17 @@ from .ranking import Runs, auc_by_group, avg_auc, gauc, hit_rate, mrr, ndcg, run
 BINS = 20  # of ECE
 
 
+class Undefined(ValueError):
+    """The labels leave a metric undefined; the message says which and why."""
+
+
 def evaluate_metrics(
     y_true: ArrayLike,
     y_pred: ArrayLike,
     metrics: list[str],
     group_id: ArrayLike | None = None,
     negative_rate: float = 1.0,
+    skip_undefined: bool = False,
 ) -> dict[str, float]:
     """Compute metrics of predictions.
 
@@ -30,9 +36,11 @@ def evaluate_metrics(
         group_id: the user or impression of each sample as an integer, ``(N,)``.
         negative_rate: the share of the possible negatives that the samples have, 1 for real
             exposures. ``calibration`` and ``ECE`` are of all possible samples (``corrected``).
+        skip_undefined: leave out a metric that is undefined, with a warning, instead of an error.
 
     Raises:
-        ValueError: a score is not finite, a label is not 0 or 1, or a metric is undefined or unknown.
+        Undefined: a metric is undefined for these labels.
+        ValueError: a score is not finite, a label is not 0 or 1, or a metric is unknown.
     """
     y_true, y_pred = np.asarray(y_true).ravel(), np.asarray(y_pred).ravel()
     if bad := np.count_nonzero(~np.isfinite(y_pred)):
@@ -42,20 +50,25 @@ def evaluate_metrics(
     results: dict[str, float] = {}
     runs = None
     for metric in metrics:
-        if metric in OWN:
-            results[metric] = OWN[metric](y_true, y_pred)
-        elif metric in OF_ALL:
-            results[metric] = OF_ALL[metric](y_true, *corrected(y_true, y_pred, negative_rate))
-        elif not (form := GROUPED.fullmatch(metric)):
-            raise ValueError(f"{metric!r} is not a metric")
-        elif group_id is None:
-            raise ValueError(f"{metric} needs `group_id: user_index` in the configuration")
-        else:
-            runs = runs or runs_of(y_true, y_pred, np.asarray(group_id).ravel())
-            if not runs.mixed_G().any():
-                raise ValueError(f"{metric} is undefined: no group has both labels")
-            name, top, k = form.groups()
-            results[metric] = OF_TOP[top](runs, int(k)) if top else OF_GROUPS[name](runs)
+        try:
+            if metric in OWN:
+                results[metric] = OWN[metric](y_true, y_pred)
+            elif metric in OF_ALL:
+                results[metric] = OF_ALL[metric](y_true, *corrected(y_true, y_pred, negative_rate))
+            elif not (form := GROUPED.fullmatch(metric)):
+                raise ValueError(f"{metric!r} is not a metric")
+            elif group_id is None:
+                raise ValueError(f"{metric} needs `group_id: user_index` in the configuration")
+            else:
+                runs = runs or runs_of(y_true, y_pred, np.asarray(group_id).ravel())
+                if not runs.mixed_G().any():
+                    raise Undefined(f"{metric} is undefined: no group has both labels")
+                name, top, k = form.groups()
+                results[metric] = OF_TOP[top](runs, int(k)) if top else OF_GROUPS[name](runs)
+        except Undefined as error:
+            if not skip_undefined:
+                raise
+            logging.warning(f"{error}; it is left out")
     return results
 
 
@@ -63,11 +76,11 @@ def auc(y_true: NDArray, y_pred: NDArray) -> float:
     """The area under the ROC curve; ties count half.
 
     Raises:
-        ValueError: all labels are the same.
+        Undefined: all labels are the same.
     """
     value, _ = auc_by_group(runs_of(y_true, y_pred, np.zeros(len(y_true), dtype=np.int64)))
     if np.isnan(value).any() or not len(value):
-        raise ValueError("AUC is undefined: all labels are the same")
+        raise Undefined("AUC is undefined: all labels are the same")
     return float(value[0])
 
 
@@ -94,10 +107,10 @@ def calibration(y_true: NDArray, p: NDArray, weight: NDArray) -> float:
     """The mean prediction over the mean label, both weighted; 1 is best, more is too confident.
 
     Raises:
-        ValueError: no label is 1.
+        Undefined: no label is 1.
     """
     if not y_true.any():
-        raise ValueError("calibration is undefined: no label is 1")
+        raise Undefined("calibration is undefined: no label is 1")
     return float((p * weight).sum() / (y_true * weight).sum())
 
 

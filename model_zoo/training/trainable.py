@@ -76,9 +76,17 @@ class Trainable(BaseModel, ABC):
 
     @torch.no_grad()
     def evaluate(
-        self, data_generator: Iterable[Batch], metrics: list[str] | None = None
+        self,
+        data_generator: Iterable[Batch],
+        metrics: list[str] | None = None,
+        skip_undefined: bool = False,
     ) -> dict[str, float]:
         """Compute metrics over all samples of all ranks, in one pass; by default the configured ones.
+
+        Args:
+            data_generator: the batches.
+            metrics: their names.
+            skip_undefined: leave out a metric that is undefined, with a warning.
 
         Raises:
             ValueError: a prediction is not finite, or a metric is undefined.
@@ -93,7 +101,8 @@ class Trainable(BaseModel, ABC):
         known = [torch.cat(part).cpu() for part in (scores, labels, groups) if part]
         y_pred, y_true, *group_id = (ranks.gathered(part).numpy() for part in known)
         rate, metrics = self.negative_sampling_rate, metrics or self.validation_metrics
-        results = evaluate_metrics(y_true, y_pred, metrics, group_id[0] if group_id else None, rate)
+        group = group_id[0] if group_id else None
+        results = evaluate_metrics(y_true, y_pred, metrics, group, rate, skip_undefined)
         log_metrics(results, rate)
         return results
 

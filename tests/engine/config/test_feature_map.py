@@ -52,6 +52,16 @@ def test_equal_to_fuxictrs_processor(tmp_path: Path) -> None:
     assert ours.sum_emb_out_dim() == theirs.sum_emb_out_dim()
 
 
+@pytest.mark.parametrize("name", ["price", ["other", "price"]])
+def test_a_name_stands_once(name: str | list[str], tmp_path: Path) -> None:
+    params = dataset(tmp_path)
+    params["feature_cols"].append(
+        {"name": name, "active": True, "dtype": "float", "type": "numeric"}
+    )
+    with pytest.raises(UserError, match="some_x1, feature_cols: 'price' is there twice"):
+        build_feature_map(params)
+
+
 def test_pretrain_dim_may_be_left_out_as_in_longctr(tmp_path: Path) -> None:
     params = dataset(tmp_path)
     del params["feature_cols"][-1]["pretrain_dim"]

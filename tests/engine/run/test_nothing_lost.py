@@ -1,5 +1,6 @@
 """A failure of one part loses nothing else: of a series, a metric, a line of a file, a last batch."""
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -62,8 +63,9 @@ def test_a_metric_that_the_test_split_lacks_costs_no_result(space: Workspace) ->
     space.renew_card()
     done = run(space, "--expid", "TWIN_tiny", "--seed", "1")
     assert done.code == 0, done.stderr
-    assert "test: AUC is undefined" in done.stdout and "validation only" in done.stdout
+    assert "AUC is undefined: all labels are the same; it is left out" in done.stdout
     (result,) = space.checkpoints.rglob("*seed1.json")
+    assert json.loads(result.read_text())["metrics"]["test"].keys() == {"logloss"}
     page = space.folder / "page.html"
     shown = run_here(report.main, str(result.parent), "-o", str(page))
     assert shown.code == 0 and page.exists(), shown.stderr

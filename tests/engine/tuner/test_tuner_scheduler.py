@@ -367,3 +367,14 @@ def test_interrupted_it_ends_its_runs_and_goes_on(how: signal.Signals, tuner: Fa
     assert tuner.run() == 0
     log = "".join(file.read_text() for file in (tuner.out / "trials").glob("*.log"))
     assert "0 epochs" in log and any(f"{n} epochs are there" in log for n in range(1, 10))
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL])
+def test_a_signal_that_was_ignored_stays_ignored(before: signal.Handlers, tuner: FakeTuner) -> None:
+    tuner.write({"topk": [1]})
+    real = signal.signal(signal.SIGHUP, before)
+    try:
+        assert tuner.run() == 0
+        assert (signal.getsignal(signal.SIGHUP) is before) == (before is signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGHUP, real)

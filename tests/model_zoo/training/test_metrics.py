@@ -171,6 +171,15 @@ def test_undefined_metrics_are_errors(y_true: list, y_pred: list, message: str) 
         evaluate_metrics(y_true, y_pred, ["AUC"])
 
 
+def test_an_undefined_metric_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    names, groups = ["AUC", "calibration", "gAUC", "logloss"], [1, 1]
+    found = evaluate_metrics([0, 0], [0.1, 0.2], names, groups, skip_undefined=True)
+    assert found.keys() == {"logloss"}
+    assert [r.message.split(" is undefined")[0] for r in caplog.records] == names[:-1]
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate_metrics([0, 0], [np.nan, 0.2], names, groups, skip_undefined=True)
+
+
 def test_calibration_without_a_positive_is_an_error() -> None:
     with pytest.raises(ValueError, match="calibration is undefined: no label is 1"):
         evaluate_metrics([0, 0], [0.1, 0.2], ["calibration"])
