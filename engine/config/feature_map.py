@@ -128,7 +128,7 @@ def _columns(params: dict[str, Any], key: str) -> list[dict]:
         UserError: a key is unknown, a value has the wrong type, or a name is there twice.
     """
     entries = params[key] if isinstance(params[key], list) else [params[key]]
-    columns = []
+    columns: list[dict] = []
     for entry in entries:
         if not isinstance(entry, dict) or "name" not in entry:
             where = f"{params['dataset_id']}, {key}"
