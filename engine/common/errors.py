@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from difflib import get_close_matches
 
 
@@ -16,6 +17,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     spelling = {str(k).lower(): k for k in known}
     near = get_close_matches(str(word).lower(), spelling, n=1, cutoff=0.6)
     return f"; did you mean `{spelling[near[0]]}`?" if near else ""
+
+
+def say(error: UserError) -> None:
+    """Print an error to stderr; of processes that torchrun has started, the first one that has it does."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or _is_first(str(error)):
+        print(f"error: {error}", file=sys.stderr)
+
+
+def _is_first(text: str) -> bool:
+    from torch.distributed import TCPStore  # slow to import
+
+    try:
+        where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*where, is_master=False, timeout=timedelta(seconds=5))
+        return store.add(text, 1) == 1
+    except (KeyError, RuntimeError):  # there is no store
+        return True
 
 
 def run_command(
@@ -38,7 +56,7 @@ def run_command(
             raise UserError(f"{what} run_expid.py is made for; start it with python")
         code = main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(error)
         code = 2
     except BrokenPipeError:  # a pager or ``head`` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

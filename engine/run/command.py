@@ -1,14 +1,13 @@
 """The command line of experiments: ``run_expid.py`` in a checkout, ``mos-run`` when installed."""
 
 import os
-import sys
 import traceback
 from dataclasses import replace
 from itertools import product
 from os.path import relpath
 from pathlib import Path
 
-from ..common.errors import UserError, run_command
+from ..common.errors import UserError, run_command, say
 from ..config.command_line import CommandLine, parse_changes
 from ..config.options import RunOptions
 from ..config.read import describe_experiments, load_experiment
@@ -74,7 +73,7 @@ def _run() -> int:
         try:
             finished.append(run(experiment))
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            say(error)
             code = 2
         except OSError:  # a full disk or a closed pipe would end the others, too
             raise

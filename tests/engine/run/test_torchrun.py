@@ -8,8 +8,9 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
-from engine.common.errors import UserError, run_command
+from engine.common.errors import UserError, run_command, say
 from engine.run import experiment
 from model_zoo import ranks
 
@@ -99,6 +100,25 @@ def test_other_commands_refuse_to_be_several_processes(
     with pytest.raises(SystemExit, match="2"):
         run_command(lambda: 0)
     assert "WORLD_SIZE" in capsys.readouterr().err
+
+
+def test_an_error_that_all_processes_have_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    store = TCPStore("localhost", 0, is_master=True)
+    environ = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    for error in ("shared", "of one", "shared"):
+        say(UserError(error))
+    assert capsys.readouterr().err == "error: shared\nerror: of one\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [["--expid", "nothing"], ["--set", "batch_size=1"]])
+def test_torchrun_says_an_error_once(wrong: list[str], tiny_data: Path, tmp_path: Path) -> None:
+    done = Torchrun(workspace(tmp_path / "1", tiny_data), *wrong).wait()
+    assert done.code != 0 and done.stderr.count("error: ") == 1, done.stderr
 
 
 def test_dice_in_experts_and_batches_with_too_few_samples_are_refused(
