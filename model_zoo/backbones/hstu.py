@@ -187,14 +187,18 @@ class HSTUBlock(SequenceBlock):
 
     def _shared(self, history: History, target_BD: Tensor) -> Tensor:
         """Candidates after one history, which is encoded once, since a position reads older ones."""
+        *layers, last = cast(Iterable[HSTULayer], self.layers)
         history = with_vectors(history, history.embed())
-        for layer in cast(Iterable[HSTULayer], self.layers):
-            items = self._with_candidates(history, target_BD)
-            pairs = RowTable(layer.parts(items.rows_UD, 2).view(-1, layer.head_dim))
-            target_BD = layer.read(pairs, items, target_BD)
+        for layer in layers:
+            target_BD = self._read(layer, history, target_BD)
             parts = RowTable(layer.parts(history.rows_UD, 4))
             history = with_vectors(history, layer(parts, history))
-        return target_BD
+        return self._read(last, history, target_BD)
+
+    def _read(self, layer: HSTULayer, history: History, target_BD: Tensor) -> Tensor:
+        items = self._with_candidates(history, target_BD)
+        pairs = RowTable(layer.parts(items.rows_UD, 2).view(-1, layer.head_dim))
+        return layer.read(pairs, items, target_BD)
 
     def _embedded(self, history: History, target_BD: Tensor) -> Tensor:
         return self.forward(with_vectors(history, history.embed()), target_BD)
