@@ -123,10 +123,8 @@ class DatasetResults:
     @cached_property
     def probes(self) -> dict[str, dict[str, Any]]:
         """What trained weights show, by the name of the run (``<expid>_seed<seed>``)."""
-        files, advice = (
-            sorted(self.folder.glob("probes/*.json")),
-            "delete it, and run the study again",
-        )
+        files = sorted(self.folder.glob("probes/*.json"))
+        advice = "delete it, and run the study again"
         return {path.stem: read_json(path, Probe, advice) for path in files}
 
 

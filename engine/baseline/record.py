@@ -3,6 +3,7 @@
 Runs, studies and reports read it, so this file imports nothing slow.
 """
 
+from collections.abc import Iterable, Mapping
 from os.path import relpath
 from pathlib import Path
 from shlex import quote
@@ -88,6 +89,11 @@ def add(results: Path, dataset_hash: str, max_len: int, entry: Entry) -> Path:
         raise UserError(f"{results}: cannot be written ({error.strerror})") from None
     write_json(path, known)
     return path
+
+
+def by_user(metric: str, runs: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether runs have a metric as baselines and bounds have it, which know gAUC by user alone."""
+    return metric != "gAUC" or all(r["params"].get("group_id") != "group_index" for r in runs)
 
 
 def rows(entry: Entry) -> dict[str, dict[str, dict[str, float]]]:

@@ -31,8 +31,9 @@ def _is_first(text: str) -> bool:
     try:
         where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(*where, is_master=False, timeout=timedelta(seconds=5))
-        return store.add(text, 1) == 1
-    except (KeyError, RuntimeError):  # there is no store
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return store.add(f"error/{attempt}/{text}", 1) == 1
+    except (KeyError, ValueError, RuntimeError):  # there is no store
         return True
 
 

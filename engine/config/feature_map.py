@@ -88,7 +88,10 @@ def build_feature_map(params: dict[str, Any]) -> "FeatureMap":
         what = f"{feature_map.group_id!r} is not one of the features of {params['dataset_id']}"
         hint = did_you_mean(feature_map.group_id, feature_map.features)
         if feature_map.group_id == "group_index":
-            hint = ", so its samples have no other groups than users; write user_index"
+            hint = (
+                "; write user_index, or where the data have this column, name it in feature_cols: "
+                "{name: group_index, active: True, dtype: int, type: meta}"
+            )
         raise UserError(f"group_id: {what}{hint}")
     _check_events(params)
     feature_map.default_emb_dim = params.get("embedding_dim")

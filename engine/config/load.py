@@ -69,10 +69,11 @@ def checked(params: dict[str, Any], options: RunOptions) -> Experiment:
     if negatives := card_beside(params["train_data"]).get("negatives"):
         params = {"negative_sampling_rate": negatives["rate"]} | params
     matches = params.get("match_features")
-    timed = (matches or model_class.reads_times) and _timed(params)
+    gaps = params.get("time_gap", model_class.reads_times)
+    timed = (matches or gaps) and _timed(params)
     if matches:
         params["match_windows"] = params.get("match_windows", MATCH_WINDOWS) if timed else None
-    if model_class.reads_times and timed:
+    if gaps and timed:
         columns = params.get("event_cols") or []
         if TIME_GAP not in (column.get("name") for column in columns):
             gap = {"name": TIME_GAP, "vocab_size": GAP_BUCKETS}

@@ -29,7 +29,9 @@ REQUIRED: dict[str, Any] = {
 OPTIONAL: dict[str, Any] = {
     # the run and the loader
     **dict.fromkeys(("verbose", "early_stop_patience"), int),
-    **dict.fromkeys(("reduce_lr_on_plateau", "tensorboard", "shuffle", "streaming"), bool),
+    **dict.fromkeys(
+        ("reduce_lr_on_plateau", "tensorboard", "shuffle", "streaming", "time_gap"), bool
+    ),
     **dict.fromkeys(("embedding_regularizer", "net_regularizer"), float | str | None),
     "task": Literal["binary_classification"],
     "monitor_mode": Literal["max", "min"],

@@ -2,11 +2,12 @@
 
 A user's history is a chain of sessions (8 to 30 items of one theme), with abrupt switches and
 themes that reappear. ``Size.hopping`` is the chance that a session is followed by one of another
-theme. With 1 it always is, and with 0 a user stays in one theme for ever. At any hopping, data of one
-seed have the same items, tastes, lengths and targets. Items have a theme and a content. In each theme *a subspace of its own* of the
-content matters, and the rest of it is noise there. The subspaces overlap, so that no one measure of
-similarity serves all themes. The user judges what is shown by the taste in the theme z of the
-running session, which is the theme of the newest item. It is clicked with probability
+theme. With 1 it always is, and with 0 a user stays in one theme for ever. At any hopping, data of
+one seed have the same items, tastes, lengths and targets. Items have a theme and a content. In each
+theme *a subspace of its own* of the content matters, and the rest of it is noise there. The
+subspaces overlap, so that no one measure of similarity serves all themes. The user judges what is
+shown by the taste in the theme z of the running session, which is the theme of the newest item. It
+is clicked with probability
 
     p = sigmoid(slope * match + bias),
     match = cos(S_z c_target, mean of S_z c_i / |S_z c_i| over the history's items i in theme z),

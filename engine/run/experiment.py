@@ -20,6 +20,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_zoo import ranks
+from model_zoo.backbones.din import Dice
 from model_zoo.layers.batch_norm import over_ranks
 from model_zoo.training.base_model import StagedModel
 from model_zoo.training.progress import TrainingError, digest_of
@@ -155,11 +156,13 @@ def _divide(model: StagedModel, loaders: Loaders, expid: str) -> None:
     batch_norm, size = any(isinstance(m, _BatchNorm) for m in model.modules()), ranks.size()
     if size > 1:
         over_ranks(model)
-        parts = (part for parts in model.expert_parts() for part in parts.modules())
-        if any(hasattr(part, "running_mean") for part in parts):
-            what = "Dice in experts needs the whole batch, but a process does not run all experts"
-            advice = "write attention_hidden_activations: ReLU, or start one process"
-            raise UserError(f"{expid}: {what}; {advice}")
+        parts = (part for branch in model.branches.values() for part in branch.modules())
+        if norms := [part for part in parts if isinstance(part, _BatchNorm | Dice)]:
+            what = f"{type(norms[0]).__name__} in experts needs the whole batch, but a process does not"
+            advice = (
+                "leave it out (as for DIN attention_hidden_activations: ReLU), or start one process"
+            )
+            raise UserError(f"{expid}: {what} run all experts; {advice}")
     for loader in loaders.values():
         if (least := min(loader.batch_size, loader.num_samples)) < size:
             what = f"a batch has {least} samples for {size} processes"

@@ -67,9 +67,7 @@ def _summary_on_one_data_set(runs: list[Result]) -> str:
     if max(map(len, tests.values())) > 1:
         for expid, seeds in tests.items():
             rows.append([expid, f"mean of {len(seeds)}", *_spread(metrics, [*seeds.values()])])
-    others = set(metrics)  # that others have: bounds and baselines know gAUC by user alone
-    if runs[0]["params"].get("group_id") == "group_index":
-        others.discard("gAUC")
+    others = {metric for metric in metrics if record.by_user(metric, runs)}
     models = {run["expid"]: run["model"] for run in runs}
     for expid, seeds in list(tests.items())[1:]:
         reference = _reference(expid, models)

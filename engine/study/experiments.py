@@ -30,7 +30,7 @@ SIGNALS: list[dict[str, Any]] = [
     {},
     {"match_features": False},
     {"rare_id_rate": 0.0},
-    {"event_cols": [{"name": "time_gap", "vocab_size": 32}]},
+    {"time_gap": True},
 ]
 Names = Sequence[str]
 AS_IT_IS: Sequence[dict[str, Any]] = ({},)

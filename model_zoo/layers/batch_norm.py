@@ -26,12 +26,14 @@ def batch_moments(
         real_P: which of them count, bool.
         momentum: of the running numbers.
     """
+    x_PK = at_least_float32(x_PK)
     real_P = real_P.to(x_PK.dtype)
     count = ranks.total(real_P.sum())
     share_P = real_P / count.clamp(min=1)
-    mean_K = ranks.total(share_P @ x_PK)
-    # The mean's part of this gradient is zero.
-    variance_K = ranks.total(share_P @ (x_PK - mean_K.detach()).square())
+    with unrounded(x_PK):
+        mean_K = ranks.total(share_P @ x_PK)
+        # The mean's part of this gradient is zero.
+        variance_K = ranks.total(share_P @ (x_PK - mean_K.detach()).square())
     with torch.no_grad():  # one position has no variance
         step, unbiased = momentum * (count > 1).to(x_PK), count / (count - 1).clamp(min=1)
         norm.running_mean.lerp_(mean_K, step)
@@ -52,9 +54,8 @@ class BatchNorm(_BatchNorm):
         self.num_batches_tracked += 1
         x = at_least_float32(input).movedim(1, -1)
         x_PK = x.flatten(0, -2)
-        with unrounded(x):
-            real_P = torch.ones_like(x_PK[:, 0], dtype=torch.bool)
-            mean_K, variance_K = batch_moments(self, x_PK, real_P, self.momentum)
+        real_P = torch.ones_like(x_PK[:, 0], dtype=torch.bool)
+        mean_K, variance_K = batch_moments(self, x_PK, real_P, self.momentum)
         y = (x - mean_K) * (variance_K + self.eps).rsqrt()
         if self.affine:
             y = torch.addcmul(self.bias, y, self.weight)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from inspect import unwrap
+from typing import cast
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
@@ -97,9 +98,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
 
     The norm is that of whole gradients, also where each rank has rows of its own.
     """
-    holders: list[torch.Tensor] = []
-    divided: list[torch.Tensor] = []
-    common: list[torch.Tensor] = []
+    holders, common, divided = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
+    parameters = list(parameters)
     for parameter in parameters:
         holder: torch.Tensor = parameter
         if parameter.grad is not None and parameter.grad.is_sparse:
@@ -108,7 +108,15 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
         if holder.grad is not None:
             holders.append(holder)
             (divided if ranks.is_divided(parameter) else common).append(holder.grad)
-    norm = nn.utils.get_total_norm(common)
-    if divided:
-        norm = torch.hypot(norm, ranks.total(nn.utils.get_total_norm(divided) ** 2) ** 0.5)
-    nn.utils.clip_grads_with_norm_(holders, max_norm, norm)
+    if not any(map(ranks.is_divided, parameters)):
+        nn.utils.clip_grad_norm_(holders, max_norm)
+        return
+    zero = parameters[0].new_zeros(())
+    norm = (_square(common, zero) + ranks.total(_square(divided, zero))).sqrt()
+    for holder in holders:
+        cast(torch.Tensor, holder.grad).mul_((max_norm / (norm + 1e-6)).clamp(max=1))
+
+
+def _square(gradients: Iterable[torch.Tensor], zero: torch.Tensor) -> torch.Tensor:
+    """The square of the norm of some gradients."""
+    return sum((gradient.square().sum() for gradient in gradients), start=zero)

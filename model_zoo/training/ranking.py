@@ -55,7 +55,8 @@ def runs_of(y_true: NDArray, y_pred: NDArray, group_id: NDArray) -> Runs:
     start_R, start_G = _starts(key >> np.uint64(1)), _starts(key >> np.uint64(33))
     first_G = np.searchsorted(start_R, start_G)
     end_R = np.r_[start_R[1:], len(key)][: len(start_R)]
-    group_end_R = np.repeat(np.r_[start_G[1:], len(key)], np.diff(np.r_[first_G, len(start_R)]))
+    end_G = np.r_[start_G[1:], len(key)][: len(start_G)]
+    group_end_R = np.repeat(end_G, np.diff(np.r_[first_G, len(start_R)]))
     positive_R = np.add.reduceat((key & np.uint64(1)).astype(np.int64), start_R)
     return Runs(first_G, group_end_R - end_R, end_R - start_R, positive_R)
 

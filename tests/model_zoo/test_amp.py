@@ -57,6 +57,15 @@ def test_trains_and_scores_near_float32(name: str, tiny_data: Path) -> None:
     assert abs(loss - plain_loss) < 5e-3 * plain_loss
 
 
+def test_dice_trains_in_bf16_too(tiny_data: Path) -> None:
+    keys = {"attention_hidden_activations": "Dice", "amp": "bf16"}
+    model = build_model(tiny_params(tiny_data, "DIN", verbose=0) | keys)
+    stepper_of(model).step(random_batch(model.feature_map, LENGTHS, L=60), step=1, steps=1)
+    assert torch.isfinite(
+        outputs(model.eval(), random_batch(model.feature_map, LENGTHS, L=60))[0]
+    ).all()
+
+
 @torch.no_grad()
 def outputs(model: SequenceModel, batch: tuple) -> tuple[Tensor, float]:
     out = model(batch)

@@ -29,7 +29,7 @@ class About(Schema):
 
 
 class Interval(Schema):
-    """A mean over users with its 95 % interval."""
+    """A mean over users with its 95 % interval, which a mean of one user lacks."""
 
     mean: Small | None
     low: Small | None
@@ -38,7 +38,8 @@ class Interval(Schema):
     @model_validator(mode="after")
     def _is_whole(self) -> "Interval":
         known = [x for x in (self.low, self.mean, self.high) if x is not None]
-        if len(known) not in (0, 3) or known != sorted(known):
+        of_one = self.mean is not None and len(known) == 1
+        if not (of_one or len(known) in (0, 3)) or known != sorted(known):
             raise ValueError("low, mean and high are not in order, or one is missing")
         return self
 

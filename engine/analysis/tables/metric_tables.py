@@ -14,7 +14,7 @@ from typing import Any
 
 from model_zoo.registry import OURS, backbone_of, label, mixture_of, variant
 
-from ...baseline.record import ALL
+from ...baseline.record import ALL, by_user
 from ..results import METRICS, Cell, DatasetResults
 from ..wording import conditions, oddities, ordered_backbones, ordered_models, row_labels, sentences
 from .comparison import Group, Standing, compare
@@ -79,19 +79,27 @@ class Block:
         """The largest number of seeds of a cell."""
         return max((standing.n for standing in self.standings.values()), default=0)
 
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs of all cells."""
+        return [run for cell in self.cells.values() for run in cell.runs.values()]
+
     @cached_property
     def bayes(self) -> float | None:
         """The best possible test metric; None unless the makers of the data know it."""
-        runs = (run for cell in self.cells.values() for run in cell.runs.values())
-        known = (run["bayes"][self.metric] for run in runs if self.metric in run["bayes"])
-        return next(known, None) if self.plan.split == "test" else None
+        if self.plan.split != "test" or not by_user(self.metric, self.runs):
+            return None
+        known = (run["bayes"][self.metric] for run in self.runs if self.metric in run["bayes"])
+        return next(known, None)
 
     @cached_property
     def counting(self) -> float | None:
         """The metric of the counting baseline; None unless it is known for the one length of all cells."""
         lengths = {self.max_len(name) for name in self.cells}
         entry = self.data.counting.get(lengths.pop() or 0) if len(lengths) == 1 else None
-        return entry["metrics"][ALL][self.plan.split].get(self.metric) if entry else None
+        if entry is None or not by_user(self.metric, self.runs):
+            return None
+        return entry["metrics"][ALL][self.plan.split].get(self.metric)
 
     @property
     def beside(self) -> dict[str, float | None]:

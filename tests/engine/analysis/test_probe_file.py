@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.analysis.probes.probe_file import Probe
+from engine.analysis.probes.sessions import interval
 from engine.analysis.results import DatasetResults
 from engine.common.errors import UserError
 from engine.common.schema import check
@@ -31,6 +32,12 @@ def whole() -> dict[str, Any]:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_shipped_probes_are_read(path: Path) -> None:
     check(path, json.loads(path.read_text()), Probe, "")
+
+
+def test_the_mean_of_one_user_has_no_interval(whole: dict[str, Any], tmp_path: Path) -> None:
+    whole = copy.deepcopy(whole)
+    whole["session_hopping"]["real"]["distant"] |= interval([0.3, float("nan")])
+    check(tmp_path, whole, Probe, "")
 
 
 @pytest.mark.parametrize(

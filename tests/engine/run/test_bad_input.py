@@ -300,7 +300,7 @@ PARAMETERS = {
     "unknown group_id": Case(keys(group_id="user"), ("group_id: 'user'", "features of tiny")),
     "nothing groups samples": Case(
         keys(group_id="group_index"),
-        ("group_id: 'group_index' is not one of the features of tiny, so its", "write user_index"),
+        ("group_id: 'group_index' is not one of the features of tiny", "name it in feature_cols"),
     ),
     "loss that runs code": Case(keys(loss="open('pwned', 'w')"), ("TWIN_tiny, loss: is ",)),
     "metric that runs code": Case(keys(metrics=["open('pwned', 'w')"]), ("TWIN_tiny, metrics: ",)),

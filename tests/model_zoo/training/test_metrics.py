@@ -164,6 +164,7 @@ def test_scores_of_0_and_1_stay_finite() -> None:
         ([0, 1], [np.inf, 0.5], "NaN or infinite"),
         ([0, 2], [0.1, 0.5], "labels must be 0 or 1"),
         ([1, 1], [0.1, 0.5], "all labels are the same"),
+        ([], [], "all labels are the same"),
     ],
 )
 def test_undefined_metrics_are_errors(y_true: list, y_pred: list, message: str) -> None:

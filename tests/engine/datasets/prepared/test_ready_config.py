@@ -61,6 +61,10 @@ def test_matches_are_counted_in_windows_where_times_are_known(
         gap = [{"name": "time_gap", "vocab_size": 32}]  # HSTU reads times in any case
         wanted = gap if known and model.startswith("HSTU") else None
         assert params.get("event_cols") == wanted
+    for model, time_gap in (("TWIN", True), ("HSTU", False)):
+        options = RunOptions(tmp_path / "mine" / "config", changes={"time_gap": time_gap})
+        found = load(f"{model}_mine", options).params.get("event_cols")
+        assert found == (gap if known and time_gap else None)
 
 
 def test_a_key_that_all_models_share_is_written_once(tiny_data: Path, tmp_path: Path) -> None:
