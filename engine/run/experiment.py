@@ -290,8 +290,9 @@ def require_no_label(loader: SequenceLoader, feature_map: FeatureMap) -> None:
     found = facts.of_features(columns, feature_map.features, feature_map.labels[0])
     for error in facts.errors(found):
         raise UserError(f"{loader.samples.path}: {error}")
-    for warning in () if ranks.rank() else facts.warnings(found, None):
-        print(f"warning: {loader.samples.path}: {warning}", file=sys.stderr)
+    if ranks.rank() == 0:
+        for warning in facts.warnings(found, None):
+            print(f"warning: {loader.samples.path}: {warning}", file=sys.stderr)
 
 
 def commit_of(root: Path) -> str:

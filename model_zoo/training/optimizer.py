@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from inspect import unwrap
-from typing import cast
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbeddingDict
@@ -98,25 +97,29 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
 
     The norm is that of whole gradients, also where each rank has rows of its own.
     """
-    holders, common, divided = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
-    parameters = list(parameters)
+    holders: list[torch.Tensor] = []
+    divided: list[bool] = []
     for parameter in parameters:
+        divided.append(ranks.is_divided(parameter))
         holder: torch.Tensor = parameter
         if parameter.grad is not None and parameter.grad.is_sparse:
             holder = parameter.grad.values().detach()
             holder.grad = parameter.grad.values()  # a view: scaling it scales the gradient
-        if holder.grad is not None:
-            holders.append(holder)
-            (divided if ranks.is_divided(parameter) else common).append(holder.grad)
-    if not any(map(ranks.is_divided, parameters)):
+        holders.append(holder)
+    if any(divided):
+        _clip_divided(holders, divided, max_norm)
+    else:
         nn.utils.clip_grad_norm_(holders, max_norm)
-        return
-    zero = parameters[0].new_zeros(())
-    norm = (_square(common, zero) + ranks.total(_square(divided, zero))).sqrt()
-    for holder in holders:
-        cast(torch.Tensor, holder.grad).mul_((max_norm / (norm + 1e-6)).clamp(max=1))
 
 
-def _square(gradients: Iterable[torch.Tensor], zero: torch.Tensor) -> torch.Tensor:
-    """The square of the norm of some gradients."""
-    return sum((gradient.square().sum() for gradient in gradients), start=zero)
+def _clip_divided(holders: list[torch.Tensor], divided: list[bool], max_norm: float) -> None:
+    """Clip gradients where all ranks agree on which are ``divided``, though one may lack a gradient."""
+    common, own = holders[0].new_zeros(()), holders[0].new_zeros(())
+    gradients = [(x.grad, part) for x, part in zip(holders, divided, strict=True)]
+    for gradient, part in gradients:
+        if gradient is not None:
+            (own if part else common).add_(gradient.square().sum())
+    scale = (max_norm / ((common + ranks.total(own)).sqrt() + 1e-6)).clamp(max=1)
+    for gradient, _ in gradients:
+        if gradient is not None:
+            gradient.mul_(scale)

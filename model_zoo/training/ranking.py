@@ -122,9 +122,8 @@ def _longest(runs: Runs) -> int:
 def _gain(runs: Runs, discount: NDArray) -> NDArray[np.float64]:
     """What the positives of each run gain at their places; beyond the last discount it is nothing."""
     total = np.r_[0, discount.cumsum()]
-    first_R, last_R = (
-        np.minimum(n, len(discount)) for n in (runs.above_R, runs.above_R + runs.size_R)
-    )
+    first_R = np.minimum(runs.above_R, len(discount))
+    last_R = np.minimum(runs.above_R + runs.size_R, len(discount))
     return runs.positive_R / runs.size_R * (total[last_R] - total[first_R])
 
 
