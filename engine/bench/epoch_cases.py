@@ -9,7 +9,7 @@ import polars as pl
 
 from ..common.files import read_json, write_yaml
 from ..common.places import CONFIG, HOME, RUN_EXPID
-from ..config.feature_map import SIZES
+from ..config.feature_columns import SIZES
 from ..config.read import DATA_FILES, dataset_part
 from ..datasets import SEED, synthetic
 from ..datasets.prepared.card import SPLITS

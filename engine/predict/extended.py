@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from ..common.errors import UserError
-from ..config.feature_map import read_feature_map
+from ..config.feature_map_file import read_feature_map
 from ..datasets.forms.generic import load, text_form
 from ..datasets.forms.mapping import Mapping
 from ..datasets.forms.mapping_file import mapping_like, read_mapping

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
-from ...config.feature_map import OF_MODULES
+from ...config.feature_columns import OF_MODULES
 from ..prepared.layout import META
 from ..raw import lists, values
 from ..raw.source import ROW, Source, require_unique

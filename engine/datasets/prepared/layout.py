@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ...common.errors import UserError
 from ...common.files import one_at_a_time
-from ...config.feature_map import write_feature_map
+from ...config.feature_map_file import write_feature_map
 from .card import CARD, FILES, SPLITS, fingerprint
 
 ENCODERS = "encoders"  # folder of what ``encoders`` keeps

@@ -10,7 +10,7 @@ import polars as pl
 from ...common.errors import UserError
 from ...common.files import write_yaml
 from ...common.places import CONFIG, HOME, RUN_COMMAND
-from ...config.feature_map import read_feature_map
+from ...config.feature_map_file import read_feature_map
 from ...config.read import list_experiments, read_yaml, redirect, resolve_paths, with_tables
 from .card import SPLITS, card_beside
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 from ...common.files import read_json
 from ...common.schema import ABSENT, Count, Name, NotBelow0, Schema, Size, check, one_of
-from ...config.feature_map import read_feature_map
+from ...config.feature_map_file import read_feature_map
 from ..prepared.card import MEND
 from ..prepared.layout import ENCODERS
 from .features import EVENT, CategoricalEncoder, Encoder, Feature

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from engine.common.errors import UserError
-from engine.config.feature_map import write_feature_map
+from engine.config.feature_map_file import write_feature_map
 from engine.datasets.writing.encoders import Encoders, load
 from engine.datasets.writing.features import Feature
 

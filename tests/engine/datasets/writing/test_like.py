@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.config.feature_map import read_feature_map
+from engine.config.feature_map_file import read_feature_map
 from engine.datasets.prepared.card import FILES, SPLITS
 from engine.datasets.prepared.check import check
 
