@@ -44,7 +44,8 @@ def main() -> None:
         for kind, found in entry["metrics"].items()
     ]
     print(text_table(["trees on counts of", *map(" ".join, splits)], rows))
-    lines = sampling(card_beside(params["train_data"])), record.long_history(entry)
+    lines = [sampling(card_beside(params["train_data"]))]
+    lines += [record.long_history(entry), record.running_theme(entry)]
     print(*filter(None, [*lines, f"kept in {relpath(path)}"]), sep="\n")
 
 

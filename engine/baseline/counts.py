@@ -1,6 +1,7 @@
 """Count how often, and how long ago, a history shows what the candidate of its sample is.
 
-Shape suffixes: B samples, L padded history, M matches, F counts, E events whose popularity counts.
+Shape suffixes: B samples, L padded history, M matches, F counts, E events whose popularity counts, N
+items, D width of a vector.
 """
 
 from collections.abc import Iterator
@@ -18,21 +19,25 @@ from ..loader.popularity import BeforeTheMoment, every_nth
 from ..loader.times import Times, has_times
 from .among_others import AmongOthers, fold_of
 
+READ = ("categorical", "sequence", "embedding")  # the types of features that are compared
 BLOCK = 4096  # samples that are counted at a time
 FEW = 20  # newest events that are counted by themselves, too
 SPANS = (1800, 86_400)  # seconds before a sample, in which matches are counted by themselves
 NEVER = 1e12  # how long ago a match is that is not there
+NUMBERS = 16_000_000  # of vectors, that are gathered at a time
 
 
 class Counter:
     """Counts the matches of each sample of a data set.
 
     An event of the history matches if its item is the candidate, or if both have the same value of
-    a categorical feature. Of a sequence the first value counts. The value 0 matches nothing.
+    a categorical feature. Of a sequence the first value counts. The value 0 matches nothing. Features
+    that are vectors are compared by their cosine.
 
     Args:
         params: files and features of the data set, as in a configuration.
         max_len: how many of the newest events of a history are read.
+        theme_N: a number of each item's theme, -1 where it has none; by default no themes are known.
 
     Attributes:
         splits: the samples, which are read by row group.
@@ -41,13 +46,15 @@ class Counter:
         times: when the events were; None where no times are known.
     """
 
-    def __init__(self, params: dict[str, Any], max_len: int) -> None:
-        self.max_len = max_len
+    def __init__(
+        self, params: dict[str, Any], max_len: int, theme_N: NDArray[np.int64] | None = None
+    ) -> None:
+        self.max_len, self._theme_N = max_len, theme_N
         feature_map = build_feature_map(params)
         own = open_parquet(Path(params["train_data"])).schema_arrow.names
         features = {name: META for name in ("time", "group_user") if name in own}
         for name, spec in feature_map.features.items():
-            if spec.get("source") == "item" and spec["type"] in ("categorical", "sequence"):
+            if spec.get("source") == "item" and spec["type"] in READ:
                 features[name] = spec
         feature_map.features = features
         self.label = feature_map.labels[0]
@@ -60,7 +67,14 @@ class Counter:
             for split in SPLITS
         }
         self._values = {"item": np.arange(len(items), dtype=np.int32)}
+        self._units: list[NDArray[np.float32]] = []
         for name, table in items.tables.items():
+            if features[name]["type"] == "embedding":
+                vector_ND = table.numpy().reshape(len(items), -1).astype(np.float32)
+                length_N1 = np.linalg.norm(vector_ND, axis=1, keepdims=True)
+                vector_ND /= np.where(length_N1 > 0, length_N1, 1)
+                self._units.append(vector_ND)
+                continue
             first = table.numpy().reshape(len(items), -1)[:, 0].astype(np.int32)
             if 2 * len(np.unique(first)) < len(first):  # else it is nearly the item again
                 self._values[name] = first
@@ -109,36 +123,47 @@ class Counter:
 
         Returns:
             ``all`` has the counts of the whole history ``(B, F)``, ``newest`` the same of its
-            newest 20 events, and ``times`` what the moments add.
+            newest 20 events, ``theme`` the same of the events with the theme of the newest one, and
+            ``times`` what the moments add.
         """
         item_B, length_B = rows["item_index"], np.minimum(rows["seq_len"], self.max_len)
         index_BL, _ = self._histories.batch(
             rows["user_index"], rows["seq_len"], item_B, self.max_len
         )
         index_BL = index_BL[:, :-1]
+        age_L = np.arange(index_BL.shape[1], 0, -1)  # 1 is the newest event
+        parts = {"all": age_L <= length_B[:, None]}
+        parts["newest"] = parts["all"] & (age_L <= FEW)
+        if self._theme_N is not None:
+            theme_BL = self._theme_N[index_BL]
+            parts["theme"] = parts["all"] & (theme_BL == theme_BL[:, -1:]) & (theme_BL >= 0)
+        found: dict[str, list[NDArray]] = {name: [mask.sum(1)] for name, mask in parts.items()}
         end_B = self._histories.offsets[rows["user_index"]] + rows["seq_len"]
-        recent_B = np.minimum(length_B, FEW)
-        found: dict[str, list[NDArray]] = {"all": [length_B], "newest": [recent_B], "times": []}
         known_B = fold_of(rows[self.user]) if training else np.zeros(len(item_B), np.int64)
         if self.times is not None:
             known_B = self.times.ticks(rows["time"])
             some = length_B > 0
             gap_B = np.full(len(item_B), NEVER)
             gap_B[some] = known_B[some] - self.times.tick_S[end_B[some] - 1]
-            found["times"].append(gap_B)
+            found["times"] = [gap_B]
         for name, value_N in self._values.items():
             value_B = value_N[item_B]
             popular_B = self._popularity.share(name, value_B, known_B)
             same_BL = value_N[index_BL] == np.where(value_B == 0, -1, value_B)[:, None]
-            row_M, column_M = np.divmod(np.flatnonzero(same_BL), index_BL.shape[1])
-            age_M = index_BL.shape[1] - column_M  # 1 is the newest event
-            found["all"] += [popular_B, *_matches(row_M, age_M, length_B)]
-            recent = age_M <= FEW
-            found["newest"] += [popular_B, *_matches(row_M[recent], age_M[recent], recent_B)]
+            row_M, column_M = np.divmod(np.flatnonzero(same_BL), max(1, len(age_L)))
+            for part, mask_BL in parts.items():
+                own = mask_BL[row_M, column_M]
+                counts = _matches(row_M[own], age_L[column_M[own]], found[part][0])
+                found[part] += [popular_B, *counts]
             if self.times is not None:
-                gap_M = known_B[row_M] - self.times.tick_S[end_B[row_M] - age_M]
+                gap_M = known_B[row_M] - self.times.tick_S[end_B[row_M] - age_L[column_M]]
                 found["times"] += _gaps(row_M, gap_M, len(item_B), self.times.second)
-        return {k: np.column_stack(v).astype(np.float32) for k, v in found.items() if v}
+        for unit_ND in self._units:
+            cosine_BL = _cosines(unit_ND, item_B, index_BL)
+            for part, mask_BL in parts.items():
+                for mask in (mask_BL, mask_BL & (age_L <= FEW)):
+                    found[part] += _similar(cosine_BL, mask)
+        return {k: np.column_stack(v).astype(np.float32) for k, v in found.items()}
 
 
 def _matches(row_M: NDArray, age_M: NDArray, length_B: NDArray) -> list[NDArray]:
@@ -162,3 +187,21 @@ def _gaps(row_M: NDArray, gap_M: NDArray, size: int, second: float | None) -> li
     newest_B[row_M] = gap_M
     spans = () if second is None else [span * second for span in SPANS]
     return [newest_B, *(np.bincount(row_M[gap_M <= span], minlength=size) for span in spans)]
+
+
+def _cosines(
+    unit_ND: NDArray[np.float32], item_B: NDArray, index_BL: NDArray
+) -> NDArray[np.float32]:
+    """The cosine of each event's vector with that of the candidate, ``(B, L)``."""
+    cosine_BL = np.empty(index_BL.shape, np.float32)
+    step = max(1, NUMBERS // max(1, index_BL.shape[1] * unit_ND.shape[1]))
+    for start in range(0, len(item_B), step):
+        part = slice(start, start + step)
+        np.einsum("bld,bd->bl", unit_ND[index_BL[part]], unit_ND[item_B[part]], out=cosine_BL[part])
+    return cosine_BL
+
+
+def _similar(cosine_BL: NDArray[np.float32], mask_BL: NDArray[np.bool_]) -> list[NDArray]:
+    """The mean and the highest cosine of some events, 0 and -1 where there are none."""
+    mean_B = (cosine_BL * mask_BL).sum(1) / np.maximum(1, mask_BL.sum(1))
+    return [mean_B, np.where(mask_BL, cosine_BL, -1).max(1, initial=-1)]

@@ -1,17 +1,20 @@
 """Train boosted trees on the counts of a data set, and measure them as models are measured."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from model_zoo.training.metrics import evaluate_metrics
 
 from ..common.errors import UserError
+from ..datasets.prepared import data_profile
 from ..loader.columns import Arrays
 from .counts import FEW, Counter
-from .record import ALL, NEWEST, TIMES, Entry
+from .record import ALL, NEWEST, THEME, TIMES, Entry
 
 ROWS, SEED = 1_000_000, 2024
 STOPPING = 100_000  # about as many samples of the validation data tell when to stop
@@ -23,7 +26,8 @@ Models = dict[str, tuple[list[str], HistGradientBoostingClassifier]]
 def measure(params: dict[str, Any], max_len: int, rows: int = ROWS, seed: int = SEED) -> Entry:
     """Measure the counting baseline on a data set; ``record`` keeps what this returns.
 
-    As a model does, it learns from the training data and stops by the validation data.
+    As a model does, it learns from the training data and stops by the validation data. Where themes are
+    known, those with the highest kappa are the themes (see ``data_profile``).
 
     Args:
         params: files and features of the data set, as in a configuration, with absolute paths.
@@ -34,10 +38,16 @@ def measure(params: dict[str, Any], max_len: int, rows: int = ROWS, seed: int = 
     Raises:
         UserError: a file is damaged, or all samples of a split have the same label.
     """
-    counter = Counter(params, max_len)
+    folder, theme_N = Path(params["train_data"]).parent, None
+    hopping = data_profile.measure(folder)["hopping"]
+    theme = max(hopping, key=lambda name: hopping[name]["kappa"], default=None)
+    if theme:
+        theme_N = data_profile.themes(folder)[theme].cast(pl.Int64).fill_null(-1).to_numpy()
+    counter = Counter(params, max_len, theme_N)
     kinds = {ALL: ["all"]}
     kinds |= {NEWEST: ["newest"]} if max_len > FEW else {}
     kinds |= {TIMES: ["all", "times"]} if counter.times else {}
+    kinds |= {THEME: ["all", "theme"]} if theme else {}
     drawn, label = {}, {}
     for split, most in (("train", rows), ("valid", STOPPING)):
         share = min(1.0, most / len(counter.splits[split]))
@@ -54,11 +64,12 @@ def measure(params: dict[str, Any], max_len: int, rows: int = ROWS, seed: int = 
         trees.fit(x["train"], label["train"], X_val=x["valid"], y_val=label["valid"])
         models[kind] = names, trees
     found = {split: _evaluate(counter, split, models) for split in ("valid", "test")}
-    return {
+    entry = {
         "samples": len(label["train"]),
         "seed": seed,
         "metrics": {kind: {s: metrics[kind] for s, metrics in found.items()} for kind in kinds},
     }
+    return entry | ({"theme": {"name": theme} | hopping[theme]} if theme else {})
 
 
 def _evaluate(counter: Counter, split: str, models: Models) -> dict[str, dict[str, float]]:

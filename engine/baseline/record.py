@@ -18,6 +18,7 @@ from ..common.schema import Metrics, Schema, Share, rule
 PAYS = 0.005  # the least gain that counts
 FILE = "counting_baseline.json"
 ALL, NEWEST, TIMES = "all events", "the newest 20 events", "all events and their times"
+THEME = "all events, and those of the newest one's theme"
 Entry = dict[str, Any]
 
 
@@ -42,10 +43,19 @@ class Kinds(Schema):
     baseline: Annotated[OnSplits, Field(alias=ALL)]
 
 
+class Theme(Schema):
+    """The feature whose values are the themes, and how far users hop between them."""
+
+    name: str
+    kappa: Annotated[float, rule("a number up to 1", lambda kappa: kappa <= 1)]
+    returns: Share
+
+
 class Baseline(Schema):
     """The baseline of one length of histories."""
 
     metrics: Kinds
+    theme: Theme | None = None
 
 
 Length = Annotated[str, rule("a length in digits", str.isdecimal)]
@@ -129,6 +139,28 @@ def long_history(entry: Entry) -> str:
         f"Events older than the newest 20 are worth {gains['test']:+.4f} of test AUC to the counts "
         f"({gains['valid']:+.4f} in validation): as far as ids and categories tell, a long history "
         f"{pays}."
+    )
+
+
+def worth_of_theme(entry: Entry) -> float | None:
+    """The test AUC that the counts gain by knowing which events have the newest one's theme.
+
+    A mixture can gain what its router tells the experts; this is what trees gain from it. None if no
+    themes are known.
+    """
+    if "theme" not in entry:
+        return None
+    found = {kind: entry["metrics"][kind]["test"]["AUC"] for kind in (ALL, THEME)}
+    return found[THEME] - found[ALL]
+
+
+def running_theme(entry: Entry) -> str:
+    """A sentence on what the theme of the newest event tells; empty if no themes are known."""
+    if (worth := worth_of_theme(entry)) is None:
+        return ""
+    return (
+        f"To know which events have the {entry['theme']['name']} of the newest one is worth {worth:+.4f} of "
+        f"test AUC to the counts (kappa {entry['theme']['kappa']:.2f})."
     )
 
 

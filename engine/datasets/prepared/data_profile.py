@@ -43,13 +43,13 @@ def measure(folder: Path) -> dict[str, Any]:
         ``returns`` is the share of the changes that go to a value that the user had before. Themes
         are the categorical features whose raw values ``item_ids.parquet`` has.
     """
-    themes = _themes(folder)
-    totals = {name: np.zeros(4) for name in themes}
+    known = themes(folder)
+    totals = {name: np.zeros(4) for name in known}
     events = distinct = 0
     for piece in events_of(folder, ENOUGH):
         events += len(piece)
         distinct += piece.select("user_index", "item_index").n_unique()
-        for name, values in themes.items():
+        for name, values in known.items():
             value = values.gather(piece["item_index"])
             totals[name] += hops(piece.select("user_index", value=value))
     return {
@@ -167,7 +167,7 @@ def events_of(folder: Path, enough: int | None = None) -> Iterator[pl.DataFrame]
         yield rows.rename({"full_item_seq": "item_index", "full_time_seq": "time"}, strict=False)
 
 
-def _themes(folder: Path) -> dict[str, pl.Series]:
+def themes(folder: Path) -> dict[str, pl.Series]:
     """For each theme a number of the value of each item, or null, by ``item_index``."""
     path = folder / "item_ids.parquet"
     if not path.exists():

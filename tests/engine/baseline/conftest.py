@@ -48,10 +48,12 @@ def make_data(tmp_path: Path) -> MakeData:
             "item_index": np.arange(items + 1),
             "kind": np.r_[0, rng.integers(0, 5, items)],  # 0 is missing
             "tags": [[0, 0], *rng.integers(1, 4, (items, 2)).tolist()],
+            "image": [[0.0] * 3, *rng.normal(size=(items - 1, 3)).tolist(), [0.0] * 3],
         }
         features = {
             "kind": {"type": "categorical", "source": "item", "vocab_size": 5},
             "tags": {"type": "sequence", "source": "item", "vocab_size": 4, "max_len": 2},
+            "image": {"type": "embedding", "source": "item", "embedding_dim": 3},
         }
         if not unit:
             samples, histories = samples.drop("time"), histories.drop("full_time_seq")
@@ -64,8 +66,11 @@ def make_data(tmp_path: Path) -> MakeData:
         }
         folder = tmp_path / "log"
         about = {"time_unit": unit}
+        info = pl.DataFrame(table)
+        item_ids = info.select("item_index", kind=pl.format("kind {}", "kind"))[1:]
         layout.write(
-            layout.Dataset(splits, histories, pl.DataFrame(table), features, "label", about), folder
+            layout.Dataset(splits, histories, info, features, "label", about, item_ids=item_ids),
+            folder,
         )
         return ready_config.described(folder)
 

@@ -19,7 +19,7 @@ from .conftest import MakeData
 def test_random_labels_are_not_learned(make_data: MakeData) -> None:
     params = make_data(users=200, shown=50, items=300, unit="s")
     found = measure(params, max_len=50)["metrics"]
-    assert found.keys() == {record.ALL, record.NEWEST, record.TIMES}
+    assert found.keys() == {record.ALL, record.NEWEST, record.TIMES, record.THEME}
     for metrics in found.values():
         assert metrics["test"]["AUC"] == pytest.approx(0.5, abs=0.04)
         assert metrics["test"]["gAUC"] == pytest.approx(0.5, abs=0.04)
@@ -36,7 +36,31 @@ def test_what_the_history_tells_is_learned(make_data: MakeData) -> None:
         rows.with_columns(label=label).drop("full_item_seq").write_parquet(path)
     found = measure(params, max_len=200)["metrics"]
     assert found[record.ALL]["test"]["AUC"] > 0.99 > found[record.NEWEST]["test"]["AUC"] + 0.05
-    assert measure(params, max_len=20)["metrics"].keys() == {record.ALL}
+    assert measure(params, max_len=20)["metrics"].keys() == {record.ALL, record.THEME}
+
+
+def test_what_the_running_theme_tells_is_learned(make_data: MakeData) -> None:
+    params = make_data(users=150, shown=60)
+    users = pl.read_parquet(params["user_info"])["full_item_seq"].to_list()
+    table = pl.read_parquet(params["item_info"]).to_dicts()
+    kind, tag = (
+        [row["kind"] for row in table],
+        [row["tags"][0] for row in table],
+    )
+    for split in ("train", "valid", "test"):  # wanted is the tag of which the running kind has most
+        rows = pl.read_parquet(params[f"{split}_data"])
+        label = []
+        for user, item, length in rows.select("user_index", "item_index", "seq_len").iter_rows():
+            history = users[user][:length]
+            running = [tag[event] for event in history if kind[event] == kind[history[-1]]]
+            label.append(int(2 * running.count(tag[item]) > len(running)))
+        path = Path(params[f"{split}_data"])
+        rows.with_columns(label=pl.Series(label, dtype=pl.Int8)).write_parquet(path)
+    entry = measure(params, max_len=200)
+    assert entry["theme"]["name"] == "kind"
+    assert entry["metrics"][record.THEME]["test"]["AUC"] > 0.99
+    assert (worth := record.worth_of_theme(entry)) is not None and worth > 0.05
+    assert f"the kind of the newest one is worth {worth:+.4f}" in record.running_theme(entry)
 
 
 def run(data: Path, root: Path, *more: str) -> Outcome:

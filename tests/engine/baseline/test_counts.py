@@ -11,8 +11,17 @@ from model_zoo.training.metrics import auc
 from .conftest import MakeData
 
 
+def theme_of(item: int) -> int:
+    """The planted theme of an item: -1 (none) of every fourth item, and of padding."""
+    return item % 4 - 1
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    return np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b) or 1)
+
+
 def looped(params, max_len: int, split: str, unit: int):
-    """``all``, ``newest`` and ``times`` of a split, one sample after the other."""
+    """``all``, ``newest``, ``theme`` and ``times`` of a split, one sample after the other."""
     read = {s: pl.read_parquet(params[f"{s}_data"]).to_dicts() for s in ("train", split)}
     users = pl.read_parquet(params["user_info"]).to_dicts()
     table = pl.read_parquet(params["item_info"]).to_dicts()
@@ -25,12 +34,15 @@ def looped(params, max_len: int, split: str, unit: int):
     for row in read["train"]:
         fold[row["user_index"]] = fold_of(row.get("group_user", row["user_index"]))
         shown[row["user_index"]] = max(shown.get(row["user_index"], 0), row["seq_len"])
-    found = {"all": [], "newest": [], "times": []}
+    found = {"all": [], "newest": [], "theme": [], "times": []}
     for row in read[split]:
         user = users[row["user_index"]]
         items = user["full_item_seq"][: row["seq_len"]][-max_len:]
         moments = user.get("full_time_seq", [])[: row["seq_len"]][-max_len:]
-        sample = {"all": [len(items)], "newest": [min(20, len(items))], "times": []}
+        running = theme_of(items[-1]) if items else -1
+        themed = [theme_of(item) == running >= 0 for item in items]
+        sample = {"all": [len(items)], "newest": [min(20, len(items))], "theme": [sum(themed)]}
+        sample["times"] = []
         if unit:
             sample["times"].append(row["time"] - moments[-1] if moments else NEVER)
         for values in features.values():
@@ -56,12 +68,13 @@ def looped(params, max_len: int, split: str, unit: int):
                 for place, item in enumerate(items)
                 if values[item] == wanted and wanted != 0
             ]
-            for name, most in (("all", max_len), ("newest", 20)):
-                near = [age for age in ages if age <= most]
+            nearby = {"all": ages, "newest": [age for age in ages if age <= 20]}
+            nearby["theme"] = [age for age in ages if themed[-age]]
+            for name, near in nearby.items():
                 sample[name] += [
                     popular,
                     len(near),
-                    len(near) / max(1, min(most, len(items))),
+                    len(near) / max(1, sample[name][0]),
                     min(near, default=NEVER),
                     sum(age <= 5 for age in near),
                     sum(age <= 20 for age in near),
@@ -70,13 +83,21 @@ def looped(params, max_len: int, split: str, unit: int):
                 gaps = [row["time"] - moments[-age] for age in ages]
                 sample["times"] += [min(gaps, default=NEVER)]
                 sample["times"] += [sum(g <= s * unit for g in gaps) for s in (1800, 86_400)]
+        image = [table[item]["image"] for item in items]
+        similar = [cosine(vector, table[row["item_index"]]["image"]) for vector in image]
+        for name, read in (("all", [True] * len(items)), ("newest", []), ("theme", themed)):
+            for most in (max_len, 20):
+                ages = [age for age in range(1, len(items) + 1) if age <= most]
+                own = [similar[-a] for a in ages if (a <= 20 if name == "newest" else read[-a])]
+                sample[name] += [np.mean(own) if own else 0, max(own, default=-1)]
         for name in found:
             found[name].append(sample[name])
     return {name: np.array(values) for name, values in found.items() if unit or name != "times"}
 
 
 def counted(params, max_len: int, split: str):
-    blocks = [counts for counts, _ in Counter(params, max_len).blocks(split)]
+    theme_N = np.array([theme_of(item) for item in range(1001)])
+    blocks = [counts for counts, _ in Counter(params, max_len, theme_N).blocks(split)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
@@ -90,7 +111,7 @@ def test_counts_are_those_of_plain_loops(
     found, wanted = counted(params, max_len, split), looped(params, max_len, split, second)
     assert found.keys() == wanted.keys()
     for name in wanted:
-        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_an_order_is_no_time(make_data: MakeData) -> None:
@@ -135,4 +156,4 @@ def test_lists_of_one_user_are_in_one_fold(make_data: MakeData) -> None:
         rows.with_columns(group_user=group).write_parquet(params[f"{split}_data"])
     assert Counter(params, 50).user == "group_user"
     found, wanted = counted(params, 50, "train"), looped(params, 50, "train", 0)
-    np.testing.assert_allclose(found["all"], wanted["all"], rtol=1e-5)
+    np.testing.assert_allclose(found["all"], wanted["all"], rtol=1e-5, atol=1e-6)
