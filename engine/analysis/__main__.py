@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..common.errors import run_command
-from .catalogue import FIGURES, TABLES, write_artefacts
+from .catalogue import FIGURES, OVERVIEWS, TABLES, write_artefacts
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     )
     parser.add_argument("results", type=Path, help="folder of engine.study or run_expid.py")
     default = "default: all there is data for"
-    parser.add_argument("--only", nargs="+", choices=[*TABLES, *FIGURES], help=default)
+    parser.add_argument("--only", nargs="+", choices=[*TABLES, *OVERVIEWS, *FIGURES], help=default)
     args = parser.parse_args()
     for path in write_artefacts(args.results, args.only):
         print(path)

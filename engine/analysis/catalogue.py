@@ -7,6 +7,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.files import writing
 from .figures import metric_figures, probe_figures, router_figures
+from .figures.gain_figure import gains
 from .figures.style import Figure, save
 from .results import DatasetResults, read_results
 from .tables.cost_table import cost
@@ -26,7 +27,8 @@ TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
     "tuning": tuning,
     "published": published_table,
 }
-# Each draws what is in the results, and nothing where that is missing.
+# Each draws what is in the results, and nothing where that is missing. The first are of all data sets.
+OVERVIEWS: dict[str, Callable[[list[DatasetResults]], Figure | None]] = {"gains": gains}
 FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
     "session_hopping": probe_figures.session_hopping,
     "utility_flops": metric_figures.utility_flops,
@@ -42,6 +44,8 @@ FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
 def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
     """Write tables to ``tables/`` and figures to ``<dataset_id>/figures/`` in a folder of results.
 
+    Figures of all data sets go to ``figures/``.
+
     Args:
         folder: see ``results.py``.
         names: names of tables and figures; None writes all that the results have the numbers for.
@@ -55,9 +59,11 @@ def write_artefacts(folder: Path, names: list[str] | None = None) -> list[Path]:
     """
     results = read_results(folder)
     written: list[Path] = []
-    for name in names or [*TABLES, *FIGURES]:
+    for name in names or [*TABLES, *OVERVIEWS, *FIGURES]:
         if name in TABLES:
             paths = _write(write_table, folder / "tables", name, TABLES[name](results))
+        elif name in OVERVIEWS:
+            paths = _write(save, folder / "figures", name, OVERVIEWS[name](results))
         else:
             drawn = ((data.folder / "figures", FIGURES[name](data)) for data in results)
             paths = [path for home, figure in drawn for path in _write(save, home, name, figure)]

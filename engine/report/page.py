@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 
-from ..analysis.catalogue import FIGURES, TABLES
+from model_zoo.registry import backbone_of
+
+from ..analysis.catalogue import FIGURES, OVERVIEWS, TABLES
 from ..analysis.figures.style import svg
 from ..analysis.results import DatasetResults, read_results
 from ..analysis.tables.cost_table import COSTS
@@ -23,7 +26,7 @@ from ..analysis.tables.published import without_runs
 from ..baseline import record
 from ..study.experiments import calls, widest
 from ..tuner.trial import as_text
-from .groups import best_first, embedded, groups, metric
+from .groups import Group, best_first, embedded, groups, metric
 from .pieces import PIECES, state
 
 HERE = Path(__file__).parent
@@ -51,6 +54,7 @@ def build(folder: Path) -> str:
     return environment.get_template("page.html.j2").render(
         home=folder,
         sections=sections,
+        overviews=[_image(figure) for draw in OVERVIEWS.values() if (figure := draw(everything))],
         commands=list(dict.fromkeys(call.command for call in wide)),
         outputs=list(dict.fromkeys(shlex.quote(call.output) for call in wide)),
         pieces=PIECES,
@@ -70,19 +74,42 @@ def _section(results: DatasetResults, place: int) -> dict[str, Any]:
 
     ``ranked`` has the configurations that ran, the best first. Those of the paper's comparisons come
     before all others. The others must not be compared with them: of many knobs with single seeds, the
-    best is the best by luck. ``figures`` has an image of each figure that can be drawn, by name. Since
+    best is the best by luck. ``short`` has the best of the former and what it is to be seen beside; it is
+    empty without one. ``figures`` has an image of each figure that can be drawn, by name. Since
     they are images, the ids of two drawings cannot clash.
     """
     known, figures = groups(results), {}
     for name, draw in FIGURES.items():
         if (figure := draw(results)) is not None:
-            figures[name] = "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()
+            figures[name] = _image(figure)
+    ranked = sorted(best_first(known), key=lambda group: not group.in_tables)
     return {
         "results": results,
         "anchor": f"data{place}",  # two folders may hold the same data set
         "trials": Counter(trial["model"] for trial in results.tuning),
-        "ranked": sorted(best_first(known), key=lambda group: not group.in_tables),
+        "ranked": ranked,
+        "short": _short(results, [group for group in ranked if group.in_tables]),
         "planned": sum(len(group.seeds) for group in known),
         "missing": [group for group in known if group.missing],
         "figures": figures,
     }
+
+
+def _short(results: DatasetResults, ranked: list[Group]) -> dict[str, Any]:
+    """The best configuration of a data set, its backbone alone, and the test AUCs that are of no model."""
+    if not ranked:
+        return {}
+    best, run = ranked[0], ranked[0].runs[0]
+    entry = results.counting.get(run["params"]["max_len"])
+    alone = (group for group in ranked if group.model == backbone_of(best.model))
+    return {
+        "best": best,
+        "alone": next(alone, None),
+        "counting": entry["metrics"][record.ALL]["test"]["AUC"] if entry else None,
+        "possible": run["bayes"].get("AUC"),
+    }
+
+
+def _image(figure: Figure) -> str:
+    """A figure as the address of an image."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()

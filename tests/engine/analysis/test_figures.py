@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engine.analysis import catalogue
-from engine.analysis.catalogue import FIGURES, write_artefacts
+from engine.analysis.catalogue import FIGURES, OVERVIEWS, write_artefacts
 from engine.analysis.figures import style
 from engine.analysis.results import DatasetResults, read_results
 from engine.analysis.wording import fullest_backbone
+from engine.baseline import record
 from engine.common.errors import UserError
 
 from ...support.fake_results import write_probe, write_study
@@ -236,3 +237,37 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "tables").write_text("")
     with pytest.raises(UserError, match="tables: cannot be written"):
         write_artefacts(tmp_path, ["table1"])
+
+
+@pytest.fixture
+def hopping(tmp_path: Path) -> Path:
+    """Results on three data sets, of which two know what their themes are worth."""
+    for name, worth in (("one", 0.01), ("two", 0.05), ("three", None)):
+        home = write_study(tmp_path, name, seeds=(1, 2, 3), only=("table1",))
+        if worth is not None:
+            found = {"valid": {"AUC": 0.7}, "test": {"AUC": 0.7}}
+            metrics = {record.ALL: found, record.THEME: found | {"test": {"AUC": 0.7 + worth}}}
+            theme = {"name": "category", "kappa": 8 * worth, "returns": 0.5}
+            record.add(home, f"hash of {name}", 200, {"metrics": metrics, "theme": theme})
+    return tmp_path
+
+
+def test_gains_stand_over_what_the_data_tell(hopping: Path) -> None:
+    results = read_results(hopping)
+    figure = OVERVIEWS["gains"](results)
+    over_kappa, over_worth = figure.axes  # nothing was run with Ensemble
+    assert "over Vanilla" in over_kappa.get_ylabel()
+    assert [text.get_text() for text in over_kappa.texts] == ["one", "two"]
+    wanted = []
+    for data, worth in ((results[0], 1.0), (results[2], 5.0)):
+        cells = {cell.model: cell.values("AUC") for cell in data.experiment("table1")}
+        for model, theirs in cells.items():
+            if ours := cells.get(f"{model}_MoS"):
+                gain = fmean(ours[seed] - theirs[seed] for seed in (1, 2, 3))
+                wanted.append((worth, 100 * gain))
+    for axes, scale in ((over_kappa, 0.08), (over_worth, 1)):
+        points = [bars.lines[0].get_xydata()[0] for bars in axes.containers]
+        assert points == [pytest.approx((scale * worth, gain)) for worth, gain in wanted]
+    files = {path.name for path in write_artefacts(hopping)}
+    assert "gains.svg" in files
+    assert OVERVIEWS["gains"](results[:2]) is None
