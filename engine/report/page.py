@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from model_zoo.registry import backbone_of
 
 from ..analysis.catalogue import FIGURES, OVERVIEWS, TABLES
-from ..analysis.figures.style import svg
+from ..analysis.figures.style import as_address
 from ..analysis.results import DatasetResults, read_results
 from ..analysis.tables.cost_table import COSTS
 from ..analysis.tables.grid import html, settings
@@ -54,7 +53,9 @@ def build(folder: Path) -> str:
     return environment.get_template("page.html.j2").render(
         home=folder,
         sections=sections,
-        overviews=[_image(figure) for draw in OVERVIEWS.values() if (figure := draw(everything))],
+        overviews=[
+            as_address(figure) for draw in OVERVIEWS.values() if (figure := draw(everything))
+        ],
         commands=list(dict.fromkeys(call.command for call in wide)),
         outputs=list(dict.fromkeys(shlex.quote(call.output) for call in wide)),
         pieces=PIECES,
@@ -81,7 +82,7 @@ def _section(results: DatasetResults, place: int) -> dict[str, Any]:
     known, figures = groups(results), {}
     for name, draw in FIGURES.items():
         if (figure := draw(results)) is not None:
-            figures[name] = _image(figure)
+            figures[name] = as_address(figure)
     ranked = sorted(best_first(known), key=lambda group: not group.in_tables)
     return {
         "results": results,
@@ -108,8 +109,3 @@ def _short(results: DatasetResults, ranked: list[Group]) -> dict[str, Any]:
         "counting": entry["metrics"][record.ALL]["test"]["AUC"] if entry else None,
         "possible": run["bayes"].get("AUC"),
     }
-
-
-def _image(figure: Figure) -> str:
-    """A figure as the address of an image."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode()

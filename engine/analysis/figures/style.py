@@ -4,6 +4,7 @@ The colour-blind can tell Okabe and Ito's colours apart. Markers, hatches and li
 again, for grey print. Colours and markers repeat when there are more models than colours.
 """
 
+import base64
 import textwrap
 from collections.abc import Iterable, Sequence, Sized
 from io import BytesIO
@@ -106,6 +107,11 @@ def svg(figure: Figure) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def as_address(figure: Figure) -> str:
+    """A figure as SVG in the form of an address, which a page shows without loading anything."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg(figure)).decode()}"
 
 
 @styled
