@@ -88,7 +88,7 @@ class ServedModel(nn.Module):
     """A trained model that scores the candidates of one user.
 
     Args:
-        model: the trained model, which is left as it is.
+        model: the trained model, which is left as it is, and whose weights are shared.
         max_len: L.
 
     Attributes:
@@ -97,7 +97,9 @@ class ServedModel(nn.Module):
 
     def __init__(self, model: SequenceModel, max_len: int) -> None:
         super().__init__()
-        self.model, self.max_len = copy.deepcopy(model).eval().requires_grad_(False), max_len
+        # The weights are the model's own: tables may be large.
+        own = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+        self.model, self.max_len = copy.deepcopy(model, own).eval(), max_len
         self.model.amp = None  # float32 is at least as exact
         for module in self.model.modules():
             if isinstance(module, SequenceModel | SequenceBlock):

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import writing
-from .figures import metric_figures, probe_figures, router_figures
+from .figures import cost_figures, metric_figures, probe_figures, router_figures
 from .figures.gain_figure import gains
 from .figures.style import Figure, save
 from .results import DatasetResults, read_results
@@ -31,7 +31,8 @@ TABLES: dict[str, Callable[[list[DatasetResults]], Table | None]] = {
 OVERVIEWS: dict[str, Callable[[list[DatasetResults]], Figure | None]] = {"gains": gains}
 FIGURES: dict[str, Callable[[DatasetResults], Figure | None]] = {
     "session_hopping": probe_figures.session_hopping,
-    "utility_flops": metric_figures.utility_flops,
+    "utility_flops": cost_figures.utility_flops,
+    "pareto": cost_figures.pareto,
     "dispatch": router_figures.dispatch,
     "scaling": metric_figures.scaling,
     "alphas": metric_figures.alphas,

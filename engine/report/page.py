@@ -18,7 +18,7 @@ from model_zoo.registry import backbone_of
 from ..analysis.catalogue import FIGURES, OVERVIEWS, TABLES
 from ..analysis.figures.style import as_address
 from ..analysis.results import DatasetResults, read_results
-from ..analysis.tables.cost_table import COSTS
+from ..analysis.tables.cost_table import measured
 from ..analysis.tables.grid import html, settings
 from ..analysis.tables.metric_tables import tuning
 from ..analysis.tables.published import without_runs
@@ -63,7 +63,7 @@ def build(folder: Path) -> str:
         tables={name: table for name, table in made.items() if table},
         places={group: place for place, group in enumerate(known)},
         runs=embedded(known, folder),
-        costs=COSTS,
+        costs=measured(run for results in everything for run in results.runs),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=(HERE / "page.css").read_text("utf-8"),

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from model_zoo import ranks
 from model_zoo.backbones.din import Dice
 from model_zoo.layers.batch_norm import over_ranks
+from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 from model_zoo.training.progress import TrainingError, digest_of
 from model_zoo.training.routing_report import routing_report
@@ -45,6 +46,7 @@ from .cpu import set_up_cpu
 from .devices import peak_memory, require_devices
 from .flops import flops_per_sample, num_parameters, spread_batch
 from .result import Result
+from .serving_time import serving_ms
 from .trained import require_weights_of_result
 from .vectors import forget_vectors, load_vectors
 
@@ -261,8 +263,20 @@ def _evaluate(model: StagedModel, loaders: Loaders, metrics: list[str]) -> dict[
         "flops_per_sample_error": flops.error,
         "train_samples_per_s": statistics.median(speeds),  # over the evaluations
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
+        "serving_ms": _serving_ms(model, loaders["test"]),
         "seconds": {"test": test_seconds},
     }
+
+
+def _serving_ms(model: StagedModel, loader: SequenceLoader) -> float | None:
+    """See ``serving_ms``; None for a model that has no serving form."""
+    if not isinstance(model, SequenceModel):
+        return None
+    try:
+        return serving_ms(model, loader)
+    except Exception as error:  # an own block may do anything; a trained model must not be lost
+        logging.warning(f"{model.model_id} has no serving form: {type(error).__name__}: {error}")
+        return None
 
 
 def make_loaders(params: Params, feature_map: FeatureMap, device: str) -> Loaders:

@@ -95,6 +95,7 @@ class Result(Schema):
     flops_per_sample_error: schema.NotBelow0 | None = ABSENT
     train_samples_per_s: schema.Above0 | None
     test_samples_per_s: schema.Above0 | None
+    serving_ms: schema.Above0 | None = ABSENT  # older files lack it
     peak_memory_bytes: schema.Above0 | None
     seconds: Seconds
 

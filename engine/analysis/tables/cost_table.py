@@ -1,6 +1,6 @@
 """What the models of Tables 1 and 2 cost: parameters, FLOPs, speed and memory."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class Quantity(NamedTuple):
     def values(self, runs: Collection[Run], device: str) -> list[float]:
         """The values of runs where they are known, and on one device where only these compare."""
         same = on_device(runs, device) if self.by_device else runs
-        return [run[self.key] for run in same if run[self.key] is not None]
+        return [run[self.key] for run in same if run.get(self.key) is not None]
 
 
 FLOPS = Quantity("flops_per_sample", "MFLOPs per sample", False, 1e6, 2)
@@ -37,8 +37,16 @@ COSTS = (
     FLOPS,
     Quantity("train_samples_per_s", "training samples/s", True),
     Quantity("test_samples_per_s", "test samples/s", True),
+    Quantity("serving_ms", "ms for 100 candidates of a user", True, decimals=1),
     Quantity("peak_memory_bytes", "peak memory, MB", True, 1e6),
 )
+
+
+def measured(runs: Iterable[Run]) -> list[Quantity]:
+    """The quantities that some run has; older runs lack some."""
+    runs = list(runs)
+    return [q for q in COSTS if any(run.get(q.key) is not None for run in runs)]
+
 
 Cells = dict[str, Cell]  # the cells of Tables 1 and 2 on one data set, by model
 
@@ -53,9 +61,10 @@ def cost(results: list[DatasetResults]) -> Table | None:
     models = ordered_models(model for _, cells in parts for model in cells)
     if not models:
         return None
+    costs = measured(r for _, cells in parts for c in cells.values() for r in c.runs.values())
     columns, notes = [], []
     for dataset_id, cells in parts:
-        columns += [Column(dataset_id, q.heading, partial(_entry, cells, q)) for q in COSTS]
+        columns += [Column(dataset_id, q.heading, partial(_entry, cells, q)) for q in costs]
         devices = {run["device"] for cell in cells.values() for run in cell.runs.values()}
         if len(devices) > 1:
             columns += [Column(dataset_id, "device of speed and memory", partial(_device, cells))]
@@ -63,7 +72,7 @@ def cost(results: list[DatasetResults]) -> Table | None:
             notes += sentences("one_device", dataset=dataset_id, device=devices.pop())
     rows = {model: row_labels(model) for model in models}
     ran = [(model, name, cells) for model in models for name, cells in parts if model in cells]
-    records = [{"dataset_id": n, **_measured(cells, m, q)} for m, n, cells in ran for q in COSTS]
+    records = [{"dataset_id": n, **_line(cells, m, q)} for m, n, cells in ran for q in costs]
     below = [*sentences("cost"), *notes]
     return grouped("Cost", ["Model", "Variant"], rows, columns, below, records)
 
@@ -72,7 +81,7 @@ def _cells(data: DatasetResults) -> Cells:
     return {cell.model: cell for name in ("table2", "table1") for cell in data.experiment(name)}
 
 
-def _measured(cells: Cells, model: str, quantity: Quantity) -> dict[str, Any]:
+def _line(cells: Cells, model: str, quantity: Quantity) -> dict[str, Any]:
     """One line of the CSV file."""
     runs, backbone = cells[model].runs.values(), cells.get(backbone_of(model))
     device = usual_device(runs)
@@ -92,7 +101,7 @@ def _measured(cells: Cells, model: str, quantity: Quantity) -> dict[str, Any]:
 
 
 def _entry(cells: Cells, quantity: Quantity, model: str) -> Entry:
-    found = _measured(cells, model, quantity) if model in cells else {"n": 0}
+    found = _line(cells, model, quantity) if model in cells else {"n": 0}
     if not found["n"]:
         return Entry()
     below = [] if found["ratio"] is None else [f"×{found['ratio']:.2f}"]

@@ -239,6 +239,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_artefacts(tmp_path, ["table1"])
 
 
+def test_the_front_is_of_the_models_that_no_other_one_beats(tmp_path: Path) -> None:
+    home = write_study(tmp_path, seeds=(1, 2), only=("table1",))
+    cost = {"TWIN": 4.0, "TWIN_MoS": 2.0, "SDIM": 1.0}  # all others cost 9
+    auc = {"TWIN": 0.9, "TWIN_MoS": 0.8, "SDIM": 0.85}
+    for path in (home / "runs").glob("*.json"):
+        run = json.loads(path.read_text())
+        model = run["model"]
+        run["serving_ms"] = cost.get(model, 9.0)
+        run["metrics"]["test"]["AUC"] = auc.get(model, 0.5)
+        path.write_text(json.dumps(run))
+    figure = FIGURES["pareto"](read_results(tmp_path)[0])
+    serving = next(axes for axes in figure.axes if "candidates" in axes.get_xlabel())
+    front = [line for line in serving.lines if line.get_drawstyle() == "steps-post"]
+    assert [tuple(map(round, xy)) for xy in front[0].get_xydata()] == [(1, 85), (4, 90)]
+
+
 @pytest.fixture
 def hopping(tmp_path: Path) -> Path:
     """Results on three data sets, of which two know what their themes are worth."""

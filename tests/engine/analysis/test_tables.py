@@ -443,7 +443,7 @@ def test_costs_are_medians_and_ratios(home: Path) -> None:
     assert found["ratio"] == pytest.approx(median(speeds[0]) / median(speeds[1]))
     flops = median(run["flops_per_sample"] for run in read(home, "MIRRN_toy").values())
     assert entry(table, ("MIRRN", ""), "toy|MFLOPs per sample").text == f"{flops / 1e6:,.2f}"
-    assert len(table.records) == 23 * 5
+    assert len(table.records) == 23 * 6
 
 
 def test_what_was_not_measured_is_missing_and_the_error_of_flops_is_shown(home: Path) -> None:

@@ -34,7 +34,7 @@ EPOCHS = 2
 FIELDS = """
     status expid seed model dataset_id dataset_hash bayes negatives metrics routing stage_start stage_log
     num_parameters
-    flops_per_sample flops_per_sample_error train_samples_per_s test_samples_per_s peak_memory_bytes seconds device set
+    flops_per_sample flops_per_sample_error train_samples_per_s test_samples_per_s serving_ms peak_memory_bytes seconds device set
     versions ranks threads command params weights encoders
 """
 TIMING = ("samples_per_s", "valid_seconds")
@@ -179,7 +179,9 @@ def test_result_holds_all_fields(undisturbed: Undisturbed) -> None:
         assert result["command"][:2] == ["python", str(ROOT / "run_expid.py")]
         assert set(result["metrics"]) == {"valid", "test"}
         assert 0 < result["seconds"]["fit"] < result["seconds"]["total"]
-        positive = "flops_per_sample train_samples_per_s test_samples_per_s peak_memory_bytes"
+        positive = (
+            "flops_per_sample train_samples_per_s test_samples_per_s serving_ms peak_memory_bytes"
+        )
         assert all(result[name] > 0 for name in positive.split())
 
 
