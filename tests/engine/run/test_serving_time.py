@@ -1,0 +1,45 @@
+"""The time to score one user's candidates: every model has one, and none is lost that has no serving form."""
+
+import copy
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.config.load import load
+from engine.config.options import RunOptions
+from engine.run import experiment
+from engine.run.experiment import _build, _serving_ms
+
+
+@pytest.mark.parametrize("model", ["TWIN_MoS", "Mamba4Rec"])
+def test_timing_leaves_the_model_as_it_is(tiny_data: Path, model: str) -> None:
+    options = RunOptions(data_root=tiny_data.parent)
+    trained, loaders = _build(load(f"{model}_session_hopping_tiny", options), "run")
+    before, needs = (
+        copy.deepcopy(trained.state_dict()),
+        [p.requires_grad for p in trained.parameters()],
+    )
+    drawn = torch.get_rng_state()
+    found = _serving_ms(trained, loaders["test"])
+    assert found is not None and found > 0
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+    assert [p.requires_grad for p in trained.parameters()] == needs
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_a_model_without_a_serving_form_is_told(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained, loaders = _build(
+        load("TWIN_session_hopping_tiny", RunOptions(data_root=tiny_data.parent)), "run"
+    )
+
+    def fail(*_: object) -> float:
+        raise RuntimeError("the block reads the whole batch")
+
+    monkeypatch.setattr(experiment, "serving_ms", fail)
+    with caplog.at_level(logging.WARNING):
+        assert _serving_ms(trained, loaders["test"]) is None
+    assert "no serving form: RuntimeError: the block reads the whole batch" in caplog.text
