@@ -48,7 +48,7 @@ def _run() -> int:
         print(data_profile.describe(output))
         print(f"look for leaks: {PREPARE_COMMAND} check {quote(str(output))}")
         print(
-            f"see what a long history is worth: python -m engine.baseline --data {quote(str(output))}"
+            f"see what a long history and the running theme are worth: python -m engine.baseline --data {quote(str(output))}"
         )
     print(f"train on it: {command}")
     return 0
