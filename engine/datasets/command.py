@@ -47,9 +47,8 @@ def _run() -> int:
     if args.command not in NAMES:  # their raw categories are not known
         print(data_profile.describe(output))
         print(f"look for leaks: {PREPARE_COMMAND} check {quote(str(output))}")
-        print(
-            f"see what a long history and the running theme are worth: python -m engine.baseline --data {quote(str(output))}"
-        )
+        baseline = f"python -m engine.baseline --data {quote(str(output))}"
+        print(f"see what a long history and the running theme are worth: {baseline}")
     print(f"train on it: {command}")
     return 0
 
