@@ -78,6 +78,12 @@ def span(values: Iterable[int]) -> str:
     return " to ".join(str(value) for value in sorted({min(found), max(found)}))
 
 
+def machine(run: Run) -> str:
+    """Name the device. On a CPU the number of threads moves the last digits, so it is named too."""
+    threads = run.get("threads") if run["device"] == "cpu" else None
+    return f"{run['device']}, {threads} thread{'s' * (threads != 1)}" if threads else run["device"]
+
+
 def usual_device(runs: Collection[Run]) -> str:
     """The device that most runs were on; the first by name of several."""
     return mode(sorted(run["device"] for run in runs))

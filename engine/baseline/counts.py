@@ -37,19 +37,21 @@ class Counter:
     Args:
         params: files and features of the data set, as in a configuration.
         max_len: how many of the newest events of a history are read.
-        theme_N: a number of each item's theme, -1 where it has none; by default no themes are known.
 
     Attributes:
+        theme_N: a number of each item's theme, -1 where it has none; None, as at first, if no themes are
+            known.
+        num_items: N.
+        histories_path: the file of the histories.
         splits: the samples, which are read by row group.
         label: the column of the label.
         user: the column that tells users apart.
         times: when the events were; None where no times are known.
     """
 
-    def __init__(
-        self, params: dict[str, Any], max_len: int, theme_N: NDArray[np.int64] | None = None
-    ) -> None:
-        self.max_len, self._theme_N = max_len, theme_N
+    def __init__(self, params: dict[str, Any], max_len: int) -> None:
+        self.max_len = max_len
+        self.theme_N: NDArray[np.int64] | None = None
         feature_map = build_feature_map(params)
         own = open_parquet(Path(params["train_data"])).schema_arrow.names
         features = {name: META for name in ("time", "group_user") if name in own}
@@ -62,18 +64,18 @@ class Counter:
         self._histories = Histories(params["user_info"])
         items = ItemTable(params["item_info"], feature_map)
         self._histories.check_items(len(items), items.path)
+        self.num_items, self.histories_path = len(items), self._histories.path
         self.splits = {
             split: Samples(params[f"{split}_data"], feature_map, self._histories, len(items), True)
             for split in SPLITS
         }
         self._values = {"item": np.arange(len(items), dtype=np.int32)}
-        self._units: list[NDArray[np.float32]] = []
+        self._vectors: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []  # with lengths
         for name, table in items.tables.items():
             if features[name]["type"] == "embedding":
-                vector_ND = table.numpy().reshape(len(items), -1).astype(np.float32)
-                length_N1 = np.linalg.norm(vector_ND, axis=1, keepdims=True)
-                vector_ND /= np.where(length_N1 > 0, length_N1, 1)
-                self._units.append(vector_ND)
+                vector_ND = table.numpy().reshape(len(items), -1).astype(np.float32, copy=False)
+                length_N = np.sqrt(np.einsum("nd,nd->n", vector_ND, vector_ND))
+                self._vectors.append((vector_ND, np.where(length_N > 0, length_N, 1)))
                 continue
             first = table.numpy().reshape(len(items), -1)[:, 0].astype(np.int32)
             if 2 * len(np.unique(first)) < len(first):  # else it is nearly the item again
@@ -123,8 +125,8 @@ class Counter:
 
         Returns:
             ``all`` has the counts of the whole history ``(B, F)``, ``newest`` the same of its
-            newest 20 events, ``theme`` the same of the events with the theme of the newest one, and
-            ``times`` what the moments add.
+            newest 20 events, ``theme`` the same, but for popularity, of the events with the theme
+            of the newest one, and ``times`` what the moments add.
         """
         item_B, length_B = rows["item_index"], np.minimum(rows["seq_len"], self.max_len)
         index_BL, _ = self._histories.batch(
@@ -134,8 +136,8 @@ class Counter:
         age_L = np.arange(index_BL.shape[1], 0, -1)  # 1 is the newest event
         parts = {"all": age_L <= length_B[:, None]}
         parts["newest"] = parts["all"] & (age_L <= FEW)
-        if self._theme_N is not None:
-            theme_BL = self._theme_N[index_BL]
+        if self.theme_N is not None:
+            theme_BL = self.theme_N[index_BL]
             parts["theme"] = parts["all"] & (theme_BL == theme_BL[:, -1:]) & (theme_BL >= 0)
         found: dict[str, list[NDArray]] = {name: [mask.sum(1)] for name, mask in parts.items()}
         end_B = self._histories.offsets[rows["user_index"]] + rows["seq_len"]
@@ -150,19 +152,21 @@ class Counter:
             value_B = value_N[item_B]
             popular_B = self._popularity.share(name, value_B, known_B)
             same_BL = value_N[index_BL] == np.where(value_B == 0, -1, value_B)[:, None]
-            row_M, column_M = np.divmod(np.flatnonzero(same_BL), max(1, len(age_L)))
+            row_M, column_M = np.divmod(np.flatnonzero(same_BL), len(age_L))
             for part, mask_BL in parts.items():
                 own = mask_BL[row_M, column_M]
                 counts = _matches(row_M[own], age_L[column_M[own]], found[part][0])
-                found[part] += [popular_B, *counts]
+                found[part] += [popular_B, *counts] if part != "theme" else counts
             if self.times is not None:
                 gap_M = known_B[row_M] - self.times.tick_S[end_B[row_M] - age_L[column_M]]
                 found["times"] += _gaps(row_M, gap_M, len(item_B), self.times.second)
-        for unit_ND in self._units:
-            cosine_BL = _cosines(unit_ND, item_B, index_BL)
+        for vector_ND, length_N in self._vectors:
+            cosine_BL = _products(vector_ND, item_B, index_BL)
+            cosine_BL /= length_N[item_B][:, None] * length_N[index_BL]
             for part, mask_BL in parts.items():
-                for mask in (mask_BL, mask_BL & (age_L <= FEW)):
-                    found[part] += _similar(cosine_BL, mask)
+                found[part] += _similar(cosine_BL, mask_BL)
+                if part != "newest":
+                    found[part] += _similar(cosine_BL, mask_BL & (age_L <= FEW))
         return {k: np.column_stack(v).astype(np.float32) for k, v in found.items()}
 
 
@@ -189,19 +193,20 @@ def _gaps(row_M: NDArray, gap_M: NDArray, size: int, second: float | None) -> li
     return [newest_B, *(np.bincount(row_M[gap_M <= span], minlength=size) for span in spans)]
 
 
-def _cosines(
-    unit_ND: NDArray[np.float32], item_B: NDArray, index_BL: NDArray
+def _products(
+    vector_ND: NDArray[np.float32], item_B: NDArray, index_BL: NDArray
 ) -> NDArray[np.float32]:
-    """The cosine of each event's vector with that of the candidate, ``(B, L)``."""
-    cosine_BL = np.empty(index_BL.shape, np.float32)
-    step = max(1, NUMBERS // max(1, index_BL.shape[1] * unit_ND.shape[1]))
+    """The inner product of each event's vector with that of the candidate, ``(B, L)``."""
+    product_BL = np.empty(index_BL.shape, np.float32)
+    step = max(1, NUMBERS // (index_BL.shape[1] * vector_ND.shape[1]))
     for start in range(0, len(item_B), step):
         part = slice(start, start + step)
-        np.einsum("bld,bd->bl", unit_ND[index_BL[part]], unit_ND[item_B[part]], out=cosine_BL[part])
-    return cosine_BL
+        event_BLD, candidate_BD = vector_ND[index_BL[part]], vector_ND[item_B[part]]
+        np.einsum("bld,bd->bl", event_BLD, candidate_BD, out=product_BL[part])
+    return product_BL
 
 
 def _similar(cosine_BL: NDArray[np.float32], mask_BL: NDArray[np.bool_]) -> list[NDArray]:
     """The mean and the highest cosine of some events, 0 and -1 where there are none."""
     mean_B = (cosine_BL * mask_BL).sum(1) / np.maximum(1, mask_BL.sum(1))
-    return [mean_B, np.where(mask_BL, cosine_BL, -1).max(1, initial=-1)]
+    return [mean_B, np.where(mask_BL, cosine_BL, -1).max(1)]

@@ -12,13 +12,15 @@ from model_zoo.training.metrics import evaluate_metrics
 
 from ..common.errors import UserError
 from ..datasets.prepared import data_profile
+from ..datasets.raw.raw_files import readable
 from ..loader.columns import Arrays
 from .counts import FEW, Counter
-from .record import ALL, NEWEST, THEME, TIMES, Entry
+from .record import ALL, NEWEST, THEME, TIMES, VERSION, Entry
 
 ROWS, SEED = 1_000_000, 2024
 STOPPING = 100_000  # about as many samples of the validation data tell when to stop
 METRICS = ["AUC", "gAUC", "logloss"]
+ITEM_IDS = "item_ids.parquet"
 Block = tuple[dict[str, NDArray], Arrays]  # counts of some samples, and their columns
 Models = dict[str, tuple[list[str], HistGradientBoostingClassifier]]
 
@@ -26,8 +28,7 @@ Models = dict[str, tuple[list[str], HistGradientBoostingClassifier]]
 def measure(params: dict[str, Any], max_len: int, rows: int = ROWS, seed: int = SEED) -> Entry:
     """Measure the counting baseline on a data set; ``record`` keeps what this returns.
 
-    As a model does, it learns from the training data and stops by the validation data. Where themes are
-    known, those with the highest kappa are the themes (see ``data_profile``).
+    As a model does, it learns from the training data and stops by the validation data.
 
     Args:
         params: files and features of the data set, as in a configuration, with absolute paths.
@@ -38,12 +39,8 @@ def measure(params: dict[str, Any], max_len: int, rows: int = ROWS, seed: int = 
     Raises:
         UserError: a file is damaged, or all samples of a split have the same label.
     """
-    folder, theme_N = Path(params["train_data"]).parent, None
-    hopping = data_profile.measure(folder)["hopping"]
-    theme = max(hopping, key=lambda name: hopping[name]["kappa"], default=None)
-    if theme:
-        theme_N = data_profile.themes(folder)[theme].cast(pl.Int64).fill_null(-1).to_numpy()
-    counter = Counter(params, max_len, theme_N)
+    counter = Counter(params, max_len)
+    theme, counter.theme_N = _theme(Path(params["user_info"]).parent, counter)
     kinds = {ALL: ["all"]}
     kinds |= {NEWEST: ["newest"]} if max_len > FEW else {}
     kinds |= {TIMES: ["all", "times"]} if counter.times else {}
@@ -65,11 +62,40 @@ def measure(params: dict[str, Any], max_len: int, rows: int = ROWS, seed: int = 
         models[kind] = names, trees
     found = {split: _evaluate(counter, split, models) for split in ("valid", "test")}
     entry = {
+        "version": VERSION,
         "samples": len(label["train"]),
         "seed": seed,
         "metrics": {kind: {s: metrics[kind] for s, metrics in found.items()} for kind in kinds},
     }
-    return entry | ({"theme": {"name": theme} | hopping[theme]} if theme else {})
+    return entry | ({"theme": theme} if theme else {})
+
+
+def _theme(
+    folder: Path, counter: Counter
+) -> tuple[dict[str, Any] | None, NDArray[np.int64] | None]:
+    """The raw feature between whose values users hop least, and a number of its value for each item.
+
+    A feature that most items lack is none, nor is one with about as many values as there are items.
+    """
+    with readable(folder / ITEM_IDS):
+        known = data_profile.themes(folder)
+    for name, value_N in known.items():
+        if len(value_N) != counter.num_items:
+            seen = f"{len(value_N) - 1} items, but item_info.parquet has {counter.num_items - 1}"
+            raise UserError(
+                f"{folder / ITEM_IDS}, column {name}: has {seen}; prepare the data again"
+            )
+    if not known or counter.histories_path != folder / data_profile.USERS:
+        return None, None
+    hopping = {
+        name: found
+        for name, found in data_profile.measure(folder)["hopping"].items()
+        if 2 * max(known[name].null_count(), known[name].n_unique()) < counter.num_items
+    }
+    if not hopping:
+        return None, None
+    name = max(hopping, key=lambda name: hopping[name]["kappa"])
+    return {"name": name} | hopping[name], known[name].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def _evaluate(counter: Counter, split: str, models: Models) -> dict[str, dict[str, float]]:

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from ..common.errors import UserError
 from ..common.files import read_json, write_json
-from ..common.schema import Metrics, Schema, Share, rule
+from ..common.schema import ABSENT, Metrics, Schema, Share, Size, rule
 
+VERSION = 2  # of what is counted; 2 compares vectors, and tells the running theme
 PAYS = 0.005  # the least gain that counts
 FILE = "counting_baseline.json"
 ALL, NEWEST, TIMES = "all events", "the newest 20 events", "all events and their times"
@@ -55,7 +56,8 @@ class Baseline(Schema):
     """The baseline of one length of histories."""
 
     metrics: Kinds
-    theme: Theme | None = None
+    theme: Theme = ABSENT
+    version: Size = ABSENT  # 1 lacks it
 
 
 Length = Annotated[str, rule("a length in digits", str.isdecimal)]
@@ -77,6 +79,11 @@ def of(results: Path, dataset_hash: str, max_len: int) -> Entry | None:
         UserError: the file is broken.
     """
     return _read(results / FILE).get(dataset_hash, {}).get(str(max_len))
+
+
+def is_current(entry: Entry | None) -> bool:
+    """Whether an entry is what would be measured today."""
+    return entry is not None and entry.get("version", 1) == VERSION
 
 
 def lengths(results: Path, dataset_hash: str) -> list[int]:
@@ -137,7 +144,7 @@ def long_history(entry: Entry) -> str:
     pays = "can be expected to pay" if min(gains.values()) >= PAYS else "need not pay"
     return (
         f"Events older than the newest 20 are worth {gains['test']:+.4f} of test AUC to the counts "
-        f"({gains['valid']:+.4f} in validation): as far as ids and categories tell, a long history "
+        f"({gains['valid']:+.4f} in validation): as far as ids, categories and vectors tell, a long history "
         f"{pays}."
     )
 
@@ -148,7 +155,7 @@ def worth_of_theme(entry: Entry) -> float | None:
     A mixture can gain what its router tells the experts; this is what trees gain from it. None if no
     themes are known.
     """
-    if "theme" not in entry:
+    if "theme" not in entry or THEME not in entry["metrics"]:
         return None
     found = {kind: entry["metrics"][kind]["test"]["AUC"] for kind in (ALL, THEME)}
     return found[THEME] - found[ALL]

@@ -20,13 +20,13 @@ from ..analysis.results import DatasetResults, Run
 from ..analysis.tables.comparison import mean_std
 from ..analysis.tables.cost_table import Quantity
 from ..analysis.tables.grid import Entry, plus_minus, points
-from ..analysis.wording import share_on, usual_device
+from ..analysis.wording import machine, share_on, usual_device
 
 TABLES = {"table1", "table2"}  # the paper's comparisons, all tuned alike
 PLAIN = ("logloss", "binary_crossentropy", "calibration", "ECE")  # all others are in points
 KEPT = (
     "metrics", "num_parameters", "flops_per_sample", "train_samples_per_s", "test_samples_per_s",
-    "peak_memory_bytes", "seconds",
+    "serving_ms", "peak_memory_bytes", "seconds",
 )  # fmt: skip
 
 
@@ -148,14 +148,14 @@ def _run(run: Run, folder: Path, texts: dict[str, int]) -> dict[str, Any]:
     return {
         "file": run["file"].relative_to(folder).as_posix(),
         "seed": run["seed"],
-        "device": _device(run),
+        "device": machine(run),
         "command": shlex.join(run["command"]),
         "config": texts.setdefault(_lines(seedless), len(texts)),
         "versions": texts.setdefault(_lines(run["versions"]), len(texts)),
         "routing": run["routing"],
         "logged": metrics,
         "log": [_stage(entry, metrics) for entry in _evaluations(run)],
-        **{key: run[key] for key in KEPT},
+        **{key: run.get(key) for key in KEPT},
     }
 
 
@@ -163,12 +163,6 @@ def _lines(content: dict[str, Any]) -> str:
     """Write a mapping with one line of YAML for each key."""
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in content.items()}
     return "".join(f"{key}: {text}\n" for key, text in texts.items())
-
-
-def _device(run: Run) -> str:
-    """Name the device. On a CPU the number of threads moves the last digits, so it is named too."""
-    threads = run.get("threads") if run["device"] == "cpu" else None
-    return f"{run['device']}, {threads} thread{'s' * (threads != 1)}" if threads else run["device"]
 
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:

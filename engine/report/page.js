@@ -137,12 +137,12 @@ function withNumbers(shares) {
 function seedsTable(all) {
   const metrics = [...new Set(all.flatMap((run) => ["test", "valid"].flatMap((split) => Object.keys(run.metrics[split]))))];
   const headers = ["Seed", ...["Test", "Valid"].flatMap((split) => metrics.map((metric) => `${split} ${metric}`)),
-    "Parameters", "MFLOPs / sample", "Train samples/s", "Test samples/s", "Peak MB", "Fit s", "Total s", "Device"];
+    "Parameters", "MFLOPs / sample", "Train samples/s", "Test samples/s", "Serving ms", "Peak MB", "Fit s", "Total s", "Device"];
   const rows = all.map((run) => [
     String(run.seed),
     ...["test", "valid"].flatMap((split) => metrics.map((metric) => score(metric, run.metrics[split][metric]))),
     shown(run.num_parameters), shown(run.flops_per_sample / 1e6, 3), shown(run.train_samples_per_s, 0),
-    shown(run.test_samples_per_s, 0), shown(run.peak_memory_bytes && run.peak_memory_bytes / 1e6, 0),
+    shown(run.test_samples_per_s, 0), shown(run.serving_ms, 1), shown(run.peak_memory_bytes && run.peak_memory_bytes / 1e6, 0),
     shown(run.seconds.fit, 1), shown(run.seconds.total, 1), run.device,
   ]);
   return grid(headers, rows);

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from model_zoo.registry import backbone_of
+from model_zoo.registry import backbone_of, mixture_of
 
 from ..analysis.catalogue import FIGURES, OVERVIEWS, TABLES
 from ..analysis.figures.style import as_address
@@ -43,6 +43,7 @@ def build(folder: Path) -> str:
     made = {name: make(everything) for name, make in TABLES.items()}
     made.pop("tuning", None)  # each data set shows its own trials
     wide = [call for results in everything for call in widest(calls(results))]
+    gains = OVERVIEWS["gains"](everything)
     script = (HERE / "page.js").read_text("utf-8")
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
@@ -53,9 +54,7 @@ def build(folder: Path) -> str:
     return environment.get_template("page.html.j2").render(
         home=folder,
         sections=sections,
-        overviews=[
-            as_address(figure) for draw in OVERVIEWS.values() if (figure := draw(everything))
-        ],
+        gains=gains and as_address(gains),
         commands=list(dict.fromkeys(call.command for call in wide)),
         outputs=list(dict.fromkeys(shlex.quote(call.output) for call in wide)),
         pieces=PIECES,
@@ -105,7 +104,7 @@ def _short(results: DatasetResults, ranked: list[Group]) -> dict[str, Any]:
     alone = (group for group in ranked if group.model == backbone_of(best.model))
     return {
         "best": best,
-        "alone": next(alone, None),
+        "alone": next(alone, None) if mixture_of(best.model) else None,
         "counting": entry["metrics"][record.ALL]["test"]["AUC"] if entry else None,
         "possible": run["bayes"].get("AUC"),
     }

@@ -269,13 +269,13 @@ def _evaluate(model: StagedModel, loaders: Loaders, metrics: list[str]) -> dict[
 
 
 def _serving_ms(model: StagedModel, loader: SequenceLoader) -> float | None:
-    """See ``serving_ms``; None for a model that has no serving form."""
+    """See ``serving_ms``; None where it cannot be measured."""
     if not isinstance(model, SequenceModel):
         return None
     try:
         return serving_ms(model, loader)
     except Exception as error:  # an own block may do anything; a trained model must not be lost
-        logging.warning(f"{model.model_id} has no serving form: {type(error).__name__}: {error}")
+        logging.warning(f"the serving time was not measured ({type(error).__name__}: {error})")
         return None
 
 

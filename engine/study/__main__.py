@@ -94,7 +94,7 @@ def _count(search: StudySearch, space: Space) -> None:
     place = search.store.path, search.store.study["dataset_hash"]
     done = (trial for trial in search.selected() if trial.status == DONE)
     for max_len in sorted({trial.params["max_len"] for trial in done}):
-        if record.of(*place, max_len) is None:
+        if not record.is_current(record.of(*place, max_len)):
             params = resolve_paths(space.dataset, HOME) | {"dataset_id": search.store.call.dataset}
             print(f"the counting baseline, max_len {max_len}", flush=True)
             record.add(*place, max_len, measure(params, max_len))

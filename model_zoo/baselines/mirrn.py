@@ -127,7 +127,7 @@ class FrequencyFilter(nn.Module):
 
     def for_serving(self) -> None:
         """Store M for all lengths, since a program for serving cannot choose by the data."""
-        self.turn_NKK = quarter_turns(self.longest)
+        self.turn_NKK = quarter_turns(self.longest).to(self.turn_NKK.device)
 
     def init_weights(self) -> None:
         nn.init.normal_(self.weight_D2, std=0.02)

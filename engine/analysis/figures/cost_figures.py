@@ -1,8 +1,8 @@
 """The figures of metrics over what they cost: over FLOPs (paper, figure 4), and over FLOPs and time."""
 
 from collections.abc import Iterable
-from statistics import fmean
-from typing import NamedTuple
+from statistics import median, mode
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from model_zoo.registry import OURS, backbone_of, label, mixture_of
 
 from ..results import Cell, DatasetResults, Run
-from ..wording import on_device, usual_device
+from ..wording import machine
 from . import style
 from .selection import in_points, metrics_of
 
@@ -22,18 +22,18 @@ class Cost(NamedTuple):
 
     key: str
     words: str
-    by_device: bool = True  # only comparable on the same device
+    by_machine: bool = True  # only comparable on the same device, with as many threads
 
     def of(self, run: Run) -> float | None:
         """The cost of a run; None if it was not measured."""
         return run.get(self.key, run["seconds"].get(self.key))
 
 
-FLOPS = Cost("flops_per_sample", "FLOPs per sample (forward)", by_device=False)
+FLOPS = Cost("flops_per_sample", "FLOPs per sample (forward)", by_machine=False)
 COSTS = (
     FLOPS,
     Cost("fit", "seconds of training"),
-    Cost("serving_ms", "ms for 100 candidates of a user"),
+    Cost("serving_ms", "ms for 100 candidates, uncompiled"),
 )
 Point = tuple[float, float, float]  # cost, mean metric in points, its deviation over seeds
 
@@ -43,7 +43,7 @@ def utility_flops(results: DatasetResults) -> Figure | None:
     """A point for each model of Table 1, with the deviation over seeds; None below two models."""
     cells = results.experiment("table1")
     metrics = metrics_of(cells)
-    if len(cells) < 2 or not metrics:
+    if not metrics or any(len(_points(cells, FLOPS, metric)) < 2 for metric in metrics):
         return None
     figure, panels = style.panels(1, len(metrics), (8.6, 3.7))
     for axes, metric in zip(panels[0], metrics, strict=True):
@@ -55,14 +55,14 @@ def utility_flops(results: DatasetResults) -> Figure | None:
 def pareto(results: DatasetResults) -> Figure | None:
     """The AUC of each model of Table 1 over what it costs, and the models that no other one beats.
 
-    Each cost has a panel if two models have it; times are of the runs on the device that most ran on. None
+    Each cost has a panel if two models have it. Times are of the runs on the machine that most ran on. None
     without a time.
     """
     cells = results.experiment("table1")
     if not metrics_of(cells):
         return None
-    device = usual_device([run for cell in cells for run in cell.runs.values()])
-    points = {cost: _points(cells, cost, "AUC", device) for cost in COSTS}
+    usual = mode(sorted(machine(run) for cell in cells for run in cell.runs.values()))
+    points = {cost: _points(cells, cost, "AUC", usual) for cost in COSTS}
     shown = [cost for cost in COSTS if len(points[cost]) > 1]
     if shown in ([], [FLOPS]):
         return None
@@ -74,22 +74,25 @@ def pareto(results: DatasetResults) -> Figure | None:
             *zip(*front, strict=True), where="post", color=style.NULL, linewidth=0.9, zorder=0
         )
         axes.label_outer()
-    return _finish(figure, cells, results, "Quality and what it costs", "pareto", device=device)
+    timed = min(len(points[cost]) for cost in shown if cost.by_machine)
+    facts = {"machine": usual, "timed": timed, "models": len(cells)}
+    return _finish(figure, cells, results, "Quality and what it costs", "pareto", **facts)
 
 
-def _points(cells: list[Cell], cost: Cost, metric: str, device: str = "") -> dict[str, Point]:
-    """The mean cost and metric of each model for which the cost is known."""
+def _points(cells: list[Cell], cost: Cost, metric: str, usual: str = "") -> dict[str, Point]:
+    """The cost (median) and metric of each model for which both are known; see ``pareto`` for ``usual``."""
     found = {}
     for cell in cells:
-        runs = list(cell.runs.values())
-        known = [cost.of(run) for run in (on_device(runs, device) if cost.by_device else runs)]
-        if values := [value for value in known if value is not None]:
-            found[cell.model] = (fmean(values), *in_points(cell, metric))
+        runs = cell.runs.values()
+        known = [cost.of(run) for run in runs if not cost.by_machine or machine(run) == usual]
+        values = [value for value in known if value is not None]
+        if values and cell.values(metric):
+            found[cell.model] = (median(values), *in_points(cell, metric))
     return found
 
 
 def _front(points: Iterable[Point]) -> list[tuple[float, float]]:
-    """The cost and metric of the points to which no other one has both less cost and a higher metric."""
+    """The points that are better than all cheaper ones."""
     front: list[tuple[float, float]] = []
     for cost, mean, _ in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or mean > front[-1][1]:
@@ -98,7 +101,7 @@ def _front(points: Iterable[Point]) -> list[tuple[float, float]]:
 
 
 def _finish(
-    figure: Figure, cells: list[Cell], results: DatasetResults, title: str, name: str, **facts: str
+    figure: Figure, cells: list[Cell], results: DatasetResults, title: str, name: str, **facts: Any
 ) -> Figure:
     """Add the legend, the title and what was measured."""
     models = [cell.model for cell in cells]

@@ -14,7 +14,6 @@ from model_zoo.registry import CONTROLS, OURS, VANILLA, backbone_of, label, vari
 from ...baseline.record import worth_of_theme
 from ..results import Cell, DatasetResults
 from ..tables.comparison import Comparison, paired
-from ..wording import span
 from . import style
 
 OVER = (VANILLA, *CONTROLS)  # what MoS is compared with, by row
@@ -69,7 +68,7 @@ def gains(results: list[DatasetResults]) -> Figure | None:
         for name, look in looks
     ]
     title = f"What {label(OURS)} gains, and what the data tell before training"
-    seeds = span(point.gain.pairs for point in points)
+    seeds = style.seeds(range(point.gain.pairs) for point in points)
     return style.finish(figure, title, "gains", legend=legend, seeds=seeds)
 
 
@@ -103,13 +102,17 @@ def _draw(axes: Axes, points: list[Point], told: str) -> None:
             x, y, yerr=ends, color=look.colour, marker=look.marker, markersize=5, fillstyle="none", elinewidth=0.8,
             capsize=2, zorder=2,
         )  # fmt: skip
-    for number, name in enumerate(dict.fromkeys(point.dataset_id for point in points)):
-        own = (point for point in points if point.dataset_id == name)
-        top = max(own, key=lambda point: point.gain.gain)
+    tops: dict[str, Point] = {}
+    for point in sorted(points, key=lambda point: point.gain.gain):
+        tops[point.dataset_id] = point
+    by_place = sorted(tops.items(), key=lambda item: getattr(item[1], told))
+    for number, (name, top) in enumerate(by_place):  # names of neighbours stand above each other
         place = getattr(top, told), top.gain.gain
+        last = number == len(by_place) - 1
         axes.annotate(
-            name, place, (4, 4 + 8 * (number % 3)), textcoords="offset points", fontsize=7
-        )
+            name, place, (-4 if last else 4, 4 + 8 * (number % 3)), textcoords="offset points",
+            ha="right" if last else "left", fontsize=7,
+        )  # fmt: skip
     _in_points("y", axes)
     if told == "worth":
         _in_points("x", axes)

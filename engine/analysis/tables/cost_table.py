@@ -37,7 +37,7 @@ COSTS = (
     FLOPS,
     Quantity("train_samples_per_s", "training samples/s", True),
     Quantity("test_samples_per_s", "test samples/s", True),
-    Quantity("serving_ms", "ms for 100 candidates of a user", True, decimals=1),
+    Quantity("serving_ms", "ms for 100 candidates", True, decimals=1),
     Quantity("peak_memory_bytes", "peak memory, MB", True, 1e6),
 )
 

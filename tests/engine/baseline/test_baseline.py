@@ -91,6 +91,28 @@ def test_one_label_is_rejected(make_data: MakeData, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("rows", [None, 3])
+def test_damaged_item_ids_are_named(make_data: MakeData, tmp_path: Path, rows: int | None) -> None:
+    folder = Path(make_data()["train_data"]).parent
+    path = folder / "item_ids.parquet"
+    if rows is None:
+        path.write_bytes(b"no table")
+    else:
+        pl.read_parquet(path).head(rows).write_parquet(path)
+    done = run(folder, tmp_path / "out")
+    assert done.code == 2 and "item_ids.parquet" in done.stderr
+    assert ("3 items, but item_info.parquet has 40" in done.stderr) == (rows == 3)
+
+
+def test_a_feature_that_most_items_lack_is_no_theme(make_data: MakeData) -> None:
+    params = make_data()
+    path = Path(params["item_info"]).parent / "item_ids.parquet"
+    few = pl.when(pl.col("item_index") > 30).then("kind")
+    pl.read_parquet(path).with_columns(kind=few).write_parquet(path)
+    entry = measure(params, max_len=20)
+    assert "theme" not in entry and entry["metrics"].keys() == {record.ALL}
+
+
 def test_a_folder_without_data_is_rejected(tmp_path: Path) -> None:
     done = run(tmp_path, tmp_path / "out")
     assert done.code == 2 and "feature_map.json" in done.stderr

@@ -71,8 +71,8 @@ def looped(params, max_len: int, split: str, unit: int):
             nearby = {"all": ages, "newest": [age for age in ages if age <= 20]}
             nearby["theme"] = [age for age in ages if themed[-age]]
             for name, near in nearby.items():
+                sample[name] += [popular] if name != "theme" else []
                 sample[name] += [
-                    popular,
                     len(near),
                     len(near) / max(1, sample[name][0]),
                     min(near, default=NEVER),
@@ -86,7 +86,7 @@ def looped(params, max_len: int, split: str, unit: int):
         image = [table[item]["image"] for item in items]
         similar = [cosine(vector, table[row["item_index"]]["image"]) for vector in image]
         for name, read in (("all", [True] * len(items)), ("newest", []), ("theme", themed)):
-            for most in (max_len, 20):
+            for most in (20,) if name == "newest" else (max_len, 20):
                 ages = [age for age in range(1, len(items) + 1) if age <= most]
                 own = [similar[-a] for a in ages if (a <= 20 if name == "newest" else read[-a])]
                 sample[name] += [np.mean(own) if own else 0, max(own, default=-1)]
@@ -97,7 +97,9 @@ def looped(params, max_len: int, split: str, unit: int):
 
 def counted(params, max_len: int, split: str):
     theme_N = np.array([theme_of(item) for item in range(1001)])
-    blocks = [counts for counts, _ in Counter(params, max_len, theme_N).blocks(split)]
+    counter = Counter(params, max_len)
+    counter.theme_N = theme_N
+    blocks = [counts for counts, _ in counter.blocks(split)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 

@@ -179,6 +179,10 @@ def test_the_best_stands_beside_its_backbone_and_what_is_no_model(copied: Path) 
     order = ("90.00", "TWIN_MoS", alone, "61.00", "95.00")
     places = [row.index(text) for text in order]
     assert places == sorted(places)
+    for path in copied.glob("toy/runs/MIRRN_toy_seed*.json"):
+        change(path, lambda run: run["metrics"]["test"].update(AUC=0.94))
+    row = build(copied).split("Best mean test AUC")[1].split("</table>")[0]
+    assert 'MIRRN</span></td><td class="n">–</td>' in row  # which has no backbone
 
 
 def test_every_table_and_figure_has_a_name_and_a_sentence() -> None:

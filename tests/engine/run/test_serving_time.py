@@ -1,4 +1,4 @@
-"""The time to score one user's candidates: every model has one, and none is lost that has no serving form."""
+"""The time to score one user's candidates: it leaves the model alone, and its failure loses no run."""
 
 import copy
 import logging
@@ -11,6 +11,7 @@ from engine.config.load import load
 from engine.config.options import RunOptions
 from engine.run import experiment
 from engine.run.experiment import _build, _serving_ms
+from model_zoo.serving import ServedModel
 
 
 @pytest.mark.parametrize("model", ["TWIN_MoS", "Mamba4Rec"])
@@ -27,9 +28,12 @@ def test_timing_leaves_the_model_as_it_is(tiny_data: Path, model: str) -> None:
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
     assert [p.requires_grad for p in trained.parameters()] == needs
     assert torch.equal(torch.get_rng_state(), drawn)
+    shared = ServedModel(trained, 50).model.embedding_layer.parameters()  # tables may be large
+    own = trained.embedding_layer.parameters()
+    assert [p.data_ptr() for p in shared] == [p.data_ptr() for p in own]
 
 
-def test_a_model_without_a_serving_form_is_told(
+def test_a_serving_time_that_cannot_be_measured_is_told(
     tiny_data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained, loaders = _build(
@@ -42,4 +46,4 @@ def test_a_model_without_a_serving_form_is_told(
     monkeypatch.setattr(experiment, "serving_ms", fail)
     with caplog.at_level(logging.WARNING):
         assert _serving_ms(trained, loaders["test"]) is None
-    assert "no serving form: RuntimeError: the block reads the whole batch" in caplog.text
+    assert "was not measured (RuntimeError: the block reads the whole batch)" in caplog.text
