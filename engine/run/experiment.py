@@ -22,7 +22,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from model_zoo import ranks
 from model_zoo.backbones.din import Dice
 from model_zoo.layers.batch_norm import over_ranks
-from model_zoo.sequence_model import SequenceModel
 from model_zoo.training.base_model import StagedModel
 from model_zoo.training.progress import TrainingError, digest_of
 from model_zoo.training.routing_report import routing_report
@@ -252,7 +251,8 @@ def _evaluate(model: StagedModel, loaders: Loaders, metrics: list[str]) -> dict[
         logging.warning(f"test: {error}; the result has the metrics of validation only")
         test = {}
     test_seconds = time.perf_counter() - start
-    flops = flops_per_sample(model, spread_batch(loaders["test"]))
+    batch = spread_batch(loaders["test"])
+    flops = flops_per_sample(model, batch)
     return {
         "metrics": {"valid": valid, "test": test},
         "routing": routing_report(model, loaders["test"]),
@@ -263,20 +263,9 @@ def _evaluate(model: StagedModel, loaders: Loaders, metrics: list[str]) -> dict[
         "flops_per_sample_error": flops.error,
         "train_samples_per_s": statistics.median(speeds),  # over the evaluations
         "test_samples_per_s": len(loaders["test"].samples) / test_seconds,
-        "serving_ms": _serving_ms(model, loaders["test"]),
+        "serving_ms": serving_ms(model, batch, loaders["test"].max_len),
         "seconds": {"test": test_seconds},
     }
-
-
-def _serving_ms(model: StagedModel, loader: SequenceLoader) -> float | None:
-    """See ``serving_ms``; None where it cannot be measured."""
-    if not isinstance(model, SequenceModel):
-        return None
-    try:
-        return serving_ms(model, loader)
-    except Exception as error:  # an own block may do anything; a trained model must not be lost
-        logging.warning(f"the serving time was not measured ({type(error).__name__}: {error})")
-        return None
 
 
 def make_loaders(params: Params, feature_map: FeatureMap, device: str) -> Loaders:

@@ -1,53 +1,45 @@
 """How long a trained model takes to score the candidates of one user."""
 
+import logging
 import statistics
 import time
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model_zoo.batch import Batch
 from model_zoo.sequence_model import SequenceModel
 from model_zoo.serving import ServedModel, serving_inputs
-
-from ..loader.columns import Arrays
-from ..loader.loader import SequenceLoader
+from model_zoo.training.base_model import StagedModel
 
 CANDIDATES = 100
 ROUNDS, UNTIMED = 20, 3
 
 
-@torch.no_grad()
-def serving_ms(model: SequenceModel, loader: SequenceLoader) -> float:
+def serving_ms(model: StagedModel, batch: Batch, max_len: int) -> float | None:
     """The median time of scoring 100 candidates of one user, in milliseconds, on the model's device.
 
-    The model has its serving form, uncompiled (see ``model_zoo/serving.py``). The user is one with the
-    longest history of the split. The candidates are those of its first samples, over again if there are few.
+    The model has its serving form, uncompiled (see ``model_zoo/serving.py``). The user is the one of the
+    batch with the longest history, and the candidates are those of its samples, over again if there are few.
+    None where it cannot be measured, as for a foreign model.
     """
-    user, item_N = _longest(loader)
-    asked = {name: np.tile(value, (CANDIDATES, *[1] * value.ndim)) for name, value in user.items()}
-    asked["item_index"] = np.resize(item_N, CANDIDATES)
-    if loader.matches is not None:
-        asked |= loader.matches.column(asked)
-    batch = loader.collate(asked)
-    sample_N = torch.arange(CANDIDATES, device=loader.device)
-    context = model.context_features(batch[0])
-    inputs = serving_inputs(batch, sample_N, context, loader.max_len)
-    served, seconds = ServedModel(model, loader.max_len), []
+    if not isinstance(model, SequenceModel):
+        return None
+    try:
+        return _measured(model, batch, max_len)
+    except Exception as error:  # an own block may do anything; a trained model must not be lost
+        logging.warning(f"the serving time was not measured ({type(error).__name__}: {error})")
+        return None
+
+
+@torch.no_grad()
+def _measured(model: SequenceModel, batch: Batch, max_len: int) -> float:
+    mask_BL = batch[2]
+    sample_N = torch.arange(CANDIDATES, device=mask_BL.device) % len(mask_BL)
+    sample_N[0] = mask_BL.sum(1).argmax()  # whose history is read for all
+    inputs = serving_inputs(batch, sample_N, model.context_features(batch[0]), max_len)
+    served, seconds = ServedModel(model, max_len), []
     for _ in range(UNTIMED + ROUNDS):
         start = time.perf_counter()
         served(*inputs).cpu()  # waits for a GPU
         seconds.append(time.perf_counter() - start)
     return 1000 * statistics.median(seconds[UNTIMED:])
-
-
-def _longest(loader: SequenceLoader) -> tuple[Arrays, NDArray]:
-    """A sample with the longest history, and the items of the first samples."""
-    found: Arrays = {}
-    for columns in loader.samples.batches(loader.batch_size, rng=None):
-        row = columns["seq_len"].argmax()
-        if not found:
-            item_N = columns["item_index"]
-        if not found or columns["seq_len"][row] > found["seq_len"]:
-            found = {name: column[row] for name, column in columns.items()}
-    return found, item_N

@@ -43,11 +43,12 @@ def utility_flops(results: DatasetResults) -> Figure | None:
     """A point for each model of Table 1, with the deviation over seeds; None below two models."""
     cells = results.experiment("table1")
     metrics = metrics_of(cells)
-    if not metrics or any(len(_points(cells, FLOPS, metric)) < 2 for metric in metrics):
+    points = {metric: _points(cells, FLOPS, metric) for metric in metrics}
+    if not metrics or min(map(len, points.values())) < 2:
         return None
     figure, panels = style.panels(1, len(metrics), (8.6, 3.7))
     for axes, metric in zip(panels[0], metrics, strict=True):
-        _draw(axes, _points(cells, FLOPS, metric), FLOPS, metric)
+        _draw(axes, points[metric], FLOPS, metric)
     return _finish(figure, cells, results, "Utility and cost of each model", "utility_flops")
 
 
@@ -64,7 +65,7 @@ def pareto(results: DatasetResults) -> Figure | None:
     usual = mode(sorted(machine(run) for cell in cells for run in cell.runs.values()))
     points = {cost: _points(cells, cost, "AUC", usual) for cost in COSTS}
     shown = [cost for cost in COSTS if len(points[cost]) > 1]
-    if shown in ([], [FLOPS]):
+    if not any(cost.by_machine for cost in shown):
         return None
     figure, panels = style.panels(1, len(shown), (2.2 + 3.2 * len(shown), 3.7), sharey="row")
     for axes, cost in zip(panels[0], shown, strict=True):

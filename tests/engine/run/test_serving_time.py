@@ -9,8 +9,10 @@ import torch
 
 from engine.config.load import load
 from engine.config.options import RunOptions
-from engine.run import experiment
-from engine.run.experiment import _build, _serving_ms
+from engine.run import serving_time
+from engine.run.experiment import _build
+from engine.run.flops import spread_batch
+from engine.run.serving_time import serving_ms
 from model_zoo.serving import ServedModel
 
 
@@ -23,7 +25,7 @@ def test_timing_leaves_the_model_as_it_is(tiny_data: Path, model: str) -> None:
         [p.requires_grad for p in trained.parameters()],
     )
     drawn = torch.get_rng_state()
-    found = _serving_ms(trained, loaders["test"])
+    found = serving_ms(trained, spread_batch(loaders["test"]), 50)
     assert found is not None and found > 0
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
     assert [p.requires_grad for p in trained.parameters()] == needs
@@ -43,7 +45,7 @@ def test_a_serving_time_that_cannot_be_measured_is_told(
     def fail(*_: object) -> float:
         raise RuntimeError("the block reads the whole batch")
 
-    monkeypatch.setattr(experiment, "serving_ms", fail)
+    monkeypatch.setattr(serving_time, "ServedModel", fail)
     with caplog.at_level(logging.WARNING):
-        assert _serving_ms(trained, loaders["test"]) is None
+        assert serving_ms(trained, spread_batch(loaders["test"]), 50) is None
     assert "was not measured (RuntimeError: the block reads the whole batch)" in caplog.text
