@@ -28,6 +28,8 @@ CATEGORIES = 514
 WIDTH = 64  # of the image embedding, and of every embedding in LongCTR's published runs
 IMAGE = f"image_emb_dim{WIDTH}"
 THEMES = 5
+EVENTS = {"action": 6, "played": 18, "time_gap": 32}  # buckets of three features of events
+MATCHES = 6  # numbers about what matches: three for each feature with ids
 #: A data set that is generated quickly and has enough batches.
 SIZE = replace(synthetic.SIZES["micro"], items=ITEMS - 1, impressions=20)
 
@@ -74,7 +76,8 @@ def random_batch(
 ) -> RandomBatch:
     """Draw a batch whose histories are ``SHORTEST`` to 1000 items long, cut to ``length``.
 
-    Items are drawn from ``tables``, by default those of ``item_tables``.
+    Items are drawn from ``tables``, by default those of ``item_tables``. What matches and the buckets
+    of events are drawn evenly; only models that read them take time for them.
     """
     g = torch.Generator().manual_seed(seed)
     length_B = torch.randint(SHORTEST, 1_001, (batch_size,), generator=g).clamp(max=length)
@@ -87,7 +90,13 @@ def random_batch(
         "seq_len": length_B,
         "is_click": torch.randint(2, (batch_size,), generator=g).float(),
     }
-    return batch_dict, ItemDict(item_tables(device, items), index_BL1.to(device)), mask_BL
+    match_BM = torch.rand(batch_size, MATCHES, generator=g).to(device)
+    events = {
+        name: torch.randint(buckets, (batch_size, length), generator=g).to(device)
+        for name, buckets in EVENTS.items()
+    }
+    tables = item_tables(device, items)
+    return batch_dict, ItemDict(tables, index_BL1.to(device), match_BM, events), mask_BL
 
 
 def ensure_data(folder: Path, size: synthetic.Size, users: int | None = None) -> None:

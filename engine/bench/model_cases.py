@@ -26,7 +26,7 @@ from model_zoo.training.trainable import Trainable
 from ..config.read import read_yaml
 from . import rivals
 from .harness import FLOAT, Case, Report
-from .inputs import ITEMS, WIDTH, Draw, RandomBatch, evenly, feature_map, random_batch
+from .inputs import EVENTS, ITEMS, WIDTH, Draw, RandomBatch, evenly, feature_map, random_batch
 
 TOLERANCE = 1e-4
 MAX_GRADIENT_NORM = 10.0
@@ -41,6 +41,7 @@ class Subject(NamedTuple):
         model: its vanilla class.
         goal: for the time of LongCTR's model over ours; empty if it has none.
         mixture_goal: for the time of its MoS over ours; empty if that is not timed.
+        signals: whether it is timed with each of ``SIGNALS``, too.
         share: part of ``--batch`` that it gets; LongCTR's TransAct is slow.
         changes: hyper-parameters that differ from the shipped experiment.
     """
@@ -48,12 +49,21 @@ class Subject(NamedTuple):
     model: str
     goal: str = ""
     mixture_goal: str = ""
+    signals: bool = False
     share: float = 1.0
     changes: Mapping[str, Any] = {}
 
 
 KNOWN = read_yaml(Path(__file__).with_name("subjects.yaml"))
 SUBJECTS = {name: Subject(**about) for name, about in KNOWN.items()}
+# What a model may read beside items: its keys, and the goal for the time of a step with it.
+SIGNALS: dict[str, tuple[dict[str, Any], str]] = {
+    "match features": ({"match_features": True}, "at most 1.05"),
+    "three event features": (
+        {"event_cols": [{"name": name, "vocab_size": n} for name, n in EVENTS.items()]},
+        "at most 1.25",
+    ),
+}
 FIVE = 5  # experts per branch, where lengths differ
 MIXTURE, POSITIONS = f"{OURS}, {FIVE} experts", f"{OURS}, {FIVE} experts, positions routed"
 LINES = {"vanilla": "o-", MIXTURE: "s-", POSITIONS: "^--"}  # of the plot
@@ -63,7 +73,8 @@ BATCHES = 8  # that take turns, with tables of different sizes
 def step(report: Report, args: Namespace) -> None:
     """Train step: forward, backward, optimiser; MicroVideo1.7M_x2's shape.
 
-    Each model takes turns with its rival, LongCTR's model, and with its MoS, all on the same batch.
+    Each model takes turns with its rival, LongCTR's model, with its MoS, and with itself where it reads
+    what matches or features of events, all on the same batch.
     LongCTR's model gets item features as a plain dictionary of rows, which is built beforehand. Ours
     gets item indices and gathers within the step. Before anything is timed, the rival's weights are
     loaded into our model, and the predictions of both are compared in evaluation mode. For that ours
@@ -88,6 +99,9 @@ def step(report: Report, args: Namespace) -> None:
             mixture = build(variant(subject.model, OURS), args, **own)
             over = {ours: subject.mixture_goal}
             cases.append(step_case(f"{ours}, {OURS}", mixture, batch, over))
+        for signal, (keys, goal) in SIGNALS.items() if subject.signals else ():
+            reader = build(subject.model, args, **own, **keys)
+            cases.append(step_case(f"{ours}, {signal}", reader, batch, {ours: goal}))
         report.time(cases, samples)
 
 

@@ -108,11 +108,13 @@ def hashes(x: Tensor, rotations: Tensor) -> Tensor:
     """The hashes ``(..., H)`` of vectors ``(..., D)`` by rotations ``(..., D, H, T)``.
 
     The bits of a hash are the signs of the rotated vector, the first one lowest. Zero counts as
-    negative.
+    negative. A hash of 8 bits or fewer is a byte, since positions gather it.
     """
-    rotated = torch.einsum("...d,...dht->...ht", x, rotations)
-    bits = torch.arange(rotated.shape[-1], device=x.device)
-    return ((rotated > 0).long() << bits).sum(-1)
+    positive = torch.einsum("...d,...dht->...ht", x, rotations) > 0
+    first, *others = positive.to(torch.uint8 if positive.shape[-1] <= 8 else torch.long).unbind(-1)
+    for place, bit in enumerate(others, start=1):
+        first = first | bit << place
+    return first
 
 
 class SDIM(SequenceModel):

@@ -128,7 +128,9 @@ def test_dispatch(tmp_path: Path) -> None:
 
 def test_step(tmp_path: Path, stand_in: str) -> None:
     result = bench(tmp_path, *STEP, "--longctr", stand_in)
-    assert len(result["times"]) == 3 and len(result["ratios"]) == 2
+    signals = {f"our TWIN, {signal}" for signal in model_cases.SIGNALS}
+    assert set(result["times"]) == {"LongCTR's TWIN", "our TWIN", "our TWIN, MoS"} | signals
+    assert len(result["ratios"]) == 4
     assert result["differences"]["predictions, TWIN"] < model_cases.TOLERANCE
     for times in result["times"].values():
         assert times["bytes"] > 0 and times["flops"] > 0 and times["floor_s"] > 0
@@ -139,8 +141,12 @@ def test_step_of_every_model_without_a_rival(tmp_path: Path) -> None:
     result = bench(tmp_path, "step", "--length", "20", "--batch", "8", "--amp", "bf16", *SMALL)
     assert result["settings"]["amp"] == "bf16"
     subjects = model_cases.SUBJECTS
-    assert set(result["times"]) == {f"our {name}" for name in subjects} | {
-        f"our {name}, MoS" for name, subject in subjects.items() if subject.mixture_goal
+    mixtures = {f"our {name}, MoS" for name, subject in subjects.items() if subject.mixture_goal}
+    assert set(result["times"]) == {f"our {name}" for name in subjects} | mixtures | {
+        f"our {name}, {signal}"
+        for name, subject in subjects.items()
+        for signal in model_cases.SIGNALS
+        if subject.signals
     }
     assert result["times"]["our TransAct"]["samples"] == 2
     assert "--longctr DIR" in result["notes"][0]
