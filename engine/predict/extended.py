@@ -21,8 +21,9 @@ from ..loader.times import TIMES
 
 # Keys of a mapping that rows without labels, and events that are no samples, cannot have.
 LABELS = {"label", "rating", "positive", "action", "positive_actions", "history_actions"}
-LABELS |= {"candidates", "events_in_row", "list_separator"}
+LABELS |= {"candidates", "events_in_row", "list_separator", "impression"}
 OF_SAMPLES = {"sample_features", "users", "users_columns", "users_key", "user_features"}
+OF_SAMPLES |= {"impression"}
 
 
 def main_histories(folder: Path, length_U: pl.Series) -> pl.DataFrame:

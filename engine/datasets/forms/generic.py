@@ -140,6 +140,8 @@ def _moments(tables: Sequence[Source], mapping: Mapping, varied: bool) -> tuple[
         columns[0]["test"] = pl.col(TEST)
     if mapping.candidates:
         columns[0]["group"] = pl.col(ROW)
+    if mapping.impression:  # of the samples, which are in the last table
+        columns[-1]["group"] = values.identity(tables[-1], mapping.impression)
     if mapping.partitioned:
         columns[0][PART] = pl.col(PART)
     return columns, unit

@@ -13,6 +13,7 @@ EXCLUSIVE = (  # keys of which one at most may be written
     ("events_in_row", "candidates", "exposures"),
     ("events_in_row", "exposures", "history"),
     ("negatives", "exposures"),
+    *((key, "impression") for key in ("events_in_row", "candidates", "negatives")),
     ("partitioned", "test_input", "exposures"),
     ("partitioned", "history"),
     ("history", "event_features"),

@@ -143,7 +143,8 @@ class Recipe:
             own = (pl.col("label").is_not_null() & ~tested).cast(pl.Int64)
             place = (own.cum_sum() - own).over("user_index")
             if "group" in events.columns:  # an impression stays whole
-                place = place.min().over("user_index", "group")
+                events = events.with_columns(split=place)  # first, since windows do not nest
+                place = pl.col("split").min().over("user_index", "group")
             shares, count = self.split.ends(given), own.sum().over("user_index")
             edges = [(share * count + ROUNDING).floor() for share in shares]
         split = pl.when(tested).then(2).when(place < edges[0]).then(0).when(place < edges[1])

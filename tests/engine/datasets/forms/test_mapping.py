@@ -14,6 +14,7 @@ REFUSED = [
     ({"events_in_row": [], "candidates": "c"}, "--events-in-row and --candidates exclude"),
     ({"events_in_row": [], "history": "h"}, "--events-in-row and --history exclude"),
     ({"exposures": "e.csv"}, "--negatives and --exposures exclude"),
+    ({"impression": "r"}, "--negatives and --impression exclude each other"),
     ({"partitioned": True, "history": "h"}, "--partitioned and --history exclude"),
     ({"history": "h", "event_features": ["a:numeric"]}, "--history and --event-features exclude"),
     ({"partitioned": True, "test_input": "e.csv"}, "--partitioned and --test-input exclude"),

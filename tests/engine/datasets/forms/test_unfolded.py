@@ -116,6 +116,35 @@ def test_candidates_are_a_group(tmp_path: Path) -> None:
         pl.col("time").n_unique(), pl.col("y").sum(), pl.len()
     )
     assert groups["time"].max() == 1 and groups["len"].max() == 4
+    request = pl.int_range(pl.len()).map_elements("r{}".format, pl.String)
+    exploded = lists.with_columns(r=request).explode("y", "c")
+    flags = {"item": "c", "rating": None, "label": "y", "impression": "r"}
+    apart = write(tmp_path / "exploded", exploded, **flags)
+    for split in SPLITS:
+        assert apart[f"{split}.parquet"].equals(beside[f"{split}.parquet"]), split
+
+
+@pytest.mark.parametrize("exposures", [False, True])
+def test_an_impression_may_last(tmp_path: Path, exposures: bool) -> None:
+    """Its rows are one group for each of its users, though their moments differ, and in one split."""
+    rng = np.random.default_rng(2)
+    shown = pl.DataFrame({"u": rng.integers(5, size=400), "t": rng.permutation(400)}).with_columns(
+        i=pl.Series(rng.integers(50, size=400)), r=pl.col("t") // 7, y=pl.Series(rng.integers(2, size=400))
+    )  # fmt: skip
+    flags = {"rating": None, "label": "y", "impression": "r", "split": "user"}
+    if exposures:
+        shown.drop("y").write_csv(tmp_path / "shown.csv")
+        flags |= {"label": None, "exposures": str(tmp_path / "shown.csv")}
+        shown = shown.filter(pl.col("y") == 1).with_columns(t=pl.col("t") + 1).drop("r")
+    files = write(tmp_path / "log", shown, "log.csv", **flags)
+    samples = pl.concat(
+        [files[f"{split}.parquet"].with_columns(split=pl.lit(split)) for split in SPLITS]
+    )
+    wanted = samples.group_by("user_index", request=pl.col("time") // 7).agg(
+        pl.col("group_index", "split").n_unique()
+    )
+    assert len(samples) == 400 and samples["group_index"].n_unique() == len(wanted)
+    assert wanted["group_index"].max() == wanted["split"].max() == 1
 
 
 BAD = {
