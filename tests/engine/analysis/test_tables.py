@@ -504,6 +504,18 @@ def test_headings_say_how_long_histories_were_and_how_much_was_tuned(home: Path)
     assert title(*[1] * len(study["cells"])) == "toy, 3 seeds, max_len 50 to 200, untuned|AUC"
 
 
+def test_headings_say_of_which_groups_metrics_are(home: Path) -> None:
+    def say(run: dict[str, Any]) -> None:
+        run["params"]["group_id"] = "group_index"
+
+    expids = {json.loads(file.read_text())["expid"] for file in (home / "runs").glob("*.json")}
+    change(home, "TWIN_toy", say)
+    assert ", groups are users or impressions, " in headings(table1(read_results(home)))[2]
+    for expid in expids:
+        change(home, expid, say)
+    assert ", groups are impressions, " in headings(table1(read_results(home)))[2]
+
+
 def test_tuning_lists_every_trial(home: Path) -> None:
     table = tuning(read_results(home))
     trials = json.loads((home / "study.json").read_text())["tuning"]
