@@ -66,15 +66,13 @@ def row_labels(model: str) -> tuple[str, str]:
 def conditions(cells: Collection[Cell]) -> list[str]:
     """What the runs of some cells have in common, in words.
 
-    These are the length of the histories, whether metrics of groups are of impressions instead of users,
-    and the number of trials.
+    These are the length of the histories, the column whose groups metrics are of, where it is not always
+    the user, and the number of trials.
     """
     found = [f"max_len {span(cell.first_run['params']['max_len'] for cell in cells)}"]
-    groups = {cell.first_run["params"].get("group_id") == "group_index" for cell in cells}
-    if True in groups:
-        found.append(
-            "groups are users or impressions" if len(groups) > 1 else "groups are impressions"
-        )
+    groups = {cell.first_run["params"].get("group_id", "user_index") for cell in cells}
+    if "group_index" in groups:
+        found.append(f"grouped by {' or '.join(sorted(groups))}")
     budgets = {cell.budget for cell in cells}
     if 0 not in budgets:
         found.append("untuned" if budgets == {1} else f"{span(budgets)} trials each")

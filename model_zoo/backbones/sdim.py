@@ -108,7 +108,7 @@ def hashes(x: Tensor, rotations: Tensor) -> Tensor:
     """The hashes ``(..., H)`` of vectors ``(..., D)`` by rotations ``(..., D, H, T)``.
 
     The bits of a hash are the signs of the rotated vector, the first one lowest. Zero counts as
-    negative. A hash of 8 bits or fewer is a byte, since positions gather it.
+    negative. A hash of at most 8 bits is a byte: every position of a batch gets one, so it has to be small.
     """
     positive = torch.einsum("...d,...dht->...ht", x, rotations) > 0
     first, *others = positive.to(torch.uint8 if positive.shape[-1] <= 8 else torch.long).unbind(-1)

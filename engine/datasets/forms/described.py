@@ -15,14 +15,14 @@ from ..raw.source import ROW, Source, require_unique
 from ..writing.encoders import Encoders
 from ..writing.features import EVENT, FIRST, Feature
 from ..writing.histories import LISTS
-from ..writing.samples import CARRIED
+from ..writing.samples import CARRIED, REQUEST
 from .mapping import Mapping
 from .mapping_file import as_entry, typed
 
 ITEM_ID = "item_id"  # the feature that every item has
 RESERVED = {"row", "user", "item", "label", "positive", "split", ITEM_ID, *META, *CARRIED, *LISTS}
 TAKEN = RESERVED | {"block", "part", "ends", "clicked", "visit", "chance", "owner", "pool", "index"}
-TAKEN |= {f"{EVENT}time_gap"}  # the loader computes it
+TAKEN |= {f"{EVENT}time_gap", REQUEST}  # the loader computes the first
 
 
 class Described:

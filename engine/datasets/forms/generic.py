@@ -19,7 +19,7 @@ from ..writing.features import Feature
 from ..writing.like import Prepared
 from ..writing.log import Log
 from ..writing.negatives import Negatives
-from ..writing.samples import Split
+from ..writing.samples import REQUEST, Split
 from .described import ITEM_ID, RESERVED, Described, item_rows, require_distinct, with_users
 from .mapping import Mapping
 from .mapping_keys import ROW_ORDER
@@ -141,7 +141,7 @@ def _moments(tables: Sequence[Source], mapping: Mapping, varied: bool) -> tuple[
     if mapping.candidates:
         columns[0]["group"] = pl.col(ROW)
     if mapping.impression:  # of the samples, which are in the last table
-        columns[-1]["group"] = values.identity(tables[-1], mapping.impression)
+        columns[-1][REQUEST] = values.identity(tables[-1], mapping.impression)
     if mapping.partitioned:
         columns[0][PART] = pl.col(PART)
     return columns, unit

@@ -53,7 +53,7 @@ class Keys:
         "of times that are numbers: s, ms, us, ns or unknown, where their size does not tell it"
     )
     time_range: tuple[str | int | float, ...] = key("first and last moment that are read", ())
-    impression: str | None = key("column of the request or page whose rows are one group")
+    impression: str | None = key("column with the id of the request; its rows are one group")
     order: str | None = key("without times: column of the place, or row: the order of the file")
 
     events_in_row: tuple[str, ...] | None = key(

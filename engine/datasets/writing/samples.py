@@ -7,12 +7,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import polars as pl
 
+from ...common.errors import UserError
 from . import chance
 from .negatives import KNOWN, NONE, Barred, Negatives, Tape
 
 LAST = 2**63 - 1  # a moment after all others
 ROUNDING = 1e-9  # added to a share times a count, because 0.7 + 0.1 is less than 0.8
 CARRIED = ("group", "test")  # columns that an event may have beside its features
+MOST_RUNS = 2  # of a request's rows, on average; two requests at a time make several
+REQUEST = "shown_with"  # the column of an impression whose rows may have moments of their own
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ class Recipe:
 
     def order(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events in the order of time, with ``seq_len``; see ``in_time_order``."""
+        if REQUEST in events.columns:
+            events = at_one_moment(events)
         carried = [name for name in self.carried if name in events.columns]
         events = in_time_order(events, [*self.features, *carried], self.event_features)
         if self.negatives:
@@ -206,6 +211,28 @@ def with_number(samples: pl.DataFrame, by: list[str], name: str) -> pl.DataFrame
     """Samples with a column that numbers what some columns hold, in the order of appearance."""
     groups = samples.select(by).unique(maintain_order=True).with_row_index(name)
     return samples.join(groups, on=by, how="left", maintain_order="left", nulls_equal=True)
+
+
+def at_one_moment(events: pl.DataFrame) -> pl.DataFrame:
+    """The events, with each request as a ``group`` whose rows have the moment of its first.
+
+    So no row of a request is in the history of another, and a split leaves it whole.
+
+    Raises:
+        UserError: values come back after others, so they cannot be ids of requests.
+    """
+    key = ["user_index", REQUEST]
+    shown = events.filter(pl.col(REQUEST).is_not_null()).sort("user_index", "time", "row")
+    new = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in key).fill_null(True)
+    runs, requests = shown.select(new.sum()).item(), shown.select(key).n_unique()
+    if runs > MOST_RUNS * requests:
+        raise UserError(
+            f"--impression: its values come back {runs / requests - 1:.0f} times after others of the same "
+            "user; name a column whose value is new in each request"
+        )
+    first = pl.col("time").min().over(key)
+    time = pl.when(pl.col(REQUEST).is_null()).then("time").otherwise(first)
+    return events.with_columns(time=time).rename({REQUEST: "group"})
 
 
 def in_time_order(

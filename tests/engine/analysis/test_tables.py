@@ -510,10 +510,10 @@ def test_headings_say_of_which_groups_metrics_are(home: Path) -> None:
 
     expids = {json.loads(file.read_text())["expid"] for file in (home / "runs").glob("*.json")}
     change(home, "TWIN_toy", say)
-    assert ", groups are users or impressions, " in headings(table1(read_results(home)))[2]
+    assert ", grouped by group_index or user_index, " in headings(table1(read_results(home)))[2]
     for expid in expids:
         change(home, expid, say)
-    assert ", groups are impressions, " in headings(table1(read_results(home)))[2]
+    assert ", grouped by group_index, " in headings(table1(read_results(home)))[2]
 
 
 def test_tuning_lists_every_trial(home: Path) -> None:

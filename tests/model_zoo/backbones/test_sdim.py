@@ -171,7 +171,8 @@ def test_hashes_are_bits_and_zero_is_negative() -> None:
     rotated = torch.tensor([[0.0, -1.0, 2.0], [1.0, 1e-9, -3.0], [-1.0, -0.0, 0.0]])
     assert hashes(rotated, torch.eye(3)[:, None]).tolist() == [[4], [3], [0]]
     for bits in (8, 9, 62):  # the most bits of a byte, and more
-        assert hashes(torch.ones(1), torch.ones(1, 1, bits)).item() == 2**bits - 1
+        found = hashes(torch.ones(1), torch.ones(1, 1, bits))
+        assert found.item() == 2**bits - 1 and (found.dtype == torch.uint8) == (bits == 8)
 
 
 def test_longctrs_short_mask_is_one_position_older() -> None:

@@ -97,7 +97,7 @@ def test_candidates_are_a_group(tmp_path: Path) -> None:
         " ".join(f"N-{i}-{y}" for i, y in zip(r["i"], r["y"], strict=True))
         for r in table.iter_rows(named=True)
     ]
-    flags = {"item": None, "rating": None, "candidates": "c"}
+    flags = marks = {"item": None, "rating": None, "candidates": "c"}
     marked = write(
         tmp_path / "marked", table.select("u", "t", c=pl.Series(joined)), "log.csv", **flags
     )
@@ -119,32 +119,50 @@ def test_candidates_are_a_group(tmp_path: Path) -> None:
     request = pl.int_range(pl.len()).map_elements("r{}".format, pl.String)
     exploded = lists.with_columns(r=request).explode("y", "c")
     flags = {"item": "c", "rating": None, "label": "y", "impression": "r"}
-    apart = write(tmp_path / "exploded", exploded, **flags)
-    for split in SPLITS:
-        assert apart[f"{split}.parquet"].equals(beside[f"{split}.parquet"]), split
+    for by in ("time", "user"):
+        joint = write(tmp_path / f"joint_{by}", lists, **marks | {"label": "y", "split": by})
+        apart = write(tmp_path / f"apart_{by}", exploded, **flags | {"split": by})
+        for split in SPLITS:
+            assert len(joint[f"{split}.parquet"]) > 50
+            assert apart[f"{split}.parquet"].equals(joint[f"{split}.parquet"]), split
 
 
+@pytest.mark.parametrize("split", ["time", "user"])
 @pytest.mark.parametrize("exposures", [False, True])
-def test_an_impression_may_last(tmp_path: Path, exposures: bool) -> None:
-    """Its rows are one group for each of its users, though their moments differ, and in one split."""
+def test_an_impression_may_last(tmp_path: Path, exposures: bool, split: str) -> None:
+    """Its rows are one group, of one moment, with one history and in one split."""
     rng = np.random.default_rng(2)
     shown = pl.DataFrame({"u": rng.integers(5, size=400), "t": rng.permutation(400)}).with_columns(
-        i=pl.Series(rng.integers(50, size=400)), r=pl.col("t") // 7, y=pl.Series(rng.integers(2, size=400))
+        i=pl.Series(rng.permutation(400)), r=pl.col("t") // 7, y=pl.Series(rng.integers(2, size=400))
     )  # fmt: skip
-    flags = {"rating": None, "label": "y", "impression": "r", "split": "user"}
+    flags = {"rating": None, "label": "y", "impression": "r", "split": split}
+    log = shown
     if exposures:
         shown.drop("y").write_csv(tmp_path / "shown.csv")
         flags |= {"label": None, "exposures": str(tmp_path / "shown.csv")}
-        shown = shown.filter(pl.col("y") == 1).with_columns(t=pl.col("t") + 1).drop("r")
-    files = write(tmp_path / "log", shown, "log.csv", **flags)
-    samples = pl.concat(
-        [files[f"{split}.parquet"].with_columns(split=pl.lit(split)) for split in SPLITS]
+        log = shown.filter(pl.col("y") == 1).with_columns(t=pl.col("t") + 1).drop("r")
+    files = write(tmp_path / "log", log, "log.csv", **flags)
+    splits = {name: files[f"{name}.parquet"] for name in SPLITS}
+    samples = pl.concat([frame.with_columns(split=pl.lit(name)) for name, frame in splits.items()])
+    same = pl.col("time", "seq_len", "split").n_unique()
+    groups = samples.group_by("user_index", "group_index").agg(
+        same, pl.col("time").min().alias("first"), pl.len()
     )
-    wanted = samples.group_by("user_index", request=pl.col("time") // 7).agg(
-        pl.col("group_index", "split").n_unique()
+    assert groups["time"].max() == groups["seq_len"].max() == groups["split"].max() == 1
+    wanted = shown.group_by("u", "r").agg(first=pl.col("t").min(), len=pl.len().cast(pl.UInt32))
+    told = ["first", "len"]
+    assert (
+        groups.select(told)
+        .sort(told)
+        .equals(wanted.select(told).cast(groups.select(told).schema).sort(told))
     )
-    assert len(samples) == 400 and samples["group_index"].n_unique() == len(wanted)
-    assert wanted["group_index"].max() == wanted["split"].max() == 1
+    assert samples["seq_len"].n_unique() > 10
+
+
+def test_ids_of_impressions_do_not_come_back(tmp_path: Path) -> None:
+    pages = events().with_columns(page=pl.int_range(pl.len()) % 4)
+    with pytest.raises(UserError, match=r"--impression: its values come back .* times after others"):
+        write(tmp_path, pages, impression="page")
 
 
 BAD = {
