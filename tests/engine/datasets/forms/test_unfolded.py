@@ -161,7 +161,9 @@ def test_an_impression_may_last(tmp_path: Path, exposures: bool, split: str) -> 
 
 def test_ids_of_impressions_do_not_come_back(tmp_path: Path) -> None:
     pages = events().with_columns(page=pl.int_range(pl.len()) % 4)
-    with pytest.raises(UserError, match=r"--impression: its values come back .* times after others"):
+    with pytest.raises(
+        UserError, match=r"--impression: its values come back .* times after others"
+    ):
         write(tmp_path, pages, impression="page")
 
 
