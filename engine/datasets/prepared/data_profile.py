@@ -100,8 +100,8 @@ def advice(found: dict[str, Any]) -> str:
             "may still pay."
         )
     return (
-        "Users stay with a theme and hop to the next, as on Taobao and LFM-1M, so a long history and a "
-        "mixture can pay."
+        "Users stay with a theme and hop to the next, as on Taobao and LFM-1M, so a long history can pay. "
+        "A mixture gained half a point of AUC there at most, and up to 25 on planted themes."
     )
 
 
