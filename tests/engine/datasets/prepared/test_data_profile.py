@@ -141,7 +141,7 @@ def test_a_folder_in_words(tmp_path: Path) -> None:
         (20, [0.9], "at most 20 items"),
         (500, [], "open"),
         (500, [0.2, 0.1], "hop little"),
-        (500, [0.2, 0.34], "A mixture gained half a point of AUC there at most"),
+        (500, [0.2, 0.34], "a mixture gained at most 0.5 AUC points"),
     ],
 )
 def test_advice(length: int, kappas: list[float], says: str) -> None:
