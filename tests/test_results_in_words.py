@@ -39,14 +39,10 @@ def paired(ours: dict[int, float], others: dict[int, float]) -> tuple[float, flo
     return middle, middle - half, middle + half
 
 
-def table(heading: str) -> list[list[str]]:
-    """The rows of the README's table below a heading, without the line of dashes."""
-    below = (ROOT / "README.md").read_text().split(heading)[1].split("\n\n| ")[1].split("\n\n")[0]
-    return [[cell.strip() for cell in row.strip("| ").split("|")] for row in below.splitlines()]
-
-
 def test_the_table_of_the_readme() -> None:
-    header, _, *rows = table("## Results")
+    results = (ROOT / "README.md").read_text().split("## Results")[1]
+    lines = results.split("\n\n| ")[1].split("\n\n")[0].splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.strip("| ").split("|")] for line in lines)
     assert header[1:-1] == ["vanilla", *map(label, MIXTURES[1:])] and len(rows) == 10
     for name, *shown, gain in rows:
         dataset, backbone = name.split(", ")

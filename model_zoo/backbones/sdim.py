@@ -111,10 +111,10 @@ def hashes(x: Tensor, rotations: Tensor) -> Tensor:
     negative. A hash of at most 8 bits is a byte: every position of a batch gets one, so it has to be small.
     """
     positive = torch.einsum("...d,...dht->...ht", x, rotations) > 0
-    first, *others = positive.to(torch.uint8 if positive.shape[-1] <= 8 else torch.long).unbind(-1)
-    for place, bit in enumerate(others, start=1):
-        first = first | bit << place
-    return first
+    found, *higher = positive.to(torch.uint8 if positive.shape[-1] <= 8 else torch.long).unbind(-1)
+    for place, bit in enumerate(higher, start=1):
+        found = found | bit << place
+    return found
 
 
 class SDIM(SequenceModel):

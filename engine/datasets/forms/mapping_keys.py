@@ -53,8 +53,8 @@ class Keys:
         "of times that are numbers: s, ms, us, ns or unknown, where their size does not tell it"
     )
     time_range: tuple[str | int | float, ...] = key("first and last moment that are read", ())
-    impression: str | None = key("column with the id of the request; its rows are one group")
     order: str | None = key("without times: column of the place, or row: the order of the file")
+    impression: str | None = key("column with the id of the request; its rows are one group")
 
     events_in_row: tuple[str, ...] | None = key(
         "a row holds all events of a user, as lists in the columns of events and in those named here"

@@ -97,14 +97,14 @@ def test_candidates_are_a_group(tmp_path: Path) -> None:
         " ".join(f"N-{i}-{y}" for i, y in zip(r["i"], r["y"], strict=True))
         for r in table.iter_rows(named=True)
     ]
-    flags = marks = {"item": None, "rating": None, "candidates": "c"}
+    marks = {"item": None, "rating": None, "candidates": "c"}
     marked = write(
-        tmp_path / "marked", table.select("u", "t", c=pl.Series(joined)), "log.csv", **flags
+        tmp_path / "marked", table.select("u", "t", c=pl.Series(joined)), "log.csv", **marks
     )
     lists = table.select(
         "u", "t", "y", c=pl.col("i").list.eval("N-" + pl.element().cast(pl.String))
     )
-    beside = write(tmp_path / "lists", lists, **flags | {"label": "y"})
+    beside = write(tmp_path / "lists", lists, **marks | {"label": "y"})
     for file, frame in beside.items():
         frame = frame.rename({"y": "label"}) if "y" in frame.columns else frame
         assert frame.equals(marked[file]), file
