@@ -1,4 +1,4 @@
-"""The README's table of results, and every interval in it and in docs/results.md, are of runs that ship."""
+"""The README's table of results, every interval in it and in docs/results.md, and its p-values are of runs that ship."""
 
 import re
 from functools import cache
@@ -67,3 +67,11 @@ def test_every_interval_is_of_two_models_of_one_data_set(document: str) -> None:
     assert len(found) >= 10
     told = {tuple(f"{float(value):+.2f}" for value in interval) for interval in found}
     assert told <= known, told - known
+
+
+def test_every_p_value_stands_in_a_table_that_ships() -> None:
+    tables = (ROOT / "benchmark_results" / "tables").glob("*.md")
+    known = {p for table in tables for p in re.findall(r"\bp (\d\.\d+)", table.read_text())}
+    told = re.findall(r"\bp (\d\.\d+)", (ROOT / "docs" / "results.md").read_text())
+    assert len(told) >= 5
+    assert set(told) <= known, set(told) - known
