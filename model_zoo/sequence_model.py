@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from fuxictr.features import FeatureMap
-from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor, nn
 
 from . import compat, ranks
@@ -25,8 +24,8 @@ from .history.history import History
 from .history.item_dict import on, positions
 from .history.matches import MatchReader, id_features
 from .history.rare_ids import RareIds
-from .layers.block import SequenceBlock
-from .layers.pretrained import PretrainedTable
+from .layers.block import SequenceBlock, compile_blocks
+from .layers.embedding import feature_embedding
 from .moe.branch import Branch
 from .moe.mixtures import Mixture
 from .moe.stages import Stage, StageName
@@ -36,7 +35,7 @@ from .training.base_model import StagedModel
 from .training.checkpoints import load_backbone, load_grown
 from .training.hyper_parameters import chosen, keywords
 from .training.initializer import FUXICTR_START, parse_initializer
-from .training.optimizer import SPARSE_OPTIMIZERS
+from .training.optimizer import require_sparse_optimizer
 from .training.sparse_embedding import use_sparse_gradients
 
 LOSSES = ("binary_crossentropy", "binary_cross_entropy", "bce")  # FuxiCTR's names of one loss
@@ -118,11 +117,6 @@ class SequenceModel(StagedModel):
             raise ValueError("expert_match: needs match_features: True, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
-        if sparse_embedding and self.optimizer_name not in SPARSE_OPTIMIZERS:
-            raise ValueError(
-                f"sparse_embedding: optimizer {self.optimizer_name!r} cannot use sparse gradients; "
-                f"write one of {', '.join(SPARSE_OPTIMIZERS)}"
-            )
         self.item_dim = feature_map.sum_emb_out_dim(feature_source="item")
         if not self.item_dim:
             name = feature_map.dataset_id
@@ -130,16 +124,9 @@ class SequenceModel(StagedModel):
                 f"{name}: no feature has `source: item`; add it in dataset_config.yaml"
             )
         initializer = parse_initializer(embedding_initializer)
-        self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim, initializer)
-        tables = self.embedding_layer.embedding_layer.embedding_layers
-        for name, spec in feature_map.features.items():
-            if "pretrained" in spec:
-                dim = spec.get("embedding_dim", embedding_dim)
-                sizes = spec["vocab_size"], spec.get("vectors_dim", dim), dim
-                tables[name] = PretrainedTable(*sizes, initializer, **spec["pretrained"])
-            if (other := spec.get("share_embedding")) in tables:
-                tables[name] = tables[other]
+        self.embedding_layer = feature_embedding(feature_map, embedding_dim, initializer)
         if sparse_embedding:
+            require_sparse_optimizer(self.optimizer_name)
             use_sparse_gradients(self.embedding_layer)
         self.event_sizes = {column["name"]: column["vocab_size"] for column in event_cols or []}
         make_block = partial(self._block, **chosen(kwargs, self.block))
@@ -172,9 +159,7 @@ class SequenceModel(StagedModel):
         self.compiled = compile
         if compile:
             require_compiler(self.device)
-            for module in self.modules():
-                if isinstance(module, SequenceBlock):
-                    module.compiled = True
+            compile_blocks(self)
 
     def _block(self, **settings: Any) -> SequenceBlock:
         block = self.block(self.item_dim, **settings)

@@ -69,6 +69,13 @@ class SequenceBlock(nn.Module, ABC):
         return weights
 
 
+def compile_blocks(model: nn.Module) -> None:
+    """Let torch.compile compile every block of a model."""
+    for module in model.modules():
+        if isinstance(module, SequenceBlock):
+            module.compiled = True
+
+
 def by_length(
     block: Callable[[History, Tensor], Tensor], history: History, target_BD: Tensor
 ) -> Tensor:

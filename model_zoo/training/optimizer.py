@@ -17,6 +17,15 @@ from .trainable import Trainable
 SPARSE_OPTIMIZERS = ("adam", "Adam", "SGD", "Adagrad")  # they accept sparse gradients
 
 
+def require_sparse_optimizer(name: str) -> None:
+    """Raise a ValueError if an optimizer does not accept sparse gradients."""
+    if name not in SPARSE_OPTIMIZERS:
+        raise ValueError(
+            f"sparse_embedding: optimizer {name!r} cannot use sparse gradients; "
+            f"write one of {', '.join(SPARSE_OPTIMIZERS)}"
+        )
+
+
 @contextmanager
 def frozen_modules(model: Trainable, stage: StageName) -> Iterator[list[nn.Module]]:
     """Freeze the modules that a stage does not train (paper 4.3), and yield them.
