@@ -108,10 +108,11 @@ def hashes(x: Tensor, rotations: Tensor) -> Tensor:
     """The hashes ``(..., H)`` of vectors ``(..., D)`` by rotations ``(..., D, H, T)``.
 
     The bits of a hash are the signs of the rotated vector, the first one lowest. Zero counts as
-    negative. A hash of at most 8 bits is a byte: every position of a batch gets one, so it has to be small.
+    negative. Every position of a batch gets a hash, so it has few bytes. It is no single byte, because
+    torch.compile computes with those one at a time.
     """
     positive = torch.einsum("...d,...dht->...ht", x, rotations) > 0
-    found, *higher = positive.to(torch.uint8 if positive.shape[-1] <= 8 else torch.long).unbind(-1)
+    found, *higher = positive.to(torch.int32 if positive.shape[-1] < 32 else torch.long).unbind(-1)
     for place, bit in enumerate(higher, start=1):
         found = found | bit << place
     return found
