@@ -100,7 +100,7 @@ def advice(found: dict[str, Any]) -> str:
             "may still pay."
         )
     return (
-        "Users stay with a theme and hop, as on Taobao and LFM-1M: long histories can pay, and a mixture "
+        "Users stay with a theme and hop, as on Taobao and LFM: long histories can pay, and a mixture "
         "gained at most 0.5 AUC points."
     )
 
