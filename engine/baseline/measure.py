@@ -12,7 +12,6 @@ from model_zoo.training.metrics import evaluate_metrics
 
 from ..common.errors import UserError
 from ..datasets.prepared import data_profile
-from ..datasets.raw.raw_files import readable
 from ..loader.columns import Arrays
 from .counts import FEW, Counter
 from .record import ALL, NEWEST, THEME, TIMES, VERSION, Entry
@@ -77,8 +76,7 @@ def _theme(
 
     A feature that most items lack is none, nor is one with about as many values as there are items.
     """
-    with readable(folder / ITEM_IDS):
-        known = data_profile.themes(folder)
+    known = data_profile.themes(folder)
     for name, value_N in known.items():
         if len(value_N) != counter.num_items:
             seen = f"{len(value_N) - 1} items, but item_info.parquet has {counter.num_items - 1}"

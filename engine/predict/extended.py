@@ -13,6 +13,7 @@ from ..datasets.forms.generic import load, text_form
 from ..datasets.forms.mapping import Mapping
 from ..datasets.forms.mapping_file import mapping_like, read_mapping
 from ..datasets.prepared.card import CARD, SECOND, card_beside
+from ..datasets.prepared.stored import read_stored
 from ..datasets.raw.source import Source
 from ..datasets.writing.encoders import Encoders
 from ..datasets.writing.like import Prepared
@@ -33,7 +34,7 @@ def main_histories(folder: Path, length_U: pl.Series) -> pl.DataFrame:
         folder: a prepared data set.
         length_U: the length of each history.
     """
-    ids = pl.read_parquet(folder / "user_ids.parquet", glob=False).cast({"user_index": pl.Int64})
+    ids = read_stored(folder, "user_ids").cast({"user_index": pl.Int64})
     ids = ids.with_columns(length=length_U.gather(ids["user_index"])).sort("length", "user_index")
     return ids.unique("user", keep="last", maintain_order=True).select("user", "user_index")
 
@@ -78,7 +79,7 @@ class Extended:
         self, folder: Path, rows: Path, events: Path | None, keys: dict[str, Any], scratch: Path
     ) -> None:
         self.folder, self.scratch, self.keys = folder, scratch, keys
-        self.stored = pl.read_parquet(folder / "user_info.parquet", glob=False)
+        self.stored = read_stored(folder, "user_info")
         self.lists = [name for name in self.stored.columns if name != "user_index"]
         unit = card_beside(folder / "train.parquet").get("time_unit")
         self.unit = unit if TIMES in self.lists and unit != "order" else None
@@ -119,8 +120,8 @@ class Extended:
 
     def _write_items(self, tables: list[Table]) -> pl.DataFrame:
         """Write the item table with the new items behind; returns ``item, item_index`` of all."""
-        info = pl.read_parquet(self.folder / "item_info.parquet", glob=False)
-        items = pl.read_parquet(self.folder / "item_ids.parquet", columns=["item"], glob=False)
+        info = read_stored(self.folder, "item_info")
+        items = read_stored(self.folder, "item_ids", ["item"])
         known = len(info)
         for table in tables:
             first = table.events.group_by("item").agg(pl.col("row").min()).sort("item")

@@ -19,6 +19,7 @@ from ..common.files import read_json
 from ..common.schema import ABSENT, Schema
 from ..config.feature_map import build_feature_map
 from ..config.read import DATA_PATHS
+from ..datasets.prepared.card import FILES, data_hash
 from ..datasets.prepared.ready_config import described
 from ..datasets.writing.encoders import digest
 from ..loader.loader import SequenceLoader
@@ -57,7 +58,7 @@ class Scorer(ABC):
         device: where the model is.
 
     Raises:
-        UserError: the data set encodes values in another way than that of the run.
+        UserError: the data set is damaged, or encodes values in another way than that of the run.
     """
 
     device = torch.device("cpu")
@@ -69,6 +70,9 @@ class Scorer(ABC):
             moved = described(Path(data).resolve())
             self.params |= {key: moved[key] for key in (*DATA_PATHS, "dataset_id")}
         self.folder = Path(self.params["train_data"]).parent
+        files = [self.folder / name for name in FILES]
+        if all(file.exists() for file in files):  # a folder to serve from may lack the samples
+            data_hash(files)
         if (known := about.get("encoders")) and digest(self.folder) != known:
             raise UserError(
                 f"{self.folder}: its encoders are not those of the run's data; name the data of the run, "

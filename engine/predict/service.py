@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from ..common.errors import UserError
-from ..datasets.raw.raw_files import readable
+from ..datasets.prepared.stored import read_stored
 from ..datasets.writing.encoders import load
 from ..datasets.writing.features import (
     PADDING,
@@ -41,11 +41,10 @@ class Service:
         self.loader = self.model.loader("test")
         histories = self.loader.histories
         histories.reserve(self.model.params["max_len"])  # before threads share them
-        with readable(prepared):
-            lengths = pl.Series(histories.lengths())
-            self.users = dict(main_histories(prepared, lengths).iter_rows())
-            items = pl.read_parquet(prepared / "item_ids.parquet", columns=["item"], glob=False)
-        self.items = {item: index for index, item in enumerate(items["item"], start=1)}
+        lengths = pl.Series(histories.lengths())
+        self.users = dict(main_histories(prepared, lengths).iter_rows())
+        items = read_stored(prepared, "item_ids", ["item"])["item"]
+        self.items = {item: index for index, item in enumerate(items, start=1)}
         self.time_S = None
         if has_times(histories.path, self.model.feature_map.features):
             self.time_S = np.concatenate(list(histories.entries(TIMES)))

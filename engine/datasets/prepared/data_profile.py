@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..raw.moments import PER_SECOND
 from .card import FILES, SPLITS, card_beside
+from .stored import read_stored
 
 PIECE = 2_000_000  # events that are read at a time
 ENOUGH = 10_000_000  # events of users, evenly chosen, from which kappa is measured
@@ -169,10 +170,9 @@ def events_of(folder: Path, enough: int | None = None) -> Iterator[pl.DataFrame]
 
 def themes(folder: Path) -> dict[str, pl.Series]:
     """For each theme a number of the value of each item, or null, by ``item_index``."""
-    path = folder / "item_ids.parquet"
-    if not path.exists():
+    if not (folder / "item_ids.parquet").exists():
         return {}
-    raw = pl.read_parquet(path, glob=False).drop(NO_THEMES, strict=False)
+    raw = read_stored(folder, "item_ids").drop(NO_THEMES, strict=False)
     numbers = raw.select(pl.all().cast(pl.String).cast(pl.Categorical).to_physical())
     return {c.name: pl.concat([pl.Series([None], dtype=c.dtype), c]) for c in numbers}
 

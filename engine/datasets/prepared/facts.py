@@ -31,6 +31,7 @@ from model_zoo.training.metrics import auc
 from .. import SEED
 from .card import SPLITS
 from .data_profile import events_of
+from .stored import read_stored
 
 ROWS = 200_000  # samples that are chosen
 TELLING = 0.45  # distance of an AUC to 0.5 from which the fact alone tells the label
@@ -226,7 +227,7 @@ def _feature(
     """The number that a feature gives to each sample."""
     key, values = name, samples.get_column(name, default=pl.Series())
     if spec.get("source") == "item":
-        table = pl.read_parquet(folder / "item_info.parquet", columns=[name], glob=False)[name]
+        table = read_stored(folder, "item_info", [name])[name]
         key, values = "item_index", table.gather(samples["item_index"])
     if spec["type"] == "numeric":
         return values

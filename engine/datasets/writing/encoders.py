@@ -19,6 +19,7 @@ from ...common.schema import ABSENT, Count, Name, NotBelow0, Schema, Size, check
 from ...config.feature_map_file import read_feature_map
 from ..prepared.card import MEND
 from ..prepared.layout import ENCODERS
+from ..prepared.stored import read_stored
 from .features import EVENT, CategoricalEncoder, Encoder, Feature
 
 FILE = "encoders.json"
@@ -87,10 +88,7 @@ class Encoders:
         """
         known = ids = pl.DataFrame()
         if self.folder is not None:
-            names = ("item_info", "item_ids")
-            known, ids = (
-                pl.read_parquet(self.folder / f"{name}.parquet", glob=False) for name in names
-            )
+            known, ids = (read_stored(self.folder, name) for name in ("item_info", "item_ids"))
         columns: dict[str, pl.Series] = {}
         for encoder in self.of("item", features):
             name = encoder.feature.name

@@ -8,7 +8,7 @@ import polars as pl
 
 from ...common.errors import UserError
 from ..prepared.card import card_beside
-from ..raw.raw_files import readable
+from ..prepared.stored import read_stored
 from .encoders import SOURCES, Encoders, load
 from .features import Feature
 
@@ -42,11 +42,8 @@ class Prepared:
             )
         by_source = self.encoders().by_source
         self.kinds = {e.feature.name: (s, e.feature.kind) for s in sources for e in by_source[s]}
-        with readable(folder):
-            self.items = pl.read_parquet(folder / "item_ids.parquet", columns=["item"], glob=False)
-            table = pl.scan_parquet(folder / "item_info.parquet", glob=False)
-            rows = table.select(pl.len()).collect().item()
-        if rows != 1 + len(self.items):
+        self.items = read_stored(folder, "item_ids", ["item"])
+        if len(read_stored(folder, "item_info", ["item_index"])) != 1 + len(self.items):
             raise UserError(
                 f"{folder}: item_info.parquet and item_ids.parquet have other items; prepare the data "
                 "again"

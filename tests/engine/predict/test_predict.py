@@ -243,6 +243,23 @@ def test_bad_rows_are_named(result: Path) -> None:
         predict(result, "rows.csv", gpu=99)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("user_info", r"old: the files have the hash \w+, and dataset_card.json says"),
+        ("item_info", r"old: the files have the hash \w+, and dataset_card.json says"),
+        ("user_ids", "old/user_ids.parquet cannot be read"),
+        ("item_ids", "old/item_ids.parquet cannot be read"),
+    ],
+)
+def test_damaged_data_give_no_scores(log: pl.DataFrame, result: Path, name: str, says: str) -> None:
+    raw(log, Path("old")).write_parquet("rows.parquet")
+    file = Path("old", f"{name}.parquet")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=says):
+        predict(result, "rows.parquet")
+
+
 @pytest.fixture
 def calls(result: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many candidates each call of the program in the folder ``served`` gets."""

@@ -281,7 +281,7 @@ REFUSED: dict[str, Broken] = {
     "cut ids": (
         lambda folder: (folder / "item_ids.parquet").write_bytes(b"PAR1"),
         LIKE,
-        ("old/mine cannot be read",),
+        ("old/mine/item_ids.parquet cannot be read",),
     ),
     "another kind": (
         lambda folder: None,
