@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from . import compat, ranks
 from .batch import Batch
+from .embedding import feature_embedding
 from .heads import MLPHead
 from .history.buckets import one_numbering
 from .history.history import History
@@ -25,7 +26,6 @@ from .history.item_dict import on, positions
 from .history.matches import MatchReader, id_features
 from .history.rare_ids import RareIds
 from .layers.block import SequenceBlock, compile_blocks
-from .layers.embedding import feature_embedding
 from .moe.branch import Branch
 from .moe.mixtures import Mixture
 from .moe.stages import Stage, StageName

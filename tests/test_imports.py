@@ -29,7 +29,7 @@ FLOORS = (
     ("serving",),
     ("sequence_model",),
     ("training",),
-    ("moe", "heads"),
+    ("moe", "heads", "embedding"),
     ("layers",),
     ("history",),
     ("ops",),

@@ -170,9 +170,9 @@ def test_each_expert_has_rotations_of_its_own(tiny_data: Path) -> None:
 def test_hashes_are_bits_and_zero_is_negative() -> None:
     rotated = torch.tensor([[0.0, -1.0, 2.0], [1.0, 1e-9, -3.0], [-1.0, -0.0, 0.0]])
     assert hashes(rotated, torch.eye(3)[:, None]).tolist() == [[4], [3], [0]]
-    for bits in (8, 9, 62):  # the most bits of a byte, and more
+    for bits in (31, 32, 62):  # the most bits of four bytes, and more
         found = hashes(torch.ones(1), torch.ones(1, 1, bits))
-        assert found.item() == 2**bits - 1 and (found.dtype == torch.uint8) == (bits == 8)
+        assert found.item() == 2**bits - 1 and (found.dtype == torch.int32) == (bits == 31)
 
 
 def test_longctrs_short_mask_is_one_position_older() -> None:

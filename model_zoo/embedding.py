@@ -6,7 +6,7 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import FeatureEmbedding
 from torch import Tensor
 
-from .pretrained import PretrainedTable
+from .layers.pretrained import PretrainedTable
 
 
 def feature_embedding(
