@@ -117,6 +117,8 @@ class SequenceModel(StagedModel):
             raise ValueError("expert_match: needs match_features: True, or leave it out")
         rng = torch.get_rng_state()
         super().__init__(feature_map, model_id=model_id, gpu=gpu, **kwargs)
+        if sparse_embedding:  # asked before large tables are drawn
+            require_sparse_optimizer(self.optimizer_name)
         self.item_dim = feature_map.sum_emb_out_dim(feature_source="item")
         if not self.item_dim:
             name = feature_map.dataset_id
@@ -126,7 +128,6 @@ class SequenceModel(StagedModel):
         initializer = parse_initializer(embedding_initializer)
         self.embedding_layer = feature_embedding(feature_map, embedding_dim, initializer)
         if sparse_embedding:
-            require_sparse_optimizer(self.optimizer_name)
             use_sparse_gradients(self.embedding_layer)
         self.event_sizes = {column["name"]: column["vocab_size"] for column in event_cols or []}
         make_block = partial(self._block, **chosen(kwargs, self.block))

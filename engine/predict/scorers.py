@@ -18,8 +18,8 @@ from ..common.errors import UserError
 from ..common.files import read_json
 from ..common.schema import ABSENT, Schema
 from ..config.feature_map import build_feature_map
-from ..config.read import DATA_PATHS
-from ..datasets.prepared.card import FILES, data_hash
+from ..config.read import DATA_FILES, DATA_PATHS
+from ..datasets.prepared.card import data_hash, recorded_hash
 from ..datasets.prepared.ready_config import described
 from ..datasets.writing.encoders import digest
 from ..loader.loader import SequenceLoader
@@ -70,8 +70,9 @@ class Scorer(ABC):
             moved = described(Path(data).resolve())
             self.params |= {key: moved[key] for key in (*DATA_PATHS, "dataset_id")}
         self.folder = Path(self.params["train_data"]).parent
-        files = [self.folder / name for name in FILES]
-        if all(file.exists() for file in files):  # a folder to serve from may lack the samples
+        files = [Path(self.params[key]) for key in DATA_FILES]
+        # A folder to serve from may lack the samples.
+        if recorded_hash(files) and all(file.exists() for file in files):
             data_hash(files)
         if (known := about.get("encoders")) and digest(self.folder) != known:
             raise UserError(
